@@ -17,8 +17,12 @@ CLASSES = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
 RATES = fnn.grid(rate=[0.001, 0.1], seed=range(2))
 
 
+def gradient_descent(h):
+    return optax.sgd(h["rate"])
+
+
 def sweep(net, data, members=RATES, **options):
-    return fnn.sweep(net, lambda h: optax.sgd(h["rate"]), members, data, **{"epochs": 2, "batch_size": 16, **options})
+    return fnn.sweep(net, gradient_descent, members, data, **{"epochs": 2, "batch_size": 16, **options})
 
 
 @pytest.fixture(scope="module")

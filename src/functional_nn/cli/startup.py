@@ -85,7 +85,6 @@ def make_cpu_devices(count: int) -> None:
 MOST_FILES = 1000
 """The largest number of programs in the cache, about 50 MB in all. The oldest are removed first."""
 
-
 CHECKSUMS = "checksums.json"
 """The file with the SHA-256 of each program in the cache, by the name of its file."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from functional_nn.metrics import Metric
 
 MODELS = ("mlp", "cnn", "lenet", "deep_cnn", "resnet", "rnn", "lstm", "gru", "transformer")
-
-
 ACTIVATIONS = (
     "identity",
     "sigmoid",
@@ -41,8 +39,6 @@ ACTIVATIONS = (
     "softmax",
     "log_softmax",
 )
-
-
 OPTIMIZERS = (
     "sgd",
     "momentum",
@@ -60,35 +56,16 @@ OPTIMIZERS = (
     "lamb",
     "lion",
 )
-
-
 GRADIENTS = ("auto", "jax", "formula")
-
-
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
-
-
 NON_FINITE = ("stop", "skip", "roll-back")
-
-
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
-
-
 CHIPS = ("tpu-v5e", "tpu-v5p", "tpu-v6e", "cuda-h100")
-
-
 METRIC_NAMES = ("accuracy", "precision_score", "recall_score", "f1_score", "calibration_error", "brier_score")
-
-
 DISTRIBUTIONS = ("uniform", "log-uniform")
-
-
 LARGEST_SEED = 2**32 - 1
-
-
 MOST_SIZES = 200
 """The largest number of hidden layers. More take long, even to compute shapes: 300 took 7 s, 1,500 took 50 s."""
-
 
 FlagValue: TypeAlias = Any
 """The value of a flag as click converts it. What it is depends on the type of the flag."""
@@ -287,41 +264,23 @@ class NewFile(click.Path):
 
 
 COUNT = WholeNumber("1 or more", min=1)
-
-
 COUNT_OR_ZERO = WholeNumber("0 or more", min=0)
-
-
 SEED = WholeNumber(f"from 0 to {LARGEST_SEED}", min=0, max=LARGEST_SEED)
-
-
 POSITIVE = Number("a number above 0", lambda number: 0 < number < float("inf"))
-
-
 NOT_NEGATIVE = Number("a number not below 0", lambda number: 0 <= number < float("inf"))
-
-
 SHARE = Number("a number in [0, 1)", lambda number: 0 <= number < 1)
-
-
 IMAGE_SIZE = click.option(
     "--image-size",
     type=ImageSize(),
     metavar="SIZE",
     help="Height and width for images of folder:PATH: 64, or 48,64.  [default: their common size, else 64]",
 )
-
-
 IMAGE_COLOR = click.option(
     "--image-color",
     type=Named(("gray", "rgb")),
     help="Colors for images of folder:PATH: gray or rgb.  [default: gray if all are gray]",
 )
-
-
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
-
-
 METRICS = click.option(
     "--metrics",
     type=Several(Named(METRIC_NAMES), ","),

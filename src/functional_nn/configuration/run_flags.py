@@ -34,8 +34,6 @@ from functional_nn.configuration.flag_types import (
 from functional_nn.core.errors import MOST_SHOWN, InputError, escaped, short_repr, shortened
 
 Function = TypeVar("Function", bound=Callable[..., object])
-
-
 Decorator = Callable[[Function], Function]
 
 
@@ -171,11 +169,7 @@ def default_flags() -> dict[str, FlagValue]:
 
 
 _COMMAND = click.command(with_run_flags(lambda **flags: None))
-
-
 _PARAMETERS = {parameter.name: parameter for parameter in _COMMAND.params}
-
-
 SINGLE_VALUE_FLAGS = ("batch_norm", "gradient")
 """Flags that take one value on the command line. In a grid file they may differ from member to member."""
 

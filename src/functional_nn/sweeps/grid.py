@@ -33,13 +33,8 @@ from functional_nn.training.argument_checks import check_seed
 PlainValue: TypeAlias = Any
 """A number, a boolean, a string, None, or a tuple of these."""
 
-
 Hyperparameters: TypeAlias = dict[str, PlainValue]
-
-
 Distribution: TypeAlias = Callable[[np.random.Generator], object]
-
-
 MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
 """The most members of a grid, and the most values of all members together. A tuple counts as many values as it holds.
 Without these limits a file of a hundred bytes could describe a grid that does not fit into memory."""
@@ -182,15 +177,11 @@ def check_size(members: int, values: int) -> None:
 MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
 """The largest size of a file. TOML is parsed in Python, where a megabyte can take two seconds. Long grids are CSV."""
 
-
 MOST_LINES = 2 * MOST_MEMBERS
 """The most lines of a CSV file, with blank lines."""
 
-
 # The possessive repetitions (++ and *+) give nothing back, so the search does not try one text in many ways.
 _KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
-
-
 LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
 """A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with the square
 of this number."""

@@ -39,8 +39,6 @@ from functional_nn.training.run_programs import Programs
 from functional_nn.training.state import TrainState
 
 RUNNING = "running"
-
-
 Item = TypeVar("Item")
 
 

@@ -50,8 +50,6 @@ from functional_nn.training.recipe import (
 )
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -318,8 +316,6 @@ def sentences(result: SweepResult) -> list[str]:
 
 
 COMBINATIONS = ("average", "vote")
-
-
 TRAINED = ("finished", "stopped early")
 
 

@@ -44,7 +44,6 @@ from functional_nn.training.state import TrainState
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
 
-
 DataShapes: TypeAlias = tuple[tuple[str, str], ...]
 
 

@@ -31,14 +31,11 @@ from functional_nn.training.state import TrainState
 NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
 """The numbers of an epoch in a row of the history. Its metrics by name follow them."""
 
-
 BEST_BY = "best_by"
 """The setting with the name of the metric that decides which epoch is the best. The loss has no such setting."""
 
-
 METRICS = "metrics"
 """The setting with the names of a run's metrics. They are known only when its programs are compiled."""
-
 
 SCHEMA = {
     "settings": {

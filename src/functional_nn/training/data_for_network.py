@@ -48,7 +48,6 @@ def network_output(net: Layer, x: PyTree) -> PyTree:
 APPLIED_BY_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 """The function that a loss of logits applies itself."""
 
-
 USING_CHANNELS = (
     "conv",
     "conv_transpose",

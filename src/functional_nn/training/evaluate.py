@@ -36,14 +36,10 @@ from functional_nn.training.step import LossFunction, StepResult, forward
 MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
 """A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
 
-
 EvaluatedParams: TypeAlias = Callable[[PyTree, Params], Params]
 """``evaluated_params(optimizer_state, params)``: the parameters to evaluate, such as an average over steps."""
 
-
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
-
-
 EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
 """The totals of the loss, and those of the metrics by name."""
 

@@ -95,14 +95,11 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
 FIRST_SCALE = 2.0**15
 """Half of the largest float16, 65,504. If this is too large, it is soon halved."""
 
-
 SMALLEST_SCALE = 1.0
 """The scale is not lowered further: a gradient that overflows here overflows without scaling, too."""
 
-
 LARGEST_SCALE = 2.0**24
 """The scale is not raised further. At this scale float16 holds gradients down to 4e-15."""
-
 
 FINITE_STEPS_TO_DOUBLE = 2000
 

@@ -23,8 +23,6 @@ from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
 
 Result = TypeVar("Result")
-
-
 Item = TypeVar("Item")
 
 

@@ -49,11 +49,8 @@ from functional_nn.training.state import TrainState
 from functional_nn.training.step import StepResult, TrainStep, where
 
 Tree = TypeVar("Tree", bound=PyTree)
-
-
 StartCompilation: TypeAlias = Callable[[str, Traced, Options], PyTree]
 """Starts to compile a traced program, by its name, and returns the shapes and types of its results."""
-
 
 EVALUATION: Options = QUICK | SUMS_AND_PRODUCTS
 """The options for a program that evaluates."""

@@ -184,7 +184,6 @@ def check_start(start: object) -> None:
 KEY_USES = 16
 """The most uses of a run's key. There are more than needed, so that a new use does not change the other keys."""
 
-
 SETTING_OF_BITS = "jax_threefry_partitionable"
 """The setting of JAX that changes all random bits. The text of a program does not show it."""
 

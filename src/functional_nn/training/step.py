@@ -31,16 +31,9 @@ from functional_nn.training.state import TrainState, derived_key
 LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
 """What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
 
-
 LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
-
-
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
-
-
 TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
-
-
 CheckedStep: TypeAlias = Callable[
     [TrainState, PyTree, PyTree], tuple[TrainState, jax.Array, dict[str, jax.Array], Callable[[], jax.Array]]
 ]
@@ -63,7 +56,6 @@ class StepResult(NamedTuple):
 
 Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
 """``objective(params, state, x, labels, key) -> (value, auxiliary)``: the loss of a batch, to be differentiated."""
-
 
 GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
 """A function with the interface of ``jax.value_and_grad``."""

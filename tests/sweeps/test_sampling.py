@@ -100,7 +100,7 @@ def search_beside_others(file: Path):
 def test_processes_with_one_study_search_together(tmp_path):
     file = tmp_path / "study.log"
     root = Path(__file__).parents[3]
-    script = f"from tests.sweeps.grid import test_sampling as t; t.search_beside_others(t.Path({str(file)!r}))"
+    script = f"from tests.sweeps import test_sampling as t; t.search_beside_others(t.Path({str(file)!r}))"
     paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     about = {"env": {**os.environ, "PYTHONPATH": paths}, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", script], **about) for _ in range(2)]

@@ -1,4 +1,6 @@
-"""Optax transformations by path, against sums done by hand."""
+"""Optax's rules and schedules by name, clipping, and transformations by path."""
+
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,90 @@ import optax
 import pytest
 
 import functional_nn as fnn
+
+
+@pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name):
+    rule = fnn.training.optimizer(name, 0.05)
+    params = {"w": jnp.array([1.0, -2.0])}
+    state = rule.init(params)
+    value = lambda params: jnp.sum(jnp.square(params["w"]))  # noqa: E731
+
+    @jax.jit
+    def step(params, state):
+        updates, state = rule.update(jax.grad(value)(params), state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    start = value(params)
+    for _ in range(30):
+        params, state = step(params, state)
+    assert value(params) < start
+
+
+@pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
+def test_the_learning_rate_may_be_traced(name):
+    """One program serves all rates: what a sweep needs."""
+
+    @jax.jit
+    def update(rate):
+        rule = fnn.training.optimizer(name, rate)
+        return rule.update(jnp.ones(2), rule.init(jnp.zeros(2)), jnp.zeros(2))[0]
+
+    np.testing.assert_allclose(update(0.2), 2 * update(0.1), rtol=1e-5)
+
+
+def test_momentum_is_the_textbook_rule():
+    """v ← 0.9 v + g, w ← w - η v; Nesterov's looks one step ahead."""
+    for name, second in (("momentum", 1.9), ("nesterov", 0.9 * 1.9 + 1)):
+        rule = fnn.training.optimizer(name, 0.1)
+        _, state = rule.update(jnp.array(1.0), rule.init(jnp.array(0.0)))
+        updates, _ = rule.update(jnp.array(1.0), state)
+        np.testing.assert_allclose(updates, -0.1 * second, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", fnn.training.SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+def test_schedules_stay_finite_and_below_their_largest_rate(name, steps):
+    rates = np.array([fnn.training.schedule(name, 0.1, steps)(number) for number in range(min(steps, 50))])
+    assert np.isfinite(rates).all()
+    assert (rates >= 0).all()
+    assert rates.max() <= 0.1 * (1 + 1e-6)
+
+
+def test_schedules_end_where_they_say():
+    ends = {name: float(fnn.training.schedule(name, 0.1, 100)(99)) for name in fnn.training.SCHEDULES}
+    assert np.isclose(ends["constant"], 0.1)
+    assert np.isclose(ends["step"], 1e-3)
+    assert ends["cosine"] < 1e-4
+    assert ends["one-cycle"] < 1e-3
+    one_cycle = [float(fnn.training.schedule("one-cycle", 0.1, 100)(number)) for number in (0, 30)]
+    np.testing.assert_allclose(one_cycle, [0.1 / 25, 0.1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_first_step_has_the_full_rate(steps):
+    assert np.isclose(fnn.training.schedule("step", 0.1, steps)(0), 0.1)
+
+
+def test_wrong_names_and_counts_are_answered():
+    with pytest.raises(fnn.InputError, match="Did you mean adam"):
+        fnn.training.optimizer("adm", 0.1)
+    with pytest.raises(fnn.InputError, match="Did you mean cosine"):
+        fnn.training.schedule("cosin", 0.1, 10)
+    with pytest.raises(fnn.InputError, match="steps: expected a positive integer"):
+        fnn.training.schedule("cosine", 0.1, 0)
+
+
+def test_float16_parameters_are_refused_if_eps_is_0_there():
+    """Adam's eps of 1e-8 is 0 in float16, so a gradient of 0 would become 0 / 0."""
+    params = {"w": jnp.ones(2, jnp.float16)}
+    with pytest.raises(fnn.InputError, match=r"params: expected parameters in float32.*adam's eps = 1e-08 is 0.*eps="):
+        fnn.training.optimizer("adam", 0.1).init(params)
+    for rule in (fnn.training.optimizer("adam", 0.1, eps=1e-4), fnn.training.optimizer("momentum", 0.1)):
+        updates, _ = rule.update({"w": jnp.zeros(2, jnp.float16)}, rule.init(params), params)
+        np.testing.assert_array_equal(updates["w"], 0)
+    fnn.training.optimizer("adam", 0.1).init({"w": jnp.ones(2, jnp.bfloat16)})
+
 
 PARAMS = {
     "dense_0": {"weight": jnp.array([[3.0, 0.3], [4.0, 0.4]]), "bias": jnp.array([30.0, 40.0])},

@@ -16,10 +16,10 @@ from functional_nn.storage.identity import IDENTITY, difference
 
 RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
 MEMBERS = fnn.grid(rate=[0.1, 0.2])
+NET = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
 
 
-def sweep(blobs, out, model=None, rule=RULE, members=MEMBERS, **options):
-    model = model or fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
+def sweep(blobs, out, model=NET, rule=RULE, members=MEMBERS, **options):
     options = {"epochs": 1, "batch_size": 25, "progress": False, **options}
     return fnn.sweep(model, rule, members, options.pop("data", blobs), out=out, **options)
 
