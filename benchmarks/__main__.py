@@ -10,15 +10,13 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import records, summary, w1, w2, w3, w4, w5, w6
-from benchmarks.accelerator.compare import MINUTES, MINUTES_SMALL
-from benchmarks.accelerator.compare import compare as compare_accelerator
-from benchmarks.accelerator.parts import PARTS
-from benchmarks.compilation.compare import compare as compare_compilation
-from benchmarks.compilation.compare import put_table
-from benchmarks.compilation.networks import NETWORKS
-from benchmarks.growth import compare as growth
+from benchmarks.accelerator import MINUTES, MINUTES_SMALL, PARTS
+from benchmarks.accelerator import compare as compare_accelerator
+from benchmarks.compilation import NETWORKS, put_table
+from benchmarks.compilation import compare as compare_compilation
+from benchmarks.data import read_mnist
+from benchmarks.growth import measure as growth
 from benchmarks.growth.curves import CURVES
-from benchmarks.mnist import read_mnist
 from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError

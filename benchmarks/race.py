@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -19,22 +20,11 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A process of `benchmarks.worker`, as a context manager that ends it."""
+    """A process of one of the workers, which answers lines with JSON lines, as a context manager that ends it."""
 
-    def __init__(
-        self,
-        workload: str,
-        peer: str,
-        data_dir: Path,
-        seed: int,
-        workload_options: dict,
-        environment: Mapping[str, str] | None = None,
-    ):
-        command = [sys.executable, "-m", "benchmarks.worker", workload, peer]
-        options = ["--data-dir", str(data_dir.resolve()), "--seed", str(seed)]
-        options += ["--options", json.dumps(workload_options)]
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
-            command + options,
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -50,15 +40,38 @@ class Worker:
         self.process.communicate()
 
     def answer(self) -> dict:
+        """The next answer.
+
+        Raises:
+            WorkerEnded: if the process has ended, or if the answer has a problem.
+        """
         line = self.process.stdout.readline()
         if not line:
             raise WorkerEnded(f"failed (exit status {self.process.wait()})")
-        return json.loads(line)
+        answer = json.loads(line)
+        if "problem" in answer:
+            raise WorkerEnded(answer["problem"])
+        return answer
 
-    def ask(self, word: str) -> dict:
+    def ask(self, text: str) -> dict:
         with suppress(BrokenPipeError):  # the process has ended; then answer() raises an error
-            print(word, file=self.process.stdin, flush=True)
+            print(text, file=self.process.stdin, flush=True)
         return self.answer()
+
+
+def replier() -> Callable[..., None]:
+    """A worker's function that writes its keyword arguments as a JSON line.
+
+    What libraries print from now on goes to standard error, away from the answers.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda **values: print(json.dumps(values), file=answers, flush=True)
+
+
+def shortened(error: BaseException, most: int = 300) -> str:
+    """The type and the first line of an error's message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:most]
 
 
 @dataclass
@@ -95,6 +108,7 @@ def race(
     environment: Mapping[str, str] | None = None,
     start_together: bool = False,
     seconds: float | None = None,
+    limit: float | None = None,
 ) -> list[Entry]:
     """Trains every peer for `warmup` epochs, and then all of them in turn, for `rounds` rounds.
 
@@ -108,13 +122,23 @@ def race(
         start_together: whether all workers import their libraries at the same time. The race begins sooner, and
             `ready_seconds` are longer.
         seconds: no round but the first begins later than this. By default there is no such limit.
+        limit: after these seconds, all workers are ended. By default they are not.
     """
     end = None if seconds is None else time.monotonic() + seconds
     entries = {name: Entry(name) for name in peers}
     workers: dict[str, Worker] = {}
 
+    late = threading.Event()
+
+    def end_all() -> None:
+        late.set()
+        for worker in list(workers.values()):
+            worker.process.kill()
+
     def attempt(name: str, work: Callable[[Entry, Worker], None]) -> None:
         try:
+            if late.is_set():
+                raise WorkerEnded("no time was left")
             work(entries[name], workers[name])
         except WorkerEnded as error:
             entries[name].problem = str(error)
@@ -122,8 +146,6 @@ def race(
 
     def start(entry: Entry, worker: Worker) -> None:
         hello = worker.answer()
-        if "problem" in hello:
-            raise WorkerEnded(hello["problem"])
         entry.ready_seconds = hello["ready"]
         entry.threads, entry.models_a_round = hello["threads"], hello["models_a_round"]
         entry.device, entry.versions = hello["device"], hello["versions"]
@@ -137,9 +159,15 @@ def race(
         entry.accuracy = worker.ask("accuracy")["accuracy"]
 
     with ExitStack() as stack:
+        if limit is not None:
+            timer = threading.Timer(limit, end_all)
+            timer.start()
+            stack.callback(timer.cancel)
 
         def begin(name: str) -> None:
-            workers[name] = stack.enter_context(Worker(workload, name, data_dir, seed, options, environment))
+            given = ("--data-dir", str(data_dir.resolve()), "--seed", str(seed), "--options", json.dumps(options))
+            worker = Worker("benchmarks.worker", workload, name, *given, environment=environment)
+            workers[name] = stack.enter_context(worker)
 
         if start_together:
             for name in peers:

@@ -1,16 +1,16 @@
 """Markdown tables of races, made from the records in results/ and written between two marks of a file."""
 
 from pathlib import Path
+from statistics import median
 from types import ModuleType
+from typing import NamedTuple
 
 from benchmarks.race import ROOT
-from benchmarks.ratios import ratios
 from benchmarks.recorded import FEWEST_ROUNDS as FEWEST_ROUNDS
 from benchmarks.recorded import FEWEST_TO_COMPARE_VERSIONS, JAX_VERSIONS, Race, newest
 from benchmarks.recorded import recorded as recorded
 from benchmarks.records import RESULTS
 from benchmarks.report import ranked, versions
-from benchmarks.version_table import places, version_table
 
 TABLES = ROOT / "docs" / "explanation" / "benchmarks.md"
 OVERVIEW = "speed"
@@ -105,3 +105,82 @@ def put_all(workloads: dict[str, ModuleType], results: Path = RESULTS) -> None:
     put(TABLES, VERSIONS, version_table(versions_of(workloads, results)))
     for path in OVERVIEWS:
         put(path, OVERVIEW, overview(races))
+
+
+NO_LIBRARY = "no library"
+"""How the names of plain JAX programs begin, which are shown for reference but are not peers."""
+
+
+class Ratios(NamedTuple):
+    """The fastest other library, and medians of ratios: another library's time divided by functional_nn's.
+
+    Args:
+        best: the peer that stands for the fastest other library.
+        fastest: the name of this library.
+        to_best: the ratio of its times.
+        to_pytorch: the ratio of the times of the peer that stands for PyTorch.
+        medians: the median time of each peer that finished, in seconds for one model.
+    """
+
+    best: str
+    fastest: str
+    to_best: float
+    to_pytorch: float
+    medians: dict[str, float]
+
+
+def ratios(workload: ModuleType, race: Race) -> Ratios:
+    """Compares times of the same round. `OURS` of the workload stands for functional_nn."""
+    times = {entry.peer: entry.seconds_a_model for entry in race.entries if entry.problem is None}
+    medians = {peer: median(seconds) for peer, seconds in times.items()}
+    others = [peer for peer in times if not workload.NAMES[peer].startswith(("functional_nn", NO_LIBRARY))]
+    best = min(others, key=medians.__getitem__)
+
+    def to(peer: str) -> float:
+        return median(other / our for other, our in zip(times[peer], times[workload.OURS], strict=True))
+
+    return Ratios(best, workload.NAMES[best].split(",")[0], to(best), to(workload.PYTORCH), medians)
+
+
+MISSING = "—"
+
+
+def version_table(races: dict[ModuleType, dict[str, Race | None]]) -> str:
+    """One row for each workload, two columns for each version of jax; then where these races were run.
+
+    Args:
+        races: for each workload, the newest complete race on each version of jax, or None without one.
+    """
+    versions = list(next(iter(races.values())))
+    headings = [f"jax {jax}, {to}" for jax in versions for to in ("fastest other library", "PyTorch")]
+    lines = [f"| | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
+    for workload, found in races.items():
+        cells = [cell for race in found.values() for cell in _cells(workload, race)]
+        lines.append(f"| {workload.RECIPE.split(':')[0]}: {workload.WORK} | {' | '.join(cells)} |")
+    for jax in versions:
+        about = places([(workload.RECIPE.split(":")[0], found[jax]) for workload, found in races.items()])
+        lines += ["", f"jax {jax}: {about}."]
+    return "\n".join(lines)
+
+
+def _cells(workload: ModuleType, race: Race | None) -> tuple[str, str]:
+    if race is None:
+        return MISSING, MISSING
+    found = ratios(workload, race)
+    return f"{found.to_best:.2f} ({found.fastest})", f"{found.to_pytorch:.2f}"
+
+
+def places(races: list[tuple[str, Race | None]]) -> str:
+    """Machine and versions of races, with the workloads of each day; the same machine and versions once."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, race in races:
+        if race is not None:
+            numbers = race.versions
+            text = "{cpu}, {cores} cores, {system}, Python {python}".format(**race.circumstances)
+            text += f", jax {numbers['jax']}, torch {numbers['torch']}"
+            found.setdefault(text, {}).setdefault(str(race.day), []).append(name)
+    texts = []
+    for text, days in found.items():
+        when = "; ".join(f"{', '.join(names)} on {day}" for day, names in days.items())
+        texts.append(f"{text} ({when})")
+    return "; ".join(texts) or "no complete race yet"

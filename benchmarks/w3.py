@@ -18,16 +18,15 @@ EPOCHS_A_TURN = 1
 OPTIONS = {}
 
 PEERS = {
-    "functional_nn": "benchmarks.peers.cnn_functional_nn:by_hand",
-    "functional_nn_divided": "benchmarks.peers.cnn_functional_nn:by_hand_divided",
-    "functional_nn_autodiff": "benchmarks.peers.cnn_functional_nn:automatically",
-    "pytorch": "benchmarks.peers.cnn_pytorch:resident",
-    "pytorch_channels_last": "benchmarks.peers.cnn_pytorch:channels_last",
-    "pytorch_channels_last_1_thread": "benchmarks.peers.cnn_pytorch:channels_last_1_thread",
-    "pytorch_cuda_graph": "benchmarks.peers.cnn_pytorch:cuda_graph",
-    "jax_loop": "benchmarks.peers.cnn_jax:loop",
-    "flax_nnx": "benchmarks.peers.cnn_flax_nnx:functional",
-    "haiku": "benchmarks.peers.cnn_haiku:donated",
+    "functional_nn": "benchmarks.peers.functional_nn:cnn_by_hand",
+    "functional_nn_divided": "benchmarks.peers.functional_nn:cnn_by_hand_divided",
+    "functional_nn_autodiff": "benchmarks.peers.functional_nn:cnn_by_grad",
+    "pytorch": "benchmarks.peers.pytorch:cnn_contiguous",
+    "pytorch_channels_last": "benchmarks.peers.pytorch:cnn_channels_last",
+    "pytorch_cuda_graph": "benchmarks.peers.pytorch:cnn_cuda_graph",
+    "jax_loop": "benchmarks.peers.plain_jax:cnn_loop",
+    "flax_nnx": "benchmarks.peers.flax_nnx:cnn",
+    "haiku": "benchmarks.peers.haiku:cnn",
 }
 
 NAMES = {
@@ -36,7 +35,6 @@ NAMES = {
     "functional_nn_autodiff": "functional_nn, differentiated by `jax.grad`",
     "pytorch": "PyTorch",
     "pytorch_channels_last": "PyTorch, channels last",
-    "pytorch_channels_last_1_thread": "PyTorch, channels last, one thread",
     "pytorch_cuda_graph": "PyTorch, channels last, the step as a CUDA graph",
     "jax_loop": "no library: `conv_general_dilated` and `reduce_window`",
     "flax_nnx": "Flax NNX, functional step",

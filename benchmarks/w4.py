@@ -17,14 +17,13 @@ EPOCHS_A_TURN = 1
 OPTIONS = {}
 
 PEERS = {
-    "functional_nn": "benchmarks.peers.lstm_functional_nn:by_hand",
-    "functional_nn_undivided": "benchmarks.peers.lstm_functional_nn:by_hand_undivided",
-    "functional_nn_autodiff": "benchmarks.peers.lstm_functional_nn:automatically",
-    "pytorch": "benchmarks.peers.lstm_pytorch:resident",
-    "pytorch_1_thread": "benchmarks.peers.lstm_pytorch:resident_1_thread",
-    "pytorch_cuda_graph": "benchmarks.peers.lstm_pytorch:cuda_graph",
-    "jax_scan": "benchmarks.peers.lstm_jax:scan",
-    "haiku": "benchmarks.peers.lstm_haiku:unrolled",
+    "functional_nn": "benchmarks.peers.functional_nn:lstm_by_hand",
+    "functional_nn_undivided": "benchmarks.peers.functional_nn:lstm_by_hand_undivided",
+    "functional_nn_autodiff": "benchmarks.peers.functional_nn:lstm_by_grad",
+    "pytorch": "benchmarks.peers.pytorch:lstm",
+    "pytorch_cuda_graph": "benchmarks.peers.pytorch:lstm_cuda_graph",
+    "jax_scan": "benchmarks.peers.plain_jax:lstm_scan",
+    "haiku": "benchmarks.peers.haiku:lstm",
 }
 
 NAMES = {
@@ -32,7 +31,6 @@ NAMES = {
     "functional_nn_undivided": "functional_nn, on one device",
     "functional_nn_autodiff": "functional_nn, on one device, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
-    "pytorch_1_thread": "PyTorch, `nn.LSTM`, one thread",
     "pytorch_cuda_graph": "PyTorch, `nn.LSTM`, the step as a CUDA graph",
     "jax_scan": "no library: a `jax.lax.scan` over time",
     "haiku": "Haiku, `dynamic_unroll`",

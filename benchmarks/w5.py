@@ -18,10 +18,10 @@ EPOCHS_A_TURN = 1
 OPTIONS = {}
 
 PEERS = {
-    "functional_nn": "benchmarks.peers.cold_functional_nn:later_start",
-    "functional_nn_first": "benchmarks.peers.cold_functional_nn:first_start",
-    "pytorch_tuned": "benchmarks.peers.cold_pytorch:tuned",
-    "pytorch_tutorial": "benchmarks.peers.cold_pytorch:tutorial",
+    "functional_nn": "benchmarks.peers.functional_nn:later_start",
+    "functional_nn_first": "benchmarks.peers.functional_nn:first_start",
+    "pytorch_tuned": "benchmarks.peers.pytorch:script_tuned",
+    "pytorch_tutorial": "benchmarks.peers.pytorch:script_tutorial",
 }
 
 NAMES = {

@@ -47,18 +47,16 @@ EPOCHS_A_TURN = 1
 OPTIONS = {}
 
 PEERS = {
-    "functional_nn": "benchmarks.peers.language_functional_nn:sonnets_by_hand",
-    "functional_nn_divided": "benchmarks.peers.language_functional_nn:sonnets_by_hand_divided",
-    "functional_nn_autodiff": "benchmarks.peers.language_functional_nn:sonnets_automatically",
-    "pytorch": "benchmarks.peers.language_pytorch:sonnets",
-    "pytorch_compile": "benchmarks.peers.language_pytorch:sonnets_compiled",
-    "flax_nnx": "benchmarks.peers.language_flax_nnx:sonnets",
-    "equinox": "benchmarks.peers.language_equinox:sonnets",
+    "functional_nn": "benchmarks.peers.functional_nn:sonnets_by_hand",
+    "functional_nn_autodiff": "benchmarks.peers.functional_nn:sonnets_by_grad",
+    "pytorch": "benchmarks.peers.pytorch:sonnets",
+    "pytorch_compile": "benchmarks.peers.pytorch:sonnets_compiled",
+    "flax_nnx": "benchmarks.peers.flax_nnx:sonnets",
+    "equinox": "benchmarks.peers.equinox:sonnets",
 }
 
 NAMES = {
     "functional_nn": "functional_nn",
-    "functional_nn_divided": "functional_nn, the batch divided among the cores",
     "functional_nn_autodiff": "functional_nn, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `scaled_dot_product_attention`",
     "pytorch_compile": "PyTorch, `torch.compile`",

@@ -8,13 +8,14 @@ process.
 import argparse
 import importlib
 import json
-import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from benchmarks.mnist import read_mnist
+from benchmarks.data import read_mnist
 from benchmarks.peers import CannotRun, test_accuracy
+from benchmarks.race import replier, shortened
 from benchmarks.records import versions
 
 
@@ -35,12 +36,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={})
     arguments = parser.parse_args()
 
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to standard error, away from the replies
-
-    def reply(**values) -> None:
-        print(json.dumps(values), file=replies, flush=True)
-
+    reply = replier()
     mnist = read_mnist(arguments.data_dir)
     workload = importlib.import_module(f"benchmarks.{arguments.workload}")
     module_path, function = workload.PEERS[arguments.peer].split(":")
@@ -56,6 +52,10 @@ def main() -> None:
     except CannotRun as error:
         reply(problem=str(error))
         return
+    except Exception as error:
+        traceback.print_exc()
+        reply(problem=shortened(error))
+        return
     reply(
         ready=time.perf_counter() - start,
         threads=peer.threads,
@@ -67,7 +67,12 @@ def main() -> None:
         match line.strip():
             case "epoch":
                 start = time.perf_counter()
-                peer.train_epoch()
+                try:
+                    peer.train_epoch()
+                except Exception as error:
+                    traceback.print_exc()
+                    reply(problem=shortened(error))
+                    return
                 reply(seconds=time.perf_counter() - start)
             case "accuracy":
                 reply(accuracy=test_accuracy(peer, mnist))

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from benchmarks.compilation import compare, sides
-from benchmarks.compilation.networks import NETWORKS
+from benchmarks import compilation
+from benchmarks.compilation import NETWORKS
 from benchmarks.summary import around
 
-SMALL = sides.Sizes(train=256, test=64)
+SMALL = compilation.Sizes(train=256, test=64)
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +21,10 @@ def standard_promotion():
         yield
 
 
-@pytest.mark.parametrize("side", sides.SIDES)
+@pytest.mark.parametrize("side", compilation.SIDES)
 def test_a_side_compiles_anew_each_time(side):
     for _ in range(2):
-        assert sides.SIDES[side]("mlp", SMALL) > 0
+        assert compilation.SIDES[side]("mlp", SMALL) > 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -40,7 +40,7 @@ def test_the_plain_network_has_the_parameters_of_ours(name):
 
 def test_the_plain_programs_train():
     chosen, optimizer = NETWORKS["mlp"], optax.adam(1e-2)
-    epoch, evaluate = sides.programs(chosen, optimizer)
+    epoch, evaluate = compilation.programs(chosen, optimizer)
     images = np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1), np.uint8)
     images, labels = jnp.asarray(images), jnp.asarray(images[:, 0, 0, 0] > 127, jnp.int32)
     params = chosen.start(jax.random.key(0))
@@ -66,24 +66,24 @@ def test_the_newest_complete_run_of_each_jax_is_in_the_table(tmp_path):
     path = tmp_path / "compile.jsonl"
     records = lines("2026-01-01", "0.10.1", NETWORKS) + lines("2026-01-02", "0.12.0", NETWORKS)
     path.write_text("\n".join(records + lines("2026-01-03", "0.10.2", ["mlp"])))
-    runs = compare.newest_runs(path)
+    runs = compilation.newest_runs(path)
     assert [run[0]["date"] for run in runs] == ["2026-01-01", "2026-01-02"]
-    table = compare.table(runs)
+    table = compilation.table(runs)
     assert "| `mlp` (W1) | 0.10.1 | 3.00 (3.00-3.00) | 2.00 (2.00-2.00) | 1.50 (1.50-1.50) |" in table
     assert "2026-01-02, 2 rounds in turn" in table
-    assert compare.newest_runs(tmp_path / "missing.jsonl") == []
+    assert compilation.newest_runs(tmp_path / "missing.jsonl") == []
 
 
 def test_the_page_shows_what_was_recorded():
-    runs = compare.newest_runs(compare.records.RESULTS / "compile.jsonl")
-    before, after = around(compare.PAGE, compare.MARK)
-    assert compare.PAGE.read_text("utf-8") == f"{before}\n\n{compare.table(runs)}\n\n{after}"
+    runs = compilation.newest_runs(compilation.records.RESULTS / "compile.jsonl")
+    before, after = around(compilation.PAGE, compilation.MARK)
+    assert compilation.PAGE.read_text("utf-8") == f"{before}\n\n{compilation.table(runs)}\n\n{after}"
 
 
 @pytest.mark.slow
 def test_each_side_has_a_process():
     from rich.console import Console
 
-    lines = compare.measure(Console(quiet=True), 1, ["mlp"], SMALL)
+    lines = compilation.measure(Console(quiet=True), 1, ["mlp"], SMALL)
     assert [line["network"] for line in lines] == ["mlp"]
-    assert set(lines[0]["seconds"]) == set(sides.SIDES)
+    assert set(lines[0]["seconds"]) == set(compilation.SIDES)

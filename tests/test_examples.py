@@ -223,12 +223,6 @@ def test_benchmark(monkeypatch, capsys):
     assert "in mistakes_0" in found
 
 
-def test_every_example_has_a_test():
-    tested = Path(__file__).read_text("utf-8")
-    for path in EXAMPLES.glob("*.py"):
-        assert f'"{path.name}"' in tested
-
-
 @pytest.mark.example
 def test_population_based_training(monkeypatch, capsys):
     run(monkeypatch, "11_population_based_training.py", "--quick")

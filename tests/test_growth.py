@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from benchmarks.growth import compare, page
+from benchmarks.growth import measure, page
 from benchmarks.growth.curves import CURVES, GROUPS, NAMES, OURS, PLAIN
 from benchmarks.growth.fit import LEAST_CHANGE, Growth, growth
-from benchmarks.growth.measure import measured
 from benchmarks.growth.work import Work
 
 SIZES = 2.0 ** np.arange(9)
@@ -82,7 +81,9 @@ def test_the_data_of_a_work_have_its_shapes():
 def test_a_curve_is_measured(name):
     """Of functional_nn and of plain JAX, which are always there. Other entries say that they are not installed."""
     curve = CURVES[name]
-    points = [point for of_size in measured(name, curve, curve.quick[:1], 1, lambda text: None) for point in of_size]
+    points = [
+        point for of_size in measure.measured(name, curve, curve.quick[:1], 1, lambda text: None) for point in of_size
+    ]
     assert [point.entry for point in points] == list(curve.entries)
     for point in points:
         assert bool(point.values) != bool(point.problem), point
@@ -164,4 +165,4 @@ def test_a_page_without_records_is_an_error(tmp_path):
 def test_a_missing_library_is_named_before_anything_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="--quick"):
-        compare.compare(None, ["width"], 1, tmp_path / "results.jsonl", quick=False)
+        measure.compare(None, ["width"], 1, tmp_path / "results.jsonl", quick=False)

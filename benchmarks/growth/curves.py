@@ -55,13 +55,13 @@ class Curve:
 
     @property
     def own_process(self) -> bool:
-        """Whether each point has a process of its own: peak memory never falls, and devices are counted once."""
-        return self.kind == "peak" or self.size == "devices"
+        """Whether each point has a process of its own: peak memory never falls."""
+        return self.kind == "peak"
 
 
 GROUPS = {
     "growth-training": "Time of an epoch against examples, and of a step against width, depth and batch size",
-    "growth-sequences": "Time against the length of a sequence, the number of devices and the number of models",
+    "growth-sequences": "Time against the length of a sequence and the number of models",
     "growth-compile": "Compile time against depth and against the number of models",
     "growth-memory": "Memory against batch size, depth and the number of models",
 }
@@ -164,16 +164,6 @@ CURVES = {
         (2, 4),
         lambda time: with_steps(Work(network="attention", batch_size=8, features=64, time=time)),
         TRAINED,
-    ),
-    "devices": Curve(
-        "growth-sequences",
-        "a step against devices",
-        "devices",
-        "s",
-        (1, 2),
-        (1, 2),
-        lambda devices: with_steps(Work(batch_size=512, width=256, devices=devices)),
-        (OURS, PLAIN),
     ),
     "models": Curve(
         "growth-sequences",

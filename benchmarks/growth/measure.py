@@ -1,24 +1,77 @@
-"""The measurement of curves: a process for each entry, which take turns at every size."""
+"""The command `python -m benchmarks growth`: measures curves, prints and records them, and writes the page.
+
+Each entry has a process, and the processes take turns at every size.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import random
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 
-from benchmarks.growth.curves import OURS, Curve
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import records
+from benchmarks.growth import page
+from benchmarks.growth.curves import CURVES, NAMES, OURS, Curve
 from benchmarks.growth.work import Work
-from benchmarks.race import ROOT, WorkerEnded
+from benchmarks.race import Worker, WorkerEnded
 
+QUICK_ROUNDS = 2
 FEWEST_ROUNDS, LONG_TURN = 3, 3.0
 """A turn of more than 3 s is repeated 3 times only, so that everything together takes minutes and not hours."""
+
+
+def compare(
+    console: Console, names: Sequence[str], rounds: int, results: Path, *, quick: bool, only_page: bool = False
+) -> None:
+    """Measures the named curves.
+
+    Each size is recorded as soon as it is measured. After a full measurement the tables and pictures of the page are
+    written, unless the results are in a file of their own. With `quick`, a few small sizes are measured, and printed
+    only, to see that everything runs. With `only_page`, nothing is measured, and the page is written from any file.
+
+    Raises:
+        ModuleNotFoundError: before anything is measured, if matplotlib is missing, which draws the pictures.
+    """
+    if not quick and importlib.util.find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("the pictures need matplotlib: pip install '.[plots]', or measure with --quick")
+    if not only_page:
+        circumstances = records.circumstances() | {"workload": "growth", "caches": caches()}
+        for name in names:
+            of_rounds, place = (QUICK_ROUNDS, None) if quick else (rounds, results)
+            _measure(console, name, of_rounds, place, quick, circumstances)
+    if only_page or (not quick and records.is_of_documents(results)):
+        page.write(results)
+        console.print(f"Written: {page.PAGE.relative_to(page.ROOT)} and its pictures, from {results.name}.")
+
+
+def _measure(console: Console, name: str, rounds: int, results: Path | None, quick: bool, circumstances: dict) -> None:
+    """Measures one curve, records every size, and prints the medians."""
+    curve, clock = CURVES[name], time.perf_counter()
+    points: list[Point] = []
+    with console.status("starting") as status:
+        for of_size in measured(name, curve, curve.quick if quick else curve.points, rounds, status.update):
+            points += of_size
+            if results is not None:
+                records.append(results, [circumstances | asdict(point) for point in of_size])
+    table = Table(title=f"{curve.title} ({time.perf_counter() - clock:.0f} s)")
+    table.add_column(curve.size, justify="right")
+    for entry in curve.entries:
+        table.add_column(NAMES[entry].replace("`", ""), justify="right")
+    for size in dict.fromkeys(point.size for point in points):
+        cells = [page.shown(median(p.values), p.unit) if p.values else "—" for p in points if p.size == size]
+        table.add_row(f"{size:,}", *cells)
+    console.print(table)
+    for problem in dict.fromkeys(f"{NAMES[point.entry]}: {point.problem}" for point in points if point.problem):
+        console.print(problem)
 
 
 @dataclass
@@ -44,58 +97,12 @@ class Point:
     problem: str | None = None
 
 
-class EntryProcess:
-    """A process of `benchmarks.growth.worker`, as a context manager that ends it."""
-
-    def __init__(self, entry: str, devices: int):
-        module = OURS if entry.startswith(OURS) else entry
-        command = [sys.executable, "-m", "benchmarks.growth.worker", module, str(devices)]
-        # A file, because a pipe that nobody reads would stop a process that writes many warnings.
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, __exit__ closes it
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},  # all entries use the CPU, as PyTorch does here
-        )
-
-    def __enter__(self) -> EntryProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.errors.close()
-
-    def answer(self) -> dict:
-        """The next answer.
-
-        Raises:
-            WorkerEnded: with the last line of its errors, if the process has ended.
-        """
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        status = self.process.wait()
-        self.errors.seek(0)
-        lines = self.errors.read().strip().splitlines() or ["no message"]
-        raise WorkerEnded(f"ended with status {status}: {lines[-1]}")
-
-    def measure(self, kind: str, work: Work) -> float:
-        with suppress(BrokenPipeError):  # the process has ended; then answer() raises an error
-            print(json.dumps({"kind": kind, "work": asdict(work)}), file=self.process.stdin, flush=True)
-        return self.answer()["value"]
-
-
 class Entrants:
     """The processes of a curve's entries, as a context manager that ends them. Those with a problem are left out."""
 
     def __init__(self, curve: Curve):
         self.curve = curve
-        self.processes: dict[str, EntryProcess] = {}
+        self.processes: dict[str, Worker] = {}
         self.versions: dict[str, dict[str, str]] = {}
         self.problems: dict[str, str] = {}
 
@@ -111,12 +118,12 @@ class Entrants:
         """Starts the process of an entry, if it does not run yet and has no problem."""
         if entry in self.processes or entry in self.problems:
             return
-        self.processes[entry] = EntryProcess(entry, work.devices)
+        module = OURS if entry.startswith(OURS) else entry
+        # All entries use the CPU, as PyTorch does here.
+        environment = {"JAX_PLATFORMS": "cpu"}
+        self.processes[entry] = Worker("benchmarks.growth.worker", module, environment=environment)
         with self.noticing(entry):
-            hello = self.processes[entry].answer()
-            if "missing" in hello:
-                raise WorkerEnded(f"not installed ({hello['missing']})")
-            self.versions[entry] = hello["versions"]
+            self.versions[entry] = self.processes[entry].answer()["versions"]
 
     @contextmanager
     def noticing(self, entry: str) -> Iterator[None]:
@@ -169,7 +176,8 @@ def _values(curve: Curve, entrants: Entrants, works: dict[str, Work], rounds: in
         random.Random(f"{curve.title} {number}").shuffle(order)
         for entry in order:
             with entrants.noticing(entry):
-                values[entry].append(entrants.processes[entry].measure(curve.kind, works[entry]))
+                request = json.dumps({"kind": curve.kind, "work": asdict(works[entry])})
+                values[entry].append(entrants.processes[entry].ask(request)["value"])
         longest = max((measured[-1] for measured in values.values() if measured), default=0.0)
         if number + 1 >= FEWEST_ROUNDS and longest > LONG_TURN:
             break

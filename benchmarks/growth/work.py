@@ -22,7 +22,6 @@ class Work:
         time: the length of a sequence; 0 for an `mlp`.
         heads: of attention.
         models: how many models are trained together; 0 for one model, trained on its own.
-        devices: how many devices share each batch.
         epochs: a turn trains this many.
         way: how an `mlp` is built: `chain`, layer by layer; or `repeat`, where all hidden layers share one piece of the
             program. For `repeat`, `features` has to equal `width`.
@@ -39,7 +38,6 @@ class Work:
     time: int = 0
     heads: int = 4
     models: int = 0
-    devices: int = 1
     epochs: int = 2
     way: str = "chain"
     plan: str = "auto"

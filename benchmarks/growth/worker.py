@@ -1,6 +1,6 @@
-"""A process of one entry: `python -m benchmarks.growth.worker ENTRY DEVICES`.
+"""A process of one entry: `python -m benchmarks.growth.worker ENTRY`.
 
-It writes a JSON line when it is ready, or the name of what is not installed. Then it answers each JSON line on its
+It writes a JSON line when it is ready, or that a library is not installed. Then it answers each JSON line on its
 standard input, `{"kind": …, "work": {…}}`, with the measured number. For the kind `turn` the same work may be asked for
 again; it is prepared, and run once without being timed, at the first call. What libraries print goes to standard error.
 """
@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from benchmarks.growth.work import Work
+from benchmarks.race import replier, shortened
 from benchmarks.records import versions
+
+MODULES = {"jax": "plain_jax"}
+"""The modules in `benchmarks.peers` of entries with another name."""
 
 
 def peak_bytes() -> int:
@@ -45,41 +49,37 @@ class Measurer:
 
     def measure(self, kind: str, work: Work) -> float:
         if kind == "peak":
-            self.module.turn(work)()
+            self.module.growth_turn(work)()
             return peak_bytes() - self.after_imports
         if kind != "turn":
-            return getattr(self.module, kind)(work)
+            return getattr(self.module, f"growth_{kind}")(work)
         if work != self.work:
             self.train = None  # frees the memory of the last work before the next one is prepared
-            self.work, self.train = work, self.module.turn(work)
+            self.work, self.train = work, self.module.growth_turn(work)
             self.train()
         return self.train()
 
 
-def main(entry: str, devices: int) -> None:
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to standard error, away from the replies
-
-    def reply(**values: object) -> None:
-        print(json.dumps(values), file=replies, flush=True)
-
+def main(entry: str) -> None:
+    reply = replier()
     try:
-        module = importlib.import_module(f"benchmarks.growth.entries.{entry}")
+        module = importlib.import_module(f"benchmarks.peers.{MODULES.get(entry, entry)}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("benchmarks"):
             raise
-        reply(missing=error.name)
+        reply(problem=f"not installed ({error.name})")
         return
-    if devices > 1:
-        import jax
-
-        jax.config.update("jax_num_cpu_devices", devices)
     measurer = Measurer(module)
     reply(ready=True, versions=versions(module.LIBRARIES))
     for line in sys.stdin:
         request = json.loads(line)
-        reply(value=measurer.measure(request["kind"], Work(**request["work"])))
+        try:
+            reply(value=measurer.measure(request["kind"], Work(**request["work"])))
+        except Exception as error:
+            traceback.print_exc()
+            reply(problem=shortened(error))
+            return
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

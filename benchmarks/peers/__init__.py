@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.mnist import Mnist
+from benchmarks.data import Mnist
 
 
 class CannotRun(Exception):

@@ -1,16 +1,29 @@
-"""W1 with Equinox and Optax: `filter_jit` as in its MNIST example, and a partitioned model with plain `jit`."""
+"""Equinox with Optax: `filter_jit` as in its examples, partitioned models with plain `jit`, and ensembles by `vmap`."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
-from benchmarks.mnist import Mnist
+from benchmarks import w6
+from benchmarks.data import Mnist
+from benchmarks.growth.work import LEARNING_RATE as GROWTH_RATE
+from benchmarks.growth.work import Work
 from benchmarks.peers import Peer
-from benchmarks.peers.jax_loop import mean_cross_entropy, python_loop
+from benchmarks.peers.jax_loops import (
+    epochs_of_sonnets,
+    keys_and_rates,
+    mean_cross_entropy,
+    population_loop,
+    python_loop,
+)
 from benchmarks.w1 import LEARNING_RATE, SIZES
+from benchmarks.w2 import members, sizes
 
 LIBRARIES = ("equinox", "jax", "jaxlib", "optax")
 
@@ -58,3 +71,208 @@ def partitioned(mnist: Mnist, seed: int) -> Peer:
         mnist=mnist,
         seed=seed,
     )
+
+
+def member_step(state, learning_rate, images, labels):
+    """The step of one model."""
+    return update(optax.adam(learning_rate), state, images, labels)
+
+
+def population_start(keys: jax.Array, learning_rates: jax.Array, hidden: Sequence[int]):
+    """All models and the states of their optimizers, with a leading axis for the models."""
+
+    @eqx.filter_vmap
+    def make_ensemble(key, learning_rate):
+        model = network(key, sizes(hidden))
+        return model, optax.adam(learning_rate).init(eqx.filter(model, eqx.is_array))
+
+    return make_ensemble(keys, learning_rates)
+
+
+def each_logits(arrays, static, images) -> jax.Array:
+    return jax.lax.map(lambda arrays: jax.vmap(eqx.combine(arrays, static))(images), arrays)
+
+
+def population_tutorial(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """The step with `filter_vmap` and `filter_jit`."""
+    population = members(seed, models)
+    keys, rates = keys_and_rates(population)
+    step = eqx.filter_jit(eqx.filter_vmap(member_step))
+    return population_loop(
+        step=lambda state, rows: step(state, rates, mnist.train_images[rows], mnist.train_labels[rows]),
+        state=population_start(keys, rates, hidden),
+        logits=lambda state, images: each_logits(*eqx.partition(state[0], eqx.is_array), images),
+        population=population,
+        images=len(mnist.train_images),
+    )
+
+
+def population_partitioned(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """Arrays are separated from the rest once. The jitted step donates them, and gathers its batches on the device."""
+    population = members(seed, models)
+    keys, rates = keys_and_rates(population)
+    state, static = eqx.partition(population_start(keys, rates, hidden), eqx.is_array)
+    train_images, train_labels = jax.device_put((mnist.train_images, mnist.train_labels))
+
+    def step(state, learning_rate, rows, images, labels):
+        stepped = member_step(eqx.combine(state, static), learning_rate, images[rows], labels[rows])
+        return eqx.filter(stepped, eqx.is_array)
+
+    step = jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None, None)), donate_argnums=0)
+    return population_loop(
+        step=lambda state, rows: step(state, rates, rows, train_images, train_labels),
+        state=state,
+        logits=lambda state, images: each_logits(state[0], static[0], images),
+        population=population,
+        images=len(mnist.train_images),
+    )
+
+
+class Block(eqx.Module):
+    """A transformer block, norms first, of one sequence (time, features)."""
+
+    attention_norm: eqx.nn.LayerNorm
+    attention: eqx.nn.MultiheadAttention
+    dense_norm: eqx.nn.LayerNorm
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+
+    def __init__(self, sizes: w6.LanguageSizes, key: jax.Array):
+        keys, features = jax.random.split(key, 3), sizes.features
+        self.attention_norm, self.dense_norm = eqx.nn.LayerNorm(features), eqx.nn.LayerNorm(features)
+        biases = {"use_query_bias": True, "use_value_bias": True, "use_output_bias": True}
+        self.attention = eqx.nn.MultiheadAttention(sizes.heads, features, **biases, key=keys[0])
+        self.first = eqx.nn.Linear(features, 4 * features, key=keys[1])
+        self.second = eqx.nn.Linear(4 * features, features, key=keys[2])
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        normed = jax.vmap(self.attention_norm)(x)
+        x = x + self.attention(normed, normed, normed, mask=mask)
+        hidden = jax.nn.gelu(jax.vmap(self.first)(jax.vmap(self.dense_norm)(x)), approximate=False)
+        return x + jax.vmap(self.second)(hidden)
+
+
+class LanguageModel(eqx.Module):
+    """Tokens (time,) to logits (time, count), with the vectors of the embedding for both."""
+
+    embedding: eqx.nn.Embedding
+    positions: jax.Array
+    blocks: list[Block]
+    norm: eqx.nn.LayerNorm
+
+    def __init__(self, sizes: w6.LanguageSizes, key: jax.Array):
+        embedding_key, position_key, *keys = jax.random.split(key, 2 + sizes.depth)
+        scale = sizes.features**-0.5
+        weight = scale * jax.random.normal(embedding_key, (sizes.count, sizes.features))
+        self.embedding = eqx.nn.Embedding(weight=weight)
+        self.positions = 0.02 * jax.random.normal(position_key, (sizes.time, sizes.features))
+        self.blocks = [Block(sizes, block_key) for block_key in keys]
+        self.norm = eqx.nn.LayerNorm(sizes.features)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = jax.vmap(self.embedding)(tokens) + self.positions
+        mask = jnp.tri(len(tokens), dtype=bool)
+        for block in self.blocks:
+            x = block(x, mask)
+        return jax.vmap(self.norm)(x) @ self.embedding.weight.T
+
+
+def sonnets(mnist: Mnist, seed: int) -> Peer:
+    """Arrays are separated from the rest once, so plain `jit` with donation works."""
+    return epochs_of_sonnets(*partitioned_network(w6.SIZES, seed), w6.SIZES, seed)
+
+
+def partitioned_network(
+    sizes: w6.LanguageSizes, seed: int
+) -> tuple[Callable[[LanguageModel, jax.Array], jax.Array], LanguageModel]:
+    """The function of a network for a batch of sequences, and its arrays."""
+    arrays, static = eqx.partition(LanguageModel(sizes, jax.random.key(seed)), eqx.is_array)
+    return lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays
+
+
+class GrowthLstm(eqx.Module):
+    """An LSTM over a sequence (time, features), and a dense layer on its last state."""
+
+    cell: eqx.nn.LSTMCell
+    dense: eqx.nn.Linear
+
+    def __init__(self, work: Work, key: jax.Array):
+        first, second = jax.random.split(key)
+        self.cell = eqx.nn.LSTMCell(work.features, work.width, key=first)
+        self.dense = eqx.nn.Linear(work.width, work.classes, key=second)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros = jnp.zeros(self.cell.hidden_size)
+        (hidden, _), _ = jax.lax.scan(lambda state, row: (self.cell(row, state), None), (zeros, zeros), x)
+        return self.dense(hidden)
+
+
+class GrowthAttention(eqx.Module):
+    """Attention with a residual connection, and a dense layer on every step of a sequence (time, features)."""
+
+    attention: eqx.nn.MultiheadAttention
+    dense: eqx.nn.Linear
+
+    def __init__(self, work: Work, key: jax.Array):
+        first, second = jax.random.split(key)
+        biases = {"use_query_bias": True, "use_value_bias": True, "use_output_bias": True}
+        self.attention = eqx.nn.MultiheadAttention(work.heads, work.features, **biases, key=first)
+        self.dense = eqx.nn.Linear(work.features, work.classes, key=second)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.vmap(self.dense)(x + self.attention(x, x, x))
+
+
+def growth_network(work: Work, key: jax.Array) -> eqx.Module:
+    if work.network == "lstm":
+        return GrowthLstm(work, key)
+    if work.network == "attention":
+        return GrowthAttention(work, key)
+    return network(key, work.sizes)
+
+
+def growth_turn(work: Work) -> Callable[[], float]:
+    """The data stay on the device. Each step gets the row numbers of its batch."""
+    optimizer = optax.adam(GROWTH_RATE)
+    static = eqx.partition(growth_network(work, jax.random.key(0)), eqx.is_array)[1]
+    x, labels = jax.device_put(work.data())
+
+    def start(key):
+        arrays = eqx.partition(growth_network(work, key), eqx.is_array)[0]
+        return arrays, optimizer.init(arrays)
+
+    def step(state, rows, x, labels):
+        arrays, optimizer_state = state
+
+        def loss(arrays):
+            return mean_cross_entropy(jax.vmap(eqx.combine(arrays, static))(x[rows]), labels[rows])
+
+        updates, optimizer_state = optimizer.update(jax.grad(loss)(arrays), optimizer_state)
+        return eqx.apply_updates(arrays, updates), optimizer_state
+
+    if work.models:
+        start, step = jax.vmap(start), jax.vmap(step, in_axes=(0, 0, None, None))
+    start, step = jax.jit(start), jax.jit(step, donate_argnums=0)
+    keys = jax.random.split(jax.random.key(0), work.models) if work.models else jax.random.key(0)
+    generator = np.random.default_rng(0)
+
+    def order() -> np.ndarray:
+        """The row numbers of an epoch, (steps, batch), or with an order for each model, (steps, models, batch)."""
+        if not work.models:
+            return generator.permutation(work.examples).astype(np.int32).reshape(work.steps, work.batch_size)
+        rows = np.tile(np.arange(work.examples, dtype=np.int32), (work.models, 1))
+        rows = generator.permuted(rows, axis=1).reshape(work.models, work.steps, work.batch_size)
+        return rows.swapaxes(0, 1)
+
+    def train() -> float:
+        begin = time.perf_counter()
+        state = jax.block_until_ready(start(keys))
+        for _ in range(work.epochs):
+            if not work.models:
+                begin = time.perf_counter()
+            for rows in order():
+                state = step(state, rows, x, labels)
+            jax.block_until_ready(state)
+        return time.perf_counter() - begin
+
+    return train

@@ -1,14 +1,27 @@
-"""W1 with Flax NNX and Optax: `nnx.jit` as in its tutorial, and the two faster ways of its performance guide."""
+"""Flax NNX with Optax: `nnx.jit` as in its tutorial, and the functional step of its performance guide."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.mnist import Mnist
+from benchmarks import w3, w6
+from benchmarks.data import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.jax_loop import mean_cross_entropy, python_loop
+from benchmarks.peers.jax_loops import (
+    donated_loop,
+    epochs_of_sonnets,
+    keys_and_rates,
+    mean_cross_entropy,
+    population_loop,
+    python_loop,
+)
 from benchmarks.w1 import LEARNING_RATE, SIZES
+from benchmarks.w2 import members, sizes
 
 LIBRARIES = ("flax", "jax", "jaxlib", "optax")
 
@@ -36,27 +49,16 @@ def update(model: Network, optimizer: nnx.Optimizer, images, labels) -> None:
     optimizer.update(model, gradient(model))
 
 
-def in_place(train_step, model: Network, optimizer: nnx.Optimizer, mnist: Mnist, seed: int) -> Peer:
-    """A peer whose step changes model and optimizer in place."""
+def tutorial(mnist: Mnist, seed: int) -> Peer:
+    """A step under `nnx.jit`, which changes model and optimizer in place."""
+    model, optimizer = model_and_optimizer(seed)
+    jitted = nnx.jit(update)
 
     def step(_, images: np.ndarray, labels: np.ndarray) -> tuple[Network, nnx.Optimizer]:
-        train_step(images, labels)
+        jitted(model, optimizer, images, labels)
         return model, optimizer
 
     return python_loop(step, (model, optimizer), lambda state, images: state[0](images), mnist, seed)
-
-
-def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """A step under `nnx.jit`."""
-    model, optimizer = model_and_optimizer(seed)
-    jitted = nnx.jit(update)
-    return in_place(lambda images, labels: jitted(model, optimizer, images, labels), model, optimizer, mnist, seed)
-
-
-def cached(mnist: Mnist, seed: int) -> Peer:
-    """The same with `nnx.cached_partial`, which goes through the objects once."""
-    model, optimizer = model_and_optimizer(seed)
-    return in_place(nnx.cached_partial(nnx.jit(update), model, optimizer), model, optimizer, mnist, seed)
 
 
 def functional(mnist: Mnist, seed: int) -> Peer:
@@ -75,3 +77,112 @@ def functional(mnist: Mnist, seed: int) -> Peer:
         mnist=mnist,
         seed=seed,
     )
+
+
+def models_and_optimizers(
+    keys: jax.Array, learning_rates: jax.Array, hidden: Sequence[int]
+) -> tuple[nnx.Sequential, nnx.Optimizer]:
+    """All models and their optimizers, with a leading axis for the models. Each has its own learning rate."""
+
+    @nnx.vmap
+    def make(key):
+        rngs = nnx.Rngs(key)
+        layers = [layer for pair in pairwise(sizes(hidden)) for layer in (nnx.Linear(*pair, rngs=rngs), nnx.relu)]
+        model = nnx.Sequential(*layers[:-1])
+        adam = optax.inject_hyperparams(optax.adam)(learning_rate=LEARNING_RATE)
+        return model, nnx.Optimizer(model, adam, wrt=nnx.Param)
+
+    model, optimizer = make(keys)
+    optimizer.opt_state.hyperparams["learning_rate"][...] = learning_rates
+    return model, optimizer
+
+
+def each_logits(graph, state, images) -> jax.Array:
+    return jax.lax.map(lambda state: nnx.merge(graph, state)[0](images), state)
+
+
+def population_functional(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
+    """Split into a graph and arrays once. The jitted step donates the arrays, and gathers its batches on the device."""
+    population = members(seed, models)
+    graph, state = nnx.split(models_and_optimizers(*keys_and_rates(population), hidden))
+    train_images, train_labels = jax.device_put((mnist.train_images, mnist.train_labels))
+
+    def step(state, rows, images, labels):
+        model, optimizer = nnx.merge(graph, state)
+        update(model, optimizer, images[rows], labels[rows])
+        return nnx.state((model, optimizer))
+
+    step = jax.jit(jax.vmap(step, in_axes=(0, 0, None, None)), donate_argnums=0)
+    return population_loop(
+        step=lambda state, rows: step(state, rows, train_images, train_labels),
+        state=state,
+        logits=lambda state, images: each_logits(graph, state, images),
+        population=population,
+        images=len(mnist.train_images),
+    )
+
+
+def cnn(mnist: Mnist, seed: int) -> Peer:
+    """`nnx.Conv` and `nnx.max_pool`."""
+    rngs = nnx.Rngs(seed)
+    (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
+    pool = partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))
+    model = nnx.Sequential(
+        nnx.Conv(inputs, first, (3, 3), rngs=rngs),
+        nnx.relu,
+        pool,
+        nnx.Conv(first, second, (3, 3), rngs=rngs),
+        nnx.relu,
+        pool,
+        lambda images: images.reshape(len(images), -1),
+        nnx.Linear(second * (height // 4) * (width // 4), w3.CLASSES, rngs=rngs),
+    )
+    graph, params = nnx.split(model)
+
+    def network(params, images: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(images)
+
+    return donated_loop(network, params, w3, w3.IMAGE_SHAPE, mnist, seed)
+
+
+class Block(nnx.Module):
+    """A transformer block, norms first."""
+
+    def __init__(self, sizes: w6.LanguageSizes, rngs: nnx.Rngs):
+        features = sizes.features
+        self.attention_norm, self.dense_norm = nnx.LayerNorm(features, rngs=rngs), nnx.LayerNorm(features, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(sizes.heads, features, decode=False, rngs=rngs)
+        self.first = nnx.Linear(features, 4 * features, rngs=rngs)
+        self.second = nnx.Linear(4 * features, features, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        x = x + self.attention(self.attention_norm(x), mask=mask)
+        return x + self.second(nnx.gelu(self.first(self.dense_norm(x)), approximate=False))
+
+
+class LanguageModel(nnx.Module):
+    """Tokens to logits, with the vectors of the embedding for both."""
+
+    def __init__(self, sizes: w6.LanguageSizes, rngs: nnx.Rngs):
+        self.embedding = nnx.Embed(sizes.count, sizes.features, rngs=rngs)
+        shape = sizes.time, sizes.features
+        self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
+        self.blocks = nnx.List([Block(sizes, rngs) for _ in range(sizes.depth)])
+        self.norm = nnx.LayerNorm(sizes.features, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x, mask = self.embedding(tokens) + self.positions[...], nnx.make_causal_mask(tokens)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.embedding.attend(self.norm(x))
+
+
+def sonnets(mnist: Mnist, seed: int) -> Peer:
+    """Split once, then plain `jit` with donation."""
+    return epochs_of_sonnets(*split_network(w6.SIZES, seed), w6.SIZES, seed)
+
+
+def split_network(sizes: w6.LanguageSizes, seed: int) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
+    """The function of a network, and its arrays."""
+    graph, params = nnx.split(LanguageModel(sizes, nnx.Rngs(seed)))
+    return lambda params, inputs: nnx.merge(graph, params)(inputs), params

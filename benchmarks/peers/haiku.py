@@ -1,42 +1,46 @@
-"""W1 with Haiku and Optax, as in Haiku's MNIST example."""
+"""Haiku with Optax: a jitted step with donated state, in a Python loop."""
 
 import haiku as hk
 import jax
-import optax
+import jax.numpy as jnp
 
-from benchmarks.mnist import Mnist
+from benchmarks import w1, w3, w4
+from benchmarks.data import Mnist
 from benchmarks.peers import Peer
-from benchmarks.peers.jax_loop import mean_cross_entropy, python_loop
-from benchmarks.w1 import LEARNING_RATE, SIZES
+from benchmarks.peers.jax_loops import donated_loop
 
 LIBRARIES = ("dm-haiku", "jax", "jaxlib", "optax")
 
 
-def haiku_peer(mnist: Mnist, seed: int, donate: bool) -> Peer:
-    network = hk.without_apply_rng(hk.transform(lambda images: hk.nets.MLP(SIZES[1:])(images)))
+def mlp(mnist: Mnist, seed: int) -> Peer:
+    """`hk.nets.MLP`."""
+    network = hk.without_apply_rng(hk.transform(lambda images: hk.nets.MLP(w1.SIZES[1:])(images)))
     params = network.init(jax.random.key(seed), mnist.train_images[:1])
-    optimizer = optax.adam(LEARNING_RATE)
-
-    def step(state, images, labels):
-        params, optimizer_state = state
-        gradient = jax.grad(lambda params: mean_cross_entropy(network.apply(params, images), labels))
-        updates, optimizer_state = optimizer.update(gradient(params), optimizer_state)
-        return optax.apply_updates(params, updates), optimizer_state
-
-    return python_loop(
-        step=jax.jit(step, donate_argnums=0 if donate else ()),
-        state=(params, optimizer.init(params)),
-        logits=lambda state, images: network.apply(state[0], images),
-        mnist=mnist,
-        seed=seed,
-    )
+    return donated_loop(network.apply, params, w1, (w1.SIZES[0],), mnist, seed)
 
 
-def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """A jitted step."""
-    return haiku_peer(mnist, seed, donate=False)
+def cnn(mnist: Mnist, seed: int) -> Peer:
+    """`hk.Conv2D` and `hk.MaxPool`."""
+    first, second = w3.CHANNELS
+
+    def forward(images):
+        pool = hk.MaxPool(2, 2, "VALID", channel_axis=-1)
+        layers = [hk.Conv2D(first, 3), jax.nn.relu, pool, hk.Conv2D(second, 3), jax.nn.relu, pool]
+        return hk.Sequential([*layers, hk.Flatten(), hk.Linear(w3.CLASSES)])(images)
+
+    network = hk.without_apply_rng(hk.transform(forward))
+    params = network.init(jax.random.key(seed), jnp.zeros((1, *w3.IMAGE_SHAPE)))
+    return donated_loop(network.apply, params, w3, w3.IMAGE_SHAPE, mnist, seed)
 
 
-def donated(mnist: Mnist, seed: int) -> Peer:
-    """A jitted step with donated state."""
-    return haiku_peer(mnist, seed, donate=True)
+def lstm(mnist: Mnist, seed: int) -> Peer:
+    """`hk.dynamic_unroll` of `hk.LSTM`."""
+
+    def forward(rows):
+        lstm = hk.LSTM(w4.HIDDEN_SIZE)
+        _, state = hk.dynamic_unroll(lstm, rows, lstm.initial_state(len(rows)), time_major=False)
+        return hk.Linear(w4.CLASSES)(state.hidden)
+
+    network = hk.without_apply_rng(hk.transform(forward))
+    params = network.init(jax.random.key(seed), jnp.zeros((1, w4.ROWS, w4.COLUMNS)))
+    return donated_loop(network.apply, params, w4, (w4.ROWS, w4.COLUMNS), mnist, seed)

@@ -1,4 +1,4 @@
-"""W1 with Keras on its JAX backend: `fit`, with the accuracy metric as in its tutorials, and without."""
+"""Keras on its JAX backend: `fit` without metrics."""
 
 import os
 
@@ -7,14 +7,15 @@ os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
 import jax
 import keras
 
-from benchmarks.mnist import Mnist
+from benchmarks.data import Mnist
 from benchmarks.peers import Peer
 from benchmarks.w1 import BATCH_SIZE, LEARNING_RATE, SIZES
 
 LIBRARIES = ("keras", "jax", "jaxlib")
 
 
-def keras_peer(mnist: Mnist, seed: int, metrics: list[str]) -> Peer:
+def fit(mnist: Mnist, seed: int) -> Peer:
+    """`fit` without metrics except the loss."""
     keras.utils.set_random_seed(seed)
     inputs, hidden_1, hidden_2, outputs = SIZES
     model = keras.Sequential(
@@ -28,7 +29,7 @@ def keras_peer(mnist: Mnist, seed: int, metrics: list[str]) -> Peer:
     model.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=metrics,
+        metrics=[],
         jit_compile=True,
     )
 
@@ -37,13 +38,3 @@ def keras_peer(mnist: Mnist, seed: int, metrics: list[str]) -> Peer:
         jax.block_until_ready([variable.value for variable in model.variables + model.optimizer.variables])
 
     return Peer(train_epoch, lambda images: model.predict(images, batch_size=1_000, verbose=0))
-
-
-def tutorial(mnist: Mnist, seed: int) -> Peer:
-    """`fit` with the accuracy metric."""
-    return keras_peer(mnist, seed, metrics=["accuracy"])
-
-
-def without_metrics(mnist: Mnist, seed: int) -> Peer:
-    """`fit` without metrics except the loss."""
-    return keras_peer(mnist, seed, metrics=[])

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.mnist import Mnist, read_mnist
+from benchmarks.data import Mnist, read_mnist
 from benchmarks.peers import Peer, available_cores
 from benchmarks.w1 import BATCH_SIZE
 from benchmarks.w2 import FEW, Member, members

@@ -105,7 +105,7 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
 
 def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_programs, monkeypatch):
     """Except for the network and the data. W2 is the benchmark beside other libraries."""
-    from benchmarks.peers import population_functional_nn as w2
+    from benchmarks.peers import functional_nn as w2
 
     monkeypatch.setattr(plan, "cores", lambda: 2)
     monkeypatch.setattr(w2, "available_cores", lambda: 2)
