@@ -45,7 +45,7 @@ def test_systems_that_do_not_state_their_memory(monkeypatch, tmp_path, known):
 def test_the_memory_of_a_process_is_its_own():
     """``getrusage`` gives a process the peak of the one that started it, if that is larger."""
     ballast = np.ones(600_000_000, np.uint8)
-    code = "from functional_nn.sweeps.execution import plan; print(*plan.used_bytes())"
+    code = "from functional_nn.sweeps import plan; print(*plan.used_bytes())"
     now, most = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
     assert plan.used_bytes()[1] >= ballast.nbytes
     assert now <= most < ballast.nbytes
