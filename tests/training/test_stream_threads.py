@@ -68,11 +68,11 @@ def test_a_stream_of_the_batches_of_data_in_memory_gives_their_result():
 
 
 def test_a_stream_compiles_no_program_of_an_epoch_in_memory():
-    spec_of = fnn.training.programs.spec.ProgramSpec
-    policy = fnn.training.optimizers.precision.as_precision("float32")
-    recipe = fnn.training.programs.recipe.Recipe(NET, fnn.cross_entropy, RULE)
-    split = fnn.training.programs.spec.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
-    compiled = fnn.training.programs.compile.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
+    spec_of = fnn.training.programs.ProgramSpec
+    policy = fnn.training.precision.as_precision("float32")
+    recipe = fnn.training.recipe.Recipe(NET, fnn.cross_entropy, RULE)
+    split = fnn.training.programs.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
+    compiled = fnn.training.programs.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
     assert set(compiled.jaxprs) == {"start", "streamed_step", "evaluate"}
     # The batch is used as it is: nothing is gathered from it, as a batch of an epoch is gathered from all examples.
     text = str(compiled.jaxprs["streamed_step"])
