@@ -8,7 +8,7 @@ import pytest
 
 from functional_nn import DataError, InputError, grid
 from functional_nn.sweeps import choice, crossed, draws, log_uniform, uniform, zipped
-from functional_nn.sweeps import grid as grid_file
+from functional_nn.sweeps import grid as grids
 from functional_nn.sweeps.grid import read_grid
 
 ESCAPE = "\x1b[31m"
@@ -37,7 +37,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, content):
 
 def test_fault_53_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
     parsed = []
-    monkeypatch.setattr(grid_file, "_parsed", parsed.append)
+    monkeypatch.setattr(grids, "_parsed", parsed.append)
     assert "expected at most 50,000 members" in refusal(tmp_path, "grid.csv", "seed\n" + "1\n" * 1_000_000)
     assert len(parsed) == 50_000
 
@@ -61,7 +61,7 @@ KEYS = {"bare": "a", "commas": '"a,"', "quotes": r'"a\""', "backslashes": r'"\\"
 @pytest.mark.parametrize("dot", [".", " .\t"])
 def test_fault_53_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
     """One of 50,000 parts takes Python's parser 40 seconds."""
-    monkeypatch.setattr(grid_file.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    monkeypatch.setattr(grids.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
     assert "at most 100 parts" in refusal(tmp_path, "grid.toml", dot.join([KEYS[kind]] * 102) + " = 1")
 
 

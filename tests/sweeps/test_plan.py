@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from functional_nn.sweeps import plan
-from functional_nn.training import run_programs as memory
+from functional_nn.training import run_programs
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_systems_that_do_not_state_their_memory(monkeypatch, tmp_path, known):
         return values[name]
 
     monkeypatch.setattr(os, "sysconf", sysconf)
-    assert memory.total_bytes() == (409600 if known else math.inf)
+    assert run_programs.total_bytes() == (409600 if known else math.inf)
     assert plan.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
     monkeypatch.setattr(plan, "PROCESS_STATUS", tmp_path / "missing")
     now, most = plan.used_bytes()

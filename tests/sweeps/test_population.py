@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps import population as workers
+from functional_nn.sweeps import population
 
 
 def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
@@ -20,7 +20,7 @@ def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
         def __bool__(self):
             return True
 
-    monkeypatch.setattr(workers, "deque", StaleDeque)
+    monkeypatch.setattr(population, "deque", StaleDeque)
 
     class Batch:
         begun = True
@@ -33,7 +33,7 @@ def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
         def run_epoch(self):
             self.epochs += 1
 
-    steps = list(workers.Workers([None, None]).run([Batch()]))
+    steps = list(population.Workers([None, None]).run([Batch()]))
     assert [done for _, done in steps] == [False, True]
 
 
@@ -82,7 +82,7 @@ def test_every_thread_has_the_settings(method):
             return 0.0
 
     with jax.enable_x64(True):
-        list(getattr(workers.Workers([None]), method)([Batch(), Batch()]))
+        list(getattr(population.Workers([None]), method)([Batch(), Batch()]))
     assert len(seen) > 1
     assert all(seen)
 

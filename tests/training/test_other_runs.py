@@ -10,7 +10,7 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.training import run_programs as memory
+from functional_nn.training import run_programs
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(12, 4)).astype(np.float32)
@@ -128,16 +128,16 @@ def test_fault_47_an_empty_path_is_not_the_working_directory(tmp_path, monkeypat
 
 
 def test_fault_52_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
         fit(None)
 
 
 def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
-    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
-    monkeypatch.setattr(memory, "program_bytes", lambda programs: 0)
+    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(run_programs, "program_bytes", lambda programs: 0)
     train_state, data = SimpleNamespace(params={}), np.zeros(150, np.float32)
-    memory.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
+    run_programs.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
     sharding = SimpleNamespace(addressable_devices={"first", "second"})
     with pytest.raises(InputError, match="net: expected a model that fits in"):
-        memory.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)
+        run_programs.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)
