@@ -31,7 +31,7 @@ def __getattr__(name: str):
         return _load(name)
     if importlib.util.find_spec(f"{__name__}.{name}"):
         return importlib.import_module(f"{__name__}.{name}")
-    from functional_nn.core.missing_names import missing_name
+    from functional_nn.core.texts import missing_name
 
     namespaces = {namespace: importlib.import_module(f"{__name__}.{namespace}").__all__ for namespace in _NAMESPACES}
     raise missing_name(name, __all__, namespaces)

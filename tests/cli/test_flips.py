@@ -13,10 +13,8 @@ import pytest
 from functional_nn.cli import run
 from functional_nn.core.errors import InputError
 from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.checkpoint import Checkpoint
-from functional_nn.storage.checkpoint_folder import newest
+from functional_nn.storage.checkpoints import Checkpoint, History, newest
 from functional_nn.storage.files import read_signed
-from functional_nn.storage.metrics_history import History
 from functional_nn.storage.run_folder import RESULT, VERIFIED, verify_run_folder
 from functional_nn.training.checkpointing import METRICS, NUMBERS
 

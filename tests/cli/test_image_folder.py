@@ -10,7 +10,7 @@ import pytest
 
 from functional_nn.cli import run
 from functional_nn.core.errors import DataError
-from functional_nn.exchange import saved_networks
+from functional_nn.exchange import hub
 
 predict_module = import_module("functional_nn.cli.predict")
 
@@ -60,7 +60,7 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
 def test_names_in_a_configuration_that_do_not_fit(names):
     with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
-        saved_networks.class_names_of({"class_names": names}, 2, Path("config.json"))
+        hub.class_names_of({"class_names": names}, 2, Path("config.json"))
 
 
 def test_the_table_fits_a_terminal_of_80_columns():

@@ -18,7 +18,7 @@ from functional_nn.storage import run_folder
 from functional_nn.storage.files import signed_text
 from functional_nn.storage.identity import check_kind
 
-REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?data:)|@import|<link""")
+REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?(?:data:|#))|@import|<link""")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -160,7 +160,7 @@ def test_fault_37_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
 
 
 def test_fault_34_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
-    from functional_nn.storage.checkpoint_folder import CheckpointWriter
+    from functional_nn.storage.checkpoints import CheckpointWriter
 
     with CheckpointWriter(tmp_path / "run" / "checkpoints"):
         refused(capsys, [*tiny, "--out", tmp_path / "run", "--resume"], f"which process {os.getpid()} writes to")

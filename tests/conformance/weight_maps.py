@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from functional_nn.core import trees
 from functional_nn.exchange.network_layers import NetworkLayer
-from functional_nn.exchange.pytorch_maps import PYTORCH
+from functional_nn.exchange.torch_maps import PYTORCH
 
 Tensors: TypeAlias = Mapping[str, jax.Array]
 Map: TypeAlias = Callable[[Tensors], Any]

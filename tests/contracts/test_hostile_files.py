@@ -20,8 +20,7 @@ from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.core.errors import InputError
 from functional_nn.data import read_idx
 from functional_nn.data.images import read_image
-from functional_nn.storage.arrays import packed
-from functional_nn.storage.parameters import load_parameters
+from functional_nn.storage.arrays import load_parameters, packed
 from functional_nn.storage.run_folder import read_configuration
 from functional_nn.sweeps.grid import read_grid
 

@@ -1,5 +1,9 @@
 """Streams of arrays: each example once in an epoch, in an order of its own, and divided among processes."""
 
+import threading
+import time
+from contextvars import ContextVar
+
 import jax
 import numpy as np
 import optax
@@ -8,6 +12,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
+from functional_nn.data.stream import ReadAhead
 
 X = np.arange(47.0, dtype=np.float32)[:, None]
 LABELS = np.arange(47, dtype=np.int32)
@@ -68,3 +73,161 @@ def test_wrong_arguments_of_arrays(options, message):
         Stream.of_arrays(X, LABELS, **{"batch_size": 4, **options})
     with pytest.raises(InputError, match="as many labels as examples"):
         Stream.of_arrays(X, LABELS[:-1], batch_size=4)
+
+
+class Source:
+    """A generator of numbers that records what is asked of it, and by which thread."""
+
+    def __init__(self, length: int, fails_at: int | None = None):
+        self.length, self.fails_at = length, fails_at
+        self.changed = threading.Condition()
+        self.asked, self.threads, self.is_closed = 0, set(), False
+
+    def items(self):
+        try:
+            for number in range(self.length):
+                with self.changed:
+                    self.asked += 1
+                    self.threads.add(threading.get_ident())
+                    self.changed.notify_all()
+                if number == self.fails_at:
+                    raise OSError(f"item {number} cannot be read")
+                yield number
+        finally:
+            self.threads.add(threading.get_ident())
+            self.is_closed = True
+
+    def wait_until_asked(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.asked >= count, timeout=10)
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "functional_nn stream"]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_it_reads_ahead_and_no_further(ahead):
+    source = Source(10)
+    with ReadAhead(source.items(), ahead) as reading:
+        taken = reading.rest(lambda number: number * 10)
+        for used in range(8):
+            # The items that were used, and those ahead of them, are read while nobody waits for them.
+            expected = min(used + ahead, 10)
+            source.wait_until_asked(expected)
+            time.sleep(0.005)
+            assert source.asked == expected
+            assert next(taken) == used * 10
+        assert list(taken) == [80, 90]
+    assert source.is_closed
+    assert len(source.threads) == 1
+    assert threading.get_ident() not in source.threads
+    assert not reading_threads()
+
+
+def test_after_the_first_item_nothing_is_read_until_the_rest_is_wanted():
+    source = Source(4)
+    with ReadAhead(source.items(), 2) as reading:
+        assert reading.first() == 0
+        time.sleep(0.005)
+        assert source.asked == 1
+        assert list(reading.rest(str)) == ["1", "2", "3"]
+    assert len(source.threads) == 1
+
+
+def test_without_reading_ahead_there_is_no_thread():
+    source = Source(4)
+    with ReadAhead(source.items(), 0) as reading:
+        assert reading.first() == 0
+        taken = reading.rest(str)
+        assert source.asked == 1
+        assert next(taken) == "1"
+        assert source.asked == 2
+        assert not reading_threads()
+    assert source.is_closed
+    assert source.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_exception_comes_when_its_item_is_needed_with_its_own_traceback(ahead):
+    source = Source(5, fails_at=2)
+    with ReadAhead(source.items(), ahead) as reading:
+        taken = reading.rest(str)
+        assert [next(taken), next(taken)] == ["0", "1"]
+        with pytest.raises(OSError, match="item 2 cannot be read") as failure:
+            next(taken)
+    assert [entry.name for entry in failure.traceback][-1] == "items"
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_exception_of_the_function_that_prepares_comes_too(ahead):
+    def prepare(number):
+        return 1 / (number - 1)
+
+    with ReadAhead(Source(3).items(), ahead) as reading:
+        taken = reading.rest(prepare)
+        assert next(taken) == -1
+        with pytest.raises(ZeroDivisionError):
+            next(taken)
+
+
+def test_the_end_waits_for_an_item_that_is_being_read():
+    started, goes_on = threading.Event(), threading.Event()
+    closed = []
+
+    def items():
+        try:
+            yield 0
+            started.set()
+            goes_on.wait(10)
+            yield 1
+        finally:
+            closed.append(True)
+
+    with ReadAhead(items(), 2) as reading:
+        assert next(reading.rest(str)) == "0"
+        started.wait(10)
+        threading.Timer(0.02, goes_on.set).start()
+    assert closed == [True]
+    assert not reading_threads()
+    reading.close()  # a second time changes nothing
+
+
+def test_one_that_was_never_read_has_no_thread():
+    source = Source(3)
+    with ReadAhead(source.items(), 2):
+        pass
+    assert source.asked == 0
+
+
+SETTINGS = {
+    "jax_enable_x64": (jax.enable_x64, True),
+    "jax_default_device": (jax.default_device, jax.devices()[0]),
+    "jax_default_matmul_precision": (jax.default_matmul_precision, "bfloat16"),
+    "jax_default_prng_impl": (jax.default_prng_impl, "rbg"),
+    "jax_threefry_partitionable": (jax.threefry_partitionable, False),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_thread_has_the_settings_of_jax_of_the_thread_that_reads(setting):
+    def items():
+        yield getattr(jax.config, setting)
+
+    context, value = SETTINGS[setting]
+    assert getattr(jax.config, setting) != value
+    with context(value), ReadAhead(items(), 2) as reading:
+        assert reading.first() == value
+
+
+def test_the_thread_has_the_context_of_the_thread_that_reads():
+    """NumPy keeps its settings for errors there."""
+    variable = ContextVar("variable", default=0)
+
+    def items():
+        yield variable.get()
+
+    variable.set(1)
+    with ReadAhead(items(), 2) as reading:
+        assert reading.first() == 1

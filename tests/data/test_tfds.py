@@ -14,9 +14,9 @@ from PIL import Image
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
-from functional_nn.data import cache, read_idx, tfds, tfds_download, write_idx
+from functional_nn.data import read_idx, tfds, write_idx
 from functional_nn.data.idx import read_idx_folder
-from functional_nn.data.tfds_download import reachable
+from functional_nn.data.tfds import reachable
 
 SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 FEATURES = tensorflow_datasets.features
@@ -84,7 +84,7 @@ def colors(number: int, side: int = 6) -> np.ndarray:
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_arrays_written_as_a_tfds_set_are_read_back_the_same(name, tmp_path):
     given = arrays()
-    prepared = tfds_download.prepare_arrays(name, given, tmp_path / "prepared")
+    prepared = tfds.prepare_arrays(name, given, tmp_path / "prepared")
     for folder in (tmp_path / "prepared", prepared):
         dataset = load_dataset(name, folder)
         assert_same_arrays(dataset, given)
@@ -95,7 +95,7 @@ def test_arrays_written_as_a_tfds_set_are_read_back_the_same(name, tmp_path):
 
 def test_tfds_itself_reads_what_was_prepared(tmp_path):
     given = arrays(50)
-    tfds_download.prepare_arrays("mnist", given, tmp_path)
+    tfds.prepare_arrays("mnist", given, tmp_path)
     source = tensorflow_datasets.data_source("mnist", split="train", data_dir=str(tmp_path))
     read = [(example["image"].tobytes(), example["label"]) for example in source]
     assert read == pairs(given[0], given[1])
@@ -106,7 +106,7 @@ def test_tfds_itself_reads_what_was_prepared(tmp_path):
 def test_the_full_mnist_through_tfds(tmp_path):
     given = read_idx_folder(SHARED_MNIST, "mnist")
     seconds = [time.perf_counter()]
-    tfds_download.prepare_arrays("mnist", given, tmp_path / "tfds")
+    tfds.prepare_arrays("mnist", given, tmp_path / "tfds")
     seconds.append(time.perf_counter())
     for _ in range(2):
         dataset = load_dataset("mnist")
@@ -120,7 +120,7 @@ def test_the_full_mnist_through_tfds(tmp_path):
 
 def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
     given = arrays(50)
-    tfds_download.prepare_arrays("mnist", given, tfds.default_folder())
+    tfds.prepare_arrays("mnist", given, tfds.default_folder())
     assert_same_arrays(load_dataset("mnist"), given)
     monkeypatch.setattr(tfds, "_read", pytest.fail)
     assert_same_arrays(load_dataset("mnist"), given)
@@ -133,15 +133,15 @@ def test_an_empty_variable_does_not_make_the_working_directory_the_default_folde
 
 def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
     for number in (50, 60):
-        tfds_download.prepare_arrays("mnist", arrays(number), tmp_path / str(number))
+        tfds.prepare_arrays("mnist", arrays(number), tmp_path / str(number))
         assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
 
 
 def test_fault_29_broken_cache_is_rebuilt():
     given = arrays(50)
-    tfds_download.prepare_arrays("mnist", given, tfds.default_folder())
+    tfds.prepare_arrays("mnist", given, tfds.default_folder())
     load_dataset("mnist")
-    (folder,) = cache.datasets_folder().iterdir()
+    (folder,) = tfds.datasets_folder().iterdir()
     images = read_idx(folder / "train_images")
     write_idx(folder / "train_images", images ^ 1)
     with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
@@ -150,7 +150,7 @@ def test_fault_29_broken_cache_is_rebuilt():
 
 
 def test_nothing_is_printed_on_standard_output(tmp_path, capfd):
-    tfds_download.prepare_arrays("mnist", arrays(20), tmp_path)
+    tfds.prepare_arrays("mnist", arrays(20), tmp_path)
     capfd.readouterr()
     load_dataset("mnist", tmp_path)
     assert capfd.readouterr() == ("", "")
@@ -189,7 +189,7 @@ def test_a_set_without_labels_is_refused(tmp_path):
 
 
 def test_another_set_in_the_folder_is_never_taken(tmp_path):
-    prepared = tfds_download.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
     with pytest.raises(DataError, match="the prepared set kmnist, got mnist"):
         load_dataset("kmnist", prepared)
     with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
@@ -197,7 +197,7 @@ def test_another_set_in_the_folder_is_never_taken(tmp_path):
 
 
 def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
-    prepared = tfds_download.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
     info = prepared / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     for file in prepared.glob("*.array_record-*"):
@@ -210,7 +210,7 @@ def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
 def test_fault_29_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):
-    prepared = tfds_download.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
     (file,) = prepared.glob(pattern)
     content = file.read_bytes()
     if damage == "missing":
@@ -250,12 +250,12 @@ def online(server, monkeypatch):
     """KMNIST comes from our server, which the real probe reaches."""
     address, folder = server
     monkeypatch.setattr(tensorflow_datasets.builder_cls("kmnist"), "URL", address)
-    monkeypatch.setattr(tfds_download, "reachable", reachable)
+    monkeypatch.setattr(tfds, "reachable", reachable)
     return folder
 
 
 def serve(folder: Path, given: tuple[np.ndarray, ...]) -> None:
-    for file, array in zip(tfds_download.IDX_NAMES, given, strict=True):
+    for file, array in zip(tfds.IDX_NAMES, given, strict=True):
         write_idx(folder / file, array.squeeze())
 
 
@@ -274,7 +274,7 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
 def test_fault_29_a_damaged_download_leaves_nothing_and_can_be_fetched_again(damage, online, tmp_path):
     given = arrays(50)
     serve(online, given)
-    file = online / tfds_download.IDX_NAMES[2]
+    file = online / tfds.IDX_NAMES[2]
     content = file.read_bytes()
     if damage == "missing":
         file.unlink()
@@ -292,14 +292,14 @@ def test_fault_30_a_failing_builder_gives_the_three_ways(error, monkeypatch):
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr(tfds_download, "reachable", lambda url: True)
+    monkeypatch.setattr(tfds, "reachable", lambda url: True)
     monkeypatch.setattr(tensorflow_datasets.builder_cls("cifar10"), "download_and_prepare", fail)
     with pytest.raises(DataError, match=f"{error}.*Three ways.*pip install tensorflow"):
         load_dataset("cifar10")
 
 
 def test_fault_30_a_set_that_is_no_image_classification_is_refused_before_any_download(monkeypatch):
-    monkeypatch.setattr(tfds_download, "reachable", pytest.fail)
+    monkeypatch.setattr(tfds, "reachable", pytest.fail)
     with pytest.raises(DataError, match="expected a set of images with a class label each"):
         load_dataset("ag_news_subset")
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 import functional_nn as fnn
 from functional_nn.bench.diagnose.findings import Explanation, Finding
-from functional_nn.core.display import in_notebook
-from functional_nn.core.progress import ProgressState, progress_bar
+from functional_nn.core.display import ProgressState, in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.reports.plots.axes import make_axes
 from functional_nn.sweeps.member import Member
@@ -82,15 +81,10 @@ EVIL = "<script>alert(1)<b> & \"'"
 
 
 def a_sweep(name):
+    ends = [("other", 0.5, "finished"), (EVIL, 0.75, "finished"), (EVIL, 0.1, "non-finite")]
     members = [
-        Member(
-            number,
-            {name: EVIL if number else "other", "seed": number},
-            status,
-            None,
-            {"test_accuracy": np.array([0.5, accuracy])},
-        )
-        for number, (accuracy, status) in enumerate([(0.5, "finished"), (0.75, "finished"), (0.1, "non-finite")])
+        Member(number, {name: value, "seed": number}, status, None, {"test_accuracy": np.array([0.5, accuracy])})
+        for number, (value, accuracy, status) in enumerate(ends)
     ]
     return SweepResult(tuple(members), lambda h: None, "float32", (784,))  # pyright: ignore[reportArgumentType]
 

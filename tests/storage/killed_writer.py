@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from functional_nn.storage.checkpoint import read
-from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest, steps
+from functional_nn.storage.checkpoints import CheckpointWriter, newest, read_checkpoint, steps
 
 
 def tree(step: int) -> dict:
@@ -55,7 +54,7 @@ def killed_after_a_moment(folder: Path, moment: float) -> int:
 def verify(folder: Path) -> int:
     """Every checkpoint is whole and what its number determines; gives the newest."""
     for step in steps(folder):
-        arrays = read(folder / f"{step:010d}", step).arrays
+        arrays = read_checkpoint(folder / f"{step:010d}", step).arrays
         assert {name: array.tobytes() for name, array in arrays.items()} == {
             name: array.tobytes() for name, array in tree(step).items()
         }

@@ -14,13 +14,13 @@ from functional_nn.storage.files import (
     check_new_folder,
     check_path,
     checksum_of,
+    one_writer,
     opened_whole,
     read_file,
     remove_leftovers,
     write_folder_whole,
     write_whole,
 )
-from functional_nn.storage.locks import one_writer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
 

@@ -11,8 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.parameters import load_parameters, save_parameters
+from functional_nn.storage.arrays import load_parameters, save_parameters, unpacked
 
 
 def parameters(dtype=jnp.float32):

@@ -11,8 +11,8 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage import run_folder
+from functional_nn.storage.arrays import load_parameters
 from functional_nn.storage.files import write_json
-from functional_nn.storage.parameters import load_parameters
 
 EPOCH = {"epoch": 1, "train_loss": 0.5, "test_loss": 0.25, "test_accuracy": 0.75, "seconds": 0.125}
 

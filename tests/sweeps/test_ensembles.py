@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.sweeps.made_up_results import member, result
 
 import functional_nn as fnn
-from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import cached_if_hashable
 from functional_nn.training import prediction as predict
 
 

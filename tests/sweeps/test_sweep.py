@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.storage.locks import one_writer
+from functional_nn.storage.files import one_writer
 from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.sweeps.parts import read_sweep

@@ -16,7 +16,7 @@ from tests.data.test_read_ahead import reading_threads
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
-from functional_nn.data.stream_reader import Batch
+from functional_nn.data.stream import Batch
 from functional_nn.training.epoch_loop import put_batch
 
 RANDOM = np.random.default_rng(0)

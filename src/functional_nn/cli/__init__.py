@@ -16,7 +16,7 @@ import click
 
 from functional_nn.cli.signals import Signals
 from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, escaped, shortened
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 
 COMMANDS = {
     "train": "Train a network on images and print its test accuracy.",

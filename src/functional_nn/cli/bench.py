@@ -26,9 +26,9 @@ from functional_nn.configuration.flag_types import (
     Several,
     Sizes,
 )
-from functional_nn.core.counts import counted
+from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
-from functional_nn.core.progress import clear_line, progress_bar
+from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
     from functional_nn.bench.compare.regression import RecordComparison

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.core.progress import clear_line, progress_bar
+from functional_nn.core.display import clear_line, progress_bar
 
 if TYPE_CHECKING:
     from functional_nn.bench.measure.suite import BenchmarkCase

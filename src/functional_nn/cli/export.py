@@ -12,7 +12,7 @@ from functional_nn.configuration.flag_types import Named
 from functional_nn.core.errors import InputError, escaped
 
 if TYPE_CHECKING:
-    from functional_nn.exchange.saved_networks import SavedNetwork
+    from functional_nn.exchange.hub import SavedNetwork
 
 FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
@@ -45,8 +45,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
     width, channels).
     """
     with importing():
-        from functional_nn.exchange.hub_folder import to_hub
-        from functional_nn.exchange.saved_networks import load
+        from functional_nn.exchange.hub import load, to_hub
 
     if gradient and kind != "stablehlo":
         raise InputError("--gradient", "the format stablehlo", f"--to {kind}")
@@ -67,10 +66,10 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
     """Writes a network to a file."""
     import jax
 
-    from functional_nn.exchange.onnx_models import to_onnx
-    from functional_nn.exchange.pytorch_parameters import to_torch, write_state_dict
+    from functional_nn.exchange.onnx import to_onnx
     from functional_nn.exchange.stablehlo import to_stablehlo
-    from functional_nn.storage.parameters import save_parameters
+    from functional_nn.exchange.torch import to_torch, write_state_dict
+    from functional_nn.storage.arrays import save_parameters
 
     net, params, state, in_shape, *_ = network
     with jax.enable_x64(network.configuration.precision == "float64"):

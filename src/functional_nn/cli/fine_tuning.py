@@ -76,7 +76,7 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
     import jax
 
     from functional_nn.core import trees
-    from functional_nn.exchange.saved_networks import load
+    from functional_nn.exchange.hub import load
 
     earlier = load(run)
     in_shape = data.train_images.shape[1:]

@@ -51,7 +51,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
 
         from functional_nn.cli.info import versions
         from functional_nn.core import trees
-        from functional_nn.exchange.saved_networks import check_finite
+        from functional_nn.exchange.hub import check_finite
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import checksum_of
 
@@ -118,8 +118,8 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
-    from functional_nn.exchange.pytorch_parameters import from_torch, read_state_dict
-    from functional_nn.storage.parameters import is_own_file, load_parameters
+    from functional_nn.exchange.torch import from_torch, read_state_dict
+    from functional_nn.storage.arrays import is_own_file, load_parameters
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     if is_own_file(file):

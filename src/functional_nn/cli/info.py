@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from functional_nn.cli.startup import importing
-from functional_nn.core.extras import installed_version
+from functional_nn.core.errors import installed_version
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
 
         from functional_nn.data.image_folder import PREFIX, read_fitted_images
         from functional_nn.data.images import read_image
-        from functional_nn.exchange.saved_networks import load
+        from functional_nn.exchange.hub import load
         from functional_nn.storage.files import write_json
 
     network = load(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
     from functional_nn.reports.pages.run_contents import RunContents
-    from functional_nn.storage.checkpoint import Checkpoint
+    from functional_nn.storage.checkpoints import Checkpoint
     from functional_nn.storage.files import JsonObject
     from functional_nn.sweeps.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
-NO_PAGE = "No report.html, since jinja2 is missing: pip install 'functional-nn[plots]'."
+LIBRARIES = ("jinja2", "matplotlib")
+"""The libraries that make pages."""
 
 
 @click.command()
@@ -42,11 +44,11 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.core.errors import DataError
         from functional_nn.reports.pages import run_report, sweep_report
         from functional_nn.reports.pages.page import check_libraries
-        from functional_nn.storage import checkpoint_folder, run_folder
+        from functional_nn.storage import checkpoints, run_folder
         from functional_nn.sweeps.parts import read_sweep
         from functional_nn.sweeps.store import SWEEP
 
-    check_libraries(("jinja2",))
+    check_libraries(LIBRARIES)
     page = folder / run_folder.REPORT
     if (folder / SWEEP).exists():
         result, settings = read_sweep(folder)
@@ -55,7 +57,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         values = run_folder.read_configuration(folder)
         with jax.enable_x64(values.get("precision") == "float64"):
             run_report.write_page(page, read_run(folder, data_dir=data_dir))
-    elif checkpoint_folder.steps(folder):
+    elif checkpoints.steps(folder):
         run_report.write_page(page, checkpoint_contents(folder))
     else:
         remedy = "Give a folder that train --out, sweep --out or fnn.fit(…, checkpoints=…) wrote."
@@ -65,8 +67,8 @@ def report(folder: Path, data_dir: str | None) -> None:
 
 
 def write_run_report(folder: Path, data: Dataset) -> list[str]:
-    """Writes the page of a run that has just ended, and returns its name in a list; empty if Jinja is missing."""
-    if not _has_jinja():
+    """Writes the page of a run that has just ended, and returns its name in a list; empty if a library is missing."""
+    if not _has_libraries():
         return []
     from functional_nn.reports.pages import run_report
     from functional_nn.storage import run_folder
@@ -76,8 +78,8 @@ def write_run_report(folder: Path, data: Dataset) -> list[str]:
 
 
 def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
-    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if Jinja is missing."""
-    if not _has_jinja():
+    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if a library is missing."""
+    if not _has_libraries():
         return []
     from functional_nn.reports.pages import sweep_report
     from functional_nn.storage import run_folder
@@ -87,12 +89,13 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
     return [run_folder.REPORT]
 
 
-def _has_jinja() -> bool:
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        click.echo(NO_PAGE, err=True)
-        return False
+def _has_libraries() -> bool:
+    for library in LIBRARIES:
+        try:
+            importlib.import_module(library)
+        except ImportError:
+            click.echo(f"No report.html, since {library} is missing: pip install 'functional-nn[plots]'.", err=True)
+            return False
     return True
 
 
@@ -131,7 +134,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
 
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
-    from functional_nn.exchange.saved_networks import class_names_of, image_shapes, network_of_run
+    from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.pages.run_contents import RunContents
     from functional_nn.storage import run_folder
 
@@ -174,11 +177,11 @@ def checkpoint_contents(folder: Path) -> RunContents:
     """What is known about a run of ``fit`` from its folder of checkpoints."""
     from functional_nn.core.errors import DataError
     from functional_nn.reports.pages.run_contents import RunContents
-    from functional_nn.storage import checkpoint_folder
+    from functional_nn.storage import checkpoints
     from functional_nn.storage.identity import SURROUNDINGS
     from functional_nn.training.checkpointing import saved_history
 
-    found = checkpoint_folder.newest(folder)
+    found = checkpoints.newest(folder)
     if found is None:
         raise DataError(str(folder), "a folder with checkpoints", "none in it")
     history = [metrics.row() for metrics in saved_history(found)]
@@ -216,7 +219,7 @@ def _finished(
     """
     from functional_nn.core.errors import DataError
     from functional_nn.storage import run_folder
-    from functional_nn.storage.parameters import load_parameters
+    from functional_nn.storage.arrays import load_parameters
 
     history = run_folder.read_metrics(folder)
     try:
@@ -233,15 +236,15 @@ def _unfinished(
     """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
     import jax
 
-    from functional_nn.core.counts import counted
     from functional_nn.core.errors import DataError
-    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.core.texts import counted
+    from functional_nn.storage import checkpoints, run_folder
     from functional_nn.storage.files import check_no_link, finite_json
     from functional_nn.training.checkpointing import saved_history
 
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)
-        found = checkpoint_folder.newest(folder / run_folder.CHECKPOINTS)
+        found = checkpoints.newest(folder / run_folder.CHECKPOINTS)
         if found is None:
             notes.append("There are no checkpoints, so the epochs, and everything that needs parameters, are left out.")
             return [], None, None, 0

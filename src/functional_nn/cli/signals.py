@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from functional_nn.core.signals import REPEAT_SECONDS
+from functional_nn.core.errors import REPEAT_SECONDS
 
 SHOW_CURSOR = b"\x1b[?25h"
 """Shows the cursor again, which the progress bar hides. After ``os._exit`` nothing else would do it."""

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from functional_nn.core.errors import InputError, shortened
-from functional_nn.core.extras import imported
-from functional_nn.core.progress import progress_bar
+from functional_nn.core.display import progress_bar
+from functional_nn.core.errors import InputError, imported, shortened
 
 if TYPE_CHECKING:
     from functional_nn.cli.signals import Signals
@@ -54,9 +53,8 @@ def submitted_sweep(
         InputError: if submitit is missing, does not take a setting, or the folder is not one for this sweep.
         ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
-    from functional_nn.storage.files import check_new_folder, check_no_link
+    from functional_nn.storage.files import check_new_folder, check_no_link, one_writer
     from functional_nn.storage.identity import check_kind
-    from functional_nn.storage.locks import one_writer
     from functional_nn.sweeps.parts import put_together
     from functional_nn.sweeps.store import SWEEP
 

@@ -44,8 +44,8 @@ from functional_nn.configuration.flag_types import (
     metrics_by_name,
 )
 from functional_nn.configuration.run_configuration import Configuration, flag_of
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
+from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
     from functional_nn.training.recipe import Hyperparameters

@@ -19,10 +19,9 @@ from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import with_run_flags
-from functional_nn.core.counts import counted
+from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.progress import clear_line
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 
 if TYPE_CHECKING:
     from functional_nn.training.processes import Processes
@@ -116,7 +115,8 @@ def train(
     from functional_nn.cli.report import statistics_recorder, write_run_report
     from functional_nn.cli.trained_run import at_best_epoch, remark_on_guessing
     from functional_nn.losses.classification import cross_entropy
-    from functional_nn.storage import checkpoint_folder, run_folder
+    from functional_nn.storage import run_folder
+    from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.checkpointing import Checkpoints
@@ -154,7 +154,7 @@ def train(
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
             checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
-            last = max(checkpoint_folder.steps(folder), default=0)
+            last = max(saved_steps(folder), default=0)
             recorder = statistics_recorder(out, net, configuration, data, last)
 
     # A folder that cannot be used ends the run in all processes.
@@ -235,7 +235,7 @@ def train(
                 click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
     if run.message and processes.is_first:
         click.echo(run.message, err=True)
-    if run.status == "interrupted" and out is not None and checkpoint_folder.steps(out / run_folder.CHECKPOINTS):
+    if run.status == "interrupted" and out is not None and saved_steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history and processes.is_first:
         _print_result(run, kept_epoch, seconds, keep_best)

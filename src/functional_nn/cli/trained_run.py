@@ -14,7 +14,7 @@ import numpy as np
 from functional_nn.core.layer import Layer
 from functional_nn.data.dataset import Dataset
 from functional_nn.losses.classification import cross_entropy
-from functional_nn.storage.checkpoint_folder import restore_checkpoint
+from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.evaluate import (
     MetricFunction,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import click
 
 from functional_nn.core.errors import short_repr
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 
 if TYPE_CHECKING:
     from functional_nn.metrics import Metric

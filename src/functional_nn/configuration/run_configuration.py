@@ -14,7 +14,7 @@ import click
 from functional_nn.configuration.flag_types import LARGEST_SEED, FlagValue
 from functional_nn.configuration.run_flags import flag_value, run_flag
 from functional_nn.core.errors import DataError, InputError, short_repr
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 
 if TYPE_CHECKING:
     import jax
@@ -87,7 +87,7 @@ class Configuration:
         Raises:
             InputError: for a flag that the model does not take.
         """
-        from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
+        from functional_nn.models import FASTER_BY_FORMULA
         from functional_nn.models.named_models import MODELS
 
         if self.model not in MODELS:

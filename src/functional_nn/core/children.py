@@ -19,10 +19,10 @@ from functional_nn.core.layer import (
     backward_of,
     checked_forward,
     checked_init,
+    output_shape,
 )
 from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value, check_mask
-from functional_nn.core.output_shape import output_shape
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import is_array, shown
 

@@ -1,9 +1,15 @@
-"""Errors that say what was expected, what was given, in which layer, and what to do."""
+"""Errors that say what was expected, what was given, in which layer, and what to do.
+
+Below them: two mistakes with remedies of their own, images with channels first and optional libraries that are missing.
+Modules that are imported before JAX use this one, so it must not import JAX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 MOST_SHOWN = 80
 """Characters of a value, or of a file's content, that a message repeats."""
@@ -114,3 +120,65 @@ class LostProcess(OtherProcessFailed):
         "them again; with checkpoints the run continues from the last saved epoch."
     )
     """What to say if JAX fails. It does not tell why in a way that a program could read."""
+
+
+TRANSPOSE = "The images look channels first, as in PyTorch. Write x.transpose(0, 2, 3, 1)."
+
+
+def looks_channels_first(shape: Sequence[int]) -> bool:
+    """Whether a batch of images seems to have the axes (batch, channels, height, width).
+
+    It has one or three channels on axis 1, and no usual number of channels on the last axis.
+
+    >>> looks_channels_first((64, 3, 32, 32)), looks_channels_first((64, 32, 32, 3))
+    (True, False)
+    """
+    # A symbolic size stands for any number, so nothing can be said about it.
+    if len(shape) != 4 or not all(isinstance(size, int) for size in shape):
+        return False
+    _, channels, height, width = shape
+    return channels in (1, 3) and min(height, width) > channels and width not in (1, 3, 4)
+
+
+@contextmanager
+def explaining_channels_first(shape: Sequence[int]) -> Iterator[None]:
+    """Puts the transposition into the message of an InputError, if images of this shape look channels first."""
+    try:
+        yield
+    except InputError as error:
+        if looks_channels_first(shape):
+            error.remedy = TRANSPOSE
+        raise
+
+
+def imported(module: str, package: str, argument: str, *, extra: str = "") -> ModuleType:
+    """A module of another library.
+
+    Args:
+        module: the name by which it is imported.
+        package: the name by which it is installed.
+        argument: what needs it, for the message.
+        extra: the extra of this package that installs it; by default of the same name.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        remedy = f"Install it: pip install 'functional-nn[{extra or package}]'"
+        raise InputError(argument, f"{package} to be installed", str(error), remedy) from None
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None if it is missing."""
+    import importlib.metadata  # slow, and rarely needed
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+REPEAT_SECONDS = 1.0
+"""Within this time, a second signal counts as a repetition: the command ``timeout`` sends each signal twice."""

@@ -1,8 +1,16 @@
-"""Texts for people: names in words, and tables with aligned columns."""
+"""Texts for people: names in words, counted things, aligned tables, and suggestions for misspelled names.
+
+Modules that are imported before JAX use this one, so it must not import JAX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import TypeGuard
+
+from functional_nn.core.errors import shortened
 
 
 def words(name: str) -> str:
@@ -34,3 +42,94 @@ def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> l
         return "  ".join((*names, *numbers)).rstrip()
 
     return list(map(line, rows))
+
+
+def is_count(value: object, *, least: int = 1, most: int | None = None) -> TypeGuard[int]:
+    """Whether a value is an integer from ``least`` to ``most``; True and False are not.
+
+    >>> is_count(3), is_count(0), is_count(True), is_count(2.0)
+    (True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return least <= int(value) and (most is None or int(value) <= most)
+
+
+def counted(number: int, word: str) -> str:
+    """Formats a number with a word in the singular or the plural.
+
+    >>> counted(1, "epoch"), counted(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+SHORT = 3
+"""The length of a word for which a name of the same length, with the same first letter, is similar enough."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, None where no name is similar.
+
+    >>> nearest("adma", ["adamax", "adam", "sgd"]), nearest("ReLU", ["relu6", "relu"]), nearest("x", ["adam"])
+    ('adam', 'relu', None)
+    """
+    by_lower_case = {name.lower(): name for name in known}
+    similar = difflib.get_close_matches(word.lower(), sorted(by_lower_case), n=5)
+    if not similar and len(word) == SHORT:
+        # Two wrong letters of three are too many for difflib. They are often the same letter twice, as in cmm for cnn.
+        similar = [name for name in by_lower_case if len(name) == SHORT and name[0] == word[0].lower()]
+    if not similar:
+        return None
+    return by_lower_case[min(similar, key=lambda name: (_edit_distance(word.lower(), name), name))]
+
+
+def _edit_distance(a: str, b: str) -> int:
+    """The fewest edits from a to b: letters inserted, removed, replaced, or exchanged with their neighbor."""
+    # distance[i, j] is for the first i letters of a and the first j letters of b.
+    distance = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            edits = [distance[i - 1, j] + 1, distance[i, j - 1] + 1, distance[i - 1, j - 1] + (a[i - 1] != b[j - 1])]
+            if i > 1 and j > 1 and a[i - 2 : i] == b[j - 1] + b[j - 2]:
+                edits.append(distance[i - 2, j - 2] + 1)
+            distance[i, j] = min(edits)
+    return distance[len(a), len(b)]
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A remedy for a mistyped name: the nearest known name first, then all of them.
+
+    >>> suggest("adm", ["sgd", "adam"])
+    'Did you mean adam? Known: adam, sgd.'
+    """
+    names = sorted(known)
+    meant = nearest(shortened(word), names)
+    question = f"Did you mean {meant}? " if meant else ""
+    return f"{question}Known: {', '.join(names)}."
+
+
+def missing_name(name: str, top_level: Iterable[str], namespaces: Mapping[str, Iterable[str]]) -> AttributeError:
+    """The error for ``functional_nn.name``, with the name that was probably meant.
+
+    >>> print(missing_name("desne", ["dense", "conv"], {}))
+    module 'functional_nn' has no attribute 'desne'. Did you mean dense?
+    >>> print(missing_name("make_epoch", ["dense"], {"training": ["make_epoch"]}))
+    module 'functional_nn' has no attribute 'make_epoch'. Did you mean fnn.training.make_epoch?
+    """
+    qualified = {inner: f"fnn.{namespace}.{inner}" for namespace, names in namespaces.items() for inner in names}
+    places = qualified | {top: top for top in top_level}
+    if name not in places and (optax_name := _in_optax(name)):
+        remedy = f"Optimizers and schedules are Optax's: use optax.{optax_name}."
+    elif meant := nearest(name, places):
+        remedy = f"Did you mean {places[meant]}?"
+    else:
+        remedy = "See docs/reference/index.md for all names."
+    return AttributeError(f"module 'functional_nn' has no attribute {name!r}. {remedy}", name=name)
+
+
+def _in_optax(name: str) -> str | None:
+    """The name in Optax, which is in lower case; None where Optax does not have it."""
+    import optax
+
+    return next((spelling for spelling in (name, name.lower()) if hasattr(optax, spelling)), None)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import jax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import is_function
 
 PyTree: TypeAlias = Any

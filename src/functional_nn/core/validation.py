@@ -16,10 +16,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from functional_nn.core.counts import counted, is_count
 from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.masked import Masked
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import counted, is_count, suggest
 
 Tree = TypeVar("Tree")
 

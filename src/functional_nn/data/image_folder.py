@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from functional_nn.core.counts import counted, is_count
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import DataError, InputError, escaped, short_repr
-from functional_nn.core.progress import progress_bar
+from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
-from functional_nn.data.image_folder_layout import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    ImageFile,
-    Layout,
-    endings,
-    find_images,
-)
-from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image
+from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
 
 PREFIX = "folder:"
 """Names of data sets that begin with this are paths of folders."""
@@ -200,3 +193,218 @@ def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
         if ".heic" in left_out:
             text += " Save photographs of an iPhone as JPEG."
         warnings.warn(text, UserWarning, stacklevel=4)
+
+
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
+"""The parts of a data set."""
+
+PART_OF_NAME = {"train": TRAIN, "test": TEST, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION}
+"""The part that a folder holds, by its name in lower case."""
+
+IGNORED = ("__macosx", "thumbs.db", "desktop.ini")
+"""What systems put into folders by themselves. Names that begin with a dot are ignored, too."""
+
+TEST_SHARE = 5
+"""One image in this number is kept for testing, if the folder does not say which ones."""
+
+
+class ImageFile(NamedTuple):
+    """An image file and the number of its class."""
+
+    path: Path
+    label: int
+
+
+class Layout(NamedTuple):
+    """What a folder of images holds.
+
+    Attributes:
+        class_names: the names of the classes' folders, sorted. The label of a class is its place here.
+        parts: the files of ``train``, ``test``, and of ``validation`` if there is such a folder.
+        left_out: the endings of files that are not images, and how many there are of each.
+        is_split: whether the folder itself said which images are for testing.
+    """
+
+    class_names: tuple[str, ...]
+    parts: dict[str, list[ImageFile]]
+    left_out: Counter[str]
+    is_split: bool
+
+
+def find_images(folder: Path) -> Layout:
+    """Lists the images of a folder that holds a folder for each class, or ``train`` and ``test`` with these in each.
+
+    The result depends on the names of the files alone, not on the order in which the system lists them.
+
+    Raises:
+        DataError: if the folder does not have this form.
+    """
+    left_out: Counter[str] = Counter()
+    part_folders = _part_folders(folder)
+    if not part_folders:
+        files = _files_of_classes(folder, left_out, least=2)
+        split = {name: _split(paths, folder) for name, paths in files.items()}
+        train = {name: rest for name, (rest, _) in split.items()}
+        test = {name: chosen for name, (_, chosen) in split.items()}
+        names = tuple(files)
+        return Layout(names, {TRAIN: _labeled(train, names), TEST: _labeled(test, names)}, left_out, False)
+    of_parts = {part: _files_of_classes(path, left_out) for part, path in part_folders.items()}
+    names = tuple(of_parts[TRAIN])
+    for part, files in of_parts.items():
+        if different := sorted(set(names) ^ set(files)):
+            name = different[0]
+            with_it, without = (TRAIN, part) if name in names else (part, TRAIN)
+            given = f"the class {name!r} in {part_folders[with_it].name} only"
+            remedy = f"Add the folder {part_folders[without] / name}, or remove the other one."
+            raise DataError(str(folder), "the same classes for training and testing", given, remedy)
+    return Layout(names, {part: _labeled(files, names) for part, files in of_parts.items()}, left_out, True)
+
+
+def _part_folders(folder: Path) -> dict[str, Path]:
+    """The folders of the parts: ``train`` and ``test``, perhaps ``validation``; empty if classes are in the folder.
+
+    Without ``test``, the validation images are for testing, as TFDS does. A folder ``train`` alone can be a class.
+    """
+    found: dict[str, Path] = {}
+    others = []
+    for entry in _entries(folder):
+        if _kind(entry) != "folder":
+            continue
+        part = PART_OF_NAME.get(entry.name.lower())
+        if part is not None:
+            if part in found:
+                given = f"{found[part].name} and {entry.name}"
+                raise DataError(str(folder), f"one folder of {part} images", given, "Rename or remove one of them.")
+            found[part] = Path(entry.path)
+        else:
+            others.append(entry.name)
+    if TRAIN not in found or len(found) == 1:
+        return {}
+    if others:
+        remedy = "Move it into them if it is a class, and elsewhere if it is not."
+        expected = f"only {', '.join(path.name for path in found.values())}"
+        raise DataError(str(folder), expected, f"the folder {others[0]!r} beside them", remedy)
+    if TEST not in found:
+        found[TEST] = found.pop(VALIDATION)
+    return {part: found[part] for part in (TRAIN, TEST, VALIDATION) if part in found}
+
+
+def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> dict[str, list[Path]]:
+    """The image files of each class, both sorted by name."""
+    folders: dict[str, Path] = {}
+    loose = []
+    for entry in _entries(folder):
+        if _kind(entry) != "folder":
+            loose += [entry.name] if is_image_name(entry.name) else []
+            continue
+        # macOS and Linux write accents in different ways. A class must have one name on both.
+        name = unicodedata.normalize("NFC", entry.name)
+        if name in folders:
+            raise DataError(str(folder), "classes with different names", f"two folders {name!r}", "Rename one of them.")
+        folders[name] = Path(entry.path)
+    remedy = "Put the images of each class into a folder that has the name of the class."
+    if not folders:
+        given = f"{counted(len(loose), 'image')} and no folder" if loose else "no folder"
+        raise DataError(str(folder), "a folder for each class", given, remedy)
+    if loose:
+        given = f"{loose[0]!r} beside the folders of the classes"
+        raise DataError(str(folder), "images inside the folders of their classes", given, "Move it or remove it.")
+    if len(folders) == 1:
+        ((name, path),) = folders.items()
+        if any(_kind(entry) == "folder" for entry in _entries(path)):
+            remedy = f"If the classes are inside {name!r}, load that folder."
+        raise DataError(str(folder), "at least two folders, one for each class", f"only {name!r}", remedy)
+    return {name: _files_of_class(folders[name], left_out, least) for name in sorted(folders)}
+
+
+def _files_of_class(folder: Path, left_out: Counter[str], least: int) -> list[Path]:
+    """The image files of a class, also those in folders inside it, sorted by their path inside the class."""
+    found = []
+    others: Counter[str] = Counter()
+    pending = [folder]
+    while pending:
+        for entry in _entries(pending.pop()):
+            kind, path = _kind(entry), Path(entry.path)
+            if kind == "folder":
+                if entry.is_symlink():
+                    remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
+                    raise DataError(entry.path, "an image, or a folder of images", "a link to a folder", remedy)
+                pending.append(path)
+            elif is_image_name(entry.name):
+                found.append(path)
+            else:
+                others[path.suffix.lower()] += 1
+    if len(found) < least:
+        given = counted(len(found), "image") if found else "no image"
+        if others:
+            given += f", and {endings(others)}"
+        expected = "at least one image" if least == 1 else "at least 2 images, for training and for testing"
+        raise DataError(str(folder), expected, given, "Add images, or remove the folder.")
+    left_out.update(others)
+    return sorted(found, key=lambda path: _name_in_class(path, folder.parent))
+
+
+def _name_in_class(path: Path, classes: Path) -> bytes:
+    """A file's path inside its class, in the same bytes on all systems; ``classes`` is the folder of the classes."""
+    name = path.relative_to(classes).as_posix().partition("/")[2]
+    return os.fsencode(unicodedata.normalize("NFC", name))
+
+
+def _split(files: list[Path], classes: Path) -> tuple[list[Path], list[Path]]:
+    """Divides the files of a class into those for training and those for testing, one in five but at least one.
+
+    For testing are those whose names have the smallest SHA-256. So the choice looks random, is the same on every
+    machine, and changes little if images are added.
+    """
+    # len(files) / 5, rounded to the nearest whole number.
+    number = max(1, (len(files) + TEST_SHARE // 2) // TEST_SHARE)
+    by_hash = sorted(files, key=lambda path: hashlib.sha256(_name_in_class(path, classes)).digest())
+    chosen = set(by_hash[:number])
+    return [path for path in files if path not in chosen], [path for path in files if path in chosen]
+
+
+def _labeled(files: Mapping[str, list[Path]], names: tuple[str, ...]) -> list[ImageFile]:
+    return [ImageFile(path, label) for label, name in enumerate(names) for path in files[name]]
+
+
+def endings(left_out: Counter[str]) -> str:
+    """Files that are not images, by their endings, the most frequent first.
+
+    >>> endings(Counter({".heic": 200, ".txt": 1}))
+    '201 files of other kinds (.heic, .txt)'
+    """
+    names = sorted(left_out, key=lambda ending: (-left_out[ending], ending))
+    shown = ", ".join(name or "no ending" for name in names[:5]) + (", …" if len(names) > 5 else "")
+    number = sum(left_out.values())
+    return f"{counted(number, 'file')} of other kinds ({shown})"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file may be an image by its name: files with its ending are read, or it has no ending."""
+    import PIL.Image
+
+    ending = os.path.splitext(name)[1].lower()
+    return not ending or PIL.Image.registered_extensions().get(ending) in readable_formats()
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name, without hidden files and those that systems make."""
+    try:
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
+    except OSError as error:
+        raise DataError(str(folder), "a folder that can be read", error.strerror) from None
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``"folder"`` or ``"file"``. Links are followed. Anything else is an error: reading a pipe would never end."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
+    except OSError as error:  # a link to itself
+        given = f"a link that cannot be followed ({error.strerror})"
+    raise DataError(entry.path, "a file or a folder", given, "Remove it.")

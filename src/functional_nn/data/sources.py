@@ -9,8 +9,7 @@ from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
 from functional_nn.data.image_folder import PREFIX, load_image_folder
-from functional_nn.data.tfds import load_tfds
-from functional_nn.data.tfds_download import NAMES
+from functional_nn.data.tfds import NAMES, load_tfds
 from functional_nn.storage.files import check_path
 
 EMBEDDED = "mnist5k"

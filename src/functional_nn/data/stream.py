@@ -1,20 +1,30 @@
-"""Streams of batches, for data that do not fit in memory or are made while training runs."""
+"""Streams of batches, for data that do not fit in memory or are made while training runs.
+
+The reader of a stream checks each batch. It reads the next ones in a thread of its own while a step runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
 from operator import itemgetter
-from typing import TypeAlias
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_part, shown
-from functional_nn.data.dataset import in_words
-from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
+from functional_nn.data.dataset import Split, in_words
+from functional_nn.data.examples import as_host_arrays, as_numpy, check_examples, number_of_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 """Pairs of examples and labels."""
@@ -191,3 +201,276 @@ class Stream:
             raise InputError(part, expected, shown(given), remedy)
         if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
             raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")
+
+
+Placed = TypeVar("Placed")
+
+
+class Batch(NamedTuple):
+    """One batch of a stream, as NumPy arrays."""
+
+    x: PyTree
+    labels: PyTree
+
+
+class StreamReader:
+    """Reads a stream epoch by epoch, and requires that every batch has the shapes and types of the first one.
+
+    It is a context manager. At its end the iterator of the first batch is closed, and its thread has ended.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+        self._opened: ReadAhead[Batch] | None = None
+
+    def __enter__(self) -> StreamReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close_opened()
+
+    @cached_property
+    def first(self) -> Batch:
+        """The first batch of epoch 1. Its iterator stays open, because a generator gives each batch only once."""
+        self._opened = ReadAhead(self._batches(1, None), self._stream.ahead)
+        return self._opened.first()
+
+    @cached_property
+    def first_evaluated(self) -> dict[str, Batch]:
+        """The first batch of each streamed part that is evaluated, by the name of the part."""
+        first = {}
+        for part in self._stream.streamed[1:]:
+            with ReadAhead(self._evaluated_batches(part, None), self._stream.ahead) as reading:
+                first[part] = reading.first()
+        return first
+
+    def split(self) -> Split:
+        """The stream as a split. A part that is streamed has the examples of its first batch."""
+        stream = self._stream
+        split = Split(*self.first, stream.test_x, stream.test_labels, stream.validation_x, stream.validation_labels)
+        for part, batch in self.first_evaluated.items():
+            split = split._replace(**{f"{part}_x": batch.x, f"{part}_labels": batch.labels})
+        return split
+
+    @contextmanager
+    def epoch(self, number: int, place: Callable[[Batch], Placed]) -> Generator[Iterator[Placed], None, None]:
+        """A context with the batches of an epoch, each after ``place``; ``number`` counts from 1."""
+        # The iterator that the first batch came from serves epoch 1 only. If it is a generator, which gives each batch
+        # once, it serves the first epoch that is read.
+        if number != 1 and not self._stream.is_generator:
+            self._close_opened()
+        if self._opened is None:
+            with ReadAhead(self._batches(number, self.first), self._stream.ahead) as reading:
+                yield reading.rest(place)
+            return
+        with self._opened as reading:
+            self._opened = None
+            # The first batch is copied before the iterator is read on, which may use the same memory again.
+            first = place(self.first)
+            yield chain([first], reading.rest(place))
+
+    @contextmanager
+    def evaluated(self, part: str, place: Callable[[Batch], Placed]) -> Generator[Iterator[Placed], None, None]:
+        """A context with all batches of a streamed part, ``"test"`` or ``"validation"``, each after ``place``."""
+        with ReadAhead(self._evaluated_batches(part, self.first_evaluated[part]), self._stream.ahead) as reading:
+            yield reading.rest(place)
+
+    def _close_opened(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
+        """The batches of an epoch. They must be like the given batch; None: like the first of them."""
+        read, expected = 0, self._stream.steps or 1
+        source = self._stream.epoch(number)
+        try:
+            for pair in islice(source, self._stream.steps):
+                read += 1
+                batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
+                like = like or batch
+                yield batch
+            if like is None:
+                raise InputError("batches", f"at least one batch in epoch {number}", "none")
+            if read < expected:
+                raise InputError("batches", f"at least {expected} in epoch {number}", read)
+        finally:
+            # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
+            # generator of the user may be read on.
+            if not self._stream.is_generator:
+                _close(source)
+
+    def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
+        """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
+        read, is_last = 0, False
+        source = self._stream.evaluated(part)
+        try:
+            for pair in source:
+                read += 1
+                batch = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
+                like = like or batch
+                if is_last:
+                    expected = f"{number_of_examples(like.x)} examples, because another batch follows"
+                    raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
+                is_last = number_of_examples(batch.x) < number_of_examples(like.x)
+                yield batch
+            if not read:
+                raise InputError(part, "at least one batch", "none")
+        except BaseException:
+            _close(source)
+            raise
+
+
+def _close(source: Iterator[object]) -> None:
+    """Closes an iterator that may be left before its end, if it can be closed, as a generator can."""
+    close = getattr(source, "close", None)
+    if callable(close):
+        close()
+
+
+def _array_types(batch: Batch) -> str:
+    """The shapes and types of a batch in words."""
+    x, labels = (jax.tree.map(shown, part) for part in batch)
+    return f"x {x}, labels {labels}"
+
+
+def _checked_batch(
+    argument: str, pair: object, place: str, like: Batch | None, *, may_be_smaller: bool = False
+) -> Batch:
+    """Converts a pair to a batch. The pair may be a list, since PyTorch's loaders return lists.
+
+    Args:
+        argument: the name of the stream in messages.
+        pair: the examples and their labels.
+        place: the place of the pair in the stream, in words.
+        like: the batch whose shapes and types this one must have; None for any.
+        may_be_smaller: whether it may have fewer examples.
+    """
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"{argument}: {place}", "a pair (x, labels)", shown(pair))
+    batch = Batch(
+        *(as_numpy(f"{argument}: {place}: {name}", part) for name, part in zip(Batch._fields, pair, strict=True))
+    )
+    check_examples(f"{argument}: {place}", *batch)
+    if like is None:
+        return batch
+    expected, remedy = like, "Leave out a smaller last batch, or pad it."
+    if may_be_smaller:
+        expected = jax.tree.map(lambda array: array[: number_of_examples(batch.x)], like)
+        remedy = "Only the last may have fewer examples."
+    if _array_types(batch) != _array_types(expected):
+        remedy = f"Every batch needs the shape of the first one. {remedy}"
+        raise InputError(f"{argument}: {place}", _array_types(like), _array_types(batch), remedy)
+    return batch
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+END = object()
+"""What the thread gives in place of an item when there is none left."""
+
+
+class _Answer(NamedTuple):
+    """An item, or the exception that was raised in its place."""
+
+    item: object
+    error: BaseException | None = None
+
+
+class ReadAhead(Generic[Item]):
+    """Reads a generator in a thread, at most ``ahead`` items before they are needed.
+
+    All code of the generator runs in this one thread. The thread reads nothing until it is asked: ``first`` asks for
+    one item, and ``rest`` keeps ``ahead`` requests open. A request carries the function that prepares the item, which
+    the thread calls, too. So no more than ``ahead`` items are read and not yet used.
+
+    It is a context manager: at its end the generator is closed, and the thread has ended. If an item is being read at
+    this moment, the end waits for it.
+
+    Args:
+        items: the generator. It must not be read elsewhere.
+        ahead: the number of items. 0 starts no thread: each item is read when it is needed.
+    """
+
+    def __init__(self, items: Generator[Item, None, None], ahead: int):
+        self._items = items
+        self._ahead = ahead
+        self._requests: SimpleQueue[Callable[[Item], object] | None] = SimpleQueue()
+        self._answers: SimpleQueue[_Answer] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def first(self) -> Item:
+        """The first item; the generator must have one. Nothing is read after it until ``rest`` is called."""
+        self._ask(lambda item: item)
+        return self._take()
+
+    def rest(self, prepare: Callable[[Item], Result]) -> Iterator[Result]:
+        """The items that are left, each after ``prepare``. Reading begins at once."""
+        for _ in range(max(self._ahead, 1)):
+            self._ask(prepare)
+
+        def taken() -> Iterator[Result]:
+            while (item := self._take()) is not END:
+                self._ask(prepare)  # this item makes room for another one
+                yield item
+
+        return taken()
+
+    def close(self) -> None:
+        """Closes the generator and waits for the end of the thread. It may be called again."""
+        try:
+            while True:
+                self._requests.get_nowait()
+        except Empty:
+            self._requests.put(None)
+        if self._thread is None:
+            self._items.close()
+        elif self._thread.is_alive():
+            self._thread.join()
+
+    def _ask(self, prepare: Callable[[Item], object]) -> None:
+        if self._ahead and self._thread is None:
+            settings, context = settings_of_this_thread(), copy_context()
+
+            def read() -> None:
+                with settings():
+                    while self._answer():
+                        pass
+
+            # If the user has no patience with an item that never comes, and presses Ctrl-C again while it is awaited, a
+            # daemon lets the process end.
+            self._thread = threading.Thread(target=context.run, args=(read,), name="functional_nn stream", daemon=True)
+            self._thread.start()
+        self._requests.put(prepare)
+
+    def _take(self) -> Any:
+        """Waits for an answer: an item after its function, or ``END``. Raises the exception that came in its place."""
+        if self._thread is None:
+            self._answer()
+        answer = self._answers.get()
+        if answer.error is not None:
+            raise answer.error  # with the traceback of the place where it was raised
+        return answer.item
+
+    def _answer(self) -> bool:
+        """Answers one request; returns whether others may follow."""
+        prepare = self._requests.get()
+        if prepare is None:
+            self._items.close()
+            return False
+        try:
+            item: Any = next(self._items, END)
+            self._answers.put(_Answer(END if item is END else prepare(item)))
+        except BaseException as error:  # raised again where the item is needed
+            self._answers.put(_Answer(END, error))
+        return True

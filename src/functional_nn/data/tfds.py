@@ -1,24 +1,42 @@
-"""Loading of image-classification sets of TensorFlow Datasets (TFDS), without TensorFlow."""
+"""Image-classification sets of TensorFlow Datasets (TFDS), without TensorFlow where the set allows it.
+
+Loading, download and preparation, and a cache of decoded sets: IDX files with checksums that are verified whenever a
+set is read.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import hashlib
+import io
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import urljoin
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import DataError, shortened
-from functional_nn.data.cache import cached
+from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
-from functional_nn.data.tfds_builder import Builder, ImageFeatures, image_features, quiet
-from functional_nn.data.tfds_download import download, unavailable
-from functional_nn.storage.files import JsonValue, regular_file
+from functional_nn.data.idx import read_idx, write_idx
+from functional_nn.storage.cache_folder import cache_folder
+from functional_nn.storage.files import JsonValue, checksum_of, regular_file
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetInfo
 
 BATCH = 1000
 """Examples that are read at a time."""
@@ -52,6 +70,20 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
 def default_folder() -> Path:
     """The folder of prepared sets if no other is given."""
     return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides the messages of TFDS and the warnings of the packages that it imports. Its progress bars stay."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @quiet()
@@ -199,3 +231,291 @@ def _fingerprint(folder: Path) -> str:
         with open(path, "rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
+"""The data sets that help texts list. Any image-classification set of TFDS can be loaded."""
+
+IDX_NAMES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+HOME_PAGE = "https://www.tensorflow.org/datasets"
+
+
+@quiet()
+def download(name: str, data_dir: Path) -> Path:
+    """Downloads and prepares a set of TFDS.
+
+    Args:
+        name: TFDS's name of it.
+        data_dir: the TFDS folder to write into.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        DataError: if the set is unknown, is not an image-classification set, or cannot be downloaded or prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    if name not in known:
+        remedy = suggest(name, {*NAMES, *difflib.get_close_matches(name, known)})
+        raise DataError("data set", "mnist5k or a set of TensorFlow Datasets", name, remedy)
+    builder_class: Builder = tfds.builder_cls(name)
+    mnist: Builder = tfds.builder_cls("mnist")
+    try:
+        builder = builder_class(data_dir=str(data_dir))
+        image_features(name, builder)
+        known_urls = builder.url_infos or {}
+        # The builders of MNIST-like sets share the code that reads IDX files, and that code needs TensorFlow.
+        is_mnist_like = builder_class._split_generators is mnist._split_generators
+        urls = [urljoin(builder.URL, file) for file in IDX_NAMES] if is_mnist_like else list(known_urls)
+        # Without a network TFDS itself would try for minutes.
+        if not reachable(next(iter(urls), HOME_PAGE)):
+            raise unavailable(name, f"no network, and nothing prepared in {data_dir}")
+        with _download_folder(data_dir) as download_dir:
+            if is_mnist_like:
+                manager = tfds.download.DownloadManager(download_dir=download_dir, url_infos=known_urls)
+                arrays = [read_idx(manager.download(url)) for url in urls]
+                return prepare_arrays(name, arrays, data_dir)
+            builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
+            return Path(builder.data_path)
+    except DataError:
+        raise
+    except ImportError as error:
+        raise unavailable(name, f"a TFDS builder that needs more than is installed (“{error}”)") from error
+    except Exception as error:  # builders raise whatever their libraries do
+        raise unavailable(name, f"a failure to download or prepare it (“{shortened(error)}”)") from error
+
+
+@quiet()
+def prepare_arrays(name: str, arrays: Iterable[np.ndarray], data_dir: str | os.PathLike[str]) -> Path:
+    """Writes arrays as one of TFDS's MNIST-like sets, without TensorFlow, in their own order.
+
+    TFDS shuffles the sets that it prepares. Here the shuffling is switched off, so that a training run sees the same
+    order of examples, and ends with the same bits, as from IDX files.
+
+    Args:
+        name: ``mnist``, ``fashion_mnist`` or ``kmnist``.
+        arrays: training images, training labels, test images, test labels, as `make_dataset` takes them.
+        data_dir: the TFDS folder to write into.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        DataError: if the arrays do not make a data set.
+    """
+    import tensorflow_datasets as tfds
+
+    dataset = make_dataset(name, *arrays, source="arrays")
+    mnist_like: Builder = tfds.builder_cls(name)
+
+    class ArrayBuilder(mnist_like, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
+        name = mnist_like.name
+
+        def _info(self) -> DatasetInfo:
+            known = super()._info()
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=known.description,
+                features=known.features,
+                supervised_keys=known.supervised_keys,
+                homepage=known.homepage,
+                citation=known.citation,
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, bytes | int]]]]:
+            return {
+                "train": _png_examples(dataset.train_images, dataset.train_labels),
+                "test": _png_examples(dataset.test_images, dataset.test_labels),
+            }
+
+    with _download_folder(Path(data_dir)) as download_dir:
+        builder = ArrayBuilder(data_dir=str(data_dir))
+        builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
+    return Path(builder.data_path)
+
+
+def unavailable(name: str, given: str) -> DataError:
+    """The error for a data set that cannot be loaded. It lists the ways to get the set."""
+    alternative = "use the embedded mnist5k, which needs neither"
+    if name == "fashion_mnist":
+        alternative = f"install Debian's package (apt install dataset-fashion-mnist), or {alternative}"
+    return DataError(
+        f"data set {name}",
+        "its files or a network to download them",
+        given,
+        f"Three ways to get it: (1) connect to the network and run again: TFDS downloads it (some sets also "
+        f"need pip install tensorflow to be prepared); (2) give data_dir (--data-dir) with the IDX files "
+        f"{', '.join(IDX_NAMES)} (gzipped or not) or with a folder that TFDS prepared; (3) {alternative}.",
+    )
+
+
+def reachable(url: str, seconds: float = 3.0) -> bool:
+    """Whether a host answers within some seconds, including the lookup of its name. Proxies are used."""
+    import requests
+
+    answers: list[int] = []
+
+    def ask() -> None:
+        with suppress(requests.RequestException):
+            answers.append(requests.head(url, timeout=seconds).status_code)
+
+    # The timeout of requests leaves out the lookup of the name, so the whole request runs in a thread.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return any(status < 500 for status in answers)
+
+
+def _png_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, bytes | int]]]:
+    from PIL import Image
+
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        png = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(png, "PNG")
+        yield index, {"image": png.getvalue(), "label": int(label)}
+
+
+@contextmanager
+def _download_folder(data_dir: Path) -> Iterator[str]:
+    """A temporary folder for the files that TFDS downloads while it prepares a set.
+
+    TFDS draws progress bars on standard error, unless it is not a terminal.
+    """
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+Builder: TypeAlias = Any
+"""A builder of TFDS. The annotations of TFDS itself leave out much of what a builder has."""
+
+
+class ImageFeatures(NamedTuple):
+    """The keys of the image and the label in each example of a set, and the number of classes."""
+
+    image_key: str
+    label_key: str
+    classes: int
+
+
+def image_features(name: str, builder: Builder) -> ImageFeatures:
+    """Finds the features of an image-classification set.
+
+    Raises:
+        DataError: if the set does not consist of images with a class label each.
+    """
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    if isinstance(features, tfds.features.FeaturesDict) and len(keys) == 2:
+        image_key, label_key = keys
+        by_key = dict(features.items())
+        label = by_key.get(label_key)
+        if isinstance(by_key.get(image_key), tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            return ImageFeatures(image_key, label_key, int(label.num_classes or 0))
+    raise DataError(f"data set {name}", "a set of images with a class label each", shortened(features))
+
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+MANIFEST = "manifest.json"
+VERSION = 1
+"""The version of the manifest's format. Data sets of other versions are made again."""
+
+
+def datasets_folder() -> Path | None:
+    """The folder of decoded data sets, which is safe to delete; None if there is no safe cache folder."""
+    return cache_folder("datasets")
+
+
+def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
+    """Reads a data set from the cache. If it is not there, ``read`` reads it, and it is added to the cache.
+
+    Args:
+        name: the data set's name.
+        fingerprint: a checksum of the files that ``read`` reads, so that a change of them is noticed.
+        read: reads the data set itself.
+
+    Returns:
+        The data set. A damaged copy is named in a warning and made again. A cache that is not safe, or cannot be
+        written to, is not used.
+
+    Raises:
+        DataError: if ``read`` raises it.
+    """
+    datasets = datasets_folder()
+    if datasets is None:
+        return read()
+    folder = datasets / f"{name}-{fingerprint[:16]}"
+    if folder.is_dir():
+        try:
+            found = _read_cached(folder)
+        except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            warnings.warn(f"The cached data set {folder} is damaged and made again: {error}", stacklevel=2)
+            found = None
+        if found is not None:
+            return found
+        shutil.rmtree(folder, ignore_errors=True)
+    dataset = read()
+    with contextlib.suppress(OSError):
+        _write_cached(folder, dataset)
+    return dataset
+
+
+def _read_cached(folder: Path) -> Dataset | None:
+    """Reads a data set and verifies all checksums; None if the manifest has another format version.
+
+    Raises:
+        DataError: for a damaged file. A damaged manifest may lead to other errors.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    if manifest.get("version") != VERSION:
+        return None
+    about = manifest["about"]
+    _check_sha256(folder / MANIFEST, manifest["sha256"], _sha256_of_json(about))
+    for array in ARRAYS:
+        _check_sha256(folder / array, about["sha256"][array], checksum_of(folder / array))
+    arrays = [read_idx(folder / array) for array in ARRAYS]
+    return make_dataset(about["name"], *arrays, classes=about["classes"], source=about["source"])
+
+
+def _write_cached(folder: Path, dataset: Dataset) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
+        complete = Path(temporary) / folder.name
+        complete.mkdir()
+        for array in ARRAYS:
+            write_idx(complete / array, getattr(dataset, array))
+        about = {
+            "name": dataset.name,
+            "classes": dataset.classes,
+            "source": dataset.source,
+            "sha256": {array: checksum_of(complete / array) for array in ARRAYS},
+        }
+        manifest = {"version": VERSION, "about": about, "sha256": _sha256_of_json(about)}
+        (complete / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+        # The folder gets its name when it is complete. If another process was faster, this raises an OSError, which
+        # ``cached`` ignores.
+        complete.rename(folder)
+
+
+def _check_sha256(path: Path, expected: object, given: str) -> None:
+    if given != expected:
+        raise DataError(str(path), f"the SHA-256 {shortened(expected)}", given)
+
+
+def _sha256_of_json(value: object) -> str:
+    """The checksum of a value that JSON can hold. The order of names has no effect."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

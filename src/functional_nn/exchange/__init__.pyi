@@ -1,10 +1,10 @@
-from .hub_folder import to_hub as to_hub
-from .modules.layer_of import layer_of as layer_of
-from .onnx_models import to_onnx as to_onnx
-from .pytorch_parameters import from_torch as from_torch
-from .pytorch_parameters import to_torch as to_torch
-from .saved_networks import SavedNetwork as SavedNetwork
-from .saved_networks import load as load
+from .hub import SavedNetwork as SavedNetwork
+from .hub import load as load
+from .hub import to_hub as to_hub
+from .modules import layer_of as layer_of
+from .onnx import to_onnx as to_onnx
 from .stablehlo import ExportedNetwork as ExportedNetwork
 from .stablehlo import load_stablehlo as load_stablehlo
 from .stablehlo import to_stablehlo as to_stablehlo
+from .torch import from_torch as from_torch
+from .torch import to_torch as to_torch

@@ -15,8 +15,7 @@ from jax.interpreters import mlir
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, short_repr, shortened
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import DataError, InputError, imported, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes, traced

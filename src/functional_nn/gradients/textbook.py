@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
 from functional_nn.gradients.compare.captured_arrays import converted_anew

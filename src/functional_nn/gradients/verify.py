@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError
-from functional_nn.core.progress import progress_bar
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, shown
 from functional_nn.gradients import coverage
 from functional_nn.gradients.compare.report import Report, combine_reports

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
-from functional_nn.core.platform_programs import bilinear_p, traced_for
+from functional_nn.core.products import bilinear_p, traced_for
 from functional_nn.jaxprs.inner_programs import array_type
 
 

@@ -9,7 +9,7 @@ import jax
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from functional_nn.core.platform_programs import bilinear_p, traced_for, traced_formula
+from functional_nn.core.products import bilinear_p, traced_for, traced_formula
 
 TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
 """A traced program, with or without the values of its constants."""

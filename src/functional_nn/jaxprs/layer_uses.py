@@ -12,8 +12,7 @@ from jax.typing import DTypeLike
 
 from functional_nn.core import trees
 from functional_nn.core.children import MARK, child_forward
-from functional_nn.core.layer import Layer, Params
-from functional_nn.core.output_shape import with_key_if_needed
+from functional_nn.core.layer import Layer, Params, with_key_if_needed
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.flops import flops_by_scope, flops_of
 from functional_nn.jaxprs.inner_programs import array_type

@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from functional_nn.core.children import MARK
 from functional_nn.core.errors import InputError
-from functional_nn.core.platform_programs import bilinear_p
+from functional_nn.core.products import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.inner_programs import CALLS, array_type, counted_program, scan_parts

@@ -13,14 +13,12 @@ from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.layer_checks import check_one_array, check_shape
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag
-from functional_nn.layers.attention.multi_head import attention
-from functional_nn.layers.combinators.chain import chain
-from functional_nn.layers.combinators.residual import residual
+from functional_nn.layers.attention import attention
+from functional_nn.layers.combinators.chain import chain, residual
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.dense import dense
 from functional_nn.layers.dropout import dropout as dropout_layer
-from functional_nn.layers.normalization.batch_norm import batch_norm
-from functional_nn.layers.normalization.layer_norm import layer_norm
+from functional_nn.layers.normalization import batch_norm, layer_norm
 
 
 def transformer_block(

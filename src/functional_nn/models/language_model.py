@@ -20,13 +20,17 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.layer_checks import check_entries, check_key, check_trees, is_concrete
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import as_array, check_choice, check_count, check_flag, check_number, shown
-from functional_nn.layers.attention.cached import cached_attention
-from functional_nn.layers.attention.multi_head import attention
+from functional_nn.layers.attention import attention, cached_attention
 from functional_nn.layers.combinators.chain import Member, chain
-from functional_nn.layers.combinators.sharing import shared
-from functional_nn.layers.embedding import embedding, unembedding
-from functional_nn.layers.normalization.layer_norm import layer_norm
-from functional_nn.layers.positions import continued_positions, learned_positions, sinusoidal_positions
+from functional_nn.layers.combinators.wrappers import shared
+from functional_nn.layers.embedding import (
+    continued_positions,
+    embedding,
+    learned_positions,
+    sinusoidal_positions,
+    unembedding,
+)
+from functional_nn.layers.normalization import layer_norm
 from functional_nn.models.blocks import block_around, dropped
 
 Cache: TypeAlias = State

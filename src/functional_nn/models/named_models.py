@@ -13,16 +13,16 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import check_choice, check_counts, check_flag
 from functional_nn.layers.combinators.chain import Member, chain
-from functional_nn.layers.combinators.repeat import repeat
+from functional_nn.layers.combinators.wrappers import repeat
 from functional_nn.layers.convolution.conv import conv
 from functional_nn.layers.convolution.pooling import global_average_pool, max_pool
 from functional_nn.layers.dense import default_initializer, dense
-from functional_nn.layers.normalization.batch_norm import batch_norm as batch_norm_layer
-from functional_nn.layers.normalization.layer_norm import layer_norm
-from functional_nn.layers.positions import sinusoidal_positions
-from functional_nn.layers.recurrent.gru import gru as gru_layer
-from functional_nn.layers.recurrent.lstm import lstm as lstm_layer
-from functional_nn.layers.recurrent.rnn import rnn as rnn_layer
+from functional_nn.layers.embedding import sinusoidal_positions
+from functional_nn.layers.normalization import batch_norm as batch_norm_layer
+from functional_nn.layers.normalization import layer_norm
+from functional_nn.layers.recurrent.cells import gru as gru_layer
+from functional_nn.layers.recurrent.cells import lstm as lstm_layer
+from functional_nn.layers.recurrent.cells import rnn as rnn_layer
 from functional_nn.layers.recurrent.unrolling import Returns
 from functional_nn.layers.reshape import flatten
 from functional_nn.models.blocks import dropped, residual_block, transformer_block

@@ -1,5 +1,5 @@
-from .checkpoint_folder import Restored as Restored
-from .checkpoint_folder import restore_checkpoint as restore_checkpoint
-from .checkpoint_folder import save_checkpoint as save_checkpoint
-from .parameters import load_parameters as load_parameters
-from .parameters import save_parameters as save_parameters
+from .arrays import load_parameters as load_parameters
+from .arrays import save_parameters as save_parameters
+from .checkpoints import Restored as Restored
+from .checkpoints import restore_checkpoint as restore_checkpoint
+from .checkpoints import save_checkpoint as save_checkpoint

@@ -14,12 +14,13 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.errors import InputError, short_repr, shortened
 
 TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
@@ -349,3 +350,115 @@ def read_signed(content: bytes) -> JsonObject:
     if text != signed_text(entries):
         raise ValueError("its checksum does not match")
     return entries
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
+    """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
+
+    The value of the context is a function that checks before something is written whether the lock is still there; see
+    ``still_there``.
+
+    Raises:
+        InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
+            be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = stack.enter_context(_locked(folder / LOCK))
+        except BlockingIOError as error:
+            given = f"{folder}, which process {error} writes to"
+            raise InputError(argument, "a folder that nobody else writes to", given) from None
+        except OSError as error:
+            given = f"{folder} ({error.strerror})"
+            raise InputError(argument, "a folder that can be written to", given) from None
+        remove_leftovers(folder)
+        yield still_there(folder / LOCK, descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
+
+    Raises:
+        BlockingIOError: if another process holds it. Its text is the number of that process.
+        OSError: if the file cannot be written.
+    """
+    # Whoever can read the file can hold the lock. So only its owner may, also in a folder that everyone reads.
+    with open(unlinked_file(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        with suppress(OSError, AttributeError):  # an earlier version's file of another user; Windows has no fchmod
+            os.fchmod(file.fileno(), 0o600)
+        try:
+            _lock(file.fileno())
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise BlockingIOError(file.read()) from None
+        # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
+        # removed: a second process might then lock a new file while the first one holds the old one.
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        # Nobody else can read a locked byte here, so a byte behind the number of the process is locked.
+        os.lseek(descriptor, 64, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+Schema: TypeAlias = "type | Sequence[Schema] | Mapping[Any, Schema] | None"
+"""A type: ``str``, ``bool``, ``int``, or ``float`` for any number; ``dict`` or ``list`` with anything in it; ``None``;
+a tuple of alternatives; a list with the schema of each of its values; or the schemas of entries by name. There ``...``
+stands for all other names. A missing entry counts as null, and an entry without a schema can be anything."""
+
+PLAIN = (str, float, bool, None)
+"""A text, a number, a boolean or null."""
+
+LARGEST_INTEGER = 2**63 - 1
+"""The largest integer. JSON has no limit, but arrays and files have."""
+
+
+def misfit(value: JsonValue, schema: Schema, place: str = "") -> str:
+    """The first entry of a JSON value that does not fit, with its place; empty if all do.
+
+    >>> misfit({"seconds": {"train": "0.9"}}, {"seconds": {...: float}})
+    "seconds/train '0.9'"
+    """
+    parts: Iterable[tuple[object, JsonValue, Schema]] = ()
+    if isinstance(schema, tuple):
+        if any(_is_of_type(value, one) for one in schema):
+            return ""
+        schema = next((one for one in schema if type(one) is type(value)), schema[0])
+    if isinstance(schema, Mapping) and isinstance(value, dict):
+        names = dict.fromkeys([*(name for name in schema if name is not ...), *(value if ... in schema else ())])
+        parts = ((name, value.get(name), schema.get(name, schema.get(...))) for name in names)
+    elif isinstance(schema, list) and isinstance(value, list):
+        parts = ((number, one, schema[0]) for number, one in enumerate(value))
+    elif not _is_of_type(value, schema):
+        return " ".join((place, "null" if value is None else short_repr(value))).lstrip()
+    for name, part, of_part in parts:
+        if found_in_part := misfit(part, of_part, f"{place}/{shortened(name)}".lstrip("/")):
+            return found_in_part
+    return ""
+
+
+def _is_of_type(value: JsonValue, schema: Schema) -> bool:
+    if schema is float:
+        # The limit is False for NaN, too. True and False are no numbers, although Python takes them for some.
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if schema is int:
+        return type(value) is int and abs(value) <= LARGEST_INTEGER
+    return type(value) is (type(None) if schema is None else schema)

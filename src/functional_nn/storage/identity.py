@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.arrays import listed
-from functional_nn.storage.checkpoint_folder import steps
+from functional_nn.storage.checkpoints import steps
 from functional_nn.storage.files import JsonValue
 
 PROGRAMS = "programs"

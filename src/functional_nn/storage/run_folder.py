@@ -16,14 +16,17 @@ from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, escaped, shortened
 from functional_nn.core.layer import Params, State
-from functional_nn.storage.checkpoint_folder import steps
+from functional_nn.storage.arrays import save_parameters
+from functional_nn.storage.checkpoints import steps
 from functional_nn.storage.files import (
     MOST_BYTES_OF_ROWS,
+    PLAIN,
     JsonObject,
     check_new_folder,
     check_no_links,
     checksum_of,
     finite_json,
+    misfit,
     read_file,
     read_signed,
     remove_leftovers,
@@ -33,8 +36,6 @@ from functional_nn.storage.files import (
     write_whole,
 )
 from functional_nn.storage.identity import check_kind
-from functional_nn.storage.parameters import save_parameters
-from functional_nn.storage.schema import PLAIN, misfit
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"

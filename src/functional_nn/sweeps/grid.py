@@ -19,9 +19,8 @@ from typing import Any, TypeAlias, cast
 import jax
 import numpy as np
 
-from functional_nn.core.counts import is_count
 from functional_nn.core.errors import DataError, InputError, short_repr, shortened
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, is_function, is_numeric, shown
 from functional_nn.data.dataset import Dataset, Split

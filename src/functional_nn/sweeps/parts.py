@@ -10,24 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import LARGEST, shown
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import (
     HALF_WRITTEN,
+    LOCK,
     JsonObject,
     JsonValue,
     check_new_folder,
     check_no_link,
     check_no_links,
     check_path,
+    one_writer,
     remove_leftovers,
     signed_text,
     write_whole,
 )
 from functional_nn.storage.identity import PROGRAMS, difference
-from functional_nn.storage.locks import LOCK, one_writer
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
 from functional_nn.sweeps.results import SweepResult

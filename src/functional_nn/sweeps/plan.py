@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, shown
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import write_private

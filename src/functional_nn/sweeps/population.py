@@ -14,13 +14,13 @@ from typing import TypeAlias
 
 import jax
 
+from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
-from functional_nn.core.thread_settings import settings_of_this_thread
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.storage.checkpoint import forms
+from functional_nn.storage.checkpoints import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
 from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.grid import Hyperparameters

@@ -22,8 +22,7 @@ from functional_nn.core.display import html_table
 from functional_nn.core.errors import FormulaMissing, InputError, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape, Shapes
-from functional_nn.core.suggestions import suggest
-from functional_nn.core.texts import aligned, words
+from functional_nn.core.texts import aligned, suggest, words
 from functional_nn.core.validation import as_host_array, check_choice, is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid import PlainValue

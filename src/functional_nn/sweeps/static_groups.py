@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Params, State
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import flatten
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import HasMembers, Member, check_result, chosen_metric, has_number
 from functional_nn.training.evaluate import larger_is_better

@@ -17,10 +17,13 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
 from functional_nn.storage.files import (
+    PLAIN,
     JsonObject,
     as_json,
     check_no_link,
     check_no_links,
+    misfit,
+    one_writer,
     read_file,
     read_signed,
     remove_leftovers,
@@ -28,8 +31,6 @@ from functional_nn.storage.files import (
     write_whole,
 )
 from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
-from functional_nn.storage.locks import one_writer
-from functional_nn.storage.schema import PLAIN, misfit
 from functional_nn.sweeps.member_batch import MemberHistory
 
 SWEEP, BATCHES = "sweep.json", "batches"

@@ -9,9 +9,9 @@ from contextlib import closing, nullcontext
 
 import jax
 
+from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.progress import progress_bar
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, check_function, check_part, shown
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays, as_split

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from functional_nn.core.errors import InputError
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import InputError, imported
 from functional_nn.core.validation import check_count, check_function, check_number, shown
 from functional_nn.storage.files import check_new_folder, check_path
 from functional_nn.training.argument_checks import says_stop

@@ -16,12 +16,9 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.arrays import key_types, named_arrays, tree_like
-from functional_nn.storage.checkpoint import Checkpoint
-from functional_nn.storage.checkpoint_folder import CheckpointWriter, newest
-from functional_nn.storage.files import JsonObject, as_json, check_new_folder
+from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, History, newest
+from functional_nn.storage.files import PLAIN, JsonObject, as_json, check_new_folder, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
-from functional_nn.storage.metrics_history import History
-from functional_nn.storage.schema import PLAIN, misfit
 from functional_nn.training.evaluate import check_metric
 from functional_nn.training.processes import Processes
 from functional_nn.training.programs import surroundings

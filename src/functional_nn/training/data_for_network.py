@@ -9,9 +9,8 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 
-from functional_nn.core.caching import cached_if_hashable
-from functional_nn.core.channels_first import TRANSPOSE, looks_channels_first
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import TRANSPOSE, InputError, inside, looks_channels_first
+from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, checked_init
 from functional_nn.core.shapes import Shape, shape_of
 from functional_nn.core.trees import PyTree

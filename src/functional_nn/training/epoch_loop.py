@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from functional_nn.core.counts import counted
 from functional_nn.core.masked import Value
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
-from functional_nn.data.stream_reader import Batch, StreamReader
+from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.checkpointing import RunProgress, SharedSaver

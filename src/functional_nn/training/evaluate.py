@@ -14,7 +14,7 @@ from jax import lax
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, Params, as_layer
 from functional_nn.core.masked import values_of
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_function, shown, tree_in_native_order
 from functional_nn.losses.loss import Loss, as_labels, ratio

@@ -14,16 +14,14 @@ from functools import partial
 import jax
 import optax
 
-from functional_nn.core.display import in_notebook
+from functional_nn.core.display import in_notebook, is_progress_shown, progress_bar
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, as_layer
-from functional_nn.core.progress import is_progress_shown, progress_bar
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.data.stream import Stream
-from functional_nn.data.stream_reader import StreamReader
+from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (

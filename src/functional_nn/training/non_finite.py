@@ -9,7 +9,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.masked import Value
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult

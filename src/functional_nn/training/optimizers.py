@@ -14,12 +14,12 @@ import numpy as np
 import optax
 
 from functional_nn.core import trees
-from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Params
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.shapes import is_shape
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
 

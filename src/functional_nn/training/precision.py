@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from functional_nn.core.caching import cached_if_hashable
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value

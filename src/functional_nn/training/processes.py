@@ -16,8 +16,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, shortened
-from functional_nn.core.signals import REPEAT_SECONDS
+from functional_nn.core.errors import REPEAT_SECONDS, InputError, LostProcess, OtherProcessFailed, shortened
 from functional_nn.storage.arrays import listed
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference

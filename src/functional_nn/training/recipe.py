@@ -13,7 +13,7 @@ import optax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_function
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty

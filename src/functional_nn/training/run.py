@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import jax
 
-from functional_nn.core.counts import counted
 from functional_nn.core.display import html_table
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.report import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better

@@ -15,8 +15,8 @@ from weakref import ref
 import jax
 from jax.typing import ArrayLike
 
-from functional_nn.core.caching import is_hashable
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import is_hashable
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.training.epoch import EpochResult

@@ -17,7 +17,7 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import differences
-from functional_nn.storage.checkpoint import forms
+from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers import (
     Clipping,
     RateShare,

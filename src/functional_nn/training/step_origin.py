@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.argument_names import path_name
+from functional_nn.core.functions import path_name
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite.find import find_origin

@@ -11,7 +11,7 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
-from functional_nn.layers.convolution.lowering import Native, convolve, input_gradient, weight_gradient
+from functional_nn.layers.convolution.conv import Native, convolve, input_gradient, weight_gradient
 from functional_nn.layers.convolution.sliding_windows import (
     place_windows,
     stacked_places,

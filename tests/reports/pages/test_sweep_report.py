@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_nn.reports.pages.sweep_charts import MOST_DRAWN, axis_of, drawn_members
-from functional_nn.reports.pages.sweep_report import write_page
+from functional_nn.reports.pages.sweep_report import MOST_DRAWN, drawn_members, write_page
+from functional_nn.reports.plots.sweep import parallel_axis
 from functional_nn.sweeps.member import Member
 from functional_nn.sweeps.results import SweepResult
 
@@ -92,13 +92,13 @@ def test_means_over_seeds_count_members_that_were_not_run_apart_from_those_that_
 
 
 def test_axes_are_even_for_few_values_and_logarithmic_for_many_that_span_decades():
-    few = axis_of("batch_size", [64, 16, 32])
-    assert few.places[16] - few.places[32] == few.places[32] - few.places[64] > 0
-    many = axis_of("rate", [10.0**-number for number in range(20)])
-    assert many.places[1e-19] - many.places[1e-10] == pytest.approx(many.places[1e-9] - many.places[1.0], abs=0.3)
-    uniform = axis_of("dropout", [0.001, *np.linspace(0.1, 0.9, 20).tolist()])
-    assert uniform.places[0.1] - uniform.places[0.9] > 150
-    assert axis_of("name", ["b", "a"]).ticks[0][1] == "b"
+    assert parallel_axis("batch_size", [64, 16, 32]).places == {16: 0.0, 32: 0.5, 64: 1.0}
+    many = parallel_axis("rate", [10.0**-number for number in range(20)])
+    assert many.places[1e-10] - many.places[1e-19] == pytest.approx(many.places[1.0] - many.places[1e-9])
+    uniform = parallel_axis("dropout", [0.001, *np.linspace(0.1, 0.9, 20).tolist()])
+    assert uniform.places[0.9] - uniform.places[0.1] > 0.8
+    assert all(0 <= place <= 1 for axis in (many, uniform) for place, _ in axis.ticks)
+    assert parallel_axis("name", ["b", "$x$"]).ticks == [(0.0, "b"), (1.0, r"\$x\$")]
 
 
 # In a browser
@@ -176,7 +176,7 @@ def test_the_pointer_highlights_the_nearest_line(tab):
     place = chart.evaluate(
         """chart => {
           const path = chart.querySelector("path[data-model='297']").getAttribute("d");
-              const [x, y] = path.split("L").at(-1).split(" ");
+              const [x, y] = path.split("L").at(-1).trim().split(" ");
           const at = new DOMPoint(x - 1, y - 2).matrixTransform(chart.getScreenCTM());
           return [at.x, at.y];
         }"""

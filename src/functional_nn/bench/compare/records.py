@@ -15,8 +15,7 @@ from typing import TypeAlias
 
 import jax
 
-from functional_nn.core.errors import DataError, shortened
-from functional_nn.core.extras import installed_version
+from functional_nn.core.errors import DataError, installed_version, shortened
 from functional_nn.storage.files import JsonValue, finite_json, regular_file
 from functional_nn.training.devices import cores, device_name
 

@@ -12,11 +12,11 @@ import optax
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
-from functional_nn.models.faster_by_formula import FASTER_BY_FORMULA
+from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
 from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.state import TrainState, create_train_state

@@ -10,7 +10,7 @@ from jax import lax
 
 from functional_nn.bench.targets.h100 import H100
 from functional_nn.core.errors import InputError
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import shown
 
 

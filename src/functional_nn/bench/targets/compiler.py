@@ -19,7 +19,7 @@ from jax.stages import Compiled, Lowered
 
 from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.targets.chips import Chip
-from functional_nn.core.extras import imported
+from functional_nn.core.errors import imported
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.walk import fresh
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew

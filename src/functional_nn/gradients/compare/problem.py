@@ -12,17 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.argument_names import argument_names, check_takes, path_name
-from functional_nn.core.cotangents import TypesByPath, check_cotangents, cotangent_error, cotangents_of
 from functional_nn.core.errors import InputError, inside
+from functional_nn.core.functions import argument_names, check_takes, path_name
 from functional_nn.core.layer import (
     Layer,
     Params,
     Residuals,
     State,
+    TypesByPath,
     backward_of,
+    check_cotangents,
     checked_forward,
     checked_init,
+    cotangent_error,
+    cotangents_of,
 )
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree

@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
-from functional_nn.core.argument_names import argument_names, path_name
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function, in_native_order, shown
 from functional_nn.jaxprs.inner_programs import array_type

@@ -1,12 +1,14 @@
-"""Combinators: chain, parallel, bidirectional and reversed layers.
+"""Combinators: chain, parallel, bidirectional, reversed and residual layers.
 
 They use a layer only through the interface of ``Layer``. They handle names, random keys, state and residuals.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypeVar
+from functools import reduce
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +27,10 @@ from functional_nn.core.children import (
     unique_names,
 )
 from functional_nn.core.errors import InputError
-from functional_nn.core.forward_versions import composed_forward
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer
+from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, composed_forward
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
-from functional_nn.core.shapes import Shapes
+from functional_nn.core.shapes import Shapes, shape_of, stand_in
 from functional_nn.core.validation import check_choice
-from functional_nn.layers.combinators.combining import COMBINERS, check_shapes_fit
 
 Member: TypeAlias = Layer | Activation | VectorActivation | Callable[[Value], Value]
 """What a combinator takes as a layer."""
@@ -314,3 +314,159 @@ def _is_sequence(y: Value, x: Value) -> bool:
 def _reversed(x: Tree) -> Tree:
     """The sequences with their time axis reversed, masks included."""
     return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=1), x)
+
+
+SHORTCUT = "shortcut"
+"""The name of the shortcut in parameter trees."""
+
+
+def residual(*layers: Member, shortcut: Member | None = None, name: str = "residual", **named: Member) -> Layer:
+    """Adds the output of layers, applied one after the other, to their input, so that they learn the difference.
+
+    Math:
+        y = f(x) + s(x), where f applies the layers in order, and s(x) = x if no shortcut is given
+
+    Shapes:
+        f keeps the shape of x, or s gives the shape of f(x)
+
+    Gradient:
+        x_bar = y_bar + backward(residuals, y_bar). The first term reaches x unchanged, without passing through f.
+
+    Args:
+        *layers: the layers of f.
+        shortcut: s, needed if f changes the shape; for example a 1×1 convolution.
+        name: used in parameter trees and in error messages.
+        **named: more layers of f, with names of their own, after the others.
+
+    >>> import functional_nn as fnn
+    >>> net = residual(fnn.dense(4), fnn.relu, output=fnn.dense(4))
+    >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(net.init(jax.random.key(0), (4,))[0]).items()}
+    {'dense_0/bias': (4,), 'dense_0/weight': (4, 4), 'output/bias': (4,), 'output/weight': (4, 4)}
+
+    References:
+        He et al. 2016, "Deep residual learning for image recognition".
+    """
+    children = named_layers(layers, named)
+    if not children:
+        raise InputError("layers", "at least one layer", "none")
+    shortcut_layer = None if shortcut is None else as_layer(shortcut)
+    names = tuple(children) if shortcut_layer is None else (*children, SHORTCUT)
+
+    def init(key, in_shape):
+        params, state, out_shape = init_in_order(children, key, in_shape)
+        shortcut_shape = shape_of(stand_in(in_shape))
+        if shortcut_layer is not None:
+            (shortcut_key,) = child_keys(key, (SHORTCUT,))
+            made = child_init(SHORTCUT, shortcut_layer, shortcut_key, in_shape)
+            shortcut_params, shortcut_state, shortcut_shape = made
+            put_entries(params, SHORTCUT, shortcut_params)
+            put_entries(state, SHORTCUT, shortcut_state)
+        check_sum(out_shape, shortcut_shape)
+        return params, state
+
+    def check_sum(out_shape, shortcut_shape):
+        added = "the input" if shortcut_layer is None else "the shortcut"
+        check_shapes_fit({"the layers": out_shape, added: shortcut_shape}, "sum")
+
+    def make_forward(members):
+        inner = dict(zip(names, members, strict=True))
+        shortcut_layer = inner.pop(SHORTCUT, None)
+
+        def forward(params, state, x, *, train, key=None):
+            check_no_other_names(names, params=params, state=state)
+            y, new_state, residuals = forward_in_order(inner, params, state, x, train=train, key=key)
+            added = x
+            if shortcut_layer is not None:
+                (shortcut_key,) = child_keys(key, (SHORTCUT,))
+                made = child_forward(SHORTCUT, shortcut_layer, params, state, x, train=train, key=shortcut_key)
+                added, shortcut_state, residuals[SHORTCUT] = made
+                put_entries(new_state, SHORTCUT, shortcut_state)
+            if are_several(y) or are_several(added):
+                raise InputError("layers", "layers with one output each", "a layer with several outputs")
+            values, added_values = values_of(y), values_of(added)
+            check_sum(values.shape, added_values.shape)
+            return with_mask_of(y, values + added_values), new_state, residuals
+
+        return forward
+
+    def backward(residuals, y_bar):
+        params_bar, x_bar = backward_in_order(children, residuals, y_bar)
+        shortcut_bar = y_bar
+        if shortcut_layer is not None:
+            child_bar, shortcut_bar = child_backward(SHORTCUT, shortcut_layer, residuals[SHORTCUT], y_bar)
+            put_entries(params_bar, SHORTCUT, child_bar)
+        return params_bar, jax.tree.map(jnp.add, x_bar, shortcut_bar)
+
+    members = tuple(children.values()) if shortcut_layer is None else (*children.values(), shortcut_layer)
+    layers_by_name = tuple(zip(names, members, strict=True))
+    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=layers_by_name)
+
+
+class Combiner(NamedTuple):
+    """A way to combine outputs.
+
+    Args:
+        forward: ``forward(outputs) -> (y, residuals)``.
+        backward: ``backward(residuals, y_bar, count) -> output_bars``, one cotangent for each of count outputs.
+    """
+
+    forward: Callable[[list[jax.Array]], tuple[jax.Array, Residuals]]
+    backward: Callable[[Residuals, jax.Array, int], list[jax.Array]]
+
+
+def check_shapes_fit(shapes: Mapping[str, Shapes], combine: str, *, batch_axes: int = 0) -> None:
+    """Requires outputs whose shapes fit together; nothing is broadcast. The first ``batch_axes`` are batch axes."""
+    joined = combine == "concatenate"
+    if any(map(_have_several_inputs, shapes.values())):
+        raise InputError("layers", "layers with one output each", "a layer with several outputs")
+    if joined and min(map(len, shapes.values())) <= batch_axes:
+        name = next(name for name, shape in shapes.items() if len(shape) <= batch_axes)
+        remedy = "Give neuron() a feature axis by reshape((1,)), or use dense(1)."
+        raise InputError("layers", "outputs with a feature axis, which is joined", f"one number from {name}", remedy)
+    first, *others = (shape[:-1] if joined else shape for shape in shapes.values())
+    if any(shape != first for shape in others):
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        expected = "outputs of equal shapes, except on the last axis" if joined else "outputs of equal shapes"
+        raise InputError("layers", expected, given, "Nothing is broadcast: give a shortcut or a projection.")
+
+
+def _have_several_inputs(shape: Shapes) -> bool:
+    """Whether shapes are those of several outputs, in a dict or a tuple."""
+    return isinstance(shape, Mapping) or any(isinstance(part, tuple | Mapping) for part in shape)
+
+
+def _sum(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
+    return sum(outputs[1:], outputs[0]), ()
+
+
+def _sum_backward(nothing: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
+    return [y_bar] * count
+
+
+def _product(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
+    return reduce(operator.mul, outputs), tuple(outputs)
+
+
+def _product_backward(outputs: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
+    # Not y / outputs[i], which would be 0 / 0 where an output is 0.
+    others = [outputs[:i] + outputs[i + 1 :] for i in range(count)]
+    return [reduce(operator.mul, factors, y_bar) for factors in others]
+
+
+def _concatenate(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
+    # The residuals are empty arrays: the backward pass needs only the sizes of the last axes.
+    return jnp.concatenate(outputs, axis=-1), tuple(y[:0] for y in outputs)
+
+
+def _concatenate_backward(no_examples: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
+    sizes = [y.shape[-1] for y in no_examples]
+    ends = [sum(sizes[: i + 1]) for i in range(count)]
+    return [y_bar[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+COMBINERS = {
+    "sum": Combiner(_sum, _sum_backward),
+    "product": Combiner(_product, _product_backward),
+    "concatenate": Combiner(_concatenate, _concatenate_backward),
+}
+"""The ways to combine outputs, by name."""

@@ -6,10 +6,20 @@ from collections.abc import Callable
 
 import jax
 
-from functional_nn.core.cotangents import TypesByPath, cast_cotangents, check_cotangents, cotangents_of
 from functional_nn.core.errors import inside
-from functional_nn.core.forward_versions import for_hand_vjp
-from functional_nn.core.layer import Layer, Residuals, State, as_layer, backward_of, checked_forward
+from functional_nn.core.layer import (
+    Layer,
+    Residuals,
+    State,
+    TypesByPath,
+    as_layer,
+    backward_of,
+    cast_cotangents,
+    check_cotangents,
+    checked_forward,
+    cotangents_of,
+    for_hand_vjp,
+)
 from functional_nn.core.masked import Value
 
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.channels_first import explaining_channels_first
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, explaining_channels_first
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.layer_checks import check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of

@@ -15,7 +15,7 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import LARGEST
 
 Sizes: TypeAlias = int | Sequence[int]

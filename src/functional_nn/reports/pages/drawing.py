@@ -21,8 +21,7 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.children import child_forward
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.output_shape import output_shape, with_key_if_needed
+from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape, with_key_if_needed
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts, shown
 from functional_nn.jaxprs.portable import Observed, PortableProgram, portable

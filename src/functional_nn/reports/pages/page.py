@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +82,32 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
     svg = stream.getvalue()[stream.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r"\1", svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'<g id="(?!model-)[^"]*"', "<g", svg)
+    svg = re.sub(r' font-family: [^;"]*;', "", svg)
+    svg = re.sub(r' d="([^"]*)"', _short_path, svg)
     for color, page_color in {**colors, "#000000": "currentColor"}.items():
         svg = svg.replace(f": {color}", f": {page_color}")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace("#595959", "currentColor")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).replace("#595959", "currentColor")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with a few significant digits, as a page shows it.
+
+    >>> number(0.123456), number(1e-7), number(None), number(float("nan"))
+    ('0.1235', '1e−7', '–', 'not finite')
+    """
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return text.replace("-", "−")
+
+
+def _short_path(path: re.Match[str]) -> str:
+    """A path in one line, with its numbers rounded to hundredths of a point."""
+    rounded = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.2f}", path[1])
+    return f' d="{" ".join(rounded.split())}"'

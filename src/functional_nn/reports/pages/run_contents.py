@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.counts import counted
 from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.data.dataset import Dataset
-from functional_nn.reports.pages.charts import number
+from functional_nn.reports.pages.page import number
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
 from functional_nn.training.evaluate import default_metric

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from functional_nn.activations.table import ACTIVATIONS
-from functional_nn.core.counts import counted
-from functional_nn.reports.pages.charts import number
+from functional_nn.core.texts import counted
+from functional_nn.reports.pages.page import number
 from functional_nn.storage.files import JsonObject
 
 VANISHED = 1e-3

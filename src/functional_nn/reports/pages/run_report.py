@@ -10,23 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.pages import run_contents
-from functional_nn.reports.pages.charts import STYLES, Line, line_chart, number, small_line
 from functional_nn.reports.pages.drawing import drawing_panel
-from functional_nn.reports.pages.page import check_libraries, write_template
+from functional_nn.reports.pages.page import as_svg, check_libraries, number, write_template
 from functional_nn.reports.pages.pictures import MOST_UNITS, as_png, shown_pixels, weights_picture
 from functional_nn.reports.pages.run_contents import RunContents, metrics_of
 from functional_nn.reports.pages.run_findings import findings, layer_names
-from functional_nn.reports.plots.run import weight_on_pixels
+from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
 from functional_nn.storage.files import JsonObject
 from functional_nn.training.prediction import predict_probabilities
 
-PARTS = ("train", "test", "validation")
-"""The parts of the data, in the order of the styles of their lines."""
+COLORS = {TRAIN: "var(--hand)", TEST: "var(--automatic)", VALIDATION: "var(--good)"}
+"""The page's colors of the lines."""
 
 MOST_CLASSES = 30
 """With more classes, a list of the most frequent errors takes the place of the confusion matrix."""
@@ -74,9 +72,9 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         contents: what is known about the run.
 
     Raises:
-        InputError: if Jinja is missing, or the file cannot be written.
+        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
     """
-    check_libraries(("jinja2",))
+    check_libraries(("jinja2", "matplotlib"))
     probabilities, reason = _probabilities(contents)
     rows = contents.statistics
     values = {
@@ -154,20 +152,17 @@ def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
     epochs = [row["epoch"] for row in history]
     charts = []
     for metric, names in by_metric.items():
-        lines = []
-        for name in names[: len(STYLES)]:
-            values = [math.nan if row.get(name) is None else row[name] for row in history]
-            # A part of the data looks the same in all charts.
-            part = name.partition("_")[0]
-            style = PARTS.index(part) if part in PARTS else 0
-            lines.append(Line(words(name), epochs, values, style))
-        label = f"{words(metric)} by epoch: {_ends(lines)}"
-        charts.append((words(metric), line_chart(lines, label, share=metric.endswith("accuracy"))))
+        curves = {name: [math.nan if row.get(name) is None else row[name] for row in history] for name in names}
+        ends = "; ".join(f"{words(name)} from {number(y[0])} to {number(y[-1])}" for name, y in curves.items())
+        figure = metric_chart(epochs, curves, metric)
+        charts.append((words(metric), as_svg(figure, metric, f"{words(metric)} by epoch: {ends}", COLORS)))
     return charts
 
 
-def _ends(lines: Sequence[Line]) -> str:
-    return "; ".join(f"{line.name} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines)
+def _small(values: Sequence[float | None], label: str, *, logarithmic: bool = False) -> str:
+    """Numbers as a small line for a cell of a table; nothing if there are fewer than two."""
+    figure = small_curve(values, logarithmic=logarithmic)
+    return "" if figure is None else as_svg(figure, label, label, COLORS)
 
 
 def _some(rows: Sequence[JsonObject]) -> list[JsonObject]:
@@ -279,10 +274,10 @@ def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
                 str(int(output["units"])) if output else "",
                 str(int(output["dead"])) if output else "",
                 f"{share:.1%}" if share is not None else "",
-                small_line(zeros, f"share of zeros of {name} by epoch, from {number(zeros[0])} to {number(zeros[-1])}"),
+                _small(zeros, f"share of zeros of {name} by epoch, from {number(zeros[0])} to {number(zeros[-1])}"),
                 f"{number(output.get('mean'), 3)} ± {number(output.get('deviation'), 3)}" if output else "",
                 number(gradient.get("gradient"), 3) if gradient else "",
-                small_line(
+                _small(
                     of_gradient,
                     f"gradient of {name} by epoch, from {number(of_gradient[0])} to {number(of_gradient[-1])}",
                     logarithmic=True,

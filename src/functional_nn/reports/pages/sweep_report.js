@@ -37,7 +37,7 @@
   for (const chart of document.querySelectorAll(".models-chart")) {
     const lines = [...chart.querySelectorAll("path[data-model]")].map((path) => ({
       model: path.dataset.model,
-      pieces: path.getAttribute("d").split("M").slice(1).map((piece) => piece.split("L").map((place) => place.split(" ").map(Number))),
+      pieces: path.getAttribute("d").split("M").slice(1).map((piece) => piece.split("L").map((place) => place.trim().split(" ").map(Number))),
     }));
     const nearest = (x, y) => {
       let best = null, least = 16;

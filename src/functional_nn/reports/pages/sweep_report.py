@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from functional_nn.core.counts import counted
+import numpy as np
+
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
-from functional_nn.reports.pages.charts import number
-from functional_nn.reports.pages.page import check_libraries, write_template
+from functional_nn.core.texts import counted, words
+from functional_nn.reports.pages.page import as_svg, check_libraries, number, write_template
 from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
-from functional_nn.reports.pages.sweep_charts import MOST_AXES, MOST_TICKS, curves, drawn_members, parallel_coordinates
 from functional_nn.reports.plots.axes import are_numbers
+from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import Member, has_number, metric_names
 from functional_nn.sweeps.results import MOST_ROWS, SweepResult, ranked_settings, shown_value
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ROWS_AT_FIRST = 200
 """The table shows this many models, and all of them when a button is pressed."""
+
+MOST_DRAWN = 200
+"""The largest number of models that are drawn. Half of them are the best ones, the others are spread over the ranks."""
+
+MOST_AXES = 8
+"""The largest number of settings with an axis."""
+
+PIXELS_PER_INCH = 96
 
 STATUSES = {
     "finished": "finished",
@@ -52,9 +64,9 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         settings: the entries of ``sweep.json``.
 
     Raises:
-        InputError: if Jinja is missing, or the file cannot be written.
+        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
     """
-    check_libraries(("jinja2",))
+    check_libraries(("jinja2", "matplotlib"))
     metric = result.metric
     ranked = result.ranked()
     drawn = drawn_members(ranked)
@@ -68,8 +80,10 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "message": result.message,
         "counts": _counts(result),
         "metric": words(metric),
-        "parallel": parallel_coordinates(
-            drawn, with_axis, metric, f"Settings and {words(metric)} of {counted(len(drawn), 'model')}"
+        "parallel": _model_chart(
+            parallel_coordinates(drawn, with_axis, metric),
+            f"Settings and {words(metric)} of {counted(len(drawn), 'model')}",
+            is_wide=True,
         ),
         "most_ticks": MOST_TICKS,
         "axes_left_out": [name for name in without_seed if name not in with_axis],
@@ -88,6 +102,29 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "script": (Path(__file__).parent / "sweep_report.js").read_text("utf-8"),
     }
     write_template("sweep_report.html", path, {}, values)
+
+
+def drawn_members(ranked: Sequence[Member]) -> list[Member]:
+    """The members that are drawn, the best first: all, or the best ones and a sample of the others."""
+    if len(ranked) <= MOST_DRAWN:
+        return list(ranked)
+    best = MOST_DRAWN // 2
+    places = np.linspace(best, len(ranked) - 1, MOST_DRAWN - best).astype(int)
+    return [*ranked[:best], *(ranked[place] for place in places)]
+
+
+def _model_chart(figure: Figure, label: str, *, is_wide: bool = False) -> str:
+    """A chart whose lines the page colors by rank and highlights."""
+    svg = as_svg(figure, label, label, {GRAY: "var(--faint)"})
+    svg = re.sub(r'<g id="model-(\d+)-(\w+)">\s*<path( d="[^"]*")[^>]*/>\s*</g>', _model_line, svg)
+    width = f' style="width:{figure.get_figwidth() * PIXELS_PER_INCH:.0f}px"' if is_wide else ""
+    return svg.replace('<svg role="img"', f'<svg class="models-chart" role="application" tabindex="0"{width}', 1)
+
+
+def _model_line(found: re.Match[str]) -> str:
+    number, rank, shape = found.groups()
+    look = 'class="bad"' if rank == "bad" else f'style="--rank:{rank}%"'
+    return f'<path data-model="{number}" {look}{shape}/>'
 
 
 def _sentence(result: SweepResult) -> str:
@@ -127,8 +164,9 @@ def _charts(drawn: Sequence[Member], metrics: Sequence[str], metric: str) -> lis
     for name in chosen:
         if name in metrics:
             label = f"{words(name)} by epoch of {counted(len(drawn), 'model')}"
-            charts.append((words(name), curves(drawn, name, label)))
-    return [(name, chart) for name, chart in charts if chart]
+            if (figure := member_curves(drawn, name)) is not None:
+                charts.append((words(name), _model_chart(figure, label)))
+    return charts
 
 
 def _head(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, bool]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.suggestions import suggest
+from functional_nn.core.texts import suggest
 from functional_nn.core.validation import shown
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import check_result
@@ -61,9 +61,10 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
     values = values[np.isfinite(values)]
     if not larger_is_better(metric) and len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
-        # Only 1, 2 and 5 times a power of ten get a text. The others would overlap.
+        # Only 1, 2 and 5 times a power of ten get a text, over many decades only the powers. The others would overlap.
+        leading = "125" if values.max() / values.min() < 1e3 else "1"
         for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+            formatter(lambda value, place: f"{value:g}" if f"{value:e}"[0] in leading else "")
 
 
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:

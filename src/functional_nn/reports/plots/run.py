@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +17,7 @@ from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.pages.pictures import BLUE, ORANGE, WHITE
-from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, plain_axes
+from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, make_axes, plain_axes, scale_losses
 from functional_nn.reports.plots.confusion import confusion
 from functional_nn.storage.files import write_whole
 from functional_nn.training.evaluate import default_metric
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRAIN, TEST = "#0072b2", "#d55e00"
+TRAIN, TEST, VALIDATION = "#0072b2", "#d55e00", "#009e73"
+PARTS = {"train": (TRAIN, "-", "o"), "test": (TEST, "--", "s"), "validation": (VALIDATION, ":", "D")}
+"""The color, the dashes and the marker of each part of the data, so that lines differ without color, too."""
+
+LARGEST = 1e150
+"""Numbers beyond it are left out of charts, whose scales would overflow."""
+
+MOST_MARKERS = 40
+"""With more points than this, a line of a chart has no markers."""
 
 
 def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
@@ -107,6 +115,51 @@ def learning_curves(history: Sequence[EpochMetrics], title: str = "", metric: st
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
+
+
+def metric_chart(epochs: Sequence[int], curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
+    """Plots a metric over the epochs for a page, with a line for each part of the data.
+
+    Args:
+        epochs: their numbers.
+        curves: a name such as ``train_loss``, and its numbers. Those that are not finite leave a gap.
+        metric: a name such as ``loss``, which decides about the scale.
+    """
+    figure, ((axes,),) = make_axes(1, 1, width=5, height=3.2)
+    drawn = {name: _drawable(values) for name, values in curves.items()}
+    for name, values in drawn.items():
+        # A part of the data looks the same in all charts.
+        color, dashes, marker = PARTS.get(name.partition("_")[0], PARTS["train"])
+        marker = marker if len(epochs) <= MOST_MARKERS else ""
+        axes.plot(epochs, values, color=color, ls=dashes, marker=marker, ms=4, clip_on=False, label=words(name))
+    scale_losses(axes, np.concatenate(list(drawn.values())), metric)
+    limit_accuracy(axes, metric)
+    axes.set(xlabel="epoch")
+    axes.grid(visible=False, axis="x")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    if len(drawn) > 1:
+        axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0)
+    return figure
+
+
+def small_curve(values: Sequence[float | None], *, logarithmic: bool = False) -> Figure | None:
+    """Plots numbers as a small line for a cell of a table; None if there are fewer than two."""
+    known = _drawable([math.nan if value is None else value for value in values])
+    if logarithmic:
+        known = np.where(known > 0, known, math.nan)
+    if np.isfinite(known).sum() < 2:
+        return None
+    figure, ((axes,),) = plain_axes(1, 1, width=0.95, height=0.25)
+    axes.set_axis_off()
+    axes.plot(known, color=TRAIN, lw=1.2)
+    if logarithmic:
+        axes.set_yscale("log")
+    return figure
+
+
+def _drawable(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, float)
+    return np.where(np.abs(array) <= LARGEST, array, math.nan)
 
 
 def most_wrong(

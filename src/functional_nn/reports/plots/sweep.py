@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from functional_nn.core.counts import counted
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import counted, words
 from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
     POINT,
     are_numbers,
+    as_plain_text,
     check_hyperparameters,
     is_share,
     limit_accuracy,
     make_axes,
+    plain_axes,
     scale_losses,
     spans_decades,
     tick_texts,
     values_of,
 )
 from functional_nn.reports.plots.heat_map import MOST_CELLS, plot_heat_map
-from functional_nn.reports.plots.run import learning_curves, write_picture
+from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
+from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import Member, check_result, chosen_metric, has_number
 from functional_nn.sweeps.results import SweepResult, place_of, shown_value
 from functional_nn.sweeps.statistics import Setting, half_width, setting, together
@@ -40,7 +44,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c613c", "#4d4d4d", "#b2a800")
+GRAY = "#999999"
 MOST_LINES = len(COLORS)
+MOST_POINTS = 80
+"""The largest number of points of a model's curve."""
+NO_NUMBER = -0.16
+"""Where a model without a finite number ends on the last axis of parallel coordinates, which goes from 0 to 1."""
 MOST_PANELS = 6
 MOST_BINS = 60
 FEW_MEMBERS = 4
@@ -191,6 +200,119 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     if len(settings) > len(shown):
         figure.suptitle(f"the best {len(shown)} of {len(settings)} settings", fontsize=10)
     return figure
+
+
+@dataclass(frozen=True)
+class ParallelAxis:
+    """An axis of parallel coordinates: the place of each value, from 0 to 1, and the places and texts of its ticks."""
+
+    name: str
+    places: Mapping[PlainValue, float]
+    ticks: Sequence[tuple[float, str]]
+
+
+def parallel_axis(name: str, values: Sequence[PlainValue]) -> ParallelAxis:
+    """The axis of a setting. A few values, and all that are no numbers, have even distances."""
+    known = list(dict.fromkeys(values))
+    if are_numbers(known) and len(known) > MOST_TICKS:
+        # Numbers that were drawn evenly stay on a linear axis, even if one of them is very small.
+        is_skewed = sorted(known)[len(known) // 2] < (min(known) + max(known)) / 4
+        return _axis_of_numbers(name, known, logarithmic=spans_decades(known) and is_skewed)
+    ordered = sorted(known) if are_numbers(known) else known
+    even = np.linspace(0, 1, len(ordered)) if len(ordered) > 1 else np.array([0.5])
+    places = dict(zip(ordered, even.tolist(), strict=True))
+    every = math.ceil(len(ordered) / MOST_TICKS)
+    texts = [as_plain_text(text) for text in tick_texts(ordered)]
+    return ParallelAxis(name, places, list(zip(places.values(), texts, strict=True))[::every])
+
+
+def _axis_of_numbers(name: str, values: Sequence[float], *, logarithmic: bool) -> ParallelAxis:
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    known = np.array([value for value in dict.fromkeys(values) if abs(value) <= LARGEST] or [0.0])
+    low, high = float(known.min()), float(known.max())
+    if low == high:
+        return ParallelAxis(name, dict.fromkeys(known.tolist(), 0.5), [(0.5, f"{low:g}")])
+    scale = np.log10 if logarithmic else np.asarray
+    span = scale(high) - scale(low)
+    locator = LogLocator(subs=(1.0,)) if logarithmic else MaxNLocator(5)
+    ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+    if logarithmic and len(ticks) < 2:
+        ticks = [low, high]
+
+    def place(value: float) -> float:
+        return float((scale(value) - scale(low)) / span)
+
+    return ParallelAxis(
+        name, {value: place(value) for value in known.tolist()}, [(place(tick), f"{tick:.3g}") for tick in ticks]
+    )
+
+
+def parallel_coordinates(drawn: Sequence[Member], names: Sequence[str], metric: str) -> Figure:
+    """Plots a line for each model through its settings to its metric after the last epoch, for the page of a sweep.
+
+    Args:
+        drawn: the models, the best first. The best are drawn last, on top of the others.
+        names: the settings with an axis.
+        metric: the metric of the last axis. Models without a finite number end below it.
+    """
+    finite = {member.number: member.last(metric) for member in drawn if has_number(member, metric)}
+    values = list(finite.values())
+    logarithmic = not is_share(metric) and min(values, default=0) > 0 and max(values) / min(values) >= 20
+    columns = [parallel_axis(name, [member.hyperparameters[name] for member in drawn]) for name in names]
+    last = _axis_of_numbers(words(metric), values, logarithmic=logarithmic)
+    figure, ((axes,),) = plain_axes(1, 1, width=max(9.6, 1.6 * (len(columns) + 1)), height=3.3)
+    axes.set_axis_off()
+    for rank, member in reversed(list(enumerate(drawn))):
+        places = [column.places[member.hyperparameters[column.name]] for column in columns]
+        end = last.places.get(finite.get(member.number), NO_NUMBER)
+        _draw_model(axes, range(len(columns) + 1), [*places, end], rank / max(1, len(drawn) - 1), member, metric)
+    no_number = [(NO_NUMBER, "no number")] if len(finite) < len(drawn) else []
+    for x, column in enumerate([*columns, last]):
+        is_last = x == len(columns)
+        # The texts of the last axis are on its right, where no lines are.
+        side, align = (0.03, "left") if is_last else (-0.03, "right")
+        axes.plot([x, x], [0, 1], color=GRAY, lw=0.8, zorder=3)
+        for place, text in [*column.ticks, *(no_number if is_last else [])]:
+            axes.plot([x - 0.01, x + 0.01], [place, place], color=GRAY, lw=0.8, zorder=3)
+            axes.text(x + side, place, text, ha=align, va="center", fontsize=9, zorder=4)
+        axes.text(x, 1.08, as_plain_text(column.name, 18), ha="center", fontsize=9, fontweight="bold", zorder=4)
+    axes.set_xlim(-0.3, len(columns) + 0.3)
+    return figure
+
+
+def member_curves(drawn: Sequence[Member], metric: str) -> Figure | None:
+    """Plots a metric over the epochs with a line for each model, for the page of a sweep; None without an epoch.
+
+    Args:
+        drawn: the models, the best first. The best are drawn last, on top of the others.
+        metric: the metric.
+    """
+    curves = [np.asarray(member.curves.get(metric, ()), float) for member in drawn]
+    if not any(map(len, curves)):
+        return None
+    figure, ((axes,),) = make_axes(1, 1, width=5, height=3.2)
+    curves = [np.where(np.abs(curve) <= LARGEST, curve, np.nan) for curve in curves]
+    for rank, (member, curve) in reversed(list(enumerate(zip(drawn, curves, strict=True)))):
+        places = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), MOST_POINTS)).astype(int))
+        x, y = places + 1.0, curve[places]
+        if len(x) == 1:  # one epoch: a short line, which can be seen
+            x, y = np.array([x[0] - 0.05, x[0] + 0.05]), y.repeat(2)
+        if np.isfinite(y).any():
+            _draw_model(axes, x, y, rank / max(1, len(drawn) - 1), member, metric)
+    scale_losses(axes, np.concatenate(curves), metric)
+    limit_accuracy(axes, metric)
+    axes.set(xlabel="epoch")
+    axes.grid(visible=False, axis="x")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    return figure
+
+
+def _draw_model(axes: Axes, x: ArrayLike, y: ArrayLike, share: float, member: Member, metric: str) -> None:
+    """Draws the line of a model. Its identifier tells the page which model it is, and its place in the ranking."""
+    is_bad = not has_number(member, metric)
+    gid = f"model-{member.number}-{'bad' if is_bad else round(share * 100)}"
+    axes.plot(x, y, color=BAD if is_bad else POINT, lw=1.2, clip_on=False, gid=gid)
 
 
 def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> list[str]:

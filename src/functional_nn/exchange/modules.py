@@ -1,0 +1,343 @@
+"""Modules of Flax NNX and Equinox as layers."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from functional_nn.core import trees
+from functional_nn.core.children import check_name
+from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, short_repr
+from functional_nn.core.layer import Backward, Layer, Params, State
+from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_key
+from functional_nn.core.shapes import Shapes
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_arrays, check_function, is_array, is_function
+
+EXPECTED = "a Flax NNX or Equinox module, or a function of a key that makes one"
+
+
+def layer_of(module: Any, *, name: str = "module", backward: Backward | None = None) -> Layer:
+    """A module of Flax NNX or Equinox as a layer.
+
+    The parameters of the layer are those that the library trains. Its state is what else the module remembers, such as
+    the statistics of batch norm. Both are nested dicts of arrays.
+
+    Modules of both libraries hold their values. So give a function of a key that makes the module: ``init`` calls it.
+    If you give the module itself, ``init`` returns the values that it had at that time, whatever the key.
+
+    Args:
+        module: a module of Flax NNX or Equinox, or a function ``key -> module``. An Equinox module with state is a
+            pair, as ``eqx.nn.make_with_state`` makes it. An Equinox module takes one example, and one of Flax a batch.
+        name: used in parameter trees and in error messages.
+        backward: the formula, ``backward(residuals, y_bar) -> (params_bar, x_bar)``. Its residuals are
+            ``(params, state, x)``. Without a formula ``vjp`` raises ``FormulaMissing``; ``jax.grad`` works as always.
+
+    Raises:
+        InputError: if the object is none of these. The layer itself raises it if the module fails.
+
+    >>> import equinox as eqx, functional_nn as fnn  # doctest: +SKIP
+    >>> layer = layer_of(lambda key: eqx.nn.MLP(784, 10, 64, 2, key=key))  # doctest: +SKIP
+    >>> net = fnn.chain(fnn.flatten(), layer)  # doctest: +SKIP
+    >>> params, state = net.init(jax.random.key(0), (28, 28))  # doctest: +SKIP
+    >>> params["module_0"]["layers"]["0"]["weight"].shape  # doctest: +SKIP
+    (64, 784)
+    """
+    check_name(name)
+    if backward is not None:
+        check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
+    functions = _functions_of(module)
+
+    def init(key, in_shape):
+        check_key(key)
+        with failing_as("one that can be initialized", "one that raises"):
+            params, state = functions.init(key, in_shape)
+        # Copies, since training may reuse the memory of its parameters. This also makes weak types strong.
+        return jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), (params, state))
+
+    def forward(params, state, x, *, train, key=None):
+        remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
+        with failing_as(f"one that takes {_described(x)}", "one that raises", remedy):
+            y, new_state = functions.run(params, state, x, train, key)
+            # Some libraries compute statistics in the type of x. The state keeps its types.
+            new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), dict(state), new_state)
+        with inside(name):
+            check_arrays("y", y)
+        return y, new_state, () if backward is None else (params, state, x)
+
+    return Layer(name, init, forward, backward)
+
+
+def _functions_of(module: Any) -> ModuleFunctions:
+    """How the library of a module initializes and runs it."""
+    if is_nnx_module(module):
+        return functions_of_nnx(with_values_of_nnx(module))
+    if is_equinox_module(module):
+        return functions_of_equinox(lambda key: module)
+    if not is_function(module):
+        raise InputError("module", EXPECTED, short_repr(module))
+    made = _example_of(module)
+    if is_nnx_module(made):
+        return functions_of_nnx(module)
+    if is_equinox_module(made):
+        return functions_of_equinox(module)
+    raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
+
+
+def _example_of(make: MakeModule) -> Any:
+    """What a function makes of a key. Its arrays are not computed."""
+    made: list[Any] = []
+
+    def look(key: jax.Array) -> tuple[()]:
+        made.append(make(key))
+        return ()
+
+    with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
+        jax.eval_shape(look, jax.random.key(0))
+    return made[0]
+
+
+def _described(x: Any) -> str:
+    return ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in jax.tree.leaves(x))
+
+
+def is_nnx_module(value: object) -> bool:
+    """Whether a value is a module of Flax NNX. The library is not imported for it."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(value, nnx.Module)
+
+
+def with_values_of_nnx(module: Any) -> MakeModule:
+    """The function that makes a module with the values that the given one has at this time."""
+    nnx = imported("flax.nnx", "flax", "module")
+    graph, values = nnx.split(nnx.clone(module))  # without a copy, later changes of the module would be seen
+    return lambda key: nnx.merge(graph, values)
+
+
+def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
+    """How the modules that a function makes are initialized and run.
+
+    Parameters are the variables of type ``nnx.Param``. The keys of random numbers are left out of the state, since each
+    call of a layer gets a key.
+    """
+    nnx = imported("flax.nnx", "flax", "module")
+
+    def parts(module: Any) -> tuple[Any, Any, Any, Any]:
+        return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+    kept: list[tuple[Any, NamedLeaves, NamedLeaves, Any, bool]] = []
+
+    def look(key: jax.Array) -> Any:
+        # The arrays have no values here, so only structures are kept.
+        graph, params, random, rest = parts(make(key))
+        couples_examples = any(isinstance(leaf, nnx.BatchStat) for _, leaf in nnx.to_flat_state(rest))
+        kept.append((graph, _name(params), _name(rest), jax.tree.structure(random), couples_examples))
+        return random
+
+    random_shapes = jax.tree.leaves(jax.eval_shape(look, jax.random.key(0)))
+    ((graph, named_params, named_rest, random_structure, couples_examples),) = kept
+
+    def random_leaves(key: jax.Array) -> list[jax.Array]:
+        """A key of its own for each random generator, and counts from 0."""
+        return [
+            _keys(jax.random.fold_in(key, number), one.shape)
+            if jnp.issubdtype(one.dtype, jax.dtypes.prng_key)
+            else jnp.zeros(one.shape, one.dtype)
+            for number, one in enumerate(random_shapes)
+        ]
+
+    def init(key, in_shape):
+        _, params, _, rest = parts(make(key))
+        return named_params.nested(params), named_rest.nested(rest)
+
+    def run(params, state, x, train, key):
+        if train and couples_examples:
+            check_batch_is_whole()
+        leaves = random_leaves(jax.random.key(0) if key is None else key)
+        random = jax.tree.unflatten(random_structure, leaves)
+        module = nnx.merge(graph, named_params.tree("params", params), random, named_rest.tree("state", state))
+        if train:
+            module.train()
+        else:
+            module.eval()
+        y = module(x)
+        _, _, random_after, rest = parts(module)
+        if train and key is None and _were_used(leaves, random_after):
+            raise InputError("key", "a key, since random numbers are drawn here", None)
+        # A module may add variables during a call, such as intermediate values, which are not kept.
+        after = trees.flatten(_name(rest).nested(rest))
+        return y, trees.map_with_path(lambda path, leaf: after[path], state)
+
+    return ModuleFunctions(init, run)
+
+
+def _name(variables: Any) -> NamedLeaves:
+    """The paths of variables, without the ``value`` that NNX adds to each."""
+    named = name_leaves(variables)
+    return named._replace(paths=tuple(path.removesuffix("/value") for path in named.paths))
+
+
+def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A key, or an array of keys for modules that ``nnx.vmap`` or ``nnx.scan`` made."""
+    return jax.random.split(key, shape) if shape else key
+
+
+def _were_used(leaves: list[jax.Array], random_after: Any) -> bool:
+    """Whether a random generator was used. Its count is another array then; under ``jit`` its value is not known."""
+    return any(new is not old for new, old in zip(jax.tree.leaves(random_after), leaves, strict=True))
+
+
+BATCH = "batch"
+"""The name of the axis over examples, for ``eqx.nn.BatchNorm(…, axis_name="batch")``."""
+
+
+def is_equinox_module(value: object) -> bool:
+    """Whether a value is an Equinox module, or a pair of one and its state. The library is not imported for it."""
+    eqx = sys.modules.get("equinox")
+    if eqx is None:
+        return False
+    if isinstance(value, tuple) and len(value) == 2:
+        return isinstance(value[0], eqx.Module) and isinstance(value[1], eqx.nn.State)
+    return isinstance(value, eqx.Module)
+
+
+def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
+    """How the modules that a function makes are initialized and run.
+
+    Parameters are the arrays of floating-point numbers. The state has all other arrays and those of ``eqx.nn.State``.
+    """
+    eqx = imported("equinox", "equinox", "module")
+
+    def parts(made: Any) -> tuple[PyTree, PyTree, PyTree]:
+        """The parameters; the other arrays with those of the state; and what is no array."""
+        module, memory = made if isinstance(made, tuple) else (made, None)
+        params, others = eqx.partition(module, eqx.is_inexact_array)
+        arrays, fixed = eqx.partition(others, is_array)
+        return params, (arrays, memory), fixed
+
+    kept: list[tuple[NamedLeaves, NamedLeaves, PyTree, bool]] = []
+
+    def look(key: jax.Array) -> tuple[()]:
+        # The arrays have no values here, so only structures are kept.
+        made = make(key)
+        params, (arrays, memory), fixed = parts(made)
+        paths = name_leaves(arrays).paths + _paths_of_memory(fixed, memory)
+        rest = NamedLeaves(paths, jax.tree.structure((arrays, memory)))
+        kept.append((name_leaves(params), rest, fixed, memory is not None))
+        return ()
+
+    jax.eval_shape(look, jax.random.key(0))
+    ((named_params, named_rest, fixed, has_memory),) = kept
+    takes_key = "key" in inspect.signature(type(fixed).__call__).parameters
+
+    def init(key, in_shape):
+        params, rest, _ = parts(make(key))
+        return named_params.nested(params), named_rest.nested(rest)
+
+    def run(params, state, x, train, key):
+        if train and has_memory:
+            check_batch_is_whole()
+        arrays, memory = named_rest.tree("state", state)
+        module = eqx.combine(named_params.tree("params", params), arrays, fixed)
+        module = eqx.nn.inference_mode(module, value=not train)
+        keys = None if key is None else jax.random.split(key, jax.tree.leaves(x)[0].shape[0])
+
+        def of_one(x, key):
+            options = {"key": key} if takes_key else {}
+            return module(x, memory, **options) if has_memory else (module(x, **options), None)
+
+        y, new_memory = jax.vmap(of_one, axis_name=BATCH, out_axes=(0, None))(x, keys)
+        return y, named_rest.nested((arrays, new_memory))
+
+    return ModuleFunctions(init, run)
+
+
+def _paths_of_memory(module: PyTree, memory: Any) -> tuple[str, ...]:
+    """The paths of the arrays of an ``eqx.nn.State``: that of the index by which the module reads each.
+
+    Raises:
+        InputError: if a module has such indices and no state is given.
+    """
+    eqx = imported("equinox", "equinox", "module")
+
+    def is_index(node: object) -> bool:
+        return isinstance(node, eqx.nn.StateIndex)
+
+    nodes = jax.tree_util.tree_flatten_with_path(module, is_leaf=is_index)[0]
+    indices = [(path, node) for path, node in nodes if is_index(node)]
+    if memory is None:
+        if indices:
+            remedy = "Make it by lambda key: eqx.nn.make_with_state(…)(…, key=key)."
+            raise InputError("module", "an Equinox module with its state", "one without", remedy)
+        return ()
+    leaves, structure = jax.tree.flatten(memory)
+    positions = jax.tree.unflatten(structure, range(len(leaves)))
+    paths = [f"state/{position}" for position in range(len(leaves))]
+    for path, index in indices:
+        for below, position in jax.tree_util.tree_flatten_with_path(positions.get(index))[0]:
+            paths[position] = trees.path_of((*path, *below))
+    return tuple(paths)
+
+
+MOST_SHOWN_OF_AN_ERROR = 200
+"""How many characters of an error of another library a message repeats."""
+
+MakeModule: TypeAlias = Callable[[jax.Array], Any]
+"""A function of a key that makes a module with its initial values."""
+
+
+class ModuleFunctions(NamedTuple):
+    """How a module is initialized and run.
+
+    Args:
+        init: ``init(key, in_shape) -> (params, state)``.
+        run: ``run(params, state, x, train, key) -> (y, state)``.
+    """
+
+    init: Callable[[jax.Array, Shapes], tuple[Params, State]]
+    run: Callable[[Params, State, PyTree, bool, jax.Array | None], tuple[PyTree, State]]
+
+
+class NamedLeaves(NamedTuple):
+    """The structure of a tree of another library, with a readable path for each leaf."""
+
+    paths: tuple[str, ...]
+    structure: Any
+
+    def nested(self, tree: PyTree) -> dict[str, PyTree]:
+        """The leaves of a tree of this structure as a nested dict."""
+        return trees.unflatten(dict(zip(self.paths, jax.tree.leaves(tree), strict=True)))
+
+    def tree(self, argument: str, nested: Mapping[str, PyTree]) -> PyTree:
+        """The inverse of ``nested``.
+
+        Raises:
+            InputError: if the nested dict lacks a leaf.
+        """
+        leaves = trees.flatten(nested)
+        check_entries(argument, leaves, self.paths)
+        return jax.tree.unflatten(self.structure, [leaves[path] for path in self.paths])
+
+
+def name_leaves(tree: PyTree) -> NamedLeaves:
+    """The structure of a tree, with the paths that JAX gives to its leaves."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return NamedLeaves(tuple(trees.path_of(path) for path, _ in leaves), structure)
+
+
+@contextmanager
+def failing_as(expected: str, given: str, remedy: str = "") -> Iterator[None]:
+    """Turns an error inside a module of another library into an ``InputError`` about the module."""
+    try:
+        yield
+    except (InputError, FormulaMissing, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # each library has errors of its own
+        first_line = str(error).strip().split("\n")[0][:MOST_SHOWN_OF_AN_ERROR].rstrip(".")
+        raise InputError("module", expected, f"{given} {type(error).__name__}: {first_line}", remedy) from error

@@ -1,1 +1,0 @@
-"""Modules of Flax NNX and Equinox as layers."""

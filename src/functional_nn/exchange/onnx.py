@@ -1,0 +1,336 @@
+"""Networks as models in ONNX, which ONNX Runtime and other programs run without JAX; their conversion by jax2onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+
+from functional_nn.core.errors import InputError, imported, shortened
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import check_trees
+from functional_nn.core.products import bilinear_p, traced_for
+from functional_nn.core.shapes import Shapes, traced
+from functional_nn.core.trees import PyTree
+from functional_nn.exchange.pairing import difference
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import all_equations, layer_of, trace
+from functional_nn.storage.files import check_path, write_whole
+
+if TYPE_CHECKING:
+    import onnx  # pyright: ignore[reportMissingImports]
+
+BATCHES = (1, 2, 5)
+"""The sizes of the batches for which a model is checked."""
+
+LARGEST = 2**31 - 1
+"""The largest size of a message of Protocol Buffers, in bytes. A model in ONNX is such a message."""
+
+
+def to_onnx(
+    net: Layer, params: Params, state: State, in_shape: Shapes, path: str | os.PathLike[str] | None = None
+) -> onnx.ModelProto:
+    """The network in evaluation as a model in ONNX, for batches of any size, and as a file.
+
+    The model has the parameters. It takes and returns what ``net.apply`` does, with the batch as the first axis and the
+    channels as the last one. An array is called ``input`` and ``output``. Several arrays are called by their keys, such
+    as ``input_image`` in a dict, ``input_0`` in a tuple, and ``input_values`` and ``input_mask`` in a masked sequence.
+    Its numbers are of the types float32, int32 and bool; parameters of other floating-point types are converted.
+
+    ONNX Runtime runs the model on random batches of 1, 2 and 5 examples before it is written. Its outputs have to agree
+    with those of the network.
+
+    The conversion is by jax2onnx, which replaces functions of JAX while it runs. Do not use JAX in other threads then.
+
+    Args:
+        net: the network.
+        params, state: its trees.
+        in_shape: the shape of one example, without the batch axis.
+        path: the file, by convention with the ending .onnx; by default none is written.
+
+    Raises:
+        InputError: if jax2onnx cannot convert an operation of the network, if ONNX Runtime cannot run the model or
+            computes other outputs, if the parameters are larger than 2 GB, or if one of these packages is missing.
+
+    >>> import functional_nn as fnn
+    >>> net = fnn.chain(fnn.dense(3), fnn.relu)
+    >>> params, state = net.init(jax.random.key(0), (4,))
+    >>> model = to_onnx(net, params, state, (4,))  # doctest: +SKIP
+    >>> [node.op_type for node in model.graph.node]  # doctest: +SKIP
+    ['Gemm', 'Relu', 'Identity']
+    """
+    net = as_layer(net)
+    check_trees(params, state)
+    if path is not None:
+        path = check_path("path", path)
+    imported("onnxruntime", "onnxruntime", "net", extra="onnx")
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
+    if size > LARGEST:
+        raise InputError("params", "at most 2 GB, as in every file of ONNX", f"{size / 1e9:.1f} GB", REMEDY)
+
+    with jax.enable_x64(False):
+        params, state = jax.tree.map(_as_float32, (params, state))
+
+        @jax.jit
+        def apply(x: PyTree) -> PyTree:
+            return net.apply(params, state, x, train=False)[0]
+
+        (batch,) = jax.export.symbolic_shape("batch")
+
+        def program_of(example: PyTree) -> tuple[PyTree, ClosedJaxpr, PyTree]:
+            x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
+            return x, *jax.make_jaxpr(apply, return_shape=True)(x)
+
+        x, program, y = traced(program_of, in_shape)
+        model = converted(program, net.name, list(_by_name("input", x)), list(_by_name("output", y)))
+        content = model.SerializeToString()
+        _check_by_running(content, apply, [_random_batch(x, program, size) for size in BATCHES])
+    if path is not None:
+        write_whole(path, content)
+    return model
+
+
+def _as_float32(leaf: jax.Array | np.ndarray) -> jax.Array:
+    array = jnp.asarray(leaf)
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _by_name(prefix: str, tree: PyTree) -> dict[str, jax.Array]:
+    """The arrays of a tree by their names: the prefix and the keys that lead to them."""
+    paths, _ = jax.tree.flatten_with_path(tree)
+    keys = [jax.tree_util.keystr(path, simple=True, separator="_") for path, _ in paths]
+    return {f"{prefix}_{key}" if key else prefix: leaf for key, (_, leaf) in zip(keys, paths, strict=True)}
+
+
+def _random_batch(x: PyTree, program: ClosedJaxpr, size: int) -> PyTree:
+    """A batch of normally distributed numbers, tokens, and masks of sequences of different lengths."""
+    rng = np.random.default_rng(size)
+    # A token is a row of a table, and there is no way to tell which one. So all tokens are rows of the smallest one.
+    tables = [array_type(one.invars[0]).shape for one in all_equations(program) if one.primitive.name == "gather"]
+    tokens = min((shape[0] for shape in tables if shape and isinstance(shape[0], int)), default=2)
+
+    def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = (size, *like.shape[1:])
+        if like.dtype == bool:
+            lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+            return np.arange(shape[-1]) < lengths
+        if jnp.issubdtype(like.dtype, jnp.integer):
+            return rng.integers(0, tokens, shape).astype(like.dtype)
+        return rng.normal(size=shape).astype(like.dtype)
+
+    return jax.tree.map(draw, x)
+
+
+def _check_by_running(content: bytes, apply: Callable[[PyTree], PyTree], batches: Sequence[PyTree]) -> None:
+    """Runs a model by ONNX Runtime and compares its outputs with those of the network.
+
+    Raises:
+        InputError: if they differ, or if the model cannot be run.
+    """
+    onnxruntime = imported("onnxruntime", "onnxruntime", "net", extra="onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised, and need not be printed as well
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        found = [session.run(None, _by_name("input", x)) for x in batches]
+    except Exception as error:  # ONNX Runtime raises errors of many kinds
+        raise InputError("net", "a model that ONNX Runtime can run", shortened(error), REMEDY) from error
+    expected = [jax.tree.leaves(apply(x)) for x in batches]
+    for ours, theirs in zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True):
+        _check_output(np.concatenate(ours), np.concatenate(theirs))
+
+
+def _check_output(expected: np.ndarray, found: np.ndarray) -> None:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        given = f"one of shape {found.shape} and type {found.dtype}"
+        wanted = f"an output of shape {expected.shape} and type {expected.dtype} from ONNX Runtime"
+        raise InputError("net", wanted, given, REMEDY)
+    if jnp.issubdtype(expected.dtype, jnp.floating):
+        given = difference(found, expected)
+    else:
+        given = "" if np.array_equal(found, expected) else f"other values of type {found.dtype}"
+    if given:
+        raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
+
+
+OPSET = 21
+"""The version of the operators. Runtimes of 2024 and later know it, also those in browsers."""
+
+REMEDY = "Use other layers, or export the network by to_stablehlo, which takes every network."
+
+
+def converted(
+    program: ClosedJaxpr, name: str, input_names: Sequence[str], output_names: Sequence[str]
+) -> onnx.ModelProto:
+    """A traced program as a model in ONNX.
+
+    Args:
+        program: the program. Its first axes may be of a symbolic size.
+        name: the name of the model.
+        input_names, output_names: the names of the arrays that it takes and returns.
+
+    Raises:
+        InputError: if jax2onnx is missing or cannot convert an operation, which the error names.
+    """
+    program = _in_convertible_form(program)
+    with _process_left_unchanged():
+        jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
+        try:
+            model = _convert(jax2onnx, program, name, input_names)
+        except Exception as error:  # jax2onnx raises errors of many kinds
+            given = f"{_first_that_fails(jax2onnx, program)} ({shortened(error)})"
+            raise InputError("net", "operations that jax2onnx can convert", given, REMEDY) from error
+    _remove_unread_constants(model.graph)
+    return _with_output_names(model, output_names)
+
+
+def _in_convertible_form(program: ClosedJaxpr) -> ClosedJaxpr:
+    """The same program without calls, and with some operations replaced by others that jax2onnx can convert."""
+
+    def results(*arguments: Value) -> list[Value]:
+        return evaluate(program, arguments, _replaced)
+
+    return trace(results, *(jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals))
+
+
+def _replaced(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    """The hook of ``evaluate``: the results of an equation, computed by operations that jax2onnx can convert."""
+    # The scopes of layers are kept, so that an error can name the layer.
+    scope = str(equation.source_info.name_stack)
+    with jax.named_scope(scope) if scope else contextlib.nullcontext():
+        if equation.primitive is bilinear_p:
+            # Its program for other platforms than CPUs is one convolution, which ONNX has too.
+            return evaluate(traced_for(equation, "others"), operands, _replaced, path)
+        replacement = REPLACEMENTS.get(equation.primitive.name)
+        return [replacement(equation, *operands)] if replacement else compute(operands)
+
+
+def _padded(equation: JaxprEqn, x: jax.Array, value: jax.Array) -> jax.Array:
+    """``lax.pad`` by concatenations and slices. jax2onnx converts it neither in a batch of symbolic size nor inside."""
+    for axis, (low, high, interior) in enumerate(equation.params["padding_config"]):
+        if interior:
+            # Each entry becomes a row that begins with it and goes on with padding. The rows are joined to one again.
+            rows = lax.expand_dims(x, [axis + 1])
+            rows = lax.concatenate([rows, _filled(rows, axis + 1, interior, value)], axis + 1)
+            x = lax.collapse(rows, axis, axis + 2)
+        start, end = max(-low, 0), x.shape[axis] - interior - max(-high, 0)
+        if (start, end) != (0, x.shape[axis]):
+            x = lax.slice_in_dim(x, start, end, axis=axis)
+        edges = [_filled(x, axis, count, value) if count > 0 else None for count in (low, high)]
+        parts = [part for part in (edges[0], x, edges[1]) if part is not None]
+        x = lax.concatenate(parts, axis) if len(parts) > 1 else x
+    return x
+
+
+def _filled(like: jax.Array, axis: int, count: int, value: jax.Array) -> jax.Array:
+    """An array of one value, of the same shape as another one except for the size of one axis."""
+    return lax.broadcast_in_dim(value, (*like.shape[:axis], count, *like.shape[axis + 1 :]), ())
+
+
+def _clamped(equation: JaxprEqn, low: jax.Array, x: jax.Array, high: jax.Array) -> jax.Array:
+    """``lax.clamp`` by a maximum and a minimum. jax2onnx does not convert it for a batch of symbolic size."""
+    return jnp.minimum(jnp.maximum(x, low), high)
+
+
+REPLACEMENTS: Mapping[str, Callable[..., jax.Array]] = {
+    "name": lambda equation, x: x,  # the mark of a layer's output
+    "pad": _padded,
+    "clamp": _clamped,
+}
+"""Functions that compute the result of an equation from its operands in another way."""
+
+
+def _convert(
+    jax2onnx: ModuleType, program: ClosedJaxpr, name: str, input_names: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    return jax2onnx.to_onnx(
+        jaxpr_as_fun(program),
+        inputs=[jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals],
+        model_name=name,
+        opset=OPSET,
+        input_names=input_names,
+    )
+
+
+def _remove_unread_constants(graph: onnx.GraphProto) -> set[str]:
+    """Removes the constants that nothing reads, also those of loops, and returns the names of all values that are read.
+
+    jax2onnx leaves them in loops. ONNX Runtime would print a warning about each when the model is loaded.
+    """
+    read = {output.name for output in graph.output}
+    for node in graph.node:
+        read.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                read |= _remove_unread_constants(attribute.g)
+    for number in reversed(range(len(graph.initializer))):
+        if graph.initializer[number].name not in read:
+            del graph.initializer[number]
+    return read
+
+
+def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Names the outputs. Two of them, or an output and an input, may be one value, so each becomes one of its own."""
+    for output, name in zip(model.graph.output, names, strict=True):
+        model.graph.node.add(op_type="Identity", input=[output.name], output=[name])
+        output.name = name
+    return model
+
+
+def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
+    """The first operation that jax2onnx cannot convert, and its layer.
+
+    Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
+    """
+    equations = program.jaxpr.eqns
+    converts, fails = 0, len(equations)
+    while fails - converts > 1:
+        middle = (converts + fails) // 2
+        beginning = program.jaxpr.replace(eqns=equations[:middle], outvars=equations[middle - 1].outvars)
+        try:
+            _convert(jax2onnx, program.replace(jaxpr=beginning), "beginning")
+        except Exception:
+            fails = middle
+        else:
+            converts = middle
+    if not equations:
+        return "a network without operations"
+    operation = equations[fails - 1]
+    layer, _ = layer_of(str(operation.source_info.name_stack))
+    return f"{operation.primitive.name} in {layer or 'the network'}"
+
+
+@contextlib.contextmanager
+def _process_left_unchanged() -> Iterator[None]:
+    """Undoes what jax2onnx changes in the process: functions of JAX, warning filters and the root logger."""
+    modules = [
+        module for name, module in list(sys.modules.items()) if f"{name}.".startswith("jax.") and "._src" not in name
+    ]
+    functions = [(module, name, value) for module in modules for name, value in vars(module).items() if callable(value)]
+    silent = logging.NullHandler()
+    level = logging.root.manager.disable
+    # jax2onnx logs to the root logger, which gets a handler for the terminal if it has none.
+    logging.root.addHandler(silent)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        logging.root.removeHandler(silent)
+        for module, name, value in functions:
+            if vars(module).get(name) is not value:
+                setattr(module, name, value)

@@ -1,1 +1,0 @@
-"""Attention: dot product, multi-head, rotary positions, and the key-value cache."""

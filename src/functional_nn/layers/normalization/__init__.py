@@ -1,1 +1,0 @@
-"""Normalization layers: batch, layer, RMS, group and instance normalization."""

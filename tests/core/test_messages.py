@@ -1,0 +1,282 @@
+"""Messages to new users, and to users of PyTorch: names, sizes, labels, images channels first, loaders, tensors."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.texts import nearest
+from functional_nn.data import Split, make_dataset
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("desne", "Did you mean dense?"),
+        ("Dense", "Did you mean dense?"),
+        ("ReLU", "Did you mean relu?"),
+        ("adam", "use optax.adam."),
+        ("Adam", "use optax.adam."),
+        ("cosine_decay_schedule", "use optax.cosine_decay_schedule."),
+        ("make_epoch", "Did you mean fnn.training.make_epoch?"),
+        ("qqqqqq", "See docs/reference/index.md for all names."),
+    ],
+)
+def test_a_name_that_the_package_does_not_have(name, remedy):
+    with pytest.raises(AttributeError) as caught:
+        getattr(fnn, name)
+    assert str(caught.value).startswith(f"module 'functional_nn' has no attribute {name!r}. ")
+    assert str(caught.value).endswith(remedy)
+    assert not hasattr(fnn, name)
+
+
+def test_the_package_is_imported_without_jax_and_ipython():
+    code = "import sys, functional_nn; assert not {'jax', 'optax', 'IPython'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("adma", ["adamax", "adam", "adamw"], "adam"),
+        ("adamxa", ["adamax", "adam", "adamw"], "adamax"),
+        ("nestrov", ["nesterov", "adam"], "nesterov"),
+        ("ADAM", ["adamax", "adam"], "adam"),
+        ("cmm", ["cnn", "mlp", "gru"], "cnn"),
+        ("xyz", ["cnn", "mlp", "gru"], None),
+        ("x" * 10**6, ["adam"], None),
+    ],
+)
+def test_the_name_that_was_meant(word, known, meant):
+    assert nearest(word[:100], known) == meant
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(fnn.InputError, match=r"got 'adma'\. Did you mean adam\?"):
+        fnn.training.optimizer("adma", 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("adam", "1e-3"), {}, "learning_rate: expected a finite number, or a schedule, got '1e-3'"),
+        (("adam", fnn.relu.as_layer()), {}, "learning_rate: expected a finite number, or a schedule"),
+        (("adam", 1e-3), {"momentum": 0.9}, "options: expected options of adam, got momentum"),
+        (("adam", 1e-3), {"b1": "0.9"}, "b1: expected a value that Optax's adam accepts, got '0.9'"),
+        (("sgd", 1e-3), {"momentun": 0.9}, r"Did you mean momentum\?"),
+    ],
+)
+def test_what_no_optimizer_takes(arguments, options, words):
+    with pytest.raises(fnn.InputError, match=words):
+        fnn.training.optimizer(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fnn.dense(784, 10), r"dense: expected out_size alone, got 784, 10\..*Write dense\(10\)\."),
+        (lambda: fnn.conv(1, 32, 3), r"conv: expected out_size and window, got 1, 32, 3\..*Write conv\(32, 3\)\."),
+        (lambda: fnn.lstm(28, 64), r"lstm: expected hidden_size alone, got 28, 64\..*Write lstm\(64\)\."),
+        (lambda: fnn.batch_norm(8), r"batch_norm: expected only named arguments, got 8\..*Write batch_norm\(\)\."),
+        (lambda: fnn.layer_norm(8), r"layer_norm: expected only named arguments, got 8\..*Write layer_norm\(\)\."),
+    ],
+)
+def test_an_input_size_is_not_given(call, words):
+    with pytest.raises(fnn.InputError, match=words):
+        call()
+
+
+IMAGES = Split(
+    np.zeros((20, 7, 7, 1), np.float32), np.zeros(20, int), np.zeros((10, 7, 7, 1), np.float32), np.zeros(10, int)
+)
+
+
+@pytest.mark.parametrize("loss", [fnn.cross_entropy, fnn.mean_squared_error, fnn.multiclass_hinge])
+def test_a_forgotten_flatten(loss):
+    with pytest.raises(fnn.InputError, match=r"put flatten\(\) before dense, which keeps every axis but the last"):
+        fnn.fit(fnn.chain(fnn.dense(10)), loss, optax.adam(1e-3), IMAGES, epochs=1, batch_size=10)
+
+
+def test_a_dense_layer_over_time_is_no_forgotten_flatten():
+    y, labels = jnp.zeros((2, 5, 3)), jnp.zeros((2, 4), int)
+    with pytest.raises(fnn.InputError) as caught:
+        fnn.cross_entropy(y, labels)
+    assert "flatten" not in str(caught.value)
+    assert fnn.cross_entropy(y, labels[:, :1].repeat(5, axis=1)) > 0
+
+
+def test_the_type_that_was_given_is_the_one_that_is_named():
+    net = fnn.chain(fnn.dense(3))
+    params, state = net.init(jax.random.key(0), (4,))
+    for dtype in (np.uint8, np.int32):
+        with pytest.raises(fnn.InputError, match=f"floating-point numbers, got {np.dtype(dtype)} of shape"):
+            net.apply(params, state, np.ones((2, 4), dtype), train=False)
+
+
+def test_tokens_as_bytes_are_explained():
+    """``fit`` turns bytes into x / 255, so the embedding is given float32."""
+    tokens = IMAGES._replace(train_x=np.zeros((20, 7), np.uint8), test_x=np.zeros((10, 7), np.uint8))
+    net = fnn.chain(fnn.embedding(5, 3), fnn.flatten(), fnn.dense(10))
+    with pytest.raises(fnn.InputError, match=r"Give tokens as int32.* fit converts uint8 to floating-point numbers"):
+        fnn.fit(net, fnn.cross_entropy, optax.adam(1e-3), tokens, epochs=1, batch_size=10)
+
+
+def test_an_activation_that_is_called_without_an_argument():
+    for activation in (fnn.relu, fnn.softmax):
+        with pytest.raises(fnn.InputError, match=f"In a network, write {activation.name} without parentheses"):
+            activation()
+
+
+def test_loss_and_optimizer_are_swapped():
+    data = Split(np.zeros((4, 2)), np.array([0, 1, 0, 1]))
+    with pytest.raises(fnn.InputError, match=r"look swapped: .* as in fit\(net, loss, optimizer, data\)"):
+        fnn.fit(fnn.dense(2), optax.sgd(0.1), fnn.cross_entropy, data)
+
+
+def test_examples_along_the_second_axis():
+    data = Split(np.zeros((2, 4)), np.array([0, 1, 0, 1]))
+    with pytest.raises(fnn.InputError, match=r"Examples are along the first axis: write x\.T"):
+        fnn.fit(fnn.dense(2), fnn.cross_entropy, optax.sgd(0.1), data)
+
+
+CLASSES = np.array([0, 1, 2, 1])
+NAMES = ["cat", "dog", "cow", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "given", "remedy"),
+    [
+        (CLASSES.astype(float), 3, "floating-point numbers of shape (4,)", "Write labels.astype(int)."),
+        (CLASSES > 1, 2, "booleans of shape (4,)", "Write labels.astype(int)."),
+        (CLASSES + 0.5, 3, "floating-point numbers of shape (4,)", ""),
+        (CLASSES + 1, 3, "3 at index (2,)", "Subtract 1 from the labels, or give the network more outputs. To leave"),
+        (CLASSES + 4, 3, "4 at index (0,)", "Give the network one output for each class. To leave"),
+        (CLASSES % 2, 1, "1 at index (1,)", "write dense(2). Or use the loss binary_cross_entropy, with labels of"),
+        (CLASSES[:, None] % 2 / 1, 1, "a row with sum 0", "write dense(2). Or use the loss binary_cross_entropy"),
+        (CLASSES, 1, "1 at index (1,)", "A network has one output for each class: write dense(3)."),
+        (np.array(NAMES), 3, "<U3 of shape (4,)", "Write np.unique(labels, return_inverse=True)[1]."),
+        (NAMES, 3, str(NAMES), "Write np.unique(labels, return_inverse=True)[1]."),
+        (CLASSES[:, None], 3, "integers of shape (4, 1)", "Write labels[:, 0]."),
+        (
+            CLASSES[:, None].astype(float),
+            3,
+            "floating-point numbers of shape (4, 1)",
+            "Write labels[:, 0].astype(int).",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit(labels, outputs, given, remedy):
+    data = Split(np.zeros((4, 2)), labels)
+    for call in (
+        lambda: fnn.fit(fnn.dense(outputs), fnn.cross_entropy, optax.sgd(0.1), data),
+        lambda: fnn.cross_entropy(jnp.zeros((4, outputs)), labels),
+    ):
+        with pytest.raises(fnn.InputError) as caught:
+            call()
+        assert f"got {given}" in str(caught.value)
+        assert remedy in str(caught.value)
+
+
+CHANNELS_FIRST, LABELS = np.ones((20, 3, 8, 8), np.float32), np.arange(20) % 4
+VECTORS = np.ones((20, 5), np.float32)
+TRANSPOSE = r"The images look channels first, as in PyTorch\. Write x\.transpose\(0, 2, 3, 1\)\."
+
+
+class Tensor:
+    """What a tensor of PyTorch has: no array of NumPy or JAX, but one can be made of it."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def numpy(self):
+        return self.values
+
+
+class Module:
+    __module__ = "torch.nn.modules.loss"
+
+    def __call__(self, x, labels=None):
+        return x
+
+
+class CrossEntropyLoss(Module):
+    """As in PyTorch, by its name and its base class."""
+
+
+class Loader:
+    def __iter__(self):
+        yield VECTORS, LABELS
+
+
+def trained_on(net, loss=fnn.cross_entropy, data=None):
+    return fnn.fit(net, loss, optax.adam(1e-3), data or Split(VECTORS, LABELS), epochs=1, batch_size=10)
+
+
+@pytest.mark.parametrize("layer", [fnn.max_pool(4), fnn.average_pool(4), fnn.conv(2, 4, padding="valid")])
+def test_a_window_that_is_too_large_for_images_channels_first(layer):
+    with pytest.raises(fnn.InputError, match=TRANSPOSE):
+        trained_on(fnn.chain(layer, fnn.flatten(), fnn.dense(4)), data=Split(CHANNELS_FIRST, LABELS))
+
+
+def test_a_convolution_of_images_channels_first():
+    net = fnn.conv(4, 3)
+    params, state = net.init(jax.random.key(0), (8, 8, 3))
+    with pytest.raises(fnn.InputError, match=f"3 channels on the last axis.*{TRANSPOSE}"):
+        net.apply(params, state, CHANNELS_FIRST, train=False)
+
+
+def test_other_images_are_not_said_to_be_channels_first():
+    net = fnn.conv(4, 3)
+    params, state = net.init(jax.random.key(0), (8, 8, 3))
+    with pytest.raises(fnn.InputError, match="Initialize with this in_shape"):
+        net.apply(params, state, CHANNELS_FIRST.transpose(0, 2, 3, 1)[..., :1], train=False)
+
+
+def test_a_data_set_of_images_channels_first():
+    images = CHANNELS_FIRST.astype(np.uint8)
+    with pytest.raises(fnn.DataError, match=f"mine training images: .*{TRANSPOSE}"):
+        make_dataset("mine", images, LABELS, images, LABELS, source="a test")
+
+
+@pytest.mark.parametrize("batches", [Loader(), (batch for batch in [(VECTORS, LABELS)])], ids=["loader", "generator"])
+def test_batches_without_a_stream(batches):
+    with pytest.raises(fnn.InputError, match=r"fnn\.data\.Stream\(loader\)"):
+        trained_on(fnn.dense(4), data=batches)
+
+
+def test_predict_takes_tensors_and_apply_says_how_to_convert_them():
+    net = fnn.dense(2)
+    params, state = net.init(jax.random.key(0), (5,))
+    assert fnn.training.predict(net, params, state, Tensor(VECTORS)).shape == (20, 2)
+    with pytest.raises(fnn.InputError, match=r"Write x\.numpy\(\)\."):
+        net.apply(params, state, Tensor(VECTORS), train=False)
+
+
+def test_a_loss_of_pytorch():
+    with pytest.raises(fnn.InputError, match=r"got CrossEntropyLoss of PyTorch\. Write fnn\.cross_entropy\."):
+        trained_on(fnn.dense(4), CrossEntropyLoss())
+
+
+def test_a_module_of_pytorch():
+    with pytest.raises(fnn.InputError, match=r"got a PyTorch module, Module\. .*from_torch"):
+        trained_on(fnn.chain(fnn.flatten(), Module()))
+
+
+@pytest.mark.parametrize("net", [fnn.dense(3), fnn.chain(fnn.flatten(), fnn.dense(3))])
+def test_a_traced_in_shape(net):
+    remedy = r"Write jax\.eval_shape\(lambda key: net\.init\(key, \(28, 28, 1\)\), key\)"
+    with pytest.raises(fnn.InputError, match=remedy):
+        jax.eval_shape(net.init, jax.random.key(0), (28, 28, 1))
+
+
+def test_an_optimizer_of_a_sweep_that_is_no_function_of_the_hyper_parameters():
+    with pytest.raises(fnn.InputError, match=r'Write lambda h: optax\.adam\(h\["learning_rate"\]\)\.'):
+        fnn.sweep(fnn.dense(4), optax.adam, fnn.grid(learning_rate=[0.1]), Split(VECTORS, LABELS), epochs=1)
