@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tests.data.test_read_ahead import reading_threads
+from tests.data.test_stream import reading_threads
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
