@@ -21,7 +21,7 @@ VERSIONS = "versions"
 
 
 def table(workload: ModuleType, race: Race) -> str:
-    """The peers, the fastest first, with ratios to functional_nn's times; then date, machine and versions."""
+    """The peers, the fastest first, with ratios to functional_nn's times; then date, rounds, commit and load."""
     finished = ranked(workload, race.entries, "functional_nn")
     options = [f"{name} {value}" for name, value in race.options.items()]
     title = "; ".join((workload.RECIPE, *options, f"jax {race.versions['jax']}"))
@@ -32,10 +32,9 @@ def table(workload: ModuleType, race: Race) -> str:
             row = [f"**{cell}**" for cell in (row[0], times, "1")]
         lines.append(f"| {' | '.join((*row, f'{entry.accuracy:.4f}'))} |")
     missing = [f" {workload.NAMES[entry.peer]}: {entry.problem}." for entry in race.entries if entry.problem]
-    place = "{cpu}, {cores} cores, {system}, Python {python}, {numbers}; commit {commit}, load {load_average}"
-    about = place.format(**race.circumstances, numbers=versions(race.entries))
+    about = "commit {commit}, load {load_average}".format(**race.circumstances)
     rounds = max((len(entry.seconds) for entry, _, _ in finished), default=0)
-    return "\n".join((*lines, "", f"{race.day}, {rounds} rounds in turn, {about}.{''.join(missing)}"))
+    return "\n".join((*lines, "", f"{race.day}, {rounds} rounds in turn; {about}.{''.join(missing)}"))
 
 
 def overview(races: dict[ModuleType, Race]) -> str:
@@ -151,15 +150,16 @@ def version_table(races: dict[ModuleType, dict[str, Race | None]]) -> str:
     Args:
         races: for each workload, the newest complete race on each version of jax, or None without one.
     """
-    versions = list(next(iter(races.values())))
-    headings = [f"jax {jax}, {to}" for jax in versions for to in ("fastest other library", "PyTorch")]
+    numbers = list(next(iter(races.values())))
+    headings = [f"jax {jax}, {to}" for jax in numbers for to in ("fastest other library", "PyTorch")]
     lines = [f"| | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
     for workload, found in races.items():
         cells = [cell for race in found.values() for cell in _cells(workload, race)]
         lines.append(f"| {workload.RECIPE.split(':')[0]}: {workload.WORK} | {' | '.join(cells)} |")
-    for jax in versions:
+    for jax in numbers:
         about = places([(workload.RECIPE.split(":")[0], found[jax]) for workload, found in races.items()])
-        lines += ["", f"jax {jax}: {about}."]
+        libraries = versions([entry for found in races.values() if found[jax] for entry in found[jax].entries])
+        lines += ["", f"jax {jax}: {about}. {libraries}".rstrip() + ("." if libraries else "")]
     return "\n".join(lines)
 
 

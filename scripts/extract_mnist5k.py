@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from functional_nn.data.idx import write_idx
+from functional_nn.data import write_idx
 
 FOLDER = Path(__file__).parents[1] / "src" / "functional_nn" / "data" / "mnist5k"
 CLASSES, TRAIN_A_CLASS, SEED = 10, 400, 0

@@ -41,7 +41,7 @@ from .data.sources import load_dataset as load_dataset
 from .gradients.check import check_gradients as check_gradients
 from .gradients.check import check_vjp as check_vjp
 from .gradients.verify import verify as verify
-from .jaxprs.non_finite.find import find_non_finite_in as find_non_finite_in
+from .jaxprs.non_finite import find_non_finite_in as find_non_finite_in
 from .layers.attention import attention as attention
 from .layers.attention import dot_product_attention as dot_product_attention
 from .layers.augmentation import random_deformation as random_deformation

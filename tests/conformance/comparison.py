@@ -54,6 +54,17 @@ class Case(NamedTuple):
     steps: int = 1
 
 
+class Wrapped(torch.nn.Module):
+    """A module that is called in another way; its parameters keep their names."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def named_parameters(self, *arguments, **options):
+        return self.module.named_parameters(*arguments, **options)
+
+
 def worst(ours: Any, theirs: Any) -> float:
     """The largest difference in a pytree, relative to the largest number of its leaf where that is above 1."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)

@@ -36,23 +36,6 @@ def test_a_module_of_equinox(factor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", FACTORS)
-def test_a_module_of_flax_linen(factor):
-    linen = pytest.importorskip("flax.linen")
-    module = linen.Dense(2)
-
-    def function(params, x):
-        return module.apply(params, x)
-
-    def hand_vjp(params, x, y_bar):
-        bars = {"kernel": x.T @ y_bar, "bias": factor * y_bar.sum(0)}
-        return {"params": bars}, y_bar @ params["params"]["kernel"].T
-
-    report = check_vjp(function, hand_vjp, module.init(jax.random.key(0), X), X)
-    assert outcome(report, "params/params/bias") == (factor == 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("factor", FACTORS)
 def test_a_module_of_flax_nnx(factor):
     nnx = pytest.importorskip("flax.nnx")
     graph, params = nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))

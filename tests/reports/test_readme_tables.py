@@ -43,7 +43,7 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
     assert (
         "| **functional_nn, the batch divided among the cores** | **1.500 (1.000-2.000)** | **1** | 0.7500 |" in table
     )
-    assert "jax 1, torch 2; commit x" in table
+    assert "2026-01-02, 2 rounds in turn; commit x, load x." in table
     assert table.splitlines()[0].endswith("batch 128; jax 1")
     assert table.endswith("Haiku, `dynamic_unroll`: not installed (haiku).")
 
@@ -131,12 +131,12 @@ def test_two_versions_of_jax_are_in_one_table(summary, tmp_path):
     path.write_text("\n".join(old))
     *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
     assert row.endswith("| 1.00 (PyTorch) | 1.00 | — | — |")
-    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2 (W5 on 2026-01-01)."
+    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2 (W5 on 2026-01-01). jax 0.10.2, torch 2."
     assert second == "jax 0.12: no complete race yet."
     path.write_text("\n".join(old + new))
     *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
     assert row.endswith("| 1.00 (PyTorch) | 1.00 | 1.00 (PyTorch) | 1.00 |")
-    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2 (W5 on 2026-01-02)."
+    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2 (W5 on 2026-01-02). jax 0.12.1, torch 2."
     assert summary.recorded(w5, path).versions["jax"] == "0.10.2"
 
 

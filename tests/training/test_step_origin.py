@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.jaxprs.non_finite import find
-from functional_nn.training import step_origin
+from functional_nn.jaxprs import non_finite
+from functional_nn.training import find_non_finite as search
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(38, 5)).astype(np.float32)
@@ -108,14 +108,14 @@ def test_float16():
 
 
 def test_a_finite_run_searches_nothing(monkeypatch):
-    monkeypatch.setattr(step_origin, "_search", lambda *arguments: pytest.fail("searched"))
+    monkeypatch.setattr(search, "_search", lambda *arguments: pytest.fail("searched"))
     data = fnn.data.Split(X, LABELS, X, LABELS)
     run = fnn.fit(MLP, fnn.cross_entropy, SLOW, data, epochs=1, batch_size=4, progress=False)
     assert (run.status, run.origin, run.at_bad_step) == ("finished", None, None)
 
 
 def test_a_resumed_run_has_no_advice_about_its_bad_step(monkeypatch, tmp_path):
-    monkeypatch.setattr(find, "QUICK_OPERATIONS", 5)
+    monkeypatch.setattr(non_finite, "QUICK_OPERATIONS", 5)
     first, resumed = (fit(optimizer=FAST, checkpoints=tmp_path) for _ in range(2))
     assert first.at_bad_step is not None
     assert (resumed.restored_epochs, resumed.at_bad_step) == (1, None)
@@ -134,7 +134,7 @@ def test_the_arguments_of_the_bad_step_have_the_precision_of_the_run():
 @pytest.mark.parametrize("reason", ["too large", "an error"])
 def test_the_message_names_the_function_if_nothing_was_found(monkeypatch, reason):
     if reason == "too large":
-        monkeypatch.setattr(find, "QUICK_OPERATIONS", 5)
+        monkeypatch.setattr(non_finite, "QUICK_OPERATIONS", 5)
     else:
         monkeypatch.setattr(jax, "make_jaxpr", lambda *arguments, **options: 1 / 0)
     run = fit(optimizer=FAST)

@@ -12,8 +12,6 @@ from jax.extend.core import JaxprEqn
 PACKAGE = Path(__file__).parents[1]
 OF_JAX = (str(Path(jax.__file__).parent), "<frozen")
 """The prefixes of paths of files that belong to JAX, and of code without a file."""
-NOT_THE_USERS = (str(PACKAGE), str(Path(jax.__file__).parents[1]))
-"""The prefixes of paths of files of installed packages, with this one."""
 TRACING = (str(PACKAGE / "jaxprs"), str(PACKAGE / "gradients"))
 """The prefixes of paths of files that trace functions and contain no formulas of their own."""
 
@@ -29,11 +27,6 @@ class Place(NamedTuple):
         return f"{Path(self.file).name}:{self.line} ({self.function})"
 
     @property
-    def is_installed(self) -> bool:
-        """Whether it is in an installed package, this one included."""
-        return self.file.startswith(NOT_THE_USERS)
-
-    @property
     def code(self) -> str:
         """The text of the line; "" if the file cannot be read."""
         return linecache.getline(self.file, self.line).strip()
@@ -42,11 +35,6 @@ class Place(NamedTuple):
 def place_of(equation: JaxprEqn) -> Place | None:
     """The innermost source line outside of JAX that made the equation."""
     return next(iter(_places(equation)), None)
-
-
-def users_place_of(equation: JaxprEqn) -> Place | None:
-    """The innermost source line outside of JAX and of all other installed packages, this one included."""
-    return next((place for place in _places(equation) if not place.is_installed), None)
 
 
 def _places(equation: JaxprEqn) -> list[Place]:

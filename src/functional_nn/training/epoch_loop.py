@@ -20,7 +20,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Batch, StreamReader
-from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.checkpointing import RunProgress, SharedSaver
 from functional_nn.training.devices import put_on_one
@@ -165,7 +165,7 @@ class EpochLoop:
         status, message = "", ""
         if int(result.bad_step) >= 0 and not self._goes_on_after_bad_steps(metrics):
             if bad_step is not None:
-                from functional_nn.training.step_origin import origin_in_step  # few runs need it
+                from functional_nn.training.find_non_finite import origin_in_step  # few runs need it
 
                 spec = self.programs.compiled.spec
                 recipe = spec.recipe_for(self.programs.hyperparameters)

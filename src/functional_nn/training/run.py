@@ -15,7 +15,7 @@ from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
-from functional_nn.jaxprs.non_finite.report import NonFinite
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.comparison import BATCH, Case, Wrapped, torch
 from tests.conformance.weight_maps import attention, transformer_block
 
 import functional_nn as fnn
@@ -22,15 +22,12 @@ def compared(y):
     return y.values if isinstance(y, fnn.Masked) else y
 
 
-class Attend(nn.Module):
+class Attend(Wrapped):
     """``MultiheadAttention`` of x to itself or to a memory, with boolean masks, True where a key is padding."""
 
     def __init__(self, module, *, keys=None, queries=None, causal=False):
-        super().__init__()
-        self.module, self.keys, self.queries, self.causal = module, keys, queries, causal
-
-    def named_parameters(self, *arguments, **options):
-        return self.module.named_parameters(*arguments, **options)
+        super().__init__(module)
+        self.keys, self.queries, self.causal = keys, queries, causal
 
     def forward(self, x, memory=None):
         memory = x if memory is None else memory
@@ -79,30 +76,6 @@ def to_memory(heads, *, memory_size=None, masked=(), bias=True):
     )
 
 
-def dot_product(*, causal=False, masked=False, value_size=HEAD):
-    """PyTorch has heads before time; ours are after it."""
-    keys_time = TIME if causal else MEMORY
-    keys = real(keys_time) if masked else None
-    shapes = (BATCH, 3, TIME, HEAD), (BATCH, 3, keys_time, HEAD), (BATCH, 3, keys_time, value_size)
-
-    def theirs(q, k, v):
-        mask = None
-        if masked:
-            mask = torch.from_numpy(keys)[:, None, None, :].expand(BATCH, 1, TIME, keys_time)
-            mask = mask & torch.ones(TIME, keys_time, dtype=torch.bool).tril() if causal else mask
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and not masked)
-
-    return Case(
-        f"dot_product_attention-causal={causal}-masked={masked}-value_size={value_size}",
-        fnn.dot_product_attention(causal=causal),
-        theirs,
-        shapes,
-        x=lambda *parts: tuple(jnp.swapaxes(part, 1, 2) for part in parts),
-        complete=lambda x: (x[0], fnn.Masked(x[1], keys), x[2]) if masked else x,
-        y=lambda y: jnp.swapaxes(y, 1, 2),
-    )
-
-
 def visible(time, keys_time, window=None):
     """The pairs of causal attention whose last query is at the last key, in a window of the last keys."""
     earlier = keys_time - time
@@ -116,12 +89,22 @@ def seen_by_chance(heads, keys_time=MEMORY):
     return mask | (np.arange(keys_time) == 0)
 
 
-def options_of_dot_product(
-    name, *, heads=(3, 3), keys_time=MEMORY, bias_heads=None, mask=None, window=None, causal=False, scale=None, cap=None
+def dot_product(
+    name,
+    *,
+    heads=(3, 3),
+    keys_time=MEMORY,
+    bias_heads=None,
+    mask=None,
+    real_keys=False,
+    window=None,
+    causal=False,
+    scale=None,
+    cap=None,
 ):
     """One combination of options. PyTorch gets all that hides keys as one mask, and repeats the heads of keys itself.
 
-    It has no cap on scores, so with one its part is written out.
+    It has no cap on scores, so with one its part is written out. It has heads before time; ours are after it.
     """
     heads, groups = heads
     pairs = [] if bias_heads is None else [(BATCH, bias_heads, TIME, keys_time)]
@@ -130,6 +113,9 @@ def options_of_dot_product(
         hidden = hidden & visible(TIME, keys_time, window)
     if mask is not None:
         hidden = hidden & mask
+    keys = real(keys_time)
+    if real_keys:
+        hidden = hidden & keys[:, None, None]
     additive = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(torch.from_numpy(~hidden), -torch.inf)
 
     def theirs(q, k, v, bias=None):
@@ -148,21 +134,23 @@ def options_of_dot_product(
         theirs,
         ((BATCH, heads, TIME, HEAD), (BATCH, groups, keys_time, HEAD), (BATCH, groups, keys_time, HEAD + 1), *pairs),
         x=lambda q, k, v, *bias: (*(jnp.swapaxes(part, 1, 2) for part in (q, k, v)), *bias),
-        complete=lambda x: x if mask is None else (*x, mask),
+        complete=lambda x: (
+            x[0],
+            fnn.Masked(x[1], keys) if real_keys else x[1],
+            *x[2:],
+            *([] if mask is None else [mask]),
+        ),
         y=lambda y: jnp.swapaxes(y, 1, 2),
     )
 
 
-class AttendToPairs(nn.Module):
+class AttendToPairs(Wrapped):
     """``MultiheadAttention`` with a mask for each head, and numbers that are added to the scores."""
 
     def __init__(self, module, mask, *, has_memory):
-        super().__init__()
-        self.module, self.has_memory = module, has_memory
+        super().__init__(module)
+        self.has_memory = has_memory
         self.additive = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(torch.from_numpy(~mask), -torch.inf)
-
-    def named_parameters(self, *arguments, **options):
-        return self.module.named_parameters(*arguments, **options)
 
     def forward(self, x, *others):
         memory = others[0] if self.has_memory else x
@@ -185,15 +173,12 @@ def to_pairs(heads, *, has_memory):
     )
 
 
-class Encode(nn.Module):
+class Encode(Wrapped):
     """``TransformerEncoderLayer``, compared where steps are real."""
 
     def __init__(self, module, *, mask=None, causal=False):
-        super().__init__()
-        self.module, self.mask, self.causal = module, mask, causal
-
-    def named_parameters(self, *arguments, **options):
-        return self.module.named_parameters(*arguments, **options)
+        super().__init__(module)
+        self.mask, self.causal = mask, causal
 
     def forward(self, x):
         padding = None if self.mask is None else torch.from_numpy(~self.mask)
@@ -232,21 +217,23 @@ CASES = [
     *(to_memory(heads, masked=masked) for heads in (1, 3) for masked in ((), ("memory",), ("x",), ("x", "memory"))),
     *(to_memory(2, memory_size=5, masked=masked) for masked in ((), ("memory",))),
     to_memory(3, memory_size=5, bias=False),
-    *(dot_product(causal=causal, masked=masked) for causal in BOTH for masked in BOTH),
-    *(dot_product(causal=causal, value_size=4) for causal in BOTH),
-    options_of_dot_product("mask", mask=seen_by_chance(3)),
-    options_of_dot_product("mask for all heads", mask=seen_by_chance(1)),
-    options_of_dot_product("bias", bias_heads=3),
-    options_of_dot_product("bias for all heads", bias_heads=1),
-    options_of_dot_product("bias and mask", bias_heads=3, mask=seen_by_chance(3)),
-    options_of_dot_product("grouped heads", heads=(6, 2)),
-    options_of_dot_product("one head of keys", heads=(4, 1), causal=True, keys_time=TIME),
-    options_of_dot_product("causal to a longer memory", causal=True),
-    options_of_dot_product("window=2", causal=True, window=2),
-    options_of_dot_product("window=1", causal=True, window=1, keys_time=TIME),
-    options_of_dot_product("scale", scale=0.3),
-    options_of_dot_product("score_cap", cap=0.7),
-    options_of_dot_product(
+    dot_product("plain"),
+    dot_product("causal", causal=True, keys_time=TIME),
+    dot_product("masked keys", real_keys=True),
+    dot_product("causal and masked keys", causal=True, keys_time=TIME, real_keys=True),
+    dot_product("mask", mask=seen_by_chance(3)),
+    dot_product("mask for all heads", mask=seen_by_chance(1)),
+    dot_product("bias", bias_heads=3),
+    dot_product("bias for all heads", bias_heads=1),
+    dot_product("bias and mask", bias_heads=3, mask=seen_by_chance(3)),
+    dot_product("grouped heads", heads=(6, 2)),
+    dot_product("one head of keys", heads=(4, 1), causal=True, keys_time=TIME),
+    dot_product("causal to a longer memory", causal=True),
+    dot_product("window=2", causal=True, window=2),
+    dot_product("window=1", causal=True, window=1, keys_time=TIME),
+    dot_product("scale", scale=0.3),
+    dot_product("score_cap", cap=0.7),
+    dot_product(
         "all options",
         heads=(4, 2),
         causal=True,

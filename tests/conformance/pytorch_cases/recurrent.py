@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from tests.conformance.comparison import BATCH, Case, torch
+from tests.conformance.comparison import BATCH, Case, Wrapped, torch
 from tests.conformance.weight_maps import gru, recurrent, stacked
 
 import functional_nn as fnn
@@ -31,15 +31,12 @@ CELLS = {
 }
 
 
-class Run(nn.Module):
+class Run(Wrapped):
     """PyTorch's module on padded sequences of different lengths, and which of its outputs is compared."""
 
     def __init__(self, module, *, packed, returns):
-        super().__init__()
-        self.module, self.packed, self.returns = module, packed, returns
-
-    def named_parameters(self, *arguments, **options):
-        return self.module.named_parameters(*arguments, **options)
+        super().__init__(module)
+        self.packed, self.returns = packed, returns
 
     def forward(self, x, *states):
         lengths = torch.tensor(LENGTHS)
@@ -110,23 +107,15 @@ def without_bias(kind):
 def one_step(kind):
     make, theirs, one = CELLS[kind]
     states = 2 if kind == "lstm_cell" else 1
-    cell = theirs(IN, HIDDEN)
 
-    class Cell(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell = cell
-
-        def named_parameters(self, *arguments, **options):
-            return self.cell.named_parameters(*arguments, **options)
-
+    class Cell(Wrapped):
         def forward(self, x, *state):
-            return self.cell(x, state if states > 1 else state[0])
+            return self.module(x, state if states > 1 else state[0])
 
     return Case(
         kind,
         make(HIDDEN),
-        Cell(),
+        Cell(theirs(IN, HIDDEN)),
         ((BATCH, IN), *[(BATCH, HIDDEN)] * states),
         one,
         x=lambda x, *state: (x, state if states > 1 else state[0]),

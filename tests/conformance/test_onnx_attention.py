@@ -7,9 +7,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from tests.conformance.onnx_nodes import check, nodes
 
 import functional_nn as fnn
 from functional_nn.jaxprs.xla_options import quick_jit
+
+
+def test_attention_agrees():
+    """All tests that ONNX ships; a newer version may have more."""
+    cases = nodes()["Attention"]
+    assert len(cases) >= 93
+    for node in cases:
+        check(node, attention(node.attributes, node.inputs))
+
+
+def test_a_wrong_layout_is_seen():
+    """The comparison tells heads and time from each other."""
+    (node,) = (node for node in nodes()["Attention"] if node.name == "test_attention_4d")
+    y = attention(node.attributes, node.inputs)["Y"]
+    check(node, {"Y": y})
+    with pytest.raises(AssertionError):
+        check(node, {"Y": y[:, :, ::-1]})
 
 
 class Problem(NamedTuple):

@@ -1,1 +1,0 @@
-"""The search for the operation that first made a result NaN or infinite."""
