@@ -53,7 +53,7 @@ def submitted_sweep(
         InputError: if submitit is missing, does not take a setting, or the folder is not one for this sweep.
         ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
-    from functional_nn.storage.files import check_new_folder, check_no_link, one_writer
+    from functional_nn.storage.files import check_new_folder, check_no_link, folder_to_write, one_writer
     from functional_nn.storage.identity import check_kind
     from functional_nn.sweeps.parts import put_together
     from functional_nn.sweeps.store import SWEEP
@@ -75,6 +75,7 @@ def submitted_sweep(
         commands[f"part {part} of {parts}"] = [*arguments, *own]
 
     signals.defer("look at the jobs")
+    click.get_current_context().with_resource(folder_to_write("out", out))
     with one_writer("out", out):
         for folder in (out / PARTS, *folders):
             check_no_link("--out", folder)
@@ -162,7 +163,7 @@ def _end(jobs: Collection[Any], cluster: str) -> None:
 
 
 def _folder_of_jobs(out: Path) -> Path:
-    """A new private folder for the files of jobs, in a folder that not everybody can change.
+    """A new private folder for the files of jobs, in a folder that nobody else can change.
 
     submitit runs what it reads there. A file that is named after a job may also come from an earlier call, since a
     process of this computer can have the same number after a restart, or from whoever made the folder.
@@ -171,9 +172,11 @@ def _folder_of_jobs(out: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     for place in (folder, *out.resolve().parents, out.resolve()):
         about = place.lstat()
-        is_open = about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX
+        # The user's own group has nobody else in it on systems that let it write to new folders.
+        writers = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != os.getgid() else 0)
+        is_open = about.st_mode & writers and not about.st_mode & stat.S_ISVTX
         if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
-            given = f"{place}, a link, or a folder that another user owns, or that all users can write to"
+            given = f"{place}, a link, or a folder that another user owns, or that other users can write to"
             raise InputError("--out", "a folder of your own, because jobs run files in it", given)
     return Path(tempfile.mkdtemp(dir=folder))
 

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, Shape
 from functional_nn.core.layer_checks import check_floating, check_key
-from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_number
 
 

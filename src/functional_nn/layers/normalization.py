@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.layer import Layer, Params, Shape, State
 from functional_nn.core.layer_checks import (
     check_batch_is_whole,
     check_entries,
@@ -29,7 +29,7 @@ from functional_nn.core.layer_checks import (
     without_input_size,
 )
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
-from functional_nn.core.shapes import Shape, is_known, wide_type
+from functional_nn.core.shapes import is_known, wide_type
 from functional_nn.core.validation import check_count, check_flag, check_number, shown
 
 
