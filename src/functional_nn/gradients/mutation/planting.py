@@ -205,62 +205,71 @@ SCALED = "A scale against overflow, which cancels, and a guard for vectors of ze
 STEP = "heaviside uses this branch only for x = 0, where both sides are 0, and for NaN."
 
 EQUIVALENT = (
-    Equivalent(".*", r"accurate_derivatives\.py \(.*\)", ".*", IN_ULP),
-    Equivalent(".*", r"sigmoids\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
-    Equivalent(".*", r"sigmoids\.py \(_over_cosh_squared\)", "(abs: dropped|mul: second factor dropped)", IN_ULP),
+    Equivalent(
+        ".*", r"accurate_derivatives\.py \((?!softmax_)(?!_softmax)(?!_from_top)(?!with_second).*\)", ".*", IN_ULP
+    ),
+    Equivalent(".*", r"smooth\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
+    Equivalent(".*", r"smooth\.py \(_over_cosh_squared\)", "(abs: dropped|mul: second factor dropped)", IN_ULP),
     Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
     Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
     Equivalent("elu", r"piecewise\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
     Equivalent(
         "hard_silu", r"piecewise\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
     ),
-    Equivalent(".*", r"derivative_rules\.py \(_from_top\)", ".*", FROM_TOP),
-    Equivalent(".*", r"derivative_rules\.py \(softmax_product\)", "gt: .*", FROM_TOP),
-    Equivalent(".*", r"softmaxes\.py \(_log_softmax_pullback\)", "gt: .*", TOP),
-    Equivalent("(log_)?softmax|cross_entropy.*", r"derivative_rules\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT),
-    Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
-    Equivalent("cross_entropy.*", r"multiclass\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
+    Equivalent(".*", r"accurate_derivatives\.py \(_from_top\)", ".*", FROM_TOP),
+    Equivalent(".*", r"accurate_derivatives\.py \(softmax_product\)", "gt: .*", FROM_TOP),
+    Equivalent(".*", r"smooth\.py \(_log_softmax_pullback\)", "gt: .*", TOP),
     Equivalent(
-        "cross_entropy.*", r"multiclass\.py \(.*(gradients|targets)\)", "select_n: always the first branch", NOT_HERE
+        "(log_)?softmax|cross_entropy.*", r"accurate_derivatives\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT
+    ),
+    Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
+    Equivalent("cross_entropy.*", r"classification\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
+    Equivalent(
+        "cross_entropy.*",
+        r"classification\.py \(.*(gradients|targets)\)",
+        "select_n: always the first branch",
+        NOT_HERE,
     ),
     Equivalent(
         "cross_entropy.*ignoring",
-        r"multiclass\.py \(.*counted\)",
+        r"classification\.py \(.*counted\)",
         "select_n: always the first branch",
         "The rows of ignored labels are set to 0 once more, after the targets are made.",
     ),
     Equivalent(
         "cross_entropy_weighted.*",
-        r"(multiclass\.py \(.*gradients\)|softmaxes\.py \(_log_softmax_pullback\))",
+        r"(classification\.py \(.*gradients\)|smooth\.py \(_log_softmax_pullback\))",
         "reduce_sum: last term left out",
         "The last class has the weight 0, and with it the last target.",
     ),
-    Equivalent("cross_entropy.*|kl.*", r"labels\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*", VALID),
-    Equivalent("binary_cross_entropy.*", r"binary\.py \(_binary_targets\)", "(and|le): .*", VALID),
-    Equivalent("hinge|.*cross_entropy.*|kl.*", r"weighting\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
-    Equivalent("hinge", r"binary\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
-    Equivalent("multi.*", r"multiclass\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent("cross_entropy.*|kl.*", r"loss\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*", VALID),
+    Equivalent("binary_cross_entropy.*", r"classification\.py \(_binary_targets\)", "(and|le): .*", VALID),
+    Equivalent("hinge|.*cross_entropy.*|kl.*", r"loss\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
+    Equivalent("hinge", r"classification\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
+    Equivalent("multi.*", r"classification\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
     Equivalent(
         "multi.*",
-        r"multiclass\.py \(_margins\)",
+        r"classification\.py \(_margins\)",
         "(eq: 1 became 2|select_n: always the first branch)",
         "The label's own margin becomes 1 in place of 0: what is added to the label is subtracted again.",
     ),
     Equivalent(
         "multi.*",
-        r"weighting\.py \(times\)",
+        r"loss\.py \(times\)",
         "(select_n|mul): .*",
         "A guard against 0 · ∞, and no number is infinite here.",
     ),
     Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
-    Equivalent(".*", r"(multi_head|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
-    Equivalent("transformer_block", r"standardize\.py \(Groups\.real\)", "select_n: always the second branch", PADDING),
+    Equivalent(".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
+    Equivalent(
+        "transformer_block", r"normalization\.py \(Groups\.real\)", "select_n: always the second branch", PADDING
+    ),
     Equivalent(
         ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
     ),
     Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
     Equivalent("conv.*", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1", CROPPED),
-    Equivalent("conv.*|resnet", r"platform_programs\.py \((_jvp|bilinear)\)", "pad: 0 became 1", CROPPED),
+    Equivalent("conv.*|resnet", r"products\.py \((_jvp|bilinear)\)", "pad: 0 became 1", CROPPED),
     Equivalent(
         "global_max_pool.*",
         r"pooling\.py \(.*pool_back\)",
@@ -271,7 +280,10 @@ EQUIVALENT = (
     Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
     Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalized."),
     Equivalent(
-        "repeat_with_state", r"repeat\.py \(.*\)", "scan: input 3 .*", "It is the number of examples, in every block."
+        "repeat_with_state",
+        r"wrappers\.py \(repeat.*\)",
+        "scan: input 3 .*",
+        "It is the number of examples, in every block.",
     ),
     Equivalent("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*", "No random number lies between the two."),
 )
