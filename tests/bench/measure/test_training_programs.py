@@ -15,8 +15,8 @@ from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep_call
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.jaxprs.flops import flops_by_scope
-from functional_nn.sweeps.execution import plan
-from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.sweeps import plan
+from functional_nn.training.programs import CompiledPrograms
 
 BATCH_SIZE = 2
 EXAMPLES = STEPS * BATCH_SIZE

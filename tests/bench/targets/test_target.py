@@ -15,7 +15,7 @@ from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.bench.targets import compiler
 from functional_nn.bench.targets.chips import CHIPS
 from functional_nn.bench.targets.network import epoch_program, targets
-from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs import CompiledPrograms
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from functional_nn.jaxprs.bytes_moved import VIEWS, size_of
 from functional_nn.jaxprs.inner_programs import array_type, inner_programs
 from functional_nn.jaxprs.matrix_products import PRODUCTS
 from functional_nn.jaxprs.walk import Step, equations, flattened, layer_of, within
-from functional_nn.training.optimizers.precision import x64_enabled
+from functional_nn.training.precision import x64_enabled
 
 LARGE_CONSTANT = 2**20
 """The smallest size in bytes of a constant that makes compiling noticeably slower."""

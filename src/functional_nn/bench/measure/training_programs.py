@@ -21,13 +21,12 @@ from functional_nn.bench.measure.timing import clocked
 from functional_nn.bench.measure.workloads import MeasuredNetwork
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.xla_options import compiling_anew
-from functional_nn.sweeps.execution.member_spec import member_spec
-from functional_nn.sweeps.execution.plan import planned
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.devices import computing_on, put_everywhere
-from functional_nn.training.programs.recipe import Hyperparameters, Recipe
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.sweeps.plan import planned
+from functional_nn.sweeps.static_groups import member_spec
+from functional_nn.training.devices import computing_on, put_everywhere
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import CompiledPrograms, ProgramSpec
+from functional_nn.training.recipe import Hyperparameters, Recipe
 
 STEPS = 32
 """The number of train steps in the measured program: an epoch of this many full batches."""

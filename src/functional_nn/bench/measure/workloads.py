@@ -18,7 +18,7 @@ from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
 from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
-from functional_nn.training.optimizers.precision import as_precision, cast
+from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
 

@@ -23,7 +23,7 @@ from functional_nn.core.errors import imported
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.walk import fresh
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
-from functional_nn.training.programs.devices import Device
+from functional_nn.training.devices import Device
 
 
 class CompilerPackage(NamedTuple):

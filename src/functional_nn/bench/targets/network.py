@@ -17,8 +17,7 @@ from functional_nn.bench.targets.report import TargetReport
 from functional_nn.bench.targets.target import report_on
 from functional_nn.jaxprs.for_platform import for_platform
 from functional_nn.jaxprs.xla_options import Options, step_options, sum_options
-from functional_nn.training.programs.functions import ProgramFunctions, argument_shapes
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training.programs import ProgramFunctions, ProgramSpec, argument_shapes
 
 
 class TargetCase(NamedTuple):
