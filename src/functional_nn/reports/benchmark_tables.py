@@ -5,12 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from functional_nn.bench.compare.regression import RecordComparison
-from functional_nn.bench.knee import NEAR_BEST, knee
-from functional_nn.bench.measure.execution_modes import Mode
-from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
-from functional_nn.bench.measure.suite import Measured
-from functional_nn.bench.targets.network import TargetCase
+from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
+from functional_nn.bench.network_programs import Mode
+from functional_nn.bench.records import RecordComparison
+from functional_nn.bench.suite import NEAR_BEST, Measured, knee
+from functional_nn.bench.targets import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import aligned

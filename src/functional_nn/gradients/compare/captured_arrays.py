@@ -11,8 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from functional_nn.gradients.compare.problem import Leaves, Problem
-from functional_nn.jaxprs.inner_programs import inner_programs
-from functional_nn.jaxprs.walk import fresh
+from functional_nn.jaxprs.walk import fresh, inner_programs
 
 CONVERTED_KINDS = "fic"
 """The kinds of numbers whose width depends on the switch for 64-bit numbers: floating-point, integer, complex."""

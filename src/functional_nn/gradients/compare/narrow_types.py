@@ -10,8 +10,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
 from functional_nn.gradients.compare.problem import Array, Function, Leaves
-from functional_nn.jaxprs.inner_programs import array_type, inner_programs
-from functional_nn.jaxprs.walk import all_equations
+from functional_nn.jaxprs.walk import all_equations, array_type, inner_programs
 
 MORE_BITS = 18
 """A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one

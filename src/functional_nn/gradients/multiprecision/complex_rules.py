@@ -13,7 +13,7 @@ from functional_nn.gradients.multiprecision.complex_values import complex_number
 from functional_nn.gradients.multiprecision.elementwise import gives_floating
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rules, Values
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 Parts = tuple[Values, Values]
 """The real and the imaginary part."""

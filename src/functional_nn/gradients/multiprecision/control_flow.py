@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.gradients.multiprecision.rules import Points, Values, together
-from functional_nn.jaxprs.inner_programs import array_type, branches, closed, scan_parts, while_parts
+from functional_nn.jaxprs.walk import array_type, branches, closed, scan_parts, while_parts
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]

@@ -18,7 +18,7 @@ from functional_nn.gradients.multiprecision.elementwise import gives_floating, m
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rules, Values, together
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 RULES = Rules()
 

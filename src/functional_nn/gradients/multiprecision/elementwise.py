@@ -14,7 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.multiprecision.numbers import NAMES, SPECIAL_BY_MPMATH, Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 RULES = Rules()
 ZERO = np.zeros((), int)

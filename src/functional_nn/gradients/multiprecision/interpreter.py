@@ -23,8 +23,7 @@ from functional_nn.gradients.multiprecision.control_flow import CONTROL, Operand
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Points, Values
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, array_type
-from functional_nn.jaxprs.source_lines import place_of
+from functional_nn.jaxprs.walk import CALLS, array_type, place_of
 
 RULES = elementwise.RULES | reductions.RULES | products.RULES | data_movement.RULES | decompositions.RULES
 

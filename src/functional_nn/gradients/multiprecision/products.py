@@ -9,7 +9,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.reductions import windows
 from functional_nn.gradients.multiprecision.rules import Rules, Values
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 RULES = Rules()
 

@@ -13,7 +13,7 @@ from jax.extend.core import JaxprEqn
 from functional_nn.gradients.multiprecision.elementwise import ZERO, gives_floating, maximum, minimum
 from functional_nn.gradients.multiprecision.numbers import Arithmetic
 from functional_nn.gradients.multiprecision.rules import Rule, Rules, Values, together
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 RULES = Rules()
 

@@ -23,7 +23,7 @@ from functional_nn.gradients.mutation.alternatives import (
     shift_along,
 )
 from functional_nn.gradients.mutation.sites import bodies, is_floating, literal, reach, shape_of
-from functional_nn.jaxprs.inner_programs import scan_parts
+from functional_nn.jaxprs.walk import scan_parts
 
 
 def transpositions(equation: JaxprEqn) -> Iterator[Alternative]:

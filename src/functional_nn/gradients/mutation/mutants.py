@@ -34,7 +34,7 @@ from functional_nn.gradients.mutation.cotangent_operators import cotangent_alter
 from functional_nn.gradients.mutation.equation_operators import alternatives
 from functional_nn.gradients.mutation.sites import Body, fixed_operands, is_floating, is_selection, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
+from functional_nn.jaxprs.walk import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64

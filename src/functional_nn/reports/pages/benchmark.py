@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from functional_nn.bench.compare.records import Record, platform_notes
-from functional_nn.bench.compare.regression import RecordComparison
-from functional_nn.bench.measure.execution_modes import Mode
-from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.network_programs import Mode
+from functional_nn.bench.records import Record, RecordComparison, platform_notes
+from functional_nn.bench.suite import Measured
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.reports.pages.page import as_svg, check_libraries, write_template
 from functional_nn.reports.plots import benchmark as plots

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.bench.knee import NEAR_BEST, knee
-from functional_nn.bench.measure.layer_times import LayerCost
-from functional_nn.bench.measure.peaks import Peaks
-from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.layer_times import LayerCost
+from functional_nn.bench.peaks import Peaks
+from functional_nn.bench.suite import NEAR_BEST, Measured, knee
 from functional_nn.reports.plots.axes import make_axes
 
 if TYPE_CHECKING:

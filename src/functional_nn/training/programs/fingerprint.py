@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.typing import ArrayLike
 
 from functional_nn.core.validation import is_array
-from functional_nn.jaxprs.inner_programs import TracedProgram
+from functional_nn.jaxprs.walk import TracedProgram
 from functional_nn.storage.arrays import add_to_digest, as_stored
 from functional_nn.training.optimizers.wrapping import update_with
 from functional_nn.training.programs.devices import cores
