@@ -161,7 +161,7 @@ def test_modes_compile_anew(network, monkeypatch):
     monkeypatch.setattr(network_programs, "clocked", clocked)
     monkeypatch.setattr(network_programs, "race", stop)
     with pytest.raises(InterruptedError):
-        execution_modes.modes(network, BATCH_SIZE)
+        network_programs.modes(network, BATCH_SIZE)
     assert uses_cache == [False] * 4
 
 

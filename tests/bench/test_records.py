@@ -20,7 +20,7 @@ from functional_nn.bench.records import (
     without_match,
 )
 from functional_nn.core.errors import DataError
-from functional_nn.reports.benchmark_tables import comparisons
+from functional_nn.reports.benchmark import comparisons
 
 
 def record(rounds, reference=None, **changes):

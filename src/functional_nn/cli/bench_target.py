@@ -26,7 +26,7 @@ def bench_target(
     from functional_nn.bench import records
     from functional_nn.bench.chips import chip_named, device_of
     from functional_nn.bench.targets import TargetCase, targets
-    from functional_nn.reports import benchmark_tables as tables
+    from functional_nn.reports import benchmark as tables
 
     chip = chip_named(chip_name)
     device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip
