@@ -102,7 +102,7 @@ from .losses.regression import mean_squared_error as mean_squared_error
 from .models.named_models import model as model
 from .reports import plots as plots
 from .reports.summary import summary as summary
-from .sweeps.grid.grid import grid as grid
+from .sweeps.grid import grid as grid
 from .sweeps.sweep import sweep as sweep
 from .training.find_non_finite import find_non_finite as find_non_finite
 from .training.fit import fit as fit

@@ -14,8 +14,8 @@ from functional_nn.bench import network_programs
 from functional_nn.bench.compiled_program import clocked
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
 from functional_nn.jaxprs.counts import flops_by_scope
-from functional_nn.sweeps.execution import plan
-from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.sweeps import plan
+from functional_nn.training.programs import CompiledPrograms
 
 BATCH_SIZE = 2
 EXAMPLES = STEPS * BATCH_SIZE

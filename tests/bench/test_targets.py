@@ -14,7 +14,7 @@ from functional_nn.bench.chips import CHIPS
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_spec, sweep_spec
 from functional_nn.bench.suite import cases_of
 from functional_nn.bench.targets import epoch_program, targets
-from functional_nn.training.programs.compile import CompiledPrograms
+from functional_nn.training.programs import CompiledPrograms
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.jaxprs.walk import fresh
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew
-from functional_nn.training.programs.devices import Device
+from functional_nn.training.devices import Device
 
 H100 = """
 platform_name: "CUDA"

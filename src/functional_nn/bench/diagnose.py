@@ -49,7 +49,7 @@ from functional_nn.jaxprs.walk import (
     scan_parts,
     within,
 )
-from functional_nn.training.optimizers.precision import x64_enabled
+from functional_nn.training.precision import x64_enabled
 
 KINDS = (
     "convolution in a loop",

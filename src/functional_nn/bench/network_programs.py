@@ -33,15 +33,14 @@ from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
 from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
-from functional_nn.sweeps.execution.member_spec import member_spec
-from functional_nn.sweeps.execution.plan import planned
+from functional_nn.sweeps.plan import planned
+from functional_nn.sweeps.static_groups import member_spec
+from functional_nn.training.devices import computing_on, put_everywhere
 from functional_nn.training.epoch import make_epoch
 from functional_nn.training.evaluate import make_evaluate
-from functional_nn.training.optimizers.precision import as_precision, cast
-from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.devices import computing_on, put_everywhere
-from functional_nn.training.programs.recipe import Hyperparameters, Recipe
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training.precision import as_precision, cast
+from functional_nn.training.programs import CompiledPrograms, ProgramSpec
+from functional_nn.training.recipe import Hyperparameters, Recipe
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
 from functional_nn.training.whole_run import make_run

@@ -19,7 +19,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, installed_version, shortened
 from functional_nn.storage.files import JsonValue, finite_json, regular_file
-from functional_nn.training.programs.devices import cores, device_name
+from functional_nn.training.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""

@@ -35,8 +35,7 @@ from functional_nn.jaxprs.counts import (
 )
 from functional_nn.jaxprs.walk import array_type, equations, live
 from functional_nn.jaxprs.xla_options import Options, for_platform, step_options, sum_options
-from functional_nn.training.programs.functions import ProgramFunctions, argument_shapes
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training.programs import ProgramFunctions, ProgramSpec, argument_shapes
 
 
 def target(
