@@ -29,8 +29,8 @@ from .activations.smooth import softplus as softplus
 from .activations.smooth import softsign as softsign
 from .activations.smooth import tanh as tanh
 from .activations.table import identity as identity
-from .bench.diagnose.explain import explain as explain
-from .bench.measure.benchmark import benchmark as benchmark
+from .bench.benchmark import benchmark as benchmark
+from .bench.diagnose import explain as explain
 from .core import trees as trees
 from .core.errors import DataError as DataError
 from .core.errors import FormulaMissing as FormulaMissing

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import functional_nn as fnn
-from functional_nn.bench.diagnose.findings import Explanation, Finding
+from functional_nn.bench.diagnose import Explanation, Finding
 from functional_nn.core.display import ProgressState, in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.plots.axes import make_axes

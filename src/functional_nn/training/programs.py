@@ -26,7 +26,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.data.dataset import Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.jaxprs.inner_programs import TracedProgram
+from functional_nn.jaxprs.walk import TracedProgram
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,

@@ -15,11 +15,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from functional_nn.bench.measure.timing import Timing, clocked
-from functional_nn.jaxprs.bytes_moved import size_of
+from functional_nn.bench.compiled_program import Timing, clocked
+from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, operand_types, product_name, size_of
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.flops import flops_by_scope, flops_of
-from functional_nn.jaxprs.matrix_products import PRODUCTS, operand_types, product_name
 from functional_nn.jaxprs.walk import equations, trace
 
 MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None

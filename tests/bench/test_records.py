@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_nn.bench.compare import records
-from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
-from functional_nn.bench.compare.regression import check_matching, compare_records, ratio, without_match
+from functional_nn.bench import records
+from functional_nn.bench.records import (
+    add_records,
+    check_matching,
+    compare_records,
+    environment,
+    platform_notes,
+    ratio,
+    read_records,
+    without_match,
+)
 from functional_nn.core.errors import DataError
 from functional_nn.reports.benchmark import comparisons
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from functional_nn.bench.measure.timing import Timing, clocked, race
-from functional_nn.jaxprs.bytes_moved import bytes_by_scope
+from functional_nn.bench.compiled_program import Timing, clocked, race
+from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.flops import flops_by_scope
 from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
 
 OUTSIDE = "outside"

@@ -10,11 +10,10 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.measure import execution_modes
-from functional_nn.bench.measure.timing import clocked
-from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep_call
-from functional_nn.bench.measure.workloads import MeasuredNetwork
-from functional_nn.jaxprs.flops import flops_by_scope
+from functional_nn.bench import network_programs
+from functional_nn.bench.compiled_program import clocked
+from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
+from functional_nn.jaxprs.counts import flops_by_scope
 from functional_nn.sweeps import plan
 from functional_nn.training.programs import CompiledPrograms
 
@@ -135,10 +134,10 @@ def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_pr
 @pytest.mark.slow
 def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
     """As on an accelerator, where the plan is ``vmap``."""
-    from functional_nn.bench.measure import training_programs
+    from functional_nn.bench import network_programs
 
     two_in_one = fnn.sweeps.Plan(1, 2)
-    monkeypatch.setattr(training_programs, "planned", lambda name, members: two_in_one)
+    monkeypatch.setattr(network_programs, "planned", lambda name, members: two_in_one)
     swept(network, data, plan=two_in_one)
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
@@ -159,10 +158,10 @@ def test_modes_compile_anew(network, monkeypatch):
     def stop(calls, seconds):
         raise InterruptedError
 
-    monkeypatch.setattr(execution_modes, "clocked", clocked)
-    monkeypatch.setattr(execution_modes, "race", stop)
+    monkeypatch.setattr(network_programs, "clocked", clocked)
+    monkeypatch.setattr(network_programs, "race", stop)
     with pytest.raises(InterruptedError):
-        execution_modes.modes(network, BATCH_SIZE)
+        network_programs.modes(network, BATCH_SIZE)
     assert uses_cache == [False] * 4
 
 

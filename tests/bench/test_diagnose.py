@@ -10,11 +10,8 @@ import pytest
 from jax import lax
 
 import functional_nn as fnn
-from functional_nn.bench.diagnose.explain import explain
-from functional_nn.bench.diagnose.findings import KINDS
-from functional_nn.bench.diagnose.hlo import narrow_product
-from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
-from functional_nn.jaxprs.hlo_text import operations
+from functional_nn.bench.diagnose import KINDS, explain, narrow_product, operations
+from functional_nn.bench.network_programs import MeasuredNetwork, workload
 
 
 @pytest.fixture(autouse=True)
@@ -90,14 +87,14 @@ def test_captured_constant(nested):
     finding = in_network(jax.jit(product) if nested else product, jnp.ones((2, 600)))
     assert finding.kind == "captured constant"
     assert "float32[600, 600] of 1.44 MB" in finding.message
-    assert "test_explain.py" in finding.message
+    assert "test_diagnose.py" in finding.message
     assert not explain(lambda x, w: x @ w, jnp.ones((2, 600)), w).findings
 
 
 def test_float64(float64):
     finding = in_network(lambda x: x * np.float64(2) + jnp.ones(3, jnp.float64), jnp.ones(3, jnp.float32))
     assert finding.kind == "float64"
-    assert "test_explain.py" in finding.message
+    assert "test_diagnose.py" in finding.message
     assert not explain(lambda x: x * 2.0, jnp.ones(3, jnp.float32)).findings
     assert not explain(lambda x: x * 2.0, jnp.ones(3, jnp.float64)).findings
 

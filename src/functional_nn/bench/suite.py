@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from functional_nn.bench.measure.benchmark import benchmark, measure_call
-from functional_nn.bench.measure.layer_times import LayerCost, layer_costs
-from functional_nn.bench.measure.result import Benchmark
-from functional_nn.bench.measure.timing import Timing
-from functional_nn.bench.measure.training_programs import STEPS, fit_call, sweep_call
-from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
+from functional_nn.bench.benchmark import Benchmark, benchmark, measure_call
+from functional_nn.bench.compiled_program import Timing
+from functional_nn.bench.layer_times import LayerCost, layer_costs
+from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call, workload
 from functional_nn.jaxprs.walk import trace
 
 PROGRAMS = ("train", "step", "predict", "gradient", "hand", "sweep")
@@ -114,3 +112,19 @@ def _layers_of_a_step(
     """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
     step = workload("step", network, batch_size, precision)
     return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
+
+
+NEAR_BEST = 0.8
+"""The knee is the smallest batch or population with this share of the best throughput."""
+
+
+def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:
+    """The smallest size with at least 80% of the best throughput, size / seconds.
+
+    A smaller size does not fill the device. A larger size only makes each step longer.
+
+    >>> knee([1, 8, 64, 512], [1.0, 1.0, 2.0, 15.0])
+    64
+    """
+    rates = {size: size / time for size, time in zip(sizes, seconds, strict=True)}
+    return min(size for size, rate in rates.items() if rate >= NEAR_BEST * max(rates.values()))

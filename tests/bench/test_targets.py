@@ -9,12 +9,11 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.measure.suite import cases_of
-from functional_nn.bench.measure.training_programs import STEPS, fit_spec, sweep_spec
-from functional_nn.bench.measure.workloads import MeasuredNetwork
-from functional_nn.bench.targets import compiler
-from functional_nn.bench.targets.chips import CHIPS
-from functional_nn.bench.targets.network import epoch_program, targets
+from functional_nn.bench import chips
+from functional_nn.bench.chips import CHIPS
+from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_spec, sweep_spec
+from functional_nn.bench.suite import cases_of
+from functional_nn.bench.targets import epoch_program, targets
 from functional_nn.training.programs import CompiledPrograms
 
 
@@ -30,7 +29,7 @@ def network():
 
 @pytest.fixture
 def cpu_for_chip(monkeypatch):
-    monkeypatch.setattr(compiler, "device_of", lambda chip: jax.devices("cpu")[0])
+    monkeypatch.setattr(chips, "device_of", lambda chip: jax.devices("cpu")[0])
 
 
 @pytest.mark.usefixtures("cpu_for_chip")
@@ -51,7 +50,7 @@ def test_what_does_not_compile_is_reported(monkeypatch):
     def failing(lowered, options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: 2.5G. HLO module: f.\nSee a page.")
 
-    monkeypatch.setattr(compiler, "compile_lowered", failing)
+    monkeypatch.setattr(chips, "compile_lowered", failing)
     report = fnn.bench.target(jnp.sin, jnp.ones(3), chip="tpu-v5e")
     assert (report.compiles, report.reason, report.memory) == (False, "Ran out of memory: 2.5G.", None)
     assert report.flops == 3
@@ -62,7 +61,7 @@ def test_what_does_not_compile_is_reported(monkeypatch):
     [("tpu-v5e", "libtpu", "tpu-target"), ("cuda-h100", "jax_cuda13_plugin", "cuda-target")],
 )
 def test_without_the_compiler(monkeypatch, chip, module, extra):
-    compiler.device_of.cache_clear()
+    chips.device_of.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(fnn.InputError, match=rf"pip install 'functional-nn\[{extra}\]'"):
         fnn.bench.target(jnp.sin, jnp.ones(3), chip=chip)

@@ -8,20 +8,20 @@ import pytest
 from jax import lax
 
 import functional_nn as fnn
-from functional_nn.bench.diagnose.findings import Explanation
-from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.targets.chips import CHIPS, Chip, chip_named
-from functional_nn.bench.targets.padding import (
+from functional_nn.bench.chips import CHIPS, Chip, chip_named
+from functional_nn.bench.compiled_program import Memory
+from functional_nn.bench.diagnose import Explanation
+from functional_nn.bench.targets import (
     PaddedProduct,
     ProductSizes,
+    TargetReport,
     padded_products,
     product_sizes,
     wasted_share,
 )
-from functional_nn.bench.targets.report import TargetReport
-from functional_nn.jaxprs.for_platform import for_platform
-from functional_nn.jaxprs.least_bytes import least_bytes
+from functional_nn.jaxprs.counts import least_bytes
 from functional_nn.jaxprs.walk import all_equations, trace
+from functional_nn.jaxprs.xla_options import for_platform
 
 V5E, V6E, H100 = CHIPS["tpu-v5e"], CHIPS["tpu-v6e"], CHIPS["cuda-h100"]
 

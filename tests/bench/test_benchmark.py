@@ -15,11 +15,10 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.knee import knee
-from functional_nn.bench.measure.execution_modes import modes
-from functional_nn.bench.measure.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.measure.memory import Memory, memory_of, out_of_memory
-from functional_nn.bench.measure.peaks import (
+from functional_nn.bench.compiled_program import Memory, Timing, clocked, copies, memory_of, out_of_memory, race
+from functional_nn.bench.layer_times import OUTSIDE, layer_costs
+from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, modes, workload
+from functional_nn.bench.peaks import (
     Peaks,
     Rate,
     Trial,
@@ -29,12 +28,10 @@ from functional_nn.bench.measure.peaks import (
     speedup,
     trials,
 )
-from functional_nn.bench.measure.suite import cases_of, measure
-from functional_nn.bench.measure.timing import Timing, clocked, copies, race
-from functional_nn.bench.measure.workloads import FUNCTIONS, MeasuredNetwork, workload
+from functional_nn.bench.suite import cases_of, knee, measure
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import InputError
-from functional_nn.jaxprs.matrix_products import product_name
+from functional_nn.jaxprs.counts import product_name
 from functional_nn.jaxprs.walk import trace
 
 pytestmark = pytest.mark.usefixtures("small_peaks")
@@ -172,7 +169,7 @@ def test_wrong_arguments_are_named(function, arguments, options, named):
 ABOVE = """
 import jax, jax.numpy as jnp, optax
 import functional_nn as fnn
-from functional_nn.bench.measure.workloads import MeasuredNetwork, workload
+from functional_nn.bench.network_programs import MeasuredNetwork, workload
 
 def recurrent(x, w):
     return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
@@ -198,7 +195,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import functional_nn as fnn
-from functional_nn.bench.measure import peaks
+from functional_nn.bench import peaks
 
 peaks.SIZES, peaks.WORK, peaks.LARGE_STREAM = {"cpu": (32,)}, {"cpu": (1e5, 1e5)}, {"cpu": 2**17}
 x = jax.device_put(jnp.ones((64, 64)), NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch")))
@@ -314,7 +311,7 @@ def test_the_parts_of_a_program_are_timed_and_add_up(network):
     assert places.index(("dense_1", True)) < places.index(("dense_0", True))
     assert all(cost.timing for cost in costs)
     total = trace(made.function, *made.arguments)
-    from functional_nn.jaxprs.flops import flops_by_scope
+    from functional_nn.jaxprs.counts import flops_by_scope
 
     assert sum(cost.flops for cost in costs) == flops_by_scope(total).total()
     assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
