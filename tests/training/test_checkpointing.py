@@ -12,7 +12,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.checkpoints import COPIES, CheckpointWriter, steps
-from functional_nn.training import programs as fingerprint
+from functional_nn.training.programs import fingerprint
 
 NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
