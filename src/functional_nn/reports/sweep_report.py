@@ -19,10 +19,9 @@ from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, p
 from functional_nn.reports.run_report import OFF_AT_ZERO
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
-from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, has_number, metric_names
-from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
+from functional_nn.sweeps.grid import PlainValue
+from functional_nn.sweeps.member import Member, has_number, metric_names
+from functional_nn.sweeps.results import MOST_ROWS, SweepResult, ranked_settings, shown_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.problem import Function, Leaves
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan, run_while
-from functional_nn.jaxprs.inner_programs import CALLS, Scan, While, array_type, branches, scan_parts, while_parts
-from functional_nn.jaxprs.walk import all_equations
+from functional_nn.jaxprs.walk import CALLS, Scan, While, all_equations, array_type, branches, scan_parts, while_parts
 
 
 class Terms(NamedTuple):

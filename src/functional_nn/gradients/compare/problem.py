@@ -33,8 +33,7 @@ from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
-from functional_nn.jaxprs.inner_programs import array_type, inner_programs
-from functional_nn.jaxprs.walk import all_equations, fresh
+from functional_nn.jaxprs.walk import all_equations, array_type, fresh, inner_programs
 
 EXAMPLES = 3
 """The least number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""

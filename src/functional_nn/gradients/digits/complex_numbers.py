@@ -11,7 +11,7 @@ from jax.extend.core import JaxprEqn
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Rules, Values, complex_numbers, imaginary_part, real_part
 from functional_nn.gradients.digits.operations import gives_floating
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 Parts = tuple[Values, Values]
 """The real and the imaginary part."""

@@ -26,8 +26,7 @@ from functional_nn.gradients.digits.numbers import (
     together,
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, branches, closed, scan_parts, while_parts
-from functional_nn.jaxprs.source_lines import place_of
+from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
 
 RULES = operations.RULES | operations.MOVING | decompositions.RULES
 

@@ -17,7 +17,7 @@ from jax.extend.core import JaxprEqn
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.digits.numbers import NAMES, SPECIAL_BY_MPMATH, Arithmetic, Rule, Rules, Values, together
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import array_type
+from functional_nn.jaxprs.walk import array_type
 
 RULES = Rules()
 MOVING = Rules()

@@ -41,7 +41,7 @@ from functional_nn.gradients.mutation.operators import (
     sites,
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
+from functional_nn.jaxprs.walk import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64

@@ -13,17 +13,18 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
-from functional_nn.jaxprs.inner_programs import (
+from functional_nn.jaxprs.walk import (
     CALLS,
+    all_equations,
     array_type,
     branches,
     called_program,
     inner_programs,
+    is_file_of_jax,
+    place_of,
     scan_parts,
     while_parts,
 )
-from functional_nn.jaxprs.source_lines import is_file_of_jax, place_of
-from functional_nn.jaxprs.walk import all_equations
 
 Variable: TypeAlias = Var | Literal
 Follows: TypeAlias = Callable[[Variable, Variable], bool]

@@ -19,7 +19,7 @@ from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.page import BLUE, ORANGE, WHITE
 from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, make_axes, plain_axes, scale_losses
 from functional_nn.storage.files import remove_file, write_whole
-from functional_nn.training.epoch_metrics import default_metric
+from functional_nn.training.evaluate import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
 
