@@ -202,7 +202,7 @@ def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     assert cli.run([*flags, "--json", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "predict for tpu-v5e; nothing was run\ncompiles " in printed
-    assert re.search(r"^predict +2 +float32 .*%$", printed, re.MULTILINE)
+    assert re.search(r"^predict +2 +float32 .*s$", printed, re.MULTILINE)
     assert max(map(len, printed.splitlines())) <= 80
     record = json.loads(path.read_text())
     assert (record["target"], record["compiles"], record["fits"]) == ("tpu-v5e", True, True)

@@ -56,14 +56,6 @@ gpu_device_info {
 """The description of an NVIDIA H100 (SXM) that XLA compiles for, in the text form of its ``GpuTargetConfigProto``."""
 
 
-class Blocks(NamedTuple):
-    """The smallest product that a matrix unit computes: (rows, shared) times (shared, columns)."""
-
-    rows: int
-    shared: int
-    columns: int
-
-
 @dataclass(frozen=True, eq=False)
 class Chip:
     """A chip, and what its maker publishes about it.
@@ -76,7 +68,6 @@ class Chip:
         bytes_per_second: the peak between the chip and its memory.
         memory: bytes of this memory.
         cache: bytes that can stay on the chip from one call to the next.
-        blocks: the smallest product of its matrix unit, by the bytes of a number.
         float32_costs: the time of a product of float32 numbers, for each precision that JAX knows, divided by the time
             of the same product of bfloat16 numbers.
         float8_cost: the same for a product of float8 numbers.
@@ -90,14 +81,12 @@ class Chip:
     bytes_per_second: float
     memory: int
     cache: int
-    blocks: Mapping[int, Blocks]
     float32_costs: Mapping[lax.Precision, float]
     float8_cost: float
     source: str
 
 
-def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory: int, unit: int) -> Chip:
-    """A TPU. Its matrix unit has ``unit`` rows and columns; a vector register has 32 bytes for each of its lanes."""
+def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory: int) -> Chip:
     return Chip(
         name=f"tpu-{name}",
         platform="tpu",
@@ -106,7 +95,6 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
         bytes_per_second=bytes_per_second,
         memory=memory,
         cache=0,  # the memory on the chip holds nothing between two programs
-        blocks={size: Blocks(32 // size, unit, unit) for size in (1, 2, 4)},
         # For a product of float32 numbers, the TPU adds up this number of products of bfloat16 numbers.
         float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
         float8_cost=1,  # these matrix units multiply float8 numbers as bfloat16
@@ -117,9 +105,8 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
 CHIPS = {
     chip.name: chip
     for chip in (
-        _tpu("v5e", "v5e:2x2", 197e12, 819e9, 16 * 10**9, 128),
-        _tpu("v5p", "v5p:2x2x1", 459e12, 2765e9, 95 * 10**9, 128),
-        _tpu("v6e", "v6e:2x2", 918e12, 1640e9, 32 * 10**9, 256),
+        _tpu("v5e", "v5e:2x2", 197e12, 819e9, 16 * 10**9),
+        _tpu("v6e", "v6e:2x2", 918e12, 1640e9, 32 * 10**9),
         Chip(
             name="cuda-h100",
             platform="cuda",
@@ -128,7 +115,6 @@ CHIPS = {
             bytes_per_second=3350e9,
             memory=80 * 10**9,
             cache=50 * 2**20,
-            blocks={size: Blocks(16, 32 // size, 8) for size in (1, 2, 4)},
             # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
             float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},
             float8_cost=0.5,  # 1,979 TFLOP/s
@@ -136,16 +122,14 @@ CHIPS = {
         ),
     )
 }
-"""All chips by name. The sizes of the TPUs' matrix units are from
-https://docs.cloud.google.com/tpu/docs/system-architecture, and those of the GPU's from the instructions ``mma`` in
-https://docs.nvidia.com/cuda/parallel-thread-execution/."""
+"""All chips by name."""
 
 
 def chip_named(name: object) -> Chip:
     """The chip with this name.
 
-    >>> chip_named("tpu-v6e").blocks[4]
-    Blocks(rows=8, shared=256, columns=256)
+    >>> chip_named("tpu-v6e").memory
+    32000000000
 
     Raises:
         InputError: for another name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from functional_nn.cli.bench_target import bench_target
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
@@ -31,8 +30,9 @@ from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
+    from functional_nn.bench.network_programs import MeasuredNetwork
     from functional_nn.bench.records import RecordComparison
-    from functional_nn.bench.suite import Measured
+    from functional_nn.bench.suite import BenchmarkCase, Measured
 
 WHATS = ("train", "step", "predict", "gradient", "hand", "sweep")
 MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
@@ -125,9 +125,8 @@ def bench(
     matrix products and streams of bytes that take turns with the program.
 
     With --target, the programs are compiled for a chip that this machine does
-    not have. The command prints whether they compile, their memory, a lower
-    bound of their time from published peaks, and the padding of their
-    products. The exit status is 1 if a program does not compile or does not
+    not have. The command prints whether they compile, their memory, and a
+    lower bound of their time from published peaks. The exit status is 1 if a program does not compile or does not
     fit into the memory of the chip.
     """
     if what is None:
@@ -154,7 +153,7 @@ def bench(
     cases = cases_of(what, batch_sizes, precisions, members)
     about: dict[str, object] = {"model": model, "hidden": hidden}
     if target is not None:
-        return bench_target(target, named_network(model, hidden), about, cases, json_file)
+        return _bench_target(target, named_network(model, hidden), about, cases, json_file)
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         records.check_matching(old_file, old, [about | case.to_dict() for case in cases])
@@ -212,6 +211,38 @@ def _check_nothing_runs(flags: Mapping[str, object]) -> None:
     given = [name for name, value in flags.items() if value]
     if given:
         raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
+
+
+def _bench_target(
+    chip_name: str,
+    network: MeasuredNetwork,
+    about: Mapping[str, object],
+    cases: Sequence[BenchmarkCase],
+    json_file: Path | None,
+) -> int:
+    """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
+    from functional_nn.bench import records
+    from functional_nn.bench.chips import chip_named, device_of
+    from functional_nn.bench.targets import TargetCase, targets
+    from functional_nn.reports import benchmark as tables
+
+    chip = chip_named(chip_name)
+    device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip
+    about = {**about, "target": chip.name, **records.environment()}
+    if json_file is not None:
+        records.add_records(json_file, [])
+    done: list[TargetCase] = []
+    with progress_bar("compiling", len(cases)) as advance:
+        for one in targets(network, cases, chip):
+            done.append(one)
+            if json_file is not None:
+                records.add_records(json_file, [{**about, **one.to_dict()}])
+            click.echo(
+                f"{clear_line()}{about['model']}, batch {one.case.batch_size}, {one.case.precision}\n{one.report}\n"
+            )
+            advance(one.report.name)
+    click.echo(tables.targets(done))
+    return 0 if all(one.report.fits for one in done) else 1
 
 
 def _print_measured(measured: list[Measured]) -> None:

@@ -252,7 +252,7 @@ def title(measured: Measured) -> str:
 
 def targets(several: Sequence[TargetCase]) -> str:
     """A row for each program that was compiled for a chip, with a lower bound of its time."""
-    rows = [("program", "batch", "type", "compile", "memory", "step at least", "uncached", "padding")]
+    rows = [("program", "batch", "type", "compile", "memory", "step at least")]
     for case, report in several:
         rows.append(
             (
@@ -262,15 +262,9 @@ def targets(several: Sequence[TargetCase]) -> str:
                 in_seconds(report.stages["compile"]) if report.compiles else "fails",
                 in_bytes(report.memory.peak) if report.memory else "",
                 in_seconds(report.lower_bound / report.steps),
-                in_seconds(report.uncached_seconds / report.steps),
-                f"{report.wasted:.0%}",
             )
         )
-    notes = (
-        "Both times of a step follow from published peaks. Nothing was measured.",
-        "Uncached is the lower bound if every product reads from memory.",
-    )
-    return "\n".join([*aligned(rows), *notes])
+    return "\n".join([*aligned(rows), "The times of a step follow from published peaks. Nothing was measured."])
 
 
 def times(measured: Sequence[Measured]) -> str:
