@@ -196,7 +196,7 @@ def test_the_flag_knows_every_program():
 
 def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     """The CPU stands for the chip, so libtpu is not needed."""
-    monkeypatch.setattr("functional_nn.bench.chips.device_of", lambda chip: jax.devices()[0])
+    monkeypatch.setattr("functional_nn.bench.targets.device_of", lambda chip: jax.devices()[0])
     path = tmp_path / "target.jsonl"
     flags = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--target", "tpu-v5e"]
     assert cli.run([*flags, "--json", str(path)]) == 0

@@ -222,8 +222,7 @@ def _bench_target(
 ) -> int:
     """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
     from functional_nn.bench import records
-    from functional_nn.bench.chips import chip_named, device_of
-    from functional_nn.bench.targets import TargetCase, targets
+    from functional_nn.bench.targets import TargetCase, chip_named, device_of, targets
     from functional_nn.reports import benchmark as tables
 
     chip = chip_named(chip_name)
