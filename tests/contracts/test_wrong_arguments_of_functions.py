@@ -330,8 +330,7 @@ def calls():
         ),
         "worst": (
             fnn.gradients.worst,
-            {"function": jnp.sin, "hand_vjp": None, "size": None, "dtypes": ["float32"], "evaluations": 2}
-            | {"seconds": None, "seed": 0, "largest_condition": 10.0},
+            {"function": jnp.sin, "hand_vjp": None, "size": None, "dtypes": ["float32"], "evaluations": 2, "seed": 0},
         ),
         "mutate": (
             lambda limit, seed: fnn.gradients.mutate(NEGATED[1], X, X, limit=limit, seed=seed),

@@ -1,6 +1,5 @@
 """The search finds planted errors, accuses nothing that is right, and says where each error is."""
 
-import dataclasses
 import math
 
 import jax
@@ -20,8 +19,8 @@ def rows_of(found):
     return {(row.quantity, row.dtype): row for row in found.rows}
 
 
-def without_time(found):
-    return dataclasses.replace(found, seconds=0.0)
+def relative_error(row):
+    return abs(row.computed - row.exact) / abs(row.exact)
 
 
 def test_cancellation_in_a_tail_is_found_in_both_types_and_again():
@@ -32,10 +31,10 @@ def test_cancellation_in_a_tail_is_found_in_both_types_and_again():
     rows = rows_of(found)
     for dtype, tail in zip(TYPES, ((17, 30), (7, 30)), strict=True):
         row = rows["value", dtype]
-        assert row.relative_error > 0.9
+        assert relative_error(row) > 0.9
         assert tail[0] < abs(row.point) < tail[1]
         assert row.computed == pytest.approx(float(1 - np.tanh(np.dtype(dtype).type(row.point)) ** 2), abs=1e-6)
-    assert without_time(found) == without_time(worst(cancels, evaluations=300))
+    assert found == worst(cancels, evaluations=300)
     assert found.evaluations == 600
     assert "\n" not in repr(found)
 
@@ -58,7 +57,7 @@ def test_an_error_at_one_exponent_alone_is_found(exponent):
     rows = rows_of(worst(lambda x: x * x, hand_vjp=hand_vjp, dtypes=["float32"], evaluations=1000))
     row = rows["formula", "float32"]
     assert np.frexp(row.point)[1] == exponent + 1
-    assert row.relative_error == pytest.approx(1e-3, rel=1e-3)
+    assert relative_error(row) == pytest.approx(1e-3, rel=1e-3)
     assert rows["gradient", "float32"].error <= 1
 
 
@@ -70,7 +69,7 @@ def test_hill_climbing_finds_a_worse_point_than_the_sweep():
         return y_bar * (1 + 1e-12 / ((x - center) ** 2 + 1e-12))
 
     row = rows_of(worst(lambda x: x, hand_vjp=hand_vjp, dtypes=["float64"], evaluations=2500))["formula", "float64"]
-    assert row.relative_error > 0.1
+    assert relative_error(row) > 0.1
     assert row.point == pytest.approx(center, abs=1e-5)
 
 
@@ -93,16 +92,10 @@ def test_beside_a_kink_a_jump_counts_as_bad_conditioning():
 def test_a_vector_function_is_searched_at_margins_and_ties():
     rows = rows_of(worst(jax.nn.softmax, size=2, evaluations=150, dtypes=["float32"]))
     row = rows["gradient", "float32"]
-    assert row.relative_error == 1
+    assert relative_error(row) == 1
     assert abs(row.point[0] - row.point[1]) > 15
     assert row.index in {(i, j) for i in range(2) for j in range(2)}
     assert rows["value", "float32"].error < 8
-
-
-def test_the_condition_can_be_limited():
-    found = worst(jax.nn.sigmoid, evaluations=400, dtypes=["float32"], largest_condition=5.0)
-    assert all(row.condition <= 5 for row in found.rows)
-    assert rows_of(found)["gradient", "float32"].error < 1e4  # the tail, at 17, has a condition of 17
 
 
 def test_an_activation_is_compared_by_its_formula():
@@ -119,13 +112,6 @@ def test_a_formula_that_returns_a_tuple_is_searched():
     assert repr(refused).endswith("of 20 points; not computed: formula)")
 
 
-def test_a_limit_in_seconds():
-    found = worst(jnp.exp, seconds=0.2, dtypes=["float32"])
-    assert found.rows
-    assert found.seconds < 20
-    assert found.to_dict()["rows"][0]["quantity"] == "value"
-
-
 def test_what_cannot_be_differentiated_is_named():
     def doubled(x):
         return jax.lax.while_loop(lambda carry: carry[0] < 3, lambda carry: (carry[0] + 1, 2 * carry[1]), (0, x))[1]
@@ -139,9 +125,7 @@ def test_what_cannot_be_differentiated_is_named():
     [
         ({"size": 0}, "size: expected a positive integer"),
         ({"dtypes": ["bfloat16"]}, "dtypes: expected a list of names"),
-        ({"evaluations": 10, "seconds": 1.0}, "Give one of the two"),
-        ({"seconds": 0}, "seconds: expected a number above 0"),
-        ({"largest_condition": -1}, "largest_condition"),
+        ({"evaluations": 0}, "evaluations: expected a positive integer"),
         ({"hand_vjp": 3}, "hand_vjp"),
     ],
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple, TypeAlias
@@ -19,13 +18,12 @@ from functional_nn.activations.activation_types import Activation, VectorActivat
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import aligned
-from functional_nn.core.validation import check_count, check_function, check_number, shown
+from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import equations
-from functional_nn.storage.files import JsonObject
 
 VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function of one number or of one vector."""
@@ -36,8 +34,6 @@ VALUE, GRADIENT, FORMULA = "value", "gradient", "formula"
 EXACT = {VALUE: VALUE, GRADIENT: GRADIENT, FORMULA: GRADIENT}
 """The exact numbers that each quantity is compared with."""
 TYPES = ("float64", "float32")
-EVALUATIONS = 1000
-"""The number of points in each type if neither ``evaluations`` nor ``seconds`` is given."""
 VECTOR_SIZE = 3
 """The number of elements of the input of a ``VectorActivation``."""
 MOST_ELEMENTS = 16
@@ -45,7 +41,7 @@ MOST_ELEMENTS = 16
 BATCH = 128
 """The number of points that are evaluated at once."""
 SWEEP_SHARE = 0.6
-"""The share of the evaluations, or of the time, for the sweep. The rest is for hill climbing."""
+"""The share of the evaluations for the sweep. The rest is for hill climbing."""
 PARENTS = 6
 """Hill climbing starts repeatedly from this many of the worst points of each quantity."""
 SUSPICIOUS = 100.0
@@ -87,7 +83,6 @@ class WorstPoint:
         quantity: ``"value"``, ``"gradient"`` (by ``jax.grad``) or ``"formula"`` (by hand).
         dtype: the type of the point and of the computation.
         error: the error in ULP, units in the last place of the exact number.
-        relative_error: |computed - exact| / |exact|.
         condition: the condition number: the relative change of the exact number divided by the relative change of the
             point.
         point: the number, or the elements of the vector.
@@ -95,19 +90,16 @@ class WorstPoint:
             derivative. Empty for a function of one number.
         computed: what was computed.
         exact: the exact number, rounded to float64.
-        unknown: the number of points that were left out, because they are kinks or their exact number is not known.
     """
 
     quantity: str
     dtype: str
     error: float
-    relative_error: float
     condition: float
     point: float | tuple[float, ...]
     index: tuple[int, ...]
     computed: float
     exact: float
-    unknown: int
 
     @property
     def excess(self) -> float:
@@ -123,14 +115,12 @@ class Worst:
         name: the name of the function.
         rows: the worst points.
         evaluations: the number of points in all types together.
-        seconds: how long the search took.
         refused: quantities that JAX cannot compute, with its message.
     """
 
     name: str
     rows: tuple[WorstPoint, ...]
     evaluations: int
-    seconds: float
     refused: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -145,11 +135,11 @@ class Worst:
 
     def __str__(self) -> str:
         refused = [f"{quantity}: not computed, {message}" for quantity, message in self.refused.items()]
-        return "\n".join([repr(self), "", *table(self.rows), *refused])
-
-    def to_dict(self) -> JsonObject:
-        """The result as plain numbers, texts, lists and dicts."""
-        return asdict(self)
+        table = [("quantity", "type", "ULP", "condition", "computed", "exact", "point")]
+        for row in self.rows:
+            numbers = f"{row.error:.3g}", f"{row.condition:.2g}", f"{row.computed:.9g}", f"{row.exact:.9g}"
+            table.append((row.quantity, row.dtype, *numbers, shown_point(row.point)))
+        return "\n".join([repr(self), "", *aligned(table), *refused])
 
 
 def worst(
@@ -158,10 +148,8 @@ def worst(
     hand_vjp: HandVJP | None = None,
     size: int | None = None,
     dtypes: Sequence[str] = TYPES,
-    evaluations: int | None = None,
-    seconds: float | None = None,
+    evaluations: int = 1000,
     seed: int = 0,
-    largest_condition: float = np.inf,
 ) -> Worst:
     """Searches for the inputs at which a function, its gradient and a formula of yours are worst, in ULP.
 
@@ -183,10 +171,8 @@ def worst(
         hand_vjp: a hand-derived formula, ``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``, as for ``check_vjp``.
         size: the number of elements of the vector; None for a function of one number.
         dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
-        evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
-        seconds: how long to search, in seconds of the processor and without compiling, in place of a number of points.
+        evaluations: the number of points in each type. It and the seed determine the result.
         seed: for drawing points.
-        largest_condition: points with a larger condition number are left out.
 
     Raises:
         InputError: an argument is wrong, or the function has an operation that cannot be evaluated in many digits.
@@ -197,37 +183,13 @@ def worst(
     """
     function, hand_vjp, size, name = _parts(function, hand_vjp, size)
     chosen = _types(dtypes)
-    _check_limits(evaluations, seconds)
+    check_count("evaluations", evaluations)
     check_count("seed", seed, least=0)
-    check_number("largest_condition", largest_condition, "a number above 0", lambda number: number > 0)
     _check_outputs(function, size)
-    began = time.perf_counter()
-    search = partial(_Search, function, hand_vjp, size, seed=seed, largest_condition=largest_condition)
-    if seconds is None:
-        searches = [search(dtype, evaluations=evaluations or EVALUATIONS) for dtype in chosen]
-    else:
-        searches = [search(dtype, seconds=seconds / len(chosen)) for dtype in chosen]
+    searches = [_Search(function, hand_vjp, size, dtype, evaluations, seed) for dtype in chosen]
     refused = {quantity: message for search in searches for quantity, message in search.refused.items()}
     rows = tuple(row for search in searches for row in search.rows())
-    return Worst(name, rows, sum(len(search.points) for search in searches), time.perf_counter() - began, refused)
-
-
-def table(rows: Iterable[WorstPoint]) -> list[str]:
-    """The lines of a table of worst points."""
-    head = ("quantity", "type", "ULP", "condition", "computed", "exact", "point")
-    cells = [
-        (
-            row.quantity,
-            row.dtype,
-            f"{row.error:.3g}",
-            f"{row.condition:.2g}",
-            f"{row.computed:.9g}",
-            f"{row.exact:.9g}",
-            shown_point(row.point),
-        )
-        for row in rows
-    ]
-    return aligned([head, *cells])
+    return Worst(name, rows, sum(len(search.points) for search in searches), refused)
 
 
 def shown_point(point: float | tuple[float, ...]) -> str:
@@ -253,21 +215,10 @@ def _parts(
 
 
 def _types(dtypes: Sequence[str]) -> list[np.dtype]:
-    known = (
-        isinstance(dtypes, list | tuple) and dtypes and all(isinstance(name, str) and name in TYPES for name in dtypes)
-    )
-    if not known:
+    known = isinstance(dtypes, list | tuple) and all(isinstance(name, str) and name in TYPES for name in dtypes)
+    if not (known and dtypes):
         raise InputError("dtypes", f"a list of names among {', '.join(TYPES)}", shown(dtypes))
     return [np.dtype(name) for name in dict.fromkeys(dtypes)]
-
-
-def _check_limits(evaluations: int | None, seconds: float | None) -> None:
-    if evaluations is not None:
-        check_count("evaluations", evaluations)
-    if seconds is not None:
-        check_number("seconds", seconds, "a number above 0", lambda number: 0 < number < np.inf)
-        if evaluations is not None:
-            raise InputError("seconds", "None where evaluations is given", shown(seconds), "Give one of the two.")
 
 
 def _check_outputs(function: VectorFunction, size: int | None) -> None:
@@ -283,7 +234,7 @@ def _check_outputs(function: VectorFunction, size: int | None) -> None:
         raise InputError("function(x)", expected, given, "Give size= for a function of a vector.")
 
 
-NUMBERS = ("score", "ulp", "relative", "condition", "computed", "exact")
+NUMBERS = ("score", "ulp", "condition", "computed", "exact")
 MEASURED = [(name, float) for name in NUMBERS] + [("element", int)]
 """What is known of one quantity at a point: of the element with the largest score, which is the error in ULP beyond the
 condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known."""
@@ -297,10 +248,8 @@ class _Search:
         hand_vjp: its hand-derived backward pass; None if there is none.
         size: the number of elements of the vector; None for a function of one number.
         dtype: the type of the points and of the computation.
-        evaluations: how many points the search takes; None for no limit.
-        seconds: how long it takes, in time of the processor and without compiling; None for no limit.
+        evaluations: how many points the search takes.
         seed: for drawing points.
-        largest_condition: points with a larger condition number get no score.
 
     Raises:
         InputError: the function has an operation that cannot be evaluated in many digits.
@@ -312,14 +261,10 @@ class _Search:
         hand_vjp: HandVJP | None,
         size: int | None,
         dtype: np.dtype,
-        *,
-        evaluations: int | None = None,
-        seconds: float | None = None,
+        evaluations: int,
         seed: int,
-        largest_condition: float,
     ):
-        self._size, self._dtype, self._largest_condition = size, dtype, largest_condition
-        self._evaluations, self._seconds = evaluations, seconds
+        self._size, self._dtype, self._evaluations = size, dtype, evaluations
         self._other = np.dtype("float32" if dtype == np.float64 else "float64")
         self.points = np.zeros((0, size or 1), dtype)
         self._measured: dict[str, np.ndarray] = {}
@@ -342,11 +287,9 @@ class _Search:
                 sweep = _number_points(_special_numbers(function, dtype), dtype, random)
             else:
                 sweep = _vector_points(size, dtype, random)
-            self._computed.at(sweep[:1])  # compiles
-            # Few points are evaluated at once if the time is limited, or for vectors, which need more evaluations.
-            self._batch = max(8, 3 * BATCH // self._exact.evaluations) if seconds is None else 8
-            self._began = time.process_time()
-            self._sweep(sweep, random)
+            # Few vectors are evaluated at once, because each of them needs many evaluations.
+            self._batch = BATCH if size is None else BATCH // 8
+            self._sweep(sweep)
             self._climb(random)
 
     def rows(self) -> Iterator[WorstPoint]:
@@ -355,52 +298,29 @@ class _Search:
             place = self._worst(quantity)
             if place is None:
                 continue
-            found, point = measured[place], tuple(map(float, self.points[place]))
-            index = tuple(map(int, np.unravel_index(found["element"], self._shapes[quantity])))
-            _, ulp, relative, condition, computed, exact = (float(found[name]) for name in NUMBERS)
-            yield WorstPoint(
-                quantity,
-                self._dtype.name,
-                ulp,
-                relative,
-                condition,
-                point[0] if self._size is None else point,
-                () if self._size is None else index,
-                computed,
-                exact,
-                int(np.isnan(measured["ulp"]).sum()),
-            )
+            found, point, index = measured[place], float(self.points[place, 0]), ()
+            if self._size is not None:
+                point = tuple(map(float, self.points[place]))
+                index = tuple(map(int, np.unravel_index(found["element"], self._shapes[quantity])))
+            _, ulp, condition, computed, exact = (float(found[name]) for name in NUMBERS)
+            yield WorstPoint(quantity, self._dtype.name, ulp, condition, point, index, computed, exact)
 
-    def _share(self) -> float:
-        """The share of the limit that is used up."""
-        if self._evaluations is not None:
-            return len(self.points) / self._evaluations
-        return (time.process_time() - self._began) / (self._seconds or np.inf)
-
-    def _sweep(self, points: np.ndarray, random: np.random.Generator) -> None:
+    def _sweep(self, points: np.ndarray) -> None:
         """Evaluates points in batches. If they exceed the limit, every k-th point and the first few are taken."""
-        if self._evaluations is None:
-            # Time decides how many points there are, so each batch goes across the whole sweep.
-            points = random.permutation(points)
-        else:
-            room = max(1, int(SWEEP_SHARE * self._evaluations))
-            first, rest = points[: room // 2], points[room // 2 :]
-            spread = rest[np.linspace(0, len(rest) - 1, min(len(rest), room - len(first))).astype(int)]
-            points = np.concatenate([first, spread])
+        room = max(1, int(SWEEP_SHARE * self._evaluations))
+        first, rest = points[: room // 2], points[room // 2 :]
+        spread = rest[np.linspace(0, len(rest) - 1, min(len(rest), room - len(first))).astype(int)]
+        points = np.concatenate([first, spread])
         for start in range(0, len(points), self._batch):
-            if start and self._share() >= SWEEP_SHARE:
-                return
             self._evaluate(points[start : start + self._batch])
 
     def _climb(self, random: np.random.Generator) -> None:
         """Evaluates neighbors of the worst points until the limit is reached."""
-        while self._share() < 1:
+        while len(self.points) < self._evaluations:
             parents = self._parents()
             if not len(parents):
                 return
-            room = self._batch
-            if self._evaluations is not None:
-                room = min(room, self._evaluations - len(self.points))
+            room = min(self._batch, self._evaluations - len(self.points))
             # Neighbors that are not normal numbers are left out, so more are drawn than are needed.
             drawn = _neighbors(parents, 2 * room, random)
             if not len(drawn):
@@ -480,7 +400,7 @@ class _Search:
                 found = np.where(absolute == 0, 0, absolute / np.abs(high[0]))
                 condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
             measured["condition"][places] = condition
-            measured["score"][places] = self._score(measured["ulp"][places], condition)
+            measured["score"][places] = _score(measured["ulp"][places], condition)
         self._confirmed[places] = True
 
     @np.errstate(all="ignore")
@@ -492,21 +412,21 @@ class _Search:
             self._shapes[quantity] = computed.shape[1:]
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
-            ulp, relative = _errors(computed, right, self._dtype)
-            score = self._score(ulp, right.condition)
+            ulp = _errors(computed, right, self._dtype)
+            score = _score(ulp, right.condition)
             element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
-            arrays = (score, ulp, relative, right.condition, computed, right.high)
+            arrays = (score, ulp, right.condition, computed, right.high)
             for name, array in zip(NUMBERS, arrays, strict=True):
                 new[name] = array[np.arange(len(points)), element]
             new["element"] = element
             old = self._measured.get(quantity)
             self._measured[quantity] = new if old is None else np.concatenate([old, new])
 
-    def _score(self, ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
-        score = ulp / np.maximum(1, condition)
-        return np.where((condition <= self._largest_condition) & np.isfinite(condition), score, np.nan)
+
+def _score(ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
+    return np.where(np.isfinite(condition), ulp / np.maximum(1, condition), np.nan)
 
 
 @contextmanager
@@ -556,15 +476,11 @@ class _ComputedFunction:
         self._run = jax.jit(partial(jax.lax.map, at_one))
 
     def at(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Computes all quantities at points (points, n): values (points, m), and derivatives (points, m, n)."""
+        """Computes all quantities at points (points, n): values (points, m), and derivatives (points, m, *shape)."""
         # They are filled up with copies, so that one compiled program fits all.
         filled = np.concatenate([points, np.repeat(points[-1:], BATCH - len(points), 0)]).astype(self._dtype)
         results = self._run(jnp.asarray(filled.reshape(BATCH, *self._shape)))
-        found = {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
-        return {
-            name: array if name == VALUE else array.reshape(*array.shape[:2], points.shape[1])
-            for name, array in found.items()
-        }
+        return {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
 
 
 class ExactNumbers(NamedTuple):
@@ -582,8 +498,8 @@ class ExactNumbers(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def _errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The errors of computed numbers in ULP, and relative to the exact ones.
+def _errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> np.ndarray:
+    """The errors of computed numbers in ULP.
 
     The unit is one in the last place of the exact number, but at least the smallest normal number, because XLA on the
     CPU replaces smaller results of every operation by 0. Above the largest number, infinity is right. If the exact
@@ -604,9 +520,7 @@ def _errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> tuple
     distance = np.abs((quarter - high / 4) - low / 4)
     distance = np.where(np.isinf(found) & same_sign & (np.abs(high) > largest), 0, distance)
     distance = np.where(np.isnan(found), np.inf, distance)
-    size = np.maximum(np.abs(high), smallest) / 4
-    unknown = np.isnan(high)
-    return np.where(unknown, np.nan, distance / unit), np.where(unknown, np.nan, distance / size)
+    return np.where(np.isnan(high), np.nan, distance / unit)
 
 
 class ExactFunction:
@@ -631,11 +545,6 @@ class ExactFunction:
         places = [0 * axes[0], *axes, *-axes]
         places += [a * one + b * two for one, two in combinations(axes, 2) for a in (1, -1) for b in (1, -1)]
         self._stencil = [tuple(map(int, place)) for place in places]
-
-    @property
-    def evaluations(self) -> int:
-        """How often the function is evaluated for each point and number of digits."""
-        return len(self._stencil)
 
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
@@ -839,15 +748,16 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     # One number for each exponent comes first, then the rare exponents, then the other numbers for each exponent.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
-    return _normal(np.concatenate([beside, both_signs]), dtype)[:, None]
+    every = np.concatenate([beside, both_signs])
+    kept = every[_is_normal(every, dtype)].astype(dtype)
+    _, first = np.unique(kept, return_index=True)
+    return kept[np.sort(first)][:, None]
 
 
 def _vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> np.ndarray:
     """Points for a function of a vector, (points, size): normal numbers, margins, near ties, offsets, large numbers."""
-    epsilon = float(np.finfo(dtype).eps)
-    normal = random.normal(size=(40, size))
-    found = [normal]
-    for margin in (*MARGINS, *np.geomspace(epsilon * 4, 1, 24)):
+    found = [random.normal(size=(40, size))]
+    for margin in (*MARGINS, *np.geomspace(4 * float(np.finfo(dtype).eps), 1, 24)):
         others = random.normal(size=(2, size))
         # In the first vector, one element is ahead by about the margin. In the second, the sorted elements have this
         # distance.
@@ -861,20 +771,15 @@ def _vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> n
     for exponent in range(-60, 61, 4):
         scale = 2.0**exponent
         found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
-    # All elements are near one random number, closer and closer to a tie.
-    for exponent in (-30, -20, -10, -5):
-        found.append(random.normal() * (1 + 2.0**exponent * random.normal(size=(4, size))))
     every = np.concatenate(found) + 0.0  # no -0.0
-    limits = np.finfo(dtype)
-    kept = (np.abs(every) >= float(limits.smallest_normal)) | (every == 0)
-    return random.permutation(every[kept.all(1)]).astype(dtype)
+    return random.permutation(every[_is_normal(every, dtype).all(1)]).astype(dtype)
 
 
 def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """Draws points near given ones, (count, n): one element moves by a random power of two, counted in numbers.
 
     A small move changes the last bits of an element, a large one its exponent. An element may also move close to
-    another one or change its sign, or all elements may be shifted together.
+    another one or change its sign.
     """
     dtype = parents.dtype
     chosen = parents[random.integers(len(parents), size=count)]
@@ -883,8 +788,7 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
     # The mantissa of float32 has 29 bits fewer. So the largest step changes the exponent as much as in float64.
     bits = LARGEST_STEP if dtype == np.float64 else LARGEST_STEP - 29
     steps = np.floor(2.0 ** random.uniform(0, bits, count)).astype(np.int64) * random.choice([-1, 1], count)
-    # The kind of the move: below 0.15 an element starts from the place of another one, above 0.95 it changes its sign,
-    # and from 0.85 to 0.95 all elements are shifted.
+    # The kind of the move: below 0.15 an element starts from the place of another one, above 0.95 it changes its sign.
     move = random.uniform(size=count)
     start = chosen[rows, column]
     if size > 1:
@@ -894,13 +798,7 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
     moved = _from_ordinals(_ordinals(np.ascontiguousarray(start)) + steps, dtype)
     result = chosen.copy()
     result[rows, column] = moved
-    if size > 1:
-        shifted = chosen + (moved - chosen[rows, column])[:, None]
-        together = (move > 0.85) & (move <= 0.95)
-        result = np.where(together[:, None], shifted, result)
-    limits = np.finfo(dtype)
-    fits = np.isfinite(result) & ((np.abs(result) >= limits.smallest_normal) | (result == 0))
-    return result[fits.all(1)].astype(dtype)
+    return result[_is_normal(result, dtype).all(1)].astype(dtype)
 
 
 def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -910,13 +808,10 @@ def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     away = np.concatenate([steps, -steps[1:]])
     nonzero = centers[centers != 0]
     close = _from_ordinals((_ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
-    zero = np.zeros(int((centers == 0).any()), dtype)
-    return np.concatenate([centers, zero, close]).astype(np.float64)
+    return np.concatenate([centers, close]).astype(np.float64)
 
 
-def _normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The different numbers of a type among these, without infinite and subnormal ones, in the same order."""
+def _is_normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which numbers are neither infinite nor subnormal in a type. 0 is among them."""
     limits = np.finfo(dtype)
-    kept = x[(np.abs(x) <= float(limits.max)) & ((np.abs(x) >= float(limits.smallest_normal)) | (x == 0))].astype(dtype)
-    _, first = np.unique(kept, return_index=True)
-    return kept[np.sort(first)]
+    return (np.abs(x) <= float(limits.max)) & ((np.abs(x) >= float(limits.smallest_normal)) | (x == 0))
