@@ -23,7 +23,6 @@ from jax.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
 from functional_nn.gradients.compare.comparison import relative_error
@@ -91,10 +90,7 @@ class TextbookRule:
         def convert(value: Number | Schedule | TextbookRule) -> Number | Schedule | TextbookRule:
             if isinstance(value, TextbookRule):
                 return value.in_arithmetic(number)
-            if callable(value):
-                schedule: Schedule = value
-                return lambda count: number(float(schedule(count)))
-            return number(float(value))
+            return (lambda count: number(float(value(count)))) if callable(value) else number(float(value))
 
         return replace(self, **{field.name: convert(getattr(self, field.name)) for field in fields(self)})
 
@@ -296,12 +292,10 @@ def check_optimizer(
     parameters: PyTree = None,
     *,
     gradients: PyTree = None,
-    curvature: float = 0.0,
     steps: int = 1000,
     dtype: str = "float64",
     tolerance: float | None = None,
     subject: str = "",
-    regimes: Sequence[str] = (),
 ) -> Report:
     """Follows an Optax optimizer and a textbook rule step by step, and says at which step they differ.
 
@@ -319,12 +313,10 @@ def check_optimizer(
         textbook_rule: a rule from ``functional_nn.gradients.textbook``, or your own.
         parameters: a tree of arrays; by default a weight of shape (2, 3) and a bias of shape (3,).
         gradients: the same tree with a leading axis of steps; by default four regimes, see ``scenarios``.
-        curvature: the gradients at step t are ``gradients[t - 1] + curvature * parameters``.
         steps: the number of steps, if no gradients are given.
         dtype: ``"float64"`` or ``"float32"``.
         tolerance: the largest error of an element; by default 1e-12 in float64 and 1e-4 in float32.
         subject: the name in tables; by default the rule's.
-        regimes: names of the default regimes to run; by default all. Not with gradients of your own.
 
     Raises:
         InputError: an argument cannot be used.
@@ -341,12 +333,9 @@ def check_optimizer(
     if not (callable(getattr(transformation, "init", None)) and callable(getattr(transformation, "update", None))):
         raise InputError("transformation", "an Optax transformation", shown(transformation))
     check_choice("dtype", dtype, TOLERANCES)
-    check_number("curvature", curvature)
     if tolerance is None:
         tolerance = TOLERANCES[dtype]
     check_number("tolerance", tolerance, "a number above 0", lambda tolerance: tolerance > 0)
-    if not isinstance(regimes, list | tuple) or not all(isinstance(name, str) for name in regimes):
-        raise InputError("regimes", "a list of names", shown(regimes))
     if not isinstance(textbook_rule, TextbookRule):
         raise InputError("textbook_rule", "a TextbookRule", repr(textbook_rule), "Derive yours from TextbookRule.")
     number = np.dtype(dtype).type
@@ -358,17 +347,9 @@ def check_optimizer(
         raise InputError("parameters", "at least one number in each array", "none")
     if gradients is None:
         check_count("steps", steps)
-        if curvature:
-            raise InputError("curvature", "0 without gradients", curvature, "Give gradients too.")
         runs = scenarios(parameters, steps)
-        for name in regimes:
-            if name not in runs:
-                raise InputError("regimes", "known names", repr(name), suggest(name, runs))
-        runs = {name: runs[name] for name in regimes or runs}
     else:
-        if regimes:
-            raise InputError("regimes", "no regimes with gradients", shown(regimes), "Give one or the other.")
-        runs = {"given": _given_scenario(parameters, gradients, number(curvature))}
+        runs = {"given": _given_scenario(parameters, gradients)}
 
     def one_step() -> object:
         arrays = jax.tree.map(jnp.asarray, parameters)
@@ -380,7 +361,8 @@ def check_optimizer(
     verdicts = []
     with converted_anew(one_step), jax.enable_x64(dtype == "float64"):
         for regime, scenario in runs.items():
-            visited = optax_trajectory(transformation, scenario)
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                visited = _optax_trajectory(transformation, scenario)
             verdicts += _compared(textbook_rule, scenario, visited, tolerance, partial(verdict, regime=regime))
     return Report(tuple(verdicts), seconds=time.perf_counter() - started, title=title)
 
@@ -467,7 +449,7 @@ def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
     }
 
 
-def _given_scenario(parameters: PyTree, gradients: PyTree, curvature: np.floating) -> Scenario:
+def _given_scenario(parameters: PyTree, gradients: PyTree) -> Scenario:
     if jax.tree.structure(gradients) != jax.tree.structure(parameters):
         expected = f"the parameters' tree {jax.tree.structure(parameters)}"
         raise InputError("gradients", expected, jax.tree.structure(gradients))
@@ -478,7 +460,7 @@ def _given_scenario(parameters: PyTree, gradients: PyTree, curvature: np.floatin
     for (path, w), g in zip(trees.flatten(parameters).items(), jax.tree.leaves(gradients), strict=True):
         if g.shape[1:] != w.shape:
             raise InputError(f"gradients of {path}", f"shape (steps, *{w.shape})", g.shape)
-    return Scenario(parameters, gradients, np.asarray(curvature))
+    return Scenario(parameters, gradients, np.zeros((), jax.tree.leaves(parameters)[0].dtype))
 
 
 def _finite(argument: str, array: ArrayLike) -> np.ndarray:
@@ -488,14 +470,10 @@ def _finite(argument: str, array: ArrayLike) -> np.ndarray:
     return numbers
 
 
-def optax_trajectory(transformation: optax.GradientTransformation, scenario: Scenario) -> PyTree:
-    """Runs Optax in one compiled scan. It returns the parameters after each step, (steps, *shape)."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return jax.tree.map(np.asarray, _run(transformation, scenario))
-
-
 @partial(jax.jit, static_argnums=0)
-def _run(transformation: optax.GradientTransformation, scenario: Scenario) -> PyTree:
+def _optax_trajectory(transformation: optax.GradientTransformation, scenario: Scenario) -> PyTree:
+    """Runs Optax in one compiled scan. It returns the parameters after each step, (steps, *shape)."""
+
     def step(carry, recorded):
         parameters, state = carry
         gradients = jax.tree.map(lambda g, w: g + scenario.curvature * w, recorded, parameters)
@@ -547,7 +525,7 @@ def _compared(
     starts = trees.flatten(scenario.parameters)
     arrays = zip(starts.items(), jax.tree.leaves(visited), exact, rounded, strict=True)
     for (path, start), leaf, right, in_type in arrays:
-        ours = leaf.astype(np.float64)
+        ours = np.asarray(leaf, np.float64)
         # The sum of the absolute values of the start and of all moves so far.
         moves = np.abs(np.diff(right, axis=0, prepend=start[None].astype(np.float64)))
         terms = np.abs(start) + np.cumsum(moves, axis=0)
