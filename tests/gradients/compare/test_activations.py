@@ -37,7 +37,7 @@ def test_derivatives_in_mpmath_are_the_slopes(activation, digits):
 
 def test_every_regime_and_kind_is_compared():
     verdicts = check_activation(fnn.hard_tanh).verdicts
-    assert {verdict.kind for verdict in verdicts} == {"value", "vjp", "jvp"}
+    assert {verdict.kind for verdict in verdicts} == {"value", "vjp"}
     assert {"normal", "tails", "±0", "subnormal", "huge", "kinks", "beside kinks"} == {v.regime for v in verdicts}
 
 

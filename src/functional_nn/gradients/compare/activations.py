@@ -37,8 +37,6 @@ LEAST_GATE = {"gelu": 1 / 256, "gelu_tanh": 1.0, "silu": 1 / 256, "mish": 1 / 25
 """For values x g(x), the unit is at least that of this number times |x|: ``jax.nn`` loses digits if g is nearly 0."""
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DIGITS = 50
-TANGENT = -0.5
-"""The tangent of forward mode. A product with a power of two is exact, so all errors come from the derivative."""
 
 
 class Computed(NamedTuple):
@@ -49,16 +47,12 @@ class Computed(NamedTuple):
         value: the function.
         derivative: the hand-derived derivative.
         automatic: the derivative by ``jax.vjp``.
-        tangent: the hand-derived derivative times ``TANGENT``.
-        automatic_tangent: the derivative by ``jax.linearize`` times ``TANGENT``.
     """
 
     x: np.ndarray
     value: np.ndarray
     derivative: np.ndarray
     automatic: np.ndarray
-    tangent: np.ndarray
-    automatic_tangent: np.ndarray
 
 
 class Exact(NamedTuple):
@@ -80,7 +74,7 @@ class ErrorsInULP(NamedTuple):
     """The values from which one verdict is made, at the same points.
 
     Args:
-        kind: ``"vjp"``, ``"jvp"`` or ``"value"``.
+        kind: ``"vjp"`` or ``"value"``.
         exact: for each point, the numbers that count as right.
         hand: the results of the formula.
         automatic: the results of automatic differentiation; None if there are none.
@@ -114,7 +108,7 @@ def check_activation(
     >>> import functional_nn as fnn
     >>> report = check_activation(fnn.sigmoid, points=[0.5, 20.0])
     >>> report.passed, len(report.wrong_automatic)
-    (True, 2)
+    (True, 1)
     """
     dtype = comparison_dtype(activation, dtype)
     if points is None:
@@ -150,16 +144,12 @@ def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
 
 
 def compute(activation: Activation, x: np.ndarray) -> Computed:
-    """Computes the function and both derivatives, in reverse and in forward mode, in the type of x."""
+    """Computes the function and both derivatives in the type of x."""
 
     @jax.jit
     def results(x: jax.Array) -> tuple[jax.Array, ...]:
-        tangents = jnp.full_like(x, TANGENT)
-        value, push_forward = jax.linearize(activation, x)
-        by_hand = activation.derivative(x)
-        _, pull_back = jax.vjp(activation, x)
-        (automatic,) = pull_back(jnp.ones_like(x))
-        return value, by_hand, automatic, by_hand * tangents, push_forward(tangents)
+        value, pull_back = jax.vjp(activation, x)
+        return value, activation.derivative(x), *pull_back(jnp.ones_like(x))
 
     with jax.numpy_dtype_promotion("standard"):
         return Computed(x, *(np.asarray(array) for array in results(x)))
@@ -251,15 +241,9 @@ def in_units(error: Number, value: Number, dtype: np.dtype) -> float:
 def _verdicts(
     activation: Activation, dtype: np.dtype, regime: str, computed: Computed, exact: Sequence[Exact]
 ) -> Iterator[Verdict]:
-    """The verdicts of one regime: on the derivative in reverse and in forward mode, and on the function."""
-    derivatives = [point.derivatives for point in exact]
-    tangents = [tuple(TANGENT * value for value in values) for values in derivatives]
-    error = [point.reference_error for point in exact]
-    tangent_error = [abs(TANGENT) * size for size in error]
-    compared = [
-        ErrorsInULP("vjp", derivatives, computed.derivative, computed.automatic, error),
-        ErrorsInULP("jvp", tangents, computed.tangent, computed.automatic_tangent, tangent_error),
-    ]
+    """The verdicts of one regime: on the derivative and on the function."""
+    derivatives, error = [point.derivatives for point in exact], [point.reference_error for point in exact]
+    compared = [ErrorsInULP("vjp", derivatives, computed.derivative, computed.automatic, error)]
     if exact and exact[0].values:
         compared.append(ErrorsInULP("value", [point.values for point in exact], computed.value, None, error))
     for errors in compared:
