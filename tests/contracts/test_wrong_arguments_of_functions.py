@@ -354,7 +354,7 @@ def calls():
         ),
         "verify": (
             lambda **given: fnn.verify(["relu"], **given),
-            {"quick": True, "dtype": None, "jobs": 1, "progress": False},
+            {"quick": True, "jobs": 1, "progress": False},
         ),
     }
 

@@ -127,13 +127,6 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path):
     assert {"mutants_killed", "skipped", "worst", "seconds"} <= set(written)
 
 
-@pytest.mark.slow
-def test_the_command_keeps_one_type_alone():
-    result = CliRunner().invoke(command, ["l2", "--full", "--jobs", "1", "--dtype", "float32"])
-    assert "float32" in result.output
-    assert "float64" not in result.output
-
-
 def test_the_command_fails_where_a_formula_does(monkeypatch):
     monkeypatch.setattr(verification, "LAYERS", [dense_with(ERRORS["factor"])])
     result = CliRunner().invoke(command, ["dense", "--jobs", "1"], standalone_mode=False)

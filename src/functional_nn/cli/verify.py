@@ -15,9 +15,6 @@ from functional_nn.configuration.flag_types import COUNT, JSON_FILE, NewFile
 @click.option(
     "--quick/--full", default=True, help="A few minutes on two cores, or several times as long.  [default: quick]"
 )
-@click.option(
-    "--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Keep only the verdicts of this type."
-)
 @JSON_FILE
 @click.option(
     "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with derivations, tables and pictures."
@@ -26,7 +23,6 @@ from functional_nn.configuration.flag_types import COUNT, JSON_FILE, NewFile
 def verify(
     names: tuple[str, ...],
     quick: bool,
-    dtype: str | None,
     json_file: Path | None,
     html_file: Path | None,
     jobs: int,
@@ -43,7 +39,7 @@ def verify(
     with importing():
         from functional_nn.gradients.verify import verify as run
 
-    report = run(names, quick=quick, dtype=dtype, jobs=jobs)
+    report = run(names, quick=quick, jobs=jobs)
     click.echo(report)
     if json_file:
         from functional_nn.storage.files import write_json

@@ -20,7 +20,7 @@ from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_flag, shown
+from functional_nn.core.validation import check_count, check_flag
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
@@ -49,7 +49,6 @@ def verify(
     names: Sequence[str] = (),
     *,
     quick: bool = True,
-    dtype: str | None = None,
     jobs: int = 1,
     progress: bool | None = None,
 ) -> Report:
@@ -61,7 +60,6 @@ def verify(
         quick: whether the comparison is quick. It then takes a few minutes on two cores and compares each public name
             once, in float64 (activations in float32). A full comparison takes several times as long: it compares
             every variant, in three types, under ``jit``, ``vmap`` and ``scan``, up to second order.
-        dtype: keep only the verdicts of this type.
         jobs: the number of processes that share the work.
         progress: whether to show a progress bar; by default on a terminal and in a notebook.
 
@@ -73,8 +71,6 @@ def verify(
     """
     check_flag("quick", quick)
     check_count("jobs", jobs)
-    if dtype is not None and not isinstance(dtype, str):
-        raise InputError("dtype", "the name of a type", shown(dtype))
     if progress is not None:
         check_flag("progress", progress)
     started = time.perf_counter()
@@ -85,10 +81,8 @@ def verify(
             reports[name] = report
             advance(name)
     report = combine_reports([reports[name] for name in chosen], title="quick run" if quick else "full run")
-    verdicts = [verdict for verdict in report.verdicts if dtype in (None, verdict.dtype)]
-    if not names:
-        verdicts += map(_missing_case, missing())
-    return replace(report, verdicts=tuple(verdicts), seconds=time.perf_counter() - started)
+    without_case = () if names else map(_missing_case, missing())
+    return replace(report, verdicts=(*report.verdicts, *without_case), seconds=time.perf_counter() - started)
 
 
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
