@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from functional_nn.core.display import html_table
+from functional_nn.core.texts import aligned
 
 
 @dataclass(frozen=True)
@@ -198,18 +199,18 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
 def text_table(verdicts: Sequence[Verdict]) -> str:
     """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below."""
     groups, left_out = table_rows(verdicts)
-    rows = [table_cells(group) for group in groups]
-    widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS))]
+    rows = [HEADS, *map(table_cells, groups)]
     # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
-    rest = sum(widths) - widths[1] + 2 * (len(HEADS) - 1)
-    widths[1] = min(widths[1], WIDTH - rest)
-    lines = [_line(HEADS, widths)]
-    subject = None
-    for group, row in zip(groups, rows, strict=True):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    width = WIDTH - sum(widths) + widths[1] - 2 * (len(HEADS) - 1)
+    cut = [(mark, _cut_at_the_start(name, width), *others) for mark, name, *others in rows]
+    head, *body = aligned(cut, NUMBERS_FROM)
+    lines, subject = [head], None
+    for group, line in zip(groups, body, strict=True):
         if group.worst.subject != subject:
             subject = group.worst.subject
             lines += ["", _cut_at_the_start(subject, WIDTH)]
-        lines.append(_line(row, widths))
+        lines.append(line)
     if left_out:
         lines += ["", f"… and {left_out:,} more comparisons that pass"]
     return "\n".join(lines)
@@ -241,16 +242,6 @@ def table_cells(group: VerdictGroup) -> tuple[str, ...]:
         f"{verdict.tolerance:.2g}{unit}",
         "" if automatic is None else f"{automatic:.2g}",
     )
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(_padded(cells, widths)).rstrip()
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        cut = _cut_at_the_start(cell, width)
-        yield cut.rjust(width) if column >= NUMBERS_FROM else cut.ljust(width)
 
 
 def _cut_at_the_start(text: str, width: int) -> str:
