@@ -28,8 +28,10 @@ HALF_WRITTEN = f".*.{TEMPORARY}"
 """The pattern of the names of half-written files and folders."""
 
 MOST_BYTES = 2**26
-"""The largest file of settings that is read: 64 MiB, many times the size of any that a run or a sweep writes."""
-MOST_BYTES_OF_ROWS = 2**30
+"""The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
+MOST_ENTRIES = 2 * 10**6
+"""The largest number of entries in JSON from a file. A million empty lists take 3 MB there, and 60 MB in memory."""
+MOST_BYTES_OF_ROWS = 2**27
 """The largest file with a row for each epoch that is read."""
 
 JsonValue: TypeAlias = Any
@@ -93,9 +95,13 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
     A file can be larger than what it takes on the disk: a few kilobytes of an archive can become terabytes.
     """
     with open(path, "rb", opener=unlinked_file) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", str(path))
+        _check_size(file, most)
         return file.read()
+
+
+def _check_size(file: BinaryIO, most: int | None) -> None:
+    if most is not None and os.fstat(file.fileno()).st_size > most:
+        raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", file.name)
 
 
 def check_no_link(argument: str, path: Path) -> None:
@@ -279,9 +285,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def checksum_of(path: Path) -> str:
-    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed."""
+def checksum_of(path: Path, most: int | None = None) -> str:
+    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed.
+
+    Args:
+        path: the file.
+        most: the largest number of bytes that it may have, as for ``read_file``.
+    """
     with open(path, "rb", opener=unlinked_file) as file:
+        _check_size(file, most)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -335,6 +347,18 @@ def signed_text(entries: Mapping[str, object]) -> str:
     return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
 
 
+def parsed(content: bytes) -> JsonValue:
+    """The value of a JSON text from a file.
+
+    Raises:
+        ValueError: for any other text, and for one that has too many entries.
+        RecursionError: for a text that is nested too deeply.
+    """
+    if content.count(b",") > MOST_ENTRIES:
+        raise ValueError(f"more than {MOST_ENTRIES:,} entries")
+    return json.loads(content)
+
+
 def read_signed(content: bytes) -> JsonObject:
     """Reads the entries of a text that ``signed_text`` made.
 
@@ -343,7 +367,7 @@ def read_signed(content: bytes) -> JsonObject:
         RecursionError: for a text that is nested too deeply.
     """
     text = content.decode()
-    entries = json.loads(text)
+    entries = parsed(content)
     if not isinstance(entries, dict):
         raise ValueError("not a JSON object")
     entries.pop("sha256", None)
