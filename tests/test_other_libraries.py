@@ -52,11 +52,11 @@ def test_the_formula_of_a_module():
     assert names_of("modules_of_other_libraries", "The formula")["report"].passed
 
 
-PAGE = "layers_in_other_libraries"
+PAGE = "modules_of_other_libraries"
 
 
 def layer_of_the_page(dropout=True):
-    layer = names_of(PAGE, "How do I use a layer in a Flax, Equinox or Keras model?")["layer"]
+    layer = names_of(PAGE, "A layer in a model of another library")["layer"]
     # Keras and Flax derive keys of their own, so dropout is left out where results are compared.
     return layer if dropout else fnn.chain(fnn.dense(16), fnn.batch_norm(), fnn.relu, fnn.dense(3))
 
@@ -77,7 +77,7 @@ def after_a_step(layer, params, state, steps=1):
 def test_a_layer_in_flax():
     nnx = pytest.importorskip("flax.nnx")
     layer = layer_of_the_page(dropout=False)
-    names = names_of(PAGE, "Flax NNX", layer=layer, fnn=fnn)
+    names = names_of(PAGE, "A layer in Flax NNX", layer=layer, fnn=fnn)
     model = names["model"]
     expected = after_a_step(layer, *layer.init(nnx.Rngs(0).params(), (4,)))
     names["step"](model, names["optimizer"], X, LABELS)
@@ -90,7 +90,7 @@ def test_a_layer_in_flax():
 def test_a_layer_in_equinox():
     eqx = pytest.importorskip("equinox")
     layer = layer_of_the_page(dropout=False)
-    names = names_of(PAGE, "Equinox", layer=layer, fnn=fnn)
+    names = names_of(PAGE, "A layer in Equinox", layer=layer, fnn=fnn)
     expected = after_a_step(layer, *layer.init(jax.random.key(0), (4,)))
     key = jax.random.key(1)
     model, model_state = names["step"](names["model"], names["model_state"], X, LABELS, key)
@@ -106,7 +106,7 @@ def test_a_layer_in_keras(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     pytest.importorskip("keras")
     layer = layer_of_the_page(dropout=False)
-    names = names_of(PAGE, "Keras", layer=layer, fnn=fnn, x=X, labels=LABELS)
+    names = names_of(PAGE, "A layer in Keras", layer=layer, fnn=fnn, x=X, labels=LABELS)
     expected = after_a_step(layer, *layer.init(jax.random.key(0), (4,)), steps=2)
     np.testing.assert_allclose(names["model"].predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
     with_dropout = names["in_keras"](layer_of_the_page(), (4,), jax.random.key(0))

@@ -6,7 +6,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-from functional_nn.reports.pages.formulas import mathml
+from functional_nn.reports.verification import mathml
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:

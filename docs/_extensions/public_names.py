@@ -18,7 +18,7 @@ from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 import functional_nn as fnn
-from functional_nn.reports.pages.formulas import SECTION
+from functional_nn.reports.verification import SECTION
 
 TEXT_SECTIONS = ("Math", "Shapes", "Gradient", "At kinks", "At ties")
 """Sections of docstrings that hold sentences and formulas, not arguments."""

@@ -11,7 +11,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.cli import run
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError
 from functional_nn.data import tfds
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
@@ -232,15 +232,11 @@ def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_p
     (tmp_path / "precious").mkdir()
     with Store(tmp_path / "sweep", {"grid": []}) as store:
         store.save("0-0-end", [], [])
-        shutil.rmtree(tmp_path / "sweep" / "batches")
+        (tmp_path / "sweep" / "batches").rename(tmp_path / "away")
         (tmp_path / "sweep" / "batches").symlink_to(tmp_path / "precious")
-        with pytest.raises(InputError, match="without links"):
-            store.save("0-1-end", [], [])
-        (tmp_path / "sweep").rename(tmp_path / "away")
-        (tmp_path / "sweep").mkdir()
-        with pytest.raises(FileNotFoundError, match="removed or replaced"):
-            store.save("0-1-end", [], [])
+        store.save("0-1-end", [], [])
     assert list((tmp_path / "precious").iterdir()) == []
+    assert len(list((tmp_path / "away").iterdir())) == 2
 
 
 def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsys):
@@ -270,6 +266,51 @@ def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, tr
             (tmp_path / "out").symlink_to(precious)
 
     monkeypatch.setattr(StatisticsRecorder, "record", record_and_replace)
-    assert run([*tiny, "--epochs", "3", "--out", str(tmp_path / "out"), "--quiet"]) == 1
-    assert "removed or replaced" in capsys.readouterr().err
+    assert run([*tiny, "--epochs", "3", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert {path.name: path.read_bytes() for path in precious.iterdir()} == before
+    (tmp_path / "out").unlink()
+    assert run(["report", str(tmp_path / "away")]) == 0  # all of it was written there, and belongs together
+
+
+SWAPPED = {  # commands, and the file after which the folder is replaced by a link
+    "report": ("report {stranger}", "", "stranger"),
+    "export": ("export {stranger} --to hub --out {out}", "README.md", "out"),
+    "import": ("import {stranger}/model.safetensors {flags} --out {out}", "model.safetensors", "out"),
+    "merge": ("merge {part} --out {out}", "members.csv", "out"),
+    "sweep": ("sweep {flags} --epochs 1 --seeds 1 --out {out}", "members.csv", "out"),
+}
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_nothing_is_written_where_a_link_takes_the_name_of_a_folder(
+    name, stranger, trained, tiny, tmp_path, monkeypatch
+):
+    """Another user who can write to the folder above could rename it at any moment, and put a link to it there."""
+    command, after, swapped = SWAPPED[name]
+    precious = shutil.copytree(trained, tmp_path / "precious")
+    for table in ("members.csv", "members.jsonl", "README.md"):
+        (precious / table).write_text("precious")
+    before = {path.name: path.read_bytes() for path in precious.iterdir()}
+    part = tmp_path / "part"
+    flags = " ".join([*tiny[1:5], "--hidden", "8"])
+    if name == "merge":
+        assert run(f"sweep {flags} --epochs 1 --seeds 1 --out {part} --quiet".split()) == 0
+    folder = stranger if swapped == "stranger" else tmp_path / "out"
+    replace = os.replace
+
+    def replace_and_swap(source, destination, **options):
+        if not after and not (tmp_path / "away").exists():
+            swap()
+        replace(source, destination, **options)
+        if after and os.path.basename(destination) == after:
+            swap()
+
+    def swap():
+        folder.rename(tmp_path / "away")
+        folder.symlink_to(precious)
+
+    monkeypatch.setattr(os, "replace", replace_and_swap)
+    command = command.format(stranger=stranger, out=tmp_path / "out", part=part, flags=flags)
+    run(command.split())
+    assert (tmp_path / "away").exists()
     assert {path.name: path.read_bytes() for path in precious.iterdir()} == before

@@ -449,7 +449,7 @@ def test_fault_31_a_thousand_kills_at_any_moment_lose_nothing(tmp_path):
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_fault_34_failed_writing_keeps_what_was_there_and_leaves_no_other(tmp_path, monkeypatch, call, error):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error
 
     with CheckpointWriter(tmp_path) as writer:
@@ -559,13 +559,17 @@ def test_fault_35_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
 def test_a_folder_in_place_of_the_locked_one_loses_no_checkpoint(tmp_path):
     """Another user who can rename the folder could put a link there, to checkpoints of the user's other run."""
     fnn.storage.save_checkpoint(tmp_path / "precious", 1, TREE)
+    before = contents(tmp_path / "precious")
     with CheckpointWriter(tmp_path / "run") as writer:
-        writer.check_folder()
-        (tmp_path / "run").rename(tmp_path / "away")
-        (tmp_path / "run").symlink_to(tmp_path / "precious")
-        with pytest.raises(FileNotFoundError, match="removed or replaced"):
-            writer.check_folder()
-    assert steps(tmp_path / "precious") == [1]
+        history = History(tmp_path / "run", 1)
+        for step in (1, 2, 3):
+            writer.save(step, TREE)
+            history.extend([(step,)], step - 1)
+            if step == 1:
+                (tmp_path / "run").rename(tmp_path / "away")
+                (tmp_path / "run").symlink_to(tmp_path / "precious")
+    assert contents(tmp_path / "precious") == before
+    assert steps(tmp_path / "away") == [2, 3]
 
 
 ROWS = [(float(epoch), 1 / epoch, float("inf")) for epoch in range(1, 9)]

@@ -102,7 +102,7 @@ def test_writing_replaces_the_old_file_and_leaves_no_other(tmp_path):
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_fault_34_failed_writing_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, call, error):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise error
 
     save_parameters(tmp_path / "file", *parameters())

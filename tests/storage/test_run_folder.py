@@ -17,34 +17,41 @@ from functional_nn.storage.files import write_json
 EPOCH = {"epoch": 1, "train_loss": 0.5, "test_loss": 0.25, "test_accuracy": 0.75, "seconds": 0.125}
 
 
-def test_checking_makes_the_folder_and_leaves_it_empty(tmp_path):
-    for _ in range(2):
-        run_folder.check_run_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+def opened(folder, resume=False):
+    with run_folder.opened_run_folder(folder, resume):
+        pass
+
+
+def test_an_opened_folder_stays_empty_and_a_new_one_leaves_unless_it_is_used(tmp_path):
+    (tmp_path / "old").mkdir()
+    opened(tmp_path / "old")
+    opened(tmp_path / "a" / "b")
+    assert list((tmp_path / "old").iterdir()) == []
+    assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_a_folder_with_a_run_is_refused_and_kept(tmp_path):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
     with pytest.raises(InputError, match="Use another folder"):
-        run_folder.check_run_folder(tmp_path)
+        opened(tmp_path)
     assert run_folder.read_configuration(tmp_path) == {"seed": 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
 
 
 def test_a_run_goes_on_only_from_checkpoints(tmp_path):
-    run_folder.check_run_folder(tmp_path, resume=True)
+    opened(tmp_path, resume=True)
     run_folder.create_run_folder(tmp_path, {"seed": 1})
     with pytest.raises(InputError, match="--resume: expected a run with checkpoints"):
-        run_folder.check_run_folder(tmp_path, resume=True)
+        opened(tmp_path, resume=True)
     checkpoint = tmp_path / "checkpoints" / "0000000001"
     checkpoint.mkdir(parents=True)
     with pytest.raises(InputError, match="--resume: expected a run with checkpoints"):
-        run_folder.check_run_folder(tmp_path, resume=True)  # checkpoints are written whole, so an empty folder is none
+        opened(tmp_path, resume=True)  # checkpoints are written whole, so an empty folder is none
     (checkpoint / "manifest.json").write_text("{}")
-    run_folder.check_run_folder(tmp_path, resume=True)
+    opened(tmp_path, resume=True)
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match=r"Use another folder\. With --resume the run in it goes on"):
-        run_folder.check_run_folder(tmp_path)
+        opened(tmp_path)
 
 
 def test_fault_35_leftovers_go_and_other_files_are_kept(tmp_path):
@@ -60,14 +67,14 @@ def test_fault_35_leftovers_go_and_other_files_are_kept(tmp_path):
 def test_fault_34_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="can be written to"):
-        run_folder.check_run_folder(tmp_path)
+        opened(tmp_path)
 
 
 def test_fault_34_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run", "x" * 300):
         with pytest.raises(InputError, match="can be written to"):
-            run_folder.check_run_folder(tmp_path / place)
+            opened(tmp_path / place)
 
 
 def test_metrics_grow_by_a_line_an_epoch(tmp_path):
@@ -89,7 +96,7 @@ def test_fault_38_what_is_not_finite_becomes_null(tmp_path):
 
 
 def test_fault_34_failed_writing_keeps_the_old_json_and_leaves_no_other(tmp_path, monkeypatch):
-    def killed(*arguments):
+    def killed(*arguments, **options):
         raise KeyboardInterrupt
 
     write_json(tmp_path / "file", [1])

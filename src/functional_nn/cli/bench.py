@@ -148,7 +148,7 @@ def bench(
         from functional_nn.bench.measure.memory import out_of_memory
         from functional_nn.bench.measure.suite import cases_of, measure
         from functional_nn.bench.measure.workloads import named_network
-        from functional_nn.reports import benchmark_tables as tables
+        from functional_nn.reports import benchmark as tables
 
     if "float64" in precisions:
         jax.config.update("jax_enable_x64", True)
@@ -213,7 +213,7 @@ def bench(
         compared = regression.compare_records(old_file, old, new)
         click.echo(tables.comparisons(compared, regression.without_match(old, new)))
     if html_file is not None:
-        from functional_nn.reports.pages.benchmark import write_page
+        from functional_nn.reports.benchmark import write_page
 
         write_page(html_file, about, measured, measured_modes, compared)
     done = len(measured) + len(measured_modes)
@@ -238,7 +238,7 @@ def _check_nothing_runs(what: list[str], flags: Mapping[str, object]) -> None:
 
 def _print_measured(measured: list[Measured]) -> None:
     """Prints the tables, the knees, and each warning once."""
-    from functional_nn.reports import benchmark_tables as tables
+    from functional_nn.reports import benchmark as tables
 
     click.echo(tables.times(measured))
     click.echo()

@@ -27,7 +27,7 @@ def bench_target(
     from functional_nn.bench.targets.chips import chip_named
     from functional_nn.bench.targets.compiler import device_of
     from functional_nn.bench.targets.network import TargetCase, targets
-    from functional_nn.reports import benchmark_tables as tables
+    from functional_nn.reports import benchmark as tables
 
     chip = chip_named(chip_name)
     device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,24 +56,17 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         from functional_nn.storage.files import checksum_of
 
     configuration = Configuration(**(default_flags() | flags)).completed()
-    is_new = not out.exists()
-    check_folder = run_folder.check_run_folder(out)  # before the data are loaded, which may take long
-    try:
-        data = configuration.load_data()
-        in_shape = data.train_images.shape[1:]
-        with jax.enable_x64(configuration.precision == "float64"):
-            net = configuration.network(data.classes)
-            params, state = _read(file, net, in_shape, names)
-            check_finite(params, state, file)
-            metrics = _evaluated(configuration, net, params, state, data)
-    except BaseException:  # also Ctrl-C
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()
-        raise
+    # Before the data are loaded, which may take long.
+    click.get_current_context().with_resource(run_folder.opened_run_folder(out))
+    data = configuration.load_data()
+    in_shape = data.train_images.shape[1:]
+    with jax.enable_x64(configuration.precision == "float64"):
+        net = configuration.network(data.classes)
+        params, state = _read(file, net, in_shape, names)
+        check_finite(params, state, file)
+        metrics = _evaluated(configuration, net, params, state, data)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
-    check_folder()
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}

@@ -27,9 +27,10 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     members, tables, pictures and page of the undivided sweep. Members that are missing are named.
     """
     with importing():
-        from functional_nn.sweeps.results.parts import merge as merge_parts
+        from functional_nn.sweeps.results.parts import merged
 
-    write_merged(merge_parts(folders, out), out, json_file, quiet=quiet)
+    with merged(folders, out) as result:
+        write_merged(result, out, json_file, quiet=quiet)
 
 
 def write_merged(result: SweepResult, out: Path, json_file: Path | None, *, quiet: bool) -> None:

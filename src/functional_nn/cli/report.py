@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
-    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.reports.run_report import RunContents
     from functional_nn.storage.checkpoints import Checkpoint
     from functional_nn.storage.files import JsonObject
     from functional_nn.sweeps.results.results import SweepResult
@@ -43,13 +43,16 @@ def report(folder: Path, data_dir: str | None) -> None:
         import jax
 
         from functional_nn.core.errors import DataError
-        from functional_nn.reports.pages import run_report, sweep_report
-        from functional_nn.reports.pages.page import check_libraries
+        from functional_nn.reports import run_report, sweep_report
+        from functional_nn.reports.page import check_libraries
         from functional_nn.storage import checkpoints, run_folder
+        from functional_nn.storage.files import kept_open
         from functional_nn.sweeps.execution.store import SWEEP
         from functional_nn.sweeps.results.folder import read_sweep
 
     check_libraries(LIBRARIES)
+    if folder.is_dir():
+        click.get_current_context().with_resource(kept_open(folder))
     page = folder / run_folder.REPORT
     if (folder / SWEEP).exists():
         result, settings = read_sweep(folder)
@@ -71,7 +74,7 @@ def write_run_report(folder: Path, data: Dataset) -> list[str]:
     """Writes the page of a run that has just ended, and returns its name in a list; empty if a library is missing."""
     if not _has_libraries():
         return []
-    from functional_nn.reports.pages import run_report
+    from functional_nn.reports import run_report
     from functional_nn.storage import run_folder
 
     run_report.write_page(folder / run_folder.REPORT, read_run(folder, data))
@@ -82,7 +85,7 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
     """Writes the page of a sweep that has just ended, and returns its name in a list; empty if a library is missing."""
     if not _has_libraries():
         return []
-    from functional_nn.reports.pages import sweep_report
+    from functional_nn.reports import sweep_report
     from functional_nn.storage import run_folder
     from functional_nn.sweeps.results.folder import sweep_settings
 
@@ -136,7 +139,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     from functional_nn.configuration.run_configuration import Configuration
     from functional_nn.core.errors import DataError
     from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
-    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import run_folder
 
     values = run_folder.read_configuration(folder)
@@ -177,7 +180,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
 def checkpoint_contents(folder: Path) -> RunContents:
     """What is known about a run of ``fit`` from its folder of checkpoints."""
     from functional_nn.core.errors import DataError
-    from functional_nn.reports.pages.run_contents import RunContents
+    from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import checkpoints
     from functional_nn.storage.identity import SURROUNDINGS
     from functional_nn.training.resilience.checkpointing import saved_history

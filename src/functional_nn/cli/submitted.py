@@ -80,7 +80,7 @@ def submitted_sweep(
     If the folder has the merged sweep already, no job is started. ``ended_before`` reads its result, and requires that
     it is the same sweep.
     """
-    from functional_nn.storage.files import check_new_folder, one_writer
+    from functional_nn.storage.files import check_new_folder, folder_to_write, one_writer
     from functional_nn.storage.identity import check_kind
     from functional_nn.sweeps.execution.store import SWEEP
     from functional_nn.sweeps.results.parts import put_together
@@ -98,6 +98,7 @@ def submitted_sweep(
     signals.defer("look at the jobs")
     arguments = click.get_current_context().meta[ARGUMENTS]
     progress = False if quiet else None
+    click.get_current_context().with_resource(folder_to_write("out", out))
     with one_writer("out", out):
         try:
             folders = submit_parts(arguments, number_of_parts, out, settings, signals.check, progress=progress)
@@ -262,7 +263,7 @@ def submit_parts(
 
 
 def _folder_of_jobs(out: Path) -> Path:
-    """A new private folder for the files of jobs, in a folder that not everybody can change.
+    """A new private folder for the files of jobs, in a folder that nobody else can change.
 
     submitit runs what it reads there. A file that is named after a job may also come from an earlier call, since a
     process of this computer can have the same number after a restart, or from whoever made the folder.
@@ -271,9 +272,11 @@ def _folder_of_jobs(out: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     for place in (folder, *out.resolve().parents, out.resolve()):
         about = place.lstat()
-        is_open = about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX
+        # The user's own group has nobody else in it on systems that let it write to new folders.
+        writers = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != os.getgid() else 0)
+        is_open = about.st_mode & writers and not about.st_mode & stat.S_ISVTX
         if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
-            given = f"{place}, a link, or a folder that another user owns, or that all users can write to"
+            given = f"{place}, a link, or a folder that another user owns, or that other users can write to"
             raise InputError("--out", "a folder of your own, because jobs run files in it", given)
     return Path(tempfile.mkdtemp(dir=folder))
 

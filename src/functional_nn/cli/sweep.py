@@ -206,7 +206,7 @@ def sweep(
 
         from functional_nn.cli.info import versions
         from functional_nn.losses.classification import cross_entropy
-        from functional_nn.storage.files import write_json
+        from functional_nn.storage.files import folder_to_write, write_json
         from functional_nn.sweeps.execution.halving import Halving
         from functional_nn.sweeps.grid.grid import crossed, grid
         from functional_nn.sweeps.sweep import train_members
@@ -246,6 +246,8 @@ def sweep(
         net = configuration.network(data.classes)
         return Recipe(net, cross_entropy, optimizer, configuration.penalty(), named_metrics)
 
+    if out is not None:
+        click.get_current_context().with_resource(folder_to_write("--out", out))
     result = train_members(
         make_recipe,
         lambda h: _configuration(base, h).network(data.classes),

@@ -145,14 +145,14 @@ def train(
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
     check_freeze(configuration, net, data)
-    checkpoints, recorder, log, check_folder = None, None, None, None
+    checkpoints, recorder, log = None, None, None
 
     def open_folders() -> None:
-        nonlocal checkpoints, recorder, log, check_folder
+        nonlocal checkpoints, recorder, log
         if tensorboard is not None:
             log = tensorboard_log(tensorboard)
         if out is not None:
-            check_folder = run_folder.check_run_folder(out, resume)
+            context.with_resource(run_folder.opened_run_folder(out, resume))
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
             checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
@@ -164,8 +164,6 @@ def train(
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         signals.defer()
-        if check_folder is not None:
-            check_folder()
         if out is not None:
             if metrics.epoch == 1:
                 # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
@@ -218,15 +216,12 @@ def train(
         "versions": versions(),
         "config": configuration.to_dict(),
     }
-    if out is not None and check_folder is not None:
+    if out is not None:
         from functional_nn.reports.plots.run import draw_all
 
-        check_folder()
         history = [metrics.row() for metrics in run.history]
         run_folder.finish_run_folder(out, run.params, run.state, history, result)
-        check_folder()
         pictures = draw_all(out, net, run, data)
-        check_folder()
         if not pictures:
             click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
         page = write_run_report(out, data)

@@ -50,7 +50,7 @@ def verify(
 
         write_json(json_file, report.to_dict())
     if html_file:
-        from functional_nn.reports.pages.verification import write_page
+        from functional_nn.reports.verification import write_page
 
         write_page(report, html_file, title="functional_nn: hand-derived gradients, verified")
     return 0 if report.passed else 1

@@ -197,19 +197,19 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     if folder.is_dir() and any(folder.iterdir()):
         given = f"{folder}, which has files"
         raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
-    check_folder = run_folder.check_run_folder(folder, argument="folder")
     values, result = run_folder.read_configuration(run), run_folder.read_result(run)
     public = _without_paths(network.configuration)
     network = network._replace(configuration=public)
     config = public.to_dict() | {name: values[name] for name in ABOUT if name in values}
-    check_folder()
-    # The model card is written before the result, whose presence shows that the folder is whole.
-    run_folder.create_run_folder(folder, config)
     origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
-    write_whole(folder / MODEL_CARD, model_card(network, result, origins))
     shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
     shown |= {"config": public.to_dict()}
-    run_folder.finish_run_folder(folder, network.params, network.state, run_folder.read_metrics(run), shown)
+    metrics = run_folder.read_metrics(run)
+    with run_folder.opened_run_folder(folder, argument="folder"):
+        # The model card is written before the result, whose presence shows that the folder is whole.
+        run_folder.create_run_folder(folder, config)
+        write_whole(folder / MODEL_CARD, model_card(network, result, origins))
+        run_folder.finish_run_folder(folder, network.params, network.state, metrics, shown)
     return folder
 
 

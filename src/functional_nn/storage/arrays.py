@@ -292,9 +292,8 @@ def unpacked(
         RecursionError,
         MemoryError,
     ) as error:
-        raise DataError(
-            str(path), "a safetensors file", f"a damaged one ({shortened(error) or type(error).__name__})"
-        ) from None
+        reason = shortened(error) or type(error).__name__
+        raise DataError(str(path), "a safetensors file", f"a damaged one ({reason})") from None
     if not has_checksum:
         return arrays, about
     expected = about.pop("sha256", None)

@@ -16,7 +16,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -45,6 +45,7 @@ from functional_nn.storage.files import (
     check_path,
     finite_json,
     misfit,
+    names_in,
     one_writer,
     parsed,
     read_file,
@@ -66,9 +67,6 @@ class CheckpointWriter:
 
     Raises:
         InputError: if another writer, in this process or another, uses the folder, or if it cannot be written to.
-
-    Attributes:
-        check_folder: in the context, a function that raises ``OSError`` unless the folder is still the locked one.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -81,7 +79,7 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            self.check_folder = stack.enter_context(one_writer("checkpoints", self.folder))
+            stack.enter_context(one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
             self._known = set(self._losses)
             self._stack = stack.pop_all()
@@ -110,7 +108,7 @@ class CheckpointWriter:
             self._clear(path, step)
             self._begun.add(step)
         try:
-            if not path.exists():  # it exists if this call was interrupted after writing it
+            if path.name not in names_in(self.folder):  # it is there if this call was interrupted after writing it
                 write_checkpoint(path, step, tree, loss, about or {})
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
@@ -119,11 +117,11 @@ class CheckpointWriter:
         self._known.add(step)
         # Old checkpoints are removed last, when the new one is safely on the disk. The new one stays in any case: its
         # step is below the newest ones if it continues from an earlier checkpoint.
-        # Only those that this writer knows: another folder may have taken the place of this one.
-        for unwanted in self._known & set(steps(self.folder)) - self._kept() - {step}:
-            self.check_folder()
+        names = names_in(self.folder)
+        for unwanted in self._known - self._kept() - {step}:
             self._losses.pop(unwanted, None)
-            remove_folder(_path(self.folder, unwanted))
+            if (path_of_unwanted := _path(self.folder, unwanted)).name in names:
+                remove_folder(path_of_unwanted)
         return path
 
     def _clear(self, path: Path, step: int) -> None:
@@ -290,7 +288,11 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
 
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
-    return sorted(int(path.name) for path in folder.glob("*") if _has_step_name(path) and _is_checkpoint(path))
+    try:
+        paths = [folder / name for name in names_in(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(path.name) for path in paths if _has_step_name(path) and _is_checkpoint(path))
 
 
 def _has_step_name(path: Path) -> bool:
@@ -307,7 +309,7 @@ def _is_checkpoint(path: Path) -> bool:
     if os.path.islink(path):
         return False
     try:
-        names = {name for name in os.listdir(path) if not name.startswith(".")}
+        names = {name for name in names_in(path) if not name.startswith(".")}
     except (FileNotFoundError, NotADirectoryError):
         return False
     files = {MANIFEST, ARRAYS}
@@ -538,7 +540,9 @@ class History:
             DamagedCheckpoint: if these rows are damaged or missing in both copies.
         """
         for path in self._files:
-            content = read_file(path, MOST_BYTES_OF_ROWS)[: rows * self._row_bytes] if path.exists() else b""
+            content = b""
+            with suppress(FileNotFoundError):
+                content = read_file(path, MOST_BYTES_OF_ROWS)[: rows * self._row_bytes]
             read, digests = self._verified(content)
             if len(read) == rows and digests[-1].hex() == digest:
                 self._digests, self._beginning = digests, content
@@ -563,7 +567,7 @@ class History:
             added += packed + self._digests[-1]
         for path in self._files:
             # One copy after the other, each until it is on the disk: a crash damages one of them at most.
-            with open(path, "r+b" if path.exists() else "w+b", opener=unlinked_file) as file:
+            with open(unlinked_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 # Without this, a file that was cut or removed during the run would get zeros in place of earlier rows.
                 if self._beginning is None and os.fstat(file.fileno()).st_size < after * self._row_bytes:
                     raise OSError(errno.EIO, f"a file of {after} rows or more was cut or removed", str(path))

@@ -7,6 +7,7 @@ and a symbolic link in a folder is not followed: it could lead to any file of th
 from __future__ import annotations
 
 import errno
+import fnmatch
 import hashlib
 import json
 import math
@@ -15,13 +16,15 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import InputError, short_repr, shortened
 
+LINK = "a symbolic link, which is not followed"
 TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
 HALF_WRITTEN = f".*.{TEMPORARY}"
@@ -69,7 +72,8 @@ def regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) ->
     Raises:
         OSError: for anything else, and if it cannot be opened.
     """
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)
+    name, folder = _placed(path)
+    descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0), mode, dir_fd=folder)
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
@@ -80,13 +84,22 @@ def regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) ->
 
 
 def unlinked_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """The same, for a file in a folder that may come from a stranger: a symbolic link is not followed."""
+    """The same, for a file in a folder that may come from a stranger: a symbolic link is not followed.
+
+    A file that is changed where it is must have no other name, which a hard link of a stranger could have given it.
+    """
     try:
-        return regular_file(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+        descriptor = regular_file(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
     except OSError as error:
-        if os.path.islink(path):
-            raise _link_error(path) from None
-        raise error
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, LINK, os.fspath(path)) from None
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    if flags & (os.O_WRONLY | os.O_RDWR) and os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(
+            errno.EMLINK, "a file with a second name (a hard link); copy it, and remove this one", os.fspath(path)
+        )
+    return descriptor
 
 
 def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -116,21 +129,87 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
         check_no_link(argument, path)
 
 
-def still_there(path: Path, descriptor: int) -> Callable[[], None]:
-    """A function that raises ``FileNotFoundError`` if this file or folder was removed, or something else is there.
+_KEPT_OPEN: dict[str, int] = {}
+"""The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
 
-    It is called before something is written: another user who can write to the folder above could put a link there, and
-    files of another run would be replaced. The descriptor is that of the open file or folder. While it is open, the
-    system gives its number to nothing else.
+
+@contextmanager
+def kept_open(folder: Path) -> Iterator[None]:
+    """Keeps a folder open. Until the context ends, the functions of this module read and write in the open folder.
+
+    Another user who can write to the folder above may rename this one at any moment, and put a link to another folder
+    in its place. So files are opened relative to the open folder, and not by its name. Windows cannot open folders;
+    there the names are used.
     """
+    path = os.path.abspath(folder)
+    if path in _KEPT_OPEN or os.open not in os.supports_dir_fd:
+        yield
+        return
+    name, above = _placed(folder)
+    # A user may name a link to a folder. Inside a folder that is kept open, no link is followed.
+    flags = os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW)
+    descriptor = _KEPT_OPEN[path] = os.open(name, flags, dir_fd=above)
+    try:
+        yield
+    finally:
+        del _KEPT_OPEN[path]
+        os.close(descriptor)
 
-    def check() -> None:
-        with suppress(OSError):
-            if os.path.samestat(path.stat(), os.fstat(descriptor)):
-                return
-        raise FileNotFoundError(errno.ENOENT, "It was removed or replaced, so nothing can be saved there", str(path))
 
-    return check
+@contextmanager
+def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
+    """Makes a folder, and keeps it open (see ``kept_open``). A new folder that is empty at the end is removed.
+
+    Raises:
+        InputError: names the argument, if it is no folder, or cannot be made or opened.
+    """
+    is_new = not os.path.lexists(folder)
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            stack.enter_context(kept_open(folder))
+        except OSError as error:
+            raise _cannot_write(argument, folder, error) from None
+        try:
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _cannot_write(argument: str, folder: Path, error: OSError) -> InputError:
+    return InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})")
+
+
+def check_not_removed(folder: Path) -> None:
+    """Raises ``FileNotFoundError`` if a folder that is kept open was removed."""
+    descriptor = _KEPT_OPEN.get(os.path.abspath(folder))
+    if descriptor is not None and not os.fstat(descriptor).st_nlink:
+        raise FileNotFoundError(errno.ENOENT, "It was removed, so nothing can be saved there", str(folder))
+
+
+def _placed(path: str | os.PathLike[str]) -> tuple[str, int | None]:
+    """A path as the functions of ``os`` take it: a name, and the descriptor of its folder if that is kept open."""
+    folder, name = os.path.split(os.path.abspath(path))
+    descriptor = _KEPT_OPEN.get(folder)
+    return (os.fspath(path), None) if descriptor is None else (name, descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, unless it is there."""
+    name, above = _placed(path)
+    if above is None:
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=above)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of the files and folders in a folder."""
+    with kept_open(folder):
+        return os.listdir(_KEPT_OPEN.get(os.path.abspath(folder), folder))
 
 
 def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:
@@ -172,41 +251,28 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             device, a pipe or another open file is written to directly, since replacing it would destroy it. Otherwise
             all of these are errors.
     """
-    destination = _destination(path) if follow_links else _unlinked(path)
+    destination = _destination(path) if follow_links else path
     if not isinstance(destination, Path):
         # The copy of the descriptor is closed here. The one that the process has open stays open.
         with open(path if destination is None else os.dup(destination), "ab") as file:
             yield file
         return
+    name, folder = _placed(destination)
     # The file's own name may be as long as the system allows, so the temporary name does not contain it.
-    temporary = destination.with_name(f".{secrets.token_hex(8)}.{TEMPORARY}")
+    temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file:
             # The permissions come before the content, so that a private file is private from its first byte on.
-            _keep_permissions(destination, file.fileno())
+            _keep_permissions(name, folder, file.fileno())
             yield file
             # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave an
             # empty file in place of the old one.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, destination)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unlinked(path: Path) -> Path:
-    """The same path, if it is a regular file or does not exist yet. ``os.replace`` follows no link there later."""
-    with suppress(FileNotFoundError):
-        kind = path.lstat().st_mode
-        if stat.S_ISLNK(kind):
-            raise _link_error(path)
-        if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path
-
-
-def _link_error(path: str | os.PathLike[str]) -> OSError:
-    return OSError(errno.ELOOP, "a symbolic link, which is not followed", os.fspath(path))
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
 
 
 def _destination(path: Path) -> Path | int | None:
@@ -233,56 +299,75 @@ def _destination(path: Path) -> Path | int | None:
     return Path(os.path.realpath(path))
 
 
-def _keep_permissions(old: Path, descriptor: int) -> None:
-    """Gives a new file the permissions and the owner of the one that it replaces, as far as the system allows."""
+def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
+    """Gives a new file the permissions and the owner of the one that it replaces, as far as the system allows.
+
+    Raises:
+        OSError: if it would replace a link, or something else that is no regular file.
+    """
     try:
-        about = old.stat()
+        about = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return
+    if not stat.S_ISREG(about.st_mode):
+        is_link = stat.S_ISLNK(about.st_mode)
+        raise OSError(errno.ELOOP, LINK, name) if is_link else OSError(errno.EINVAL, "not a regular file", name)
     with suppress(OSError, AttributeError):  # Windows has neither
         os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
         os.fchown(descriptor, about.st_uid, about.st_gid)
 
 
-def write_folder_whole(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_folder_whole(path: Path, contents: Mapping[str, bytes]) -> None:
     """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
+    name, above = _placed(path)
     # Nobody else can guess the name, or put a link into the folder before its files are there.
-    temporary = folder.with_name(f".{secrets.token_hex(8)}.{TEMPORARY}")
+    temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     try:
-        temporary.mkdir()
-        for name, content in contents.items():
-            with open(temporary / name, "xb") as file:  # which follows no link
+        os.mkdir(temporary, dir_fd=above)
+        for inner, content in contents.items():
+            # An exclusive new file follows no link.
+            with open(os.path.join(temporary, inner), "xb", opener=partial(os.open, mode=0o666, dir_fd=above)) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         # First the files and their names are on the disk, and only then does the folder get the final name.
-        _synchronize(temporary)
-        os.rename(temporary, folder)
-        _synchronize(folder.parent)
+        _synchronize(temporary, above)
+        os.rename(temporary, name, src_dir_fd=above, dst_dir_fd=above)
+        _synchronize(os.path.dirname(name) or os.curdir, above)
     except BaseException:
-        _remove(temporary)
+        _remove(temporary, above)
         raise
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(path: Path) -> None:
     """Removes a folder. It is renamed first, so that a half-removed folder is never taken for a whole one."""
-    temporary = folder.with_name(f".{folder.name}.{TEMPORARY}")
-    os.rename(folder, temporary)
-    shutil.rmtree(temporary)
+    name, above = _placed(path)
+    temporary = os.path.join(os.path.dirname(name), f".{path.name}.{TEMPORARY}")
+    os.rename(name, temporary, src_dir_fd=above, dst_dir_fd=above)
+    shutil.rmtree(temporary, dir_fd=above)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, or a link but not what it leads to. It need not be there."""
+    name, folder = _placed(path)
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
-    for temporary in parent.glob(HALF_WRITTEN):
-        _remove(temporary)
+    for name in fnmatch.filter(names_in(parent), HALF_WRITTEN) if parent.is_dir() else ():
+        _remove(*_placed(parent / name))
 
 
-def _remove(path: Path) -> None:
+def _remove(name: str, above: int | None) -> None:
     """Removes what is there: a folder, a file, or a link but not what it leads to. There may be nothing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    try:
+        os.unlink(name, dir_fd=above)
+    except FileNotFoundError:
+        pass
+    except OSError:  # the systems have different errors for a folder
+        shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
 def checksum_of(path: Path, most: int | None = None) -> str:
@@ -297,10 +382,10 @@ def checksum_of(path: Path, most: int | None = None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _synchronize(folder: Path) -> None:
+def _synchronize(name: str, above: int | None) -> None:
     """Makes sure that the names in a folder are on the disk, if the system can do this."""
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=above)
         try:
             os.fsync(descriptor)
         finally:
@@ -377,35 +462,33 @@ def read_signed(content: bytes) -> JsonObject:
 
 
 LOCK = ".lock"
+MOST_BYTES_OF_LOCK = 20
+"""A lock has the number of a process."""
 
 
 @contextmanager
-def one_writer(argument: str, folder: Path) -> Iterator[Callable[[], None]]:
-    """Makes a folder and locks it for one writer. It removes half-written files that a killed writer left behind.
-
-    The value of the context is a function that checks before something is written whether the lock is still there; see
-    ``still_there``.
+def one_writer(argument: str, folder: Path) -> Iterator[None]:
+    """Makes a folder, keeps it open, and locks it for one writer. It removes half-written files of a killed writer.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
             be written to.
     """
     with ExitStack() as stack:
+        stack.enter_context(folder_to_write(argument, folder))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = stack.enter_context(_locked(folder / LOCK))
+            stack.enter_context(_locked(folder / LOCK))
         except BlockingIOError as error:
             given = f"{folder}, which process {error} writes to"
             raise InputError(argument, "a folder that nobody else writes to", given) from None
         except OSError as error:
-            given = f"{folder} ({error.strerror})"
-            raise InputError(argument, "a folder that can be written to", given) from None
+            raise _cannot_write(argument, folder, error) from None
         remove_leftovers(folder)
-        yield still_there(folder / LOCK, descriptor)
+        yield
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path) -> Iterator[None]:
     """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
@@ -413,20 +496,20 @@ def _locked(path: Path) -> Iterator[int]:
         OSError: if the file cannot be written.
     """
     # Whoever can read the file can hold the lock. So only its owner may, also in a folder that everyone reads.
-    with open(unlinked_file(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+    with open(unlinked_file(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="ascii", errors="replace") as file:
         with suppress(OSError, AttributeError):  # an earlier version's file of another user; Windows has no fchmod
             os.fchmod(file.fileno(), 0o600)
         try:
             _lock(file.fileno())
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise BlockingIOError(file.read()) from None
+            raise BlockingIOError(shortened(file.read(MOST_BYTES_OF_LOCK))) from None
         # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
         # removed: a second process might then lock a new file while the first one holds the old one.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield file.fileno()
+        yield
 
 
 def _lock(descriptor: int) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import warnings
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, escaped, shortened
@@ -27,13 +26,14 @@ from functional_nn.storage.files import (
     check_no_links,
     checksum_of,
     finite_json,
+    folder_to_write,
     misfit,
+    names_in,
     parsed,
     read_file,
     read_signed,
     remove_leftovers,
     signed_text,
-    still_there,
     unlinked_file,
     write_whole,
 )
@@ -82,10 +82,9 @@ STATISTICS_SCHEMA = {
 """The schema of the statistics of layers after an epoch."""
 
 
-def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> Callable[[], None]:
-    """Makes the folder of a run. It stays empty until the run has something to write.
-
-    Returns a function that checks before something is written whether the folder is still there; see ``still_there``.
+@contextmanager
+def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> Iterator[None]:
+    """Makes the folder of a run, and keeps it open. It stays empty until the run has something to write.
 
     Args:
         folder: the folder.
@@ -98,34 +97,22 @@ def check_run_folder(folder: Path, resume: bool = False, *, argument: str = "--o
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        check_folder = _check_of(folder)  # before its content is looked at
+    with folder_to_write(argument, folder):
         check_no_links(argument, folder, CHECKPOINTS)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})") from None
-    has_checkpoints = bool(steps(folder / CHECKPOINTS))
-    has_run = has_checkpoints or (folder / CONFIGURATION).exists()
-    if has_run and not resume:
-        remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
-        raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
-    if has_run and not has_checkpoints:
-        given = f"{folder}, whose run has none"
-        raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
-    check_folder()
-    return check_folder
-
-
-def _check_of(folder: Path) -> Callable[[], None]:
-    """The check of ``still_there`` for a folder. It keeps the folder open as long as it exists itself."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
-        return lambda: None
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    check = still_there(folder, descriptor)
-    weakref.finalize(check, os.close, descriptor)
-    return check
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})") from None
+        has_checkpoints = bool(steps(folder / CHECKPOINTS))
+        has_run = has_checkpoints or CONFIGURATION in names_in(folder)
+        if has_run and not resume:
+            remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
+            raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
+        if has_run and not has_checkpoints:
+            given = f"{folder}, whose run has none"
+            raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
+        yield
 
 
 def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None:
@@ -283,7 +270,8 @@ def finish_run_folder(
     write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
     save_parameters(folder / PARAMETERS, params, state)
     # The result is written last: it has the checksums of the others, and its presence shows that the run has finished.
-    checksums = {name: checksum_of(folder / name) for name in VERIFIED if (folder / name).exists()}
+    written = names_in(folder)
+    checksums = {name: checksum_of(folder / name) for name in VERIFIED if name in written}
     write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
 
 

@@ -12,7 +12,7 @@ from functional_nn.bench.compare import records
 from functional_nn.bench.compare.records import add_records, environment, platform_notes, read_records
 from functional_nn.bench.compare.regression import check_matching, compare_records, ratio, without_match
 from functional_nn.core.errors import DataError
-from functional_nn.reports.benchmark_tables import comparisons
+from functional_nn.reports.benchmark import comparisons
 
 
 def record(rounds, reference=None, **changes):

@@ -234,7 +234,7 @@ def test_none_are_an_empty_table(suffix, tmp_path):
 def test_a_file_is_written_whole_or_not_at_all(mixed, tmp_path, monkeypatch):
     path = tmp_path / "members.csv"
     path.write_text("before")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk full")))
+    monkeypatch.setattr("os.replace", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk full")))
     with pytest.raises(OSError, match="disk full"):
         mixed.save(path)
     assert path.read_text() == "before"

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.checkpoints import COPIES, CheckpointWriter, steps
+from functional_nn.training.programs.fingerprint import fingerprint
 
 NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
@@ -287,7 +289,7 @@ def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_pa
                 (tmp_path / "run").mkdir()
 
     choice = fnn.training.Checkpoints(tmp_path / "run", minutes=minutes)
-    with pytest.raises(FileNotFoundError, match="was removed or replaced"):
+    with pytest.raises(FileNotFoundError, match="was removed"):
         fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice, on_epoch=on_epoch)
     assert reached == [1, 2]
     assert not list(tmp_path.glob("run/*"))
@@ -311,8 +313,8 @@ def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
     """Ctrl-C just behind the rename, before anything of it is remembered."""
     rename, done = os.rename, []
 
-    def interrupted(source, target):
-        rename(source, target)
+    def interrupted(source, target, **folders):
+        rename(source, target, **folders)
         if str(target).endswith("0000000002") and not done:
             done.append(target)
             raise KeyboardInterrupt
@@ -334,8 +336,8 @@ def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
         calls = []
 
         def interrupting(function):
-            def interrupted(*arguments):
-                function(*arguments)
+            def interrupted(*arguments, **folders):
+                function(*arguments, **folders)
                 calls.append(function)
                 if len(calls) == moment:
                     raise KeyboardInterrupt
@@ -395,3 +397,12 @@ def test_metrics_that_are_not_finite_come_back(tmp_path):
     assert np.isnan(first.history[0].test_accuracy)
     np.testing.assert_array_equal(np.array(first.history), np.array(again.history))
     assert again.restored_epochs == 2
+
+
+def test_a_program_has_the_same_fingerprint_in_a_terminal(monkeypatch):
+    """There, JAX puts colors into the text of a program. A run that began in a terminal continues without one."""
+    program = jax.make_jaxpr(jnp.tanh)(1.0)
+    before = fingerprint(program)
+    monkeypatch.setattr("jax._src.pretty_printer.CAN_USE_COLOR", True)
+    assert "\x1b" in str(program)
+    assert fingerprint(program) == before

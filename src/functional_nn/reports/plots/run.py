@@ -16,10 +16,9 @@ from functional_nn.core.layer import Layer, Params
 from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
-from functional_nn.reports.pages.pictures import BLUE, ORANGE, WHITE
+from functional_nn.reports.page import BLUE, ORANGE, WHITE
 from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, make_axes, plain_axes, scale_losses
-from functional_nn.reports.plots.confusion import confusion
-from functional_nn.storage.files import write_whole
+from functional_nn.storage.files import remove_file, write_whole
 from functional_nn.training.epoch_metrics import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
@@ -58,7 +57,7 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
         figures["most_wrong.png"] = most_wrong(data.test_images, labels, probabilities, class_names=names)
     else:
         for name in ("confusion.png", "most_wrong.png"):
-            (folder / name).unlink(missing_ok=True)  # of the run before it was resumed
+            remove_file(folder / name)  # of the run before it was resumed
     if run.history:
         figures["learning_curves.png"] = learning_curves(run.history, as_plain_text(data.name))
     image_shape = data.test_images.shape[1:]
@@ -233,3 +232,38 @@ def _tiles(grid: np.ndarray, images: list[np.ndarray], **style) -> None:
         has_colors = image.ndim == 3 and image.shape[-1] in (3, 4)
         pixels = image if has_colors or image.ndim == 2 else image[..., 0]
         axes.imshow(pixels, **({} if has_colors else style))
+
+
+MOST_NUMBERS = 30
+"""The largest number of classes for which a confusion matrix shows its numbers."""
+
+
+def confusion(matrix: np.ndarray, title: str = "", class_names: Sequence[str] | None = None) -> Figure:
+    """Plots the confusion matrix: errors in color, and right answers as numbers on the diagonal."""
+    classes = len(matrix)
+    room = 0.48 * min(classes, MOST_NUMBERS)
+    names = [] if class_names is None else [as_plain_text(name) for name in class_names]
+    room_for_names = 0.08 * max((len(name) for name in names), default=0)
+    figure, ((axes,),) = plain_axes(1, 1, width=1.6 + room + room_for_names, height=1.2 + room + room_for_names)
+    errors = np.where(np.eye(classes, dtype=bool), 0, matrix)
+    colors = axes.imshow(errors, cmap="Oranges", vmin=0, vmax=max(1, errors.max()))
+    if classes > MOST_NUMBERS:
+        from matplotlib.ticker import MaxNLocator
+
+        bar = figure.colorbar(colors, shrink=0.6, fraction=0.04, pad=0.01, label="errors")
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for row, column in np.ndindex(matrix.shape):
+        if classes <= MOST_NUMBERS and matrix[row, column]:
+            strong = errors[row, column] > 0.6 * errors.max() and row != column
+            color = "0.55" if row == column else "black"
+            if strong:
+                color = "white"
+            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=8, color=color)
+    ticks = range(0, classes, math.ceil(classes / MOST_NUMBERS))
+    axes.set(xlabel="taken for", ylabel="class", xticks=ticks, yticks=ticks)
+    if names:
+        shown = [names[number] for number in ticks]
+        axes.set_xticklabels(shown, rotation=90)
+        axes.set_yticklabels(shown)
+    axes.set_title(title or f"{errors.sum()} of {matrix.sum()} wrong")
+    return figure

@@ -20,9 +20,11 @@ from functional_nn.storage.files import (
     PLAIN,
     JsonObject,
     as_json,
-    check_no_link,
     check_no_links,
+    kept_open,
+    make_folder,
     misfit,
+    names_in,
     one_writer,
     read_file,
     read_signed,
@@ -82,8 +84,9 @@ class Store:
         check_kind("out", self.folder, "a sweep")
         # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            self._check_folder = stack.enter_context(one_writer("out", self.folder))
+            stack.enter_context(one_writer("out", self.folder))
             self._begin(self.folder / SWEEP)
+            stack.enter_context(kept_open(self.folder / BATCHES))
             remove_leftovers(self.folder / BATCHES)
             self._stack = stack.pop_all()
         return self
@@ -95,8 +98,8 @@ class Store:
         """Writes the sweep's identity, or compares it with that in the folder."""
         try:
             check_no_links("out", self.folder, BATCHES)
-            (self.folder / BATCHES).mkdir(exist_ok=True)
-            if not path.exists():
+            make_folder(self.folder / BATCHES)
+            if path.name not in names_in(self.folder):
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
                 write_whole(path, signed_text(entries | self._identity))
                 return
@@ -112,10 +115,8 @@ class Store:
         """Writes a batch: the history of each member, and a pytree of arrays for each member.
 
         Raises:
-            OSError: if it could not be written, or if the folder was removed or replaced meanwhile.
+            OSError: if it could not be written, for instance because the folder was removed.
         """
-        self._check_folder()
-        check_no_link("out", self.folder / BATCHES)
         arrays: dict[str, np.ndarray] = {}
         members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):

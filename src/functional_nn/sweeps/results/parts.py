@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from functional_nn.core.errors import InputError
@@ -17,6 +18,8 @@ from functional_nn.storage.files import (
     check_new_folder,
     check_no_links,
     check_path,
+    kept_open,
+    make_folder,
     one_writer,
     remove_leftovers,
     signed_text,
@@ -64,6 +67,13 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         InputError: if the folders belong to different sweeps, or members are missing. Then nothing is written.
         DataError: if a folder has no sweep, or its ``sweep.json`` is damaged.
     """
+    with merged(folders, out) as result:
+        return result
+
+
+@contextmanager
+def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Iterator[SweepResult]:
+    """The same, as a context in which the new folder is locked and kept open."""
     if isinstance(folders, str | os.PathLike) or not isinstance(folders, Sequence) or not folders:
         raise InputError("folders", "a list with the folders of all parts", shown(folders))
     paths = [check_path("folders", folder) for folder in folders]
@@ -73,8 +83,9 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
         raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
     with one_writer("out", out):
         if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
-            return ended  # sweep.json comes last, so there is nothing left to put together
-        return put_together(paths, out)
+            yield ended  # sweep.json comes last, so there is nothing left to put together
+        else:
+            yield put_together(paths, out)
 
 
 def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
@@ -83,12 +94,13 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     if (out / SWEEP).exists():
         _check_same_sweep(out, sweep_settings(out), settings)
     check_no_links("out", out, BATCHES)
-    (out / BATCHES).mkdir(exist_ok=True)
-    remove_leftovers(out / BATCHES)
-    for path in paths:
-        for file, _, _ in good_batches(path):
-            arrays, about = unpacked(file)
-            write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
+    make_folder(out / BATCHES)
+    with kept_open(out / BATCHES):
+        remove_leftovers(out / BATCHES)
+        for path in paths:
+            for file, _, _ in good_batches(path):
+                arrays, about = unpacked(file)
+                write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
     # The parts may differ: with vmap, a part of one member trains one at once.
     if any(sweep_settings(path).get(AT_ONCE) != 1 for path in paths):
         settings = settings | {AT_ONCE: MERGED}

@@ -41,7 +41,8 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
     """
     digest = hashlib.sha256()
     for program in traced:
-        digest.update(ADDRESS.sub("", str(program)).encode())
+        # In a terminal and in a notebook, JAX would put colors into the text.
+        digest.update(ADDRESS.sub("", program.pretty_print(use_color=False)).encode())
         # The text names constants and does not contain their numbers.
         for constant in _constants(program):
             add_to_digest(digest, as_stored(constant if is_array(constant) else np.asarray(constant)))

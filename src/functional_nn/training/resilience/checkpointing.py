@@ -12,7 +12,7 @@ from typing import NamedTuple
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, History, newest
-from functional_nn.storage.files import PLAIN, as_json, check_new_folder, misfit
+from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.epoch_metrics import check_metric
 from functional_nn.training.programs.fingerprint import surroundings
@@ -179,7 +179,7 @@ class RunSaver:
         if self._writer is None or self._has_failed or epochs <= self._saved_epochs:
             return
         try:
-            self._writer.check_folder()
+            check_not_removed(self._writer.folder)
             if not now and time.monotonic() - self._clock < self._seconds:
                 return
             self._write(self._writer, reached)

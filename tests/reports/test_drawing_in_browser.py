@@ -10,7 +10,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.data.images import read_image
-from functional_nn.reports.pages.drawing import drawing_panel
+from functional_nn.reports.drawing import drawing_panel
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +18,7 @@ DIGITS = 20
 SHAPE = (28, 28, 1)
 MODELS = {"mlp": {"hidden": (64,)}, "cnn": {"hidden": (8, 16)}, "lstm": {"hidden": (48,)}}
 BRIGHT = 110
-STYLE = (Path(fnn.__file__).parent / "reports" / "pages" / "page.css").read_text("utf-8")
+STYLE = (Path(fnn.__file__).parent / "reports" / "templates" / "page.css").read_text("utf-8")
 
 SAVED = """async () => {
   await new Promise(requestAnimationFrame);

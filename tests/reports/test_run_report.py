@@ -11,13 +11,10 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data.dataset import make_dataset
-from functional_nn.reports.pages import run_report
-from functional_nn.reports.pages.page import as_svg
-from functional_nn.reports.pages.pictures import weights_picture
-from functional_nn.reports.pages.run_contents import RunContents, outcome
-from functional_nn.reports.pages.run_findings import findings, layer_names
-from functional_nn.reports.pages.run_report import write_page
+from functional_nn.reports import run_report
+from functional_nn.reports.page import as_svg, weights_picture
 from functional_nn.reports.plots.run import metric_chart, small_curve
+from functional_nn.reports.run_report import RunContents, findings, layer_names, outcome, write_page
 
 NET = fnn.chain(fnn.flatten(), fnn.dense(40))
 

@@ -19,9 +19,8 @@ from functional_nn.bench.measure.result import Benchmark
 from functional_nn.bench.measure.suite import BenchmarkCase, Measured
 from functional_nn.bench.measure.timing import Timing
 from functional_nn.core.errors import InputError
-from functional_nn.reports.benchmark_tables import comparisons, knees, modes, shares, times
-from functional_nn.reports.pages.benchmark import figures, write_page
-from functional_nn.reports.plots import benchmark as plots
+from functional_nn.reports import benchmark as plots
+from functional_nn.reports.benchmark import comparisons, figures, knees, modes, shares, times, write_page
 
 ABOUT = {
     **{"model": "mlp", "device": "a <fast> device", "platform": "gpu", "cores": 2, "date": "2026-01-01"},

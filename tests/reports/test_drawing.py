@@ -15,7 +15,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.jaxprs.portable import OPERATIONS, portable
-from functional_nn.reports.pages import drawing
+from functional_nn.reports import drawing
 
 NAMES = [str(digit) for digit in range(10)]
 SHAPE = (12, 12, 1)
@@ -48,7 +48,7 @@ def in_node(programs) -> list:
     """The results of programs, each with a list of flat inputs, as the page computes them."""
     if (node := shutil.which("node")) is None:
         pytest.skip("node is not installed")
-    folder = Path(drawing.__file__).parent
+    folder = Path(drawing.__file__).parent / "templates"
     script = "".join((folder / name).read_text("utf-8") for name in drawing.SCRIPTS[:2]) + RUN
     text = json.dumps([{"program": program, "examples": examples} for program, examples in programs])
     done = subprocess.run([node, "-e", script], input=text, capture_output=True, text=True, timeout=60)

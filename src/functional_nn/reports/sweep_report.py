@@ -12,10 +12,10 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted, words
-from functional_nn.reports.pages.page import as_svg, check_libraries, number, write_template
-from functional_nn.reports.pages.run_contents import OFF_AT_ZERO
+from functional_nn.reports.page import as_svg, check_libraries, number, write_template
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
+from functional_nn.reports.run_report import OFF_AT_ZERO
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
 from functional_nn.sweeps.grid.grid import PlainValue
@@ -100,7 +100,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "interrupted": any(member.status == "not run" for member in result.members),
         "summary_names": without_seed,
         "settings": _settings(settings, names),
-        "script": (Path(__file__).parent / "sweep_report.js").read_text("utf-8"),
+        "script": (Path(__file__).parent / "templates" / "sweep_report.js").read_text("utf-8"),
     }
     write_template("sweep_report.html", path, {}, values)
 

@@ -11,9 +11,8 @@ from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.report import Report, Survivor
 from functional_nn.gradients.compare.verdict import Verdict
-from functional_nn.reports.pages import verification
-from functional_nn.reports.pages.formulas import derivations, derived_as, typeset
-from functional_nn.reports.pages.verification import figure, write_page
+from functional_nn.reports import verification
+from functional_nn.reports.verification import derivations, derived_as, figure, typeset, write_page
 
 HOSTILE = "<script>alert('1')</script>&amp;\"'"
 VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -1,21 +1,85 @@
-"""Plots of benchmarks: roofline, batch sizes, numbers of models, and layers. They need the extra ``[plots]``."""
+"""Tables, pictures and the HTML page of benchmarks; the last two need the extra ``[plots]``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from functional_nn.bench.compare.records import Record, platform_notes
+from functional_nn.bench.compare.regression import RecordComparison
 from functional_nn.bench.knee import NEAR_BEST, knee
+from functional_nn.bench.measure.execution_modes import Mode
 from functional_nn.bench.measure.layer_times import LayerCost
 from functional_nn.bench.measure.peaks import Peaks
+from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
 from functional_nn.bench.measure.suite import Measured
+from functional_nn.bench.targets.network import TargetCase
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.errors import escaped
+from functional_nn.core.texts import aligned
+from functional_nn.reports.page import as_svg, check_libraries, write_template
 from functional_nn.reports.plots.axes import make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def write_page(
+    path: str | Path,
+    about: Record,
+    measured: Sequence[Measured],
+    modes: Mapping[tuple[int, str], Sequence[Mode]],
+    compared: Sequence[RecordComparison] = (),
+) -> None:
+    """Writes a page of what ``functional-nn bench`` measured.
+
+    Args:
+        path: the file, in a folder that exists.
+        about: the environment of the measurements, and the model.
+        measured: the programs.
+        modes: the modes of a train step, by batch size and precision.
+        compared: comparisons with older records.
+
+    Raises:
+        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+    """
+    check_libraries(("jinja2", "matplotlib"))
+    pictures = [(title, as_svg(figure, title, title, {})) for title, figure in figures(measured).items()]
+    findings = list(dict.fromkeys(finding for one in measured for finding in one.result.findings.findings))
+    values = {
+        "title": f"functional_nn: {about['model']} on {about['device']}",
+        "about": about,
+        "notes": platform_notes(about),
+        "measured": measured,
+        "modes": modes,
+        "compared": compared,
+        "findings": findings,
+        "pictures": pictures,
+    }
+    filters = {"time": in_seconds, "flops": in_flops, "size": in_bytes}
+    write_template("benchmark.html", path, filters, values, follow_links=True)
+
+
+def figures(measured: Sequence[Measured]) -> dict[str, Figure]:
+    """The pictures for these measurements, by title."""
+    drawn: dict[str, Figure] = {}
+    if measured:
+        drawn["Roofline"] = roofline(measured)
+    if len({one.case.batch_size for one in measured if one.case.what != "sweep"}) > 1:
+        drawn["Time against batch size"] = batch_sizes(measured)
+    if len({one.case.members for one in measured if one.case.what == "sweep"}) > 1:
+        drawn["Time against the number of models"] = populations(measured)
+    for one in measured:
+        if any(cost.timing for cost in one.result.layers):
+            title = f"Layers of a train step, batch {one.case.batch_size}, {one.case.precision}"
+            drawn[title] = layer_times(one.result.layers)
+    return drawn
+
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -183,3 +247,108 @@ def _plain(axes: Axes) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, place: f"{value:g}")
         axis.set_minor_formatter(lambda value, place: "")
+
+
+def title(measured: Measured) -> str:
+    """What was measured, in words."""
+    case = measured.case
+    steps = f", {case.steps} steps per call" if case.steps > 1 else ""
+    return f"{measured.result.name}, batch {case.batch_size}, {case.precision}{steps}"
+
+
+def targets(several: Sequence[TargetCase]) -> str:
+    """A row for each program that was compiled for a chip, with a lower bound of its time."""
+    rows = [("program", "batch", "type", "compile", "memory", "step at least", "uncached", "padding")]
+    for case, report in several:
+        rows.append(
+            (
+                report.name,
+                str(case.batch_size),
+                case.precision,
+                in_seconds(report.stages["compile"]) if report.compiles else "fails",
+                in_bytes(report.memory.peak) if report.memory else "",
+                in_seconds(report.lower_bound / report.steps),
+                in_seconds(report.uncached_seconds / report.steps),
+                f"{report.wasted:.0%}",
+            )
+        )
+    notes = (
+        "Both times of a step follow from published peaks. Nothing was measured.",
+        "Uncached is the lower bound if every product reads from memory.",
+    )
+    return "\n".join([*aligned(rows), *notes])
+
+
+def times(measured: Sequence[Measured]) -> str:
+    """A row for each program: its compile time, and the time of a step and of an example."""
+    rows = [("program", "batch", "type", "compile", "a step (quartiles)", "an example")]
+    for one in measured:
+        compile_time = in_seconds(one.result.stages["compile"])
+        rows.append((*_names(one), compile_time, one.step.describe(), in_seconds(one.seconds_per_example)))
+    return "\n".join(aligned(rows))
+
+
+def shares(measured: Sequence[Measured]) -> str:
+    """A row for each program: its rates, its share of the roofline, and the bound that is nearest."""
+    rows = [("program", "batch", "type", "operations", "bytes", "roofline", "nearest bound")]
+    for one in measured:
+        result = one.result
+        share = result.shares[result.nearest_bound]
+        rows.append(
+            (
+                *_names(one),
+                f"{in_flops(result.flops_per_second)}/s",
+                f"{in_bytes(result.bytes_per_second)}/s",
+                f"{result.at_least}{result.roofline:.0%}",
+                f"{result.nearest_bound} {share:.0%}" if share >= LEAST_SHOWN else "none",
+            )
+        )
+    missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
+    return "\n".join([*aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
+
+
+def knees(measured: Sequence[Measured]) -> list[str]:
+    """A sentence for each program of several batch sizes: the smallest batch with most of the best throughput."""
+    groups: dict[tuple[str, str, int], list[Measured]] = {}
+    for one in measured:
+        groups.setdefault((one.case.what, one.case.precision, one.case.members), []).append(one)
+    lines = []
+    for (_, precision, _), group in groups.items():
+        if len(group) > 1:
+            size = knee([one.case.batch_size for one in group], [one.step.median for one in group])
+            name = group[0].result.name
+            line = f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput"
+            # If the quartiles of a time differ by more than the knee's tolerance, the knee can be another size.
+            if any(one.step.quartiles[0] < NEAR_BEST * one.step.quartiles[1] for one in group):
+                line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
+            lines.append(line)
+    return lines
+
+
+def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
+    """A row for each mode."""
+    fastest = min(mode.timing.median for mode in several)
+    rows = [("mode", "first call", "a step (quartiles)", "× the fastest")]
+    for mode in several:
+        relative = f"{mode.timing.median / fastest:.2f}"
+        rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
+    return "\n".join([f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
+
+
+def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:
+    """The verdict, the ratios of new to old time and the differing settings of each program that was measured before.
+
+    ``without`` describes the programs that were not.
+    """
+    lines = ["", "new time / old time (95% interval), and the same relative to a matrix product"]
+    for one in compared:
+        lines.append(f"{one.what}: {one.verdict}")
+        lines.append(f"  {one.time}, relative {one.relative}, record of {one.date[:10]}")
+        for difference in one.differences:
+            lines += textwrap.wrap(difference, WIDTH, initial_indent="  other ", subsequent_indent="    ")
+    lines += [f"{what}: no older record" for what in without]
+    return "\n".join(map(escaped, lines))  # the older records come from a file
+
+
+def _names(measured: Measured) -> tuple[str, str, str]:
+    return measured.result.name, str(measured.case.batch_size), measured.case.precision

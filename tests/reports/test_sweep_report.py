@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_nn.reports.pages.sweep_report import MOST_DRAWN, drawn_members, write_page
 from functional_nn.reports.plots.sweep import parallel_axis
+from functional_nn.reports.sweep_report import MOST_DRAWN, drawn_members, write_page
 from functional_nn.sweeps.results.member import Member
 from functional_nn.sweeps.results.results import SweepResult
 

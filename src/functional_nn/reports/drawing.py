@@ -1,8 +1,7 @@
 """A panel of a page on which one draws an image, and sees what each layer of a network computes and its answer.
 
 The page computes the network itself, from its weights: ``functional_nn.jaxprs.portable`` writes the evaluation of the
-network as plain data, and ``drawing_program.js`` runs it.
-"""
+network as plain data, and ``drawing_program.js`` runs it."""
 
 from __future__ import annotations
 
@@ -100,7 +99,7 @@ def drawing_panel(
     """
     data = panel_data(net, params, state, image_shape, class_names)
     content = json.dumps(data, separators=(",", ":"))
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "templates"
     parts = {
         "heading": "Draw a digit and see every layer"
         if are_digits(class_names)

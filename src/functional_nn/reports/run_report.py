@@ -1,0 +1,655 @@
+"""The HTML page of a run: its charts, tables and sentences; it needs the extra ``[plots]``."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from functional_nn.activations.table import ACTIVATIONS
+from functional_nn.core import trees
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.texts import counted, words
+from functional_nn.data.dataset import Dataset
+from functional_nn.metrics import confusion_matrix
+from functional_nn.reports.drawing import drawing_panel
+from functional_nn.reports.page import (
+    MOST_UNITS,
+    as_png,
+    as_svg,
+    check_libraries,
+    number,
+    shown_pixels,
+    weights_picture,
+    write_template,
+)
+from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
+from functional_nn.storage import run_folder
+from functional_nn.storage.files import JsonObject, JsonValue
+from functional_nn.training.epoch_metrics import default_metric
+from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.prediction import predict_probabilities
+
+COLORS = {TRAIN: "var(--hand)", TEST: "var(--automatic)", VALIDATION: "var(--good)"}
+"""The page's colors of the lines."""
+
+MOST_CLASSES = 30
+"""With more classes, a list of the most frequent errors takes the place of the confusion matrix."""
+
+MOST_WRONG = 24
+"""The number of examples among the most wrong ones that are shown."""
+
+MOST_CONFUSIONS = 20
+"""The length of the list of the most frequent errors."""
+
+MOST_EPOCHS = 100
+"""With more epochs, tables show this many of them, spread evenly."""
+
+
+class Wrong(NamedTuple):
+    """A test example that was taken for another class, for the page."""
+
+    picture: str
+    label: str
+    answer: str
+    of_label: str
+    of_answer: str
+
+
+class LayerRow(NamedTuple):
+    """A layer's statistics after the last epoch, as texts and small lines."""
+
+    name: str
+    units: str
+    dead: str
+    zeros: str
+    zeros_line: str
+    spread: str
+    gradient: str
+    gradient_line: str
+
+
+def write_page(path: str | Path, contents: RunContents) -> None:
+    """Writes the page of a run as one self-contained HTML file.
+
+    The same run gives the same bytes. Whatever is not known about the run is left out.
+
+    Args:
+        path: the file, in a folder that exists.
+        contents: what is known about the run.
+
+    Raises:
+        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+    """
+    check_libraries(("jinja2", "matplotlib"))
+    probabilities, reason = _probabilities(contents)
+    rows = contents.statistics
+    values = {
+        "title": title(contents),
+        "sentence": sentence(contents),
+        "outcome": [(words(name), number(value)) for name, value in outcome(contents).items()],
+        "message": message(contents),
+        "notes": [*contents.notes, reason] if reason else contents.notes,
+        "charts": _charts(contents.history),
+        "metric_names": [words(name) for name in metrics_of(contents.history[-1])] if contents.history else [],
+        "metric_rows": [
+            (row["epoch"], [number(value) for value in metrics_of(row).values()]) for row in _some(contents.history)
+        ],
+        "epochs": len(contents.history),
+        "confusion": _confusion(contents, probabilities),
+        "wrong": _most_wrong(contents, probabilities),
+        "weights": _weights(contents),
+        "findings": findings(rows) if rows else [],
+        "statistics": _statistics(rows),
+        "layers": _layers(rows),
+        "gradient_rows": _gradient_rows(rows),
+        "drawing": _drawing(contents),
+        "times": times(contents),
+        "environment": environment(contents),
+        "settings": settings_table(contents.settings),
+    }
+    write_template("run_report.html", path, {}, values)
+
+
+def _drawing(contents: RunContents) -> str:
+    """The section of the page on which one draws a digit, as HTML; empty if the network is not known.
+
+    If the page cannot compute this network, the section says why.
+    """
+    if contents.net is None or contents.params is None or contents.state is None or contents.image_shape is None:
+        return ""
+    try:
+        return drawing_panel(contents.net, contents.params, contents.state, contents.image_shape, contents.class_names)
+    except InputError as error:
+        return f'<section><h2>Draw a digit</h2><p class="faint">{escape(str(error))}</p></section>'
+
+
+def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
+    """The class probabilities of all test images, or None and the reason, if there is one that the page should give.
+
+    There are none if the network, its parameters or the data are missing, or if an output is not finite: the largest
+    probability would then be that of no class.
+    """
+    if contents.net is None or contents.params is None or contents.state is None or contents.data is None:
+        return None, ""
+    images = contents.data.test_images
+    if not len(images):
+        return None, ""
+    found = predict_probabilities(contents.net, contents.params, contents.state, images, precision=contents.precision)
+    bad = int(np.sum(~np.isfinite(found).all(axis=1)))
+    if not bad:
+        return found, ""
+    reason = (
+        f"The network's outputs are not finite for {bad} of {counted(len(images), 'test image')}, so these have no "
+        "probabilities. The confusion matrix and the most wrong test images are left out."
+    )
+    return None, reason
+
+
+def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
+    """A chart for each metric, with a line for each part of the data: the losses first. A changing rate is the last."""
+    if not history:
+        return []
+    by_metric: dict[str, list[str]] = {}
+    for name in metrics_of(history[-1]):
+        part, _, metric = name.partition("_")
+        by_metric.setdefault(metric if part in PARTS else name, []).append(name)
+    if len({row.get("learning_rate") for row in history}) > 1:
+        by_metric["learning_rate"] = ["learning_rate"]
+    epochs = [row["epoch"] for row in history]
+    charts = []
+    for metric, names in by_metric.items():
+        curves = {name: [math.nan if row.get(name) is None else row[name] for row in history] for name in names}
+        ends = "; ".join(f"{words(name)} from {number(y[0])} to {number(y[-1])}" for name, y in curves.items())
+        figure = metric_chart(epochs, curves, metric)
+        charts.append((words(metric), as_svg(figure, metric, f"{words(metric)} by epoch: {ends}", COLORS)))
+    return charts
+
+
+def _small(values: Sequence[float | None], label: str, *, logarithmic: bool = False) -> str:
+    """Numbers as a small line for a cell of a table; nothing if there are fewer than two."""
+    figure = small_curve(values, logarithmic=logarithmic)
+    return "" if figure is None else as_svg(figure, label, label, COLORS)
+
+
+def _some(rows: Sequence[JsonObject]) -> list[JsonObject]:
+    """At most ``MOST_EPOCHS`` rows, spread evenly, the first and the last among them."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), MOST_EPOCHS)).astype(int)
+    return [rows[place] for place in places]
+
+
+def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[str, object] | None:
+    """The confusion matrix, or the most frequent errors if there are many classes."""
+    if probabilities is None or contents.data is None:
+        return None
+    matrix = np.asarray(confusion_matrix(probabilities, contents.data.test_labels), int)
+    errors = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    largest = max(1, int(errors.max()))
+    names = contents.class_names
+    rows = []
+    if len(matrix) <= MOST_CLASSES:
+        for row, name in enumerate(names):
+            # The share decides how strong the color of an error is.
+            cells = [(int(count), round(100 * int(errors[row, at]) / largest)) for at, count in enumerate(matrix[row])]
+            rows.append((name, cells))
+    # The places are those of the flat matrix: row · classes + column.
+    order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    places = [divmod(int(place), len(matrix)) for place in order]
+    frequent = [(names[row], names[at], int(errors[row, at])) for row, at in places if errors[row, at]]
+    return {
+        "names": names,
+        "rows": rows,
+        "frequent": frequent,
+        "wrong": int(errors.sum()),
+        "examples": int(matrix.sum()),
+    }
+
+
+def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list[Wrong]:
+    """The misclassified test images with the least probability of their label, the worst first."""
+    if probabilities is None or contents.data is None:
+        return []
+    labels, names = contents.data.test_labels, contents.class_names
+    of_label = probabilities[np.arange(len(labels)), labels]
+    answers = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(answers != labels)
+    worst = wrong[np.argsort(of_label[wrong], kind="stable")][:MOST_WRONG]
+    return [
+        Wrong(
+            as_png(shown_pixels(contents.data.test_images[place])),
+            names[labels[place]],
+            names[answers[place]],
+            _percent(float(of_label[place])),
+            _percent(float(probabilities[place, answers[place]])),
+        )
+        for place in worst
+    ]
+
+
+def _percent(share: float) -> str:
+    """A probability as people read it.
+
+    >>> _percent(0.1234), _percent(1e-6)
+    ('12.3%', 'less than 0.1%')
+    """
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+
+
+def _weights(contents: RunContents) -> dict[str, object] | None:
+    """The picture of the weights of the first layer, if it is applied to the pixels of an image."""
+    if contents.params is None or contents.image_shape is None:
+        return None
+    weight = weight_on_pixels(contents.params, contents.image_shape)
+    if weight is None:
+        return None
+    picture = weights_picture(weight)
+    return {
+        "picture": as_png(picture),
+        "width": max(3 * picture.shape[1], 600),
+        "shown": min(weight.shape[-1], MOST_UNITS),
+        "units": weight.shape[-1],
+    }
+
+
+def _statistics(rows: Sequence[JsonObject]) -> dict[str, object] | None:
+    """Which epochs the statistics of layers are from."""
+    if not rows:
+        return None
+    epochs = [row["epoch"] for row in rows]
+    return {
+        "examples": counted(int(rows[-1]["examples"]), "training image"),
+        "last": epochs[-1],
+        "count": len(epochs),
+        "from_run": len(epochs) > 1,
+    }
+
+
+def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
+    """A row of the table for each layer."""
+    if not rows:
+        return []
+    last = rows[-1]
+    table = []
+    for name in layer_names(rows):
+        output, gradient = last["outputs"].get(name, {}), last["gradients"].get(name, {})
+        zeros = [row["outputs"].get(name, {}).get("zeros") for row in rows]
+        of_gradient = [row["gradients"].get(name, {}).get("gradient") for row in rows]
+        share = output.get("zeros")
+        table.append(
+            LayerRow(
+                name,
+                str(int(output["units"])) if output else "",
+                str(int(output["dead"])) if output else "",
+                f"{share:.1%}" if share is not None else "",
+                _small(zeros, f"share of zeros of {name} by epoch, from {number(zeros[0])} to {number(zeros[-1])}"),
+                f"{number(output.get('mean'), 3)} ± {number(output.get('deviation'), 3)}" if output else "",
+                number(gradient.get("gradient"), 3) if gradient else "",
+                _small(
+                    of_gradient,
+                    f"gradient of {name} by epoch, from {number(of_gradient[0])} to {number(of_gradient[-1])}",
+                    logarithmic=True,
+                ),
+            )
+        )
+    return table
+
+
+def _gradient_rows(rows: Sequence[JsonObject]) -> dict[str, object] | None:
+    """The gradient of every layer after every epoch."""
+    if len(rows) < 2:
+        return None
+    layers = list(rows[-1]["gradients"])
+    body = []
+    for row in _some(rows):
+        of_layers = [row["gradients"].get(layer, {}).get("gradient") for layer in layers]
+        body.append((row["epoch"], [number(value, 3) for value in of_layers]))
+    return {"layers": layers, "rows": body}
+
+
+NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
+"""The numbers of an epoch that are not its metrics."""
+
+NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "from", "imported_from")
+"""The entries of a configuration that are shown elsewhere."""
+
+OF_THE_NETWORK = ("dataset", "model", "hidden", "activation", "dropout", "batch_norm", "precision")
+"""The settings that are shown if the parameters were imported, so that the others had no effect."""
+
+TIMES = {
+    "compile": "compile",
+    "train": "train",
+    "statistics": "statistics of layers, for this page",
+    "total": "total",
+}
+"""The times of a run, and their names on the page."""
+
+OFF_AT_ZERO = ("dropout", "l1", "l2", "shift", "deform", "validation", "weight_decay")
+"""The settings that change nothing if they are 0."""
+
+ENDINGS = {
+    "finished": "It finished.",
+    "stopped early": "It stopped early, because the loss was not lower for some epochs.",
+    "stopped": "A callback stopped it.",
+    "non-finite": "It ended because a loss or an update was not finite; the last finite state is kept.",
+    "interrupted": "It was interrupted; the finished epochs are kept.",
+}
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """What is known about a run. Whatever is missing is left out of the page, and ``notes`` say why.
+
+    Args:
+        settings: its configuration, as in ``config.json``.
+        history: the metrics of each epoch, as in ``metrics.jsonl``.
+        result: the verified ``result.json``; None if the run has not finished.
+        statistics: the rows of ``layer_statistics.jsonl``.
+        params, state: those of the trained network; None if they are not known.
+        params_epoch: the number of epochs that they were trained for.
+        net: the network; None if the folder does not say which one it is.
+        data: the data set; None if it could not be loaded.
+        precision: that of the run.
+        notes: sentences about what is missing.
+    """
+
+    settings: JsonObject
+    history: Sequence[JsonObject]
+    result: JsonObject | None = None
+    statistics: Sequence[JsonObject] = ()
+    params: Params | None = None
+    state: State | None = None
+    params_epoch: int = 0
+    net: Layer | None = None
+    data: Dataset | None = None
+    precision: str | Precision = "float32"
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """Height, width and channels of an example, if they are known."""
+        if self.data is not None:
+            return self.data.train_images.shape[1:]
+        shape = self.settings.get("image_shape")
+        if shape is None and self.params is not None:
+            return _square_image(self.params)
+        return None if shape is None else tuple(shape)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The name of each class, or its number if it has no name."""
+        names = self.settings.get("class_names")
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+        classes = self.data.classes if self.data is not None else self.settings.get("classes", 0)
+        return [str(number) for number in range(classes)]
+
+
+def title(contents: RunContents) -> str:
+    """The heading of the page: the model and the data."""
+    settings = contents.settings
+    sizes = "-".join(map(str, settings.get("hidden") or ()))
+    model = " ".join(text for text in (str(settings.get("model", "A run of fit")), sizes) if text)
+    return f"{model} on {settings['dataset']}" if settings.get("dataset") else model
+
+
+def sentence(contents: RunContents) -> str:
+    """The configuration and the outcome of the run in words."""
+    settings, history = contents.settings, contents.history
+    about = [str(settings[name]) for name in ("model", "dataset") if settings.get(name)]
+    if settings.get("imported_from"):
+        parts = [f"{' on '.join(about)} has imported parameters ({_origin(settings, 'imported_from', 'file')})."]
+        return " ".join([*parts, *_outcome_in_words(contents)])
+    parts = [f"{' on '.join(about)} was trained" if about else "A network was trained"]
+    if settings.get("from"):
+        parts.append(f"from the parameters of another run ({_origin(settings, 'from', 'run')})")
+    if settings.get("optimizer"):
+        schedule = settings.get("schedule", "constant")
+        changing = "" if schedule == "constant" else f" ({schedule} schedule)"
+        parts.append(f"with {settings['optimizer']}, learning rate {settings.get('learning_rate')}{changing},")
+    if settings.get("batch_size"):
+        parts.append(f"batch size {settings['batch_size']},")
+    planned = settings.get("epochs")
+    done = len(history)
+    count = counted(done, "epoch")
+    if planned is not None and planned != done:
+        count = f"{done} of {counted(planned, 'epoch')}"
+    parts.append(f"for {count}.")
+    status = "" if contents.result is None else str(contents.result.get("status", ""))
+    parts.append(ENDINGS.get(status, "It has not finished, or it was killed." if contents.result is None else ""))
+    if kept_epoch(contents) != done:
+        parts.append(f"The parameters are those of epoch {kept_epoch(contents)}, the best one.")
+    return " ".join(part for part in (*parts, *_outcome_in_words(contents)) if part)
+
+
+def _outcome_in_words(contents: RunContents) -> list[str]:
+    """The metrics at the end of the run as a sentence; an empty list if there are none."""
+    text = "; ".join(f"{words(name)} {number(value)}" for name, value in outcome(contents).items())
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _origin(settings: JsonObject, name: str, entry: str) -> str:
+    """The name of the file or run that the parameters came from."""
+    origin = settings.get(name)
+    return str(origin.get(entry)) if isinstance(origin, dict) else "unknown"
+
+
+def message(contents: RunContents) -> str:
+    """Why the run ended before its last epoch, such as where the first NaN comes from; empty if ``sentence`` says it.
+
+    ``result.json`` has it. Runs of older versions have none there.
+    """
+    result = contents.result or {}
+    return "" if result.get("status") == "interrupted" else str(result.get("message") or "")
+
+
+def outcome(contents: RunContents) -> dict[str, float | None]:
+    """The metrics of the epoch whose parameters were kept, the one that counts first."""
+    last = metrics_of(contents.history[kept_epoch(contents) - 1]) if contents.history else {}
+    if contents.result is not None:
+        last |= {name: contents.result[name] for name in contents.result if name.startswith("test_")}
+    known = {name: value for name, value in last.items() if value is not None}
+    if not known:
+        return {}
+    first = default_metric([name for name in known if name.startswith("test_")] or list(known))
+    part = f"{first.partition('_')[0]}_"
+    ordered = sorted(
+        known,
+        key=lambda name: (not name.startswith(part), name.startswith("train_"), name.endswith("_loss"), name),
+    )
+    return {name: known[name] for name in ordered}
+
+
+def kept_epoch(contents: RunContents) -> int:
+    """The number of the epoch whose parameters were kept: the last one, unless the result names the best one."""
+    return run_folder.kept_epoch(contents.result or {}, len(contents.history))
+
+
+def metrics_of(row: JsonObject) -> dict[str, float | None]:
+    """The metrics in a row of ``metrics.jsonl``."""
+    return {name: value for name, value in row.items() if name not in NOT_METRICS}
+
+
+def settings_table(settings: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
+    """The settings of a run as texts by name, without those that are off."""
+    shown = []
+    for name, value in settings.items():
+        if settings.get("imported_from") and name not in OF_THE_NETWORK:
+            continue
+        if name in NOT_SETTINGS or value is None or value is False or (name in OFF_AT_ZERO and value == 0):
+            continue
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        shown.append((words(name), text))
+    return shown
+
+
+def times(contents: RunContents) -> list[tuple[str, str]]:
+    """The times that the run recorded, as texts by name."""
+    result = contents.result or {}
+    seconds = result.get("seconds") or {}
+    shown = [(words, f"{seconds[name]:.2f} s") for name, words in TIMES.items() if name in seconds]
+    each = [row["seconds"] for row in contents.history if row.get("seconds") is not None]
+    # The first epoch includes work that is done only once.
+    if each:
+        shown.append(("an epoch (median)", f"{number(statistics.median(each[1:] or each), 3)} s"))
+    return shown
+
+
+def environment(contents: RunContents) -> list[tuple[str, str]]:
+    """The device and the versions that the run was made with, as texts by name."""
+    result = contents.result or {}
+    versions = result.get("versions") or contents.settings.get("versions") or {}
+    device = [("device", str(result["device"]))] if result.get("device") else []
+    return [*device, *((str(name), str(version)) for name, version in versions.items())]
+
+
+def _square_image(params: Params) -> tuple[int, ...] | None:
+    """The shape of a square gray image, if the first weight of a network takes as many numbers as one has."""
+    for leaf in trees.flatten(params).values():
+        if np.ndim(leaf) == 4:
+            return (*np.shape(leaf)[:2], np.shape(leaf)[2])
+        if np.ndim(leaf) == 2:
+            side = round(np.shape(leaf)[0] ** 0.5)
+            return (side, side, 1) if side > 3 and side * side == np.shape(leaf)[0] else None
+    return None
+
+
+VANISHED = 1e-3
+"""A gradient has vanished if it is less than this share of the last layer's gradient."""
+
+EXPLODED = 1e3
+"""A gradient has exploded if it is more than this many times the last layer's gradient."""
+
+SATURATED = 0.5
+"""Saturation is named if more than this share of a layer's outputs is near a limit."""
+
+MOST_ROWS = 40
+"""The largest number of layers in the page's table."""
+
+Numbers: TypeAlias = Mapping[str, Mapping[str, float]]
+
+
+def findings(rows: Sequence[JsonObject]) -> list[str]:
+    """Sentences about what may be wrong in a network after the last epoch, and about gradients that vanished before.
+
+    Args:
+        rows: the rows of ``layer_statistics.jsonl``.
+
+    Returns:
+        The sentences; none if nothing is wrong.
+
+    >>> outputs = {"dense_0": {"units": 64, "dead": 0}, "relu_0": {"units": 64, "dead": 12}}
+    >>> gradients = {"dense_0": {"gradient": 1e-7}, "dense_1": {"gradient": 0.1}}
+    >>> for sentence in findings([{"epoch": 1, "examples": 256, "outputs": outputs, "gradients": gradients}]):
+    ...     print(sentence.partition(".")[0])
+    Layer dense_0: 12 of 64 units are 0 after relu_0 for all of 256 training images
+    The gradient of dense_0 is 1e−6 of that of dense_1, the last layer
+    """
+    last = rows[-1]
+    return [
+        *_of_outputs(last["outputs"], last["gradients"], int(last["examples"])),
+        *_of_gradients(_gradients(last)),
+        *_of_earlier_gradients(rows),
+    ]
+
+
+def _gradients(row: JsonObject) -> dict[str, float]:
+    return {layer: of_layer.get("gradient") for layer, of_layer in row["gradients"].items()}
+
+
+def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:
+    sentences = []
+    weighted, any_dead = "", False
+    for layer, of_layer in outputs.items():
+        # An activation has no weights: the layer with weights before it is the one whose units it shows.
+        if any(path == layer or path.startswith(f"{layer}/") for path in gradients):
+            weighted = layer
+        kind = layer.rpartition("/")[2].rpartition("_")[0]
+        # Only activations are looked at. A pooled or flattened image has pixels that are 0 for all examples, too.
+        if kind not in ACTIVATIONS:
+            continue
+        dead, units = of_layer.get("dead", 0), of_layer.get("units", 0)
+        if dead:
+            which = "all units" if dead == units else f"{int(dead)} of {counted(int(units), 'unit')}"
+            verb = "is" if dead == 1 and dead != units else "are"
+            place = f"Layer {weighted}: {which} {verb} 0 after {layer}" if weighted else f"{layer}: {which} {verb} 0"
+            # What it means is said once.
+            meaning = "" if any_dead else " Such a unit is dead: it changes no answer, and its weights get no gradient."
+            sentences.append(f"{place} for all of {counted(examples, 'training image')}.{meaning}")
+            any_dead = True
+        share = of_layer.get("saturated", 0)
+        if share > SATURATED:
+            sentences.append(
+                f"Layer {layer} is saturated: {share:.0%} of its outputs are within 1% of a limit, where the "
+                "derivative is almost 0."
+            )
+    return sentences
+
+
+def _of_gradients(gradients: Mapping[str, float]) -> list[str]:
+    if not gradients:
+        return []
+    *others, last = gradients
+    if any(value is None or not math.isfinite(value) for value in gradients.values()):
+        names = [layer for layer, value in gradients.items() if value is None or not math.isfinite(value)]
+        return [f"The gradient of {', '.join(names)} is not finite."]
+    if gradients[last] == 0:
+        return [f"The gradient of {last}, the last layer, is 0 for these images."]
+    sentences = []
+    for layer in others:
+        ratio = gradients[layer] / gradients[last]
+        if ratio == 0:
+            sentences.append(f"The gradient of {layer} is 0, so {layer} does not learn.")
+        elif ratio < VANISHED:
+            sentences.append(
+                f"The gradient of {layer} is {number(ratio, 1)} of that of {last}, the last layer. It vanishes on its "
+                f"way back through the network, so {layer} learns slowly, unless the optimizer rescales gradients as "
+                "adam does."
+            )
+        elif ratio > EXPLODED:
+            sentences.append(
+                f"The gradient of {layer} is {number(ratio, 1)} times that of {last}, the last layer. It explodes on "
+                "its way back through the network. Clipping (--clip-norm) or normalization helps."
+            )
+    return sentences
+
+
+def _of_earlier_gradients(rows: Sequence[JsonObject]) -> list[str]:
+    """The worst earlier epoch of each layer whose gradient had vanished and came back."""
+    sentences = []
+    at_end = _ratios(rows[-1])
+    for layer, now in at_end.items():
+        earlier = [(ratios[layer], row["epoch"]) for row in rows[:-1] if layer in (ratios := _ratios(row))]
+        worst, epoch = min(earlier, default=(1.0, 0))
+        if worst < VANISHED <= now:
+            sentences.append(
+                f"The gradient of {layer} had vanished after epoch {epoch}: it was {number(worst, 1)} of that of the "
+                f"last layer. After epoch {rows[-1]['epoch']} it is {number(now, 1)} of it."
+            )
+    return sentences
+
+
+def _ratios(row: JsonObject) -> dict[str, float]:
+    """The gradient of each layer, divided by that of the last layer. Empty if a number is not finite, or that is 0."""
+    gradients = _gradients(row)
+    values = list(gradients.values())
+    if not values or not values[-1] or any(value is None or not math.isfinite(value) for value in values):
+        return {}
+    return {layer: value / values[-1] for layer, value in gradients.items()}
+
+
+def layer_names(rows: Sequence[JsonObject]) -> list[str]:
+    """The layers in the order of the network, each before the layers inside it that have weights only."""
+    last = rows[-1]
+    names = list(last["outputs"])
+    for path in last["gradients"]:
+        if path not in names:
+            inside = [place for place, name in enumerate(names) if path.startswith(f"{name}/")]
+            names.insert(inside[-1] + 1 if inside else len(names), path)
+    return names[:MOST_ROWS]
