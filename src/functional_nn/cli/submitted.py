@@ -77,16 +77,15 @@ def submitted_sweep(
 ) -> SweepResult | None:
     """Runs the sweep in parts elsewhere, and puts them together. None after a signal.
 
-    If the folder has the merged sweep already, no job is started. ``ended_before`` reads its result, and requires that
-    it is the same sweep.
+    ``out`` is a path as ``Path.resolve`` gives it. If the folder has the merged sweep already, no job is started.
+    ``ended_before`` reads its result, and requires that it is the same sweep.
     """
-    from functional_nn.storage.files import check_new_folder, folder_to_write, one_writer
+    from functional_nn.storage.files import folder_to_write, one_writer
     from functional_nn.storage.identity import check_kind
     from functional_nn.sweeps.execution.store import SWEEP
     from functional_nn.sweeps.results.parts import put_together
 
     imported("submitit", "submitit", "--submit", extra="cluster")
-    out = check_new_folder("out", out)
     check_kind("out", out, "a sweep")
     if (out / SWEEP).exists() and not (out / PARTS).exists():
         raise InputError("out", "a new folder, or one that --submit wrote", f"{out}, which holds an undivided sweep")
@@ -197,7 +196,7 @@ def submit_parts(
     Args:
         arguments: the command line of the sweep, after ``functional-nn``.
         number_of_parts: into how many parts it is divided.
-        out: the folder of the sweep.
+        out: the folder of the sweep, as ``Path.resolve`` gives it.
         settings: settings of the jobs, by the names that submitit gives them, and ``cluster``: ``local`` for processes
             of this computer although it has Slurm.
         check: called between two looks at the jobs. If it raises an error, all jobs are cancelled.
@@ -270,7 +269,7 @@ def _folder_of_jobs(out: Path) -> Path:
     """
     folder = out / JOBS
     folder.mkdir(mode=0o700, exist_ok=True)
-    for place in (folder, *out.resolve().parents, out.resolve()):
+    for place in (folder, out, *out.parents):
         about = place.lstat()
         # The user's own group has nobody else in it on systems that let it write to new folders.
         writers = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != os.getgid() else 0)

@@ -206,7 +206,7 @@ def sweep(
 
         from functional_nn.cli.info import versions
         from functional_nn.losses.classification import cross_entropy
-        from functional_nn.storage.files import folder_to_write, write_json
+        from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
         from functional_nn.sweeps.execution.halving import Halving
         from functional_nn.sweeps.grid.grid import crossed, grid
         from functional_nn.sweeps.sweep import train_members
@@ -221,6 +221,8 @@ def sweep(
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
     if number_of_parts is not None and out is not None:  # check_part_flags requires both
+        # A link in the path could lead elsewhere while the jobs run.
+        out = check_new_folder("out", out).resolve()
         progress = False if quiet else None
         ended = partial(read_ended_sweep, base, members, order_seed, patience, metrics, progress=progress)
         merged = submitted_sweep(number_of_parts, dict(job_settings), out, ended, signals, quiet=quiet)

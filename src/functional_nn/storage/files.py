@@ -129,17 +129,23 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
         check_no_link(argument, path)
 
 
+_NEW_FILES_ONLY: set[int] = set()
+"""Those of them in which no file may be replaced."""
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
 
 
 @contextmanager
-def kept_open(folder: Path) -> Iterator[None]:
+def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
     """Keeps a folder open. Until the context ends, the functions of this module read and write in the open folder.
 
     Another user who can write to the folder above may rename this one at any moment, and put a link to another folder
     in its place. So files are opened relative to the open folder, and not by its name. Windows cannot open folders;
     there the names are used.
+
+    Args:
+        folder: the folder.
+        new_files_only: whether to write a file that exists is an error.
     """
     path = os.path.abspath(folder)
     if path in _KEPT_OPEN or os.open not in os.supports_dir_fd:
@@ -149,9 +155,12 @@ def kept_open(folder: Path) -> Iterator[None]:
     # A user may name a link to a folder. Inside a folder that is kept open, no link is followed.
     flags = os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW)
     descriptor = _KEPT_OPEN[path] = os.open(name, flags, dir_fd=above)
+    if new_files_only:
+        _NEW_FILES_ONLY.add(descriptor)
     try:
         yield
     finally:
+        _NEW_FILES_ONLY.discard(descriptor)
         del _KEPT_OPEN[path]
         os.close(descriptor)
 
@@ -269,7 +278,10 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             # empty file in place of the old one.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if folder in _NEW_FILES_ONLY:
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)

@@ -17,6 +17,7 @@ from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
+    MOST_LETTERS,
     POINT,
     are_numbers,
     as_plain_text,
@@ -84,7 +85,7 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
         raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
     settings = _best_first(result, metric, by)
     longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
-    figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * longest, height=4.2)
+    figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * min(longest, MOST_LETTERS), height=4.2)
     drawn = []
     most = max(len(members) for _, members in settings[:MOST_LINES])
     interval = most >= FEW_MEMBERS
