@@ -24,7 +24,7 @@ from benchmarks import records
 from benchmarks.data import make_files, read_mnist
 from benchmarks.race import race
 from benchmarks.report import spread
-from functional_nn.bench.knee import NEAR_BEST, knee
+from functional_nn.bench.suite import NEAR_BEST, knee
 from functional_nn.bench.units import in_bytes, in_seconds
 
 Record: TypeAlias = dict[str, Any]

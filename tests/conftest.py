@@ -127,7 +127,7 @@ def float64():
 @pytest.fixture(scope="session")
 def small_peaks():
     """What the device can do, measured in a moment: enough to see that it is measured, of no use to compare with."""
-    from functional_nn.bench.measure import peaks
+    from functional_nn.bench import peaks
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peaks, "SIZES", {"cpu": (32,)})

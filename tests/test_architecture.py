@@ -8,7 +8,7 @@ import pytest
 from tests.contracts.public_names import public_names
 
 import functional_nn as fnn
-from functional_nn.gradients import coverage
+from functional_nn.gradients.verify import missing
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "functional_nn"
@@ -26,7 +26,7 @@ LEVELS = [
     {"reports"},
     {"cli"},
 ]
-BY_PUBLIC_NAMES = ("gradients/cases/", "gradients/coverage.py")
+BY_PUBLIC_NAMES = ("gradients/cases.py", "gradients/verify.py")
 """What tries everything public says ``fnn.conv``, as a user does."""
 SIDE_BY_SIDE = {("training", "gradients"), ("gradients", "training")}
 FORMULAS = [
@@ -103,7 +103,7 @@ def test_formulas_are_by_hand(file):
 
 
 def test_everything_with_a_derivative_is_in_the_gradient_cases():
-    assert coverage.missing() == []
+    assert missing() == []
 
 
 def test_everything_public_has_a_docstring():

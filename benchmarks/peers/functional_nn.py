@@ -20,14 +20,12 @@ from benchmarks.peers import Peer, available_cores, processes
 from benchmarks.peers.jax_loops import bytes_at_once, forget_programs
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
 from functional_nn.data.dataset import Split
-from functional_nn.sweeps.execution.member_spec import member_spec
+from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.compile import CompiledPrograms
-from functional_nn.training.programs.recipe import Recipe, RecipeFunctions
-from functional_nn.training.programs.run_programs import Programs
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
+from functional_nn.training.recipe import Recipe, RecipeFunctions
+from functional_nn.training.run_programs import Programs, compiled_programs
 from functional_nn.training.state import TrainState
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")

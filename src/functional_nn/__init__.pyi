@@ -29,8 +29,8 @@ from .activations.smooth import softplus as softplus
 from .activations.smooth import softsign as softsign
 from .activations.smooth import tanh as tanh
 from .activations.table import identity as identity
-from .bench.diagnose.explain import explain as explain
-from .bench.measure.benchmark import benchmark as benchmark
+from .bench.benchmark import benchmark as benchmark
+from .bench.diagnose import explain as explain
 from .core import trees as trees
 from .core.errors import DataError as DataError
 from .core.errors import FormulaMissing as FormulaMissing
@@ -102,7 +102,7 @@ from .losses.regression import mean_squared_error as mean_squared_error
 from .models.named_models import model as model
 from .reports import plots as plots
 from .reports.summary import summary as summary
-from .sweeps.grid.grid import grid as grid
+from .sweeps.grid import grid as grid
 from .sweeps.sweep import sweep as sweep
 from .training.find_non_finite import find_non_finite as find_non_finite
 from .training.fit import fit as fit

@@ -10,9 +10,8 @@ import jax
 import pytest
 
 from functional_nn import cli
-from functional_nn.bench.compare import records
-from functional_nn.bench.measure import suite
-from functional_nn.bench.measure.suite import PROGRAMS
+from functional_nn.bench import records, suite
+from functional_nn.bench.suite import PROGRAMS
 from functional_nn.configuration.flag_types import Doubled
 
 bench = import_module("functional_nn.cli.bench")
@@ -221,7 +220,7 @@ def test_the_flag_knows_every_program():
 
 def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     """The CPU stands for the chip, so libtpu is not needed."""
-    monkeypatch.setattr("functional_nn.bench.targets.compiler.device_of", lambda chip: jax.devices()[0])
+    monkeypatch.setattr("functional_nn.bench.chips.device_of", lambda chip: jax.devices()[0])
     path = tmp_path / "target.jsonl"
     flags = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--target", "tpu-v5e"]
     assert cli.run([*flags, "--json", str(path)]) == 0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 import pytest
 
-from functional_nn.cli import compilation_cache
+from functional_nn.cli import startup
 from functional_nn.cli.train import train as train_command
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
@@ -28,7 +28,7 @@ def bare(tmp_path, monkeypatch):
 
 
 def use(wanted=True):
-    compilation_cache.use_compilation_cache(click.Context(train_command), None, wanted)
+    startup.use_compilation_cache(click.Context(train_command), None, wanted)
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def command(folder):
     """A command from its start to its end; gives the names of the programs that JAX would find."""
     os.environ.pop(FOLDER, None)
     with click.Context(train_command) as context:
-        compilation_cache.use_compilation_cache(context, None, True)
+        startup.use_compilation_cache(context, None, True)
         yield {path.name for path in folder.glob("*-cache")}
 
 
@@ -76,7 +76,7 @@ def test_a_file_in_its_place(bare):
 
 
 def test_only_the_newest_programs_are_kept(bare, monkeypatch):
-    monkeypatch.setattr(compilation_cache, "MOST_FILES", 2)
+    monkeypatch.setattr(startup, "MOST_FILES", 2)
     found(bare, "new-cache", "middle-cache", "old-cache")
     for age, name in enumerate(("new", "middle", "old")):
         os.utime(bare / f"{name}-cache", (1e9 - age, 1e9 - age))
@@ -97,9 +97,9 @@ def test_fault_29_programs_that_are_damaged_or_unknown_are_removed_before_jax_re
 def test_fault_29_without_the_list_of_checksums_no_program_is_used(bare, damaged):
     found(bare, "f-cache")
     if damaged is None:
-        (bare / compilation_cache.CHECKSUMS).unlink()
+        (bare / startup.CHECKSUMS).unlink()
     else:
-        (bare / compilation_cache.CHECKSUMS).write_text(damaged)
+        (bare / startup.CHECKSUMS).write_text(damaged)
     assert found(bare, "f-cache") == set()
     assert found(bare) == {"f-cache"}
 

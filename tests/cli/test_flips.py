@@ -16,7 +16,7 @@ from functional_nn.storage.arrays import unpacked
 from functional_nn.storage.checkpoints import Checkpoint, History, newest
 from functional_nn.storage.files import read_signed
 from functional_nn.storage.run_folder import RESULT, VERIFIED, verify_run_folder
-from functional_nn.training.resilience.checkpointing import METRICS, NUMBERS
+from functional_nn.training.checkpointing import METRICS, NUMBERS
 
 FOR_PEOPLE = (".png", ".csv", ".jsonl", ".html")
 """Files that the package writes and does not read, but for a run's metrics."""

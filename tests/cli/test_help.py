@@ -1,4 +1,6 @@
-"""Every ``--help`` there is: of the command, of the benchmarks, and of the examples."""
+"""Help, completion, and what the commands print about themselves."""
+
+from __future__ import annotations
 
 import importlib
 import runpy
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from functional_nn.cli import COMMANDS, command
@@ -103,3 +106,18 @@ def test_of_the_examples(monkeypatch, capsys, name):
     said = helped(monkeypatch, capsys, lambda: runpy.run_path(path, run_name="__main__"))
     assert said.startswith("usage:")
     assert "--quick" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "completed"),
+    [
+        ([], "tr", {"train"}),
+        (["train"], "--optim", {"--optimizer"}),
+        (["train", "--optimizer"], "adagr", {"adagrad"}),
+        (["train", "--model"], "ls", {"lstm"}),
+        (["bench"], "--det", {"--details"}),
+    ],
+)
+def test_a_shell_completes(words, begun, completed):
+    found = BashComplete(command, {}, "functional-nn", "_FUNCTIONAL_NN_COMPLETE").get_completions(words, begun)
+    assert {item.value for item in found} == completed

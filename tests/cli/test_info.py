@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from functional_nn.bench.compare.records import environment
+from functional_nn.bench.records import environment
 from functional_nn.cli import run
 
 info = import_module("functional_nn.cli.info")

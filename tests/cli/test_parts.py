@@ -1,12 +1,17 @@
 """``functional-nn sweep --part`` and ``--submit``, and ``functional-nn merge``."""
 
+from __future__ import annotations
+
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import types
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 from tests.cli.parts import (
     command,
@@ -22,7 +27,9 @@ from tests.cli.parts import (
 )
 
 from functional_nn import cli
+from functional_nn.cli import submitted
 from functional_nn.cli.submitted import PARTS
+from functional_nn.core.errors import InputError
 
 LIMIT = ["--job", "timeout_min=10"]
 FLAGS = ["--hidden", "5/4", "--dropout", "0,0.2", "--seeds", "2"]
@@ -106,45 +113,22 @@ def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
     assert contents(tmp_path / "merged") == contents(whole)
 
 
-@pytest.fixture
-def no_jobs(monkeypatch):
-    """With this, --submit fails when it starts a job."""
+def test_another_number_of_parts_is_refused(swept, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
-
-
-def test_a_sweep_that_has_ended_starts_no_jobs(swept, whole, tmp_path, capsys, no_jobs):
-    again = shutil.copytree(whole, tmp_path / "again")
-    (again / PARTS).mkdir()
-    (again / "members.csv").unlink()
-    json_file = tmp_path / "again.json"
-    call = [*swept, "--submit", "3", "--out", str(again), "--json", str(json_file)]
-    assert cli.run(call) == 0
-    said = capsys.readouterr().out
-    assert "again has the whole sweep already, so no job was started." in said
-    assert "8 finished" in said
-    assert contents(again) == contents(whole)
-    assert json_file.exists()
-
-    assert cli.run([*call, "--patience", "3"]) == 2
-    assert "whose sweep has patience null instead of 3" in capsys.readouterr().err
-
-    assert cli.run([*call, "--metrics", "f1_score"]) == 2
-    assert "whose sweep has the metrics accuracy instead of f1_score" in capsys.readouterr().err
-
-    # If a member is missing, there are jobs again.
-    next((again / "batches").iterdir()).unlink()
-    with pytest.raises(AttributeError, match="submitit"):
-        cli.run(call)
-
-    # Parts of another division are of no use for these jobs.
-    (again / PARTS / "1-of-2").mkdir()
-    assert cli.run(call) == 2
+    (tmp_path / PARTS / "1-of-2").mkdir(parents=True)
+    assert cli.run([*swept, "--submit", "3", "--out", str(tmp_path)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "--submit: expected 2, the number of parts in" in said
     assert "got 3. Give this number, or name another folder by --out." in said
 
 
-def submitted(swept, folder, *flags):
+def test_an_undivided_sweep_is_not_divided(swept, whole, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
+    assert cli.run([*swept, "--submit", "2", "--out", str(whole)]) == 2
+    assert "which holds an undivided sweep" in " ".join(capsys.readouterr().err.split())
+
+
+def run_submitted(swept, folder, *flags):
     return subprocess.run(
         command(*swept, "--submit", "2", "--out", str(folder), *flags), capture_output=True, text=True
     )
@@ -153,28 +137,33 @@ def submitted(swept, folder, *flags):
 @pytest.mark.slow
 def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
     need_submitit()
-    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
-    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
-    assert "no job was started" in done.stdout
+    # A finished sweep stays as it is. Another one is refused by its parts.
+    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "jobs") == contents(whole)
+    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local", "--patience", "3")
+    assert done.returncode == 1
+    assert "whose sweep has patience null instead of 3" in done.stderr
 
     # A part that fails each time ends the sweep with its own words, and what the others finished is kept.
     (tmp_path / "jobs" / "sweep.json").unlink()
     (tmp_path / "jobs" / PARTS / "1-of-2" / "sweep.json").write_text("{}")
-    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert done.returncode == 1
     assert done.stderr.count("part 1 of 2 failed: Error: ") == 1, "wrong input is not tried again"
     assert not (tmp_path / "jobs" / "sweep.json").exists()
     (tmp_path / "jobs" / PARTS / "1-of-2" / "sweep.json").unlink()
-    done = submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
     assert contents(tmp_path / "jobs") == contents(whole)
 
-    done = submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "wheels=4")
+    done = run_submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "wheels=4")
     assert done.returncode == 2
     assert "--job: expected settings that submitit takes" in done.stderr
 
-    done = submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "tasks_per_node=2")
+    done = run_submitted(swept, tmp_path / "other", "--job", "cluster=local", "--job", "tasks_per_node=2")
     assert done.returncode == 2
     assert "--job: expected tasks_per_node=1, because a part is one process" in done.stderr
 
@@ -201,7 +190,7 @@ def test_ctrl_c_ends_processes_of_this_computer_without_a_traceback(swept, whole
 def test_parts_as_an_array_of_slurm(swept, whole, tmp_path):
     """``scripts/one_node_slurm.sh`` starts Slurm on one computer."""
     need_slurm()
-    done = submitted(swept, tmp_path / "jobs", *LIMIT)
+    done = run_submitted(swept, tmp_path / "jobs", *LIMIT)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
 
@@ -215,3 +204,59 @@ def test_a_killed_part_is_run_again(swept, whole, tmp_path):
         assert "It is run again" in process.communicate()[1]
     assert process.returncode == 0
     assert contents(tmp_path / "jobs") == contents(whole)
+
+
+class KilledJob:
+    """A job whose process was killed, so that it wrote no result of its own."""
+
+    job_id = "7"
+
+    def __init__(self, folder: Path):
+        self.paths = SimpleNamespace(result_pickle=folder / f"{self.job_id}_0_result.pkl", stderr=folder / "log")
+
+    def done(self):
+        return True
+
+    def exception(self):
+        return RuntimeError("no result")
+
+    def stderr(self):
+        return "Killed"
+
+    def cancel(self, check):
+        pass
+
+
+def test_a_part_is_run_three_times_at_most(tmp_path, monkeypatch, capsys):
+    executor = SimpleNamespace(cluster="local", batch=nullcontext, submit=lambda run, command: KilledJob(tmp_path))
+    monkeypatch.setattr(submitted, "POLL_SECONDS", 0.0)
+    with pytest.raises(click.ClickException, match="part 1 of 1 failed"):
+        submitted.run_parts(executor, {"part 1 of 1": ["sweep"]}, lambda: None, quiet=True)
+    said = capsys.readouterr().err
+    assert said.count("part 1 of 1 failed: Killed") == 3
+    assert said.count("It is run again") == 2
+
+
+@pytest.mark.parametrize("name", ["jobs", "parts", "parts/1-of-2"])
+def test_jobs_follow_no_link(tiny, tmp_path, monkeypatch, capsys, name):
+    # Otherwise its import would configure the logging of the process, and close the streams of pytest.
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    need_submitit()
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis_result.pkl").touch()
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).symlink_to(tmp_path / "victim")
+    flags = ["--seeds", "2", "--submit", "2", "--job", "cluster=local", "--out", str(tmp_path / "out")]
+    assert cli.run(sweep_of(tiny, flags)) == 2
+    assert "link" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "victim").iterdir()] == ["thesis_result.pkl"]
+
+
+@pytest.mark.parametrize("name", ["", "out", "out/jobs"])
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_no_job_reads_files_that_another_user_can_write(tmp_path, name):
+    (tmp_path / "out" / "jobs").mkdir(parents=True)
+    assert list(submitted._folder_of_jobs(tmp_path / "out").iterdir()) == []
+    (tmp_path / name).chmod(0o777)
+    with pytest.raises(InputError, match="a folder of your own"):
+        submitted._folder_of_jobs(tmp_path / "out")

@@ -20,8 +20,6 @@ from functional_nn.cli import several_processes
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
 LONG = ["--epochs", "200", "--activation", "tanh"]
-
-
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 

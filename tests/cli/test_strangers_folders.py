@@ -15,7 +15,7 @@ from functional_nn.core.errors import DataError
 from functional_nn.data import tfds
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
-from functional_nn.sweeps.execution.store import Store
+from functional_nn.sweeps.store import Store
 from functional_nn.training.layer_statistics import StatisticsRecorder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -124,7 +124,7 @@ def test_training_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, m
 
 @pytest.mark.parametrize("name", ["batches", "batches/0-0-end.safetensors", "members.csv", "report.html", "curves.png"])
 def test_a_sweep_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
-    monkeypatch.setattr("functional_nn.sweeps.execution.population.Population.train", None)
+    monkeypatch.setattr("functional_nn.sweeps.population.Population.train", None)
     flags = ["--seeds", "2", "--epochs", "1", "--quiet"]
     refuses_links(["sweep", *tiny[1:5], *flags], tmp_path, capsys, name)
 

@@ -8,9 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
 
@@ -149,10 +147,6 @@ def test_halving_patience_and_one_order(swept, tmp_path):
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
         (["--grid", "nowhere.csv"], "nowhere.csv: expected a file to read"),
         (["--plan", "quick"], "plan: expected a known name"),
-        (["--mesh", "batch=2"], "expected numbers of devices from 1 on, such as population=4,data=2, got 'batch=2'"),
-        (["--mesh", "data=0"], "got 'data=0'"),
-        (["--mesh", "data=2,data=2"], "got 'data=2,data=2'"),
-        (["--mesh", "population=3"], "mesh: expected at most 1 device, the number that JAX has"),
         (["--halving", "5"], "halving: expected epochs before the last one"),
         (["--seeds", "0"], "expected a whole number, 1 or more, got '0'"),
         (["--epochs", "1,ten"], "expected a whole number, 1 or more, got 'ten'"),
@@ -160,7 +154,6 @@ def test_halving_patience_and_one_order(swept, tmp_path):
     ],
 )
 def test_fault_43_wrong_flags(flags, message, swept, capsys):
-    jax.devices()  # so that JAX has started, and has one device
     assert cli.run([*swept, *flags]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
 
@@ -170,17 +163,6 @@ def test_a_grid_file_with_names_that_are_no_flags(swept, tmp_path, capsys):
     grid.write_text("learning_rate,momentum\n0.1,0.9\n")
     assert cli.run([*swept, "--grid", str(grid)]) == 2
     assert "expected names of flags" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_command_makes_the_devices_of_a_mesh_and_goes_on_on_another_one(swept, tmp_path):
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "3", "--out", str(out), "--mesh"]
-    run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=120)
-    assert "vmap over 3 on population=2,data=1" in run([*command, "population=2"]).stdout
-    batches = {path: path.stat().st_mtime_ns for path in out.glob("batches/*")}
-    assert "3 finished" in run([*command, "data=2"]).stdout
-    assert {path: path.stat().st_mtime_ns for path in out.glob("batches/*")} == batches
 
 
 @pytest.mark.parametrize(

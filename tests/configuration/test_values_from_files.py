@@ -4,7 +4,7 @@ import pytest
 
 from functional_nn import cli
 from functional_nn.cli.sweep import AXES, sweep
-from functional_nn.configuration.values_from_files import members_of_flags
+from functional_nn.configuration.run_flags import members_of_flags
 
 REFUSED = {
     "learning_rate": [-1, 0, '"fast"', "true"],
@@ -107,8 +107,6 @@ def test_values_become_what_the_flags_make_of_them(tmp_path):
 
 def test_each_value_of_a_column_is_converted_once(tmp_path, monkeypatch):
     converted = []
-    monkeypatch.setattr(
-        "functional_nn.configuration.values_from_files.flag_value", lambda flag, value: converted.append(value)
-    )
+    monkeypatch.setattr("functional_nn.configuration.run_flags.flag_value", lambda flag, value: converted.append(value))
     members_of_flags([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.csv", sweep, AXES)
     assert converted == [0, 1, 2]

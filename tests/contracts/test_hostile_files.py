@@ -22,7 +22,7 @@ from functional_nn.data import read_idx
 from functional_nn.data.images import read_image
 from functional_nn.storage.arrays import load_parameters, packed
 from functional_nn.storage.run_folder import read_configuration
-from functional_nn.sweeps.grid.grid_file import read_grid
+from functional_nn.sweeps.grid import read_grid
 
 ARRAYS = {"params/weight": np.ones((2, 3), np.float32), "params/bias": np.zeros(3, np.float32)}
 LIKE = ({"weight": ARRAYS["params/weight"], "bias": ARRAYS["params/bias"]}, {})

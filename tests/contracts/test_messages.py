@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from functional_nn import DataError, InputError, cli, load_dataset
-from functional_nn.bench.compare.records import read_records
+from functional_nn.bench.records import read_records
 from functional_nn.core.errors import short_repr, shortened
 from functional_nn.core.validation import shown
 from functional_nn.data import read_idx, write_idx

@@ -73,8 +73,6 @@ def calls():
         fnn.l1(rate, paths)(params)
         fnn.l2(rate, paths).gradient(params)
 
-    lookahead = optax.lookahead(RULE, 2, 0.5)
-    slow = fnn.training.with_slow_params(lookahead)
     sizes = {"label_smoothing": 0.1, "ignore_index": None, "class_weights": None}
     return {
         "activation": (fnn.activations.activation, {"name": "relu"}),
@@ -166,17 +164,6 @@ def calls():
             network | {"precision": "float32", "batch_size": 4},
         ),
         "predict": (fnn.training.predict, network | {"precision": "float32", "batch_size": 4}),
-        "with_slow_params": (
-            lambda lookahead: fnn.training.with_slow_params(lookahead).init(tree),
-            {"lookahead": lookahead},
-        ),
-        "slow_params": (
-            fnn.training.slow_params,
-            {
-                "optimizer_state": slow.init(tree),
-                "params": tree,
-            },
-        ),
         "scaled_bytes": (fnn.data.scaled_bytes, {"x": X, "dtype": "float32"}),
         "language_model": (
             lambda **given: fnn.models.language_model(**given).layer.init(KEY, (2,)),
@@ -202,7 +189,7 @@ def calls():
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
             | {"penalty": None, "static": (), "plan": "auto", "exact": False, "order_seed": None, "patience": None}
             | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None, "mesh": None}
+            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
             | run,
         ),
         "Halving": (
@@ -385,7 +372,7 @@ RECORDS = {
     "Member",
 }
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
-RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored", "SlowParams"}
+RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
 RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""

@@ -107,8 +107,8 @@ def test_fault_51_penalties(make):
 
 def test_fault_51_gradient_checks(float64):
     params, state = fnn.dense(3).init(jax.random.key(0), (4,))
-    given = swapped((params, state, X, LABELS))
-    report = fnn.check_gradients(fnn.dense(3), fnn.cross_entropy, *given, weights=swapped(np.ones(6)))
+    given = swapped((params, state, X[:2], LABELS[:2]))
+    report = fnn.check_gradients(fnn.dense(3), fnn.cross_entropy, *given, weights=swapped(np.ones(2)))
     assert report.passed
     assert {verdict.dtype for verdict in report.verdicts} == {"float64"}
     assert fnn.check_vjp(jnp.square, lambda x, y_bar: 2 * x * y_bar, swapped(X[0]), second_order=False).passed

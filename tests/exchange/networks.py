@@ -48,11 +48,6 @@ def outputs(name, params, state):
     return np.asarray(NETWORKS[name][0].apply(params, state, batch(name), train=False)[0])
 
 
-def assert_near(found, expected):
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 2e-6 * max(1, np.abs(expected).max())
-
-
 def assert_same_bits(found, expected):
     found, expected = trees.flatten(found), trees.flatten(expected)
     assert found.keys() == expected.keys()

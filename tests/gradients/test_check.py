@@ -10,7 +10,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.check import check_gradients, check_layer, check_vjp
 from functional_nn.gradients.compare import jacobians
-from functional_nn.gradients.compare.jacobian_comparison import JacobianComparison
+from functional_nn.gradients.compare.comparison import JacobianComparison
 from functional_nn.gradients.compare.problem import Problem
 
 QUICK = {"second_order": False, "mutants": False}

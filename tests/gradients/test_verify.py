@@ -10,11 +10,10 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.cli.verify import verify as command
-from functional_nn.gradients import coverage
 from functional_nn.gradients import verify as verification
-from functional_nn.gradients.cases.case import LayerCase
-from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES
-from functional_nn.gradients.compare.verdict import Verdict
+from functional_nn.gradients.cases import LayerCase
+from functional_nn.gradients.compare.comparison import TOLERANCES
+from functional_nn.gradients.compare.report import Verdict
 
 EVERY_RUN = (
     *("dense", "max_pool", "embedding", "batch_norm", "dropout", "chain", "with_hand_vjp"),
@@ -23,9 +22,9 @@ EVERY_RUN = (
 """One subject of each kind. ``contracts/test_gradients.py`` compares all formulas with ``jax.grad`` in every run."""
 
 
-@pytest.mark.parametrize("name", **others_are_slow(coverage.quick_subjects(), EVERY_RUN))
+@pytest.mark.parametrize("name", **others_are_slow(verification.quick_subjects(), EVERY_RUN))
 def test_every_public_formula_passes_the_quick_comparison(name):
-    coverage.check_subject(name, quick=True).raise_if_failed()
+    verification.check_subject(name, quick=True).raise_if_failed()
 
 
 @pytest.mark.slow
@@ -37,15 +36,17 @@ def test_the_full_comparison_passes():
 
 
 def test_a_quick_run_has_every_public_name_that_is_not_composed():
-    quick = set(map(coverage.public_name, coverage.quick_subjects()))
-    assert quick == set(map(coverage.public_name, coverage.subjects())) - set(coverage.COMPOSED)
+    quick = set(map(verification.public_name, verification.quick_subjects()))
+    assert quick == set(map(verification.public_name, verification.subjects())) - set(verification.COMPOSED)
     assert {"gru", "rnn", "parallel", "gru_cell", "cross_entropy"} <= quick
 
 
 def test_nothing_public_is_missing(monkeypatch):
-    assert coverage.missing() == []
-    monkeypatch.setattr(coverage, "LAYERS", [case for case in coverage.LAYERS if not case.name.startswith("gru")])
-    assert coverage.missing() == ["gru", "gru_cell"]
+    assert verification.missing() == []
+    monkeypatch.setattr(
+        verification, "LAYERS", [case for case in verification.LAYERS if not case.name.startswith("gru")]
+    )
+    assert verification.missing() == ["gru", "gru_cell"]
     monkeypatch.setattr(verification, "_chosen", lambda names, quick: ["l2"])
     report = fnn.verify()
     assert not report.passed
@@ -78,8 +79,8 @@ ERRORS = {
     [pytest.param(error, marks=pytest.mark.slow if error in ("sign", "batch", "order") else ()) for error in ERRORS],
 )
 def test_a_planted_error_is_found_and_located(monkeypatch, error):
-    monkeypatch.setattr(coverage, "LAYERS", [dense_with(ERRORS[error])])
-    report = coverage.check_subject("dense", quick=True)
+    monkeypatch.setattr(verification, "LAYERS", [dense_with(ERRORS[error])])
+    report = verification.check_subject("dense", quick=True)
     assert {verdict.leaf for verdict in report.failures} == {"weight"}
     first = report.failures[0]
     assert first.automatic_error < TOLERANCES["float64"]
@@ -93,7 +94,7 @@ def test_a_full_subject_has_every_kind_type_transform_and_regime():
     report = fnn.verify(["dense_without_bias"], quick=False)
     report.raise_if_failed()
     cells = {(v.kind, v.dtype, v.transform) for v in report.verdicts}
-    assert {(("vjp"), dtype, way) for dtype in coverage.TYPES for way in ("jit", "vmap", "scan")} <= cells
+    assert {(("vjp"), dtype, way) for dtype in verification.TYPES for way in ("jit", "vmap", "scan")} <= cells
     assert {"vjp", "jvp", "second order"} == {v.kind for v in report.verdicts}
     assert {"normal", "zeros"} == {v.regime for v in report.verdicts}
     assert all(isinstance(verdict, Verdict) and verdict.reference for verdict in report.verdicts)
@@ -102,7 +103,7 @@ def test_a_full_subject_has_every_kind_type_transform_and_regime():
 def test_dropout_is_compared_in_evaluation_too_and_masks_are_named():
     report = fnn.verify(["dropout"], quick=False)
     assert {"normal", "zeros", "evaluation"} == {v.regime for v in report.verdicts}
-    masked = coverage.check_subject("global_average_pool_over_masked", quick=True)
+    masked = verification.check_subject("global_average_pool_over_masked", quick=True)
     assert {"masked"} == {v.regime for v in masked.verdicts}
 
 
@@ -134,7 +135,7 @@ def test_the_command_keeps_one_type_alone():
 
 
 def test_the_command_fails_where_a_formula_does(monkeypatch):
-    monkeypatch.setattr(coverage, "LAYERS", [dense_with(ERRORS["factor"])])
+    monkeypatch.setattr(verification, "LAYERS", [dense_with(ERRORS["factor"])])
     result = CliRunner().invoke(command, ["dense", "--jobs", "1"], standalone_mode=False)
     assert result.return_value == 1
     assert "2 times too large" in " ".join(result.output.split())

@@ -1,7 +1,6 @@
 """The operations and the bytes of one call of a function."""
 
-from functional_nn.jaxprs.bytes_moved import bytes_by_scope
-from functional_nn.jaxprs.flops import flops_by_scope
+from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope
 from functional_nn.jaxprs.walk import trace
 
 

@@ -11,8 +11,7 @@ from jax.sharding import PartitionSpec as P
 from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
-from functional_nn.jaxprs.bytes_moved import bytes_by_scope
-from functional_nn.jaxprs.flops import flops_by_scope, uncounted
+from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import equations, flattened, layer_of, trace
 
 SIZE = st.integers(1, 9)

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from functional_nn.jaxprs.evaluate import bind, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, branches, called_program, inner_programs, scan_parts, while_parts
+from functional_nn.jaxprs.walk import CALLS, branches, called_program, inner_programs, scan_parts, while_parts
 
 
 @jax.custom_vjp

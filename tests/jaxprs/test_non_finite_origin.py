@@ -7,7 +7,6 @@ import pytest
 from jax import lax
 
 from functional_nn.jaxprs.evaluate import bind, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS
 from functional_nn.jaxprs.non_finite_origin import (
     BY_DERIVATIVES,
     ELEMENTWISE,
@@ -17,6 +16,7 @@ from functional_nn.jaxprs.non_finite_origin import (
     affected,
     read,
 )
+from functional_nn.jaxprs.walk import CALLS
 
 X = jnp.arange(1.0, 13).reshape(3, 4)
 Y = X[::-1] / 7

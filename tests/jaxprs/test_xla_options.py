@@ -24,10 +24,10 @@ from functional_nn.jaxprs.xla_options import (
     step_options,
     sum_options,
 )
-from functional_nn.training.optimizers.precision import as_precision
-from functional_nn.training.programs import compile as programs
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.spec import ProgramSpec
+from functional_nn.training import programs
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import ProgramSpec
+from functional_nn.training.recipe import Recipe
 
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -168,12 +168,12 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 
 
-@pytest.mark.parametrize("several", [{"in_threads": True}, {"devices": 2}, {"population": 2}])
+@pytest.mark.parametrize("several", [{"in_threads": True}, {"devices": 2}])
 def test_fault_98_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(several, monkeypatch):
     """XLA writes the number of tasks of an operation into its program."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("with one core, no operation is divided")
-    monkeypatch.setattr(programs, "on_each", lambda devices, population: None)  # tests have one device
+    monkeypatch.setattr(programs, "on_each", lambda devices: None)  # tests have one device
     x, labels = jax.ShapeDtypeStruct((512, 784), jnp.float32), jax.ShapeDtypeStruct((512,), jnp.int32)
     recipe = Recipe(fnn.chain(fnn.dense(512), fnn.tanh, fnn.dense(3)), fnn.cross_entropy, optax.sgd(0.1))
     alone = ProgramSpec(recipe, 512, as_precision("float32"), fnn.data.Split(x, labels))

@@ -9,15 +9,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from functional_nn.bench.compare.regression import Ratio, RecordComparison
-from functional_nn.bench.diagnose.findings import Explanation, Finding
-from functional_nn.bench.measure.execution_modes import Mode
-from functional_nn.bench.measure.layer_times import LayerCost
-from functional_nn.bench.measure.memory import Memory
-from functional_nn.bench.measure.peaks import Peaks, Rate
-from functional_nn.bench.measure.result import Benchmark
-from functional_nn.bench.measure.suite import BenchmarkCase, Measured
-from functional_nn.bench.measure.timing import Timing
+from functional_nn.bench.benchmark import Benchmark
+from functional_nn.bench.compiled_program import Memory, Timing
+from functional_nn.bench.diagnose import Explanation, Finding
+from functional_nn.bench.layer_times import LayerCost
+from functional_nn.bench.network_programs import Mode
+from functional_nn.bench.peaks import Peaks, Rate
+from functional_nn.bench.records import Ratio, RecordComparison
+from functional_nn.bench.suite import BenchmarkCase, Measured
 from functional_nn.core.errors import InputError
 from functional_nn.reports import benchmark as plots
 from functional_nn.reports.benchmark import comparisons, figures, knees, modes, shares, times, write_page

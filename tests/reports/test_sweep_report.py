@@ -8,8 +8,8 @@ import pytest
 
 from functional_nn.reports.plots.sweep import parallel_axis
 from functional_nn.reports.sweep_report import MOST_DRAWN, drawn_members, write_page
-from functional_nn.sweeps.results.member import Member
-from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult
 
 SETTINGS = {"grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}], "identity": {"model": "<mlp>"}, "epochs": 4}
 
@@ -152,39 +152,13 @@ def test_the_table_is_sorted_by_keyboard(tab):
 
 
 @pytest.mark.browser
-def test_arrow_keys_and_focus_highlight_a_model_everywhere(tab):
-    chart = tab.locator(".models-chart").first
-    chart.focus()
-    tab.keyboard.press("ArrowDown")
-    assert lit(tab) == {"297"}
-    assert tab.locator(".models-chart path.lit").count() == 4  # in each chart
-    tab.keyboard.press("ArrowDown")
-    assert lit(tab) == {"296"}
-    assert "model 296" in tab.get_by_role("status").text_content()
-    tab.keyboard.press("Escape")
-    assert lit(tab) == set()
+def test_a_row_highlights_its_model_in_all_charts_and_a_line_has_a_tooltip(tab):
     tab.get_by_role("button", name="290", exact=True).focus()
     assert lit(tab) == {"290"}
+    assert tab.locator(".models-chart path.lit").count() == 4
     tab.locator("tr[data-model='280']").hover()
     assert lit(tab) == {"280"}
-
-
-@pytest.mark.browser
-def test_the_pointer_highlights_the_nearest_line(tab):
-    chart = tab.locator(".charts .models-chart").first
-    chart.scroll_into_view_if_needed()
-    place = chart.evaluate(
-        """chart => {
-          const path = chart.querySelector("path[data-model='297']").getAttribute("d");
-              const [x, y] = path.split("L").at(-1).trim().split(" ");
-          const at = new DOMPoint(x - 1, y - 2).matrixTransform(chart.getScreenCTM());
-          return [at.x, at.y];
-        }"""
-    )
-    tab.mouse.move(*place)
-    assert lit(tab) == {"297"}
-    tab.mouse.move(0, 0)
-    assert lit(tab) == set()
+    assert "learning_rate" in tab.locator("path[data-model='297'] title").first.text_content()
 
 
 @pytest.mark.browser

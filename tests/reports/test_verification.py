@@ -9,8 +9,7 @@ import pytest
 
 from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.report import Report, Survivor
-from functional_nn.gradients.compare.verdict import Verdict
+from functional_nn.gradients.compare.report import Report, Survivor, Verdict
 from functional_nn.reports import verification
 from functional_nn.reports.verification import derivations, derived_as, figure, typeset, write_page
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from functional_nn.sweeps.results.member import Member
-from functional_nn.sweeps.results.results import SweepResult
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import SweepResult
 
 
 def member(number, hyperparameters, accuracy, *, epochs=3, status="finished", loss=None, **more):

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps.results.folder import read_sweep
+from functional_nn.sweeps.parts import read_sweep
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(60, 4)).astype(np.float32)
@@ -17,8 +17,12 @@ CLASSES = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
 RATES = fnn.grid(rate=[0.001, 0.1], seed=range(2))
 
 
+def gradient_descent(h):
+    return optax.sgd(h["rate"])
+
+
 def sweep(net, data, members=RATES, **options):
-    return fnn.sweep(net, lambda h: optax.sgd(h["rate"]), members, data, **{"epochs": 2, "batch_size": 16, **options})
+    return fnn.sweep(net, gradient_descent, members, data, **{"epochs": 2, "batch_size": 16, **options})
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +184,8 @@ def test_halving_compares_by_the_loss_of_a_regression():
 def test_members_have_the_parameters_that_were_evaluated(blobs, tmp_path, plan):
     """They had those of the last step, whose loss is not the one that the sweep reports."""
     net = fnn.dense(3)
-    rule = fnn.training.with_slow_params(optax.lookahead(optax.sgd(0.5), sync_period=100, slow_step_size=0.5))
-    options = {"epochs": 2, "eval_params": fnn.training.slow_params, "plan": plan, "out": tmp_path}
+    rule, evaluated = optax.contrib.schedule_free_sgd(0.5), optax.contrib.schedule_free_eval_params
+    options = {"epochs": 2, "eval_params": evaluated, "plan": plan, "out": tmp_path}
     for _ in range(2):  # the second time, the members come from the folder
         result = fnn.sweep(net, rule, fnn.grid(seed=[0, 1]), blobs, **options)
         for member in result.members:

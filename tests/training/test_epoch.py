@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import functional_nn as fnn
 from functional_nn.training.epoch import shuffled
-from functional_nn.training.random_keys import derived_key
+from functional_nn.training.state import derived_key
 
 EXAMPLES, BATCH = 23, 5
 OPTIMIZER = optax.adam(1e-2)

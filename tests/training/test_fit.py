@@ -13,9 +13,9 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.data import make_dataset
+from functional_nn.training import programs
 from functional_nn.training.epoch import shuffled
-from functional_nn.training.programs import compile as programs
-from functional_nn.training.random_keys import derived_key
+from functional_nn.training.state import derived_key
 
 NET = fnn.chain(fnn.dense(8), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
 OPTIMIZER = optax.adam(1e-2)

@@ -160,7 +160,7 @@ def test_a_loop_of_one_s_own_takes_the_step_of_fit():
 
     @jax.jit
     def own_step(train_state):
-        key = fnn.training.random_keys.derived_key(train_state.key, "noise", 0)
+        key = fnn.training.state.derived_key(train_state.key, "noise", 0)
         gradient, state = jax.grad(loss, has_aux=True)(train_state.params, train_state.state, key)
         assert train_state.apply_gradient(gradient, RULE).state is train_state.state
         return train_state.apply_gradient(gradient, RULE, state)

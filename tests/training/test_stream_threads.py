@@ -17,7 +17,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
 from functional_nn.data.stream import Batch
-from functional_nn.training.batch_on_device import put_batch
+from functional_nn.training.epoch_loop import put_batch
 
 RANDOM = np.random.default_rng(0)
 X, LABELS = RANDOM.normal(size=(48, 5)).astype(np.float32), RANDOM.integers(0, 3, 48).astype(np.int32)
@@ -68,11 +68,11 @@ def test_a_stream_of_the_batches_of_data_in_memory_gives_their_result():
 
 
 def test_a_stream_compiles_no_program_of_an_epoch_in_memory():
-    spec_of = fnn.training.programs.spec.ProgramSpec
-    policy = fnn.training.optimizers.precision.as_precision("float32")
-    recipe = fnn.training.programs.recipe.Recipe(NET, fnn.cross_entropy, RULE)
-    split = fnn.training.programs.spec.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
-    compiled = fnn.training.programs.compile.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
+    spec_of = fnn.training.programs.ProgramSpec
+    policy = fnn.training.precision.as_precision("float32")
+    recipe = fnn.training.recipe.Recipe(NET, fnn.cross_entropy, RULE)
+    split = fnn.training.programs.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
+    compiled = fnn.training.programs.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
     assert set(compiled.jaxprs) == {"start", "streamed_step", "evaluate"}
     # The batch is used as it is: nothing is gathered from it, as a batch of an epoch is gathered from all examples.
     text = str(compiled.jaxprs["streamed_step"])

@@ -1,5 +1,5 @@
-from .diagnose.findings import Explanation as Explanation
-from .diagnose.findings import Finding as Finding
-from .measure.result import Benchmark as Benchmark
-from .targets.report import TargetReport as TargetReport
-from .targets.target import target as target
+from .benchmark import Benchmark as Benchmark
+from .diagnose import Explanation as Explanation
+from .diagnose import Finding as Finding
+from .targets import TargetReport as TargetReport
+from .targets import target as target

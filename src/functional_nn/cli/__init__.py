@@ -35,7 +35,6 @@ COMMANDS = {
 Each is a function in the module of its name. ``import`` is a word of Python, so its module is ``import_parameters``.
 """
 
-
 ARGUMENTS = "functional_nn.cli.arguments"
 """Where click's context keeps the arguments as they were typed. ``sweep --submit`` runs the same command elsewhere."""
 
@@ -76,7 +75,6 @@ def command() -> None:
 
 OTHER_NAMES = {"--lr": "--learning-rate", "--wd": "--weight-decay"}
 """Names of flags in other programs, which are not similar enough to ours to be suggested."""
-
 
 NO_MEMORY = ("can't start new thread", "failed to map segment", "RESOURCE_EXHAUSTED")
 """What errors of Python and JAX other than ``MemoryError`` say if memory is short."""

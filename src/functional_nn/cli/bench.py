@@ -31,9 +31,9 @@ from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
-    from functional_nn.bench.compare.regression import RecordComparison
-    from functional_nn.bench.measure.execution_modes import Mode
-    from functional_nn.bench.measure.suite import Measured
+    from functional_nn.bench.network_programs import Mode
+    from functional_nn.bench.records import RecordComparison
+    from functional_nn.bench.suite import Measured
 
 WHATS = ("train", "step", "predict", "gradient", "hand", "sweep", "modes")
 MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
@@ -143,11 +143,10 @@ def bench(
     with importing():
         import jax
 
-        from functional_nn.bench.compare import records, regression
-        from functional_nn.bench.measure.execution_modes import modes
-        from functional_nn.bench.measure.memory import out_of_memory
-        from functional_nn.bench.measure.suite import cases_of, measure
-        from functional_nn.bench.measure.workloads import named_network
+        from functional_nn.bench import records
+        from functional_nn.bench.compiled_program import out_of_memory
+        from functional_nn.bench.network_programs import modes, named_network
+        from functional_nn.bench.suite import cases_of, measure
         from functional_nn.reports import benchmark as tables
 
     if "float64" in precisions:
@@ -160,7 +159,7 @@ def bench(
         return bench_target(target, named_network(model, hidden), about, cases, json_file)
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
-        regression.check_matching(old_file, old, [about | case.to_dict() for case in cases])
+        records.check_matching(old_file, old, [about | case.to_dict() for case in cases])
     if json_file is not None:
         records.add_records(json_file, [])
     network = named_network(model, hidden)
@@ -210,8 +209,8 @@ def bench(
     compared: list[RecordComparison] = []
     if old_file is not None and measured:
         new = [about | one.to_dict() for one in measured]
-        compared = regression.compare_records(old_file, old, new)
-        click.echo(tables.comparisons(compared, regression.without_match(old, new)))
+        compared = records.compare_records(old_file, old, new)
+        click.echo(tables.comparisons(compared, records.without_match(old, new)))
     if html_file is not None:
         from functional_nn.reports.benchmark import write_page
 
@@ -224,7 +223,7 @@ def bench(
             return signals.status
         planned = [about | case.to_dict() for case in cases]
         planned += [about | {"what": "modes", "batch_size": size, "precision": name} for size, name in mode_cases]
-        click.echo(f"Error: {regression.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
+        click.echo(f"Error: {records.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
         return 2
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 

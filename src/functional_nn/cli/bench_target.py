@@ -11,8 +11,8 @@ import click
 from functional_nn.core.display import clear_line, progress_bar
 
 if TYPE_CHECKING:
-    from functional_nn.bench.measure.suite import BenchmarkCase
-    from functional_nn.bench.measure.workloads import MeasuredNetwork
+    from functional_nn.bench.network_programs import MeasuredNetwork
+    from functional_nn.bench.suite import BenchmarkCase
 
 
 def bench_target(
@@ -23,10 +23,9 @@ def bench_target(
     json_file: Path | None,
 ) -> int:
     """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
-    from functional_nn.bench.compare import records
-    from functional_nn.bench.targets.chips import chip_named
-    from functional_nn.bench.targets.compiler import device_of
-    from functional_nn.bench.targets.network import TargetCase, targets
+    from functional_nn.bench import records
+    from functional_nn.bench.chips import chip_named, device_of
+    from functional_nn.bench.targets import TargetCase, targets
     from functional_nn.reports import benchmark as tables
 
     chip = chip_named(chip_name)

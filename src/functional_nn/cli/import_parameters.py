@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.fine_tuning import NETWORK
-from functional_nn.cli.startup import importing
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import default_flags, run_flag
@@ -133,7 +132,7 @@ def _evaluated(
     """The loss and the accuracy on the test images."""
     from functional_nn.losses.classification import cross_entropy
     from functional_nn.metrics import accuracy
-    from functional_nn.training.epoch_metrics import as_numbers
+    from functional_nn.training.evaluate import as_numbers
     from functional_nn.training.prediction import predict
 
     y, labels = predict(net, params, state, data.test_images, precision=configuration.precision), data.test_labels

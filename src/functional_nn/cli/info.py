@@ -13,7 +13,7 @@ from functional_nn.core.errors import installed_version
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 if TYPE_CHECKING:
-    from functional_nn.training.programs.devices import Device
+    from functional_nn.training.devices import Device
 
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 
@@ -69,7 +69,7 @@ def info() -> None:
             click.echo(f"{name:20} {number}; for {package.purpose}")
     click.echo(f"{'cache':20} {_cache()}")
     with importing():
-        from functional_nn.training.programs.devices import device_name
+        from functional_nn.training.devices import device_name
 
     for device in _devices():
         click.echo(f"{'device':20} {device.platform} {device.id}: {device_name(device)}")

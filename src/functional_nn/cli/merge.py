@@ -1,4 +1,4 @@
-"""``functional-nn merge``: the folder of a whole sweep from those of its parts."""
+"""``functional-nn merge``: the folder of a whole sweep from those of its parts, with its tables, pictures and page."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from functional_nn.cli.report import write_sweep_report
 from functional_nn.cli.startup import importing
-from functional_nn.cli.sweep_files import write_sweep_files
 from functional_nn.configuration.flag_types import JSON_FILE
+from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
-    from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.sweeps.results import SweepResult
 
 
 @click.command()
@@ -27,7 +28,7 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     members, tables, pictures and page of the undivided sweep. Members that are missing are named.
     """
     with importing():
-        from functional_nn.sweeps.results.parts import merged
+        from functional_nn.sweeps.parts import merged
 
     with merged(folders, out) as result:
         write_merged(result, out, json_file, quiet=quiet)
@@ -41,3 +42,18 @@ def write_merged(result: SweepResult, out: Path, json_file: Path | None, *, quie
     write_sweep_files(out, result, quiet=quiet)
     if json_file is not None:
         write_json(json_file, result.to_dict())
+
+
+def write_sweep_files(out: Path, result: SweepResult, *, quiet: bool) -> None:
+    """Writes the tables, the pictures and the page of a sweep, and prints their names."""
+    from functional_nn.reports.plots.sweep import draw_all
+
+    tables = ["members.csv", "members.jsonl"]
+    for table in tables:
+        result.save(out / table)
+    pictures = draw_all(result, out)
+    if not pictures:
+        click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+    page = write_sweep_report(out, result)
+    if not quiet:
+        click.echo(f"{escaped(str(out))}: {', '.join(tables + pictures + page)}")

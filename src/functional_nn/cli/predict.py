@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.startup import importing
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import JSON_FILE
 from functional_nn.core.errors import escaped
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.startup import importing
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage.checkpoints import Checkpoint
     from functional_nn.storage.files import JsonObject
-    from functional_nn.sweeps.results.results import SweepResult
+    from functional_nn.sweeps.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
 LIBRARIES = ("jinja2", "matplotlib")
@@ -47,8 +46,8 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.reports.page import check_libraries
         from functional_nn.storage import checkpoints, run_folder
         from functional_nn.storage.files import kept_open
-        from functional_nn.sweeps.execution.store import SWEEP
-        from functional_nn.sweeps.results.folder import read_sweep
+        from functional_nn.sweeps.parts import read_sweep
+        from functional_nn.sweeps.store import SWEEP
 
     check_libraries(LIBRARIES)
     if folder.is_dir():
@@ -87,7 +86,7 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
         return []
     from functional_nn.reports import sweep_report
     from functional_nn.storage import run_folder
-    from functional_nn.sweeps.results.folder import sweep_settings
+    from functional_nn.sweeps.parts import sweep_settings
 
     sweep_report.write_page(folder / run_folder.REPORT, result, sweep_settings(folder))
     return [run_folder.REPORT]
@@ -141,7 +140,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import run_folder
-    from functional_nn.training.programs.memory import bytes_of
+    from functional_nn.training.run_programs import bytes_of
 
     values = run_folder.read_configuration(folder)
     path = folder / run_folder.CONFIGURATION
@@ -184,7 +183,7 @@ def checkpoint_contents(folder: Path) -> RunContents:
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import checkpoints
     from functional_nn.storage.identity import SURROUNDINGS
-    from functional_nn.training.resilience.checkpointing import saved_history
+    from functional_nn.training.checkpointing import saved_history
 
     found = checkpoints.newest(folder)
     if found is None:
@@ -245,7 +244,7 @@ def _unfinished(
     from functional_nn.core.texts import counted
     from functional_nn.storage import checkpoints, run_folder
     from functional_nn.storage.files import check_no_link, finite_json
-    from functional_nn.training.resilience.checkpointing import saved_history
+    from functional_nn.training.checkpointing import saved_history
 
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)

@@ -1,15 +1,26 @@
-"""Fast start of the command: importing and starting JAX while data are read."""
+"""Fast start of the command: starting JAX while data are read, and JAX's persistent compilation cache."""
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from functional_nn.cli.several_processes import SeveralProcesses, speak_last
+from functional_nn.storage.cache_folder import cache_folder
+
+if TYPE_CHECKING:
+    from functional_nn.storage.files import JsonObject
 
 STARTED = time.perf_counter()
 """The time when the command's modules were imported."""
@@ -71,6 +82,50 @@ def make_cpu_devices(count: int) -> None:
             jax.config.update("jax_num_cpu_devices", count)
 
 
+MOST_FILES = 1000
+"""The largest number of programs in the cache, about 50 MB in all. The oldest are removed first."""
+
+CHECKSUMS = "checksums.json"
+"""The file with the SHA-256 of each program in the cache, by the name of its file."""
+
+
+def use_compilation_cache(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Sets JAX's compilation cache to the folder ``compiled`` of the cache, unless it is set already.
+
+    JAX reads the setting from the environment when it is imported. If JAX is already imported, nothing changes. JAX
+    runs programs from the folder, so it is used only if no other user can write to it (see ``cache_folder``), and
+    only programs whose checksum an earlier command has recorded at its end are left in it. JAX may have no checksum of
+    its own, and a damaged program can crash the process.
+    """
+    if not wanted:
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    if os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("false", "0"):
+        return
+    if "jax" not in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = cache_folder("compiled")
+        if folder is None:
+            return
+        try:
+            removed = _remove_unknown_and_oldest(folder)
+        except OSError:  # a program can be neither read nor removed
+            return
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # By default JAX keeps only programs that took at least a second to compile.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        # JAX compiles a program that another process has not written to its end, or has removed.
+        warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+        context.call_on_close(partial(_record_new, folder, removed))
+
+
+COMPILATION_CACHE = click.option(
+    "--compilation-cache/--no-compilation-cache",
+    default=True,
+    expose_value=False,
+    callback=use_compilation_cache,
+    help="Keep compiled programs for the next start.",
+)
+
+
 def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> None:
     with importing():
         import jax
@@ -83,3 +138,51 @@ def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> Non
         processes.start()
     jax.config.update("jax_traceback_in_locations_limit", 0)  # shorter programs compile faster
     jax.random.key(0)  # the first program loads what every other program needs
+
+
+def _remove_unknown_and_oldest(folder: Path) -> set[str]:
+    """Removes programs without the recorded checksum, such as those of a process that was killed or still runs.
+
+    Returns the names of all removed programs.
+    """
+    from functional_nn.storage.files import checksum_of
+
+    recorded, good, bad = _recorded(folder), [], []
+    for path in folder.glob("*-cache"):
+        with suppress(FileNotFoundError):  # another process removed it
+            is_good = recorded.get(path.name) == checksum_of(path)
+            (good if is_good else bad).append((path.stat().st_mtime_ns, path))
+    removed = bad + sorted(good)[:-MOST_FILES]
+    for _, path in removed:
+        path.unlink(missing_ok=True)
+    return {path.name for _, path in removed}
+
+
+def _record_new(folder: Path, removed: set[str]) -> None:
+    """Records the checksums of new programs, which become private: JAX writes them with the permissions of umask.
+
+    If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
+    """
+    from functional_nn.storage.files import checksum_of, signed_text, write_private
+
+    with suppress(OSError):
+        before = _recorded(folder)
+        recorded = {}
+        for path in folder.glob("*-cache"):
+            with suppress(FileNotFoundError):
+                checksum = before.get(path.name)
+                if checksum is None or path.name in removed:
+                    path.chmod(0o600)
+                    checksum = checksum_of(path)
+                recorded[path.name] = checksum
+        if recorded != before:
+            write_private(folder / CHECKSUMS, signed_text(recorded))
+
+
+def _recorded(folder: Path) -> JsonObject:
+    from functional_nn.storage.files import read_file, read_signed
+
+    try:
+        return read_signed(read_file(folder / CHECKSUMS))
+    except (OSError, ValueError, RecursionError):  # no list, or a damaged one
+        return {}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
-from functional_nn.cli.merge import write_merged
+from functional_nn.cli import ARGUMENTS
+from functional_nn.cli.merge import write_merged, write_sweep_files
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import importing, make_cpu_devices
-from functional_nn.cli.submitted import check_part_flags, read_ended_sweep, submitted_sweep
-from functional_nn.cli.sweep_files import write_sweep_files
+from functional_nn.cli.startup import COMPILATION_CACHE, importing
+from functional_nn.cli.submitted import submitted_sweep
 from functional_nn.configuration.flag_types import (
     ACTIVATIONS,
     COUNT,
@@ -32,12 +29,12 @@ from functional_nn.configuration.flag_types import (
     OPTIMIZERS,
     POSITIVE,
     PRECISIONS,
+    RECIPE,
     SCHEDULES,
     SEED,
     SHARE,
     Distribution,
     FlagValue,
-    MeshSizes,
     Named,
     Part,
     Setting,
@@ -46,14 +43,15 @@ from functional_nn.configuration.flag_types import (
     is_given,
     metrics_by_name,
 )
-from functional_nn.configuration.recipes import RECIPE
 from functional_nn.configuration.run_configuration import Configuration, flag_of
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
-    from functional_nn.training.programs.recipe import Hyperparameters
+    from functional_nn.training.recipe import Hyperparameters
 
+NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
+"""Flags with a value that a part does not get, or gets with another value."""
 AXES = (
     "model",
     "hidden",
@@ -120,13 +118,6 @@ def axis(
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
-@click.option(
-    "--mesh",
-    type=MeshSizes(),
-    metavar="SIZES",
-    help="Train batches of models on several devices together: population=4,data=2 is 4 groups of 2 devices. The "
-    "groups share the models, and the devices of a group share the examples.",
-)
 @click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
@@ -186,7 +177,6 @@ def sweep(
     draws: int | None,
     grid_file: Path | None,
     plan: str,
-    mesh: dict[str, int] | None,
     exact: bool,
     order_seed: int | None,
     patience: int | None,
@@ -207,25 +197,23 @@ def sweep(
         from functional_nn.cli.info import versions
         from functional_nn.losses.classification import cross_entropy
         from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
-        from functional_nn.sweeps.execution.halving import Halving
-        from functional_nn.sweeps.grid.grid import crossed, grid
+        from functional_nn.sweeps.grid import crossed, grid
+        from functional_nn.sweeps.member_batch import Halving
         from functional_nn.sweeps.sweep import train_members
-        from functional_nn.training.programs.recipe import Recipe
+        from functional_nn.training.recipe import Recipe
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    make_cpu_devices(math.prod((mesh or {}).values()))
     seconds_import = time.perf_counter() - clock
     base, members = _members(flags, draws, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
-    check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
-    if number_of_parts is not None and out is not None:  # check_part_flags requires both
+    _check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
+    if number_of_parts is not None and out is not None:  # _check_part_flags requires both
         # A link in the path could lead elsewhere while the jobs run.
         out = check_new_folder("out", out).resolve()
-        progress = False if quiet else None
-        ended = partial(read_ended_sweep, base, members, order_seed, patience, metrics, progress=progress)
-        merged = submitted_sweep(number_of_parts, dict(job_settings), out, ended, signals, quiet=quiet)
+        arguments = _shared_by_parts(click.get_current_context().meta[ARGUMENTS])
+        merged = submitted_sweep(arguments, number_of_parts, dict(job_settings), out, signals, quiet=quiet)
         if merged is None:
             return signals.status
         write_merged(merged, out, json_file, quiet=quiet)
@@ -259,7 +247,6 @@ def sweep(
         batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
-        mesh=mesh,
         exact=exact,
         order_seed=order_seed,
         patience=patience,
@@ -284,13 +271,51 @@ def sweep(
     return signals.status if result.message else 0
 
 
+def _check_part_flags(
+    part: tuple[int, int] | None,
+    number_of_parts: int | None,
+    job_settings: Collection[object],
+    members: int,
+    halving: object,
+    out: Path | None,
+) -> None:
+    """Requires flags for parts that go together, before anything is loaded or submitted."""
+    from functional_nn.sweeps.sweep import check_part_of_sweep
+
+    if part is not None and number_of_parts is not None:
+        raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
+    if job_settings and number_of_parts is None:
+        raise InputError("--job", "--submit in addition", "--job alone")
+    for flag, divided in (("--part", part), ("--submit", None if number_of_parts is None else (1, number_of_parts))):
+        if divided is not None:
+            check_part_of_sweep(divided, members, halving, flag=flag)
+            if out is None:
+                raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
+
+
+def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
+    """The arguments that all parts have: without the flags in ``NOT_FOR_PARTS``.
+
+    >>> _shared_by_parts(["sweep", "--submit", "4", "--seeds", "8", "--out=runs/x"])
+    ['sweep', '--seeds', '8']
+    """
+    kept = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in NOT_FOR_PARTS:
+            next(rest)  # its value
+        elif argument.partition("=")[0] not in NOT_FOR_PARTS:
+            kept.append(argument)
+    return kept
+
+
 def _members(
     flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
-    from functional_nn.configuration.values_from_files import members_of_flags
-    from functional_nn.sweeps.grid import grid as grids
-    from functional_nn.sweeps.grid.grid_file import read_grid
+    from functional_nn.configuration.run_flags import members_of_flags
+    from functional_nn.sweeps import grid as grids
+    from functional_nn.sweeps.grid import read_grid
 
     single: dict[str, FlagValue] = {}
     several: dict[str, list[FlagValue]] = {}

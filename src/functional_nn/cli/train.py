@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.compilation_cache import COMPILATION_CACHE
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
 from functional_nn.cli.several_processes import SeveralProcesses, check_is_one_run, with_process_flags
 from functional_nn.cli.signals import Signals
-from functional_nn.cli.startup import STARTED, starting_jax
+from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
 from functional_nn.configuration.run_configuration import Configuration
 from functional_nn.configuration.run_flags import with_run_flags
@@ -112,19 +111,18 @@ def train(
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
-    from functional_nn.cli.best_epoch import at_best_epoch
-    from functional_nn.cli.guessing import remark_on_guessing
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
+    from functional_nn.cli.trained_run import at_best_epoch, remark_on_guessing
     from functional_nn.losses.classification import cross_entropy
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
     from functional_nn.training.callbacks import tensorboard_log
+    from functional_nn.training.checkpointing import Checkpoints
+    from functional_nn.training.devices import device_name
     from functional_nn.training.fit import fit
     from functional_nn.training.processes import Processes
-    from functional_nn.training.programs.devices import device_name
-    from functional_nn.training.resilience.checkpointing import Checkpoints
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
     configuration = configuration.completed()
@@ -296,7 +294,7 @@ def _number(value: float, width: int) -> str:
 
 def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_best: bool) -> None:
     """Prints the metric that counts, such as the test accuracy, the number of epochs, and the times they took."""
-    from functional_nn.training.epoch_metrics import default_metric
+    from functional_nn.training.evaluate import default_metric
 
     numbers = run.test_metrics or run.history[kept_epoch - 1].metrics
     part = default_metric(numbers).partition("_")[0]

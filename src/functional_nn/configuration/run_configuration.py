@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from functional_nn.configuration.flag_types import LARGEST_SEED, FlagValue
-from functional_nn.configuration.run_flags import run_flag
-from functional_nn.configuration.values_from_files import flag_value
+from functional_nn.configuration.run_flags import flag_value, run_flag
 from functional_nn.core.errors import DataError, InputError, short_repr
 from functional_nn.core.texts import suggest
 
@@ -166,9 +165,7 @@ class Configuration:
         """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing."""
         import optax
 
-        from functional_nn.training.optimizers.clipping import with_clipping
-        from functional_nn.training.optimizers.constraints import with_frozen
-        from functional_nn.training.optimizers.lookup import schedule
+        from functional_nn.training.optimizers import schedule, with_clipping, with_frozen
 
         steps = self.epochs * math.ceil(examples / self.batch_size)
         # The optimizer's state has the rate of the last step, which fit reports for each epoch. A constant rate is a
@@ -183,7 +180,7 @@ class Configuration:
     def _rule(self, learning_rate: float | jax.Array) -> optax.GradientTransformation:
         import optax
 
-        from functional_nn.training.optimizers.lookup import OPTIMIZERS, optimizer
+        from functional_nn.training.optimizers import OPTIMIZERS, optimizer
 
         if self.weight_decay is None:
             return optimizer(self.optimizer, learning_rate)

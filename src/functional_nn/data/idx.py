@@ -1,4 +1,9 @@
-"""The IDX file format of MNIST: reading with checks of every length, and atomic writing."""
+"""The IDX file format of MNIST: reading with checks of every length, and atomic writing.
+
+Gzip files are decompressed in pieces of a megabyte, with a bound on the work for hostile files. Python's ``gzip`` reads
+pieces of 8 KiB (up to Python 3.11) and waits for the interpreter's lock after each of them. While another thread is
+busy, that takes several times as long.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data sets of the user's own images: a folder for each class."""
+"""Data sets of the user's own images: a folder for each class.
+
+The layout of the folder says which files belong to which class, and to training, test or validation.
+"""
 
 from __future__ import annotations
 

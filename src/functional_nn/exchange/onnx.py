@@ -25,8 +25,7 @@ from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.exchange.pairing import difference
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
-from functional_nn.jaxprs.inner_programs import array_type
-from functional_nn.jaxprs.walk import all_equations, layer_of, trace
+from functional_nn.jaxprs.walk import all_equations, array_type, layer_of, trace
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,20 +28,22 @@ from functional_nn.core.validation import (
     shown,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.jacobian_comparison import TOLERANCES
+from functional_nn.gradients.compare.comparison import TOLERANCES, JacobianComparison
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
     cast,
+    converted_anew,
     differentiable_leaves,
     draw_input,
     draw_parameters,
     function_problem,
     layer_problem,
     number_of_examples,
+    pulled_back,
 )
 from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.problem_check import check_problem
+from functional_nn.gradients.mutation.planting import plant
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
@@ -341,3 +345,49 @@ def _types(leaves: Leaves) -> list[str]:
     """The types for the comparison: float64, and the widest type of the arguments if it is another type."""
     widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
     return ["float64"] if widest == "float64" else ["float64", widest]
+
+
+def check_problem(
+    subject: str,
+    problem_in: Callable[[str], Problem],
+    types: Sequence[str],
+    *,
+    seed: int,
+    second_order: bool,
+    mutants: bool,
+    kinks_as_automatic: bool = True,
+    stop_gradient_as_constant: bool = False,
+    equivalent: Mapping[str, str] | None = None,
+) -> Report:
+    """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
+
+    Args:
+        subject: the name in the verdicts.
+        problem_in: ``problem_in(dtype)`` gives the problem in that type.
+        types: the types for the comparison.
+        seed: for drawing the cotangents.
+        second_order: whether the derivative of the formula is compared, too.
+        mutants: whether errors are planted.
+        kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
+        stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
+        equivalent: reasons why a planted error changes nothing, by its description.
+    """
+    started = time.perf_counter()
+    planted, survivors = 0, ()
+    with converted_anew(partial(pulled_back, problem_in)):
+        comparison = JacobianComparison(
+            subject,
+            problem_in,
+            seed=seed,
+            kinks_as_automatic=kinks_as_automatic,
+            stop_gradient_as_constant=stop_gradient_as_constant,
+        )
+        verdicts = list(comparison.first_order())
+        if second_order and not stop_gradient_as_constant:
+            verdicts += comparison.second_order()
+        for dtype in types:
+            verdicts += comparison.in_type(dtype)
+        if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
+            planted, survivors = plant(comparison, equivalent=equivalent)
+    seconds = time.perf_counter() - started
+    return Report(tuple(verdicts), planted, survivors, seconds=seconds, title=subject)

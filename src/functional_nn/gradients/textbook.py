@@ -26,10 +26,9 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number, shown
-from functional_nn.gradients.compare.captured_arrays import converted_anew
-from functional_nn.gradients.compare.compared_values import relative_error
-from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.compare.verdict import Outcome, Verdict
+from functional_nn.gradients.compare.comparison import relative_error
+from functional_nn.gradients.compare.problem import converted_anew
+from functional_nn.gradients.compare.report import Outcome, Report, Verdict
 
 Number: TypeAlias = Any
 """A hyper-parameter: a float, a NumPy number, ``Decimal`` or ``mpmath.mpf``. Python has no type for all of them."""

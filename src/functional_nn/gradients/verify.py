@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import functional_nn as fnn
 from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag, shown
-from functional_nn.gradients import coverage
-from functional_nn.gradients.compare.report import Report, combine_reports
-from functional_nn.gradients.compare.verdict import Verdict
+from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
+from functional_nn.gradients.compare.activations import check_activation, regime_points
+from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
+from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
+from functional_nn.gradients.compare.report import Report, Verdict, combine_reports
+from functional_nn.gradients.mutation.planting import plant
+from functional_nn.gradients.textbook import optimizer_verdicts
+from functional_nn.losses.loss import expand
 
 SLOWEST = (
     "optimizers",
@@ -74,26 +87,26 @@ def verify(
     report = combine_reports([reports[name] for name in chosen], title="quick run" if quick else "full run")
     verdicts = [verdict for verdict in report.verdicts if dtype in (None, verdict.dtype)]
     if not names:
-        verdicts += map(_missing_case, coverage.missing())
+        verdicts += map(_missing_case, missing())
     return replace(report, verdicts=tuple(verdicts), seconds=time.perf_counter() - started)
 
 
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
     """The names of the subjects to compare, the slowest first."""
-    known = list(coverage.subjects())
+    known = list(subjects())
     if not names:
-        chosen = coverage.quick_subjects() if quick else known
+        chosen = quick_subjects() if quick else known
     else:
         chosen = []
         for name in names:
-            variants = [subject for subject in known if name in (subject, coverage.public_name(subject))]
+            variants = [subject for subject in known if name in (subject, public_name(subject))]
             if not variants:
-                if name in coverage.missing():
+                if name in missing():
                     remedy = "Write one: docs/how_to/adding_a_layer.md, section Register."
                     raise InputError(
                         "names", "names that have a case in gradients/cases", f"{name}, without one", remedy
                     )
-                public = {coverage.public_name(subject) for subject in known}
+                public = {public_name(subject) for subject in known}
                 raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
             chosen += variants
     return sorted(dict.fromkeys(chosen), key=lambda name: name not in SLOWEST)
@@ -101,11 +114,11 @@ def _chosen(names: Sequence[str], quick: bool) -> list[str]:
 
 def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str, Report]]:
     if jobs <= 1:
-        yield from ((name, coverage.check_subject(name, quick)) for name in names)
+        yield from ((name, check_subject(name, quick)) for name in names)
         return
     # New processes are started from nothing ("spawn"), because a fork would lack the threads of JAX and could hang.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
-        running = {pool.submit(coverage.check_subject, name, quick): name for name in names}
+        running = {pool.submit(check_subject, name, quick): name for name in names}
         for done in as_completed(running):
             yield running[done], done.result()
 
@@ -118,3 +131,247 @@ def _use_one_thread() -> None:
 def _missing_case(name: str) -> Verdict:
     note = "It is public and has a derivative, but no case compares it."
     return Verdict(name, "", "fail", float("inf"), 0.0, kind="coverage", note=note)
+
+
+TYPES = ("float64", "float32", "bfloat16")
+MUTANTS = 40
+"""The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
+COMPOSED = (
+    "residual_block",
+    "transformer_block",
+    "mlp",
+    "cnn",
+    "lenet",
+    "deep_cnn",
+    "resnet",
+    "transformer",
+    "language_model",
+    "frozen",
+    "recurrent_stacked_masked",
+)
+"""Networks made of other subjects. A quick run leaves them out. ``vmap`` and ``scan`` are compared in float32."""
+DIFFERENTIABLE = ("Layer", "Loss", "Penalty", "Activation", "VectorActivation")
+"""Types of values that have a derivative."""
+LOOKUPS = ("model", "activation")
+"""Public functions that find other functions by name. They need no case of their own."""
+IN_ULP = " in ULP"
+"""The suffix of subjects that compare an activation with mpmath, in units in the last place."""
+
+Check = Callable[[bool], Report]
+"""``check(quick) -> Report``."""
+
+
+def subjects() -> dict[str, Check]:
+    """Maps the name of each subject to the function that compares it. A name is a public name, or begins with one."""
+    activations = {name: f for name, f in fnn.activations.ACTIVATIONS.items() if isinstance(f, fnn.Activation)}
+    activations["leaky_relu_with"] = fnn.activations.leaky_relu_with(0.2)
+    activations["elu_with"] = fnn.activations.elu_with(1.7)
+    known: dict[str, Check] = {"optimizers": _check_optimizers}
+    known |= {f"{name}{IN_ULP}": partial(_check_in_ulp, activation) for name, activation in activations.items()}
+    known |= {case.name: partial(_check_layer_case, case) for case in LAYERS}
+    known |= {case.name: partial(_check_loss_case, case) for case in LOSSES}
+    return known | {name: partial(_check_penalty, name, penalty) for name, penalty in PENALTIES}
+
+
+def public_name(subject: str) -> str:
+    """The longest public name at the start of a subject's name. If there is none, the subject's own name."""
+    name = subject.removesuffix(IN_ULP)
+    known = (public for public in public_values() if name == public or name.startswith(f"{public}_"))
+    return max(known, key=len, default=name)
+
+
+def public_values() -> dict[str, object]:
+    """The public values of the top level and of the namespaces with derivatives, by name without the namespace."""
+    namespaces = fnn, fnn.activations, fnn.losses, fnn.models
+    return {name: getattr(namespace, name) for namespace in namespaces for name in namespace.__all__}
+
+
+def quick_subjects() -> list[str]:
+    """The subjects of a quick run: one for each public name, and all activations in ULP.
+
+    A public name stands for the subject with exactly this name, or else for the first subject that begins with it.
+    """
+    jacobians = [subject for subject in subjects() if not subject.endswith(IN_ULP)]
+    first_of = {public_name(subject): subject for subject in reversed(jacobians)}
+    chosen = set()
+    for name, first in first_of.items():
+        if name not in COMPOSED:
+            chosen.add(name if name in jacobians else first)
+    return [subject for subject in subjects() if subject in chosen or subject.endswith(IN_ULP)]
+
+
+def check_subject(name: str, quick: bool = False) -> Report:
+    """Compares one subject."""
+    started = time.perf_counter()
+    report = subjects()[name](quick)
+    return combine_reports([report], title=name, seconds=time.perf_counter() - started)
+
+
+def missing() -> list[str]:
+    """Public names that have a derivative, or make something that has one, and that no case compares."""
+    cases = {name.removesuffix(IN_ULP) for name in subjects()}
+    found = []
+    for name, value in public_values().items():
+        kind = inspect.get_annotations(value).get("return") if inspect.isfunction(value) else type(value).__name__
+        if kind not in DIFFERENTIABLE or name in LOOKUPS:
+            continue
+        beginning = f"{name.removesuffix('_with')}_"
+        if name not in cases and not any(case.startswith(beginning) for case in cases):
+            found.append(name)
+    return found
+
+
+def _check_layer_case(case: LayerCase, quick: bool) -> Report:
+    """Compares a layer in training, and also in evaluation if that is a different program."""
+    params, state, x = draw_inputs(case)
+    x = jax.tree.map(lambda leaf: leaf[:EXAMPLES], x)
+    key = jax.random.key(0)
+
+    def comparison(train: bool) -> JacobianComparison:
+        def problem_in(dtype: str) -> Problem:
+            return layer_problem(case.layer, params, state, x, train=train, key=key, dtype=dtype)
+
+        return JacobianComparison(case.name, problem_in, kinks_as_automatic=True)
+
+    training = comparison(True)
+    regime = "masked" if any(isinstance(part, fnn.Masked) for part in _parts(x)) else "normal"
+    verdicts = list(_layer_verdicts(training, case, regime, quick))
+    if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
+        verdicts += comparison(False).first_order(regime="evaluation", jvp=not case.no_jvp)
+    skipped = []
+    if case.no_jvp:
+        skipped.append((f"{case.name}: jvp", case.no_jvp))
+    if case.no_bfloat16:
+        skipped.append((f"{case.name}: bfloat16", case.no_bfloat16))
+    planted, survivors = plant(training, limit=0 if quick else MUTANTS)
+    return Report(tuple(verdicts), planted, survivors, tuple(skipped))
+
+
+def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
+    """Compares a layer: quickly, ``vjp`` in float64; fully, also ``jvp``, zero inputs, second order and other types."""
+    yield from comparison.first_order(regime=regime, jvp=not (quick or case.no_jvp))
+    if quick:
+        return
+    composed = case.name.startswith(COMPOSED)
+    if not composed:
+        yield from comparison.first_order(_with_zeros(comparison.problem), regime="zeros", jvp=not case.no_jvp)
+    if not case.no_jvp:
+        yield from comparison.second_order(regime=regime)
+    for dtype in TYPES:
+        if dtype == "bfloat16" and case.no_bfloat16:
+            continue
+        transforms = ("jit",) if composed and dtype != "float32" else TRANSFORMS
+        yield from comparison.in_type(dtype, regime=regime, transforms=transforms)
+
+
+def _with_zeros(problem: Problem) -> Leaves:
+    """The leaves of a layer's problem, with zeros as its input."""
+    named = zip(problem.names, problem.leaves, strict=True)
+    return [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
+
+
+def _parts(x: PyTree) -> tuple[PyTree, ...]:
+    """The inputs of a layer as a tuple. A ``Masked`` sequence is a tuple too, but counts as one input."""
+    return x if isinstance(x, tuple) and not isinstance(x, fnn.Masked) else (x,)
+
+
+def _differs_in_evaluation(layer: fnn.Layer, params: PyTree, state: PyTree, x: PyTree, key: jax.Array) -> bool:
+    def program(train: bool) -> str:
+        apply = lambda params, state, x: layer.apply(params, state, x, train=train, key=key)[0]  # noqa: E731
+        return str(jax.make_jaxpr(apply)(params, state, x))
+
+    return program(True) != program(False)
+
+
+def _check_loss_case(case: LossCase, quick: bool) -> Report:
+    """Compares the gradient of a loss's mean, plain and weighted, and of each value, with planted errors."""
+    random = np.random.default_rng(1)
+    loss = case.loss
+    weights = random.uniform(size=jax.eval_shape(loss.per_example, case.y, case.labels).shape)
+
+    def values_by_hand(y: jax.Array, labels: np.ndarray, y_bar: jax.Array) -> jax.Array:
+        gradients = loss.value_gradients(jnp.asarray(y), jnp.asarray(labels))
+        return expand(y_bar, y.ndim).astype(gradients.dtype) * gradients
+
+    mean_by_hand = _pullback_of_scalar(loss.gradient)
+    reports = [
+        _check_function(case.name, loss, mean_by_hand, case.y, case.labels, None, quick=quick, limit=0),
+        _check_function(case.name, loss.per_example, values_by_hand, case.y, case.labels, quick=quick, regime="values"),
+    ]
+    if not quick:
+        weighted = _check_function(
+            case.name, loss, mean_by_hand, case.y, case.labels, weights, quick=quick, limit=0, regime="weighted"
+        )
+        reports.append(weighted)
+    return combine_reports(reports)
+
+
+def _check_penalty(name: str, penalty: fnn.losses.Penalty, quick: bool) -> Report:
+    random = np.random.default_rng(0)
+    sizes = {"weight": (3, 2), "bias": (2,)}
+    params = {f"dense_{i}": {leaf: random.normal(size=size) for leaf, size in sizes.items()} for i in (0, 1)}
+    return _check_function(name, penalty, _pullback_of_scalar(penalty.gradient), params, quick=quick)
+
+
+def _pullback_of_scalar(gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Makes the pullback of a function that returns one number: the gradient times the number's cotangent."""
+
+    def pullback(*arguments_and_bar: PyTree) -> PyTree:
+        *arguments, y_bar = arguments_and_bar
+        return jax.tree.map(lambda bar: bar * y_bar.astype(bar.dtype), gradient(*arguments))
+
+    return pullback
+
+
+def _check_function(
+    subject: str,
+    function: Callable[..., PyTree],
+    hand_vjp: Callable[..., PyTree],
+    first: PyTree,
+    *others: PyTree,
+    quick: bool,
+    limit: int = MUTANTS,
+    regime: str = "normal",
+) -> Report:
+    """Compares a function with respect to its first argument. The other arguments stay fixed.
+
+    Args:
+        subject: the name in the report.
+        function: the function.
+        hand_vjp: its pullback, ``hand_vjp(first, *others, y_bar) -> first_bar``.
+        first: the first argument.
+        others: the other arguments.
+        quick: whether only ``vjp`` in float64 is compared.
+        limit: how many errors a full run plants in the inner steps of the formula.
+        regime: the name of the point.
+    """
+
+    def problem_in(dtype: str) -> Problem:
+        fixed = cast(others, dtype)
+        of_first = lambda first: function(first, *fixed)  # noqa: E731
+        pullback = lambda first, y_bar: hand_vjp(first, *fixed, y_bar)  # noqa: E731
+        problem = function_problem(of_first, pullback, (cast(first, dtype),))
+        names = [leaf.removeprefix("first").removeprefix("/") or "y" for leaf in problem.names]
+        return problem._replace(names=names)
+
+    comparison = JacobianComparison(subject, problem_in, kinks_as_automatic=True)
+    verdicts = list(comparison.first_order(regime=regime, jvp=not quick))
+    if not quick:
+        verdicts += comparison.second_order(regime=regime)
+        for dtype in TYPES:
+            verdicts += comparison.in_type(dtype, regime=regime)
+    planted, survivors = plant(comparison, limit=0 if quick else limit)
+    return Report(tuple(verdicts), planted, survivors)
+
+
+def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:
+    """Compares an activation with mpmath in float32; in a full run, in three types, with eight times the points."""
+    reports = []
+    for dtype in ("float32",) if quick else TYPES:
+        points = regime_points(activation, np.dtype(jnp.dtype(dtype)), density=1 if quick else 8)
+        reports.append(check_activation(activation, dtype, points))
+    return combine_reports(reports)
+
+
+def _check_optimizers(quick: bool) -> Report:
+    return Report(tuple(optimizer_verdicts(quick)))

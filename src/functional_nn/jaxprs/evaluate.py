@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from functional_nn.jaxprs.inner_programs import (
+from functional_nn.jaxprs.walk import (
     CALLS,
     Scan,
     TracedProgram,

@@ -18,8 +18,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function, in_native_order, shown
-from functional_nn.jaxprs.inner_programs import array_type
-from functional_nn.jaxprs.matrix_products import PRODUCTS
+from functional_nn.jaxprs.counts import PRODUCTS
 from functional_nn.jaxprs.non_finite_origin import (
     ELEMENTWISE,
     REDUCTIONS,
@@ -33,7 +32,7 @@ from functional_nn.jaxprs.non_finite_origin import (
     is_in_backward_pass,
     trace_back,
 )
-from functional_nn.jaxprs.walk import equations, fresh, layer_of
+from functional_nn.jaxprs.walk import array_type, equations, fresh, layer_of
 
 WIDTH = 110
 LARGE = 1e4

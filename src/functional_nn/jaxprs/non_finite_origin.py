@@ -17,18 +17,20 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.children import BACKWARD
+from functional_nn.jaxprs.counts import ELEMENTWISE as COUNTED
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, with_axes
-from functional_nn.jaxprs.flops import ELEMENTWISE as COUNTED
-from functional_nn.jaxprs.inner_programs import (
+from functional_nn.jaxprs.walk import (
     CALLS,
+    SourceLine,
     TracedProgram,
     branches,
     called_program,
+    is_of_jax,
+    place_of,
     scan_parts,
     while_parts,
+    within,
 )
-from functional_nn.jaxprs.source_lines import Place, is_of_jax, place_of
-from functional_nn.jaxprs.walk import within
 
 Mask: TypeAlias = np.ndarray
 """An array of booleans that marks elements of an array of the same shape."""
@@ -130,14 +132,14 @@ class Around(NamedTuple):
     scope: str = ""
     steps: tuple[tuple[str, int], ...] = ()
     function: str = ""
-    place: Place | None = None
+    place: SourceLine | None = None
 
     def inside(self, equation: JaxprEqn, *step: tuple[str, int]) -> Around:
         """What is around the equations of a program in this equation, which may be a step of a loop."""
         function = self.function or (equation.params["name"].strip("_") if is_of_jax(equation) else "")
         return Around(within(self.scope, equation), (*self.steps, *step), function, self.place_of(equation))
 
-    def place_of(self, equation: JaxprEqn) -> Place | None:
+    def place_of(self, equation: JaxprEqn) -> SourceLine | None:
         """The source line of an equation."""
         # JAX keeps the traces of its own functions, so the lines in these may belong to another caller. An equation of
         # jnp.log has no line outside of JAX if this function itself is a branch, as in lax.cond(x > 0, jnp.log, …).
@@ -172,7 +174,7 @@ class Operation:
         return within(self.around.scope, self.equation)
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> SourceLine | None:
         """Its source line."""
         return self.around.place_of(self.equation)
 
@@ -187,7 +189,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.steep: set[tuple[str, Place | None]] = set()
+        self.steep: set[tuple[str, SourceLine | None]] = set()
         self._order = 0
 
     def run(self, program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[Tracked]:

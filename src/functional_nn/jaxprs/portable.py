@@ -20,8 +20,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.products import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, counted_program, scan_parts
-from functional_nn.jaxprs.walk import Place, Step, flattened, joined
+from functional_nn.jaxprs.walk import CALLS, Place, Step, array_type, counted_program, flattened, joined, scan_parts
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""

@@ -18,9 +18,7 @@ from jax.extend.core import JaxprEqn, Literal
 from functional_nn.core.errors import FormulaMissing
 from functional_nn.jaxprs.backward_rules import WITHOUT_DERIVATIVE, Operation, Rule, operand_bar, rule_of
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, called_program
-from functional_nn.jaxprs.source_lines import is_file_of_jax
-from functional_nn.jaxprs.walk import Flat, Place, Step, flattened
+from functional_nn.jaxprs.walk import CALLS, Flat, Place, Step, array_type, called_program, flattened, is_file_of_jax
 
 Bar: TypeAlias = jax.Array | None
 """A cotangent; None for 0, and for what has no derivative."""

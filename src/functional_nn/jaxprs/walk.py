@@ -1,30 +1,173 @@
-"""Walking through traced programs: every equation with its layer and repeats, and programs without calls."""
+"""Traced programs: inner programs, every equation with its layer and repeats, flat programs, and source lines."""
 
 from __future__ import annotations
 
 import functools
+import linecache
 import math
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
-from typing import NamedTuple, TypeAlias, TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.interpreters import partial_eval
 from jax.typing import ArrayLike
 
 from functional_nn.core.children import BACKWARD
-from functional_nn.jaxprs.inner_programs import (
-    CALLS,
-    LOOPS,
-    TracedProgram,
-    array_type,
-    called_program,
-    closed,
-    inner_programs,
+from functional_nn.core.products import bilinear_p, traced_for, traced_formula
+
+TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
+"""A traced program, with or without the values of its constants."""
+
+Value = TypeVar("Value")
+
+CALLS = frozenset(
+    {"jit", "call", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
+    | {"call_hi_primitive", bilinear_p.name}
 )
+"""Equations that only call another program, once, with their own operands and results.
+
+Such an equation may also contain a rule for derivatives or for ``vmap``. This rule is another program, which never
+runs here.
+"""
+PLAIN_CALLS = frozenset(("jit", "call", "closed_call", "eval_jaxpr"))
+"""The calls that have no rule for derivatives or for ``vmap``, and do not recompute values."""
+CALLED = ("jaxpr", "call_jaxpr", "call")
+"""The possible names of the parameter that holds the program of a call. Each call has one of them."""
+LOOPS = frozenset(("scan", "while"))
+ELEMENT_RULES = ("scatter", "reduce", "arg", "select_and_scatter", "sort")
+"""Prefixes of operations that have a program as a parameter: it combines or compares two elements. Such a program never
+runs by itself."""
+
+
+class Scan(NamedTuple):
+    """A ``scan``: in each step ``body(*constants, *carry, *inputs) -> (*carry, *outputs)``.
+
+    Args:
+        body: the program of one step.
+        constants: the number of operands that are the same in every step.
+        carried: the number of values in the carry, which pass from step to step.
+        length: the number of steps.
+        reverse: whether the steps run from the last to the first.
+    """
+
+    body: ClosedJaxpr
+    constants: int
+    carried: int
+    length: int
+    reverse: bool
+
+    def split_operands(self, operands: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+        """Splits the operands into constants, initial carry, and inputs of the steps."""
+        end = self.constants + self.carried
+        return list(operands[: self.constants]), list(operands[self.constants : end]), list(operands[end:])
+
+    def split_results(self, results: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+        """Splits the results of a step or of the loop into carry and outputs."""
+        return list(results[: self.carried]), list(results[self.carried :])
+
+
+class While(NamedTuple):
+    """A ``while``: as long as ``condition(*constants, *carry)`` is true, ``carry = body(*constants, *carry)`` is run.
+
+    Args:
+        condition: the program that decides whether another step follows. It has its own constants.
+        body: the program of one step. It has its own constants.
+        condition_constants: the number of constants of the condition, which are the first operands.
+        body_constants: the number of constants of the body, which are the next operands.
+    """
+
+    condition: ClosedJaxpr
+    body: ClosedJaxpr
+    condition_constants: int
+    body_constants: int
+
+    def split_operands(self, operands: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+        """Splits the operands into constants of the condition, constants of the body, and initial carry."""
+        start = self.condition_constants
+        end = start + self.body_constants
+        return list(operands[:start]), list(operands[start:end]), list(operands[end:])
+
+
+def closed(program: TracedProgram) -> ClosedJaxpr:
+    """Converts a program to a ``ClosedJaxpr``. A ``Jaxpr`` without constants gets an empty tuple of constants."""
+    return cast(ClosedJaxpr, program) if hasattr(program, "consts") else ClosedJaxpr(cast(Jaxpr, program), ())
+
+
+def called_program(equation: JaxprEqn) -> ClosedJaxpr:
+    """The program that an equation of ``CALLS`` calls.
+
+    For a function with one program for each platform, this is the program of JAX's default platform.
+    """
+    if equation.primitive is bilinear_p:
+        return traced_for(equation, jax.default_backend())
+    if "_prim" in equation.params:  # JAX 0.12 has operations that are traced only when they are needed
+        return _expanded(equation)
+    return closed(next(equation.params[name] for name in CALLED if name in equation.params))
+
+
+def _expanded(equation: JaxprEqn) -> ClosedJaxpr:
+    """The program of an operation that JAX expands into simpler ones, such as ``searchsorted``."""
+    operation = equation.params["_prim"]
+
+    def expand(*operands: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(operation.expand(*jax.tree.unflatten(operation.in_tree, operands)))
+
+    types = [array_type(variable) for variable in equation.invars]
+    return jax.make_jaxpr(expand)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types))
+
+
+def counted_program(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """The program whose operations an equation counts as, if that may be another one than it runs."""
+    return traced_formula(equation) if equation.primitive is bilinear_p else None
+
+
+def branches(equation: JaxprEqn) -> list[ClosedJaxpr]:
+    """The branches of a ``cond``. The first operand selects a branch; the other operands are its arguments."""
+    return [closed(branch) for branch in equation.params["branches"]]
+
+
+def scan_parts(equation: JaxprEqn) -> Scan:
+    """The parts of a ``scan``."""
+    parameters = equation.params
+    if "ft_in" in parameters:  # JAX 0.12 keeps the operands' groups as a tree
+        constants, carry, _ = (list(group) for group in parameters["ft_in"].unpack())
+        counts = len(constants), len(carry)
+    else:
+        counts = parameters["num_consts"], parameters["num_carry"]
+    return Scan(closed(parameters["jaxpr"]), *counts, parameters["length"], parameters["reverse"])
+
+
+def while_parts(equation: JaxprEqn) -> While:
+    """The parts of a ``while``."""
+    condition, body = closed(equation.params["cond_jaxpr"]), closed(equation.params["body_jaxpr"])
+    return While(condition, body, equation.params["cond_nconsts"], equation.params["body_nconsts"])
+
+
+def inner_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
+    """All programs in an equation's parameters that run by themselves: in calls, loops, branches and ``shard_map``."""
+    if equation.primitive is bilinear_p:
+        return [called_program(equation)]
+    if equation.primitive.name == "custom_linear_solve":
+        # The other programs are for derivatives: the product with the matrix, and both for the transposed matrix.
+        return [closed(equation.params["jaxprs"].solve)]
+    if equation.primitive.name.startswith(ELEMENT_RULES):
+        return []
+    found = []
+    for parameter in equation.params.values():
+        values = parameter if isinstance(parameter, tuple | list) else (parameter,)
+        found += [closed(value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
+    return found
+
+
+def array_type(variable: Var | Literal) -> ShapedArray:
+    """The shape and type of a variable that holds an array."""
+    return cast(ShapedArray, variable.aval)
+
 
 Result = TypeVar("Result")
 
@@ -192,3 +335,57 @@ def flattened(program: ClosedJaxpr, calls: Container[str] = CALLS) -> Flat:
     inputs = tuple(new_place(variable) for variable in program.jaxpr.invars)
     outputs = tuple(lay(program, "", inputs))
     return Flat(inputs, constants, tuple(steps), outputs, shapes)
+
+
+PACKAGE = Path(__file__).parents[1]
+OF_JAX = (str(Path(jax.__file__).parent), "<frozen")
+"""The prefixes of paths of files that belong to JAX, and of code without a file."""
+TRACING = (str(PACKAGE / "jaxprs"), str(PACKAGE / "gradients"))
+"""The prefixes of paths of files that trace functions and contain no formulas of their own."""
+
+
+class SourceLine(NamedTuple):
+    """A source line: the path of its file, its number, and the function that it is in."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line} ({self.function})"
+
+    @property
+    def code(self) -> str:
+        """The text of the line; "" if the file cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+def place_of(equation: JaxprEqn) -> SourceLine | None:
+    """The innermost source line outside of JAX that made the equation."""
+    return next(iter(_places(equation)), None)
+
+
+def _places(equation: JaxprEqn) -> list[SourceLine]:
+    traceback = equation.source_info.traceback
+    places = []
+    for frame in traceback.frames if traceback else ():
+        if frame.file_name.startswith(TRACING):
+            break  # what follows is the call that traces the program
+        if not frame.file_name.startswith(OF_JAX):
+            places.append(SourceLine(frame.file_name, frame.line_num, frame.function_name))
+    return places
+
+
+def is_of_jax(equation: JaxprEqn) -> bool:
+    """Whether an equation calls one of JAX's own functions, such as ``jax.numpy.linalg.norm``."""
+    if equation.primitive.name != "jit":
+        return False
+    return is_file_of_jax(equation.params["jaxpr"].jaxpr.debug_info.func_filename)
+
+
+def is_file_of_jax(path: str | None) -> bool:
+    """Whether a path, such as that of a traced program's function, is that of a file of JAX.
+
+    JAX caches the traces of its own functions, so their source lines may belong to another caller.
+    """
+    return (path or "").startswith(OF_JAX[0])

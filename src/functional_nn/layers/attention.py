@@ -1,7 +1,8 @@
 """Attention: multi-head attention, with and without a key-value cache, and scaled dot-product attention.
 
 Below the layers: which keys a query sees, products for each head, rotary positions, projections to heads and back, and
-the parts of an attention layer's input.
+the parts of an attention layer's input. With grouped heads, several neighboring query heads use the same key and value
+head: of h query heads and g key heads, query head a uses key head ⌊a g / h⌋.
 """
 
 from __future__ import annotations

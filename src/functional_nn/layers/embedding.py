@@ -1,4 +1,7 @@
-"""Embedding of tokens as vectors, unembedding, which gives a logit for each token, and position encodings."""
+"""Embedding of tokens as vectors, unembedding, which gives a logit for each token, and position encodings.
+
+Attention alone ignores the order of steps. Sinusoidal or learned positions tell it.
+"""
 
 from __future__ import annotations
 

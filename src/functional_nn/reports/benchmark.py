@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.bench.compare.records import Record, platform_notes
-from functional_nn.bench.compare.regression import RecordComparison
-from functional_nn.bench.knee import NEAR_BEST, knee
-from functional_nn.bench.measure.execution_modes import Mode
-from functional_nn.bench.measure.layer_times import LayerCost
-from functional_nn.bench.measure.peaks import Peaks
-from functional_nn.bench.measure.result import LEAST_SHOWN, WIDTH
-from functional_nn.bench.measure.suite import Measured
-from functional_nn.bench.targets.network import TargetCase
+from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
+from functional_nn.bench.layer_times import LayerCost
+from functional_nn.bench.network_programs import Mode
+from functional_nn.bench.peaks import Peaks
+from functional_nn.bench.records import Record, RecordComparison, platform_notes
+from functional_nn.bench.suite import NEAR_BEST, Measured, knee
+from functional_nn.bench.targets import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import aligned

@@ -33,8 +33,8 @@ from functional_nn.reports.page import (
 from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
-from functional_nn.training.epoch_metrics import default_metric
-from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.evaluate import default_metric
+from functional_nn.training.precision import Precision
 from functional_nn.training.prediction import predict_probabilities
 
 COLORS = {TRAIN: "var(--hand)", TEST: "var(--automatic)", VALIDATION: "var(--good)"}

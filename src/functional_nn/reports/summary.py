@@ -52,7 +52,7 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
 
     ``dtype`` is the input's type; by default it is a floating-point type, or an integer type if the network refuses
     floating-point numbers. Nothing is computed: shapes and operations are read from the traced program of the forward
-    pass in evaluation. A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.flops``.
+    pass in evaluation. A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.counts``.
 
     >>> import functional_nn as fnn
     >>> print(summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +19,9 @@ from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, p
 from functional_nn.reports.run_report import OFF_AT_ZERO
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
-from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, has_number, metric_names
-from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.sweeps.results.table import MOST_ROWS, ranked_settings, shown_value
+from functional_nn.sweeps.grid import PlainValue
+from functional_nn.sweeps.member import Member, has_number, metric_names
+from functional_nn.sweeps.results import MOST_ROWS, SweepResult, ranked_settings, shown_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +72,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
     ranked = result.ranked()
     drawn = drawn_members(ranked)
     names = list(result.varied)
+    names_of = {member.number: _name(member, names, metric) for member in drawn}
     without_seed = [name for name in names if name != "seed"]
     with_axis = (without_seed or names)[:MOST_AXES]
     metrics = _metrics_in_order(metric_names(result.members), metric)
@@ -83,12 +84,13 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "metric": words(metric),
         "parallel": _model_chart(
             parallel_coordinates(drawn, with_axis, metric),
+            names_of,
             f"Settings and {words(metric)} of {counted(len(drawn), 'model')}",
             is_wide=True,
         ),
         "most_ticks": MOST_TICKS,
         "axes_left_out": [name for name in without_seed if name not in with_axis],
-        "charts": _charts(drawn, metrics, metric),
+        "charts": _charts(drawn, names_of, metrics, metric),
         "thinned": len(drawn) < len(ranked),
         "drawn": len(drawn),
         "best_drawn": len(drawn) // 2,
@@ -114,18 +116,24 @@ def drawn_members(ranked: Sequence[Member]) -> list[Member]:
     return [*ranked[:best], *(ranked[place] for place in places)]
 
 
-def _model_chart(figure: Figure, label: str, *, is_wide: bool = False) -> str:
+def _model_chart(figure: Figure, names_of: Mapping[int, str], label: str, *, is_wide: bool = False) -> str:
     """A chart whose lines the page colors by rank and highlights."""
     svg = as_svg(figure, label, label, {GRAY: "var(--faint)"})
-    svg = re.sub(r'<g id="model-(\d+)-(\w+)">\s*<path( d="[^"]*")[^>]*/>\s*</g>', _model_line, svg)
+
+    def line(found: re.Match[str]) -> str:
+        model, rank, shape = found.groups()
+        look = 'class="bad"' if rank == "bad" else f'style="--rank:{rank}%"'
+        return f'<path data-model="{model}" {look}{shape}><title>{escape(names_of[int(model)])}</title></path>'
+
+    svg = re.sub(r'<g id="model-(\d+)-(\w+)">\s*<path( d="[^"]*")[^>]*/>\s*</g>', line, svg)
     width = f' style="width:{figure.get_figwidth() * PIXELS_PER_INCH:.0f}px"' if is_wide else ""
-    return svg.replace('<svg role="img"', f'<svg class="models-chart" role="application" tabindex="0"{width}', 1)
+    return svg.replace('<svg role="img"', f'<svg class="models-chart" role="img"{width}', 1)
 
 
-def _model_line(found: re.Match[str]) -> str:
-    number, rank, shape = found.groups()
-    look = 'class="bad"' if rank == "bad" else f'style="--rank:{rank}%"'
-    return f'<path data-model="{number}" {look}{shape}/>'
+def _name(member: Member, varied: Sequence[str], metric: str) -> str:
+    """A model in words, for the tooltip of its lines."""
+    settings = ", ".join(f"{name} {shown_value(member.hyperparameters[name])}" for name in varied)
+    return f"model {member.number}: {settings}, {words(metric)} {number(member.last(metric))}"
 
 
 def _sentence(result: SweepResult) -> str:
@@ -157,7 +165,9 @@ def _metrics_in_order(names: Sequence[str], metric: str) -> list[str]:
     return sorted(names, key=lambda name: (name != metric, name != f"{part}_loss", not name.startswith(part)))
 
 
-def _charts(drawn: Sequence[Member], metrics: Sequence[str], metric: str) -> list[tuple[str, str]]:
+def _charts(
+    drawn: Sequence[Member], names_of: Mapping[int, str], metrics: Sequence[str], metric: str
+) -> list[tuple[str, str]]:
     """A chart of curves for the metric that models are compared by, for the loss beside it, and for training."""
     part = metric.partition("_")[0]
     chosen = dict.fromkeys((metric, f"{part}_loss", "train_loss"))
@@ -166,7 +176,7 @@ def _charts(drawn: Sequence[Member], metrics: Sequence[str], metric: str) -> lis
         if name in metrics:
             label = f"{words(name)} by epoch of {counted(len(drawn), 'model')}"
             if (figure := member_curves(drawn, name)) is not None:
-                charts.append((words(name), _model_chart(figure, label)))
+                charts.append((words(name), _model_chart(figure, names_of, label)))
     return charts
 
 

@@ -10,9 +10,16 @@ from typing import Literal, NamedTuple
 
 from functional_nn.activations.activation_types import Activation
 from functional_nn.activations.table import ACTIVATIONS
-from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.compare.report_table import VerdictGroup, group_verdicts
-from functional_nn.gradients.compare.verdict import MARKS, Outcome, Verdict, automatic_excess, worst_outcome
+from functional_nn.gradients.compare.report import (
+    MARKS,
+    Outcome,
+    Report,
+    Verdict,
+    VerdictGroup,
+    automatic_excess,
+    group_verdicts,
+    worst_outcome,
+)
 from functional_nn.reports.page import as_svg, check_libraries, write_template
 
 SECTIONS = ("disagreements", "automatic", "planted", "left-out", "reading", "formulas")

@@ -1,4 +1,4 @@
-"""Pytrees as named arrays and back, their checksums, and safetensors files of them."""
+"""Pytrees as named arrays and back, their checksums, and safetensors files of them, such as parameters."""
 
 from __future__ import annotations
 

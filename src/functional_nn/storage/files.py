@@ -1,4 +1,4 @@
-"""Opening files safely, atomic writing of files and folders, and JSON files with checksums.
+"""Opening files safely, atomic writing of files and folders, locks, and JSON files with checksums and schemas.
 
 A folder may come from a stranger. So only regular files are opened, since a pipe would wait for its other end for ever,
 and a symbolic link in a folder is not followed: it could lead to any file of the user.

@@ -10,34 +10,36 @@ from contextlib import closing, nullcontext
 import jax
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.texts import suggest
-from functional_nn.core.validation import check_count
+from functional_nn.core.validation import check_count, check_flag, check_function, check_part, shown
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays
+from functional_nn.data.preparation import as_arrays, as_split
 from functional_nn.losses.classification import cross_entropy
-from functional_nn.storage.files import check_new_folder
-from functional_nn.sweeps.argument_checks import (
-    check_choices,
-    check_names_of_losses,
-    check_options,
-    check_part_of_sweep,
+from functional_nn.losses.loss import Loss
+from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.storage.files import as_json, check_new_folder
+from functional_nn.storage.identity import IDENTITY
+from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
+from functional_nn.sweeps.member import check_names
+from functional_nn.sweeps.member_batch import Halving
+from functional_nn.sweeps.plan import Plan, planned
+from functional_nn.sweeps.population import Population
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.static_groups import static_groups
+from functional_nn.sweeps.store import AT_ONCE, Store
+from functional_nn.training.argument_checks import check_patience, check_seed
+from functional_nn.training.devices import check_single_process
+from functional_nn.training.evaluate import (
+    SMALLER_IS_BETTER,
+    EvaluatedParams,
+    MetricFunction,
+    check_metrics,
+    larger_is_better,
 )
-from functional_nn.sweeps.execution.halving import Halving
-from functional_nn.sweeps.execution.mesh import as_mesh
-from functional_nn.sweeps.execution.plan import Plan, planned
-from functional_nn.sweeps.execution.population import Population
-from functional_nn.sweeps.execution.settings import comparable_settings
-from functional_nn.sweeps.execution.static_groups import static_groups
-from functional_nn.sweeps.execution.store import AT_ONCE, Store
-from functional_nn.sweeps.grid.grid import Hyperparameters, check_grid, crossed
-from functional_nn.sweeps.results.member import check_names
-from functional_nn.sweeps.results.results import SweepResult
-from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
-from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.processes import Processes
-from functional_nn.training.programs.devices import check_single_process
-from functional_nn.training.programs.recipe import (
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.processes import Interruption, Processes
+from functional_nn.training.recipe import (
     LossMaker,
     ModelFunction,
     OptimizerFunction,
@@ -46,7 +48,7 @@ from functional_nn.training.programs.recipe import (
     RecipeMaker,
     StartMaker,
 )
-from functional_nn.training.resilience.interruption import Interruption
+from functional_nn.training.state import SETTING_OF_BITS
 from functional_nn.training.step import GradientFunction
 
 
@@ -67,7 +69,6 @@ def sweep(
     precision: str | Precision = "float32",
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    mesh: Mapping[str, int] | None = None,
     exact: bool = False,
     order_seed: int | None = None,
     patience: int | None = None,
@@ -110,20 +111,16 @@ def sweep(
         static: names of numbers that are not traced, because a function needs their values.
         plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
             several at a time are faster than one after another, and remembers the result for the device.
-        mesh: ``{"population": p, "data": d}`` trains each batch of members on p × d devices together: p groups of
-            devices share the members, and the d devices of a group share every batch of examples. An axis that is left
-            out is 1. The results differ from those without a mesh only by rounding. Without it, each device has
-            batches of members of its own.
-        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` and
-            meshes are errors.
+        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
+            errors.
         order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
         part: ``(k, n)`` trains one of n parts of the sweep: the members with the numbers k - 1, k - 1 + n, k - 1 + 2 n
             and so on. Each part can run on a computer of its own. ``merge`` puts their folders together.
-        out: a folder for finished members. The same sweep with the same folder continues, also on another mesh. A sweep
-            that would have other results is an error.
+        out: a folder for finished members. The same sweep with the same folder continues. A sweep that would have other
+            results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
             for what cannot be compared: Python functions that the programs call.
         on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of
@@ -159,7 +156,6 @@ def sweep(
         precision=precision,
         static=static,
         plan=plan,
-        mesh=mesh,
         exact=exact,
         order_seed=order_seed,
         patience=patience,
@@ -184,7 +180,6 @@ def train_members(
     precision: str | Precision,
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    mesh: Mapping[str, int] | None = None,
     exact: bool = False,
     order_seed: int | None = None,
     patience: int | None = None,
@@ -212,14 +207,13 @@ def train_members(
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
     out = None if out is None else check_new_folder("out", out)
     check_single_process("sweep")
-    sweep_mesh = None if mesh is None else as_mesh(mesh)
 
     # Members with equal static values share compiled programs. The population compiles them for the plan.
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
-    chosen = planned(plan, largest, len(groups), exact=exact, mesh=sweep_mesh)
+    chosen = planned(plan, largest, len(groups), exact=exact)
     population = Population(
         groups,
         members,
@@ -231,7 +225,6 @@ def train_members(
         keep=keep,
         order_seed=order_seed,
         patience=patience,
-        mesh=sweep_mesh,
     )
     check_names(members[0], population.metric_names)
     if halving is not None:
@@ -294,6 +287,101 @@ def train_members(
     )
 
 
+def check_options(
+    static: object, halving: object, keep: object, exact: object, on_epoch: object, progress: object
+) -> None:
+    if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
+        raise InputError("static", "a list of names", shown(static))
+    if halving is not None and not isinstance(halving, Halving):
+        raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
+    check_flag("keep", keep)
+    check_flag("exact", exact)
+    if on_epoch is not None:
+        expected = "a function of two numbers: of members that have ended, and of all"
+        check_function("on_epoch", on_epoch, expected, "ended, members")
+    if progress is not None:
+        check_flag("progress", progress)
+
+
+def check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
+    """Raises an InputError if the name of a loss among the metrics says that larger numbers are better."""
+    for name, metric in (metrics or {}).items():
+        if isinstance(metric, Loss) and larger_is_better(name):
+            remedy = f"Name it {name}_loss: then smaller numbers are better."
+            expected = f"a name that ends in {', '.join(SMALLER_IS_BETTER)} for a loss"
+            raise InputError("metrics", expected, repr(name), remedy)
+
+
+def check_choices(
+    members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
+) -> tuple[int | None, int | None]:
+    """Checks what is chosen for each member and for all; returns ``order_seed`` and ``patience`` as plain numbers."""
+    for number, member in enumerate(members):
+        with inside(f"member {number}"):
+            check_seed("seed", member["seed"])
+    parts = {name: _evaluated_part(data[name]) for name in dict.fromkeys(member["data"] for member in members)}
+    if len(set(parts.values())) > 1:
+        expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
+        given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
+        remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
+        raise InputError("data", expected, given, remedy)
+    if patience is not None:
+        for part in data.values():
+            check_patience(patience, as_split(part))
+    return (
+        None if order_seed is None else check_seed("order_seed", order_seed),
+        None if patience is None else check_count("patience", patience),
+    )
+
+
+def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:
+    """Requires ``(k, n)`` with 1 <= k <= n, for a sweep that can be divided among n computers."""
+    _, parts = check_part(flag, part)
+    if parts > members:
+        raise InputError(flag, f"at most {members} parts, the number of members", f"{parts} parts")
+    if halving is not None:
+        remedy = "Each part would choose its best members without those of the others."
+        raise InputError(flag, "a sweep without successive halving", "halving too", remedy)
+
+
+def comparable_settings(
+    members: Sequence[Hyperparameters],
+    data: Mapping[str, Dataset | Split],
+    *,
+    epochs: int,
+    batch_size: int,
+    precision: str | Precision,
+    order_seed: int | None,
+    patience: int | None,
+    halving: Halving | None,
+    keep: bool,
+    static: Sequence[str],
+    identity: str | Mapping[str, object] | None,
+) -> dict[str, object]:
+    """The entries of ``sweep.json`` that follow from the arguments of ``sweep``, without a look at the programs.
+
+    Args:
+        members: the grid, in which each member has a seed and the name of its data.
+        data: the data sets by name.
+
+    The other arguments are those of ``sweep``.
+    """
+    return {
+        "grid": members,
+        "data": {name: _digest(part) for name, part in data.items()},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "precision": [str(part) for part in as_precision(precision)],
+        "order_seed": order_seed,
+        "patience": patience,
+        "halving": None if halving is None else list(halving),
+        "keep": keep,
+        "static": list(static),
+        SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+        IDENTITY: as_json("identity", identity),
+    }
+
+
 def _with_data(
     members: list[Hyperparameters], data: Dataset | Split | Mapping[str, Dataset | Split]
 ) -> tuple[list[Hyperparameters], Mapping[str, Dataset | Split]]:
@@ -314,3 +402,13 @@ def _with_data(
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
     return members, data
+
+
+def _evaluated_part(data: Dataset | Split) -> str | None:
+    return (data.split() if isinstance(data, Dataset) else data).evaluated_part
+
+
+def _digest(data: Dataset | Split) -> str:
+    """The checksum of the arrays of a data set; its name and source do not count."""
+    with inside("data"):
+        return checksum(named_arrays(as_split(data)._asdict()))

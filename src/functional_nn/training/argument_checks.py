@@ -22,7 +22,8 @@ from functional_nn.core.validation import (
     shown,
 )
 from functional_nn.data.dataset import Split
-from functional_nn.training.state import TrainState, check_gradient_transformation, is_gradient_transformation
+from functional_nn.training.optimizers import check_gradient_transformation, is_gradient_transformation
+from functional_nn.training.state import TrainState
 
 LARGEST_SEED = 2**32 - 1
 

@@ -19,8 +19,7 @@ from functional_nn.training.argument_checks import (
     check_pair,
     check_train_state,
 )
-from functional_nn.training.random_keys import derived_key
-from functional_nn.training.state import TrainState
+from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import LossResult, TrainStep
 
 NO_REPORTS: Mapping[str, jax.Array] = {}

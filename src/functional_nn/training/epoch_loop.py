@@ -1,4 +1,4 @@
-"""The loop over the epochs of a run: training, evaluation, checkpoints, reports, and the reasons to stop."""
+"""The loop over the epochs of a run, with examples in memory or in streams."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
+from functional_nn.core.masked import Value
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
+from functional_nn.data.dataset import Split
+from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.argument_checks import says_stop
+from functional_nn.training.checkpointing import RunProgress, SharedSaver
+from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.epoch_metrics import as_numbers, evaluated_metrics, named_metrics
-from functional_nn.training.evaluated_data import EvaluatedData
-from functional_nn.training.optimizers.precision import Precision
-from functional_nn.training.optimizers.readings import counts, learning_rate, rate_share
-from functional_nn.training.processes import Processes
-from functional_nn.training.programs.devices import put_on_one
-from functional_nn.training.programs.run_programs import Programs
-from functional_nn.training.resilience.checkpointing import RunProgress
-from functional_nn.training.resilience.interruption import Interruption
-from functional_nn.training.resilience.non_finite import SKIP, BadStep
-from functional_nn.training.resilience.shared_saver import SharedSaver
+from functional_nn.training.evaluate import (
+    Evaluation,
+    EvaluationTotals,
+    as_numbers,
+    evaluated_metrics,
+    named_metrics,
+    number_of_labels,
+)
+from functional_nn.training.non_finite import ROLL_BACK, SKIP, SMALLEST_SHARE, BadStep
+from functional_nn.training.precision import Precision
+from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.run import EpochMetrics, Run
-from functional_nn.training.state import TrainState
+from functional_nn.training.run_programs import Programs
+from functional_nn.training.state import TrainState, counts, learning_rate, rate_share
+from functional_nn.training.step import StepResult
 
 OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
 """What ``fit`` calls after each epoch. If it returns True, the run stops."""
@@ -216,3 +225,186 @@ def epochs_since_best(losses: Sequence[float]) -> int:
     if not len(losses):
         return 0
     return len(losses) - 1 - int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
+
+
+def streamed_epoch(
+    policy: str,
+    programs: Programs,
+    reader: StreamReader,
+    processes: Processes,
+    check_interruption: Callable[[], None],
+    before: TrainState,
+    number: jax.Array,
+) -> tuple[TrainState, EpochResult, BadStep | None]:
+    """Trains on all batches of an epoch. Steps that are not finite change nothing; the first of them is returned too.
+
+    The policy ``roll-back`` reads the epoch again, with half of the learning rate, until all steps are finite or the
+    rate is too small.
+
+    Args:
+        policy: for values that are not finite, as ``fit`` takes it.
+        programs: the compiled programs of a stream.
+        reader: reads the batches.
+        processes: those that train together. Each reads its own share of every batch.
+        check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every step.
+        before: the train state before the epoch.
+        number: the number of the epoch, from 0.
+    """
+    while True:
+        after, result, bad_step = _all_batches(programs, reader, processes, check_interruption, before, int(number) + 1)
+        if policy != ROLL_BACK or not int(result.bad_steps) or before.optimizer_state.share <= SMALLEST_SHARE:
+            return after, result, bad_step
+        halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
+        before = before._replace(optimizer_state=halved)
+
+
+class _Step(NamedTuple):
+    """A step that was started: its train states, its batch, and its result on the device."""
+
+    before: TrainState
+    x: Value
+    labels: PyTree
+    after: TrainState
+    result: StepResult
+
+    def ended(self) -> tuple[TrainState, _Numbers]:
+        """Waits for the step. Returns the train state to go on from, and the numbers to report."""
+        loss, is_finite, reports = jax.device_get(self.result)
+        return self.after if is_finite else self.before, _Numbers(loss, reports)
+
+
+class _Numbers(NamedTuple):
+    """The loss of a step and what it reports in addition, in memory. The loss of a bad step is not finite."""
+
+    loss: np.ndarray
+    reports: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class EvaluatedData:
+    """The examples that a run is evaluated on.
+
+    Args:
+        programs: the compiled programs of the run.
+        data: the examples in memory, on the device. A part that is streamed has those of its first batch.
+        reader: reads the parts that are streamed; None if there are none.
+        processes: those that train together. All of them need the same examples.
+        check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every batch.
+    """
+
+    programs: Programs
+    data: Split
+    reader: StreamReader | None
+    processes: Processes
+    check_interruption: Callable[[], None]
+
+    @property
+    def part(self) -> str:
+        """The part that is evaluated after every epoch: ``"validation"``, ``"test"`` or, if there is none, ``""``."""
+        return self.data.evaluated_part
+
+    def evaluate(self, part: str, train_state: TrainState) -> tuple[Evaluation, int]:
+        """The loss and the metrics on a part of the data, and the number of its labels."""
+        if self.reader is not None and part in self.programs.compiled.spec.streamed:
+            return self._evaluate_stream(self.reader, part, train_state)
+        x, labels = self.data.part(part)
+        evaluate = self.programs.evaluate if part == self.part else self.programs.evaluate_test
+        return evaluate(train_state, x, labels), number_of_labels(labels)
+
+    def _evaluate_stream(self, reader: StreamReader, part: str, train_state: TrainState) -> tuple[Evaluation, int]:
+        compiled = self.programs.compiled
+        place = partial(put_batch, like=compiled.spec.data.part(part), sharding=compiled.sharding)
+        sums: EvaluationTotals | None = None
+        running: EvaluationTotals | None = None
+        count = 0
+        with reader.evaluated(part, place) as batches:
+            for x, labels in self.processes.in_step(part, batches):
+                self.check_interruption()
+                count += number_of_labels(labels)
+                before, running = running, self.programs.batch_totals(train_state, x, labels)
+                # The totals of the batch before are read while this batch is computed. Reading waits for them, so no
+                # more than two batches are computed at a time.
+                if before is not None:
+                    sums = _added(sums, before)
+        assert running is not None  # a stream without batches is an error
+        in_types_of_program = jax.tree.map(lambda total, like: total.astype(like.dtype), _added(sums, running), running)
+        return self.programs.evaluation_of_totals(in_types_of_program), count
+
+
+def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding | None) -> tuple[Value, PyTree]:
+    """The examples and labels of a batch on the device, in the shapes that the programs take.
+
+    Args:
+        batch: the arrays in memory.
+        like: examples and labels of these shapes, in any number. Images may have to be flattened.
+        sharding: where the arrays go; None for one device. If it divides a batch among several processes, the arrays
+            are the share of this one.
+    """
+
+    def copied(array: np.ndarray, like: jax.ShapeDtypeStruct) -> np.ndarray:
+        # On a CPU, JAX may use NumPy's memory itself, and the user's iterable may write the next batch there.
+        return array.reshape(len(array), *like.shape[1:]).copy()
+
+    arrays = jax.tree.map(copied, tuple(batch), like)
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.block_until_ready(jax.device_put(arrays, sharding))
+    return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), arrays)
+
+
+def _all_batches(
+    programs: Programs,
+    reader: StreamReader,
+    processes: Processes,
+    check_interruption: Callable[[], None],
+    train_state: TrainState,
+    epoch: int,
+) -> tuple[TrainState, EpochResult, BadStep | None]:
+    compiled = programs.compiled
+    place = partial(put_batch, like=compiled.spec.data.part("train"), sharding=compiled.batch_sharding)
+    numbers: list[_Numbers] = []
+    step, bad_step = None, None
+
+    def start(train_state: TrainState, x: Value, labels: PyTree) -> _Step:
+        return _Step(train_state, x, labels, *programs.streamed_step(train_state, x, labels))
+
+    def end(step: _Step) -> TrainState:
+        nonlocal bad_step
+        train_state, of_step = step.ended()
+        numbers.append(of_step)
+        # With several processes, none of them has the whole batch.
+        if bad_step is None and not np.isfinite(of_step.loss) and not processes.are_several:
+            bad_step = BadStep(step.before, step.x, step.labels, None)
+        return train_state
+
+    with reader.epoch(epoch, place) as batches:
+        for x, labels in processes.in_step("batches", batches):
+            check_interruption()
+            if step is not None:
+                train_state = end(step)
+            step = start(train_state, x, labels)
+    assert step is not None  # an epoch without batches is an error
+    train_state = end(step)
+    return jax.block_until_ready(train_state), _summed_up(numbers), bad_step
+
+
+def _summed_up(numbers: list[_Numbers]) -> EpochResult:
+    """The result of an epoch, computed from the results of its steps. All batches have one size."""
+    losses = np.array([step.loss for step in numbers])
+    is_finite = np.isfinite(losses)
+
+    def mean(values: np.ndarray) -> jax.Array:
+        # The mean of no numbers is NaN, as for data in memory.
+        return jnp.asarray(np.mean(values[is_finite]) if is_finite.any() else np.float32(np.nan))
+
+    means = {name: mean(np.array([step.reports[name] for step in numbers])) for name in numbers[0].reports}
+    first_bad = -1 if is_finite.all() else np.argmin(is_finite)
+    return EpochResult(mean(losses), jnp.int32(first_bad), jnp.int32(np.sum(~is_finite)), means)
+
+
+def _added(sums: EvaluationTotals | None, totals: EvaluationTotals) -> EvaluationTotals:
+    """The sums, or nothing if they are None, with the totals of one more batch.
+
+    They are 64-bit numbers, since a 32-bit sum of very many batches would stop growing.
+    """
+    totals = jax.tree.map(lambda total: np.asarray(total).astype(np.float64), jax.device_get(totals))
+    return totals if sums is None else jax.tree.map(np.add, sums, totals)

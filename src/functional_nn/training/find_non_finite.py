@@ -16,10 +16,10 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_flag, check_function, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
-from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.programs.recipe import Hyperparameters, Recipe
-from functional_nn.training.programs.spec import ProgramSpec
-from functional_nn.training.resilience.non_finite import BadStep
+from functional_nn.training.non_finite import BadStep
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.programs import ProgramSpec
+from functional_nn.training.recipe import Hyperparameters, Recipe
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import (
     GradientFunction,

@@ -31,30 +31,28 @@ from functional_nn.training.argument_checks import (
     check_patience,
     check_seed,
 )
-from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.epoch_loop import EpochLoop, OnEpoch
+from functional_nn.training.checkpointing import Checkpoints, RunProgress, SharedSaver
+from functional_nn.training.data_for_network import data_for_network, warn_of_likely_mistakes
+from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
+from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
-from functional_nn.training.evaluated_data import EvaluatedData
-from functional_nn.training.likely_mistakes import warn_of_likely_mistakes
-from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.optimizers.wrapping import with_rate_share
-from functional_nn.training.processes import Processes
-from functional_nn.training.programs.cache import compiled_programs
-from functional_nn.training.programs.devices import chosen_devices, put_everywhere, put_on_one
-from functional_nn.training.programs.fingerprint import surroundings
-from functional_nn.training.programs.memory import check_memory
-from functional_nn.training.programs.recipe import Recipe
-from functional_nn.training.programs.run_programs import Programs
-from functional_nn.training.programs.spec import ProgramSpec, shapes_of, with_batches_of
-from functional_nn.training.random_keys import SETTING_OF_BITS
-from functional_nn.training.resilience.checkpointing import Checkpoints, RunProgress
-from functional_nn.training.resilience.interruption import Interruption
-from functional_nn.training.resilience.non_finite import ROLL_BACK, check_policy, finite_epoch
-from functional_nn.training.resilience.shared_saver import SharedSaver
+from functional_nn.training.non_finite import ROLL_BACK, check_policy, finite_epoch
+from functional_nn.training.optimizers import with_rate_share
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.processes import Interruption, Processes
+from functional_nn.training.programs import ProgramSpec, shapes_of, surroundings, with_batches_of
+from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import EpochHistory, Run
-from functional_nn.training.state import Start, TrainState, check_start, epochs_before, train_state_from
+from functional_nn.training.run_programs import Programs, check_memory, compiled_programs
+from functional_nn.training.state import (
+    SETTING_OF_BITS,
+    Start,
+    TrainState,
+    check_start,
+    epochs_before,
+    train_state_from,
+)
 from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
-from functional_nn.training.streamed_epoch import streamed_epoch
 
 
 def fit(

@@ -30,7 +30,7 @@ from functional_nn.jaxprs.walk import Flat, flattened, layer_of
 from functional_nn.jaxprs.xla_options import quick_jit
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject
-from functional_nn.training.optimizers.precision import Precision, as_precision
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.step import LossFunction, forward
 
 MOST_EXAMPLES = 256

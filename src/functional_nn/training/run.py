@@ -16,9 +16,8 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite import NonFinite
-from functional_nn.training.epoch_metrics import check_metric, larger_is_better
-from functional_nn.training.evaluate import EvaluatedParams, evaluated_params
-from functional_nn.training.optimizers.precision import Precision
+from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better
+from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState
 
 MOST_EPOCHS = 50

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from functional_nn.core.errors import InputError, inside
@@ -16,10 +18,14 @@ from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
-from functional_nn.training.optimizers.loss_scale import LossScale
-from functional_nn.training.optimizers.precision import Precision, as_precision, cast
-from functional_nn.training.optimizers.wrapping import explaining_optimizer, update_with
-from functional_nn.training.random_keys import derived_key
+from functional_nn.training.optimizers import (
+    Clipping,
+    RateShare,
+    check_gradient_transformation,
+    explaining_optimizer,
+    update_with,
+)
+from functional_nn.training.precision import LossScale, Precision, as_precision, cast
 
 MOST_SHOWN = 12
 """How many arrays of the parameters, and of the state, the ``repr`` of a train state lists."""
@@ -83,13 +89,6 @@ class TrainState(NamedTuple):
         )
 
 
-def _listed(tree: PyTree) -> str:
-    """The paths and shapes of the first arrays of a pytree."""
-    shapes = [f"{path}: {jnp.shape(leaf)}" for path, leaf in flatten(tree).items()]
-    more = [f"… {len(shapes) - MOST_SHOWN} more"] if len(shapes) > MOST_SHOWN else []
-    return f"{{{', '.join(shapes[:MOST_SHOWN] + more)}}}"
-
-
 def epochs_before(train_state: TrainState, steps_per_epoch: int) -> jax.Array:
     """The number of epochs that a train state has gone through, so that a run that continues it draws other orders.
 
@@ -143,14 +142,6 @@ def create_train_state(
     return train_state_from(start, optimizer, key, expected, policy)
 
 
-def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
-    params, state = cast(checked_init(net, derived_key(key, "init"), in_shape), policy.parameters)
-    loss_scale = LossScale.first() if policy.scales_loss else None
-    with explaining_optimizer(optimizer):
-        optimizer_state = optimizer.init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer_state, key, loss_scale)
-
-
 def train_state_from(
     start: Start, optimizer: optax.GradientTransformation, key: jax.Array, expected: TrainState, precision: Precision
 ) -> TrainState:
@@ -190,21 +181,84 @@ def check_start(start: object) -> None:
     check_trees(*start)
 
 
+KEY_USES = 16
+"""The most uses of a run's key. There are more than needed, so that a new use does not change the other keys."""
+
+SETTING_OF_BITS = "jax_threefry_partitionable"
+"""The setting of JAX that changes all random bits. The text of a program does not show it."""
+
+
+def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Array:
+    """The key for one use: ``init``, ``shuffle`` with the number of an epoch, or ``noise`` with the number of a step.
+
+    Numbers are 32 bits long, so the keys repeat after 2**28 epochs or steps (268 million).
+
+    >>> keys = [derived_key(jax.random.key(0), *use) for use in (("init",), ("shuffle", 0), ("noise", 0), ("noise", 1))]
+    >>> len({str(jax.random.key_data(key)) for key in keys})
+    4
+    """
+    return jax.random.fold_in(key, number * KEY_USES + ("init", "shuffle", "noise").index(use))
+
+
+class Counts(NamedTuple):
+    """The numbers of steps of a run so far that were skipped and that were clipped."""
+
+    skipped_steps: int
+    clipped_steps: int
+
+
+def counts(train_state: TrainState) -> Counts:
+    """The counts in a train state, from ``with_clipping`` and from the loss scale; zeros if it has neither."""
+    nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
+    clippings = [node for node in nodes if isinstance(node, Clipping)]
+    skipped_steps = sum(int(clipping.skipped_steps) for clipping in clippings)
+    clipped_steps = sum(int(clipping.clipped_steps) for clipping in clippings)
+    if train_state.loss_scale is not None:
+        skipped_steps += int(train_state.loss_scale.skipped_steps)
+    return Counts(skipped_steps, clipped_steps)
+
+
+def rate_share(train_state: TrainState) -> float:
+    """The part of the learning rate that roll-backs have left."""
+    state = train_state.optimizer_state
+    return float(state.share) if isinstance(state, RateShare) else 1.0
+
+
+def learning_rate(train_state: TrainState) -> float | None:
+    """The learning rate of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state.
+
+    It is None for other optimizers, which do not say what their rate was, and for a rate that is not one number.
+    """
+
+    def keeps_rate(node: object) -> bool:
+        hyperparameters = getattr(node, "hyperparams", None)
+        return isinstance(hyperparameters, Mapping) and "learning_rate" in hyperparameters
+
+    nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=keeps_rate)
+    rates = [np.asarray(node.hyperparams["learning_rate"]) for node in nodes if keeps_rate(node)]
+    # The shortest number that is this one in the type of the rate: 0.003 and not 0.003000000026077032.
+    numbers = [float(str(rate)) for rate in rates if rate.ndim == 0]
+    return numbers[0] * rate_share(train_state) if numbers else None
+
+
+def _listed(tree: PyTree) -> str:
+    """The paths and shapes of the first arrays of a pytree."""
+    shapes = [f"{path}: {jnp.shape(leaf)}" for path, leaf in flatten(tree).items()]
+    more = [f"… {len(shapes) - MOST_SHOWN} more"] if len(shapes) > MOST_SHOWN else []
+    return f"{{{', '.join(shapes[:MOST_SHOWN] + more)}}}"
+
+
+def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> TrainState:
+    params, state = cast(checked_init(net, derived_key(key, "init"), in_shape), policy.parameters)
+    loss_scale = LossScale.first() if policy.scales_loss else None
+    with explaining_optimizer(optimizer):
+        optimizer_state = optimizer.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer_state, key, loss_scale)
+
+
 def _check_equal_forms(argument: str, given: PyTree, expected: PyTree, remedy: str = "") -> None:
     """Raises an InputError that lists the paths of arrays whose shape or type is another one."""
     with inside(argument):
         given_forms = forms(given)
     if different := differences(given_forms, forms(expected)):
         raise InputError(argument, "the arrays that the network and the optimizer need", different, remedy)
-
-
-def is_gradient_transformation(value: object) -> bool:
-    """Whether a value is an Optax transformation."""
-    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
-
-
-def check_gradient_transformation(optimizer: object) -> None:
-    """Raises an InputError unless this is an Optax transformation."""
-    if not is_gradient_transformation(optimizer):
-        remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
-        raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)

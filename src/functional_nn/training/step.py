@@ -1,9 +1,9 @@
-"""Train steps: one update of the parameters, from the gradient of the loss over a batch and the optimizer."""
+"""A train step, and the gradient of each example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -12,21 +12,21 @@ import optax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag, check_function, shown
+from functional_nn.core.validation import as_array, check_flag, check_function, shown
 from functional_nn.data.preparation import scaled_bytes
 from functional_nn.training.argument_checks import (
     check_batch,
     check_functions,
     check_loss,
+    check_loss_function,
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.optimizers.loss_scale import LossScale
-from functional_nn.training.optimizers.precision import Precision, as_precision, cast
-from functional_nn.training.random_keys import derived_key
-from functional_nn.training.state import TrainState
+from functional_nn.training.precision import LossScale, Precision, as_precision, cast
+from functional_nn.training.state import TrainState, derived_key
 
 LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
 """What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
@@ -34,7 +34,6 @@ LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
 LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
 PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
 TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
-
 CheckedStep: TypeAlias = Callable[
     [TrainState, PyTree, PyTree], tuple[TrainState, jax.Array, dict[str, jax.Array], Callable[[], jax.Array]]
 ]
@@ -225,14 +224,6 @@ def differentiated(
     return (total, value, reports, new_state), bars
 
 
-def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
-    if policy.scales_loss != (loss_scale is not None):
-        expected = f"a loss scale for computing in {policy.compute}" if policy.scales_loss else "no loss scale"
-        given = "none" if loss_scale is None else "one"
-        remedy = "Give create_train_state the precision that make_train_step has."
-        raise InputError("train_state", expected, given, remedy)
-
-
 def forward(
     net: Layer,
     precision: Precision,
@@ -276,3 +267,73 @@ def stays_finite(before: PyTree, after: PyTree) -> jax.Array:
     """
     pairs = zip(numbers(before), numbers(after), strict=True)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs]))
+
+
+def per_example_gradients(
+    net: Layer,
+    loss: LossFunction,
+    params: Params,
+    state: State,
+    x: Value,
+    labels: PyTree,
+    *,
+    train: bool = True,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Params]:
+    """The loss and the gradient of each example, as if each example were a whole batch.
+
+    Math:
+        gₙ = ∂ℓ(f(xₙ; θ), tₙ)/∂θ; their mean over n is the gradient of the batch if all examples have the same weight
+
+    Shapes:
+        x (batch, …), labels (batch, …); the losses (batch,), and each gradient (batch, *parameter's shape)
+
+    Args:
+        net, loss: what ``fit`` takes. The numbers that a loss reports in addition are left out.
+        params, state: of the network. The new state is not returned.
+        x, labels: a batch: arrays, or pytrees of arrays.
+        train: whether the network is in training.
+        key: for noise, such as dropout; each example has its own noise.
+
+    Raises:
+        InputError: in training, if a layer couples the examples of a batch (``batch_norm``), because a single example
+            then has no gradient of its own.
+
+    >>> import functional_nn as fnn
+    >>> net = fnn.dense(2)
+    >>> params, state = net.init(jax.random.key(0), (3,))
+    >>> losses, gradients = per_example_gradients(
+    ...     net, fnn.cross_entropy, params, state, jax.numpy.ones((5, 3)), jax.numpy.zeros(5, int))
+    >>> losses.shape, gradients["weight"].shape
+    ((5,), (5, 3, 2))
+
+    References:
+        Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
+    """
+    net = as_layer(net)
+    # A list of numbers is one array.
+    labels = jax.tree.map(partial(as_array, "labels"), labels, is_leaf=lambda node: isinstance(node, list))
+    check_loss_function(loss)
+    check_trees(params, state)
+    examples = check_batch(x, labels)
+    if key is not None:
+        check_key(key)
+
+    def value(params, x, label, key):
+        # Each example is a batch of one, so the mean in the loss changes nothing.
+        x, label = jax.tree.map(lambda leaf: leaf[None], (x, label))
+        y, _ = net.apply(params, state, x, train=train, key=key)
+        return check_loss(loss(y, label))[0]
+
+    keys = None if key is None else jax.random.split(key, examples)
+    # The name of the mapped axis is how a layer such as batch_norm notices that its batch is not whole.
+    alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
+    return alone(params, x, labels, keys)
+
+
+def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
+    if policy.scales_loss != (loss_scale is not None):
+        expected = f"a loss scale for computing in {policy.compute}" if policy.scales_loss else "no loss scale"
+        given = "none" if loss_scale is None else "one"
+        remedy = "Give create_train_state the precision that make_train_step has."
+        raise InputError("train_state", expected, given, remedy)

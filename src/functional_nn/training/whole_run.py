@@ -18,8 +18,8 @@ from functional_nn.losses.classification import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
 from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction, check_metrics
-from functional_nn.training.optimizers.precision import Precision, as_precision
-from functional_nn.training.programs.recipe import (
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.recipe import (
     COUNTS,
     STEPS,
     HyperparameterReader,

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from functional_nn.gradients.compare.report import Report, Survivor, combine_reports
-from functional_nn.gradients.compare.report_table import WIDTH, group_verdicts
-from functional_nn.gradients.compare.verdict import Verdict, judge, worst_verdicts
+from functional_nn.gradients.compare.report import (
+    WIDTH,
+    Report,
+    Survivor,
+    Verdict,
+    combine_reports,
+    group_verdicts,
+    judge,
+    worst_verdicts,
+)
 
 ERRORS = st.floats(min_value=0, allow_nan=False)
 

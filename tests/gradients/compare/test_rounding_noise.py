@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from functional_nn.gradients.compare.rounding_noise import RUNS, rounding
+from functional_nn.gradients.compare.error_scale import RUNS, rounding
 
 pytestmark = pytest.mark.usefixtures("float64")
 

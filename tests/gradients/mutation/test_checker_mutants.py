@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from functional_nn.gradients import check
-from functional_nn.gradients.compare import compared_values, jacobian_comparison, jacobians, relative_error, report
+from functional_nn.gradients.compare import comparison, jacobians, report
 from functional_nn.gradients.mutation import planting
 
 X = np.random.default_rng(0).normal(size=3).astype(np.float32)
@@ -120,48 +120,48 @@ def without_an_error(reference):
 
 BREAKS = [
     # place, name, what takes its place (made of the original), the canary that dies of it
-    (compared_values, "judge", lambda judge: lambda *_: "pass", canary_of_a_millionth),
-    (compared_values, "judge", lambda judge: lambda *_: "pass", canary_of_nan),
-    (compared_values, "judge", lambda judge: lambda error, its, most: judge(error, 0.0, most), canary_of_kinks),
-    (compared_values, "judge", lambda judge: lambda error, its, most: judge(error, its, 0.0), canary_of_the_right),
-    (compared_values, "relative_error", lambda share: lambda *a: 0 * share(*a), canary_of_a_millionth),
-    (compared_values, "relative_error", lambda share: lambda *a: share(*a) + 1e-6, canary_of_the_right),
+    (comparison, "judge", lambda judge: lambda *_: "pass", canary_of_a_millionth),
+    (comparison, "judge", lambda judge: lambda *_: "pass", canary_of_nan),
+    (comparison, "judge", lambda judge: lambda error, its, most: judge(error, 0.0, most), canary_of_kinks),
+    (comparison, "judge", lambda judge: lambda error, its, most: judge(error, its, 0.0), canary_of_the_right),
+    (comparison, "relative_error", lambda share: lambda *a: 0 * share(*a), canary_of_a_millionth),
+    (comparison, "relative_error", lambda share: lambda *a: share(*a) + 1e-6, canary_of_the_right),
     (
-        compared_values,
+        comparison,
         "relative_error",
         lambda share: lambda *a: np.nan_to_num(share(*a), nan=0.0),
         canary_of_nan,
     ),
     (jacobians, "absolute_terms", lambda terms: lambda *a: scaled(terms(*a), 1e9), canary_of_planting),
     (jacobians, "rounding", lambda size: lambda *a: scaled(size(*a), 1e12), canary_of_planting),
-    (jacobian_comparison, "TOLERANCES", lambda known: known | {"float64": 1e-5}, canary_of_a_millionth),
-    (jacobian_comparison, "TOLERANCES", lambda known: known | {"float32": 1.0}, canary_of_types),
-    (jacobian_comparison, "ALLOWED", lambda _: 10.0, canary_of_the_tail),
-    (relative_error, "sensitivity", lambda size: lambda *a: size(*a) + 1, canary_of_the_tail),
-    (jacobian_comparison, "SECOND_ORDER_TOLERANCE", lambda _: 10.0, canary_of_second_order),
+    (comparison, "TOLERANCES", lambda known: known | {"float64": 1e-5}, canary_of_a_millionth),
+    (comparison, "TOLERANCES", lambda known: known | {"float32": 1.0}, canary_of_types),
+    (comparison, "ALLOWED", lambda _: 10.0, canary_of_the_tail),
+    (comparison, "sensitivity", lambda size: lambda *a: size(*a) + 1, canary_of_the_tail),
+    (comparison, "SECOND_ORDER_TOLERANCE", lambda _: 10.0, canary_of_second_order),
     (
-        jacobian_comparison,
+        comparison,
         "reference_jacobian",
         lambda reference_jacobian: unasked(reference_jacobian),
         canary_of_the_arbiter,
     ),
     (
-        jacobian_comparison,
+        comparison,
         "reference_jacobian",
         lambda ask: lambda *a, **k: without_an_error(ask(*a, **k)),
         canary_of_kinks,
     ),
-    (jacobian_comparison.JacobianComparison, "in_type", lambda _: lambda *_, **__: [], canary_of_types),
-    (jacobian_comparison.JacobianComparison, "second_order", lambda _: lambda *_: [], canary_of_second_order),
-    (jacobian_comparison.JacobianComparison, "first_order", lambda _: lambda *_, **__: [], canary_of_the_arbiter),
+    (comparison.JacobianComparison, "in_type", lambda _: lambda *_, **__: [], canary_of_types),
+    (comparison.JacobianComparison, "second_order", lambda _: lambda *_: [], canary_of_second_order),
+    (comparison.JacobianComparison, "first_order", lambda _: lambda *_, **__: [], canary_of_the_arbiter),
     (
-        jacobian_comparison.JacobianComparison,
+        comparison.JacobianComparison,
         "killed",
         lambda _: lambda self, all, *_: none_of(all),
         canary_of_planting,
     ),
     (
-        jacobian_comparison.JacobianComparison,
+        comparison.JacobianComparison,
         "killed",
         lambda _: lambda self, all, *_: all_of(all),
         canary_of_planting_in_vain,

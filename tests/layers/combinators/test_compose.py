@@ -216,7 +216,7 @@ def test_summary_counts_parameters_once_if_a_layer_by_hand_uses_a_layer_twice():
 
 
 def test_costs_of_layers_have_the_names_of_the_children():
-    from functional_nn.bench.measure.layer_times import layer_costs
+    from functional_nn.bench.layer_times import layer_costs
     from functional_nn.jaxprs.walk import trace
 
     net, params, state, x = drawn("vae")

@@ -1,5 +1,7 @@
 """Recurrent layers against plain NumPy loops; masks, states, stacks, and what is refused."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,7 @@ def by_hand(kind, params, x, h=None, c=None):
     return np.array(outputs).reshape(-1, HIDDEN)
 
 
+@functools.cache
 def drawn(layer, in_shape, seed=0):
     """Parameters without zeros to hide behind."""
     params, state = layer.init(jax.random.key(0), in_shape)
@@ -72,11 +75,13 @@ def drawn(layer, in_shape, seed=0):
     return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params), state
 
 
+@functools.cache
 def made(kind, **options):
     layer, _cell, own = KINDS[kind]
     return layer(HIDDEN, **own, **options)
 
 
+@functools.cache
 def sequences(seed=1):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(BATCH, TIME, IN)), jnp.float32)
 

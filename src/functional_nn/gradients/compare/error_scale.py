@@ -7,15 +7,14 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.problem import Function, Leaves
-from functional_nn.gradients.compare.rounding_noise import SOLVERS
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, run_scan, run_while
-from functional_nn.jaxprs.inner_programs import CALLS, Scan, While, array_type, branches, scan_parts, while_parts
-from functional_nn.jaxprs.walk import all_equations
+from functional_nn.jaxprs.walk import CALLS, Scan, While, all_equations, array_type, branches, scan_parts, while_parts
 
 
 class Terms(NamedTuple):
@@ -204,3 +203,96 @@ def _linear_in_any_branch(programs: Sequence[ClosedJaxpr], linear: Sequence[bool
     """Which results of a ``cond`` depend on the argument in at least one branch."""
     results = [_linear_results(program, linear) for program in programs]
     return [any(flags) for flags in zip(*results, strict=True)]
+
+
+SIZE = 2.0**-30
+"""The relative error of each operation: far above rounding in float64, small enough for its effect to be linear."""
+RUNS = 4
+
+SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
+"""Operations that round after every term that they add."""
+ROUNDED = (
+    SUMS
+    | {"acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"}
+    | {"div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic"}
+    | {"mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"}
+)
+"""Operations that round their results. Maxima, selections and moves of elements are exact, so they get no error."""
+SOLVERS = frozenset(
+    ("cholesky", "custom_linear_solve", "eigh", "householder_product", "lu", "qr", "svd", "triangular_solve")
+)
+"""Backward stable operations: their rounding error is as large as the effect of small errors in their operands."""
+
+
+def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    """How far each element of a result moves, per unit of relative error in every operation (Monte Carlo arithmetic).
+
+    Each operation's result is multiplied by 1 + 2⁻³⁰ r, where ¾ ≤ |r| ≤ 1 is drawn for every element. To the
+    result of a sum, 2⁻³⁰ r times the sum of absolute terms is added. This returns the largest change of the result in
+    four runs, divided by 2⁻³⁰. This number times the unit roundoff estimates how much rounding can change the result of
+    such a program. The change is large if terms cancel or if the function is ill-conditioned.
+
+    >>> with jax.enable_x64(True):
+    ...     size = float(rounding(lambda x: (x + 1e6) - 1e6, jnp.array(1.0)))
+    >>> 7e5 <= size <= 2.1e6
+    True
+
+    References:
+        Parker 1997, "Monte Carlo arithmetic: exploiting randomness in floating-point arithmetic".
+    """
+    program, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    leaves = jax.tree.leaves(arguments)
+
+    def noisy(run: jax.Array) -> list[jax.Array]:
+        return evaluate(program, leaves, Noise(run))
+
+    original = evaluate(program, leaves)
+    moved = jax.vmap(noisy)(jnp.arange(RUNS))
+    sizes = [_largest_change(many, one) / SIZE for many, one in zip(moved, original, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(shape), sizes)
+
+
+def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
+    """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
+    changes = jnp.abs(moved - original[None])
+    return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
+
+
+class Noise:
+    """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
+
+    The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. Their
+    sizes differ, because errors of equal size from two operations would often cancel in all runs.
+    """
+
+    def __init__(self, run: jax.Array):
+        self._run, self._random = run, np.random.default_rng(0)
+
+    def __call__(
+        self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
+    ) -> list[jax.Array]:
+        name = equation.primitive.name
+        if name == "while":
+            # Noise inside the loop could change its condition, and so the number of steps.
+            return bind(equation, operands)
+        if name in SOLVERS:
+            return bind(equation, [self._with_error(operand, operand) for operand in operands])
+        results = compute(operands)
+        if name not in ROUNDED or not jnp.issubdtype(jnp.result_type(results[0]), jnp.floating):
+            return results
+        (result,) = results
+        # The sum of absolute terms is the same operation on the absolute values of the operands.
+        size = bind(equation, [jnp.abs(operand) for operand in operands])[0] if name in SUMS else result
+        return [self._with_error(result, size)]
+
+    def _with_error(self, value: jax.Array, size: jax.Array) -> jax.Array:
+        """The value with a random error of about ``SIZE`` times a size. Integers and complex numbers do not change."""
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            return value
+        return jnp.where(jnp.isfinite(size), value + SIZE * self._drawn(value) * size, value)
+
+    def _drawn(self, like: jax.Array) -> jax.Array:
+        shape = (RUNS, *like.shape)
+        # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
+        drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.array([-1, 1], np.int8), shape)
+        return jnp.asarray(drawn)[self._run].astype(like.dtype) / 127

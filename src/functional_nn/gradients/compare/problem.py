@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.functions import argument_names, check_takes, path_name
@@ -30,6 +32,8 @@ from functional_nn.core.layer import (
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+from functional_nn.jaxprs.walk import all_equations, array_type, fresh, inner_programs
 
 EXAMPLES = 3
 """The least number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
@@ -307,3 +311,185 @@ def number_of_examples(in_shape: Shape) -> int:
 def draw_input(in_shape: Shape, random: np.random.Generator, batch: int) -> PyTree:
     """Draws an input from a normal distribution: one array, or a tuple of arrays for several shapes."""
     return jax.tree.map(lambda example: random.normal(size=(batch, *example.shape[1:])), stand_in(in_shape))
+
+
+def with_stopped_as_constants(function: Function, leaves: Leaves) -> Function:
+    """The function whose derivative at a point is the one that ``stop_gradient`` defines there.
+
+    Every result of ``jax.lax.stop_gradient`` is replaced by its value at the point. It no longer changes with the
+    input: x + stop_gradient(round(x) - x) becomes x + constant, with derivative 1.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: the point.
+
+    Raises:
+        InputError: ``stop_gradient`` is used inside a loop or a branch, where it has several values.
+
+    >>> with jax.enable_x64(True):
+    ...     rounded = lambda leaves: [leaves[0] + jax.lax.stop_gradient(jnp.round(leaves[0]) - leaves[0])]
+    ...     frozen = with_stopped_as_constants(rounded, [jnp.array(2.75)])
+    ...     print(frozen([jnp.array(2.75)])[0], frozen([jnp.array(2.875)])[0])
+    3.0 3.125
+    """
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    stopped: dict[EquationPath, list[Value]] = {}
+
+    def record(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+        results = compute(operands)
+        if equation.primitive.name == "stop_gradient":
+            if isinstance(results[0], Tracer):
+                remedy = "Write the step as a function of its own and check that."
+                raise InputError("stop_gradient_as_constant", "stop_gradient outside of loops", "one in a loop", remedy)
+            stopped[path] = results
+        return results
+
+    def replay(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+        return stopped[path] if path in stopped else compute(operands)
+
+    evaluate(program, [jnp.asarray(leaf) for leaf in leaves], record)
+    return lambda leaves: evaluate(program, list(leaves), replay)
+
+
+CONVERTED_KINDS = "fic"
+"""The kinds of numbers whose width depends on the switch for 64-bit numbers: floating-point, integer, complex."""
+
+
+@contextmanager
+def converted_anew(program: Callable[[], object]) -> Iterator[None]:
+    """A context in which the NumPy arrays that a program captures are converted to their 64-bit types.
+
+    A function may use NumPy arrays that are not its arguments. When JAX traces it, it converts such an array to float32
+    or float64, as the switch for 64-bit numbers says. It keeps the converted array as long as a traced program uses it,
+    and returns it for the same NumPy array even if the switch has changed in the meantime. So a function that was
+    jitted in float32 would be checked with rounded numbers, or JAX could not compile it ("Cannot lower jaxpr"). After
+    the check, the same would happen to the user's program in float32.
+
+    ``jax.clear_caches`` drops the traced programs, and with them the converted arrays. The user's programs are then
+    compiled again, which takes time. So the caches are cleared only if the program captures NumPy arrays.
+
+    Args:
+        program: traces everything that is checked. It is only traced, not run.
+    """
+    if not _captures_arrays(program):
+        yield
+        return
+    jax.clear_caches()
+    try:
+        yield
+    finally:
+        jax.clear_caches()
+
+
+def pulled_back(problem_in: Callable[[str], Problem]) -> Leaves:
+    """Runs the function and the formula of a problem once, for ``converted_anew``."""
+    problem = problem_in("float64")
+    leaves = list(map(jnp.asarray, problem.leaves))
+    return problem.pullback(leaves, [jnp.zeros_like(y) for y in problem.function(leaves)])
+
+
+def _captures_arrays(program: Callable[[], object]) -> bool:
+    """Whether a program uses NumPy arrays that exist longer than its trace.
+
+    A layer may also make an array while it is traced. This array is a new one in every trace, so only arrays that occur
+    in two traces count.
+    """
+    with jax.enable_x64(True):
+        try:
+            first, second = (jax.make_jaxpr(fresh(program))() for _ in range(2))
+        except (TypeError, ValueError):
+            # Two types meet in one operation: an array may still have the type of an older trace.
+            return True
+        seen = {id(array) for array in _arrays(first)}
+        return any(id(array) in seen for array in _arrays(second))
+
+
+def _arrays(program: ClosedJaxpr) -> Iterator[np.ndarray]:
+    """The NumPy arrays in a traced program whose type depends on the switch.
+
+    An array without axes is written into an equation. It is looked for outside of calls only: functions of JAX contain
+    such arrays, too, and they are always the same.
+    """
+    operands = [operand for equation in program.eqns for operand in equation.invars]
+    yield from _converted([operand.val for operand in operands if isinstance(operand, Literal)])
+    yield from _constants(program)
+
+
+def _constants(program: ClosedJaxpr) -> Iterator[np.ndarray]:
+    yield from _converted(program.consts)
+    for equation in program.eqns:
+        for inner in inner_programs(equation):
+            yield from _constants(inner)
+
+
+def _converted(values: Sequence[object]) -> Iterator[np.ndarray]:
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype.kind in CONVERTED_KINDS:
+            yield value
+
+
+MORE_BITS = 18
+"""A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one
+float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions are not counted."""
+BITS_OF_FLOAT32 = 24
+SIMPLE_FRACTION = 1 / 8
+"""Multiples of it, such as 300000.5, are exact in float32 up to two million. They were probably not rounded."""
+LARGEST_FRACTION = 2.0**40
+"""Only numbers up to this one count: all large numbers of float64 are multiples of 1/8."""
+NARROW = ("float32", "float16", "bfloat16")
+"""The types with fewer digits than float64, the one with the most digits first."""
+
+
+def narrowest_type(function: Function, leaves: Leaves) -> str:
+    """The narrowest floating-point type inside a function of float64 leaves: ``"float64"`` if it uses no other.
+
+    A type is used if an operation converts a float64 to it, as a cast does, or rounds it to as few bits. Float32 is
+    also used if a constant in the code was rounded to it. Then even a right formula agrees with the exact derivative
+    only to the digits of this type.
+
+    >>> with jax.enable_x64(True):
+    ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])
+    'bfloat16'
+    """
+    types = {"float64"}
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    for equation in all_equations(program):
+        types.update(_narrow_results(equation))
+        if any(isinstance(variable, Literal) and _is_rounded_to_float32(variable.val) for variable in equation.invars):
+            types.add("float32")
+    return min(types, key=lambda name: jnp.finfo(name).nmant)
+
+
+def _narrow_results(equation: JaxprEqn) -> Iterator[str]:
+    takes_float64 = any(getattr(variable.aval, "dtype", None) == np.float64 for variable in equation.invars)
+    if not takes_float64 or inner_programs(equation):
+        return
+    if equation.primitive.name == "reduce_precision":
+        # Code that splits a float64 exactly into two halves keeps 25 bits or more. It does not lose digits.
+        bits = equation.params["mantissa_bits"]
+        if bits < BITS_OF_FLOAT32:
+            yield next((name for name in NARROW if jnp.finfo(name).nmant <= bits), NARROW[-1])
+        return
+    for variable in equation.outvars:
+        dtype = array_type(variable).dtype
+        if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
+            yield dtype.name
+
+
+def _is_rounded_to_float32(value: object) -> bool:
+    """Whether a constant of the code looks like one that was rounded to float32, such as 0.1."""
+    number = np.asarray(value)
+    if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
+        return False
+    mantissa, _ = np.frexp(np.abs(number))
+    # No fraction is left after 24 binary digits, but simple fractions need even fewer.
+    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and not is_simple_fraction(number)
+
+
+def is_simple_fraction(numbers: Array) -> np.ndarray:
+    """Which numbers look exact: they need at most 18 bits, or are multiples of 1/8 below 2⁴⁰."""
+    size = np.abs(np.asarray(numbers, np.float64))
+    mantissa, _ = np.frexp(size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_simple = (size % SIMPLE_FRACTION == 0) & (size < LARGEST_FRACTION)
+        return ((mantissa * 2.0**MORE_BITS) % 1 == 0) | is_simple | ~np.isfinite(mantissa)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Literal, NamedTuple
 
 from functional_nn.core.display import html_table
-from functional_nn.gradients.compare.report_table import HEADS, WIDTH, table_cells, table_rows, text_table
-from functional_nn.gradients.compare.verdict import Verdict, worst_verdicts
 
 
 @dataclass(frozen=True)
@@ -154,3 +154,263 @@ def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: floa
         sum(report.seconds for report in reports) if seconds is None else seconds,
         title,
     )
+
+
+WIDTH = 80
+"""The width of a terminal in characters."""
+MOST_ROWS = 40
+"""The largest number of rows in a table. If more comparisons failed, the table has more rows."""
+HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
+"""The columns: the mark, the argument, the comparison, how often, the formula's worst error, and jax.grad's."""
+NUMBERS_FROM = 3
+"""The first column that is aligned to the right."""
+
+
+class VerdictGroup(NamedTuple):
+    """Verdicts that make up one row of a table.
+
+    Args:
+        times: the number of verdicts.
+        outcome: the worst of their outcomes.
+        worst: among the verdicts with this outcome, the one with the largest error of the formula.
+        worst_automatic: the verdict where the error of automatic differentiation is largest.
+    """
+
+    times: int
+    outcome: Outcome
+    worst: Verdict
+    worst_automatic: Verdict
+
+
+def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGroup]:
+    """Groups the verdicts that are equal in these fields. Groups with failures come first; else the order is kept."""
+    groups: dict[tuple[str, ...], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(tuple(getattr(verdict, field) for field in fields), []).append(verdict)
+    found = []
+    for group in groups.values():
+        outcome = worst_outcome(verdict.outcome for verdict in group)
+        (shown,) = worst_verdicts((verdict for verdict in group if verdict.outcome == outcome), 1)
+        found.append(VerdictGroup(len(group), outcome, shown, max(group, key=automatic_excess)))
+    return sorted(found, key=lambda group: ORDER.index(group.outcome))
+
+
+def text_table(verdicts: Sequence[Verdict]) -> str:
+    """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below."""
+    groups, left_out = table_rows(verdicts)
+    rows = [table_cells(group) for group in groups]
+    widths = [max(len(row[column]) for row in (HEADS, *rows)) for column in range(len(HEADS))]
+    # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
+    rest = sum(widths) - widths[1] + 2 * (len(HEADS) - 1)
+    widths[1] = min(widths[1], WIDTH - rest)
+    lines = [_line(HEADS, widths)]
+    subject = None
+    for group, row in zip(groups, rows, strict=True):
+        if group.worst.subject != subject:
+            subject = group.worst.subject
+            lines += ["", _cut_at_the_start(subject, WIDTH)]
+        lines.append(_line(row, widths))
+    if left_out:
+        lines += ["", f"… and {left_out:,} more comparisons that pass"]
+    return "\n".join(lines)
+
+
+def table_rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
+    """The rows to show, grouped by subject, and the number of omitted comparisons, all of which passed."""
+    groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
+    if len(groups) > MOST_ROWS:
+        failed = [group for group in groups if group.outcome != "pass"]
+        passed = [group for group in groups if group.outcome == "pass"]
+        nearest = worst_verdicts((group.worst for group in passed), max(0, MOST_ROWS - len(failed)))
+        groups = failed + [group for group in passed if any(group.worst is verdict for verdict in nearest)]
+    subjects = list(dict.fromkeys(group.worst.subject for group in groups))
+    shown = sorted(groups, key=lambda group: subjects.index(group.worst.subject))
+    return shown, len(verdicts) - sum(group.times for group in shown)
+
+
+def table_cells(group: VerdictGroup) -> tuple[str, ...]:
+    """The cells of a row, one for each of ``HEADS``."""
+    verdict, automatic = group.worst, group.worst_automatic.automatic_error
+    unit = "" if verdict.unit == "terms" else f" {verdict.unit}"
+    return (
+        MARKS[group.outcome],
+        verdict.leaf,
+        f"{verdict.kind} {verdict.dtype}",
+        str(group.times),
+        f"{verdict.error:.2g}",
+        f"{verdict.tolerance:.2g}{unit}",
+        "" if automatic is None else f"{automatic:.2g}",
+    )
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(_padded(cells, widths)).rstrip()
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        cut = _cut_at_the_start(cell, width)
+        yield cut.rjust(width) if column >= NUMBERS_FROM else cut.ljust(width)
+
+
+def _cut_at_the_start(text: str, width: int) -> str:
+    """Cuts a long text at its start and keeps its end, because names of parameters differ at the end."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
+
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
+"""The outcomes, the worst first."""
+LARGEST_FACTOR = 1024
+"""The hint for a wrong value tries whole numbers up to this one as the factor to the right value."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of one comparison. The hand-derived formula and automatic differentiation are measured by an arbiter.
+
+    The arbiter is an independent reference: derivatives in 50 digits, or from differences of the function.
+
+    Args:
+        subject: the function or layer with the formula.
+        leaf: the argument or parameter with respect to which the derivative is taken.
+        kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``; or
+            ``"coverage"``, if no case compares a public name.
+        dtype: the type in which the formula was computed.
+        transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
+            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
+        regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
+        outcome: the outcome for the hand-derived formula, see ``judge``.
+        error: the largest error of the hand-derived formula over all elements, in ``unit``.
+        tolerance: the largest error allowed, in ``unit``.
+        unit: ``"terms"``: the error divided by the sum of the absolute values of the terms that make up the element,
+            plus the effect of rounding. ``"relative"``: the error divided by the derivative itself. Or ``"ULP"``,
+            units in the last place.
+        automatic_error: the largest error of automatic differentiation over the elements that the arbiter knows, in
+            ``unit``.
+        reference: the name of the arbiter.
+        reference_error: the arbiter's estimate of its own error, in ``unit``.
+        index: the element with the largest error of the formula.
+        hand: the formula's value there.
+        automatic: the value of automatic differentiation there.
+        arbiter: the arbiter's value there.
+        note: other things that a reader should know.
+    """
+
+    subject: str
+    leaf: str
+    outcome: Outcome
+    error: float
+    tolerance: float
+    kind: str = "vjp"
+    dtype: str = "float64"
+    transform: str = "plain"
+    regime: str = "normal"
+    unit: str = "terms"
+    automatic_error: float | None = None
+    reference: str = ""
+    reference_error: float = 0.0
+    index: tuple[int, ...] = ()
+    hand: float | None = None
+    automatic: float | None = None
+    arbiter: float | None = None
+    note: str = ""
+
+    @property
+    def automatic_outcome(self) -> Outcome | None:
+        """The outcome of automatic differentiation, by the same rule; None if it was not compared."""
+        if self.automatic_error is None:
+            return None
+        return judge(self.automatic_error, self.reference_error, self.tolerance)
+
+    @property
+    def sentence(self) -> str:
+        """A sentence that says which values disagree, at which element, and which of the three sources is right."""
+        return f"{self._place}: {self._values}. {self._conclusion}".strip()
+
+    @property
+    def _place(self) -> str:
+        """The element, and how it was computed."""
+        element = f", element {self.index}" if self.index else ""
+        return f"{self.subject}: {self.leaf}{element} ({self.kind}, {self.dtype}, {self.transform}, {self.regime})"
+
+    @property
+    def _values(self) -> str:
+        arbiter = f"the arbiter ({self.reference})" if self.reference else "the arbiter"
+        values = {"the formula": self.hand, "automatic differentiation": self.automatic, arbiter: self.arbiter}
+        return ", ".join(f"{source} gives {value:.9g}" for source, value in values.items() if value is not None)
+
+    @property
+    def _conclusion(self) -> str:
+        automatic_is_wrong = self.automatic_outcome == "fail"
+        if self.outcome == "inconclusive":
+            return f"Inconclusive: the arbiter's own error ({self.reference_error:.1e}) is too large to tell."
+        if self.outcome == "pass":
+            return "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
+        wrong = "The formula is wrong"
+        if automatic_is_wrong:
+            wrong = "The formula and automatic differentiation are wrong"
+        size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
+
+
+def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
+    """Decides the outcome for an error, when the reference has an error too.
+
+    The true error lies within ``error ± reference_error``. If this range lies wholly inside the tolerance, the
+    comparison passes; if it lies wholly outside, it fails; otherwise it is inconclusive. An error of NaN
+    fails.
+
+    >>> judge(1e-15, 1e-30, 1e-13), judge(1e-6, 1e-30, 1e-13), judge(1e-15, 1e-9, 1e-13)
+    ('pass', 'fail', 'inconclusive')
+    """
+    if math.isnan(error):
+        return "fail"
+    if error + reference_error <= tolerance:
+        return "pass"
+    return "fail" if error - reference_error > tolerance else "inconclusive"
+
+
+def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """The worst of some outcomes: a failure, then an inconclusive one, then a pass."""
+    return min(outcomes, key=ORDER.index)
+
+
+def worst_verdicts(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
+    """The verdicts with the largest errors as multiples of their tolerance. Errors of NaN come first."""
+    return sorted(verdicts, key=_excess, reverse=True)[:count]
+
+
+def _excess(verdict: Verdict) -> float:
+    """The formula's error as a multiple of the tolerance."""
+    if math.isnan(verdict.error) or not verdict.tolerance:
+        return math.inf
+    return verdict.error / verdict.tolerance
+
+
+def automatic_excess(verdict: Verdict) -> float:
+    """The error of automatic differentiation as a multiple of the tolerance; -1 if it was not compared."""
+    if verdict.automatic_error is None:
+        return -1.0
+    return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
+
+
+def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | None) -> str:
+    """A hint in words about the error, from the ratio of the formula's value to the right value."""
+    if hand == 0 and arbiter:
+        return "It is 0: a term is missing, or terms cancel. "
+    if hand and math.isfinite(hand) and arbiter == 0 and automatic == 0:
+        return "The derivative is 0. Is a factor missing, such as y_bar, or are the arguments in another order? "
+    if not hand or not arbiter or not math.isfinite(hand / arbiter):
+        return ""
+    quotient = hand / arbiter
+    if math.isclose(quotient, -1, rel_tol=1e-4):
+        return "It has the wrong sign. "
+    sign = " and has the wrong sign" if quotient < 0 else ""
+    for factor in range(2, LARGEST_FACTOR + 1):
+        if math.isclose(abs(quotient), factor, rel_tol=1e-5):
+            return f"It is {factor} times too large{sign}. "
+        if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
+            return f"It is {factor} times too small{sign}. "
+    return ""

@@ -29,12 +29,19 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import check_count, check_function
-from functional_nn.gradients.mutation.alternatives import Alternative, Arrays
-from functional_nn.gradients.mutation.cotangent_operators import cotangent_alternatives
-from functional_nn.gradients.mutation.equation_operators import alternatives
-from functional_nn.gradients.mutation.sites import Body, fixed_operands, is_floating, is_selection, sites
+from functional_nn.gradients.mutation.operators import (
+    Alternative,
+    Arrays,
+    Body,
+    alternatives,
+    cotangent_alternatives,
+    fixed_operands,
+    is_floating,
+    is_selection,
+    sites,
+)
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.inner_programs import CALLS, array_type, inner_programs
+from functional_nn.jaxprs.walk import CALLS, array_type, inner_programs
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64

@@ -35,9 +35,8 @@ from functional_nn.core.shapes import Shapes, shape_of, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_function, shown
-from functional_nn.jaxprs.inner_programs import PLAIN_CALLS
 from functional_nn.jaxprs.tape import Bar, Tape, make_tape, run_backward, run_forward, signature
-from functional_nn.jaxprs.walk import equations, flattened
+from functional_nn.jaxprs.walk import PLAIN_CALLS, equations, flattened
 from functional_nn.layers.combinators.chain import Member
 
 Function: TypeAlias = Callable[..., Value]

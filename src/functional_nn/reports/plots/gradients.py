@@ -10,8 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.activations.activation_types import Activation
-from functional_nn.gradients.compare.activation_errors import TOLERANCE, comparison_dtype, derivative_errors
-from functional_nn.gradients.compare.activation_points import regime_points
+from functional_nn.gradients.compare.activations import TOLERANCE, comparison_dtype, derivative_errors, regime_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

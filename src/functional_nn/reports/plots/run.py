@@ -26,7 +26,7 @@ from functional_nn.reports.plots.axes import (
     scale_losses,
 )
 from functional_nn.storage.files import remove_file, write_whole
-from functional_nn.training.epoch_metrics import default_metric
+from functional_nn.training.evaluate import default_metric
 from functional_nn.training.prediction import predict_probabilities
 from functional_nn.training.run import EpochMetrics, Run
 

@@ -32,12 +32,11 @@ from functional_nn.reports.plots.axes import (
     values_of,
 )
 from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
-from functional_nn.sweeps.grid.grid import PlainValue
-from functional_nn.sweeps.results.member import Member, check_result, chosen_metric, has_number
-from functional_nn.sweeps.results.results import SweepResult, shown_value
-from functional_nn.sweeps.results.statistics import Setting, half_width, setting, together
-from functional_nn.sweeps.results.table import place_of
-from functional_nn.training.epoch_metrics import check_metric, larger_is_better
+from functional_nn.sweeps.grid import PlainValue
+from functional_nn.sweeps.member import Member, check_result, chosen_metric, has_number
+from functional_nn.sweeps.results import SweepResult, place_of, shown_value
+from functional_nn.sweeps.statistics import Setting, half_width, setting, together
+from functional_nn.training.evaluate import check_metric, larger_is_better
 from functional_nn.training.run import Run
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""Records of measurements in files, and comparisons with older records."""

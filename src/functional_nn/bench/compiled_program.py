@@ -1,0 +1,289 @@
+"""A compiled program: its stages, its memory, and the timing of its calls."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+from jax.stages import Compiled
+
+from functional_nn.bench.units import in_bytes, seconds_scale
+from functional_nn.jaxprs.walk import fresh
+
+STAGES = ("trace", "lower", "compile", "first_run")
+"""The stages of a program, in order. A program that ``fit`` compiles has only the last two: its ``compile`` covers
+tracing and lowering too."""
+
+
+@dataclass(frozen=True)
+class CompiledProgram:
+    """A traced and compiled program.
+
+    Args:
+        jaxpr: the traced program.
+        compiled: the executable.
+        stages: seconds of each stage, by its name in ``STAGES``.
+    """
+
+    jaxpr: ClosedJaxpr
+    compiled: Compiled
+    stages: dict[str, float]
+
+    @property
+    def compiler_flops(self) -> float | None:
+        """Floating-point operations as XLA counts them (a loop's body once); None if XLA gives no number."""
+        flops = (self.compiled.cost_analysis() or {}).get("flops")
+        if flops is None or not math.isfinite(flops) or flops < 0:
+            return None
+        return flops
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that an execution uses: those of its arguments and its outputs."""
+        shardings = jax.tree.leaves((self.compiled.input_shardings, self.compiled.output_shardings))
+        return max((len(sharding.device_set) for sharding in shardings), default=1)
+
+
+class MeasuredCall(NamedTuple):
+    """A call to measure: one execution of a program, or several executions that run at the same time.
+
+    Args:
+        program: the program.
+        arguments: the arguments of one execution.
+        run: makes the whole call.
+        run_empty: makes the same call with a program that computes nothing.
+        executions: how often a call executes the program.
+        donated: the program with donated arguments, or None.
+        donate: the numbers of the arguments that ``donated`` gives away.
+        kept: the numbers of the arguments that the caller keeps on purpose; ``explain`` does not advise to donate them.
+        program_copies: on how many devices executions of the program run, each with a copy of its own.
+    """
+
+    program: CompiledProgram
+    arguments: Sequence[object]
+    run: Callable[[], object]
+    run_empty: Callable[[], object]
+    executions: int = 1
+    donated: CompiledProgram | None = None
+    donate: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+    program_copies: int = 1
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that a call uses."""
+        return self.program_copies * self.program.devices
+
+
+def compile_program(
+    function: Callable[..., object], arguments: Sequence[object], donate: Sequence[int] = ()
+) -> CompiledProgram:
+    """Traces, lowers, compiles and runs a function, and times each of these stages."""
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate))
+    seconds_trace, traced = clocked(lambda: jitted.trace(*arguments))
+    seconds_lower, lowered = clocked(traced.lower)
+    seconds_compile, compiled = clocked(lowered.compile)
+    seconds_first_run, _ = clocked(compiled, *copies(arguments, donate))
+    seconds = (seconds_trace, seconds_lower, seconds_compile, seconds_first_run)
+    return CompiledProgram(traced.jaxpr, compiled, dict(zip(STAGES, seconds, strict=True)))
+
+
+def compile_empty_program(arguments: Sequence[object]) -> Compiled:
+    """Compiles a program that takes these arguments and computes nothing."""
+    return jax.jit(lambda *_: jnp.zeros(()), keep_unused=True).lower(*arguments).compile()
+
+
+class Memory(NamedTuple):
+    """Bytes of a program's arguments, results and scratch memory, as planned by the compiler.
+
+    Args:
+        arguments: bytes of the arguments that the program reads.
+        outputs: bytes of the results.
+        temporary: bytes of the scratch memory that is used while the program runs.
+        shared: bytes of the results that take the place of a donated argument.
+        device_peak: the peak memory use since the process began, by any program, and the maximum over the devices that
+            this program uses; None on a CPU, which does not report it.
+    """
+
+    arguments: int
+    outputs: int
+    temporary: int
+    shared: int
+    device_peak: int | None
+
+    @property
+    def peak(self) -> int:
+        """The sum of arguments, results that do not share memory with arguments, and scratch memory."""
+        return self.arguments + self.outputs - self.shared + self.temporary
+
+    def __str__(self) -> str:
+        parts = f"{in_bytes(self.arguments)} in, {in_bytes(self.outputs)} out, {in_bytes(self.temporary)} scratch"
+        text = f"{in_bytes(self.peak)} at the peak: {parts}"
+        if self.shared:
+            text += f", {in_bytes(self.shared)} shared by donation"
+        if self.device_peak is not None:
+            text += f"; device {in_bytes(self.device_peak)} at most so far"
+        return text
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What to say about an error of XLA or NumPy if memory was too small; None for any other error.
+
+    >>> out_of_memory(MemoryError("Unable to allocate 128. TiB for an array"))
+    'out of memory: Unable to allocate 128. TiB for an array'
+    """
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}".removesuffix(": ")
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    needed = re.search(r"allocat\w+ (\d+) ?bytes", str(error))
+    return "out of memory" + (f": {in_bytes(int(needed[1]))} could not be allocated" if needed else "")
+
+
+def memory_of(compiled: Compiled) -> Memory | None:
+    """The memory of a program for this machine; None where the platform does not report it."""
+    planned = planned_memory(compiled)
+    shardings = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    devices = {device for sharding in shardings for device in sharding.addressable_devices}
+    statistics = [device.memory_stats() or {} for device in devices]
+    peaks = [of_device["peak_bytes_in_use"] for of_device in statistics if "peak_bytes_in_use" in of_device]
+    return planned and planned._replace(device_peak=max(peaks, default=None))
+
+
+def planned_memory(compiled: Compiled) -> Memory | None:
+    """The memory of a program for any machine, as planned by the compiler; None if it does not say."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return Memory(
+        analysis.argument_size_in_bytes,
+        analysis.output_size_in_bytes,
+        analysis.temp_size_in_bytes,
+        analysis.alias_size_in_bytes,
+        device_peak=None,
+    )
+
+
+Name = TypeVar("Name")
+Result = TypeVar("Result")
+
+LEAST_ROUNDS = 5
+MOST_CALLS = 100
+"""The largest number of calls that one contestant makes in a round."""
+ROUNDS = 12
+"""The given time is divided into this number of rounds."""
+
+
+class Timing(NamedTuple):
+    """The seconds of single calls, in rounds. The calls of one round run one after another; then others take a turn.
+
+    >>> print(Timing(((0.001, 0.002, 0.003),)))
+    2.00 ms (1.50-2.50, n=3)
+    """
+
+    rounds: tuple[tuple[float, ...], ...]
+
+    @property
+    def samples(self) -> list[float]:
+        """The seconds of all calls, sorted."""
+        return sorted(seconds for calls in self.rounds for seconds in calls)
+
+    @property
+    def median(self) -> float:
+        """The median seconds of a call."""
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper quartile of the seconds of a call."""
+        samples = self.samples
+        if len(samples) == 1:
+            return samples[0], samples[0]
+        low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def best(self) -> float:
+        """The seconds of the fastest call."""
+        return self.samples[0]
+
+    def divided_by(self, count: int) -> Timing:
+        """The timing of one step of calls that run ``count`` steps each.
+
+        >>> print(Timing(((0.008,),)).divided_by(4))
+        2.00 ms (2.00-2.00, n=1)
+        """
+        return Timing(tuple(tuple(seconds / count for seconds in calls) for calls in self.rounds))
+
+    def __str__(self) -> str:
+        return self.describe(with_count=True)
+
+    def describe(self, *, with_count: bool = False) -> str:
+        """Median and quartiles as text, in one unit."""
+        scale, unit = seconds_scale(self.median)
+        median = self.median * scale
+        low, high = (seconds * scale for seconds in self.quartiles)
+        digits = 0
+        if median < 10:
+            digits = 2
+        elif median < 100:
+            digits = 1
+        count = f", n={len(self.samples)}" if with_count else ""
+        return f"{median:.{digits}f} {unit} ({low:.{digits}f}-{high:.{digits}f}{count})"
+
+    def to_dict(self) -> dict[str, object]:
+        """Median, quartiles, number of calls, and the median of each round."""
+        low, high = self.quartiles
+        return {
+            "median": self.median,
+            "lower_quartile": low,
+            "upper_quartile": high,
+            "calls": len(self.samples),
+            "round_medians": [statistics.median(calls) for calls in self.rounds],
+        }
+
+
+def clocked(function: Callable[..., Result], *arguments: object) -> tuple[float, Result]:
+    """Calls a function; returns the seconds until every output is ready, and the outputs."""
+    start = time.perf_counter()
+    outputs = jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start, outputs
+
+
+def copies(arguments: Sequence[object], donated: Sequence[int]) -> list[object]:
+    """The arguments, with a finished copy in place of each donated argument."""
+    copied = [
+        jax.tree.map(jax.numpy.copy, argument) if number in donated else argument
+        for number, argument in enumerate(arguments)
+    ]
+    return jax.block_until_ready(copied)
+
+
+def race(contestants: Mapping[Name, Callable[[], float]], seconds: float) -> dict[Name, Timing]:
+    """Times contestants that take turns, round by round, for about ``seconds`` and at least 5 rounds.
+
+    A contestant makes one call and returns its seconds. Because they take turns, other work on the machine slows all
+    of them alike. A fast contestant makes up to 100 calls in a round. Each round begins with another contestant.
+    """
+    names = list(contestants)
+    # The first call of each is slow, so the better one of two says how many calls fit into a round.
+    estimates = {name: min(contestants[name]() for _ in range(2)) for name in names}
+    share = seconds / ROUNDS / len(names)
+    calls = {name: max(1, min(MOST_CALLS, int(share / max(estimates[name], 1e-7)))) for name in names}
+    rounds: dict[Name, list[tuple[float, ...]]] = {name: [] for name in names}
+    end = time.perf_counter() + seconds
+    turn = 0
+    while turn < LEAST_ROUNDS or (turn < ROUNDS and time.perf_counter() < end):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            rounds[name].append(tuple(contestants[name]() for _ in range(calls[name])))
+        turn += 1
+    return {name: Timing(tuple(rounds[name])) for name in names}

@@ -1,0 +1,665 @@
+"""Causes of slowness in a function: its calls, its traced program and its compiled program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import AbstractValue
+from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.stages import Compiled
+from jax.tree_util import KeyPath
+
+from functional_nn.bench.call_arguments import (
+    check_call,
+    check_later_calls,
+    has_static_leaves,
+    hide_static_leaves,
+    taking_hidden,
+)
+from functional_nn.bench.units import in_bytes
+from functional_nn.core.display import html_text
+from functional_nn.jaxprs.counts import (
+    ELEMENTWISE,
+    PRODUCTS,
+    VIEWS,
+    flops_by_scope,
+    flops_of,
+    operand_types,
+    product_name,
+    size_of,
+)
+from functional_nn.jaxprs.walk import (
+    Flat,
+    Place,
+    Step,
+    array_type,
+    equations,
+    flattened,
+    fresh,
+    inner_programs,
+    layer_of,
+    live,
+    scan_parts,
+    within,
+)
+from functional_nn.training.precision import x64_enabled
+
+KINDS = (
+    "convolution in a loop",
+    "scatter of a pooling gradient",
+    "captured constant",
+    "float64",
+    "conversion",
+    "donation",
+    "retracing",
+    "slow product",
+)
+"""All kinds of warnings."""
+
+
+class Finding(NamedTuple):
+    """A cause of slowness.
+
+    Args:
+        kind: one of ``KINDS``.
+        layer: the path of the layer, and the direction; empty outside of layers.
+        message: what was found, in a sentence.
+        remedy: what to do, in a sentence.
+    """
+
+    kind: str
+    layer: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f" in {self.layer}" if self.layer else ""
+        return f"{self.kind}{where}: {self.message} {self.remedy}"
+
+
+class Explanation(NamedTuple):
+    """All findings. It prints one line for each finding, or says that there are none.
+
+    >>> print(Explanation(()))
+    nothing to warn of
+    """
+
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings)) or "nothing to warn of"
+
+    _repr_html_ = html_text
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of the findings."""
+        return {finding.kind for finding in self.findings}
+
+    def to_list(self) -> list[dict[str, str]]:
+        """The findings, ready for JSON."""
+        return [finding._asdict() for finding in self.findings]
+
+
+def explain(
+    function: Callable[..., object],
+    *arguments: object,
+    donate: int | Sequence[int] = (),
+    then: Sequence[Sequence[object]] = (),
+) -> Explanation:
+    """Finds what makes a function slow as a compiled program. The function is compiled and not run.
+
+    It looks for:
+
+    - a convolution in a loop for which XLA has no fast routine;
+    - a pooling gradient that is a scatter;
+    - large arrays that the function closes over;
+    - 64-bit numbers where no argument has 64 bits, and conversions that make products of a narrow type slow;
+    - an argument that could be donated, because a result is the changed argument;
+    - calls that are traced again, and the argument that causes it;
+    - products for which the platform has no fast routine.
+
+    Args:
+        function: a function of pytrees of arrays.
+        *arguments: the arguments of its call. A pytree may also have functions and texts as leaves, as an Equinox
+            module has.
+        donate: the numbers of the arguments that are already donated.
+        then: the arguments of later calls, to check whether these are traced again.
+
+    Raises:
+        InputError: if ``function`` is not a function, if an argument is not an array, or if ``donate`` has a number
+            without an argument.
+
+    >>> import jax.numpy as jnp
+    >>> w = jnp.ones((600, 600))
+    >>> print(explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
+    Pass it as an argument.
+    """
+    donate = check_call(function, arguments, donate)
+    later_calls = check_later_calls(function, then)
+    if has_static_leaves((arguments, later_calls)):
+        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
+        later_calls = [tuple(map(hide_static_leaves, call)) for call in later_calls]
+    traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
+    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
+    again = retraced(function, (arguments, *later_calls)) if later_calls else ()
+    return Explanation(tuple(dict.fromkeys((*found.findings, *again))))
+
+
+def find_causes(
+    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int], platform: str
+) -> Explanation:
+    """Finds the causes of slowness in a program that is already traced, and compiled for a platform."""
+    program = live(jaxpr)
+    found = list(operations(compiled.as_text() or ""))
+    results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
+    findings = (
+        *looped_convolutions(found, platform),
+        *scatters_of_pooling(program),
+        *captured_constants(program),
+        *wide_numbers(program, arguments),
+        *widened_products(program),
+        *donations(program, arguments, donate),
+        *carried_types(jaxpr, arguments, results),
+        *slow_products(program, found, platform),
+    )
+    return Explanation(tuple(dict.fromkeys(findings)))
+
+
+LARGE_CONSTANT = 2**20
+"""The smallest size in bytes of a constant that makes compiling noticeably slower."""
+SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
+WIDE = frozenset(("float64", "complex128"))
+PASSED_ON = VIEWS | {"broadcast_in_dim", "slice", "pad", "concatenate", "rev", "copy"}
+"""Operations that move the numbers of their first operand and do not change them."""
+
+
+def place(scope: str) -> str:
+    """The name that findings use for the layer of a scope and its direction."""
+    layer, backward = layer_of(scope)
+    return f"{layer} (backward)" if layer and backward else layer
+
+
+def line_of(equation: JaxprEqn) -> str:
+    """The user's line that an equation comes from, such as ``model.py:12``; empty if it is unknown."""
+    where = source_info_util.summarize(equation.source_info).split(" ")[0]
+    if where.startswith("unknown"):
+        return ""
+    return ":".join(Path(where).name.split(":")[:2])
+
+
+def _at_line(equation: JaxprEqn) -> str:
+    line = line_of(equation)
+    return f" at {line}" if line else ""
+
+
+def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
+    """Warns if the gradient of a ``reduce_window`` maximum is scattered element by element."""
+    for scope, equation, *_ in equations(program):
+        if equation.primitive.name in ("select_and_scatter_add", "select_and_gather_add"):
+            yield Finding(
+                "scatter of a pooling gradient",
+                place(scope),
+                f"the gradient of reduce_window over {equation.params['window_dimensions']} is a scatter, which takes "
+                "many times as long as the pooling.",
+                "Use functional_nn.max_pool, which reshapes or slices.",
+            )
+
+
+def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterator[Finding]:
+    """Warns of large arrays that a function closes over: they are compiled into the program."""
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    constants = program.consts if isinstance(program, ClosedJaxpr) else ()
+    for variable, value in zip(jaxpr.constvars, constants, strict=True):
+        size = size_of(variable.aval)
+        if size >= LARGE_CONSTANT:
+            user = next((equation for equation in jaxpr.eqns if variable in equation.invars), None)
+            line = "" if user is None else line_of(user)
+            used = f", used at {line}" if line else ""
+            yield Finding(
+                "captured constant",
+                place(scope if user is None else within(scope, user)),
+                f"an array {np.dtype(value.dtype).name}{list(value.shape)} of {in_bytes(size)} is a constant of the "
+                f"program{used}, which lengthens every compilation.",
+                "Pass it as an argument.",
+            )
+    for equation in jaxpr.eqns:
+        for inner in inner_programs(equation):
+            yield from captured_constants(inner, within(scope, equation))
+
+
+def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[Finding]:
+    """Warns of 64-bit numbers where no argument has 64 bits, and of arguments that every call converts."""
+    leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
+    for path, leaf in leaves:
+        if isinstance(leaf, np.ndarray) and leaf.dtype.name in WIDE and not x64_enabled():
+            yield Finding(
+                "conversion",
+                "",
+                f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which every call converts.",
+                "Convert it once: jax.numpy.asarray(argument).",
+            )
+    # Python numbers adapt to the type of the arrays, so they do not ask for 64 bits.
+    arrays = [leaf for _, leaf in leaves if not isinstance(leaf, float | complex | int)]
+    if any(jnp.result_type(array).name in WIDE for array in arrays):
+        return
+    for scope, equation, *_ in equations(program):
+        if any(str(getattr(out.aval, "dtype", "")) in WIDE for out in equation.outvars):
+            yield Finding(
+                "float64",
+                place(scope),
+                f"{equation.primitive.name} gives {array_type(equation.outvars[0]).dtype.name}{_at_line(equation)}, "
+                "but no argument has this type.",
+                "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
+            )
+            return  # all later operations of this type follow from the first
+
+
+def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
+    """Warns of 32-bit products with an operand that had 16 bits before: type promotion made the product slow."""
+    flat = flattened(program)
+    was_narrow: dict[int, str] = {}  # places of 32-bit arrays, with the 16-bit type that their numbers had before
+    for step in flat.steps:
+        name = step.equation.primitive.name
+        operand = step.inputs[0] if step.inputs else None
+        if name in PRODUCTS:
+            yield from _widened_product(step, was_narrow)
+        elif not isinstance(operand, int):
+            continue
+        elif name == "convert_element_type" and flat.shapes[operand].dtype.name in SIXTEEN_BITS:
+            if flat.shapes[step.outputs[0]].dtype in (jnp.float32, jnp.float64):
+                was_narrow[step.outputs[0]] = flat.shapes[operand].dtype.name
+        elif name in PASSED_ON and operand in was_narrow:
+            was_narrow[step.outputs[0]] = was_narrow[operand]
+
+
+def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding]:
+    """A finding if an operand of this product had 16 bits and another operand has, or had, another type."""
+    types: list[str] = [array_type(variable).dtype.name for variable in step.equation.invars]
+    original_types = set()
+    for operand, type_now in zip(step.inputs, types, strict=True):
+        original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
+    # Nothing was widened if both operands still have one narrow type.
+    narrow_types = original_types & SIXTEEN_BITS
+    if narrow_types and (original_types != {*types} or len(original_types) > 1):
+        narrow, wide = min(narrow_types), array_type(step.equation.outvars[0]).dtype.name
+        yield Finding(
+            "conversion",
+            place(step.scope),
+            f"a product{_at_line(step.equation)} is computed in {wide}, though an operand comes in {narrow} and is "
+            "converted.",
+            f"Give both operands the type {narrow}, or keep the array in {wide} from the start.",
+        )
+
+
+def argument_name(path: KeyPath) -> str:
+    """The name of a leaf among the arguments, such as ``0['weight']``."""
+    number, *rest = path
+    return f"{getattr(number, 'idx', number)}{jax.tree_util.keystr(tuple(rest))}"
+
+
+WORTH_DONATING = 2**16
+"""The smallest size in bytes of an argument that is worth donating."""
+UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy"}
+"""Operations that change an array element by element."""
+
+
+class LeafType(NamedTuple):
+    """Shape and type of a leaf, and whether it is a Python number. If one changes, JAX traces the call again."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    weak: bool
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}{' (weak, as of a Python number)' if self.weak else ''}"
+
+
+class _TypedTree(NamedTuple):
+    """The structure of a pytree, which can be compared, and the types of its leaves."""
+
+    structure: object
+    types: list[LeafType]
+
+
+def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequence[int]) -> Iterator[Finding]:
+    """Warns of arguments that could be donated: the result is the changed argument and could use its memory."""
+    updated = _updated_inputs(flattened(program))
+    leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
+    kept_by_caller = set(range(len(leaves))) - _donated_inside(program)
+    for number in range(len(arguments)):
+        inputs = [i for i in kept_by_caller if leaves[i][0][0].idx == number]
+        sizes = {i: size_of(program.jaxpr.invars[i].aval) for i in inputs}
+        changed_bytes = sum(sizes[i] for i in inputs if i in updated)
+        # A donated argument is lost as a whole, so most of it has to come back changed.
+        mostly_changed = 2 * changed_bytes >= sum(sizes.values())
+        if number not in donated and changed_bytes >= WORTH_DONATING and mostly_changed:
+            yield Finding(
+                "donation",
+                "",
+                f"argument {number} is returned with new values, in {in_bytes(changed_bytes)} of new memory per call.",
+                f"Donate it if it is not used again: jax.jit(function, donate_argnums={number}).",
+            )
+
+
+def _donated_inside(program: ClosedJaxpr) -> set[int]:
+    """The inputs of the program that are donated by a jitted function inside it."""
+    given = set()
+    for equation in program.jaxpr.eqns:
+        donated = equation.params.get("donated_invars", ())
+        given |= {operand for operand, away in zip(equation.invars, donated, strict=False) if away}
+    return {number for number, variable in enumerate(program.jaxpr.invars) if variable in given}
+
+
+def _updated_inputs(flat: Flat) -> set[int]:
+    """The inputs from which an output is made, element by element or as the carry of a loop.
+
+    The search starts at each output and goes back through the steps, along arrays of the output's shape and type.
+    """
+    makers = {out: step for step in flat.steps for out in step.outputs}
+    inputs = {place: number for number, place in enumerate(flat.inputs)}
+    updated: set[int] = set()
+    for output in flat.outputs:
+        if not isinstance(output, int):  # a literal
+            continue
+        waiting: list[Place] = [output]
+        seen = set()
+        while waiting:
+            place = waiting.pop()
+            # An array of another shape or type cannot leave its memory to the output.
+            if not isinstance(place, int) or place in seen or not _same_type(flat, place, output):
+                continue
+            seen.add(place)
+            if place in inputs:
+                updated.add(inputs[place])
+            elif place in makers:
+                waiting += _updated_by(makers[place], place)
+    return updated
+
+
+def _updated_by(step: Step, output: int) -> Sequence[Place]:
+    """The inputs of a step (as places) that it may have changed to this output."""
+    name = step.equation.primitive.name
+    if name in UPDATES:
+        return step.inputs
+    if name == "scan":
+        _, carry, _ = scan_parts(step.equation).split_operands(step.inputs)
+        position = step.outputs.index(output)
+        return carry[position : position + 1]  # empty for an output after the carry: it is stacked
+    return ()
+
+
+def _same_type(flat: Flat, place: int, output: int) -> bool:
+    one, other = flat.shapes[place], flat.shapes[output]
+    return getattr(one, "shape", None) == getattr(other, "shape", ()) and one.dtype == other.dtype
+
+
+def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: object) -> Iterator[Finding]:
+    """Warns of results with the structure of an argument but other types. A next call with them is traced again."""
+    several = results if isinstance(results, tuple) and not hasattr(results, "_fields") else (results,)
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
+    given = _typed_trees(program.in_avals, arguments)
+    made = _typed_trees(program.out_avals, several)
+    start = 0
+    for argument, before in zip(arguments, given, strict=True):
+        own_paths = paths[start : start + len(before.types)]
+        start += len(before.types)
+        if not before.types or not isinstance(argument, dict | list | tuple):
+            continue
+        # A result with the same structure and shapes is assumed to be the argument of the next call: one of the same
+        # types, or else the first one.
+        alike = [tree for tree in made if _is_alike(before, tree)]
+        after = before if before in alike or not alike else alike[0]
+        for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
+            if type_before != type_after:
+                yield _type_change(argument_name(path), type_before, type_after, "comes back as")
+
+
+def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
+    same_shapes = [leaf.shape for leaf in one.types] == [leaf.shape for leaf in other.types]
+    return one.structure == other.structure and same_shapes
+
+
+def _typed_trees(avals: Sequence[AbstractValue], trees: Sequence[object]) -> list[_TypedTree]:
+    """The structure of each tree and the types of its leaves. ``avals`` has the leaves of all trees in order."""
+    typed, start = [], 0
+    for tree in trees:
+        structure = jax.tree.structure(tree)
+        end = start + structure.num_leaves
+        typed.append(_TypedTree(structure, [_type_of(aval) for aval in avals[start:end]]))
+        start = end
+    return typed
+
+
+def _type_of(aval: AbstractValue) -> LeafType:
+    shape, dtype = getattr(aval, "shape", ()), getattr(aval, "dtype", None)
+    return LeafType(shape, str(dtype), bool(getattr(aval, "weak_type", False)))
+
+
+def retraced(function: Callable[..., object], calls: Sequence[Sequence[object]]) -> Iterator[Finding]:
+    """Warns of calls after the first that are traced again, and names the argument that causes it."""
+    traces = 0
+
+    def counted(*arguments):
+        nonlocal traces
+        traces += 1
+        return function(*arguments)
+
+    jitted = jax.jit(counted)
+    last: tuple[Sequence[object], list[LeafType]] | None = None
+    for arguments in calls:
+        before = traces
+        # The call is traced and not run. JAX caches traces, so the counter shows whether this one was new.
+        types = [_type_of(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
+        if traces > before:
+            if last is not None:
+                yield _difference(arguments, types, *last)
+            last = arguments, types
+
+
+def _difference(
+    arguments: Sequence[object], types: list[LeafType], earlier: Sequence[object], earlier_types: list[LeafType]
+) -> Finding:
+    if jax.tree.structure(tuple(arguments)) != jax.tree.structure(tuple(earlier)):
+        for number, (new, old) in enumerate(zip(arguments, earlier, strict=False)):
+            if jax.tree.structure(new) != jax.tree.structure(old):
+                return _retracing(f"argument {number} has another structure than in an earlier call")
+        return _retracing(f"there are {len(arguments)} arguments, after {len(earlier)}")
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
+    for path, new, old in zip(paths, types, earlier_types, strict=True):
+        if new != old:
+            return _type_change(argument_name(path), old, new, "is now")
+    return _retracing("its arguments have the same types, so a setting has changed, or the device they are on")
+
+
+def _type_change(argument: str, before: LeafType, after: LeafType, how: str) -> Finding:
+    remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype})."
+    if before.shape != after.shape:
+        remedy = "Keep shapes the same: pad the last batch, or leave it out."
+    return _retracing(f"argument {argument} was {before} and {how} {after}", remedy)
+
+
+def _retracing(change: str, remedy: str = "Call it with arguments of one structure, shape and type.") -> Finding:
+    return Finding("retracing", "", f"{change}: such a call is traced and compiled again.", remedy)
+
+
+USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
+"""The axes of a convolution in the order NHWC, HWIO, for any number of spatial axes."""
+GROUPS = re.compile(r"(?:feature|batch)_group_count=(\d+)")
+HLO_TYPES = {"bfloat16": "bf16", "float16": "f16"}
+LEAST_SHARE = 0.05
+"""A product gets a warning only if it has at least this share of the program's operations."""
+TENSOR_CORE_MULTIPLE = 8
+"""On a GPU, sizes of 16-bit products that are multiples of this use its matrix units fully."""
+
+
+def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
+    """Warns of convolutions with unusual axes in a loop, for which XLA's CPU compiler has only a slow routine."""
+    if platform != "cpu":
+        return
+    for operation in found:
+        if operation.kind == "convolution" and operation.in_loop and not USUAL_AXES.search(operation.text):
+            yield Finding(
+                "convolution in a loop",
+                place(operation.scope),
+                "a convolution whose axes are not in the order NHWC, HWIO takes about 20 times as long in a loop on a "
+                "CPU; JAX makes such convolutions for gradients.",
+                'Use functional_nn.conv with lowering="auto" or with_hand_vjp, or take it out of the loop.',
+            )
+
+
+def slow_products(program: ClosedJaxpr, found: Sequence[Operation], platform: str) -> Iterator[Finding]:
+    """Warns of products for which XLA has no fast routine on this platform."""
+    if platform == "cpu":
+        yield from _integer_products(found)
+        yield from _grouped_convolutions(found)
+    least_flops = LEAST_SHARE * max(flops_by_scope(program).total(), 1)
+    for scope, equation, repeats, _ in equations(program):
+        if equation.primitive.name in PRODUCTS and repeats * flops_of(equation) >= least_flops:
+            slow = narrow_product(equation, found, platform)
+            if slow is not None:
+                reason, remedy = slow
+                yield Finding("slow product", place(scope), f"{product_name(equation)}: {reason}", remedy)
+
+
+def narrow_product(equation: JaxprEqn, found: Sequence[Operation], platform: str) -> tuple[str, str] | None:
+    """Why a product of 16-bit numbers is slow on a platform, and what to do; None if it is not."""
+    left, right = operand_types(equation)
+    if left.dtype.name not in SIXTEEN_BITS or right.dtype != left.dtype:
+        return None
+    if platform == "cpu":
+        if _has_narrow_routine(HLO_TYPES[left.dtype.name], found):
+            return None
+        reason = f"XLA has no routine for {left.dtype.name} on this CPU: operands are converted to float32."
+        return reason, "Compute in float32 here; 16 bits are faster on accelerators."
+    if platform not in ("gpu", "cuda", "rocm") or equation.primitive.name != "dot_general":
+        return None
+    if all(size % TENSOR_CORE_MULTIPLE == 0 for size in _product_sizes(equation)):
+        return None
+    reason = f"a size is not a multiple of {TENSOR_CORE_MULTIPLE}: the matrix units are used partly or not."
+    return reason, f"Make layer and batch sizes multiples of {TENSOR_CORE_MULTIPLE}."
+
+
+def _has_narrow_routine(hlo_type: str, found: Sequence[Operation]) -> bool:
+    """Whether any product of the compiled program reads numbers of this type."""
+    products = (operation for operation in found if _is_product(operation))
+    return any(hlo_type in operand for operation in products for operand in operation.operand_types)
+
+
+def _product_sizes(equation: JaxprEqn) -> list[int]:
+    """The sizes of the contracted axes and of the free axes of a product."""
+    contracted, batches = equation.params["dimension_numbers"]
+    operands = operand_types(equation)
+    sizes = [operands[0].shape[axis] for axis in contracted[0]]
+    for operand, contracted_axes, batch_axes in zip(operands, contracted, batches, strict=True):
+        taken = (*contracted_axes, *batch_axes)
+        sizes += [size for axis, size in enumerate(operand.shape) if axis not in taken]
+    return sizes
+
+
+def _is_product(operation: Operation) -> bool:
+    return operation.kind in ("dot", "convolution", "custom-call") or "__ynn_fusion" in operation.text
+
+
+def _integer_products(found: Sequence[Operation]) -> Iterator[Finding]:
+    for operation in found:
+        if operation.kind in ("dot", "convolution") and re.match(r"[su]\d|pred", operation.dtype):
+            yield Finding(
+                "slow product",
+                place(operation.scope),
+                f"a {operation.kind} of integers ({operation.dtype}) runs in plain loops on a CPU.",
+                "Convert to float32 before the product; if the product selects rows, use indexing.",
+            )
+
+
+def _grouped_convolutions(found: Sequence[Operation]) -> Iterator[Finding]:
+    for operation in found:
+        groups = GROUPS.search(operation.text)
+        if operation.kind == "convolution" and groups and int(groups[1]) > 1:
+            yield Finding(
+                "slow product",
+                place(operation.scope),
+                f"a convolution in {groups[1]} groups has no fast routine on a CPU; vmap over weights makes such "
+                "convolutions.",
+                'Use functional_nn.conv with lowering="product", or lax.map over the members.',
+            )
+
+
+HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) \(?.*\{$")
+OPERATION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)$")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
+OPERAND = re.compile(r"%([\w.\-]+)")
+OP_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+class Operation(NamedTuple):
+    """An operation of a compiled program.
+
+    Args:
+        kind: ``dot``, ``convolution``, ``fusion`` and so on.
+        type: the type of its result, such as ``f32[128,10]{1,0}``.
+        operand_types: the types of its operands.
+        text: everything after its kind.
+        in_loop: whether it runs in the body of a ``while``.
+    """
+
+    kind: str
+    type: str
+    operand_types: tuple[str, ...]
+    text: str
+    in_loop: bool
+
+    @property
+    def scope(self) -> str:
+        """The names of the scopes in which JAX traced it, such as ``jit(step)/jvp(dense_0)``."""
+        found = OP_NAME.search(self.text)
+        return found[1].rpartition("/")[0] if found else ""
+
+    @property
+    def dtype(self) -> str:
+        """The type of its elements, such as ``f32``."""
+        return self.type.partition("[")[0]
+
+
+def operations(text: str) -> Iterator[Operation]:
+    """Reads all operations from the text of a compiled program."""
+    parts: dict[str, list[re.Match[str]]] = {}
+    current: list[re.Match[str]] = []
+    for line in text.splitlines():
+        if head := HEAD.match(line):
+            current = parts.setdefault(head["name"], [])
+        elif found := OPERATION.match(line):
+            current.append(found)
+    looped = _reached(
+        parts, {name for part in parts.values() for found in part for name in LOOP.findall(found["rest"])}
+    )
+    for name, part in parts.items():
+        types = {found["name"]: found["type"] for found in part}
+        for found in part:
+            # Behind the first parenthesis there are attributes, which may also name computations.
+            operands = (types.get(operand, "") for operand in OPERAND.findall(found["rest"].partition(")")[0]))
+            yield Operation(found["kind"], found["type"], tuple(operands), found["rest"], name in looped)
+
+
+def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:
+    """All computations that are called, directly or indirectly, from those in ``start``; includes ``start``."""
+    reached: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name in reached or name not in parts:
+            continue
+        reached.add(name)
+        for found in parts[name]:
+            waiting += CALLED.findall(found["rest"])
+            waiting += [part.strip(" %") for group in BRANCHES.findall(found["rest"]) for part in group.split(",")]
+    return reached

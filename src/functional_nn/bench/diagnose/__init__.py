@@ -1,1 +1,0 @@
-"""Causes of slowness, found in traced and compiled programs."""

@@ -1,0 +1,126 @@
+"""Cost of each layer, forward and backward: its part of the program, compiled and timed alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Literal
+
+from functional_nn.bench.compiled_program import Timing, clocked, race
+from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope
+from functional_nn.jaxprs.evaluate import bind
+from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
+
+OUTSIDE = "outside"
+"""The name for everything outside of layers: the loss, the optimizer, keys."""
+
+
+class Part(NamedTuple):
+    """An outermost layer in one direction."""
+
+    layer: str
+    backward: bool
+
+
+class LayerCost(NamedTuple):
+    """The cost of one outermost layer in one direction.
+
+    Args:
+        layer: its name; ``outside`` for everything outside of layers.
+        backward: whether this is the backward pass.
+        flops: floating-point operations, counted.
+        bytes: the least number of bytes moved, counted.
+        timing: the timing of the part compiled alone, with its launch; None if it cannot be taken out of a loop.
+    """
+
+    layer: str
+    backward: bool
+    flops: int
+    bytes: int
+    timing: Timing | None
+
+    def to_dict(self) -> dict[str, object]:
+        """The cost, ready for JSON."""
+        return {**self._asdict(), "timing": self.timing and self.timing.to_dict()}
+
+
+def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: float) -> tuple[LayerCost, ...]:
+    """The costs of the parts of a traced program, in their order.
+
+    The parts take turns for about ``seconds``; with 0 they are counted and not timed. Each part is compiled alone, so
+    operations of two layers are never fused, and each part has a launch of its own. Together the parts take longer
+    than the whole program.
+    """
+    flops, moved = _by_part(flops_by_scope(program)), _by_part(bytes_by_scope(program))
+    flat = flattened(program)
+    steps_of: dict[Part, list[Step]] = {}
+    for step in flat.steps:
+        steps_of.setdefault(_part_of(step.scope), []).append(step)
+    timings: Mapping[Part, Timing] = {}
+    if seconds:
+        timings = _timings(flat, steps_of, jax.tree.leaves(tuple(arguments)), seconds)
+    return tuple(
+        LayerCost(*part, flops[part], moved[part], timings.get(part))
+        for part in dict.fromkeys((*steps_of, *flops, *moved))
+        if flops[part] or moved[part]
+    )
+
+
+def _part_of(scope: str) -> Part:
+    layer, backward = layer_of(scope)
+    outermost = layer.split("/")[0]
+    return Part(outermost, backward) if outermost else Part(OUTSIDE, False)
+
+
+def _by_part(counts: Counter[str]) -> Counter[Part]:
+    parts: Counter[Part] = Counter()
+    for scope, number in counts.items():
+        parts[_part_of(scope)] += number
+    return parts
+
+
+def _timings(
+    flat: Flat, steps_of: Mapping[Part, Sequence[Step]], arguments: Sequence[object], seconds: float
+) -> dict[Part, Timing]:
+    """Compiles and times each part alone, on the values that it reads in the whole program."""
+    made: dict[Part, set[int]] = {}
+    read: dict[Part, set[int]] = {}
+    for part, steps in steps_of.items():
+        # Places are numbers of arrays in the flat program. A part reads what it does not make itself.
+        made[part] = {out for step in steps for out in step.outputs}
+        read[part] = {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
+
+    # The whole program runs once, to get the values that the parts read and the values that are results.
+    results = {place for place in flat.outputs if isinstance(place, int)}
+    wanted = results.union(*read.values())
+    computed = sorted(wanted.difference(flat.inputs, flat.constants))
+    whole = jax.jit(_runner(flat.steps, flat.inputs, computed, flat.constants))
+    values: dict[int, object] = {**flat.constants, **dict(zip(flat.inputs, arguments, strict=True))}
+    values |= zip(computed, whole(*arguments), strict=True)
+
+    contestants: dict[Part, Callable[[], float]] = {}
+    for part, steps in steps_of.items():
+        # A part returns what others read, or what is a result of the program. XLA leaves out everything else.
+        inputs, outputs = sorted(read[part]), sorted(made[part] & wanted)
+        operands = [values[place] for place in inputs]
+        compiled = jax.jit(_runner(steps, inputs, outputs, {})).lower(*operands).compile()
+        contestants[part] = lambda compiled=compiled, operands=operands: clocked(compiled, *operands)[0]
+    return race(contestants, seconds)
+
+
+def _runner(
+    steps: Sequence[Step], inputs: Sequence[int], outputs: Sequence[int], constants: Mapping[int, object]
+) -> Callable[..., list[object]]:
+    """Makes the function that runs steps. It maps the values of the places ``inputs`` to those of ``outputs``."""
+
+    def run(*operands):
+        values = {**constants, **dict(zip(inputs, operands, strict=True))}
+        for step in steps:
+            step_inputs = [place.val if isinstance(place, Literal) else values[place] for place in step.inputs]
+            values.update(zip(step.outputs, bind(step.equation, step_inputs), strict=True))
+        return [values[place] for place in outputs]
+
+    return run

@@ -1,0 +1,416 @@
+"""Programs of a network that are measured: single steps, those of fit and sweep, and a step in four modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.stages import Compiled
+
+from functional_nn.bench.compiled_program import (
+    CompiledProgram,
+    MeasuredCall,
+    Timing,
+    clocked,
+    compile_empty_program,
+    race,
+)
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.shapes import Shape
+from functional_nn.core.texts import suggest
+from functional_nn.data.dataset import Split
+from functional_nn.jaxprs.xla_options import compile_lowered, compiling_anew, step_options, sum_options
+from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+from functional_nn.losses.classification import cross_entropy
+from functional_nn.losses.loss import Loss
+from functional_nn.models import FASTER_BY_FORMULA
+from functional_nn.models.named_models import model as make_model
+from functional_nn.sweeps.plan import planned
+from functional_nn.sweeps.static_groups import member_spec
+from functional_nn.training.devices import computing_on, put_everywhere
+from functional_nn.training.epoch import make_epoch
+from functional_nn.training.evaluate import make_evaluate
+from functional_nn.training.precision import as_precision, cast
+from functional_nn.training.programs import CompiledPrograms, ProgramSpec
+from functional_nn.training.recipe import Hyperparameters, Recipe
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import TrainStep, forward, make_train_step
+from functional_nn.training.whole_run import make_run
+
+FUNCTIONS = ("step", "predict", "gradient", "hand")
+
+
+class Workload(NamedTuple):
+    """A function, its arguments, and the numbers of the arguments that may be donated."""
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
+    donate: tuple[int, ...]
+
+
+class MeasuredNetwork(NamedTuple):
+    """The network to measure, and how it is trained.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        make_optimizer: makes the optimizer from a learning rate, which a sweep gives as a traced value.
+        in_shape: the shape of one example.
+        classes: the number of classes.
+        trained: the network that ``fit`` and ``sweep`` train, such as ``with_hand_vjp(net)``; by default ``net``.
+        learning_rate: the learning rate of all runs.
+    """
+
+    net: Layer
+    loss: Loss
+    make_optimizer: Callable[[float | jax.Array], optax.GradientTransformation]
+    in_shape: Shape
+    classes: int
+    trained: Layer | None = None
+    learning_rate: float = 1e-3
+
+    @property
+    def trained_net(self) -> Layer:
+        """The network that ``fit`` and ``sweep`` train."""
+        return self.trained or self.net
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer with the learning rate of all runs."""
+        return self.make_optimizer(self.learning_rate)
+
+
+def named_network(model: str, hidden: tuple[int, ...] | None = None) -> MeasuredNetwork:
+    """A named model on images of 28 × 28 in ten classes. It is trained by its formula if that is faster.
+
+    Args:
+        model: the name of the model.
+        hidden: its hidden sizes; None for the model's own.
+
+    Raises:
+        InputError: for an unknown name, or sizes that the model does not take.
+    """
+    net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)
+    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
+    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10, trained)
+
+
+def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: str = "float32") -> Workload:
+    """Makes one of ``FUNCTIONS`` with a batch of random examples.
+
+    ``step`` is a train step with its optimizer, ``predict`` the outputs in evaluation, ``gradient`` the gradient of the
+    loss by ``jax.grad``, and ``hand`` the same gradient by the hand-derived backward pass.
+
+    Raises:
+        InputError: for an unknown name or precision.
+    """
+    if what not in FUNCTIONS:
+        raise InputError("what", "a known name", repr(what), suggest(what, FUNCTIONS))
+    step, (train_state, x, labels) = step_and_arguments(network, batch_size, precision)
+    if what == "step":
+        return Workload(what, step, (train_state, x, labels), (0,))
+
+    policy = as_precision(precision)
+    net, loss = network.net, network.loss
+    params, state, key = train_state.params, train_state.state, train_state.key
+
+    def predict(params, state, x):
+        return forward(net, policy, params, state, x, train=False)[0]
+
+    def value(params, state, x, labels, key):
+        return loss(forward(net, policy, params, state, x, train=True, key=key)[0], labels)
+
+    def hand(params, state, x, labels, key):
+        # The casts are those of forward and of its backward pass, so both gradients do the same work.
+        compute_params, x = cast(params, policy.compute), cast(x, policy.compute)
+        y, _, pullback = net.vjp(compute_params, state, x, train=True, key=key)
+        y_bar = loss.gradient(cast(y, policy.output), labels)
+        params_bar, _ = pullback(cast(y_bar, y.dtype))
+        return cast(params_bar, policy.parameters)
+
+    if what == "predict":
+        return Workload(what, predict, (params, state, x), ())
+    function = hand if what == "hand" else jax.grad(value)
+    return Workload(what, function, (params, state, x, labels, key), ())
+
+
+def step_and_arguments(
+    network: MeasuredNetwork, batch_size: int, precision: str
+) -> tuple[TrainStep, tuple[TrainState, jax.Array, jax.Array]]:
+    """Makes a train step and its arguments: a train state, a batch and its labels."""
+    policy = as_precision(precision)
+    key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.uniform(key_x, (batch_size, *network.in_shape), policy.parameters)
+    labels = jax.random.randint(key_labels, (batch_size,), 0, network.classes, jnp.int32)
+    net, optimizer = network.trained_net, network.optimizer
+
+    def start(key):
+        return create_train_state(net, optimizer, key, network.in_shape, policy)
+
+    step = make_train_step(net, network.loss, optimizer, precision=policy, keep_finite=False)
+    return step, (jax.jit(start)(key_start), x, labels)
+
+
+STEPS = 32
+"""The number of train steps in the measured program: an epoch of this many full batches."""
+TRAIN_STATE = 1
+"""The number of the train state among the program's arguments. ``fit`` and ``sweep`` do not donate it: if an epoch
+produces a non-finite value, it is rerun from the state before."""
+
+
+def fit_call(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> MeasuredCall:
+    """The program that ``fit`` runs in each epoch for all full batches, which ``devices`` share."""
+    split = _random_split(network, batch_size)
+    spec = fit_spec(network, batch_size, precision, devices)
+    with compiling_anew():
+        seconds, programs = clocked(lambda: CompiledPrograms(spec))
+        key, split = put_everywhere((jax.random.key(0), split), programs.sharding)
+        arguments = _epoch_arguments(programs, {}, key, split)
+        empty = compile_empty_program(arguments)
+    program = _with_first_run(programs, arguments, seconds)
+    return MeasuredCall(
+        program,
+        arguments,
+        run=lambda: program.compiled(*arguments),
+        run_empty=lambda: empty(*arguments),
+        kept=(TRAIN_STATE,),
+    )
+
+
+def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, members: int) -> MeasuredCall:
+    """An epoch of a sweep over learning rates, with the plan that ``sweep`` chooses by default.
+
+    On a CPU each member has its own execution of the program, and threads run several of them at the same time. On an
+    accelerator one execution trains many members, mapped by ``vmap``.
+    """
+    plan = planned("auto", members)
+    mapped = plan.members if plan.members > 1 else None
+    device_count = min(plan.workers, jax.local_device_count())
+    on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count, plan.workers)
+    # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
+    count = math.ceil(members / plan.members)
+    executions = [on_devices[number % len(on_devices)] for number in range(count)]
+    threads = ThreadPoolExecutor(plan.workers)
+    first = on_devices[0]
+    return MeasuredCall(
+        _with_first_run(first.programs, first.arguments, sum(one.compile_seconds for one in on_devices)),
+        first.arguments,
+        run=lambda: list(threads.map(_Execution.run, executions)),
+        run_empty=lambda: list(threads.map(_Execution.run_empty, executions)),
+        executions=count,
+        kept=(TRAIN_STATE,),
+        program_copies=min(len(on_devices), count),
+    )
+
+
+@lru_cache(maxsize=1)
+def _sweep_executions(
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, device_count: int, workers: int
+) -> tuple[_Execution, ...]:
+    """The programs of a sweep on each device.
+
+    The latest programs are cached. On a CPU, all sweeps with at least as many members as cores use the same programs.
+    """
+    learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
+    rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
+    split = _random_split(network, batch_size)
+    spec = sweep_spec(network, batch_size, precision, mapped, workers)
+    executions = []
+    with compiling_anew():
+        for device in jax.local_devices()[:device_count]:
+            with computing_on(device):
+                seconds, programs = clocked(lambda: CompiledPrograms(spec))
+            hyperparameters = jax.device_put({"learning_rate": rates}, device)
+            keys, device_split = jax.device_put((_keys(mapped), split), device)
+            arguments = _epoch_arguments(programs, hyperparameters, keys, device_split)
+            executions.append(_Execution(programs, arguments, compile_empty_program(arguments), seconds))
+    return tuple(executions)
+
+
+def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> ProgramSpec:
+    """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches that ``devices`` share."""
+    recipe = _recipe(network, network.learning_rate)
+    shapes = _data_shapes(network, batch_size)
+    return ProgramSpec(recipe, batch_size, as_precision(precision), shapes, devices=devices)
+
+
+def sweep_spec(
+    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, workers: int = 1
+) -> ProgramSpec:
+    """The same for a sweep over learning rates. ``workers`` threads run the programs at the same time.
+
+    ``mapped`` members are trained by one program; None: one member.
+    """
+
+    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
+        return _recipe(network, hyperparameters["learning_rate"])
+
+    return member_spec(
+        make_recipe,
+        batch_size,
+        as_precision(precision),
+        _data_shapes(network, batch_size),
+        ("learning_rate",),
+        workers=workers,
+        members=mapped,
+    )
+
+
+class _Execution(NamedTuple):
+    """The programs on one device, and the arguments of an execution there."""
+
+    programs: CompiledPrograms
+    arguments: tuple[object, ...]
+    empty: Compiled
+    compile_seconds: float
+
+    def run(self) -> None:
+        jax.block_until_ready(self.programs.full_batches(*self.arguments))
+
+    def run_empty(self) -> None:
+        jax.block_until_ready(self.empty(*self.arguments))
+
+
+def _recipe(network: MeasuredNetwork, learning_rate: float | jax.Array) -> Recipe:
+    return Recipe(network.trained_net, network.loss, network.make_optimizer(learning_rate))
+
+
+def _data_shapes(network: MeasuredNetwork, batch_size: int) -> Split:
+    """The shapes and types of the examples for an epoch. They are bytes, like the images of a data set."""
+    examples = STEPS * batch_size
+    x = jax.ShapeDtypeStruct((examples, *network.in_shape), np.uint8)
+    labels = jax.ShapeDtypeStruct((examples,), np.int32)
+    return Split(x, labels, x, labels)
+
+
+def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
+    """Random examples for an epoch."""
+    random = np.random.default_rng(0)
+    shapes = _data_shapes(network, batch_size)
+    x = random.integers(0, 256, shapes.train_x.shape, np.uint8)
+    labels = random.integers(0, network.classes, shapes.train_labels.shape, np.int32)
+    return Split(x, labels, x, labels)
+
+
+def _keys(mapped: int | None) -> jax.Array:
+    return jax.random.key(0) if mapped is None else jax.random.split(jax.random.key(0), mapped)
+
+
+def _epoch_arguments(
+    programs: CompiledPrograms,
+    hyperparameters: Mapping[str, jax.Array],
+    keys: jax.Array,
+    split: Split,
+) -> tuple[object, ...]:
+    """Makes the arguments for the program of the first epoch's full batches."""
+    train_state = programs.start(hyperparameters, keys)
+    order, _ = programs.draw_order(train_state.key, np.int32(0))
+    x, labels = jax.tree.map(jax.numpy.asarray, (split.train_x, split.train_labels))
+    return hyperparameters, train_state, order, x, labels
+
+
+def _with_first_run(
+    programs: CompiledPrograms, arguments: tuple[object, ...], compile_seconds: float
+) -> CompiledProgram:
+    executable: Compiled = programs.full_batches
+    first_run, _ = clocked(executable, *arguments)
+    stages = {"compile": compile_seconds, "first_run": first_run}
+    return CompiledProgram(programs.jaxprs["full_batches"], executable, stages)
+
+
+EPOCHS = 2
+"""The number of epochs in a run."""
+
+
+class Mode(NamedTuple):
+    """A mode of running train steps, and the seconds of one step.
+
+    Args:
+        name: ``eager`` (each operation by itself, from Python), ``step`` (a compiled step, in a loop in Python),
+            ``epoch`` (a compiled ``scan`` over the steps of an epoch) or ``run`` (a ``scan`` over epochs, each with an
+            evaluation of one batch).
+        compile: seconds until the first call has returned its results.
+        timing: the timing of a step.
+    """
+
+    name: str
+    compile: float
+    timing: Timing
+
+    def to_dict(self) -> dict[str, object]:
+        """The mode and its times, ready for JSON."""
+        return {"mode": self.name, "compile": self.compile, "timing": self.timing.to_dict()}
+
+
+def modes(
+    network: MeasuredNetwork, batch_size: int, precision: str = "float32", *, seconds: float = 2.0
+) -> tuple[Mode, ...]:
+    """Times a step in every mode. The modes take turns for about ``seconds``, in at least 5 rounds.
+
+    An epoch has 32 batches and shuffles them; the modes ``eager`` and ``step`` use one batch again and again. Every
+    mode starts from the same state. ``epoch`` and ``run`` are compiled with the options of ``fit``.
+    """
+    train_step, (state, x, labels) = step_and_arguments(network, batch_size, precision)
+    # The content of the batches does not change the time.
+    all_x, all_labels = (jnp.concatenate([array] * STEPS) for array in (x, labels))
+    epoch = make_epoch(train_step, batch_size)
+    evaluate = make_evaluate(network.net, network.loss, precision=precision, batch_size=batch_size)
+    run = make_run(epoch, evaluate, EPOCHS)
+    compiled_step = jax.jit(train_step, donate_argnums=0)
+
+    def run_eagerly():
+        with jax.disable_jit():
+            return train_step(state, x, labels)
+
+    def run_steps():
+        # The step donates its train state, and the next call needs it again.
+        train_state, loss = jax.tree.map(jnp.copy, state), None
+        for _ in range(STEPS):
+            train_state, loss = compiled_step(train_state, x, labels)
+        return train_state, loss
+
+    run_epoch = CompiledWhenCalled(epoch, (state, all_x, all_labels, 0), loops=1)
+    run_all = CompiledWhenCalled(run, (state, all_x, all_labels, x, labels), loops=2)
+    calls: dict[str, Callable[[], object]] = {
+        "eager": run_eagerly,
+        "step": run_steps,
+        "epoch": run_epoch,
+        "run": run_all,
+    }
+    steps = {"eager": 1, "step": STEPS, "epoch": STEPS, "run": STEPS * EPOCHS}
+
+    with compiling_anew():
+        first_seconds = {name: clocked(call)[0] for name, call in calls.items()}
+    times = race({name: lambda call=call: clocked(call)[0] for name, call in calls.items()}, seconds)
+    return tuple(Mode(name, first_seconds[name], times[name].divided_by(steps[name])) for name in calls)
+
+
+class CompiledWhenCalled:
+    """A call of a function that is compiled with the options of ``fit`` when it is first called.
+
+    Args:
+        function: the function.
+        arguments: its arguments.
+        loops: the number of loops around a train step.
+    """
+
+    def __init__(self, function: Callable[..., object], arguments: tuple[object, ...], loops: int):
+        self._function, self._arguments, self._loops = function, arguments, loops
+
+    def __call__(self) -> object:
+        return self._executable(*self._arguments)
+
+    @cached_property
+    def _executable(self) -> Compiled:
+        traced = jax.jit(self._function).trace(*self._arguments)
+        options = step_options(traced.jaxpr, self._loops) | sum_options(traced.jaxpr)
+        return compile_lowered(traced.lower(), options)

@@ -1,0 +1,232 @@
+"""Peak speed of the device, measured beside the program with products and streams of bytes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, JaxprEqn
+
+from functional_nn.bench.compiled_program import Timing, clocked
+from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, operand_types, product_name, size_of
+from functional_nn.jaxprs.evaluate import bind
+from functional_nn.jaxprs.walk import equations, trace
+
+MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None
+
+OWN_SHAPES = 3
+"""How many of the program's own products are measured: those with the most operations."""
+SIZES = {"cpu": (1024,)}
+LARGE = (1024, 4096)
+"""Sizes of the square products: the smaller one does not fill a large accelerator."""
+WORK = {"cpu": (2e8, 2.5e8)}
+MUCH = (2e11, 4e9)
+"""The smallest number of operations and bytes in one call, so that the launch takes only a small part of the time."""
+MOST_REPEATS = 1000
+LEAST_STREAM = 65_536
+LARGE_STREAM = {"cpu": 32 * 2**20}
+LARGE_STREAM_OF_ACCELERATORS = 256 * 2**20
+
+
+class Rate(NamedTuple):
+    """Operations and bytes per second that one measurement reached in its best call, on all devices of the program."""
+
+    name: str
+    flops_per_second: float
+    bytes_per_second: float
+
+
+class Peaks(NamedTuple):
+    """The largest rates that the device reached beside the program, and all measured rates.
+
+    >>> peaks = Peaks((Rate("1024³", 2e12, 1e9), Rate("stream of 64 MB", 1e8, 1e11)))
+    >>> peaks.flops_per_second, peaks.bytes_per_second
+    (2000000000000.0, 100000000000.0)
+    """
+
+    rates: tuple[Rate, ...]
+
+    @property
+    def flops_per_second(self) -> float:
+        """The largest number of operations per second."""
+        return max(rate.flops_per_second for rate in self.rates)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The largest number of bytes per second."""
+        return max(rate.bytes_per_second for rate in self.rates)
+
+
+class Trial(NamedTuple):
+    """A program that repeats one operation.
+
+    Args:
+        name: the operation.
+        run: makes a call; returns its seconds.
+        repeats: how often a call repeats the operation.
+        flops: floating-point operations of one repeat.
+        bytes: bytes that one repeat moves.
+    """
+
+    name: str
+    run: Callable[[], float]
+    repeats: int
+    flops: int
+    bytes: int
+
+    def rate(self, timing: Timing, times_faster: int = 1) -> Rate:
+        """The rate of the best call, multiplied by how many times faster several devices are."""
+        seconds = timing.best / self.repeats / times_faster
+        return Rate(self.name, self.flops / seconds, self.bytes / seconds)
+
+
+def speedup(devices: int) -> int:
+    """How many times faster several devices are than one. CPU devices share the same cores, so there it is 1."""
+    return 1 if jax.default_backend() == "cpu" else devices
+
+
+def trials(program: ClosedJaxpr, working_set: int, *, own_products: bool = True) -> list[Trial]:
+    """The measurements that give the peaks for a traced program.
+
+    They are square products in the type of the program's heaviest product (float32 if it has none), its own heaviest
+    products, and streams over arrays of two sizes: the program's working set, and a large one. One kind of stream reads
+    and writes an array, the other reads an array and sums it up. Without ``own_products``, the program's products are
+    not measured.
+    """
+    platform = jax.default_backend()
+    heaviest = heaviest_products(program)
+    dtype = operand_types(heaviest[0])[0].dtype if heaviest else jnp.dtype(jnp.float32)
+    precision = heaviest[0].params["precision"] if heaviest else None
+    made = [_square_product(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
+    if own_products:
+        made += [_product_of_program(_product_of(equation)) for equation in heaviest]
+    # A power of two, so that programs with similar working sets share a compiled stream.
+    within = 2 ** math.ceil(math.log2(max(working_set // 2, LEAST_STREAM)))
+    for size in sorted({within, LARGE_STREAM.get(platform, LARGE_STREAM_OF_ACCELERATORS)}):
+        made += [_stream(size), _sum(size)]
+    return made
+
+
+def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
+    """One equation for each different product in the program: at most three, with the most operations first."""
+    totals: Counter[_Product] = Counter()
+    for _, equation, repeats, _ in equations(program):
+        # A product of empty arrays has no operations.
+        if equation.primitive.name in PRODUCTS and flops_of(equation):
+            totals[_product_of(equation)] += repeats * flops_of(equation)
+    return [product.equation for product, _ in totals.most_common(OWN_SHAPES)]
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product of a program. Two of them are equal if their shapes, types and parameters are."""
+
+    text: str
+    equation: JaxprEqn = field(compare=False)
+
+
+def _product_of(equation: JaxprEqn) -> _Product:
+    types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
+    return _Product(f"{equation.primitive.name} {types} {sorted(equation.params.items(), key=str)}", equation)
+
+
+def _least_work() -> tuple[float, float]:
+    return WORK.get(jax.default_backend(), MUCH)
+
+
+def _repeats(work_of_one: float, least_work: float) -> int:
+    return max(1, min(MOST_REPEATS, math.ceil(least_work / max(work_of_one, 1))))
+
+
+@lru_cache(maxsize=64)
+def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> Trial:
+    x = _random_numbers((size, size), dtype)
+
+    def product(x, y):
+        return jnp.matmul(x, y, precision=precision)
+
+    return _repeated(f"{size}³", product, (x, x), flops_by_scope(trace(product, x, x)).total())
+
+
+@lru_cache(maxsize=64)
+def _product_of_program(product: _Product) -> Trial:
+    equation = product.equation
+    left, right = (_random_numbers(operand.shape, operand.dtype) for operand in operand_types(equation))
+    return _repeated(product_name(equation), lambda x, y: bind(equation, (x, y))[0], (left, right), flops_of(equation))
+
+
+def _random_numbers(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+    """Numbers from -1 to 1, or integers from 0 to 7. With equal numbers, some devices use less power and are faster."""
+    uniform = np.random.default_rng(0).random(shape, np.float32)
+    return jnp.asarray(2 * uniform - 1 if jnp.issubdtype(dtype, jnp.inexact) else 8 * uniform).astype(dtype)
+
+
+def _repeated(
+    name: str,
+    product: Callable[[jax.Array, jax.Array], jax.Array],
+    operands: tuple[jax.Array, jax.Array],
+    flops: int,
+) -> Trial:
+    """A loop of products. Each product reads an element of the previous result, so it has to wait for it.
+
+    The loop carries the whole result, so that all of it is computed. In an unrolled loop XLA computed only one element
+    of an outer product.
+    """
+    repeats = _repeats(flops, _least_work()[0])
+    out = jax.eval_shape(product, *operands)
+
+    def run(x, y):
+        def again(_, carry):
+            x, out = carry
+            x = x.at[(0,) * x.ndim].set(out[(0,) * out.ndim].astype(x.dtype))
+            return x, product(x, y)
+
+        return lax.fori_loop(0, repeats, again, (x, jnp.zeros(out.shape, out.dtype)))[1]
+
+    moved = sum(size_of(operand) for operand in operands) + size_of(out)
+    return Trial(name, _timed_call(run, *operands), repeats, flops, moved)
+
+
+@lru_cache(maxsize=64)
+def _stream(size: int) -> Trial:
+    """A loop that reads and writes an array of ``size`` bytes."""
+    x = jnp.ones(size // 4, jnp.float32)
+    repeats = _repeats(2 * size, _least_work()[1])
+
+    def run(x):
+        # The numbers stay near 1. With infinite or subnormal numbers, the speed could be another one.
+        return lax.fori_loop(0, repeats, lambda _, x: x * 0.999 + 0.001, x)
+
+    return Trial(f"stream of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, 2 * (size // 4), 2 * size)
+
+
+@lru_cache(maxsize=64)
+def _sum(size: int) -> Trial:
+    """A loop that reads an array of ``size`` bytes and sums it up."""
+    x = jnp.ones(size // 4, jnp.float32)
+    repeats = _repeats(size, _least_work()[1])
+
+    def add_up(_, carry):
+        x, total = carry
+        x = x.at[0].set(total)  # each sum depends on the previous one, so XLA cannot leave one out
+        return x, jnp.sum(x)
+
+    def run(x):
+        return lax.fori_loop(0, repeats, add_up, (x, jnp.float32(0)))[1]
+
+    return Trial(f"sum of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, size // 4, size)
+
+
+def _timed_call(run: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[], float]:
+    compiled = jax.jit(run).lower(*arguments).compile()
+    # The first call is slower than the others, and is not measured.
+    jax.block_until_ready(compiled(*arguments))
+    return lambda: clocked(compiled, *arguments)[0]

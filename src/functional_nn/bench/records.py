@@ -1,0 +1,345 @@
+"""Records of measurements as JSON lines, and their comparison with older records."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from functional_nn.core.errors import DataError, installed_version, shortened
+from functional_nn.storage.files import JsonValue, finite_json, regular_file
+from functional_nn.training.devices import cores, device_name
+
+Record: TypeAlias = Mapping[str, JsonValue]
+"""The results of one measurement by name, ready for JSON."""
+
+MATMUL_PRECISION = "jax_default_matmul_precision"
+LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
+ACCELERATOR_LIBRARIES = (
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "nvidia-cublas-cu12",
+    "nvidia-cublas",
+    "nvidia-cudnn-cu12",
+    "nvidia-cudnn-cu13",
+    "libtpu",
+)
+"""They are in a record only if they are installed."""
+DRIVER = Path("/sys/module/nvidia/version")
+"""On Linux, the file with the version of NVIDIA's driver."""
+KEY: dict[str, str | int | None] = {
+    "model": None,
+    "hidden": None,
+    "what": None,
+    "batch_size": None,
+    "precision": None,
+    "members": None,
+    "target": None,  # the chip, if nothing was run
+    "steps": 1,  # records of earlier versions do not have it
+}
+"""Two records measure the same thing if they are equal in these entries. A missing entry counts as the value here."""
+
+
+def environment() -> dict[str, object]:
+    """The date, commit, device, cores, load, versions and settings of a measurement.
+
+    ``commit`` is the commit of the package's checkout, or None for an installed package. If ``matmul_precision`` is
+    None, the platform's default applies to float32 products: TF32 on many GPUs, bfloat16 passes on TPUs, float32 on a
+    CPU.
+    """
+    device = jax.devices()[0]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "platform": device.platform,
+        "device": device_name(device),
+        "devices": jax.device_count(),
+        "cores": cores(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "versions": _versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
+        "matmul_precision": getattr(jax.config, MATMUL_PRECISION),
+    }
+
+
+def platform_notes(about: Record) -> list[str]:
+    """Sentences about special features of this platform. ``about`` is an ``environment()``."""
+    if about["platform"] == "cpu":
+        return [
+            "CPU: products of float32 are computed in float32. The device reports no memory statistics, so memory is "
+            "what the compiler planned."
+        ]
+    precision = about["matmul_precision"]
+    products = f"at {precision!r}"
+    if precision in (None, "default"):
+        products = "in bfloat16 passes" if about["platform"] == "tpu" else "in TF32 if the GPU has it"
+    return [
+        f"{about['device']}: float32 products are computed {products}, for the peaks and for the program. Set "
+        "JAX_DEFAULT_MATMUL_PRECISION=highest in the environment for full float32."
+    ]
+
+
+def add_records(path: Path, records: Sequence[Record]) -> None:
+    """Appends a line for each record. Existing lines are checked and kept. Several processes may do so at once.
+
+    Raises:
+        DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
+        OSError: if the disk is full, or if the file is a pipe that no program reads. Then nothing is appended.
+    """
+    has_records = path.exists() and path.stat().st_size > 0
+    if has_records:
+        read_records(path)
+    if not records:
+        return
+    content = "".join(json.dumps(finite_json(record)) + "\n" for record in records).encode()
+    if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
+        content = b"\n" + content
+    # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
+    with open(path, "ab", buffering=0, opener=_without_waiting) as file:
+        written = file.write(content)
+        if written < len(content):
+            file.truncate(file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def read_records(path: Path) -> list[Record]:
+    """Reads the records of a file.
+
+    Raises:
+        DataError: if the file cannot be read, has no records, or has a line that is not a record. The error names it.
+    """
+    remedy = "Give a file that 'functional-nn bench --json' wrote."
+    try:
+        with open(path, encoding="utf-8", opener=regular_file) as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(path), "a file of JSON lines", error, remedy) from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DataError(f"{path}, line {number}", "a JSON object", shortened(line), remedy) from None
+        if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
+            raise DataError(f"{path}, line {number}", "a record with date, device and what", shortened(line), remedy)
+        records.append(record)
+    if not records:
+        raise DataError(str(path), "at least one record", "an empty file", remedy)
+    return records
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener of files to write. A pipe that no program reads is an error: opening it would wait for ever."""
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a pipe that no program reads", path) from None
+        raise
+    if os.name == "posix":
+        os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def key_of(record: Record) -> tuple[str, ...]:
+    """The key that says what a record measures. Records with equal keys can be compared."""
+    return tuple(json.dumps(finite_json(record.get(name, default))) for name, default in KEY.items())
+
+
+def _commit() -> str | None:
+    """The commit of the package's own repository; None if git does not track this file.
+
+    An installed package may lie inside another repository, such as in the virtual environment of a project.
+    """
+    own_file = Path(__file__)
+    try:
+        _git(own_file.parent, "ls-files", "--error-unmatch", own_file.name)
+        return _git(own_file.parent, "describe", "--always", "--dirty", "--abbrev=12") or None
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    """The versions of Python and of libraries, and of the accelerator's libraries and driver, if there are any."""
+    versions = {"python": platform.python_version()} | {name: installed_version(name) for name in LIBRARIES}
+    found = {name: installed_version(name) for name in ACCELERATOR_LIBRARIES}
+    with suppress(OSError):
+        found["nvidia driver"] = DRIVER.read_text("ascii").strip()
+    return versions | {name: number for name, number in found.items() if number}
+
+
+LIMIT = 1.05
+"""A smaller ratio is not a regression: two compilations of the same program can differ by this much."""
+DRAWS = 2000
+
+
+class Ratio(NamedTuple):
+    """New time divided by old time, and the 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+class RecordComparison(NamedTuple):
+    """A new record compared with an old one.
+
+    Args:
+        what: a text that says what both records measure.
+        date: the old record's date.
+        time: the ratio of the seconds.
+        relative: the same ratio, after each time was divided by the time of the matrix product that took turns with the
+            program. A busier machine changes ``time``, but hardly this ratio.
+        same_device: whether platform and device are the same, and on a CPU the number of cores.
+        same_products: whether products of float32 have the same precision (``jax_default_matmul_precision``).
+        differences: the settings and versions that differ, such as ``jax: 0.10.2, was 0.10.1``.
+    """
+
+    what: str
+    date: str
+    time: Ratio
+    relative: Ratio
+    same_device: bool
+    same_products: bool = True
+    differences: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """``slower`` or ``faster`` if the intervals of both ratios are beyond the limit, ``unclear`` or ``level``.
+
+        It is ``unclear`` if one interval is so wide that it includes both limits, unless the other one lies between
+        them.
+        """
+        if not self.same_device:
+            return "another device"
+        if not self.same_products:
+            return "another precision of products"
+        ratios = (self.time, self.relative)
+        if all(ratio.low > LIMIT for ratio in ratios):
+            return "slower"
+        if all(ratio.high < 1 / LIMIT for ratio in ratios):
+            return "faster"
+        is_wide = any(ratio.low < 1 / LIMIT and ratio.high > LIMIT for ratio in ratios)
+        is_level = any(ratio.low >= 1 / LIMIT and ratio.high <= LIMIT for ratio in ratios)
+        return "unclear" if is_wide and not is_level else "level"
+
+
+def check_matching(path: Path, old: Sequence[Record], new: Sequence[Record]) -> None:
+    """Checks that a new record measures the same as an old one. New records need only the names in ``KEY``.
+
+    Raises:
+        DataError: if there is no such pair. The error names ``path``, the file of the old records.
+    """
+    if len(without_match(old, new)) < len(new):
+        return
+    known = ", ".join(sorted({describe(record) for record in old}))
+    expected = f"a record of {' or '.join(map(describe, new)) or 'a program'}"
+    remedy = "Give the flags of the old records, and records of this version."
+    if not new:
+        remedy = "Modes are not compared: name other programs with --what."
+    raise DataError(str(path), expected, f"records of {known}", remedy)
+
+
+def without_match(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
+    """Describes the new records that measure what no old record measures."""
+    known = {key_of(record) for record in old}
+    return [describe(record) for record in new if key_of(record) not in known]
+
+
+def compare_records(path: Path, old: Sequence[Record], new: Sequence[Record]) -> list[RecordComparison]:
+    """Compares each new record with the last old record of the same key. Without such an old record, it is left out.
+
+    Raises:
+        DataError: if a record has no times.
+    """
+    last = {key_of(record): record for record in old}
+    return [_compare(path, record, last[key_of(record)]) for record in new if key_of(record) in last]
+
+
+def describe(record: Record) -> str:
+    """Describes in words what a record measures."""
+    members = f" of {record['members']}" if record.get("members", 1) != 1 else ""
+    model, what, batch_size, precision = (record.get(name) for name in ("model", "what", "batch_size", "precision"))
+    return f"{model} {what}{members}, batch {batch_size}, {precision}"
+
+
+def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
+    """The ratio of the medians with its bootstrap interval: both samples are resampled with replacement.
+
+    >>> ratio([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
+    Ratio(value=2.0, low=2.0, high=2.0)
+    """
+    random = np.random.default_rng(0)
+
+    def medians(times: Sequence[float]) -> np.ndarray:
+        samples = random.choice(np.asarray(times, float), (DRAWS, len(times)))
+        return np.median(samples, axis=1)
+
+    # The two samples are independent, so their resampled medians are paired by chance.
+    low, high = np.quantile(medians(new) / medians(old), (0.025, 0.975))
+    return Ratio(statistics.median(new) / statistics.median(old), float(low), float(high))
+
+
+def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
+    try:
+        (time_new, relative_new), (time_old, relative_old) = _round_times(new), _round_times(old)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(str(path), "records with the times of their rounds", f"one without ({error!r})") from None
+    # The cores of the host hardly matter to a program on an accelerator.
+    device = ("platform", "device", "cores") if new.get("platform") == "cpu" else ("platform", "device")
+    return RecordComparison(
+        describe(new),
+        str(old["date"]),
+        ratio(time_new, time_old),
+        ratio(relative_new, relative_old),
+        same_device=all(new.get(name) == old.get(name) for name in device),
+        same_products=_settings(new)["matmul_precision"] == _settings(old)["matmul_precision"],
+        differences=tuple(_differences(_settings(new), _settings(old))),
+    )
+
+
+def _settings(record: Record) -> dict[str, JsonValue]:
+    """The settings and versions that can change a time. The version of this package is what is compared."""
+    settings = {name: record.get(name) for name in ("cores", "devices", "xla_flags", "matmul_precision")}
+    if settings["matmul_precision"] is None:
+        settings["matmul_precision"] = "default"
+    versions = record.get("versions")
+    others = {} if not isinstance(versions, dict) else versions
+    return settings | {name: number for name, number in others.items() if name != "functional-nn"}
+
+
+def _differences(new: Mapping[str, JsonValue], old: Mapping[str, JsonValue]) -> Iterator[str]:
+    for name in dict.fromkeys((*new, *old)):
+        if new.get(name) != old.get(name):
+            yield f"{name}: {_or_none(new.get(name))}, was {_or_none(old.get(name))}"
+
+
+def _or_none(value: JsonValue) -> str:
+    return "none" if value is None else str(value)
+
+
+def _round_times(record: Record) -> tuple[list[float], list[float]]:
+    """The seconds of each round, and these seconds divided by the seconds of the reference."""
+    timing = record["donated"] or record["steady"]
+    seconds = [float(median) for median in timing["round_medians"]]
+    reference = record["reference"]["round_medians"]
+    return seconds, [own / beside for own, beside in zip(seconds, reference, strict=True)]

@@ -1,0 +1,698 @@
+"""The arbiter: Jacobians that share no derivative rule with JAX, by differences in many digits or in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, is_simple_fraction
+from functional_nn.gradients.digits.interpreter import Dependence, Program, dependence
+from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.jaxprs.evaluate import evaluate
+
+MOST_EXACT_NUMBERS = 1_000_000
+"""The largest count of numbers with 50 and 80 digits for one problem. They take some seconds to compute."""
+MOST_COLUMNS = 200
+"""The largest number of elements of a leaf that the arbiter computes."""
+STEP = 2.0**-100
+"""The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
+that is smaller."""
+SMALLEST_STEP = 2.0**-1000
+SECOND_ORDER_DIGITS = 110
+"""The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
+USUAL_RANGE = 10
+"""If the largest element is more powers of ten larger than the smallest one, a second derivative takes more digits."""
+SMALLER = 2.0**10
+"""A second derivative of at most this many times the step is computed again, with a step this many times smaller."""
+NEAR = (2.0**-50, 2.0**-70)
+"""The distances at which second derivatives to both sides are compared, in the unit of ``STEP``."""
+VISIBLE_JUMP = 1e-13
+"""The smallest relative difference of two second derivatives that counts: they are rounded to float64."""
+
+CHANGE = 2.0**-30
+"""The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
+
+
+class ReferenceJacobian(NamedTuple):
+    """Independent derivatives with respect to chosen elements of each leaf.
+
+    Args:
+        name: the method that computed them.
+        columns: the indices of the chosen elements in each flat leaf.
+        values: the derivatives, (outputs, columns).
+        error: the estimated absolute errors of the derivatives; infinite at a kink, or if nothing is known.
+        kink: which derivatives are at a kink.
+    """
+
+    name: str
+    columns: list[np.ndarray]
+    values: list[np.ndarray]
+    error: list[np.ndarray]
+    kink: list[np.ndarray]
+
+
+def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarray]) -> ReferenceJacobian:
+    """Differentiates a function of float64 leaves without any derivative rule of JAX.
+
+    The derivatives are computed in 50 digits. If an operation has no rule for that, differences in float64 are taken.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: the point.
+        doubts: for each element of each leaf, how far the formula and automatic differentiation disagree. In a large
+            leaf, only the elements with the greatest disagreement are computed, and others at regular distances.
+    """
+    try:
+        return _in_many_digits(function, leaves, doubts)
+    except InputError:  # an operation has no rule
+        columns = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
+        return ReferenceJacobian("differences", columns, *difference_jacobian(function, leaves, columns=columns))
+
+
+def reference_second_order(
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
+) -> ReferenceJacobian:
+    """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
+
+    This is a mixed difference of the function in 110 digits or more, with a step in t of 2⁻¹⁰⁰. If an operation has no
+    rule, it is a difference of the formula in float64.
+
+    Args:
+        problem: the function, its pullback and the point x.
+        y_bars: the cotangent ȳ.
+        directions: the direction u.
+        doubts: see ``reference_jacobian``.
+    """
+    try:
+        step = _step(problem.leaves)
+        slope = partial(_slope_along, problem.function, y_bars, directions)
+        # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
+        digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
+        found = _in_many_digits(partial(slope, step), problem.leaves, doubts, digits=digits)
+        found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
+        if _is_kinked(problem, y_bars, directions, step, digits):
+            return found._replace(
+                error=[np.full_like(error, np.inf) for error in found.error],
+                kink=[np.ones_like(kink) for kink in found.kink],
+            )
+        return found
+    except InputError:  # an operation has no rule
+        return _difference_of_pullback(problem, y_bars, directions, doubts)
+
+
+def _with_smaller_step(
+    found: ReferenceJacobian, slope: Function, leaves: Leaves, limit: float, digits: int
+) -> ReferenceJacobian:
+    """Computes the derivatives up to a limit again, with a smaller step. Their error is at least the change.
+
+    The second derivative of x⁴ at 0 is 0, but the mixed difference is 4 h². So a number of this size may be nothing but
+    the effect of the step h.
+    """
+    tiny = [(np.abs(values) <= limit) & (values != 0) for values in found.values]
+    if not any(map(np.any, tiny)):
+        return found
+    columns = [chosen[is_tiny.any(0)] for chosen, is_tiny in zip(found.columns, tiny, strict=True)]
+    better = exact_jacobian(slope, leaves, digits=digits, columns=columns)
+    values, errors = ([array.copy() for array in arrays] for arrays in (found.values, found.error))
+    for number, is_tiny in enumerate(tiny):
+        at, again = is_tiny.any(0), better.values[number]
+        change = np.abs(values[number][:, at] - again)
+        values[number][:, at], errors[number][:, at] = again, np.maximum(change, better.error[number])
+    return found._replace(values=values, error=errors)
+
+
+def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float, digits: int) -> bool:
+    """Whether a term of ⟨ȳ, f(x + t u)⟩, or the slope of one, has a kink at t = 0. Then it has no second derivative.
+
+    If the slope has a kink, the second derivatives to the right and to the left differ, however near to 0. In a smooth
+    function their difference shrinks with t.
+
+    The differences use steps in t relative to 1. So t is multiplied by a number of the size of the smallest element.
+    """
+
+    def terms(t: Array) -> jax.Array:
+        moved = [leaf + t * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
+        outputs = problem.function(moved)
+        return jnp.concatenate([jnp.reshape(bar * y, -1) for bar, y in zip(y_bars, outputs, strict=True)])
+
+    def slopes(t: Leaves) -> Leaves:
+        return [(terms(t[0] + STEP) - terms(t[0] - STEP)) * (0.5 / STEP)]
+
+    if exact_jacobian(lambda t: [terms(t[0])], [np.zeros(())]).kink[0].any():
+        return True
+    jumps, sizes = [], []
+    for t in NEAR:
+        right, left = (exact_jacobian(slopes, [np.asarray(sign * t)], digits=digits) for sign in (1, -1))
+        jump = np.abs(right.values[0] - left.values[0])
+        jumps.append(np.where(jump > right.error[0] + left.error[0], jump, 0))
+        sizes.append(np.maximum(np.abs(right.values[0]), np.abs(left.values[0])))
+    # In a smooth function, the second jump is 2²⁰ times smaller than the first, because it is that much nearer to 0.
+    return bool(np.any((jumps[1] > jumps[0] / 8) & (jumps[1] > VISIBLE_JUMP * sizes[1])))
+
+
+def _difference_of_pullback(
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
+) -> ReferenceJacobian:
+    """Computes the same derivative as a difference of the formula in float64, with respect to t at t = 0."""
+
+    def pulled_back(t: Leaves) -> Leaves:
+        at = [leaf + t[0] * direction for leaf, direction in zip(problem.leaves, directions, strict=True)]
+        return problem.pullback(at, list(map(jnp.asarray, y_bars)))
+
+    found = difference_jacobian(pulled_back, [np.zeros(())])
+    # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
+    ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
+    rows = ([part.T for part in np.split(column[0], ends)] for column in found)
+    columns = [np.arange(doubt.size) for doubt in doubts]
+    return ReferenceJacobian("differences of the formula", columns, *rows)
+
+
+def _sizes(leaves: Leaves) -> tuple[float, float]:
+    """The smallest absolute value of an element that is not 0, but at most 1; and the largest one, but at least 1."""
+    elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in leaves])
+    smallest = np.min(elements, where=elements > 0, initial=1.0)
+    return float(smallest), float(np.max(elements, initial=1.0))
+
+
+def _range(leaves: Leaves) -> int:
+    """How many powers of ten lie between the smallest and the largest element."""
+    smallest, largest = np.log10(_sizes(leaves))
+    return int(np.ceil(largest - smallest))
+
+
+def _step(leaves: Leaves) -> float:
+    """The step in t: a power of 2, so small that no element of the point changes by more than a tiny share."""
+    smallest, _ = _sizes(leaves)
+    return max(STEP * 2.0 ** np.floor(np.log2(smallest)), SMALLEST_STEP)
+
+
+def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: float, leaves: Leaves) -> Leaves:
+    """⟨ȳ, f(x + h u) - f(x - h u)⟩ / 2h with the step h."""
+    ahead, behind = (
+        function([leaf + sign * step * direction for leaf, direction in zip(leaves, directions, strict=True)])
+        for sign in (1.0, -1.0)
+    )
+    products = [jnp.sum(bar * (a - b)) for bar, a, b in zip(y_bars, ahead, behind, strict=True)]
+    return [sum(products, jnp.zeros(())) * (0.5 / step)]
+
+
+def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> np.ndarray:
+    """How far the derivatives by some elements of a leaf change, per unit of relative change in all numbers.
+
+    All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
+    random signs. Simple fractions in these arrays stay, since they were not rounded. This returns the largest change of
+    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative. It is infinite if an
+    operation has no rule.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: the point.
+        number: the index of the leaf.
+        columns: the flat indices of the elements in the leaf.
+    """
+    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
+    constants = [np.asarray(value) if _is_floating_array(value) else value for value in program.consts]
+    moved_constants = [place for place, value in enumerate(constants) if _is_floating_array(value)]
+
+    # The arrays that the function closes over become arguments after the leaves, so that they can be changed too.
+    def with_constants(arrays: Leaves) -> Leaves:
+        values = list(constants)
+        for place, value in zip(moved_constants, arrays[len(leaves) :], strict=True):
+            values[place] = value
+        return evaluate(ClosedJaxpr(program.jaxpr, values), arrays[: len(leaves)])
+
+    arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
+    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(arrays))]
+    stays = [np.zeros(np.shape(leaf), bool) for leaf in leaves]
+    stays += [is_simple_fraction(constants[place]) for place in moved_constants]
+    random = np.random.default_rng(0)
+
+    def derivatives(factor: float) -> np.ndarray:
+        moved = [
+            np.where(is_exact, array, array * (1 + factor * random.choice([-1.0, 1.0], np.shape(array))))
+            for array, is_exact in zip(arrays, stays, strict=True)
+        ]
+        return exact_jacobian(with_constants, moved, columns=chosen).values[number]
+
+    try:
+        at_point = derivatives(0.0)
+        changes = [np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)]
+    except InputError:  # an operation has no rule
+        return np.full((Program(function, leaves).outputs, len(columns)), np.inf)
+    return np.maximum(*changes)
+
+
+def _is_floating_array(value: object) -> bool:
+    return isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _in_many_digits(
+    function: Function, leaves: Leaves, doubts: list[np.ndarray], *, digits: int = 50
+) -> ReferenceJacobian:
+    # A central difference evaluates the function at two points, each in two precisions.
+    cost = 4 * Program(function, leaves).numbers
+    count = max(1, MOST_EXACT_NUMBERS // cost // len(leaves))
+    columns = [_chosen(doubt, count) for doubt in doubts]
+    found = exact_jacobian(function, leaves, digits=digits, columns=columns)
+    return ReferenceJacobian(f"{digits} digits", columns, *found)
+
+
+def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
+    """Chooses at most ``count`` elements: half have the greatest doubt, the others are at regular distances."""
+    count = min(count, MOST_COLUMNS)
+    if doubt.size <= count:
+        return np.arange(doubt.size)
+    worst = np.argsort(-np.nan_to_num(doubt, nan=np.inf), kind="stable")[: -(-count // 2)]
+    spread = np.linspace(0, doubt.size - 1, count - len(worst)).astype(int)
+    return np.unique(np.concatenate([worst, spread]))
+
+
+Columns: TypeAlias = Sequence[np.ndarray] | None
+"""For each leaf, the flat indices of the elements to differentiate by; None for all."""
+
+EPSILON = float(np.finfo(np.float64).eps)
+STEPS = 2.0 ** -np.arange(2, 16)
+"""The relative steps of differences in float64."""
+SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
+"""Steps of further differences. They are inaccurate, but detect changes that are too narrow for the larger steps."""
+FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
+"""Factors of an element. An output that is the same for all of them does not depend on the element."""
+REGULAR_STEPS = 7
+"""At a kink, this number of halvings of the step have to change the quotients by nearly the same factor."""
+ORDERS = 7
+"""The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
+
+
+class JacobianEstimate(NamedTuple):
+    """A Jacobian with an estimate of its error.
+
+    Args:
+        values: for each leaf an array (m, size), where m is the number of elements of all outputs.
+        error: the estimated absolute error of each value; infinite where the function is not differentiable, or where
+            this method cannot say.
+        kink: where the function was found to have a kink or a jump, as arrays of booleans of the same shapes. An
+            infinite error elsewhere says that nothing is known, for example outside of the function's domain.
+    """
+
+    values: list[np.ndarray]
+    error: list[np.ndarray]
+    kink: list[np.ndarray]
+
+
+@np.errstate(all="ignore")
+def exact_jacobian(
+    function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None
+) -> JacobianEstimate:
+    """Computes central differences of the forward pass in many digits, right to the last digit of float64.
+
+    (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
+    If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
+    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more. If
+    the result is larger than rounding, it is confirmed with 390 digits more. Otherwise its error is the bound of
+    rounding, but at least the smallest number of float64. The error is exactly 0 only if no operation makes the output
+    depend on the element. The number of repeated elements is bounded. For all further elements, the error is the larger
+    bound of rounding in 80 digits.
+
+    There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
+    the smaller step as at the larger.
+
+    This is the derivative of the exact function: nothing is rounded inside it, even by casts to a lower type.
+    ``stop_gradient`` and custom derivatives have no effect.
+
+    Args:
+        function: ``function(leaves) -> outputs``.
+        leaves: the point. Its binary values are taken as exact; the function is traced for their types.
+        digits: the digits of the first evaluation; the second has 30 more.
+        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+
+    Raises:
+        InputError: the function uses an operation without a rule.
+
+    >>> with jax.enable_x64(True):
+    ...     found = exact_jacobian(lambda leaves: [jnp.exp(leaves[0])], [np.array([0.5, -1.0])])
+    >>> print(found.values[0])
+    [[1.64872127 0.        ]
+     [0.         0.36787944]]
+
+    References:
+        Squire, Trapp 1998, "Using complex variables to estimate derivatives of real functions", on cancellation, which
+        digits to spare make harmless.
+    """
+    program = Program(function, leaves)
+    chosen = _chosen_columns(leaves, columns)
+    known = dependence(program, leaves, chosen, last_levels(digits)[0].digits)
+    found = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
+    return JacobianEstimate(*map(list, zip(*found, strict=True)))
+
+
+def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
+    if columns is None:
+        return [np.arange(np.size(leaf)) for leaf in leaves]
+    return [np.asarray(chosen, int) for chosen in columns]
+
+
+def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:
+    """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
+
+    With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
+    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
+    The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
+    distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
+    chance. The second is rounding, at least 4 ε |f| / h. The error is larger if D(h) for two of the steps 2^-18, 2^-21,
+    2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error is
+    infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree as h
+    shrinks. It is 0 if the output stays the same at all these points, and for seven values of the element from -1000 to
+    10^6 times its size.
+
+    Args:
+        function: ``function(leaves) -> outputs``, anything that JAX can run.
+        leaves: the point; it is converted to float64.
+        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+
+    >>> with jax.enable_x64(True):
+    ...     found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
+    >>> print(found.values[0].round(12))
+    [[1.]]
+
+    References:
+        Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)".
+    """
+    flat = [np.asarray(leaf).astype(np.float64) for leaf in leaves]
+    ends = np.cumsum([leaf.size for leaf in flat])
+    everything = np.concatenate([np.zeros(0), *(leaf.reshape(-1) for leaf in flat)])
+
+    def outputs(numbers: jax.Array) -> jax.Array:
+        given = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(numbers, ends[:-1]), flat, strict=True)]
+        return jnp.concatenate([jnp.reshape(y, (-1,)) for y in function(given)]).astype(jnp.float64)
+
+    def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
+        place, value = place_and_value
+        return outputs(jnp.asarray(everything).at[place].set(value))
+
+    def at(places: np.ndarray, moved: np.ndarray) -> jax.Array:
+        """Evaluates the outputs at several points. Each differs from the given point in one element only."""
+        points = jnp.asarray(places), jnp.asarray(moved)
+        try:
+            return jax.jit(lambda points: jax.lax.map(at_one, points, batch_size=64))(points)
+        except NotImplementedError:  # some operations, such as a callback, do not work under vmap
+            return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
+
+    chosen = [c + end - leaf.size for c, end, leaf in zip(_chosen_columns(leaves, columns), ends, flat, strict=True)]
+    places = np.concatenate([np.zeros(0, int), *chosen])
+    x = everything[places]
+    # A power of two: the steps are exact.
+    scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
+    h = np.concatenate([STEPS, SMALL_STEPS])[:, None] * scale
+    far = FAR[:, None] * np.where(x == 0, 1.0, x)
+    moved = np.concatenate([x + h, x - h, x[None], far])
+    y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
+    y = np.moveaxis(y.reshape(*moved.shape, -1), -1, 1)  # points, outputs, columns
+    up, down, middle = y[: len(h)], y[len(h) : 2 * len(h)], y[2 * len(h)]
+    # The actual steps, after x + h and x - h were rounded.
+    ahead, back = (moved[: len(h)] - x)[:, None], (x - moved[len(h) : 2 * len(h)])[:, None]
+    value, error, kink = _extrapolated(up, middle, down, ahead, back)
+    error[np.all(y == middle, 0)] = 0
+    splits = np.cumsum([len(c) for c in chosen])[:-1]
+    return JacobianEstimate(*(np.split(array, splits, 1) for array in (value, error, kink)))
+
+
+def _extrapolated(
+    up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The derivative, its error, and where there is a kink.
+
+    Args:
+        up: f at x + h, an array (steps, m, columns). The last steps are ``SMALL_STEPS``.
+        middle: f at x, (m, columns).
+        down: f at x - h, (steps, m, columns).
+        ahead: (x + h) - x, (steps, 1, columns).
+        back: x - (x - h).
+    """
+    with np.errstate(all="ignore"):
+        right, left = (up - middle) / ahead, (middle - down) / back
+        differences = (up - down) / (ahead + back)
+        larger, smaller = differences[len(STEPS) : -1], differences[len(STEPS) + 1 :]
+        # With the two smallest steps, the differences differ mostly by the rounding errors of f.
+        noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
+        sizes = np.maximum(np.abs(up), np.abs(down))
+        rounding = np.maximum(8 * EPSILON * sizes, 4 * noise) / (ahead + back)
+        table = [differences[: len(STEPS)]]
+        value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
+        for order in range(1, ORDERS):
+            before = table[-1]
+            # Each step is half of the one before, so the error term in h^(2 order) is 4^order times smaller.
+            table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
+            distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
+            # Row k is made of the steps k to k + order. The last of them is the smallest, where rounding counts most.
+            distance = 10 * distance + rounding[order : len(STEPS)]
+            distance = np.where(np.isnan(distance), np.inf, distance)
+            best = np.argmin(distance, 0)[None]
+            found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
+            value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
+        # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
+        uncertain = 10 * (np.abs(larger - smaller) + 8 * EPSILON * (sizes / (ahead + back))[len(STEPS) + 1 :])
+        away = np.abs(value - larger)
+        error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
+        # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.
+        change = np.abs(larger - smaller)[-1]
+        diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
+        diverges &= change > 1000 * EPSILON * (sizes / (ahead + back))[-1]
+        # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
+        jump = np.abs(right - left)[: len(STEPS)]
+        kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
+        unknown = kink | diverges | np.isnan(error)
+        # A function that oscillates faster than the steps has such quotients, too, but they change irregularly. At a
+        # kink or a discontinuity, each halving of the step multiplies the difference of the one-sided slopes by nearly
+        # the same factor, between 1/2 and 2.
+        ratio = jump[-REGULAR_STEPS:] / jump[-REGULAR_STEPS - 1 : -1]
+        kink &= np.all((ratio > 0.4) & (ratio < 2.5), 0)
+        growth = differences[len(STEPS) - REGULAR_STEPS :] / differences[len(STEPS) - REGULAR_STEPS - 1 : -1]
+        diverges &= np.all((growth > 0.99) & (growth < 10), 0)
+    return value, np.where(unknown, np.inf, error), kink | diverges
+
+
+AT_ONCE = 2_000_000
+"""About how many numbers are in memory at the same time."""
+MOST_REPEATED_COST = 4_000_000
+"""The largest cost of computing derivatives again with more digits, for all leaves together: a few seconds."""
+AGREEMENT = 1e-18
+"""Two derivatives agree if they differ by at most this share."""
+SAFE = 1e-40
+"""If two values of the function differ by more than this share, cancellation has left too few right digits."""
+MOST_LOST = 300
+"""A loss of more digits counts as a loss of this many: 10 to a higher power overflows in float64."""
+MARGIN = 1000
+"""The estimate of the effect of rounding is multiplied by this factor to get a bound."""
+SPARE_DIGITS = 10
+"""The effects of rounding in two evaluations differ by less than this power of ten."""
+SMALLEST = 5e-324
+"""The smallest positive number of float64."""
+
+
+class Level(NamedTuple):
+    """An evaluation with ``digits`` digits and steps of |x| 10^-step."""
+
+    digits: int
+    step: int
+
+
+MORE_DIGITS = 350
+"""The additional digits of the last levels. They make the change of an output of size 1 visible for every
+derivative that is not too small for float64."""
+
+
+def first_levels(digits: int) -> tuple[Level, Level]:
+    """The two evaluations that every derivative gets. The second has 30 digits more."""
+    return Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+
+
+def last_levels(digits: int) -> tuple[Level, Level]:
+    """The evaluation for derivatives that the first levels cannot tell from rounding, and one to confirm it."""
+    return Level(digits + MORE_DIGITS, 60), Level(digits + MORE_DIGITS + 40, 75)
+
+
+class Differences(NamedTuple):
+    """Differences at one level, as arrays (m, columns) of numbers of many digits.
+
+    Args:
+        level: the level.
+        base: the outputs at x, (m, 1).
+        central: the central differences.
+        jump: how far the differences to the right and to the left disagree.
+        size: the largest absolute output at the points of a difference, divided by the step.
+    """
+
+    level: Level
+    base: np.ndarray
+    central: np.ndarray
+    jump: np.ndarray
+    size: np.ndarray
+
+    def rounding(self, cancellation: np.ndarray) -> np.ndarray:
+        """A bound of the effect of rounding. ``cancellation`` is the error of ``base`` in units of the last digit."""
+        return self.size * cancellation * MARGIN / 10**self.level.digits
+
+
+def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, level: Level) -> Differences:
+    """Computes differences by these elements of one leaf, with as many digits as the size of the elements needs."""
+    x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
+    # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
+    smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
+    arithmetic = Arithmetic(level.digits + int(np.ceil(-np.log10(smallest))))
+    one, ten = arithmetic.numbers([1, 10])
+    with arithmetic.precision():
+        base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
+        steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten**level.step)
+        parts = []
+        for part in _parts(columns, program.numbers * 2):  # two points for each column
+            h = steps[part]
+            count = len(h)
+            # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
+            points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
+            points[columns[part], np.arange(count)] += h
+            points[columns[part], count + np.arange(count)] -= h
+            moved = points.reshape(*np.shape(leaves[number]), -1)
+            y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
+            up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
+            right, left = (up - middle) / h, (middle - down) / h
+            # Rounding in f is relative to |f|, and the quotients divide it by the step.
+            size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle)) / h
+            parts.append((middle, (right + left) / 2, np.abs(right - left), size))
+        if not parts:  # a leaf without chosen elements
+            parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
+        middles, *arrays = zip(*parts, strict=True)
+        return Differences(level, middles[0], *(np.concatenate(array, 1) for array in arrays))
+
+
+def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
+    """Splits the columns into parts that fit into memory. Each column takes ``numbers`` numbers."""
+    count = max(1, AT_ONCE // numbers)
+    for start in range(0, len(columns), count):
+        yield slice(start, start + count)
+
+
+def derivatives(
+    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, known: Dependence
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes the derivatives by some elements of one leaf, bounds of their errors, and which are at a kink.
+
+    Args:
+        program: the function.
+        leaves: the point.
+        number: the number of the leaf.
+        columns: the flat indices of the elements.
+        digits: the digits of the first evaluation.
+        known: the outputs, and the elements that they depend on, from an evaluation with many more digits.
+    """
+    coarse, fine = (differences(program, leaves, number, columns, level) for level in first_levels(digits))
+    cancellation, unsafe = _cancellation(fine, known.values[:, None])
+    value, error, kink, agree = _compared(coarse, fine, cancellation)
+    independent = ~known.sources[number]
+    # These outputs are not computed from the elements that changed, so their derivatives are 0.
+    unchanged = independent & ~known.tied[number] & (fine.central == 0) & (fine.jump == 0)
+    error[unchanged] = 0
+    agree |= unchanged
+    # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
+    doubtful = (~agree | (unsafe & ~independent) | np.isinf(error)) & np.isfinite(value)
+    # This bound stays for the elements that are not computed again.
+    error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
+    # Each column needs two points at up to two levels. All leaves share the cost.
+    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_COST // (4 * known.cost * len(leaves))]
+    if again.size:
+        better = _in_more_digits(
+            program, leaves, number, columns[again], fine, again, cancellation, last_levels(digits)
+        )
+        for old, new in zip((value, error, kink), better, strict=True):
+            old[:, again] = np.where(doubtful[:, again], new, old[:, again])
+    return value, error, kink
+
+
+def _in_more_digits(
+    program: Program,
+    leaves: Leaves,
+    number: int,
+    columns: np.ndarray,
+    before: Differences,
+    places: np.ndarray,
+    cancellation: np.ndarray,
+    levels: tuple[Level, Level],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Computes the derivatives at the first of two levels, and at the second one if they are not just rounding."""
+    first_level, confirming_level = levels
+    many = differences(program, leaves, number, columns, first_level)
+    # Rounding of 10^-digits, divided by a step of 10^-step, leaves digits - step right digits. The effect of rounding
+    # has shrunk by as many digits as this number has grown. A derivative, or a jump of it, has not.
+    gain = (first_level.digits - first_level.step) - (before.level.digits - before.level.step)
+    shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
+    # The cancellation was measured with fewer digits, so its estimate gets the margin once more.
+    limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
+    # What does not exceed the limit may be rounding alone. All other derivatives are confirmed at the second level.
+    nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
+    value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
+    kink = np.zeros(value.shape, bool)
+    some = np.flatnonzero(~nothing.all(0))
+    if some.size:
+        confirming = differences(program, leaves, number, columns[some], confirming_level)
+        coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
+        value[:, some], error[:, some], kink[:, some], _ = _compared(coarse, confirming, cancellation)
+    return value, error, kink
+
+
+def _compared(
+    coarse: Differences, fine: Differences, cancellation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The derivatives, bounds of their errors (infinite at a kink), kinks, and whether the two levels agree."""
+    change = np.abs(fine.central - coarse.central)
+    # Two zeros do not agree: both levels may have lost the change of f.
+    agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
+    bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
+    value, error = _rounded(fine.central, bound)
+    kink = np.asarray(_is_kink(coarse, fine), bool)
+    return value, np.where(kink, np.inf, error), kink, agree
+
+
+def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds derivatives to float64. That adds an error of up to half a unit in the last place."""
+    value = value.astype(np.float64)
+    # An error of exactly 0 would say that the output does not depend on the element.
+    error = np.maximum(error.astype(np.float64) + np.spacing(np.abs(value)) / 2, SMALLEST)
+    return value, np.where(np.isfinite(value) & ~np.isnan(error), error, np.inf)
+
+
+def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
+    """Whether the differences to the right and to the left disagree at both levels.
+
+    In a smooth function the jump shrinks with the step, and rounding shrinks even faster. At a kink it stays. At a
+    point where the function itself jumps, it grows as the step shrinks.
+    """
+    finer = 10.0 ** (fine.level.step - coarse.level.step)
+    # A jump of a smooth function would be ``finer`` times smaller, and one of a function that jumps ``finer`` times
+    # larger. A jump that grows even more was not seen at the coarse level, so it is not confirmed.
+    stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
+    # It has to be 15 digits larger than rounding in the quotients.
+    seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
+    return stays & seen
+
+
+def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The errors of the outputs in units of the last digit, and whether they are too large to trust the derivatives.
+
+    Args:
+        fine: the differences.
+        right: the outputs with many more digits, (m, 1).
+    """
+    wrong = np.abs(fine.base - right)
+    # If the right output is 0, the share is 1, or 0 if the output is 0 too.
+    share = wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))
+    lost = np.minimum(share * 10**fine.level.digits, 10**MOST_LOST).astype(np.float64)
+    cancellation = np.clip(lost, 1.0, 10.0 ** min(fine.level.digits, MOST_LOST))
+    # An output that is 0 up to rounding is not unsafe: it gets smaller with more digits.
+    is_zero = np.abs(right) < np.abs(fine.base) * SAFE
+    return cancellation, ((share.astype(np.float64) > SAFE) | (lost >= 10.0**MOST_LOST)) & ~is_zero

@@ -1,0 +1,1 @@
+"""Evaluation of traced functions with many digits of precision."""

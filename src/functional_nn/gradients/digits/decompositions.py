@@ -1,0 +1,270 @@
+"""Rules for matrix decompositions and triangular systems, by textbook algorithms.
+
+A matrix is an array (…, rows, columns, points). Where the sign of a result is arbitrary, the sign of LAPACK is taken.
+So the results are continuous and equal to those of JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import combinations
+from typing import NoReturn
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.digits.numbers import Arithmetic, Rules, Values
+from functional_nn.gradients.digits.operations import ZERO, absolute, maximum
+from functional_nn.jaxprs.evaluate import bind
+
+RULES = Rules()
+MOST_SWEEPS = 60
+"""The largest number of sweeps of Jacobi's rotations. They usually converge after about ten sweeps."""
+
+
+def _matrices(x: Values) -> np.ndarray:
+    """A copy with rows and columns as the first two axes. So m[i, j] holds the element (i, j) of all matrices."""
+    return np.moveaxis(x, (-3, -2), (0, 1)).copy()
+
+
+def _values(matrices: np.ndarray) -> Values:
+    return np.moveaxis(matrices, (0, 1), (-3, -2))
+
+
+def _transposed(x: Values) -> Values:
+    return np.swapaxes(x, -3, -2)
+
+
+def _no_rule(expected: str, got: str) -> NoReturn:
+    raise InputError("function", expected, got, "difference_jacobian takes any function.")
+
+
+@RULES.of("cholesky")
+def _cholesky(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    """L with L Lᵀ = x, column by column. Only the lower triangle of x is read."""
+    a = _matrices(x)
+    n = len(a)
+    lower = np.full(a.shape, arithmetic.numbers(0.0), object)
+    for j in range(n):
+        for i in range(j, n):
+            rest = a[i, j] - np.sum(lower[i, :j] * lower[j, :j], 0) if j else a[i, j]
+            if i == j:
+                lower[j, j] = arithmetic.function("sqrt")(rest)
+            else:
+                lower[i, j] = arithmetic.function("divide")(rest, lower[j, j])
+    return _values(lower)
+
+
+@RULES.of("triangular_solve")
+def _triangular_solve(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
+    """Solves a x = b, or x a = b, by substitution. Only one triangle of a is read."""
+    parameters = equation.params
+    from_left, is_lower = parameters["left_side"], parameters["lower"]
+    if not from_left:  # x a = b is the same as aᵀ xᵀ = bᵀ
+        b = _transposed(b)
+    # From the left, aᵀ is needed if ``transpose_a`` says so. From the right, it is needed if not: the two cancel.
+    if bool(parameters["transpose_a"]) == from_left:
+        a, is_lower = _transposed(a), not is_lower
+    matrix, right = _matrices(a), _matrices(b)
+    n = len(matrix)
+    points = np.broadcast_shapes(matrix.shape[2:], right.shape[2:])
+    x = np.empty((*right.shape[:2], *points), object)
+    for i in range(n) if is_lower else reversed(range(n)):
+        known = slice(0, i) if is_lower else slice(i + 1, n)
+        rest = right[i]
+        for k in range(n)[known]:
+            rest = rest - matrix[i, k] * x[k]
+        x[i] = rest if parameters["unit_diagonal"] else arithmetic.function("divide")(rest, matrix[i, i])
+    return _values(x) if from_left else _transposed(_values(x))
+
+
+@RULES.of("lu")
+def _lu(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+    """L and U in one matrix, the row that each step swaps with, and the order of the rows.
+
+    Gaussian elimination. Each step takes the largest pivot of its column.
+    """
+    a = _matrices(x)
+    rows, columns = a.shape[:2]
+    steps = min(rows, columns)
+    order = np.broadcast_to(np.arange(rows).reshape(-1, *[1] * (a.ndim - 2)), (rows, *a.shape[2:])).copy()
+    pivots = np.empty((steps, *a.shape[2:]), int)
+    for k in range(steps):
+        sizes = absolute(a[k:, k])
+        largest = sizes[0]
+        pivots[k] = k
+        for i in range(1, rows - k):
+            larger = sizes[i] > largest
+            largest = np.where(larger, sizes[i], largest)
+            pivots[k] = np.where(larger, k + i, pivots[k])
+        _swap(a, k, pivots[k])
+        _swap(order, k, pivots[k])
+        for i in range(k + 1, rows):
+            # A column of zeros has no pivot. Its factors are 0.
+            is_zero = a[k, k] == 0
+            factor = arithmetic.function("divide")(a[i, k], np.where(is_zero, arithmetic.numbers(1.0), a[k, k]))
+            a[i, k] = factor
+            a[i, k + 1 :] = a[i, k + 1 :] - factor * a[k, k + 1 :]
+    integers = (np.moveaxis(array, 0, -2).astype(np.int32) for array in (pivots, order))
+    return [_values(a), *integers]
+
+
+def _swap(array: np.ndarray, row: int, others: np.ndarray) -> None:
+    """Swaps a row with another one, which may differ from matrix to matrix."""
+    for other in np.unique(others):
+        chosen = others == other
+        first, second = array[row].copy(), array[other].copy()
+        array[row] = np.where(chosen, second, first)
+        array[other] = np.where(chosen, first, second)
+
+
+@RULES.of("lu_pivots_to_permutation")
+def _permutation(arithmetic: Arithmetic, equation: JaxprEqn, pivots: Values) -> Values:
+    """The order of the rows after all swaps."""
+    swaps = np.moveaxis(pivots, -2, 0)
+    size = equation.params["permutation_size"]
+    order = np.broadcast_to(np.arange(size).reshape(-1, *[1] * (swaps.ndim - 1)), (size, *swaps.shape[1:])).copy()
+    for k, others in enumerate(swaps):
+        _swap(order, k, others)
+    return np.moveaxis(order, 0, -2).astype(np.int32)
+
+
+@RULES.of("qr")
+def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+    """Q and R by Householder's reflections, with the signs of LAPACK: R has -sign(x₀)‖x‖ on its diagonal."""
+    if equation.params.get("pivoting"):
+        _no_rule("a QR decomposition without pivoting", "one with pivoting")
+    r = _matrices(x)
+    rows, columns = r.shape[:2]
+    zero, one = arithmetic.numbers(0.0), arithmetic.numbers(1.0)
+    q = np.full((rows, rows, *r.shape[2:]), zero, object)
+    q[range(rows), range(rows)] = one
+    for k in range(min(rows - 1, columns)):
+        # For a column x with first element x₀, let v = x + sign(x₀)‖x‖e₀. Then (I - 2vvᵀ / vᵀv) x = -sign(x₀)‖x‖e₀,
+        # and v₀ is a sum without cancellation.
+        vector = r[k:, k].copy()
+        below = np.sum(vector[1:] * vector[1:], 0)
+        size = arithmetic.function("sqrt")(below + vector[0] * vector[0])
+        vector[0] = np.where(vector[0] < ZERO, vector[0] - size, vector[0] + size)
+        square = below + vector[0] * vector[0]
+        # Where the column is 0 below the diagonal, LAPACK does not reflect.
+        is_done = below == 0
+        factor = np.where(is_done, zero, arithmetic.function("divide")(one * 2, np.where(is_done, one, square)))
+        # R is multiplied by the reflection from the left, and Q from the right, so Q R stays the same matrix.
+        r[k:] = r[k:] - vector[:, None] * factor * np.sum(vector[:, None] * r[k:], 0)
+        q[:, k:] = q[:, k:] - np.sum(q[:, k:] * vector, 1)[:, None] * factor * vector
+        r[k + 1 :, k] = zero
+    kept = rows if equation.params["full_matrices"] else min(rows, columns)
+    return [_values(q[:, :kept]), _values(r[:kept])]
+
+
+@RULES.of("eigh")
+def _eigh(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+    """Eigenvectors and eigenvalues of a symmetric matrix by Jacobi's rotations, in ascending order."""
+    if equation.params.get("subset_by_index") not in (None, (0, x.shape[-2])):
+        _no_rule("all eigenvalues", "a subset of them")
+    a = _matrices(x)
+    n = len(a)
+    # Only the triangle that JAX reads counts.
+    for i in range(n):
+        for j in range(i):
+            known = a[i, j] if equation.params["lower"] else a[j, i]
+            a[i, j], a[j, i] = known, known
+    vectors = np.full(a.shape, arithmetic.numbers(0.0), object)
+    vectors[range(n), range(n)] = arithmetic.numbers(1.0)
+    total = np.sum(a * a, (0, 1))
+
+    def is_small() -> bool:
+        # These are squares, so they have to be small by twice the number of digits.
+        rest = np.sum(np.stack([a[p, q] * a[p, q] for p, q in combinations(range(n), 2)]), 0)
+        return not np.any(rest * 10 ** (2 * arithmetic.digits) > total)
+
+    for p, q in _rotated_pairs(n, is_small):
+        c, s = _rotation(arithmetic, a[p, p], a[q, q], a[p, q])
+        # Jᵀ a J, which makes the element (p, q) zero: first the rows, then the columns.
+        a[p], a[q] = c * a[p] - s * a[q], s * a[p] + c * a[q]
+        a[:, p], a[:, q] = c * a[:, p] - s * a[:, q], s * a[:, p] + c * a[:, q]
+        vectors[:, p], vectors[:, q] = c * vectors[:, p] - s * vectors[:, q], s * vectors[:, p] + c * vectors[:, q]
+    values = a[range(n), range(n)]
+    order = np.argsort(values, 0, kind="stable")
+    values = np.take_along_axis(values, order, 0)
+    vectors = np.take_along_axis(vectors, np.broadcast_to(order, vectors.shape), 1)
+    vectors = _values(vectors)
+    return [vectors * _signs(equation, x, vectors, 0), np.moveaxis(values, 0, -2)]
+
+
+@RULES.of("svd")
+def _svd(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+    """Singular values in descending order, U and Vᵀ. Jacobi's rotations make the columns of x orthogonal."""
+    rows, columns = x.shape[-3:-1]
+    if equation.params.get("subset_by_index") not in (None, (0, min(rows, columns))):
+        _no_rule("all singular values", "a subset of them")
+    if rows != columns and equation.params["compute_uv"] and equation.params["full_matrices"]:
+        _no_rule("full_matrices=False: the other columns are arbitrary", "full_matrices=True")
+    a = _matrices(x if rows >= columns else _transposed(x))
+    n = a.shape[1]
+    right = np.full((n, *a.shape[1:]), arithmetic.numbers(0.0), object)
+    right[range(n), range(n)] = arithmetic.numbers(1.0)
+    total = np.sum(a * a, (0, 1))
+
+    def product(p: int, q: int) -> np.ndarray:
+        return np.sum(a[:, p] * a[:, q], 0)
+
+    def is_small() -> bool:
+        largest = reduce(maximum, [absolute(product(p, q)) for p, q in combinations(range(n), 2)])
+        return not np.any(largest * 10**arithmetic.digits > total)
+
+    for p, q in _rotated_pairs(n, is_small):
+        c, s = _rotation(arithmetic, product(p, p), product(q, q), product(p, q))
+        # x V = a stays true: a and V get the same rotations of their columns p and q.
+        for columns_of in (a, right):
+            first, second = columns_of[:, p].copy(), columns_of[:, q].copy()
+            columns_of[:, p], columns_of[:, q] = c * first - s * second, s * first + c * second
+    # Now a has orthogonal columns, so a = U Σ: their lengths are the singular values.
+    values = arithmetic.function("sqrt")(np.sum(a * a, 0))
+    order = np.argsort(-values, 0, kind="stable")
+    values = np.take_along_axis(values, order, 0)
+    singular_values = np.moveaxis(values, 0, -2)
+    if not equation.params["compute_uv"]:
+        return [singular_values]
+    left = arithmetic.function("divide")(np.take_along_axis(a, np.broadcast_to(order, a.shape), 1), values)
+    right = np.take_along_axis(right, np.broadcast_to(order, right.shape), 1)
+    u, v = (_values(left), _values(right)) if rows >= columns else (_values(right), _values(left))
+    signs = _signs(equation, x, u, 1)
+    return [singular_values, u * signs, _transposed(v * signs)]
+
+
+def _rotated_pairs(n: int, is_small: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    """Yields the pairs of columns to rotate, sweep after sweep, until ``is_small()`` is true."""
+    for _ in range(MOST_SWEEPS):
+        if n < 2 or is_small():
+            return
+        yield from combinations(range(n), 2)
+
+
+def _rotation(
+    arithmetic: Arithmetic, first: np.ndarray, second: np.ndarray, between: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cosine and the sine of the rotation that makes the matrix (first, between; between, second) diagonal.
+
+    t = sign(θ) / (|θ| + √(θ² + 1)) with θ = (second - first) / (2 between), c = 1 / √(t² + 1), s = t c.
+    """
+    one, zero = arithmetic.numbers(1.0), arithmetic.numbers(0.0)
+    divide, root = arithmetic.function("divide"), arithmetic.function("sqrt")
+    is_done = between == 0
+    theta = divide(second - first, np.where(is_done, one, between * 2))
+    # t solves t² + 2θt - 1 = 0. Of the two solutions it is the smaller one: the angle is at most 45°.
+    tangent = divide(np.where(theta < ZERO, -one, one), absolute(theta) + root(theta * theta + one))
+    tangent = np.where(is_done, zero, tangent)
+    cosine = divide(one, root(tangent * tangent + one))
+    return cosine, tangent * cosine
+
+
+def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.ndarray:
+    """For each column, the factor 1 or -1 that gives it the sign that JAX computes in float64."""
+    by_jax = np.asarray(bind(equation, [jnp.asarray(np.moveaxis(x.astype(np.float64), -1, 0))])[output])
+    products = np.sum(np.moveaxis(by_jax, 0, -1) * vectors.astype(np.float64), -3, keepdims=True)
+    return np.where(products < 0, -1, 1)

@@ -1,1 +1,0 @@
-"""Evaluation of traced functions with many digits of precision, without any derivative rule."""

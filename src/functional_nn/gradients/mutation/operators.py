@@ -1,0 +1,714 @@
+"""Errors that people make in formulas: the equations of a traced formula where they fit, and the changes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations, pairwise
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.jaxprs.walk import (
+    CALLS,
+    all_equations,
+    array_type,
+    branches,
+    called_program,
+    inner_programs,
+    is_file_of_jax,
+    place_of,
+    scan_parts,
+    while_parts,
+)
+
+Variable: TypeAlias = Var | Literal
+Follows: TypeAlias = Callable[[Variable, Variable], bool]
+"""``follows(result, operand)``: whether a result counts as dependent on an operand of the same equation."""
+
+
+DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
+SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
+"""Operations that select values, and the other operations inside ``jnp.where``."""
+
+
+FIXED = object()
+"""Stands for a value that depends on one that is the same at every point."""
+
+
+class Body(NamedTuple):
+    """A program inside an equation, with the same results as the equation.
+
+    Args:
+        program: the program.
+        carried: for the body of a loop, the number of values in its carry, which are its first results.
+        first_carried: the index of the argument that holds the first value of the carry.
+    """
+
+    program: ClosedJaxpr
+    carried: int = 0
+    first_carried: int = 0
+
+
+def is_floating(variable: Variable) -> bool:
+    return jnp.issubdtype(array_type(variable).dtype, jnp.floating)
+
+
+def is_boolean(variable: Variable) -> bool:
+    return array_type(variable).dtype == bool
+
+
+def literal(variable: Variable) -> float | None:
+    """The value of a floating-point number that is written in the formula; None for a variable."""
+    return float(variable.val) if isinstance(variable, Literal) and is_floating(variable) else None
+
+
+def shape_of(variable: Variable) -> tuple[int, ...]:
+    return array_type(variable).shape
+
+
+def bodies(equation: JaxprEqn) -> list[Body]:
+    """The programs inside an equation that can be changed safely."""
+    name = equation.primitive.name
+    if name in CALLS:
+        return [Body(called_program(equation))]
+    if name == "scan":
+        scan = scan_parts(equation)
+        return [Body(scan.body, scan.carried, scan.constants)]
+    if name == "cond":
+        return [Body(branch) for branch in branches(equation)]
+    if name == "while" and always_ends(equation):
+        return [while_body(equation)]
+    return []
+
+
+def while_body(equation: JaxprEqn) -> Body:
+    loop = while_parts(equation)
+    return Body(loop.body, len(equation.outvars), loop.body_constants)
+
+
+def always_ends(equation: JaxprEqn) -> bool:
+    """Whether a loop's condition depends on no floating-point number. Otherwise a mutant of it might never end."""
+    loop = while_parts(equation)
+    read = reach(Body(loop.condition), [True], anything)
+    carry = loop.condition.jaxpr.invars[loop.condition_constants :]
+    read_in_body = reach(while_body(equation), [variable in read for variable in carry], anything)
+    return not any(is_floating(variable) for variable in read | read_in_body)
+
+
+def anything(result: Variable, operand: Variable) -> bool:
+    return True
+
+
+def smoothly(result: Variable, operand: Variable) -> bool:
+    """Whether a result depends on an operand, without comparisons of numbers, which are not smooth.
+
+    A number depends on numbers and masks. A mask depends on masks only.
+    """
+    if is_boolean(result):
+        return is_boolean(operand)
+    return is_floating(result) and (is_floating(operand) or is_boolean(operand))
+
+
+def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[Var]:
+    """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
+    jaxpr = body.program.jaxpr
+    results = zip(jaxpr.outvars, used, strict=True)
+    # ``follows(variable, variable)`` leaves out results of other kinds, such as integers.
+    found = {
+        variable
+        for variable, is_used in results
+        if is_used and isinstance(variable, Var) and follows(variable, variable)
+    }
+    for equation in reversed(jaxpr.eqns):
+        live_results = [variable for variable in equation.outvars if variable in found]
+        operands = equation.invars
+        if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
+            # Only the operands that the inner program uses for these results count.
+            (inner,) = bodies(equation)
+            read = reach(inner, [variable in found for variable in equation.outvars], follows)
+            arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
+            operands = [operand for operand, argument in arguments if argument in read]
+        found |= {
+            operand
+            for operand in operands
+            if isinstance(operand, Var) and any(follows(result, operand) for result in live_results)
+        }
+    # If a step reads a value of the carry, then the step before must compute it, so that result is used too.
+    carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
+    used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
+    return found if used_before == list(used) else reach(body, used_before, follows)
+
+
+class Site(NamedTuple):
+    """An equation that the results depend on.
+
+    Args:
+        path: its path in the program.
+        equation: the equation.
+        place: the source file and line that it comes from.
+        live: the variables of its program that the results depend on.
+        only_selects: the masks that only ``select_n`` reads.
+        in_library: whether it is inside a function of JAX that has a guard.
+    """
+
+    path: EquationPath
+    equation: JaxprEqn
+    place: str
+    live: set[Var]
+    only_selects: set[Var]
+    in_library: bool
+
+
+def sites(
+    body: Body,
+    used: Sequence[bool],
+    path: EquationPath = (),
+    library_place: str | None = None,
+    in_library: bool = False,
+) -> Iterator[Site]:
+    """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
+
+    Args:
+        body: the program.
+        used: for each result, whether it is used.
+        path: the path of the program.
+        library_place: if the program is one of JAX's own functions, the place where it is called.
+        in_library: as in ``Site``.
+    """
+    live = reach(body, used)
+    jaxpr = body.program.jaxpr
+    only_selects = masks_of_selections(jaxpr)
+    for number, equation in enumerate(jaxpr.eqns):
+        if not any(variable in live for variable in equation.outvars):
+            continue
+        here, place = (*path, number), library_place or str(place_of(equation) or "?")
+        yield Site(here, equation, place, live, only_selects, in_library)
+        for inner_number, inner in enumerate(bodies(equation)):
+            of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
+            inner_used = [variable in live for variable in equation.outvars]
+            yield from sites(
+                inner,
+                inner_used,
+                (*here, inner_number),
+                place if of_jax else library_place,
+                of_jax and (in_library or has_guard(equation)),
+            )
+
+
+def is_selection(equation: JaxprEqn) -> bool:
+    """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
+    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
+    names = set(inside) or {equation.primitive.name}
+    return bool(names & DECIDING) and names <= SELECTION
+
+
+def fixed_operands(program: ClosedJaxpr) -> dict[EquationPath, list[bool]]:
+    """For each equation outside of loops, which operands depend on values that are the same at every point.
+
+    These are arguments of integers and booleans, such as labels and masks, and arrays that the formula closes over.
+    """
+    fixed: dict[EquationPath, list[bool]] = {}
+
+    def hook(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+        fixed[path] = [operand is FIXED for operand in operands]
+        if equation.primitive.name in CALLS:
+            return compute(operands)
+        return [FIXED if any(fixed[path]) else None] * len(equation.outvars)
+
+    with_fixed = ClosedJaxpr(program.jaxpr, [FIXED] * len(program.consts))
+    evaluate(with_fixed, [None if is_floating(variable) else FIXED for variable in program.jaxpr.invars], hook)
+    return fixed
+
+
+def has_guard(equation: JaxprEqn) -> bool:
+    """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
+    inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
+    is_call = equation.primitive.name in CALLS and not is_selection(equation)
+    return is_call and any(inner.primitive.name == "select_n" for inner in inside)
+
+
+def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
+    """The masks of a program that only ``select_n`` reads."""
+    masks: set[Var] = set()
+    read_otherwise = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
+    for equation in jaxpr.eqns:
+        for number, operand in enumerate(equation.invars):
+            is_mask = equation.primitive.name == "select_n" and number == 0
+            if isinstance(operand, Var):
+                (masks if is_mask else read_otherwise).add(operand)
+    return masks - read_otherwise
+
+
+Arrays: TypeAlias = list[jax.Array]
+
+
+class Alternative(NamedTuple):
+    """One error that a person could make. It changes the operands or the results of an equation.
+
+    Args:
+        text: the error in words.
+        before: ``before(operands)`` returns the changed operands.
+        after: ``after(operands, results)`` returns the changed results.
+    """
+
+    text: str
+    before: Callable[[Arrays], Arrays] | None = None
+    after: Callable[[Arrays, Arrays], Arrays] | None = None
+
+
+def change_operand(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+    """Makes an error that changes one operand."""
+    return Alternative(text, before=lambda operands: replaced(operands, number, change(operands[number])))
+
+
+def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative:
+    """Makes an error that replaces the only result by another function of the operands."""
+
+    def after(operands: Arrays, results: Arrays) -> Arrays:
+        return [jnp.broadcast_to(function(*operands), results[0].shape)]
+
+    return Alternative(text, after=after)
+
+
+def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+    """Makes an error that changes every floating-point result."""
+
+    def after(operands: Arrays, results: Arrays) -> Arrays:
+        return [change(array) if is_floating_array(array) else array for array in results]
+
+    return Alternative(text, after=after)
+
+
+def exchange_operands(text: str, one: int, other: int) -> Alternative:
+    """Makes an error that swaps two operands."""
+    return Alternative(text, before=lambda operands: exchanged(operands, one, other))
+
+
+def exchange_results(text: str, one: int, other: int) -> Alternative:
+    """Makes an error that swaps two results."""
+    return Alternative(text, after=lambda _, results: exchanged(results, one, other))
+
+
+def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arrays:
+    """Copies a list of values and replaces the value at one index."""
+    return [*values[:number], value, *values[number + 1 :]]
+
+
+def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
+    return replaced(replaced(values, one, values[other]), other, values[one])
+
+
+def is_floating_array(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
+    """Makes the function that shifts an array by one along an axis. The last element becomes the first."""
+    return lambda array: jnp.roll(array, 1, axis)
+
+
+def transpositions(equation: JaxprEqn) -> Iterator[Alternative]:
+    if shape_of(equation.invars[0]) == shape_of(equation.outvars[0]):
+        yield replace_result("dropped", lambda array: array)
+
+
+def slices(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``slice``, ``dynamic_slice`` and ``gather``: the neighbor of each element is read instead."""
+    taken = equation.params.get("slice_sizes") or shape_of(equation.outvars[0])
+    for axis, (size, part) in enumerate(zip(shape_of(equation.invars[0]), taken, strict=True)):
+        if part < size:
+            yield change_operand(0, f"off by one along axis {axis}", shift_along(axis))
+
+
+def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
+    for axis, ((low, high, _), size) in enumerate(
+        zip(equation.params["padding_config"], shape_of(equation.outvars[0]), strict=True)
+    ):
+        if (low or high) and size > 1:
+            yield change_results(f"off by one along axis {axis}", shift_along(axis))
+
+
+def joined(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``concatenate`` and ``stack``: two neighboring parts of the same shape are swapped."""
+    for number, (one, other) in enumerate(pairwise(equation.invars)):
+        if shape_of(one) == shape_of(other) and one is not other:
+            yield exchange_operands(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+
+
+def parted(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``split`` and ``unstack``: two neighboring parts of the same shape are swapped."""
+    for number, (one, other) in enumerate(pairwise(equation.outvars)):
+        if shape_of(one) == shape_of(other):
+            yield exchange_results(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+
+
+def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``scatter-add``: a repeated index counts only once, or the updates are shifted by one."""
+    numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
+    number_of_indices = prod(shape_of(equation.invars[1])[:-1])
+
+    def overwriting(array: jax.Array, indices: jax.Array, updates: jax.Array) -> jax.Array:
+        return lax.scatter(array, indices, updates, numbers, mode=mode)
+
+    if number_of_indices > 1:  # a single index cannot be repeated
+        yield replace_result("repeated indices overwrite each other", overwriting)
+    shape = shape_of(equation.invars[2])
+    for axis in range(len(shape)):
+        if axis not in numbers.update_window_dims and shape[axis] > 1:
+            yield change_operand(2, f"updates off by one along axis {axis}", shift_along(axis))
+
+
+def scans(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``scan``: time reversed, an input or output one step off, or a carry that starts from 0."""
+    scan = scan_parts(equation)
+    if scan.length < 2:
+        return
+    first_input = scan.constants + scan.carried
+
+    def reversed_from(start: int, values: Arrays) -> Arrays:
+        return [*values[:start], *(jnp.flip(value, 0) for value in values[start:])]
+
+    def shifted_output(number: int, results: Arrays) -> Arrays:
+        return replaced(results, number, jnp.roll(results[number], 1, 0))
+
+    yield Alternative(
+        "direction reversed",
+        before=lambda operands: reversed_from(first_input, operands),
+        after=lambda _, results: reversed_from(scan.carried, results),
+    )
+    # An error in an input that the results do not depend on would change nothing.
+    (body,) = bodies(equation)
+    read = reach(body, [True] * len(equation.outvars))
+    for number in range(first_input, len(equation.invars)):
+        if is_floating(equation.invars[number]) and scan.body.jaxpr.invars[number] in read:
+            yield change_operand(number, f"input {number - first_input + 1} one time step off", shift_along(0))
+    for number in range(scan.carried, len(equation.outvars)):
+        if is_floating(equation.outvars[number]):
+            text = f"output {number - scan.carried + 1} one time step off"
+            yield Alternative(text, after=lambda _, results, number=number: shifted_output(number, results))
+    for number in range(scan.carried):
+        start = equation.invars[scan.constants + number]
+        if is_floating(start) and literal(start) != 0:
+            yield change_operand(scan.constants + number, f"carry {number + 1} starts from 0", jnp.zeros_like)
+
+
+def exchanged_branches(equation: JaxprEqn) -> Iterator[Alternative]:
+    if len(equation.params["branches"]) == 2:
+        yield change_operand(0, "branches exchanged", lambda index: 1 - index)
+
+
+ORDINALS = ("first", "second", "third", "fourth")
+TINY, HUGE = 1e-3, 1e4
+"""A number smaller or larger than this is a guard: it prevents a division by zero, or replaces minus infinity."""
+
+
+def alternatives(site: Site) -> Iterator[Alternative]:
+    """Yields all errors to plant in an equation."""
+    equation = site.equation
+    rule = RULES.get(equation.primitive.name)
+    if rule:
+        yield from rule(equation)
+    for number, variable in enumerate(equation.invars):
+        value = literal(variable)
+        if value is not None:
+            yield from other_literals(equation, number, value)
+    if equation.primitive.name in COMPARISONS and equation.outvars[0] not in site.only_selects:
+        yield replace_result("inverted", lambda *operands: ~bind(equation, operands)[0])
+
+
+def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Alternative]:
+    """Yields errors that replace a number which is written in the formula.
+
+    Guards are not changed. An error that another operator makes already is left out.
+    """
+    name = equation.primitive.name
+    neutral = {"mul": (0.0, 1.0, 2 * value), "div": (0.0, 1.0), "add": (0.0,), "sub": (0.0,)}.get(name, ())
+    if value == 0 and name not in ("add", "sub", "mul", "add_any"):
+        others = [1.0]
+    elif not TINY <= abs(value) <= HUGE:
+        others = []
+    elif value == round(value):
+        others = [value + 1, value - 1]
+    elif name in COMPARISONS:
+        # A threshold that is larger by a millionth cannot be detected: no point lies in between.
+        others = [2 * value]
+    else:
+        others = [value * (1 + 1e-6), 2 * value]
+    for other in others:
+        if other not in neutral:
+            became = f"{value:.6g} × (1 + 1e-6)" if other == value * (1 + 1e-6) else f"{other:.6g}"
+            yield change_operand(
+                number, f"{value:.6g} became {became}", lambda array, other=other: jnp.full_like(array, other)
+            )
+
+
+def dropped(neutral: float, word: str) -> Callable[[JaxprEqn], Iterator[Alternative]]:
+    """Makes the rule that replaces each operand in turn by the neutral number, unless it has that value already."""
+
+    def rule(equation: JaxprEqn) -> Iterator[Alternative]:
+        for number, variable in enumerate(equation.invars):
+            # In x + x or x · x, dropping the second operand would be the same error as dropping the first.
+            if literal(variable) != neutral and (number == 0 or variable is not equation.invars[0]):
+                yield change_operand(number, f"{ORDINALS[number]} {word} dropped", lambda a: jnp.full_like(a, neutral))
+
+    return rule
+
+
+def sums(equation: JaxprEqn) -> Iterator[Alternative]:
+    yield from dropped(0, "term")(equation)
+    if literal(equation.invars[1]) != 0 and literal(equation.invars[0]) != 0:
+        sign, other = ("−", lax.add) if equation.primitive.name == "sub" else ("+", lax.sub)
+        yield replace_result(f"{sign} became {'+' if sign == '−' else '−'}", other)
+
+
+def products(equation: JaxprEqn) -> Iterator[Alternative]:
+    if 0 in map(literal, equation.invars):
+        return  # the product is also 0 without the other factor
+    yield from dropped(1, "factor")(equation)
+    yield change_results("factor 2", lambda array: 2 * array)
+
+
+def quotients(equation: JaxprEqn) -> Iterator[Alternative]:
+    numerator, divisor = equation.invars
+    if literal(divisor) != 1:
+        yield change_operand(1, "divisor dropped", jnp.ones_like)
+        yield replace_result("inverted", lambda a, b: lax.div(b, a))
+    if literal(numerator) != 1:
+        yield change_operand(0, "numerator dropped", jnp.ones_like)
+
+
+def general_powers(equation: JaxprEqn) -> Iterator[Alternative]:
+    yield change_operand(1, "exponent + 1", lambda y: y + 1)
+    yield change_operand(1, "exponent − 1", lambda y: y - 1)
+
+
+def powers(equation: JaxprEqn) -> Iterator[Alternative]:
+    exponent = equation.params["y"]
+    for other in (exponent - 1, exponent + 1):
+        yield replace_result(f"power {exponent} became {other}", lambda a, other=other: bind(equation, [a], y=other)[0])
+
+
+def extremes(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``max`` and ``min``. A guard is left out: it has no effect at the points that are tried."""
+    name = equation.primitive.name
+    values = [literal(variable) for variable in equation.invars]
+    if any(value is not None and value != 0 and not TINY <= abs(value) <= HUGE for value in values):
+        return
+    for number in (0, 1):
+        yield replace_result(f"{ORDINALS[number]} dropped", lambda *pair, kept=1 - number: pair[kept])
+    yield replace_result(f"became {'min' if name == 'max' else 'max'}", lax.min if name == "max" else lax.max)
+
+
+def selections(equation: JaxprEqn) -> Iterator[Alternative]:
+    if len(equation.invars) != 3 or equation.invars[1] is equation.invars[2]:
+        return
+    yield replace_result("branches exchanged", lambda mask, no, yes: lax.select_n(mask, yes, no))
+    yield replace_result("always the first branch", lambda mask, no, yes: no)
+    yield replace_result("always the second branch", lambda mask, no, yes: yes)
+
+
+def logic(equation: JaxprEqn) -> Iterator[Alternative]:
+    if is_boolean(equation.outvars[0]):
+        for number in (0, 1):
+            yield replace_result(f"{ORDINALS[number]} condition dropped", lambda *pair, kept=1 - number: pair[kept])
+
+
+def reductions(equation: JaxprEqn) -> Iterator[Alternative]:
+    axes, shape = equation.params["axes"], shape_of(equation.invars[0])
+    count = prod(shape[axis] for axis in axes)
+    if count > 1:
+        axis = next(axis for axis in axes if shape[axis] > 1)
+        yield change_results("mean in place of the sum", lambda array: array / count)
+        yield change_operand(0, "last term left out", lambda array: array.at[last(axis)].set(0))
+
+
+def last(axis: int) -> tuple[slice | int, ...]:
+    """Makes the index of the last elements along an axis."""
+    return (*[slice(None)] * axis, -1)
+
+
+def extreme_reductions(equation: JaxprEqn) -> Iterator[Alternative]:
+    axes = equation.params["axes"]
+    other = jnp.min if equation.primitive.name == "reduce_max" else jnp.max
+    if prod(shape_of(equation.invars[0])[axis] for axis in axes) > 1:
+        yield replace_result(f"became {other.__name__}", lambda array: other(array, axes))
+
+
+def cumulations(equation: JaxprEqn) -> Iterator[Alternative]:
+    if shape_of(equation.invars[0])[equation.params["axis"]] > 1:
+        other = not equation.params["reverse"]
+        yield replace_result("direction reversed", lambda array: bind(equation, [array], reverse=other)[0])
+
+
+def matrix_products(equation: JaxprEqn) -> Iterator[Alternative]:
+    (contracted, _), (batch, _) = equation.params["dimension_numbers"]
+    yield change_results("left out", jnp.zeros_like)
+    for number, variable in enumerate(equation.invars):
+        shape = shape_of(variable)
+        for one, other in combinations(range(len(shape)), 2):
+            if shape[one] == shape[other] > 1:
+                text = f"{ORDINALS[number]} operand's axes {one} and {other} exchanged"
+                yield change_operand(number, text, lambda a, one=one, other=other: jnp.swapaxes(a, one, other))
+    for axis in (*contracted, *batch):
+        if shape_of(equation.invars[0])[axis] > 1:
+            yield change_operand(0, f"first operand off by one along axis {axis}", shift_along(axis))
+
+
+def convolutions(equation: JaxprEqn) -> Iterator[Alternative]:
+    dimensions = equation.params["dimension_numbers"]
+    image, kernel = (shape_of(variable) for variable in equation.invars)
+    yield change_results("left out", jnp.zeros_like)
+    for axis in dimensions.lhs_spec[2:]:
+        if image[axis] > 1:
+            yield change_operand(0, f"image off by one along axis {axis}", shift_along(axis))
+    for axis in dimensions.rhs_spec[2:]:
+        if kernel[axis] > 1:
+            yield change_operand(1, f"kernel flipped along axis {axis}", lambda array, axis=axis: jnp.flip(array, axis))
+
+
+def unary(**siblings: Callable[[jax.Array], jax.Array]) -> Callable[[JaxprEqn], Iterable[Alternative]]:
+    """Makes the rule that drops a function of one operand, or replaces it by a similar function."""
+    found = [replace_result("dropped", lambda array: array)]
+    found += [replace_result(f"became {name}", function) for name, function in siblings.items()]
+    return lambda equation: found
+
+
+RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
+    "add": sums,
+    "add_any": sums,
+    "sub": sums,
+    "mul": products,
+    "div": quotients,
+    "pow": general_powers,
+    "integer_pow": powers,
+    "square": unary(),
+    "max": extremes,
+    "min": extremes,
+    "select_n": selections,
+    "and": logic,
+    "or": logic,
+    "reduce_sum": reductions,
+    "reduce_max": extreme_reductions,
+    "reduce_min": extreme_reductions,
+    "dot_general": matrix_products,
+    "conv_general_dilated": convolutions,
+    "transpose": transpositions,
+    "rev": unary(),
+    "slice": slices,
+    "dynamic_slice": slices,
+    "gather": slices,
+    "pad": paddings,
+    "concatenate": joined,
+    "stack": joined,
+    "split": parted,
+    "unstack": parted,
+    "scatter-add": additions_at,
+    "scatter_add": additions_at,
+    "scan": scans,
+    "cond": exchanged_branches,
+    "cumsum": cumulations,
+    "cumprod": cumulations,
+    "cummax": cumulations,
+    "cummin": cumulations,
+    "cumlogsumexp": cumulations,
+    "neg": unary(),
+    "abs": unary(),
+    "sign": unary(),
+    "exp": unary(expm1=jnp.expm1),
+    "exp2": unary(exp=jnp.exp),
+    "expm1": unary(exp=jnp.exp),
+    "log": unary(log1p=jnp.log1p),
+    "log1p": unary(log=jnp.log),
+    "tanh": unary(logistic=jax.nn.sigmoid),
+    "logistic": unary(tanh=jnp.tanh),
+    "sqrt": unary(rsqrt=lax.rsqrt),
+    "rsqrt": unary(sqrt=jnp.sqrt),
+    "sin": unary(cos=jnp.cos),
+    "cos": unary(sin=jnp.sin),
+    "erf": unary(erfc=lax.erfc),
+    "erfc": unary(erf=lax.erf),
+}
+
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+Change: TypeAlias = Callable[[jax.Array], jax.Array]
+
+PARTS = {2: ("halves", 1), 3: ("thirds", 2), 4: ("quarters", 3)}
+"""For each number of parts: the name of the parts, and the number of neighboring pairs."""
+
+
+def cotangent_alternatives(
+    bars: Sequence[jax.ShapeDtypeStruct], batch: int | None
+) -> Iterator[tuple[int, Alternative]]:
+    """Yields the errors to plant in the formula's cotangents (bars), each with the index of its bar.
+
+    Args:
+        bars: the shapes and types of the cotangents that the formula returns. Only floating-point ones are changed.
+        batch: the batch size, by which a mean would divide; None if there is no batch.
+    """
+    numbers = [number for number, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
+    for number in numbers:
+        for text, change in changes(bars[number].shape, batch):
+            yield number, change_bar(number, text, change)
+        same = [other for other in numbers if other > number and bars[other].shape == bars[number].shape]
+        if same and bars[same[0]].dtype == bars[number].dtype:
+            yield number, exchange_results(f"exchanged with the bar number {same[0] + 1}", number, same[0])
+
+
+def change_bar(number: int, text: str, change: Change) -> Alternative:
+    def after(operands: Arrays, bars: Arrays) -> Arrays:
+        return replaced(bars, number, change(bars[number]))
+
+    return Alternative(text, after=after)
+
+
+def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
+    """Yields the errors for a bar of this shape: the error in words, and the function that makes it."""
+    yield "sign flipped", jnp.negative
+    yield "factor 2", lambda bar: 2 * bar
+    yield "left out", jnp.zeros_like
+    yield "largest component × (1 + 1e-6)", off_by_a_millionth
+    if prod(shape) > 1:
+        yield "middle component × (1 + 1e-6)", lambda bar: off_by_a_millionth(bar, middle=True)
+    if batch is not None:
+        yield f"divided by the batch size {batch}", lambda bar: bar / batch
+        yield f"multiplied by the batch size {batch}", lambda bar: bar * batch
+    for axis, size in enumerate(shape):
+        if size > 1:
+            yield f"off by one along axis {axis}", shift_along(axis)
+    for one, other in combinations(range(len(shape)), 2):
+        if shape[one] == shape[other] > 1:
+            yield f"axes {one} and {other} exchanged", lambda bar, one=one, other=other: jnp.swapaxes(bar, one, other)
+    yield from gate_exchanges(shape)
+
+
+def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
+    """Yields errors that swap neighboring halves, thirds or quarters of the last axis, as if gates were swapped."""
+    for parts, (word, pairs) in PARTS.items():
+        if shape and shape[-1] % parts == 0 and shape[-1] > 2:
+            for first in range(pairs):
+                order = list(range(parts))
+                order[first], order[first + 1] = order[first + 1], order[first]
+                yield f"{word} {first + 1} and {first + 2} exchanged", reordered(parts, order)
+
+
+def reordered(parts: int, order: list[int]) -> Change:
+    def change(bar: jax.Array) -> jax.Array:
+        pieces = jnp.split(bar, parts, axis=-1)
+        return jnp.concatenate([pieces[number] for number in order], axis=-1)
+
+    return change
+
+
+def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:
+    """Makes one component wrong: the largest one, or the median by size of the components that are not 0."""
+    flat = bar.reshape(-1)
+    place = jnp.count_nonzero(flat) // 2 if middle else 0
+    index = jnp.argsort(-jnp.abs(flat))[place]
+    return flat.at[index].multiply(jnp.asarray(1 + 1e-6, bar.dtype)).reshape(bar.shape)

@@ -1,1 +1,0 @@
-"""Independent derivatives: references to which formulas and automatic differentiation are compared."""

@@ -1,1 +1,0 @@
-"""The search for the inputs at which a function and its derivatives have the largest errors."""

@@ -1,0 +1,922 @@
+"""The search for the inputs at which a function, its gradient and a hand-derived formula have the largest errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import combinations
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import JaxprEqn, Literal
+
+from functional_nn.activations.activation_types import Activation, VectorActivation
+from functional_nn.core.display import html_text
+from functional_nn.core.errors import InputError
+from functional_nn.core.texts import aligned
+from functional_nn.core.validation import check_count, check_function, check_number, shown
+from functional_nn.gradients.compare.problem import converted_anew
+from functional_nn.gradients.digits.interpreter import Program
+from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+from functional_nn.jaxprs.walk import equations
+from functional_nn.storage.files import JsonObject
+
+VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
+"""A function of one number or of one vector."""
+HandVJP: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array]]
+"""``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``."""
+
+VALUE, GRADIENT, FORMULA = "value", "gradient", "formula"
+EXACT = {VALUE: VALUE, GRADIENT: GRADIENT, FORMULA: GRADIENT}
+"""The exact numbers that each quantity is compared with."""
+TYPES = ("float64", "float32")
+EVALUATIONS = 1000
+"""The number of points in each type if neither ``evaluations`` nor ``seconds`` is given."""
+VECTOR_SIZE = 3
+"""The number of elements of the input of a ``VectorActivation``."""
+MOST_ELEMENTS = 16
+
+BATCH = 128
+"""The number of points that are evaluated at once."""
+SWEEP_SHARE = 0.6
+"""The share of the evaluations, or of the time, for the sweep. The rest is for hill climbing."""
+PARENTS = 6
+"""Hill climbing starts repeatedly from this many of the worst points of each quantity."""
+SUSPICIOUS = 100.0
+"""Points with a larger score are confirmed: their condition numbers are also measured at neighboring points."""
+BESIDE = 4
+"""The distance of these neighbors, counted in floating-point numbers."""
+MOST_CANDIDATES = 100
+"""The largest number of points that are confirmed until the worst one is found."""
+
+LEVELS = (50, 100, 200, 400, 700, 1000)
+"""The numbers of digits of exact numbers. The next one is used for points at which the last two disagree."""
+AGREEMENT = 1e-20
+"""Two levels agree if their relative difference is at most this."""
+GUARD_DIGITS = 10
+"""The number of digits that may be lost to rounding inside the function. Results must be larger than this noise."""
+KINK = 1e-6
+"""There is a kink if the derivatives to the right and to the left have a larger relative difference."""
+SMALLEST = 1e-320
+"""At the last level, a derivative that is smaller than this, with its noise, counts as 0."""
+
+DENSE = (-60, 13)
+"""Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
+STRIDE = 16
+MANTISSAS = 4
+MARGINS = np.concatenate([np.arange(0, 20, 2.0), np.arange(20, 210, 10.0)])
+"""Differences between the elements of a vector."""
+COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
+"""Operations whose constants may say where a function changes its branch, as in x < c, or x - c < 0."""
+MOST_SPECIAL = 12
+LARGEST_STEP = 54
+"""The largest distance of a neighbor is two to this power, counted in float64 numbers."""
+
+
+@dataclass(frozen=True)
+class WorstPoint:
+    """The point at which one quantity has its largest error in one type.
+
+    Args:
+        quantity: ``"value"``, ``"gradient"`` (by ``jax.grad``) or ``"formula"`` (by hand).
+        dtype: the type of the point and of the computation.
+        error: the error in ULP, units in the last place of the exact number.
+        relative_error: |computed - exact| / |exact|.
+        condition: the condition number: the relative change of the exact number divided by the relative change of the
+            point.
+        point: the number, or the elements of the vector.
+        index: which number of a vector function: the output for a value, and the output and the element for a
+            derivative. Empty for a function of one number.
+        computed: what was computed.
+        exact: the exact number, rounded to float64.
+        unknown: the number of points that were left out, because they are kinks or their exact number is not known.
+    """
+
+    quantity: str
+    dtype: str
+    error: float
+    relative_error: float
+    condition: float
+    point: float | tuple[float, ...]
+    index: tuple[int, ...]
+    computed: float
+    exact: float
+    unknown: int
+
+    @property
+    def excess(self) -> float:
+        """The error beyond conditioning: the error in ULP, divided by the condition number if that is above 1."""
+        return self.error / max(1.0, self.condition)
+
+
+@dataclass(frozen=True, repr=False)
+class Worst:
+    """The result of a search: for each type and quantity the worst point.
+
+    Args:
+        name: the name of the function.
+        rows: the worst points.
+        evaluations: the number of points in all types together.
+        seconds: how long the search took.
+        refused: quantities that JAX cannot compute, with its message.
+    """
+
+    name: str
+    rows: tuple[WorstPoint, ...]
+    evaluations: int
+    seconds: float
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return f"Worst({self.name}: nothing could be compared at {self.evaluations} points)"
+        row = max(self.rows, key=lambda row: row.excess)
+        where = f"{row.quantity} is off by {row.error:.3g} ULP at {shown_point(row.point)} ({row.dtype})"
+        refused = f"; not computed: {', '.join(self.refused)}" if self.refused else ""
+        return f"Worst({self.name}: {where}, of {self.evaluations} points{refused})"
+
+    _repr_html_ = html_text
+
+    def __str__(self) -> str:
+        refused = [f"{quantity}: not computed, {message}" for quantity, message in self.refused.items()]
+        return "\n".join([repr(self), "", *table(self.rows), *refused])
+
+    def to_dict(self) -> JsonObject:
+        """The result as plain numbers, texts, lists and dicts."""
+        return asdict(self)
+
+
+def worst(
+    function: VectorFunction | Activation | VectorActivation,
+    *,
+    hand_vjp: HandVJP | None = None,
+    size: int | None = None,
+    dtypes: Sequence[str] = TYPES,
+    evaluations: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    largest_condition: float = np.inf,
+) -> Worst:
+    """Searches for the inputs at which a function, its gradient and a formula of yours are worst, in ULP.
+
+    The search first takes points at all binary exponents with both signs, beside the constants of the program (where
+    the function may change its branch), and in the tails; for vectors also near ties and at margins up to 200. Then it
+    climbs: it changes the worst points by a few numbers, or by a few powers of two, one element at a time, and goes on
+    from those that are worse. Each exact number is computed with 50 to 1000 digits, until two computations agree.
+
+    Points are ranked by the error in ULP, divided by the condition number if that is above 1. So sin near a multiple of
+    π, where every program loses digits of a rounded x, is not the worst point.
+
+    Two results are not counted as errors: 0 for numbers below the smallest normal number (XLA replaces such numbers by
+    0), and infinity for numbers above the largest one. A point is left out if it is a kink, if it lies outside of the
+    domain, or if two computations still disagree at 1000 digits.
+
+    Args:
+        function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program
+            defines the exact numbers. For an activation of this package, the hand-derived formula is compared, too.
+        hand_vjp: a hand-derived formula, ``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``, as for ``check_vjp``.
+        size: the number of elements of the vector; None for a function of one number.
+        dtypes: the types in which it is computed: ``"float64"``, ``"float32"`` or both.
+        evaluations: the number of points in each type; by default 1000. It and the seed determine the result.
+        seconds: how long to search, in seconds of the processor and without compiling, in place of a number of points.
+        seed: for drawing points.
+        largest_condition: points with a larger condition number are left out.
+
+    Raises:
+        InputError: an argument is wrong, or the function has an operation that cannot be evaluated in many digits.
+
+    >>> found = worst(lambda x: 1 - jnp.tanh(x) ** 2, dtypes=["float32"], evaluations=300)
+    >>> found.rows[0].quantity, found.rows[0].error > 1e6
+    ('value', True)
+    """
+    function, hand_vjp, size, name = _parts(function, hand_vjp, size)
+    chosen = _types(dtypes)
+    _check_limits(evaluations, seconds)
+    check_count("seed", seed, least=0)
+    check_number("largest_condition", largest_condition, "a number above 0", lambda number: number > 0)
+    _check_outputs(function, size)
+    began = time.perf_counter()
+    search = partial(_Search, function, hand_vjp, size, seed=seed, largest_condition=largest_condition)
+    if seconds is None:
+        searches = [search(dtype, evaluations=evaluations or EVALUATIONS) for dtype in chosen]
+    else:
+        searches = [search(dtype, seconds=seconds / len(chosen)) for dtype in chosen]
+    refused = {quantity: message for search in searches for quantity, message in search.refused.items()}
+    rows = tuple(row for search in searches for row in search.rows())
+    return Worst(name, rows, sum(len(search.points) for search in searches), time.perf_counter() - began, refused)
+
+
+def table(rows: Iterable[WorstPoint]) -> list[str]:
+    """The lines of a table of worst points."""
+    head = ("quantity", "type", "ULP", "condition", "computed", "exact", "point")
+    cells = [
+        (
+            row.quantity,
+            row.dtype,
+            f"{row.error:.3g}",
+            f"{row.condition:.2g}",
+            f"{row.computed:.9g}",
+            f"{row.exact:.9g}",
+            shown_point(row.point),
+        )
+        for row in rows
+    ]
+    return aligned([head, *cells])
+
+
+def shown_point(point: float | tuple[float, ...]) -> str:
+    """A point with all its digits."""
+    return f"x = {list(point) if isinstance(point, tuple) else point!r}"
+
+
+def _parts(
+    function: VectorFunction | Activation | VectorActivation, hand_vjp: HandVJP | None, size: int | None
+) -> tuple[VectorFunction, HandVJP | None, int | None, str]:
+    """The function, its formula, its size and its name."""
+    check_function("function", function, "a function of one number, or of a vector")
+    if hand_vjp is not None:
+        check_function("hand_vjp", hand_vjp, "a function of x and a cotangent")
+    elif isinstance(function, Activation | VectorActivation):
+        hand_vjp = function.pullback
+    if size is not None:
+        check_count("size", size, most=MOST_ELEMENTS)
+    elif isinstance(function, VectorActivation):
+        size = VECTOR_SIZE
+    name = getattr(function, "name", None) or getattr(function, "__name__", "function").strip("<>")
+    return function, hand_vjp, size, str(name)
+
+
+def _types(dtypes: Sequence[str]) -> list[np.dtype]:
+    known = (
+        isinstance(dtypes, list | tuple) and dtypes and all(isinstance(name, str) and name in TYPES for name in dtypes)
+    )
+    if not known:
+        raise InputError("dtypes", f"a list of names among {', '.join(TYPES)}", shown(dtypes))
+    return [np.dtype(name) for name in dict.fromkeys(dtypes)]
+
+
+def _check_limits(evaluations: int | None, seconds: float | None) -> None:
+    if evaluations is not None:
+        check_count("evaluations", evaluations)
+    if seconds is not None:
+        check_number("seconds", seconds, "a number above 0", lambda number: 0 < number < np.inf)
+        if evaluations is not None:
+            raise InputError("seconds", "None where evaluations is given", shown(seconds), "Give one of the two.")
+
+
+def _check_outputs(function: VectorFunction, size: int | None) -> None:
+    """Requires one real number, or for a vector an array of real numbers, as the result."""
+    shape = () if size is None else (size,)
+    expected = "one floating-point number" if size is None else "an array of floating-point numbers"
+    with jax.numpy_dtype_promotion("standard"):
+        y = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, jnp.float32))
+    given = f"{y.dtype} of shape {y.shape}" if isinstance(y, jax.ShapeDtypeStruct) else shown(y)
+    if not isinstance(y, jax.ShapeDtypeStruct) or not jnp.issubdtype(y.dtype, jnp.floating) or not y.size:
+        raise InputError("function(x)", expected, given)
+    if size is None and y.size != 1:
+        raise InputError("function(x)", expected, given, "Give size= for a function of a vector.")
+
+
+NUMBERS = ("score", "ulp", "relative", "condition", "computed", "exact")
+MEASURED = [(name, float) for name in NUMBERS] + [("element", int)]
+"""What is known of one quantity at a point: of the element with the largest score, which is the error in ULP beyond the
+condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known."""
+
+
+class _Search:
+    """A search in one type: a sweep over points, then hill climbing from those with the largest errors.
+
+    Args:
+        function: the function of one number, or of a vector.
+        hand_vjp: its hand-derived backward pass; None if there is none.
+        size: the number of elements of the vector; None for a function of one number.
+        dtype: the type of the points and of the computation.
+        evaluations: how many points the search takes; None for no limit.
+        seconds: how long it takes, in time of the processor and without compiling; None for no limit.
+        seed: for drawing points.
+        largest_condition: points with a larger condition number get no score.
+
+    Raises:
+        InputError: the function has an operation that cannot be evaluated in many digits.
+    """
+
+    def __init__(
+        self,
+        function: VectorFunction,
+        hand_vjp: HandVJP | None,
+        size: int | None,
+        dtype: np.dtype,
+        *,
+        evaluations: int | None = None,
+        seconds: float | None = None,
+        seed: int,
+        largest_condition: float,
+    ):
+        self._size, self._dtype, self._largest_condition = size, dtype, largest_condition
+        self._evaluations, self._seconds = evaluations, seconds
+        self._other = np.dtype("float32" if dtype == np.float64 else "float64")
+        self.points = np.zeros((0, size or 1), dtype)
+        self._measured: dict[str, np.ndarray] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        # For each point, whether its condition numbers were also measured beside the point.
+        self._confirmed = np.zeros(0, bool)
+        random = np.random.default_rng(seed)
+
+        def at_zeros() -> object:
+            return function(jnp.zeros(() if size is None else size))
+
+        # The constants of this program are rounded to the other type. ``_confirm`` compares the two.
+        with converted_anew(at_zeros), _precision(self._other):
+            self._in_other_type = ExactFunction(function, size, self._other)
+        with converted_anew(at_zeros), _precision(dtype):
+            self._exact = ExactFunction(function, size, dtype)
+            self._computed = _ComputedFunction(function, hand_vjp, size, dtype)
+            self.refused = self._computed.refused
+            if size is None:
+                sweep = _number_points(_special_numbers(function, dtype), dtype, random)
+            else:
+                sweep = _vector_points(size, dtype, random)
+            self._computed.at(sweep[:1])  # compiles
+            # Few points are evaluated at once if the time is limited, or for vectors, which need more evaluations.
+            self._batch = max(8, 3 * BATCH // self._exact.evaluations) if seconds is None else 8
+            self._began = time.process_time()
+            self._sweep(sweep, random)
+            self._climb(random)
+
+    def rows(self) -> Iterator[WorstPoint]:
+        """The worst point of each quantity. Quantities without a known number are left out."""
+        for quantity, measured in self._measured.items():
+            place = self._worst(quantity)
+            if place is None:
+                continue
+            found, point = measured[place], tuple(map(float, self.points[place]))
+            index = tuple(map(int, np.unravel_index(found["element"], self._shapes[quantity])))
+            _, ulp, relative, condition, computed, exact = (float(found[name]) for name in NUMBERS)
+            yield WorstPoint(
+                quantity,
+                self._dtype.name,
+                ulp,
+                relative,
+                condition,
+                point[0] if self._size is None else point,
+                () if self._size is None else index,
+                computed,
+                exact,
+                int(np.isnan(measured["ulp"]).sum()),
+            )
+
+    def _share(self) -> float:
+        """The share of the limit that is used up."""
+        if self._evaluations is not None:
+            return len(self.points) / self._evaluations
+        return (time.process_time() - self._began) / (self._seconds or np.inf)
+
+    def _sweep(self, points: np.ndarray, random: np.random.Generator) -> None:
+        """Evaluates points in batches. If they exceed the limit, every k-th point and the first few are taken."""
+        if self._evaluations is None:
+            # Time decides how many points there are, so each batch goes across the whole sweep.
+            points = random.permutation(points)
+        else:
+            room = max(1, int(SWEEP_SHARE * self._evaluations))
+            first, rest = points[: room // 2], points[room // 2 :]
+            spread = rest[np.linspace(0, len(rest) - 1, min(len(rest), room - len(first))).astype(int)]
+            points = np.concatenate([first, spread])
+        for start in range(0, len(points), self._batch):
+            if start and self._share() >= SWEEP_SHARE:
+                return
+            self._evaluate(points[start : start + self._batch])
+
+    def _climb(self, random: np.random.Generator) -> None:
+        """Evaluates neighbors of the worst points until the limit is reached."""
+        while self._share() < 1:
+            parents = self._parents()
+            if not len(parents):
+                return
+            room = self._batch
+            if self._evaluations is not None:
+                room = min(room, self._evaluations - len(self.points))
+            # Neighbors that are not normal numbers are left out, so more are drawn than are needed.
+            drawn = _neighbors(parents, 2 * room, random)
+            if not len(drawn):
+                return
+            self._evaluate(drawn[:room])
+
+    def _worst(self, quantity: str) -> int | None:
+        """The index of the point with the largest score; None if there is no point with a known exact number."""
+        for _ in range(MOST_CANDIDATES):
+            scores = np.nan_to_num(self._measured[quantity]["score"], nan=-1.0, posinf=np.inf)
+            place = int(np.argmax(scores))
+            if scores[place] < 0:
+                return None
+            if self._confirmed[place] or scores[place] < SUSPICIOUS:
+                return place
+            self._confirm(np.asarray([place]))
+        return None
+
+    def _parents(self) -> np.ndarray:
+        """The worst points of each quantity. Infinite errors cannot grow, so they are no parents."""
+        places = np.zeros(0, int)
+        # Confirming lowers scores, so other points may become the worst ones.
+        for _ in range(3):
+            chosen: list[int] = []
+            scores = [measured["score"] for measured in self._measured.values()]
+            for score in scores:
+                finite = np.where(np.isfinite(score), score, -1)
+                best = np.argsort(-finite, kind="stable")[:PARENTS]
+                chosen += best[finite[best] > 0].tolist()
+            places = np.unique(np.asarray(chosen, int))
+            suspicious = np.any([score[places] > SUSPICIOUS for score in scores], 0)
+            unconfirmed = places[suspicious & ~self._confirmed[places]]
+            if not len(unconfirmed):
+                break
+            self._confirm(unconfirmed)
+        return self.points[places]
+
+    @np.errstate(all="ignore")
+    def _confirm(self, places: np.ndarray) -> None:
+        """Measures the condition numbers of points in two other ways, and takes the largest.
+
+        The first way uses the change of the exact number at neighbors that are 4 floating-point numbers away. A result
+        that is right for such a neighbor is not counted as wrong. Only these differences show that a derivative jumps
+        near the point, as beside a kink. At the edge of a domain there is no neighbor, and the condition number is
+        infinite.
+
+        The second way uses the change of the exact number if the program's constants are rounded to float32. For
+        example, log(2 cosh x) - log(2) near 0 is a difference of nearly equal numbers. The rounding of its constant
+        decides all its digits.
+        """
+        centers = self.points[places]
+        count = centers.shape[1]
+        # (2 · elements, points, elements): along each axis a neighbor below and one above.
+        moved = np.repeat(centers[None], 2 * count, 0)
+        for axis in range(count):
+            for number, steps in enumerate((-BESIDE, BESIDE)):
+                beside = _ordinals(np.ascontiguousarray(centers[:, axis])) + steps
+                moved[2 * axis + number, :, axis] = _from_ordinals(beside, self._dtype)
+        everything = np.concatenate([centers[None], moved]).reshape(-1, count)
+        with _precision(self._dtype):
+            exact = self._exact.at(everything.astype(np.float64))
+        with _precision(self._other):
+            other = self._in_other_type.at(centers.astype(np.float64))
+        spacing = BESIDE * float(np.finfo(self._dtype).eps)
+        rows = np.arange(len(places))
+        for quantity, measured in self._measured.items():
+            right, elements = exact[EXACT[quantity]], measured["element"][places]
+            high, low = (
+                array.reshape(2 * count + 1, len(places), -1)[:, rows, elements] for array in (right.high, right.low)
+            )
+            # The larger change of the two neighbors along each axis. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
+            change = np.abs((high[1:] - high[0]) + (low[1:] - low[0])).reshape(count, 2, -1).max(1).sum(0)
+            by_constants = np.abs(other[EXACT[quantity]].high[rows, elements] - high[0])
+            # Changes per relative change: of x by the distance of the neighbors, and of constants by float32's epsilon.
+            condition = measured["condition"][places]
+            for absolute in (change / spacing, by_constants / float(np.finfo(np.float32).eps)):
+                found = np.where(absolute == 0, 0, absolute / np.abs(high[0]))
+                condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
+            measured["condition"][places] = condition
+            measured["score"][places] = self._score(measured["ulp"][places], condition)
+        self._confirmed[places] = True
+
+    @np.errstate(all="ignore")
+    def _evaluate(self, points: np.ndarray) -> None:
+        exact, results = self._exact.at(points.astype(np.float64)), self._computed.at(points)
+        self.points = np.concatenate([self.points, points])
+        self._confirmed = np.concatenate([self._confirmed, np.zeros(len(points), bool)])
+        for quantity, computed in results.items():
+            self._shapes[quantity] = computed.shape[1:]
+            computed = computed.reshape(len(points), -1)
+            right = exact[EXACT[quantity]]
+            ulp, relative = _errors(computed, right, self._dtype)
+            score = self._score(ulp, right.condition)
+            element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
+            new = np.zeros(len(points), MEASURED)
+            arrays = (score, ulp, relative, right.condition, computed, right.high)
+            for name, array in zip(NUMBERS, arrays, strict=True):
+                new[name] = array[np.arange(len(points)), element]
+            new["element"] = element
+            old = self._measured.get(quantity)
+            self._measured[quantity] = new if old is None else np.concatenate([old, new])
+
+    def _score(self, ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
+        score = ulp / np.maximum(1, condition)
+        return np.where((condition <= self._largest_condition) & np.isfinite(condition), score, np.nan)
+
+
+@contextmanager
+def _precision(dtype: np.dtype) -> Iterator[None]:
+    """A context in which JAX computes in this type, and promotes types as it does by default."""
+    with jax.enable_x64(dtype == np.float64), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+class _ComputedFunction:
+    """A function, its gradient and its formula as JAX computes them in one type, in one compiled program.
+
+    ``refused`` has the message for each quantity that JAX cannot compute. For the other arguments see ``_Search``.
+    """
+
+    def __init__(self, function: VectorFunction, hand_vjp: HandVJP | None, size: int | None, dtype: np.dtype):
+        self._dtype = dtype
+        self._shape = () if size is None else (size,)
+        point = jax.ShapeDtypeStruct(self._shape, dtype)
+
+        def outputs(x: jax.Array) -> jax.Array:
+            return jnp.reshape(function(x), (-1,))
+
+        def by_hand(x: jax.Array) -> jax.Array:
+            y = jax.eval_shape(function, point)
+            one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
+            return jnp.stack([x_bar(x, y_bar) for y_bar in one_hot])
+
+        def x_bar(x: jax.Array, y_bar: jax.Array) -> jax.Array:
+            (bar,) = jax.tree.leaves(hand_vjp(x, y_bar) if hand_vjp else None)
+            return jnp.reshape(bar, self._shape)
+
+        wanted = {VALUE: outputs, GRADIENT: jax.jacrev(outputs)} | ({FORMULA: by_hand} if hand_vjp else {})
+        self.refused: dict[str, str] = {}
+        computable = {}
+        for quantity, compute in wanted.items():
+            try:
+                jax.eval_shape(compute, point)
+                computable[quantity] = compute
+            except Exception as error:  # JAX has many kinds of errors for "not differentiable"
+                self.refused[quantity] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+        def at_one(x: jax.Array) -> dict[str, jax.Array]:
+            return {name: compute(x) for name, compute in computable.items()}
+
+        # The points are computed one after the other, as a user does it. Under vmap, some loops of JAX never end.
+        self._run = jax.jit(partial(jax.lax.map, at_one))
+
+    def at(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """Computes all quantities at points (points, n): values (points, m), and derivatives (points, m, n)."""
+        # They are filled up with copies, so that one compiled program fits all.
+        filled = np.concatenate([points, np.repeat(points[-1:], BATCH - len(points), 0)]).astype(self._dtype)
+        results = self._run(jnp.asarray(filled.reshape(BATCH, *self._shape)))
+        found = {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
+        return {
+            name: array if name == VALUE else array.reshape(*array.shape[:2], points.shape[1])
+            for name, array in found.items()
+        }
+
+
+class ExactNumbers(NamedTuple):
+    """Exact numbers at points, as sums of two float64 numbers, (points, numbers). NaN: the number is not known.
+
+    Args:
+        high: the numbers rounded to float64.
+        low: the remainders of the rounding.
+        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q.
+    """
+
+    high: np.ndarray
+    low: np.ndarray
+    condition: np.ndarray
+
+
+@np.errstate(all="ignore")
+def _errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The errors of computed numbers in ULP, and relative to the exact ones.
+
+    The unit is one in the last place of the exact number, but at least the smallest normal number, because XLA on the
+    CPU replaces smaller results of every operation by 0. Above the largest number, infinity is right. If the exact
+    number is close to the largest one, infinity counts as the next power of two: a sum that overflows only because of
+    rounding is not infinitely wrong.
+    """
+    limits = np.finfo(dtype)
+    smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
+    found, high, low = computed.astype(np.float64), exact.high, exact.low
+    _, exponent = np.frexp(np.clip(np.abs(high), smallest, largest))
+    # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
+    # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
+    unit = np.maximum(np.ldexp(epsilon, exponent - 1), smallest) / 4
+    same_sign = np.sign(found) == np.sign(high)
+    nearly_overflows = np.isinf(found) & same_sign & (np.abs(high) > largest / 2)
+    quarter = np.where(nearly_overflows, np.sign(high) * 2.0 ** (int(limits.maxexp) - 2), found / 4)
+    # First the large parts, which nearly cancel and so leave no rounding error; then the small remainder.
+    distance = np.abs((quarter - high / 4) - low / 4)
+    distance = np.where(np.isinf(found) & same_sign & (np.abs(high) > largest), 0, distance)
+    distance = np.where(np.isnan(found), np.inf, distance)
+    size = np.maximum(np.abs(high), smallest) / 4
+    unknown = np.isnan(high)
+    return np.where(unknown, np.nan, distance / unit), np.where(unknown, np.nan, distance / size)
+
+
+class ExactFunction:
+    """A function traced once, whose exact values and gradients can be computed at many points.
+
+    The traced program defines the function: its constants have the type in which it is traced. Nothing is rounded in
+    the evaluation, and neither ``stop_gradient`` nor custom derivatives have an effect.
+
+    Args:
+        function: the function of one number, or of a vector.
+        size: the number of elements of the vector; None for a function of one number.
+        dtype: the type for which it is traced.
+    """
+
+    def __init__(self, function: VectorFunction, size: int | None, dtype: np.dtype):
+        self._shape = () if size is None else (size,)
+        point = [np.zeros(self._shape, dtype)]
+        traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
+        self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
+        # The center, two points on each axis, and four for each pair of axes, as multiples of the step.
+        axes = np.eye(size or 1, dtype=int)
+        places = [0 * axes[0], *axes, *-axes]
+        places += [a * one + b * two for one, two in combinations(axes, 2) for a in (1, -1) for b in (1, -1)]
+        self._stencil = [tuple(map(int, place)) for place in places]
+
+    @property
+    def evaluations(self) -> int:
+        """How often the function is evaluated for each point and number of digits."""
+        return len(self._stencil)
+
+    @np.errstate(all="ignore")
+    def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
+        """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
+        outputs = self._program.outputs
+        found = {VALUE: _Found(len(points), outputs), GRADIENT: _Found(len(points), outputs * points.shape[1])}
+
+        def unknown() -> np.ndarray:
+            return np.flatnonzero(~(found[VALUE].done.all(1) & found[GRADIENT].done.all(1)))
+
+        # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
+        for relative in (True, False):
+            pending, coarse = unknown(), None
+            for digits in LEVELS:
+                if not len(pending):
+                    break
+                fine = self._differences(points[pending], digits, relative)
+                if coarse is not None:
+                    for quantity, part in fine.items():
+                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1], relative)
+                # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
+                value = fine[VALUE].numbers
+                going_on = np.isin(pending, unknown()) & (value - value == 0).astype(bool).all(1)
+                coarse = {quantity: _Part(*(array[going_on] for array in part)) for quantity, part in fine.items()}
+                pending = pending[going_on]
+        return {quantity: ExactNumbers(*numbers.arrays) for quantity, numbers in found.items()}
+
+    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
+        """Computes values and central differences at one number of digits."""
+        arithmetic = Arithmetic(digits)
+        # The steps are powers of two. So x + h has no rounding error, and second differences of linear functions are 0.
+        exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
+        exponents[points == 0] = 0
+        with arithmetic.precision():
+            x = arithmetic.numbers(points)
+            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
+            step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
+            moved = x[None] + np.asarray(self._stencil).astype(object)[:, None] * step[None]
+            flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
+            y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
+            of = {place: y[:, number].T for number, place in enumerate(self._stencil)}  # (points, outputs)
+            return _parts_of(of, x, step, arithmetic.numbers(10) ** (GUARD_DIGITS - digits))
+
+
+def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    """The hook that copies captured arrays, so that a program does not keep what JAX converted (``converted_anew``)."""
+    return compute([np.array(operand) if isinstance(operand, np.ndarray) else operand for operand in operands])
+
+
+class _Part(NamedTuple):
+    """Values or gradients at one number of digits, with arrays (points, numbers).
+
+    Args:
+        numbers: the results.
+        noise: a bound of the effect of rounding on each result.
+        condition: the condition numbers.
+        jump: the difference between the derivative to the right and to the left; 0 for values.
+    """
+
+    numbers: np.ndarray
+    noise: np.ndarray
+    condition: np.ndarray
+    jump: np.ndarray
+
+
+def _parts_of(
+    of: dict[tuple[int, ...], np.ndarray], x: np.ndarray, step: np.ndarray, noise: object
+) -> dict[str, _Part]:
+    """Values and central differences, (f₁ - f₋₁) / 2h, from the values on the stencil."""
+    axes = np.eye(x.shape[1], dtype=int)
+
+    def at(place: np.ndarray) -> np.ndarray:
+        return of[tuple(map(int, place))]
+
+    center = at(0 * axes[0])
+    size = np.max(np.abs(np.stack(list(of.values()))), 0)
+    gradients, jumps, changes = [], [], []
+    for j, axis in enumerate(axes):
+        h = step[:, j : j + 1]
+        right, left = at(axis), at(-axis)
+        gradients.append((right - left) / (2 * h))
+        jumps.append(abs(right - 2 * center + left) / h)
+        # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j.
+        change = abs(x[:, j : j + 1] * (right - 2 * center + left) / (h * h))
+        for k, other in enumerate(axes):
+            if k != j:
+                mixed = at(axis + other) - at(axis - other) - at(other - axis) + at(-axis - other)
+                change = change + abs(x[:, k : k + 1] * mixed / (4 * h * step[:, k : k + 1]))
+        changes.append(change)
+    gradient, jump, change = (np.stack(arrays, 2) for arrays in (gradients, jumps, changes))
+    # Where f and its slope are 0, f can still change with x.
+    value_change = np.sum(abs(x[:, None] * gradient), 2), np.sum(abs(x[:, None] * change), 2)
+    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
+    value = _Part(center, 0 * size, _condition(center, *value_change), 0 * size)
+    # An output has a rounding error of up to noise · size. The differences divide it by h.
+    noises = noise * size[..., None] / step[:, None]
+    parts = (gradient, noises, _condition(gradient, change, 0 * change), jump)
+    return {VALUE: value, GRADIENT: _Part(*(array.reshape(len(array), -1) for array in parts))}
+
+
+def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
+    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
+
+    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
+    is also compared with 0.
+    """
+    is_zero = abs(number) < SMALLEST
+    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
+    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
+
+
+class _Found:
+    """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
+
+    def __init__(self, points: int, numbers: int):
+        self.arrays = np.full((3, points, numbers), np.nan)
+        self.done = np.zeros((points, numbers), bool)
+
+    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool, refresh: bool) -> None:
+        """Takes the numbers that two levels agree on. A derivative at a kink stays NaN, but counts as done.
+
+        Args:
+            at: the indices of the points.
+            old: the previous level.
+            new: the current level.
+            last: whether the current level is the last one.
+            refresh: whether condition numbers of known results are replaced by those of the current level. A value is
+                often known at a level whose step is too large for its derivative, which the condition number needs.
+        """
+        larger = np.maximum(abs(old.numbers), abs(new.numbers))
+        exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
+        known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
+        # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
+        zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
+        # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
+        kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
+        kink = (known | zero) & kink.astype(bool)
+        high = new.numbers.astype(np.float64)
+        # A number above the largest float64 has no remainder.
+        remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
+        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
+        arrays[:2, zero] = 0.0
+        arrays[:, kink] = np.nan
+        row, column = np.nonzero((known | zero | kink) & ~self.done[at])
+        self.arrays[:, at[row], column] = arrays[:, row, column]
+        self.done[at[row], column] = True
+        if refresh:
+            self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
+
+
+def _ordinals(x: np.ndarray) -> np.ndarray:
+    """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
+    # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
+    # an integer, are the lowest integer plus the size.
+    bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
+    lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
+    return np.where(bits < 0, lowest - bits, bits)
+
+
+def _from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The floating-point numbers with these ordinals. Those that are not normal become the nearest that are, or 0."""
+    limits = np.finfo(dtype)
+    largest, smallest = (int(_ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
+    size = np.minimum(np.abs(numbers), largest)
+    nearest_normal = np.where(size < smallest // 2, 0, smallest)
+    size = np.where(size < smallest, nearest_normal, size)
+    bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
+    magnitude = bits.view(dtype)
+    return np.where(numbers < 0, -magnitude, magnitude)
+
+
+def _special_numbers(function: VectorFunction, dtype: np.dtype) -> list[float]:
+    """Constants in the traced program at which it may change its branch, at most ``MOST_SPECIAL``."""
+    found: dict[float, None] = {}
+    for located in equations(jax.make_jaxpr(function)(np.zeros((), dtype))):
+        if located.equation.primitive.name in COMPARING:
+            for operand in located.equation.invars:
+                if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and 1e-8 < abs(operand.val) < 1e8:
+                    found[abs(float(operand.val))] = None
+    return list(found)[:MOST_SPECIAL]
+
+
+def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.Generator) -> np.ndarray:
+    """Points for a function of one number, (points, 1), the most important ones first.
+
+    Args:
+        special: numbers at which the function may change its branch.
+        dtype: the type of the points.
+        random: draws mantissas.
+    """
+    limits = np.finfo(dtype)
+    beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
+    # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
+    tail = np.concatenate(
+        [np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)]
+    )
+    low, high = max(DENSE[0], int(limits.minexp)), min(DENSE[1], int(limits.maxexp))
+    dense = np.ldexp(random.uniform(1, 2, (MANTISSAS, high - low)), np.arange(low, high))
+    others = np.arange(int(limits.minexp), int(limits.maxexp), max(1, STRIDE * int(limits.maxexp) // 1024))
+    coarse = np.ldexp(random.uniform(1, 2, len(others)), others)
+    # One number for each exponent comes first, then the rare exponents, then the other numbers for each exponent.
+    sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
+    both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
+    return _normal(np.concatenate([beside, both_signs]), dtype)[:, None]
+
+
+def _vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> np.ndarray:
+    """Points for a function of a vector, (points, size): normal numbers, margins, near ties, offsets, large numbers."""
+    epsilon = float(np.finfo(dtype).eps)
+    normal = random.normal(size=(40, size))
+    found = [normal]
+    for margin in (*MARGINS, *np.geomspace(epsilon * 4, 1, 24)):
+        others = random.normal(size=(2, size))
+        # In the first vector, one element is ahead by about the margin. In the second, the sorted elements have this
+        # distance.
+        ahead = others.copy()
+        ahead[0, random.integers(size)] += margin
+        ahead[1] = -margin * random.permutation(size)
+        # All elements are equal, except for one that is ahead by the margin.
+        tied = np.full((1, size), random.normal())
+        tied[0, random.integers(size)] += margin
+        found += [ahead, tied]
+    for exponent in range(-60, 61, 4):
+        scale = 2.0**exponent
+        found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
+    # All elements are near one random number, closer and closer to a tie.
+    for exponent in (-30, -20, -10, -5):
+        found.append(random.normal() * (1 + 2.0**exponent * random.normal(size=(4, size))))
+    every = np.concatenate(found) + 0.0  # no -0.0
+    limits = np.finfo(dtype)
+    kept = (np.abs(every) >= float(limits.smallest_normal)) | (every == 0)
+    return random.permutation(every[kept.all(1)]).astype(dtype)
+
+
+def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Draws points near given ones, (count, n): one element moves by a random power of two, counted in numbers.
+
+    A small move changes the last bits of an element, a large one its exponent. An element may also move close to
+    another one or change its sign, or all elements may be shifted together.
+    """
+    dtype = parents.dtype
+    chosen = parents[random.integers(len(parents), size=count)]
+    size = parents.shape[1]
+    rows, column = np.arange(count), random.integers(size, size=count)
+    # The mantissa of float32 has 29 bits fewer. So the largest step changes the exponent as much as in float64.
+    bits = LARGEST_STEP if dtype == np.float64 else LARGEST_STEP - 29
+    steps = np.floor(2.0 ** random.uniform(0, bits, count)).astype(np.int64) * random.choice([-1, 1], count)
+    # The kind of the move: below 0.15 an element starts from the place of another one, above 0.95 it changes its sign,
+    # and from 0.85 to 0.95 all elements are shifted.
+    move = random.uniform(size=count)
+    start = chosen[rows, column]
+    if size > 1:
+        other = chosen[rows, (column + random.integers(1, size, count)) % size]
+        start = np.where(move < 0.15, other, start)
+    start = np.where(move > 0.95, -start, start)
+    moved = _from_ordinals(_ordinals(np.ascontiguousarray(start)) + steps, dtype)
+    result = chosen.copy()
+    result[rows, column] = moved
+    if size > 1:
+        shifted = chosen + (moved - chosen[rows, column])[:, None]
+        together = (move > 0.85) & (move <= 0.95)
+        result = np.where(together[:, None], shifted, result)
+    limits = np.finfo(dtype)
+    fits = np.isfinite(result) & ((np.abs(result) >= limits.smallest_normal) | (result == 0))
+    return result[fits.all(1)].astype(dtype)
+
+
+def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Each center and its mirror image, their nearest numbers on both sides, and numbers ever further away."""
+    centers = np.unique(np.concatenate([centers, -centers])).astype(dtype)
+    steps = np.concatenate([[0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4)])
+    away = np.concatenate([steps, -steps[1:]])
+    nonzero = centers[centers != 0]
+    close = _from_ordinals((_ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
+    zero = np.zeros(int((centers == 0).any()), dtype)
+    return np.concatenate([centers, zero, close]).astype(np.float64)
+
+
+def _normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The different numbers of a type among these, without infinite and subnormal ones, in the same order."""
+    limits = np.finfo(dtype)
+    kept = x[(np.abs(x) <= float(limits.max)) & ((np.abs(x) >= float(limits.smallest_normal)) | (x == 0))].astype(dtype)
+    _, first = np.unique(kept, return_index=True)
+    return kept[np.sort(first)]

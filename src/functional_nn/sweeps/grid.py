@@ -1,0 +1,425 @@
+"""Grids of hyper-parameters: products, random draws, files, and folds of the data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import os
+import re
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import jax
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError, short_repr, shortened
+from functional_nn.core.texts import is_count, suggest
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_count, is_function, is_numeric, shown
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.examples import check_examples, number_of_examples
+from functional_nn.data.preparation import as_arrays
+from functional_nn.storage.files import regular_file
+from functional_nn.training.argument_checks import check_seed
+
+PlainValue: TypeAlias = Any
+"""A number, a boolean, a string, None, or a tuple of these."""
+
+Hyperparameters: TypeAlias = dict[str, PlainValue]
+Distribution: TypeAlias = Callable[[np.random.Generator], object]
+MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
+"""The most members of a grid, and the most values of all members together. A tuple counts as many values as it holds.
+Without these limits a file of a hundred bytes could describe a grid that does not fit into memory."""
+
+
+def grid(**axes: Iterable[object]) -> list[Hyperparameters]:
+    """Every combination of the values of the axes, at most 50,000. The last axis changes first.
+
+    >>> grid(learning_rate=[0.1, 0.01], seed=range(2))[:3]
+    [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
+    """
+    values = [_values(name, given) for name, given in axes.items()]
+    _check_product(values)
+    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def zipped(**axes: Iterable[object]) -> list[Hyperparameters]:
+    """The first values of all axes together, then the second values, and so on.
+
+    Raises:
+        InputError: if the axes have different lengths.
+
+    >>> zipped(hidden=[32, 64], learning_rate=[1e-2, 1e-3])
+    [{'hidden': 32, 'learning_rate': 0.01}, {'hidden': 64, 'learning_rate': 0.001}]
+    """
+    values = [_values(name, given) for name, given in axes.items()]
+    lengths = {len(column) for column in values}
+    if len(lengths) > 1:
+        counts = ", ".join(f"{name} {len(column)}" for name, column in zip(axes, values, strict=True))
+        raise InputError(
+            "axes", "the same number of values for each", shortened(counts), "Use grid for every combination."
+        )
+    if not values:
+        return [{}]
+    return [dict(zip(axes, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def crossed(*grids: Sequence[Mapping[str, object]]) -> list[Hyperparameters]:
+    """Every member of the first grid with every member of the next, such as random settings with ten seeds each.
+
+    >>> len(crossed(zipped(hidden=[32, 64], depth=[2, 1]), grid(seed=range(10))))
+    20
+    """
+    checked = [check_grid(grid, "grids", least=0) for grid in grids]
+    counts = Counter(name for members in checked if members for name in members[0])
+    twice = sorted(name for name, count in counts.items() if count > 1)
+    if twice:
+        raise InputError("grids", "grids without a name in common", f"{shortened(', '.join(twice))} twice")
+    _check_product([[tuple(member.values()) for member in members] for members in checked])
+    return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*checked)]
+
+
+def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperparameters]:
+    """Random members: the value of each axis is drawn from its distribution. The same seed draws the same members.
+
+    Args:
+        number: the number of members.
+        seed: the seed of the drawing. To give the members a ``seed`` for training, use ``crossed``.
+        axes: for each hyper-parameter ``uniform(low, high)``, ``log_uniform(low, high)``, ``choice(values)``, or a
+            function of a NumPy generator.
+
+    >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
+    [0.0081, 0.0006, 0.0001]
+    """
+    number = check_count("number", number)
+    check_size(number, number * len(axes))
+    check_count("seed", seed, least=0, most=2**32 - 1)
+    for name, distribution in axes.items():
+        if not is_function(distribution):
+            raise InputError(name, "a distribution", short_repr(distribution), "Use uniform, log_uniform or choice.")
+    generator = np.random.default_rng(seed)
+    members: list[Hyperparameters] = []
+    values = 0
+    for _ in range(number):
+        member = {name: _plain(draw(generator)) for name, draw in axes.items()}
+        members.append(member)
+        values += _count_values(tuple(member.values()))
+        check_size(len(members), values)
+    return members
+
+
+def uniform(low: float, high: float) -> Distribution:
+    """Numbers between two bounds, uniformly distributed.
+
+    >>> 2.0 <= draws(1, x=uniform(2, 3))[0]["x"] < 3.0
+    True
+    """
+    least, most = _checked_bounds(low, high, -math.inf)
+    if not math.isfinite(most - least):
+        raise InputError("bounds", "two numbers whose difference a float can hold", f"{least} and {most}")
+    return lambda generator: float(generator.uniform(least, most))
+
+
+def log_uniform(low: float, high: float) -> Distribution:
+    """Positive numbers between two bounds, every power of ten as likely: for learning rates and decays.
+
+    >>> 1e-5 <= draws(1, x=log_uniform(1e-5, 1e-2))[0]["x"] < 1e-2
+    True
+    """
+    least, most = _checked_bounds(low, high, 0.0)
+    return lambda generator: float(np.exp(generator.uniform(math.log(least), math.log(most))))
+
+
+def choice(values: Iterable[object]) -> Distribution:
+    """One of several values, each with the same probability.
+
+    >>> draws(1, hidden=choice([32, 64]))[0]["hidden"] in (32, 64)
+    True
+    """
+    known = _values("values", values)
+    return lambda generator: known[generator.integers(len(known))]
+
+
+def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> list[Hyperparameters]:
+    """Raises an InputError unless members are dicts with the same names; returns them with plain Python values."""
+    if isinstance(members, Mapping) or not isinstance(members, Sequence | Iterator):
+        remedy = "Write grid(learning_rate=[1e-3, 1e-2], seed=range(4))."
+        raise InputError(argument, "one dict of hyper-parameters for each member", type(members).__name__, remedy)
+    members = list(members)
+    if len(members) < least:
+        raise InputError(argument, "at least one member", "none")
+    for number, member in enumerate(members):
+        if not isinstance(member, Mapping) or not all(isinstance(name, str) for name in member):
+            given = f"{short_repr(member)} for member {number}"
+            raise InputError(argument, "a dict of values by name for each member", given)
+        different = sorted(member.keys() ^ members[0].keys())
+        if different:
+            given = f"member {number} that differs from the first in {shortened(', '.join(different))}"
+            raise InputError(argument, "the same hyper-parameters for all members", given)
+    return [{name: _checked(name, value) for name, value in member.items()} for member in members]
+
+
+def check_size(members: int, values: int) -> None:
+    """Raises an InputError if a grid has too many members, or too many values in all members together."""
+    if members > MOST_MEMBERS or values > MOST_VALUES:
+        expected = f"at most {MOST_MEMBERS:,} members with {MOST_VALUES:,} values together"
+        raise InputError("grid", expected, "more", "Use draws for fewer members.")
+
+
+MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
+"""The largest size of a file. TOML is parsed in Python, where a megabyte can take two seconds. Long grids are CSV."""
+
+MOST_LINES = 2 * MOST_MEMBERS
+"""The most lines of a CSV file, with blank lines."""
+
+# The possessive repetitions (++ and *+) give nothing back, so the search does not try one text in many ways.
+_KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
+LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
+"""A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with the square
+of this number."""
+
+
+def read_grid(path: str | Path) -> list[Hyperparameters]:
+    """The members that a TOML or CSV file describes.
+
+    A CSV file has one column for each hyper-parameter, and one row for each member. A TOML file has one or several of
+    these tables, which are combined by ``crossed``:
+
+    - ``[grid]`` with a list of values for each hyper-parameter;
+    - ``[zip]`` with lists of the same length;
+    - ``[draws]`` with ``number``, ``seed``, and for each hyper-parameter ``{uniform = [low, high]}``,
+      ``{log_uniform = [low, high]}`` or ``{choice = [values]}``;
+    - ``[[members]]`` with one value for each hyper-parameter.
+
+    Raises:
+        DataError: if the file is missing, does not describe a grid, or describes too many members. The message names
+            the place in the file.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError("path", "the path of a .toml or a .csv file", short_repr(path))
+    path = Path(path)
+    readers = {".toml": _read_toml, ".csv": _read_csv}
+    if path.suffix not in readers:
+        raise DataError(str(path), "a .toml or a .csv file", short_repr(path.suffix))
+    try:
+        return check_grid(readers[path.suffix](_text(path)), str(path))
+    except OSError as error:
+        raise DataError(str(path), "a file to read", error.strerror) from None
+    # A DataError is a ValueError, but it names the file already.
+    except DataError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise DataError(str(path), "a grid", f"one where {error}") from None
+        raise DataError(str(path), f"{path.suffix[1:].upper()} text", shortened(error)) from None
+
+
+def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
+    """Divides the training examples into ``count`` parts; each fold tests on one part and trains on the others.
+
+    The test examples are not used, so they remain for the final test. Folds of equal size share a compiled program, so
+    choose a count that divides the number of examples.
+
+    Raises:
+        InputError: for data with validation examples, which no fold would use; and for a count that does not fit.
+
+    >>> import functional_nn as fnn
+    >>> five = folds(fnn.load_dataset("mnist5k"), 5)
+    >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
+    (['fold_0', 'fold_1'], 3200, 800)
+    """
+    data = as_arrays(data)
+    check_seed("seed", seed)
+    split = data.split() if isinstance(data, Dataset) else data
+    x, labels = split.part("train")
+    check_examples("data", x, labels)
+    if split.validation_x is not None:
+        remedy = "Make folds of all training examples. Call with_validation of each fold if you need it."
+        raise InputError("data", "data without validation examples", "data that have some", remedy)
+    examples = number_of_examples(x)
+    if not is_count(count, least=2, most=examples):
+        raise InputError("count", f"an integer from 2 to {examples}, the number of training examples", shown(count))
+    parts = np.array_split(np.random.default_rng(seed).permutation(examples), count)
+
+    def chosen(tree: PyTree, rows: np.ndarray) -> PyTree:
+        return jax.tree.map(lambda array: array[rows], tree)
+
+    def fold(number: int) -> Dataset | Split:
+        train, test = np.concatenate([part for i, part in enumerate(parts) if i != number]), parts[number]
+        arrays = (chosen(x, train), chosen(labels, train), chosen(x, test), chosen(labels, test))
+        if isinstance(data, Dataset):
+            name = f"{data.name}, fold {number} of {count}"
+            return Dataset(name, *arrays, data.classes, data.source, class_names=data.class_names)
+        return Split(*arrays)
+
+    return {f"fold_{number}": fold(number) for number in range(count)}
+
+
+def _check_product(axes: Sequence[Sequence[object]]) -> None:
+    """Raises an InputError if a product of axes would be too large, before it is made."""
+    members = 1
+    for axis in axes:
+        # The product of all lengths may have more digits than Python can write.
+        members = min(members * len(axis), MOST_MEMBERS + 1)
+    check_size(members, 0)
+    # Each value of an axis appears in one member for each combination of the other axes.
+    check_size(members, sum(members // len(axis) * _count_values(tuple(axis)) for axis in axes if axis))
+
+
+def _count_values(value: object) -> int:
+    """The number of numbers or strings in a value: 1, or for a tuple those of all its parts."""
+    if isinstance(value, tuple):
+        return max(1, sum(map(_count_values, value)))
+    return 1
+
+
+def _values(name: str, given: object) -> list[PlainValue]:
+    label = shortened(name)
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        remedy = f"Write {label}=[{short_repr(given)}] for a single one."
+        raise InputError(label, "several values", short_repr(given), remedy)
+    try:
+        # At most one value more than allowed is read, because an iterable may be endless.
+        values = [_checked(name, value) for value in itertools.islice(given, MOST_MEMBERS + 1)]
+    except TypeError:
+        raise InputError(label, "several values", short_repr(given)) from None
+    if not values:
+        raise InputError(label, "at least one value", "none")
+    if len(values) > MOST_MEMBERS:
+        raise InputError(label, f"at most {MOST_MEMBERS:,} values", "more")
+    return values
+
+
+def _checked(name: str, given: object) -> PlainValue:
+    value = _plain(given)
+    if isinstance(value, tuple):
+        return tuple(_checked(name, part) for part in value)
+    if value is not None and not isinstance(value, bool | int | float | str):
+        remedy = "Use a name, and let the model or the optimizer make the object from it."
+        raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", short_repr(value), remedy)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(shortened(name), "finite numbers", value)
+    return value
+
+
+def _plain(value: object) -> PlainValue:
+    """Scalars of NumPy and JAX as Python numbers, and lists as tuples; other values as they are."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_scalar(value):
+        return value.item()
+    return value
+
+
+def _is_scalar(array: np.ndarray | np.generic | jax.Array) -> bool:
+    return array.ndim == 0 and is_numeric(cast(np.ndarray, array))
+
+
+def _checked_bounds(low: float, high: float, above: float) -> tuple[float, float]:
+    """Two bounds as Python numbers; raises an InputError unless they are finite and in rising order."""
+    low, high = _plain(low), _plain(high)
+    numbers = all(_is_finite(bound) for bound in (low, high))
+    if not numbers or not above < low <= high:
+        least = "" if above == -math.inf else f" above {above:g}"
+        given = f"{short_repr(low)} and {short_repr(high)}"
+        raise InputError("bounds", f"two finite numbers{least}, the lower first", given)
+    return float(low), float(high)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return abs(cast(float, value)) <= sys.float_info.max
+
+
+def _text(path: Path) -> str:
+    """The text of a file. At most one byte more than allowed is read."""
+    most = MOST_BYTES[path.suffix]
+    with open(path, "rb", opener=regular_file) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(str(path), f"a file of at most {most:,} bytes", "a larger one")
+    return content.decode("utf-8-sig")  # a spreadsheet may write a byte order mark
+
+
+def _read_toml(text: str) -> list[Hyperparameters]:
+    if LONG_KEY.search(text):
+        raise InputError("key", "one of at most 100 parts", "a longer one")
+    tables = tomllib.loads(text)
+    known: dict[str, Callable[..., list[Hyperparameters]]] = {
+        "grid": lambda table: grid(**table),
+        "zip": lambda table: zipped(**table),
+        "draws": _drawn,
+        "members": check_grid,
+    }
+    for name, table in tables.items():
+        if name not in known:
+            raise InputError("table", "a known one", short_repr(name), suggest(name, known))
+        if not isinstance(table, list if name == "members" else dict):
+            raise InputError(name, "a table", short_repr(table), "See the documentation of read_grid.")
+    return crossed(*(known[name](table) for name, table in tables.items()))
+
+
+def _drawn(table: Mapping[str, object]) -> list[Hyperparameters]:
+    bounded = {"uniform": uniform, "log_uniform": log_uniform}
+
+    def distribution(name: str, given: object) -> Distribution:
+        if isinstance(given, dict) and len(given) == 1:
+            ((kind, values),) = given.items()
+            if kind == "choice":
+                return choice(values)
+            if kind in bounded and isinstance(values, list) and len(values) == 2:
+                return bounded[kind](*values)
+        expected = "{uniform = [low, high]}, {log_uniform = [low, high]} or {choice = [values]}"
+        raise InputError(shortened(name), expected, short_repr(given))
+
+    axes = {name: distribution(name, given) for name, given in table.items() if name not in ("number", "seed")}
+    return draws(table.get("number"), seed=table.get("seed", 0), **axes)  # pyright: ignore[reportArgumentType]
+
+
+def _read_csv(text: str) -> list[Hyperparameters]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names: list[str] = []
+    members: list[Hyperparameters] = []
+    for row in reader:
+        if reader.line_num > MOST_LINES:
+            raise InputError("lines", f"at most {MOST_LINES:,}, for {MOST_MEMBERS:,} members", "more")
+        if not row:
+            continue
+        if not names:
+            names = _names(row)
+            continue
+        check_size(len(members) + 1, (len(members) + 1) * len(names))
+        if len(row) != len(names):
+            raise InputError(f"line {reader.line_num}", f"{len(names)} values, one for each column", len(row))
+        members.append({name: _parsed(cell) for name, cell in zip(names, row, strict=True)})
+    if not names:
+        raise InputError("rows", "names and at least one member", "none")
+    return members
+
+
+def _names(row: list[str]) -> list[str]:
+    if len(row) > MOST_VALUES:
+        raise InputError("line 1", f"at most {MOST_VALUES:,} columns", f"{len(row):,}")
+    if len(set(row)) < len(row) or not all(row):
+        raise InputError("line 1", "a different name for each column", shortened(", ".join(row)))
+    return row
+
+
+def _parsed(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,1 +1,0 @@
-"""Grids of hyper-parameters, from Python and from files, and folds for cross-validation."""

@@ -1,0 +1,306 @@
+"""The folders of sweeps: reading one without training, and merging the parts of a sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.texts import counted
+from functional_nn.core.validation import LARGEST, shown
+from functional_nn.storage.arrays import checksum, packed, unpacked
+from functional_nn.storage.files import (
+    HALF_WRITTEN,
+    LOCK,
+    JsonObject,
+    JsonValue,
+    check_new_folder,
+    check_no_link,
+    check_no_links,
+    check_path,
+    kept_open,
+    make_folder,
+    one_writer,
+    remove_leftovers,
+    signed_text,
+    write_whole,
+)
+from functional_nn.storage.identity import PROGRAMS, difference
+from functional_nn.sweeps.grid import check_grid
+from functional_nn.sweeps.member_batch import Halving, MemberHistory
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.store import (
+    AT_ONCE,
+    BATCHES,
+    FILE_ENTRIES,
+    FINGERPRINT,
+    SWEEP,
+    histories_in,
+    read_identity,
+)
+
+MOST_SHOWN = 10
+"""How many missing members or parts a message lists."""
+
+MOST_PARTS = 1000
+"""Missing members are compared with divisions into at most so many parts."""
+
+WRITTEN_AFTERWARDS = (
+    *("members.csv", "members.jsonl"),
+    *("curves.png", "effects.png", "heat_map.png", "spread.png"),
+)
+"""What the command ``merge`` writes after ``sweep.json``. Its page comes last, so a folder with a page is finished."""
+
+MERGED = "merged parts"
+"""What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""
+
+
+def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> SweepResult:
+    """Puts the folders of the parts of a sweep together. The new folder is that of the undivided sweep.
+
+    The parts are what ``sweep`` with ``part=(k, n)`` wrote into ``out``, or ``functional-nn sweep --part k/n``. They
+    need equal settings, data, and shapes of the parameters. What the programs compute is compared, too, if the parts
+    ran with the same version of JAX, on the same kind of device, with as many cores, and as many members at once.
+
+    The same sweep, without ``part``, can go on in the new folder, and has the parameters of all members then. This is
+    not possible if ``vmap`` trained several members at once, because the whole sweep would train other members at once.
+
+    If the process was killed, call ``merge`` again with the same folders.
+
+    Args:
+        folders: the folders of all parts, in any order.
+        out: a new folder, or one in which such a merge was not finished. If it has the whole sweep, but no page
+            yet, it is only read.
+
+    Returns:
+        The result of the whole sweep, without parameters.
+
+    Raises:
+        InputError: if the folders belong to different sweeps, or members are missing. Then nothing is written.
+        DataError: if a folder has no sweep, or its ``sweep.json`` is damaged.
+    """
+    with merged(folders, out) as result:
+        return result
+
+
+@contextmanager
+def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Iterator[SweepResult]:
+    """The same, as a context in which the new folder is locked and kept open."""
+    if isinstance(folders, str | os.PathLike) or not isinstance(folders, Sequence) or not folders:
+        raise InputError("folders", "a list with the folders of all parts", shown(folders))
+    paths = [check_path("folders", folder) for folder in folders]
+    out = check_new_folder("out", out)
+    settings = _check_parts(paths)
+    if out.exists() and (not out.is_dir() or _has_other_files(out, settings)):
+        raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
+    with one_writer("out", out):
+        if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
+            yield ended  # sweep.json comes last, so there is nothing left to put together
+        else:
+            yield put_together(paths, out)
+
+
+def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
+    """The same as ``merge``, into a folder that may have the same sweep already. The caller has locked it."""
+    settings = _check_parts(paths)
+    if (out / SWEEP).exists():
+        _check_same_sweep(out, sweep_settings(out), settings)
+    check_no_links("out", out, BATCHES)
+    make_folder(out / BATCHES)
+    with kept_open(out / BATCHES):
+        remove_leftovers(out / BATCHES)
+        for path in paths:
+            for file, _, _ in good_batches(path):
+                arrays, about = unpacked(file)
+                write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
+    # The parts may differ: with vmap, a part of one member trains one at once.
+    if any(sweep_settings(path).get(AT_ONCE) != 1 for path in paths):
+        settings = settings | {AT_ONCE: MERGED}
+    # The settings come last: a folder without them is no sweep yet.
+    write_whole(out / SWEEP, signed_text(settings))
+    return read_sweep(out)[0]
+
+
+BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)")
+"""The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
+
+
+def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
+    """The result of a sweep, from its folder, and the entries of its ``sweep.json``.
+
+    A file of members that is damaged or belongs to another sweep counts as missing, as when the sweep goes on. Members
+    without a file have the status ``"not run"``.
+
+    Raises:
+        DataError: if ``sweep.json`` is missing or damaged.
+    """
+    settings = sweep_settings(folder)
+    histories = _histories(folder, settings)
+    grid = check_grid(settings["grid"])  # which makes tuples of lists
+    names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
+    members = tuple(history.result({name: grid[history.number][name] for name in names}) for history in histories)
+    message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
+    precision = settings.get("precision") or ["float32"]
+    return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
+
+
+def sweep_settings(folder: Path) -> JsonObject:
+    """The verified entries of ``sweep.json``.
+
+    Raises:
+        DataError: if it is missing or damaged, or is not that of a sweep.
+    """
+    path = folder / SWEEP
+    try:
+        settings = read_identity(path)
+        check_grid(settings.get("grid"))
+        _halving(settings)
+        return settings
+    except DataError:
+        raise
+    except (InputError, TypeError, RecursionError) as error:
+        raise DataError(str(path), "the settings of a sweep", f"others ({error})") from None
+    except OSError as error:
+        remedy = "Give a folder that sweep wrote."
+        raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
+
+
+def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
+    """The good files of a sweep with finished batches of members.
+
+    A damaged file and a link are left out, with a warning. Files of another sweep are left out.
+
+    Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and the
+    histories in it.
+    """
+    fingerprint = sweep_settings(folder)[FINGERPRINT]
+    check_no_link(str(folder), folder / BATCHES)
+    for path in sorted((folder / BATCHES).glob("*.safetensors")):
+        name = BATCH_NAME.fullmatch(path.stem)
+        if name is None:
+            continue
+        try:
+            arrays, about = unpacked(path)
+            if about[FINGERPRINT] != fingerprint:
+                continue
+            histories = histories_in(arrays, json.loads(about["members"]))
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
+            continue
+        yield path, None if name["rung"] == "end" else int(name["rung"]), histories
+
+
+def _has_other_files(out: Path, settings: JsonObject) -> bool:
+    """Whether a folder has anything but what a killed ``merge`` of the same sweep left there."""
+    for path in out.rglob("*"):
+        if path.parent == out / BATCHES:
+            try:
+                is_ours = unpacked(path)[1][FINGERPRINT] == settings[FINGERPRINT]
+            except (OSError, ValueError, KeyError):
+                is_ours = False
+        elif path == out / SWEEP:
+            try:
+                is_ours = sweep_settings(out)[FINGERPRINT] == settings[FINGERPRINT]
+            except (ValueError, KeyError):
+                is_ours = False
+        elif path.name in WRITTEN_AFTERWARDS:
+            is_ours = path.parent == out and (out / SWEEP).exists()
+        else:
+            is_ours = path in (out / BATCHES, out / LOCK)
+        if not is_ours and not path.match(HALF_WRITTEN):
+            return True
+    return False
+
+
+def _check_parts(paths: Sequence[Path]) -> JsonObject:
+    """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
+    settings = sweep_settings(paths[0])
+    if settings.get("halving") is not None:
+        remedy = "Successive halving compares all members, so it has no parts."
+        raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
+    members_in: dict[str, list[int]] = {}
+    first_with: dict[str, Path] = {}
+    for path in paths:
+        _check_same_sweep(path, sweep_settings(path), settings)
+        for file, _, histories in good_batches(path):
+            numbers = [history.number for history in histories]
+            if members_in.setdefault(file.name, numbers) != numbers:
+                expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
+                raise InputError("folders", expected, f"{path}, which has parts of another one")
+            first = first_with.setdefault(file.name, file)
+            if first != file and checksum(unpacked(first)[0]) != checksum(unpacked(file)[0]):
+                given = f"{path}, whose numbers differ from those in {first.parent.parent}"
+                raise InputError("folders", "one result of each part", given, "Leave out one of the two.")
+    count = len(settings["grid"])
+    found = {number for numbers in members_in.values() for number in numbers}
+    if missing := sorted(set(range(count)) - found):
+        raise InputError("folders", f"all {counted(count, 'member')} of the sweep", _in_words(missing, count))
+    return settings
+
+
+def _check_same_sweep(path: Path, known: JsonObject, first: JsonObject) -> None:
+    others = [*FILE_ENTRIES, AT_ONCE]
+    # How many members are trained at once depends on the part and on the memory of the computer, and the programs
+    # depend on it.
+    if known.get(AT_ONCE) != first.get(AT_ONCE):
+        others.append(PROGRAMS)
+    identities = [{name: about[name] for name in about if name not in others} for about in (known, first)]
+    if different := difference(*identities):
+        remedy = "Each sweep has folders of its own."
+        raise InputError("folders", "parts of one sweep", f"{path}, whose sweep has {different}", remedy)
+
+
+def _in_words(missing: Sequence[int], count: int) -> str:
+    """Which members are missing: their numbers, and the parts, if all members of some parts are missing.
+
+    >>> _in_words([1, 3, 5], 6), _in_words([4], 6)
+    ('a sweep without 3 members (1, 3, 5): part 2/2', 'a sweep without 1 member (4)')
+    """
+    numbers = ", ".join(map(str, missing[:MOST_SHOWN])) + (", …" if len(missing) > MOST_SHOWN else "")
+    said = f"a sweep without {counted(len(missing), 'member')} ({numbers})"
+    # With one member in a part, any members would be whole parts.
+    for parts in range(2, min(count // 2, MOST_PARTS) + 1):
+        whole = sorted({number % parts for number in missing})
+        if len(whole) <= MOST_SHOWN and sum(len(range(part, count, parts)) for part in whole) == len(missing):
+            return f"{said}: part {', '.join(f'{part + 1}/{parts}' for part in whole)}"
+    return said
+
+
+def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[MemberHistory]:
+    """The histories of all members, in the order of the grid."""
+    found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
+    rule = _halving(settings)
+    batches = [(rung, histories) for _, rung, histories in good_batches(folder)]
+    # The rungs of successive halving are run through again: a member that was left out has no file that says so.
+    for rung in (*(rule.epochs if rule else ()), None):
+        for of_rung, histories in batches:
+            if of_rung == rung:
+                found |= {history.number: history for history in histories if history.number in found}
+        running = [history for history in found.values() if history.running]
+        if rule is not None and rung is not None:
+            if any(history.epochs < rung for history in running):
+                break  # the sweep was interrupted before all members reached this epoch
+            try:
+                rule.leave_out(list(found.values()))
+            except KeyError as error:
+                raise DataError(
+                    str(folder), "members with the same metrics", f"some without {shortened(error)}"
+                ) from None
+    return list(found.values())
+
+
+def _halving(settings: Mapping[str, JsonValue]) -> Halving | None:
+    """The rule of successive halving, if the sweep has one."""
+    given = settings.get("halving")
+    return None if given is None else Halving(*given).checked(LARGEST)
+
+
+def _no_model(hyperparameters: object) -> NoReturn:
+    remedy = "Call sweep again with the same arguments and the same folder: finished members are read from it."
+    raise InputError("result", "a result that sweep returned", "one that was read from a folder", remedy)

@@ -1,0 +1,434 @@
+"""The population of a sweep: all members, their programs and batches, and the threads that train them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property, partial
+from queue import Queue
+from typing import TypeAlias
+
+import jax
+
+from functional_nn.core.functions import settings_of_this_thread
+from functional_nn.core.layer import Params, State
+from functional_nn.core.shapes import Shapes, shape_of
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_choice
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.storage.checkpoints import forms
+from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
+from functional_nn.sweeps import plan as plans
+from functional_nn.sweeps.grid import Hyperparameters
+from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistory, MemberRules
+from functional_nn.sweeps.plan import Plan
+from functional_nn.sweeps.static_groups import GroupPrograms, StaticGroup
+from functional_nn.sweeps.store import Store
+from functional_nn.training.devices import Device, cores
+from functional_nn.training.precision import Precision
+from functional_nn.training.programs import surroundings
+from functional_nn.training.run_programs import check_memory, program_bytes
+from functional_nn.training.state import TrainState
+
+
+class Population:
+    """The members of a sweep while they are trained.
+
+    Args:
+        groups: the static groups of the grid.
+        grid: the hyper-parameters of the members.
+        numbers: the numbers of the members to train: all of them, or those of a part of the sweep.
+        data: data sets by name.
+        precision: that of all members.
+        plan: how many members are trained at a time. It is reduced if memory has no room for so many.
+        measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
+        keep: whether the parameters and state of the members are kept.
+        order_seed, patience: see ``sweep``.
+
+    Attributes:
+        histories: those of all members of the sweep.
+        ended_here: as ``ended_so_far``, without the members that an earlier call trained.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[StaticGroup],
+        grid: Sequence[Hyperparameters],
+        numbers: Sequence[int],
+        data: Mapping[str, Dataset | Split],
+        precision: Precision,
+        plan: Plan,
+        *,
+        measure: bool,
+        keep: bool,
+        order_seed: int | None = None,
+        patience: int | None = None,
+    ):
+        self.histories = [MemberHistory(number) for number in range(len(grid))]
+        self.plan = plan
+        self._numbers = frozenset(numbers)
+        self._measure = measure
+        self._grid = grid
+        self._keep = keep
+        self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
+        self._group_of = {number: group for group in self._groups for number in group.group.members}
+        self._kept: dict[int, tuple[Params, State]] = {}
+        self._trained: set[int] = set()
+        # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
+        # would be slow for thousands of members.
+        self._counted: set[int] = set()
+        self.ended_here = 0
+        order_key = None if order_seed is None else jax.random.key(order_seed)
+        self._compile(shared_order=order_key is not None)
+        self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
+        # Estimated for all workers of the plan, before a measurement may reduce them.
+        self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
+        workers = plans.recall(self._situation) if measure else None
+        if workers is not None:
+            self.plan = Plan(min(workers, self.plan.workers), self.plan.members)
+            self._measure = False
+
+    def _compile(self, *, shared_order: bool) -> None:
+        """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
+        limit = plans.memory_limit()
+        # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
+        while True:
+            compiled = [group.compile(self.devices, self._members_at_once, shared_order) for group in self._groups]
+            self._batch_bytes = max(map(program_bytes, compiled))
+            fitting = plans.fitting(self.plan, self._batch_bytes, limit)
+            is_done = fitting.members == self.plan.members
+            self.plan = fitting
+            if is_done:
+                break
+        for group, programs in zip(self._groups, compiled, strict=True):
+            check_memory(programs, tuple(group.splits.values()))
+
+    def _needed_bytes(self) -> int:
+        """The bytes of the data, of a batch for each worker, and of the members that are kept."""
+        data = sum(array.nbytes for group in self._groups for array in jax.tree.leaves(list(group.splits.values())))
+        kept = 0
+        if self._keep:
+            for group in self._groups:
+                state = group.on(self.devices[0]).train_state
+                leaves = jax.tree.leaves((state.params, state.state))
+                # The arrays of a program have the states of all members that it trains at once.
+                bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+                members = len(self._numbers.intersection(group.group.members))
+                kept += members * bytes_at_once // (self._members_at_once or 1)
+        return data + self.plan.workers * self._batch_bytes + kept
+
+    @property
+    def devices(self) -> list[Device]:
+        """The device of each worker; the devices take turns."""
+        devices = jax.local_devices()
+        return [devices[worker % len(devices)] for worker in range(self.plan.workers)]
+
+    @property
+    def _members_at_once(self) -> int | None:
+        return self.plan.members if self.plan.members > 1 else None
+
+    @cached_property
+    def _situation(self) -> str:
+        """What the fastest number of workers depends on: the machine, and the size of the work."""
+        first = self._groups[0]
+        sizes = [array.shape for array in jax.tree.leaves(first.on(self.devices[0]).train_state.params)]
+        machine = f"{jax.local_devices()[0].device_kind}, {cores()} cores, jax {jax.__version__}"
+        return f"{machine}, batch {first.group.batch_size}, parameters {sizes}"
+
+    def train(self, rung: int | None, store: Store | None) -> Generator[None, None, None]:
+        """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch.
+
+        Close the generator to stop early: it waits for the workers, and saves the batches that end meanwhile.
+        """
+        # Batches that the store has are taken from there; the others are trained.
+        batches: list[MemberBatch] = []
+        unsaved: dict[MemberBatch, str] = {}
+        for place, group in enumerate(self._groups):
+            for numbers in self._batches(group.group):
+                name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
+                if store is None or not self._restore(store, name, numbers, group, whole=rung is not None):
+                    histories = [self.histories[number] for number in numbers]
+                    batch = MemberBatch(group, self._grid, histories, self._rules, rung)
+                    batches.append(batch)
+                    self._trained.update(numbers)
+                    unsaved[batch] = name
+
+        def save(batch: MemberBatch) -> None:
+            if store is not None:
+                self._save(store, unsaved[batch], batch, whole=rung is not None)
+            del unsaved[batch]
+            self._set_down_ended(batch.histories)
+
+        steps = self._run(Workers(self.devices), batches)
+        hidden_errors: tuple[type[Exception], ...] = ()
+        try:
+            for batch, done in steps:
+                if done:
+                    save(batch)
+                self._count_ended(batch.histories)
+                yield
+        except Exception:
+            hidden_errors = (Exception,)  # this error must reach the caller, not one of saving after it
+            raise
+        finally:
+            # Closing the generator stops the workers and waits for them, however the caller has left the loop.
+            steps.close()
+            # Some batches may have ended meanwhile, or their steps may still be in the queue.
+            for batch in [batch for batch in unsaved if batch.done]:
+                with suppress(*hidden_errors):
+                    save(batch)
+            self._set_down_ended(self.histories)
+
+    def _run(self, workers: Workers, batches: Sequence[MemberBatch]) -> Generator[tuple[MemberBatch, bool], None, None]:
+        if self._measure and len(batches) > 1 and self.plan.workers > 1:
+            yield from workers.measure(batches)
+            if workers.measured:
+                self._measure = False
+                self.plan = Plan(len(workers.devices), self.plan.members)
+                plans.remember(self._situation, len(workers.devices))
+        yield from workers.run([batch for batch in batches if batch.goes_on])
+
+    def _batches(self, group: StaticGroup) -> list[list[int]]:
+        """The numbers of the running members of a group, in batches of the plan's size with the same data."""
+        by_data: dict[str, list[int]] = {}
+        for number in group.members:
+            if number in self._numbers and self.histories[number].running:
+                by_data.setdefault(self._grid[number]["data"], []).append(number)
+        size = self.plan.members
+        return [numbers[i : i + size] for numbers in by_data.values() for i in range(0, len(numbers), size)]
+
+    def identity(self) -> dict[str, object]:
+        """What distinguishes this sweep from others with the same grid: shapes and types, and programs."""
+        groups: dict[str, object] = {}
+        fingerprints: dict[str, str] = {}
+        for place, group in enumerate(self._groups):
+            programs = group.on(self.devices[0])
+            name = f"group {place}" if len(self._groups) > 1 else ""
+            groups[name] = {
+                "loss": group.loss_name,
+                "parameters": forms(programs.member_state.params),
+                "optimizer state": forms(programs.member_state.optimizer_state),
+            }
+            for part, text in programs.fingerprints.items():
+                fingerprints[f"{part} of {name}" if name else part] = text
+        return {GROUPS: groups, PROGRAMS: fingerprints, SURROUNDINGS: surroundings()}
+
+    # Members in memory and on disk
+
+    def _stored_part(self, group: GroupPrograms, train_state: TrainState, whole: bool) -> PyTree:
+        """The part of a member that is stored: all that training needs to continue, or what the result contains."""
+        if whole:
+            return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
+        return group.result_of(train_state) if self._keep else ()
+
+    def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
+        parts = []
+        for history in batch.histories:
+            assert history.train_state is not None  # a batch that is done has put its states there
+            parts.append(self._stored_part(self._group_of[history.number], history.train_state, whole))
+        store.save(name, batch.histories, parts)
+
+    def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
+        """Takes a batch from the store; returns whether the store has it."""
+        stored_part = partial(self._stored_part, group, whole=whole)
+        found = store.load(name, numbers, jax.eval_shape(stored_part, group.on(self.devices[0]).member_state))
+        if found is None:
+            return False
+        for history, tree in zip(*found, strict=True):
+            self.histories[history.number] = history
+            if whole:
+                history.train_state = tree
+            elif self._keep:
+                self._kept[history.number] = tree
+        self._count_ended(found[0])
+        self._set_down_ended(found[0])
+        return True
+
+    def _set_down_ended(self, histories: Sequence[MemberHistory]) -> None:
+        """Moves the parameters and state of ended members to NumPy arrays, and frees their train states."""
+        for history in histories:
+            if not history.running and history.train_state is not None:
+                if self._keep:
+                    result = self._group_of[history.number].result_of(history.train_state)
+                    self._kept[history.number] = jax.device_get(result)
+                history.train_state = None
+
+    def _count_ended(self, histories: Sequence[MemberHistory]) -> None:
+        """Counts the members that have ended, each once. Those that are not trained here were restored."""
+        new = {history.number for history in histories if not history.running} - self._counted
+        self._counted |= new
+        self.ended_here += len(new & self._trained)
+
+    def leave_out(self, halving: Halving) -> None:
+        """Ends the members that successive halving leaves out."""
+        halving.leave_out(self.histories)
+        self._count_ended(self.histories)
+        self._set_down_ended(self.histories)
+
+    def check_metric(self, halving: Halving) -> None:
+        """Raises an InputError unless all members have the metric by which successive halving compares them."""
+        if halving.metric is not None:
+            for group in self._groups:
+                check_choice("metric", halving.metric, group.on(self.devices[0]).metric_names)
+
+    # Reports
+
+    @property
+    def ended(self) -> int:
+        """The number of members that have ended."""
+        return sum(not history.running for history in self.histories)
+
+    @property
+    def ended_so_far(self) -> int:
+        """The number of members that had ended when ``train`` last yielded, quicker to ask for than ``ended``."""
+        return len(self._counted)
+
+    @property
+    def restored(self) -> tuple[int, ...]:
+        """The numbers of the members that an earlier call trained to their end."""
+        ended = (history.number for history in self.histories if not history.running)
+        return tuple(number for number in ended if number not in self._trained)
+
+    @property
+    def batch_epochs(self) -> int:
+        """The number of epochs of all batches, if all members run to their end."""
+        return sum(len(self._batches(group.group)) * group.group.epochs for group in self._groups)
+
+    @property
+    def compilations(self) -> int:
+        """The number of times that a group was compiled for a device."""
+        return sum(group.compilations for group in self._groups)
+
+    @property
+    def compile_seconds(self) -> float:
+        return sum(group.seconds for group in self._groups)
+
+    @property
+    def metric_names(self) -> set[str]:
+        """The names of the metrics of all members."""
+        return {name for group in self._groups for name in group.on(self.devices[0]).metric_names}
+
+    @property
+    def in_shape(self) -> Shapes:
+        """The shape of one example, as the network of the first group takes it."""
+        return shape_of(next(iter(self._groups[0].splits.values())).train_x)
+
+    def member(self, number: int, shown: Sequence[str]) -> Member:
+        """The result of a member, with the hyper-parameters named in ``shown``."""
+        params, state = self._kept.get(number, (None, None))
+        return self.histories[number].result({name: self._grid[number][name] for name in shown}, params, state)
+
+    def described(self) -> dict[str, str | int]:
+        """The plan, its estimated memory, the largest memory so far, and the number of static groups."""
+        return {
+            "name": str(self.plan),
+            "workers": self.plan.workers,
+            "members_at_once": self.plan.members,
+            "groups": len(self._groups),
+            "estimated_bytes": self._estimated_bytes,
+            "peak_bytes": plans.used_bytes()[1],
+        }
+
+
+Step: TypeAlias = tuple[MemberBatch, bool]
+"""A batch that has run an epoch, and whether it is done."""
+
+
+class Workers:
+    """Threads that train batches of members in parallel. XLA's programs release Python's lock while they run.
+
+    Settings of JAX that hold in the caller's thread only, such as ``with jax.enable_x64(True)``, hold in these, too.
+
+    Args:
+        devices: the device of each worker; several workers may share one.
+    """
+
+    def __init__(self, devices: Sequence[Device]):
+        self.devices = list(devices)
+        self.measured = False
+
+    def run(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
+        """Trains each batch up to its last epoch, and yields after each epoch of a batch.
+
+        If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.
+        """
+        waiting = deque(batches)
+        stop = threading.Event()
+        # Each worker sends its steps, and None when it ends. If an error ends it, it sends the error first.
+        events: Queue[Step | BaseException | None] = Queue()
+
+        settings = settings_of_this_thread()
+
+        def train(device: Device) -> None:
+            while not stop.is_set():
+                try:
+                    batch = waiting.popleft()
+                except IndexError:  # Another worker has taken the last one.
+                    break
+                if not batch.begun:
+                    batch.begin(device)
+                while batch.goes_on and not stop.is_set():
+                    batch.run_epoch()
+                    events.put((batch, not batch.goes_on))
+
+        def work(device: Device) -> None:
+            try:
+                with settings():
+                    train(device)
+            except BaseException as error:
+                events.put(error)
+            events.put(None)
+
+        # Daemons do not keep a process alive that ends without joining them, as after a second Ctrl-C.
+        threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in self.devices]
+        try:
+            for thread in threads:
+                thread.start()
+            running = len(threads)
+            while running:
+                event = events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                if event is None:
+                    running -= 1
+                else:
+                    yield event
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def measure(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
+        """Measures whether the workers are faster in parallel than one after another, and keeps one worker if not.
+
+        The measurement is part of the work: first one epoch of the first batch alone, then one epoch of as many batches
+        as there are workers. Yields what ``run`` yields.
+        """
+        count = len(self.devices)
+        # The first batch starts on the first device, the following ones on the devices of their workers.
+        for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
+            batch.begin(device)
+        alone = batches[0].run_epoch()
+        yield batches[0], not batches[0].goes_on
+        together = [batch for batch in batches[: count + 1] if batch.goes_on][:count]
+        if len(together) < count:
+            return
+        settings = settings_of_this_thread()
+
+        def run_epoch(batch: MemberBatch) -> None:
+            with settings():
+                batch.run_epoch()
+
+        clock = time.perf_counter()
+        with ThreadPoolExecutor(count) as threads:
+            list(threads.map(run_epoch, together))
+        # One after another, the same epochs would have taken count * alone.
+        if time.perf_counter() - clock > count * alone:
+            del self.devices[1:]
+        self.measured = True
+        yield from ((batch, not batch.goes_on) for batch in together)

@@ -1,1 +1,0 @@
-"""The results of a sweep: tables, statistics and ensembles."""

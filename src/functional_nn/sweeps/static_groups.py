@@ -1,0 +1,323 @@
+"""Static groups, the members of a sweep that share a compiled program, and their programs."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from functional_nn.core.errors import InputError, inside
+from functional_nn.core.layer import Params, State
+from functional_nn.core.texts import suggest
+from functional_nn.core.trees import flatten
+from functional_nn.data.dataset import Dataset, Split
+from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import as_split
+from functional_nn.storage.arrays import form
+from functional_nn.sweeps.grid import Hyperparameters, PlainValue
+from functional_nn.training.argument_checks import check_counts, check_functions
+from functional_nn.training.data_for_network import data_for_network
+from functional_nn.training.devices import Device, computing_on
+from functional_nn.training.evaluate import evaluated_params
+from functional_nn.training.precision import Precision
+from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
+from functional_nn.training.recipe import (
+    COUNTS,
+    NOT_FOR_FUNCTIONS,
+    STEPS,
+    Recipe,
+    RecipeMaker,
+    WithStaticValues,
+)
+from functional_nn.training.run_programs import compiled_programs
+from functional_nn.training.state import TrainState
+
+StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
+"""Names, types and values of static hyper-parameters."""
+
+DataShapes: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class StaticGroup:
+    """Members that run in the same compiled programs.
+
+    Args:
+        make_recipe: makes a member's recipe from its traced hyper-parameters.
+        recipe: the recipe of the first member.
+        traced: the names of the traced hyper-parameters.
+        members: the numbers of the members in the grid. Members with the same data follow each other.
+        epochs, batch_size: those of each member.
+    """
+
+    make_recipe: WithStaticValues
+    recipe: Recipe
+    traced: tuple[str, ...]
+    members: tuple[int, ...]
+    epochs: int
+    batch_size: int
+
+
+def static_groups(
+    make_recipe: RecipeMaker,
+    grid: Sequence[Hyperparameters],
+    data: Mapping[str, Dataset | Split],
+    *,
+    epochs: int,
+    batch_size: int,
+    static: Sequence[str] = (),
+) -> list[StaticGroup]:
+    """The groups of a grid, in the order of their first members.
+
+    A hyper-parameter that has a decimal point for any member is traced for all members, unless ``static`` names it.
+    Integers, strings, booleans and tuples are static: they may change shapes or programs.
+
+    Raises:
+        InputError: if no function of any member reads a hyper-parameter, or one has the name ``steps``, or the recipe
+            of a member cannot be made. It names the member.
+    """
+    names = [name for name in grid[0] if name not in NOT_FOR_FUNCTIONS]
+    if STEPS in names:
+        remedy = "It is the number of updates of the whole run, which follows from epochs and batch_size. Rename yours."
+        raise InputError("grid", "names that the sweep does not give a value itself", STEPS, remedy)
+    unknown = [name for name in static if name not in names]
+    if unknown:
+        raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
+    traced = traced_names(grid, static)
+
+    # The data are checked once, not for each member.
+    examples, data_shapes = {}, {}
+    for name in dict.fromkeys(member["data"] for member in grid):
+        with inside(name) if name else nullcontext():
+            split = as_split(data[name])
+        examples[name] = number_of_examples(split.train_x)
+        data_shapes[name] = tuple((path, form(array)) for path, array in flatten(split._asdict()).items())
+
+    # Members share programs if their static values and the shapes of their data are equal.
+    members_of: dict[tuple[StaticValues, DataShapes], list[int]] = {}
+    for number, member in enumerate(grid):
+        counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
+        with inside(f"member {number}"):
+            check_counts(**counts)
+        counts[STEPS] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
+        static_values = {name: member[name] for name in names if name not in traced} | counts
+        key = with_types(static_values), data_shapes[member["data"]]
+        members_of.setdefault(key, []).append(number)
+
+    # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
+    place_of_data = {name: place for place, name in enumerate(data)}
+    groups = []
+    names_read: set[str] = set()
+    for (static_values, _), members in members_of.items():
+        with_static = WithStaticValues(make_recipe, static_values)
+        first_recipe, read_by_group = _checked_recipes(with_static, grid, members, traced)
+        names_read |= read_by_group
+        members = sorted(members, key=lambda number: place_of_data[grid[number]["data"]])
+        values = {name: value for name, _, value in static_values}
+        groups.append(
+            StaticGroup(
+                with_static,
+                first_recipe,
+                traced,
+                tuple(members),
+                epochs=values["epochs"],
+                batch_size=values["batch_size"],
+            )
+        )
+    _check_names_read(names, names_read)
+    return groups
+
+
+def with_types(values: Mapping[str, PlainValue]) -> StaticValues:
+    """The names, types and values of static hyper-parameters, sorted by name.
+
+    >>> with_types({"flag": True}) == with_types({"flag": 1})
+    False
+    """
+    return tuple((name, _type_of(value), value) for name, value in sorted(values.items()))
+
+
+def traced_names(grid: Sequence[Mapping[str, object]], static: Sequence[str] = ()) -> tuple[str, ...]:
+    """The hyper-parameters to trace: numbers with a decimal point for any member, except those in ``static``."""
+
+    def is_traced(name: str) -> bool:
+        values = [member[name] for member in grid]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        return numbers and any(isinstance(value, float) for value in values)
+
+    excluded = {*NOT_FOR_FUNCTIONS, *COUNTS, *static}
+    return tuple(name for name in grid[0] if name not in excluded and is_traced(name))
+
+
+def traced_values(
+    group: StaticGroup, grid: Sequence[Hyperparameters], members: Sequence[int] | int, dtype: DTypeLike
+) -> dict[str, np.ndarray]:
+    """The traced hyper-parameters of one member, as scalars, or of several members, as vectors."""
+    if isinstance(members, int):
+        return {name: np.asarray(grid[members][name], dtype) for name in group.traced}
+    return {name: np.asarray([grid[number][name] for number in members], dtype) for name in group.traced}
+
+
+def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.Array:
+    """The random key of one member, or of several members."""
+    if isinstance(members, int):
+        return jax.random.key(grid[members]["seed"])
+    # Keys that are made one by one, and then stacked, take more than linear time.
+    return jax.vmap(jax.random.key)(np.array([grid[number]["seed"] for number in members], np.uint32))
+
+
+class GroupPrograms:
+    """The compiled programs of a static group and its data, on every device that is used.
+
+    Args:
+        group: the static group.
+        grid: the hyper-parameters of all members of the sweep.
+        data: data sets by name.
+        precision: the precision of the sweep.
+    """
+
+    def __init__(
+        self,
+        group: StaticGroup,
+        grid: Sequence[Hyperparameters],
+        data: Mapping[str, Dataset | Split],
+        precision: Precision,
+    ):
+        self.group = group
+        self._precision = precision
+        self.splits: dict[str, Split] = {}
+        for name in dict.fromkeys(grid[number]["data"] for number in group.members):
+            with inside(name) if name else nullcontext():
+                self.splits[name] = data_for_network(group.recipe.net, group.recipe.loss, data[name])
+        self.compilations = 0
+        self.seconds = 0.0
+        self._programs: dict[Device, CompiledPrograms] = {}
+        self._data: dict[tuple[Device, str], Split] = {}
+        self._copying = threading.Lock()
+
+    def compile(self, devices: Sequence[Device], members_at_once: int | None, shared_order: bool) -> CompiledPrograms:
+        """Compiles the programs for the device of each worker; returns those on the first one."""
+        spec = member_spec(
+            self.group.make_recipe,
+            self.group.batch_size,
+            self._precision,
+            shapes_of(next(iter(self.splits.values()))),
+            self.group.traced,
+            workers=len(devices),
+            members=members_at_once,
+            shared_order=shared_order,
+        )
+        for device in dict.fromkeys(devices):
+            clock = time.perf_counter()
+            with computing_on(device):
+                self._programs[device], compiled_now = compiled_programs(spec)
+            if compiled_now:
+                self.compilations += 1
+                self.seconds += time.perf_counter() - clock
+        return self._programs[devices[0]]
+
+    def on(self, device: Device) -> CompiledPrograms:
+        """The programs on a device."""
+        return self._programs[device]
+
+    def data_on(self, device: Device, name: str) -> Split:
+        """A data set on a device; it is copied there once."""
+        # Workers are threads: without the lock, two of them could copy the same data at the same time.
+        with self._copying:
+            if (device, name) not in self._data:
+                self._data[device, name] = jax.device_put(self.splits[name], device)
+            return self._data[device, name]
+
+    def result_of(self, train_state: TrainState) -> tuple[Params, State]:
+        """The parameters and the state of a member for the result: the parameters are those that were evaluated."""
+        eval_params = self.group.recipe.eval_params
+        if eval_params is not None:
+            # Members of one program have arrays of NumPy, whose arithmetic has other rules for types than JAX's.
+            train_state = jax.tree.map(jnp.asarray, train_state)
+        return evaluated_params(train_state, eval_params), train_state.state
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, for the identity of the sweep."""
+        loss = self.group.recipe.loss
+        return str(getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)))
+
+
+def member_spec(
+    make_recipe: RecipeMaker,
+    batch_size: int,
+    precision: Precision,
+    data: Split,
+    hyperparameters: Iterable[str],
+    *,
+    workers: int,
+    members: int | None = None,
+    shared_order: bool = False,
+) -> ProgramSpec:
+    """The specification of the programs of a sweep. Benchmarks of sweeps measure the programs of this specification.
+
+    Args:
+        make_recipe: makes a member's recipe from its hyper-parameters.
+        batch_size, precision: those of the sweep.
+        data: the shapes and types of the data.
+        hyperparameters: the names of the traced hyper-parameters, which are numbers.
+        workers: the number of threads that run the programs at the same time.
+        members: the number of members that one program trains; None: one member, without ``vmap``.
+        shared_order: whether all members see the examples in the same order.
+    """
+    scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
+    return ProgramSpec(
+        make_recipe,
+        batch_size,
+        precision,
+        data=data,
+        hyperparameters=tuple((name, scalar) for name in hyperparameters),
+        members=members,
+        shared_order=shared_order,
+        in_threads=workers > 1,
+    )
+
+
+def _type_of(value: PlainValue) -> object:
+    """The type of a value; for a tuple, the types of its parts."""
+    return tuple(map(_type_of, value)) if isinstance(value, tuple) else type(value)
+
+
+def _checked_recipes(
+    make_recipe: WithStaticValues,
+    grid: Sequence[Hyperparameters],
+    members: Sequence[int],
+    traced: Sequence[str],
+) -> tuple[Recipe, set[str]]:
+    """Makes the recipe of each member once, so that errors name the member.
+
+    Returns the recipe of the first member, and the names of the hyper-parameters that were read.
+    """
+    recipes: list[Recipe] = []
+    names_read: set[str] = set()
+    for number in members:
+        with inside(f"member {number}"):
+            recipe, read_by_member = make_recipe.read({name: float(grid[number][name]) for name in traced})
+            check_functions(recipe.loss, recipe.optimizer, recipe.penalty)
+            recipes.append(recipe)
+            names_read |= read_by_member
+    return recipes[0], names_read
+
+
+def _check_names_read(names: Sequence[str], names_read: set[str]) -> None:
+    """Raises an InputError if no member's functions read one of the hyper-parameters in ``names``."""
+    unread = [name for name in names if name not in names_read and name not in COUNTS]
+    if unread:
+        expected = "a name that the model, the optimizer, the loss or the penalty reads"
+        read = ", ".join(sorted(names_read)) or "nothing"
+        remedy = f"They read: {read}. An inner function reads too late: write w = h['w'] before it."
+        raise InputError("grid", expected, ", ".join(unread), remedy)

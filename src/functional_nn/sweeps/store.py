@@ -1,0 +1,248 @@
+"""The folder of a sweep: one file for each finished batch of members, so that a killed sweep can continue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import shown
+from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
+from functional_nn.storage.files import (
+    PLAIN,
+    JsonObject,
+    as_json,
+    check_no_links,
+    kept_open,
+    make_folder,
+    misfit,
+    names_in,
+    one_writer,
+    read_file,
+    read_signed,
+    remove_leftovers,
+    signed_text,
+    write_whole,
+)
+from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
+from functional_nn.sweeps.member_batch import MemberHistory
+
+SWEEP, BATCHES = "sweep.json", "batches"
+FORMAT, VERSION = "functional_nn sweep", 1
+FINGERPRINT = "fingerprint"
+AT_ONCE = "members_at_once"
+FILE_ENTRIES = ("format", "version", FINGERPRINT)
+"""The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
+SCHEMA = {
+    FINGERPRINT: str,
+    "grid": ([{"data": str, ...: (*PLAIN, list)}], None),
+    "halving": ([(*PLAIN, [int])], None),
+    "precision": ([str], None),
+    AT_ONCE: (int, str, None),
+    **dict.fromkeys((GROUPS, PROGRAMS, SURROUNDINGS), (dict, None)),
+    IDENTITY: (str, dict, None),
+}
+"""The schema of ``sweep.json``. Readers of the grid check it by ``check_grid``, too."""
+MEMBERS_SCHEMA = [
+    {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": ([str], None)}
+]
+"""The schema of what a batch's file says about its members."""
+CURVE, TEST = "curve", "test"
+"""In a batch's file, the paths of a member's metrics: after each epoch, and on the test examples at the end."""
+
+
+class Store:
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``batches/`` has the finished batches of members.
+
+    As a context manager it is the only writer of the folder, and removes files left behind by a killed writer.
+
+    Args:
+        folder: a folder for this sweep alone; created if it does not exist.
+        identity: by name, everything that must be equal for a sweep to continue in the folder.
+
+    Raises:
+        InputError: if the folder cannot be written to, has links in it, is in use by another process, or belongs to
+            another sweep or another program.
+        DataError: if ``sweep.json`` is damaged or of another version.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
+        self.folder = folder
+        self._identity = as_json("identity", identity)
+        self._fingerprint = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Store:
+        check_kind("out", self.folder, "a sweep")
+        # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
+        with ExitStack() as stack:
+            stack.enter_context(one_writer("out", self.folder))
+            self._begin(self.folder / SWEEP)
+            stack.enter_context(kept_open(self.folder / BATCHES))
+            remove_leftovers(self.folder / BATCHES)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _begin(self, path: Path) -> None:
+        """Writes the sweep's identity, or compares it with that in the folder."""
+        try:
+            check_no_links("out", self.folder, BATCHES)
+            make_folder(self.folder / BATCHES)
+            if path.name not in names_in(self.folder):
+                entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
+                write_whole(path, signed_text(entries | self._identity))
+                return
+            known = read_identity(path)
+        except OSError as error:
+            raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
+        check_settings(self.folder, {name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity)
+        # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
+        # from ours. Its files contain its own fingerprint.
+        self._fingerprint = known["fingerprint"]
+
+    def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[PyTree]) -> None:
+        """Writes a batch: the history of each member, and a pytree of arrays for each member.
+
+        Raises:
+            OSError: if it could not be written, for instance because the folder was removed.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        members = []
+        for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
+            about_member = {"number": history.number, "status": history.status, "bad_step": history.bad_step}
+            # The file sorts its arrays by name, so the order of the metrics is kept beside them.
+            members.append(about_member | {"metrics": list(history.curves), "test_metrics": list(history.test_metrics)})
+            curves = {name: np.asarray(values, np.float64) for name, values in history.curves.items()}
+            arrays |= {f"{place}/{CURVE}/{name}": values for name, values in curves.items()}
+            arrays |= {
+                f"{place}/{TEST}/{name}": np.asarray([value], np.float64)
+                for name, value in history.test_metrics.items()
+            }
+            leaves = jax.tree.leaves(tree)
+            arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(leaves)}
+        about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
+        write_whole(self._path(name), packed(arrays, about))
+
+    def load(self, name: str, numbers: Sequence[int], like: PyTree) -> tuple[list[MemberHistory], list[PyTree]] | None:
+        """Reads a batch that ``save`` wrote; None if the file is missing or damaged, or belongs to another sweep.
+
+        Args:
+            name: the name of the batch.
+            numbers: the numbers of its members.
+            like: a pytree with the structure, shapes and types of each member's pytree.
+        """
+        try:
+            arrays, about = unpacked(self._path(name))
+            members = json.loads(about["members"])
+            is_of_this_sweep = about["fingerprint"] == self._fingerprint
+            histories = histories_in(arrays, members)
+        except (OSError, ValueError, KeyError, RecursionError):
+            return None
+        if not is_of_this_sweep or [member["number"] for member in members] != list(numbers):
+            return None
+
+        # The arrays of each member must have the shapes and types of the given pytree, with random keys as integers.
+        leaves, structure = jax.tree.flatten(like)
+        expected_forms = [form(jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf) for leaf in leaves]
+        for place in range(len(members)):
+            names = [f"{place}/{i}" for i in range(len(leaves))]
+            if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
+                return None
+
+        kept = []
+        for place in range(len(members)):
+            stored = [arrays[f"{place}/{i}"] for i in range(len(leaves))]
+            kept.append(jax.tree.unflatten(structure, map(_as_given, stored, leaves)))
+        return histories, kept
+
+    def _path(self, name: str) -> Path:
+        return self.folder / BATCHES / f"{name}.safetensors"
+
+
+def check_settings(folder: Path, known: JsonObject, given: JsonObject) -> None:
+    """Requires that a sweep has the settings of the one in the folder."""
+    if different := difference(known, given):
+        found = f"{folder}, whose sweep has {different}"
+        remedy = "Use another folder."
+        at_once = known.get("members_at_once")
+        is_all = different == f"members_at_once {at_once} instead of {given.get('members_at_once')}"
+        if is_all and isinstance(at_once, int) and at_once > 1:
+            remedy = f"Use the plan vmap:{at_once}, or another folder."
+        raise InputError("out", "a new folder, or the folder of this sweep", found, remedy)
+
+
+def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:
+    """A leaf from its array in a file: the reverse of ``as_stored``."""
+    if not is_key(like):
+        return stored
+    generator = jax.random.key_impl(jnp.empty((), like.dtype))  # it takes an array, not a shape
+    return jax.random.wrap_key_data(jnp.asarray(stored), impl=generator)
+
+
+def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]) -> list[MemberHistory]:
+    """The histories of the members in a batch's file.
+
+    Args:
+        arrays: those of the file.
+        members: what the file says about each member.
+
+    Raises:
+        ValueError, KeyError: if they do not fit each other. No sweep writes such a file.
+    """
+    if misfit(members, MEMBERS_SCHEMA):
+        raise ValueError("not the members of a batch")
+    numbers: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for path, array in arrays.items():
+        place, _, rest = path.partition("/")
+        kind, _, name = rest.partition("/")
+        if kind in (CURVE, TEST):
+            if array.ndim != 1 or array.dtype != np.float64 or (kind == TEST and len(array) != 1):
+                raise ValueError(f"no metrics in {path}")
+            numbers.setdefault((place, kind), {})[name] = array.tolist()
+    histories = []
+    for place, member in enumerate(members):
+        curves, tested = (numbers.get((str(place), kind), {}) for kind in (CURVE, TEST))
+        if len(set(map(len, curves.values()))) > 1:
+            raise ValueError(f"curves of different lengths for the member {place}")
+        of_test = member.get("test_metrics")
+        history = MemberHistory(
+            member["number"],
+            member["status"],
+            member["bad_step"],
+            curves={name: curves[name] for name in member["metrics"]},
+            # Files of earlier versions do not have the order of these.
+            test_metrics={name: tested[name][0] for name in (tested if of_test is None else of_test)},
+        )
+        histories.append(history)
+    return histories
+
+
+def read_identity(path: Path) -> JsonObject:
+    """The verified contents of ``sweep.json``.
+
+    Raises:
+        DataError: if the file is damaged or of another version.
+        OSError: if it cannot be read.
+    """
+    remedy = "Use another folder. Or delete this file; finished members of this sweep are still used then."
+    try:
+        known = read_signed(read_file(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(path), "a file that a sweep wrote", f"a damaged file ({error})", remedy) from None
+    if known.get("format") != FORMAT or known.get("version") != VERSION:
+        given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
+        raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")
+    if found := misfit(known, SCHEMA):
+        raise DataError(str(path), "the settings of a sweep", f"others, with {found}", remedy)
+    return known

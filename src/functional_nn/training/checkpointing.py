@@ -1,0 +1,372 @@
+"""Checkpoints of a run: saving, restoring, and saving by one of several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.validation import check_number, shown
+from functional_nn.storage.arrays import key_types, named_arrays, tree_like
+from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, History, newest
+from functional_nn.storage.files import PLAIN, JsonObject, as_json, check_new_folder, check_not_removed, misfit
+from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
+from functional_nn.training.evaluate import check_metric
+from functional_nn.training.processes import Processes
+from functional_nn.training.programs import surroundings
+from functional_nn.training.run import EpochMetrics
+from functional_nn.training.state import TrainState
+
+NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
+"""The numbers of an epoch in a row of the history. Its metrics by name follow them."""
+
+BEST_BY = "best_by"
+"""The setting with the name of the metric that decides which epoch is the best. The loss has no such setting."""
+
+METRICS = "metrics"
+"""The setting with the names of a run's metrics. They are known only when its programs are compiled."""
+
+SCHEMA = {
+    "settings": {
+        METRICS: [str],
+        PROGRAMS: {...: PLAIN},
+        SURROUNDINGS: {...: PLAIN},
+        **dict.fromkeys(("batch_size", "seed", "devices", "non_finite"), PLAIN),
+    },
+    "status": str,
+    "message": str,
+    "epochs": int,
+    "history": str,
+}
+"""The schema of the further entries of a checkpoint of ``fit``."""
+
+
+class Checkpoints(NamedTuple):
+    """Where ``fit`` saves a run, and how often.
+
+    Args:
+        folder: a folder for this run alone; created if it does not exist.
+        keep: how many of the newest checkpoints are kept. The one of the best epoch is kept in addition, among those
+            that were saved.
+        minutes: save after an epoch if at least this many minutes have passed since the last save; 0 saves after every
+            epoch. The first epoch, the last one, and the one before an interruption are always saved.
+        settings: anything else that must be equal for a run to continue here. ``fit`` itself compares seed, batch
+            size, precision, policy, data, and what network, loss, optimizer and penalty compute. Only Python functions
+            called from a program (``jax.pure_callback``) cannot be compared.
+        best_by: the name of the metric that decides which epoch is the best, such as ``"validation_accuracy"``. Smaller
+            numbers are better if its name ends as ``early_stopping`` says, otherwise larger ones. None: the loss on
+            validation examples, or else on test examples, or else in training. A run continues only with the same.
+    """
+
+    folder: str | os.PathLike[str]
+    keep: int = 2
+    minutes: float = 0.0
+    settings: Mapping[str, object] | None = None
+    best_by: str | None = None
+
+
+class RunProgress(NamedTuple):
+    """The state of a run after some epochs. ``status`` and ``message`` are empty unless the run has ended."""
+
+    train_state: TrainState
+    history: tuple[EpochMetrics, ...] = ()
+    status: str = ""
+    message: str = ""
+
+
+class RunSaver:
+    """Saves a run and restores it, as a context manager. Without ``checkpoints`` it does neither.
+
+    The metrics of all epochs are kept once, in the folder's ``History``. Each checkpoint says how many of them belong
+    to it.
+
+    Args:
+        checkpoints: the argument of ``fit``.
+        settings: the settings that must be equal for a run to continue, as far as they are known before compilation.
+
+    Raises:
+        InputError: if the folder belongs to another run, is in use by another process, or cannot be written to.
+        DataError: if every checkpoint in it is damaged.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, object]):
+        self._writer: CheckpointWriter | None = None
+        self._found: Checkpoint | None = None
+        self._saved_epochs = 0
+        self._has_failed = False
+        if checkpoints is not None:
+            checkpoints = _checked(checkpoints)
+            self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
+            self._metric_names: tuple[str, ...] = ()
+            self._seconds = 60 * checkpoints.minutes
+            # The user's settings are an entry of their own, so that they replace none of the others.
+            own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
+            self._best_by = checkpoints.best_by
+            best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
+            self._settings = as_json("settings", {**settings, **own, **best_by})
+            # So the first epoch is saved at once.
+            self._clock = -math.inf
+
+    def __enter__(self) -> RunSaver:
+        if self._writer is not None:
+            check_kind("checkpoints", self._writer.folder, "checkpoints")
+            self._writer.__enter__()
+            try:
+                self._found = newest(self._writer.folder, self._verify)
+                if self._found is not None:
+                    self._check_same()
+            except BaseException:
+                # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
+                self._writer.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(*exception)
+
+    def restored(
+        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
+    ) -> RunProgress | None:
+        """The newest saved state, or None.
+
+        Args:
+            like: a pytree with the structure, shapes and types that it must have.
+            metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
+            programs: the fingerprints of what the run computes; they must equal the saved ones, if both are of
+                programs for the same number of devices.
+            devices: this number.
+
+        Raises:
+            InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
+        """
+        if self._writer is None:
+            return None
+        if self._best_by is not None:
+            check_metric("best_by", self._best_by, metric_names)
+        self._metric_names = tuple(metric_names)
+        self._history = self._history_of(metric_names)
+        self._settings |= {
+            METRICS: list(metric_names),
+            PROGRAMS: dict(programs),
+            SURROUNDINGS: surroundings() | {"devices": devices},
+        }
+        if self._found is None:
+            return None
+        # Names and shapes that differ say more than different fingerprints, so they are compared first.
+        train_state = self._found.tree(like, "train_state")
+        self._check_same()
+        about = self._found.about
+        rows = self._history.read(about["epochs"], about["history"])
+        history = tuple(_metrics(row, self._metric_names, self._found.path) for row in rows)
+        self._writer.continue_after(self._found.step)
+        self._saved_epochs, self._found = len(history), None
+        return RunProgress(train_state, history, about["status"], about["message"])
+
+    def save(self, reached: RunProgress, *, now: bool = False) -> None:
+        """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set.
+
+        Raises:
+            OSError: if they could not be written, or if the folder was removed, which is noticed after each epoch. The
+                disk is probably full or gone, and a second try would hide this error. So later calls do nothing.
+        """
+        epochs = len(reached.history)
+        if self._writer is None or self._has_failed or epochs <= self._saved_epochs:
+            return
+        try:
+            check_not_removed(self._writer.folder)
+            if not now and time.monotonic() - self._clock < self._seconds:
+                return
+            self._write(self._writer, reached)
+        except OSError:
+            self._has_failed = True
+            raise
+        self._saved_epochs, self._clock = epochs, time.monotonic()
+
+    def _write(self, writer: CheckpointWriter, reached: RunProgress) -> None:
+        """Writes the metrics of the epochs that are not saved yet, and the checkpoint of the last one."""
+        epochs = len(reached.history)
+        try:
+            # The metrics are written before the checkpoint that needs them. After a crash in between, the folder has
+            # rows that no checkpoint counts, and the next run overwrites them. After Ctrl-C, _saved_epochs is the
+            # old one, and the same call writes the same rows at the same place.
+            rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
+            digest = self._history.extend(rows, self._saved_epochs)
+        except OSError as error:
+            text = (
+                f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
+            )
+            raise OSError(error.errno, text, str(writer.folder)) from error
+        about = {
+            "settings": self._settings,
+            "status": reached.status,
+            "message": reached.message,
+            "epochs": epochs,
+            "history": digest,
+        }
+        tree = {"train_state": reached.train_state}
+        writer.save(epochs, tree, loss=reached.history[-1].to_minimize(self._best_by), about=about)
+
+    def _verify(self, found: Checkpoint) -> None:
+        """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
+        about = found.about
+        if misfit(about, SCHEMA):
+            raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
+        self._history_of(about["settings"][METRICS]).read(about["epochs"], about["history"])
+
+    def _history_of(self, metric_names: Sequence[str]) -> History:
+        """The folder's metrics of all epochs, with these metrics."""
+        assert self._writer is not None
+        return History(self._writer.folder, len(NUMBERS) + len(metric_names))
+
+    def _check_same(self) -> None:
+        """Raises an ``InputError`` if a known setting differs from that of the checkpoint that was found."""
+        assert self._found is not None
+        known = self._found.about["settings"]
+        if PROGRAMS not in self._settings:
+            # Before compilation these three are not known yet; restored compares again with them.
+            known = {name: known[name] for name in known if name not in (METRICS, PROGRAMS, SURROUNDINGS)}
+        if different := difference(known, self._settings):
+            given = f"{self._found.path.parent}, whose run has {different}"
+            remedy = "Use the arguments of that run, or another folder."
+            raise InputError("checkpoints", "a new folder, or the folder of this run", given, remedy)
+
+
+def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
+    """The metrics of the epochs up to a checkpoint that ``fit`` saved.
+
+    Raises:
+        DataError: if ``fit`` did not save it, or if the metrics are damaged.
+    """
+    about = found.about
+    if entry := misfit(about, SCHEMA):
+        raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write (about/{entry})")
+    names = about["settings"][METRICS]
+    rows = History(found.path.parent, len(NUMBERS) + len(names)).read(about["epochs"], about["history"])
+    return tuple(_metrics(row, names, found.path) for row in rows)
+
+
+class SharedSaver:
+    """A ``RunSaver`` in the first process. The others wait until it has saved, and get what it has restored.
+
+    So only the first process needs the folder, and the others fail with it. With one process it is a ``RunSaver``.
+
+    Args:
+        processes: those that train together.
+        checkpoints, settings: as ``RunSaver`` takes them.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None,
+        settings: Mapping[str, object],
+    ):
+        self._processes = processes
+        self._arguments = checkpoints, settings
+        self._opened = ExitStack()
+
+    def __enter__(self) -> SharedSaver:
+        saver = self._processes.first(lambda: self._opened.enter_context(RunSaver(*self._arguments)))
+        # In the other processes it saves nothing.
+        self._saver = RunSaver(None, {}) if saver is None else saver
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._opened.close()
+
+    def restored(
+        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
+    ) -> RunProgress | None:
+        """The newest saved state, or None; see ``RunSaver.restored``."""
+        reached = self._processes.first(lambda: self._saver.restored(like, metric_names, programs, devices))
+        if not self._processes.are_several:
+            return reached
+        text = self._processes.bytes_from_first(b"" if reached is None else _text(reached).encode())
+        arrays = self._processes.bytes_from_first(b"" if reached is None else _bytes_of(reached.train_state))
+        return _progress(like, json.loads(text), arrays) if text else None
+
+    def save(self, reached: RunProgress, *, now: bool = False) -> None:
+        """Saves the epochs that are not saved yet; see ``RunSaver.save``."""
+        self._processes.first(lambda: self._saver.save(reached, now=now))
+
+    def save_after_failure(self, reached: RunProgress) -> None:
+        """Saves what was reached before an exception. Nothing is said to other processes, which may not come here."""
+        if self._processes.is_first:
+            self._saver.save(reached, now=True)
+
+
+def _checked(checkpoints: object) -> Checkpoints:
+    """The argument as ``Checkpoints``, if it is a folder or ``Checkpoints`` with usable values."""
+    if isinstance(checkpoints, str | os.PathLike):
+        checkpoints = Checkpoints(checkpoints)
+    if not isinstance(checkpoints, Checkpoints):
+        raise InputError("checkpoints", "the path of a folder, or Checkpoints(folder, …)", shown(checkpoints))
+    check_new_folder("checkpoints", checkpoints.folder)
+    check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
+    if checkpoints.settings is not None and not isinstance(checkpoints.settings, Mapping):
+        raise InputError("settings", "a dict that JSON can hold", shown(checkpoints.settings))
+    if checkpoints.best_by is not None and not isinstance(checkpoints.best_by, str):
+        raise InputError("best_by", "the name of a metric, or None", shown(checkpoints.best_by))
+    return checkpoints
+
+
+def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
+    """The metrics of an epoch as a row of the history."""
+    numbers = [getattr(metrics, name) for name in NUMBERS]
+    known = [math.nan if number is None else number for number in numbers]
+    return [*known, *(metrics.metrics[name] for name in metric_names)]
+
+
+def _metrics(row: Sequence[float], metric_names: Sequence[str], path: Path) -> EpochMetrics:
+    """The metrics of an epoch from a row of the history, in which all numbers are float64. ``path`` is for errors."""
+    numbers = dict(zip(NUMBERS, row, strict=False))
+    if not all(math.isfinite(numbers[name]) for name in ("epoch", "skipped_steps", "clipped_steps")):
+        raise DataError(str(path), "the history of a run", f"one with epoch {numbers['epoch']}")
+    return EpochMetrics(
+        epoch=int(numbers["epoch"]),
+        metrics=dict(zip(metric_names, row[len(NUMBERS) :], strict=True)),
+        seconds=numbers["seconds"],
+        skipped_steps=int(numbers["skipped_steps"]),
+        clipped_steps=int(numbers["clipped_steps"]),
+        rate_share=numbers["rate_share"],
+        learning_rate=None if math.isnan(numbers["learning_rate"]) else numbers["learning_rate"],
+    )
+
+
+def _text(reached: RunProgress) -> str:
+    """All of a run's progress but its arrays, as JSON, from which Python reads each float as it was."""
+    arrays = named_arrays(reached.train_state)
+    return json.dumps(
+        {
+            "history": [metrics._asdict() | {"metrics": dict(metrics.metrics)} for metrics in reached.history],
+            "status": reached.status,
+            "message": reached.message,
+            "arrays": {path: [array.dtype.name, array.shape] for path, array in arrays.items()},
+            "key_types": key_types(reached.train_state),
+        }
+    )
+
+
+def _bytes_of(train_state: TrainState) -> bytes:
+    """The bytes of all arrays, one after another."""
+    return b"".join(array.tobytes() for array in named_arrays(train_state).values())
+
+
+def _progress(like: TrainState, text: JsonObject, contents: bytes) -> RunProgress:
+    arrays, place = {}, 0
+    for path, (dtype, shape) in text["arrays"].items():
+        array = np.frombuffer(contents, np.dtype(dtype), math.prod(shape), place).reshape(shape)
+        arrays[path] = array
+        place += array.nbytes
+    train_state = tree_like(like, arrays, "process 0", text["key_types"])
+    history = tuple(EpochMetrics(**metrics) for metrics in text["history"])
+    return RunProgress(train_state, history, text["status"], text["message"])

@@ -1,0 +1,149 @@
+"""Training on several devices: each computes its share of every batch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_count, shown
+from functional_nn.storage.arrays import is_key
+
+Device: TypeAlias = Any
+"""A device of JAX, or a sharding over several. ``jax.Device`` is not a class for type checkers."""
+
+DATA = "data"
+"""The name of the axis of devices that divides the examples of each batch."""
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def device_name(device: Device) -> str:
+    """The name of a device: JAX's, or for a CPU, which JAX only calls ``cpu``, that of the processor.
+
+    Linux knows the name of the processor; on other systems it comes from Python.
+    """
+    if device.platform != "cpu":
+        return device.device_kind
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text("utf-8").splitlines() if information.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, None) or platform.processor() or platform.machine() or device.device_kind
+
+
+def computing_on(device: Device) -> AbstractContextManager[object]:
+    """A context in which programs that name no device are compiled for this one."""
+    settings: Any = jax.config
+    default = settings.jax_default_device
+    # JAX knows a program by its default device, too, so the default that holds already is not set again.
+    is_default = device == (jax.local_devices()[0] if default is None else default)
+    return nullcontext() if is_default else jax.default_device(device)
+
+
+def chosen_devices(devices: int | None) -> int:
+    """The number of devices of a run: the given one; or else one, or with several processes all devices of all of them.
+
+    Raises:
+        InputError: if JAX has fewer devices, or if several processes do not use all of their devices.
+    """
+    processes = jax.process_count()
+    if processes > 1:
+        available = jax.device_count()
+        if devices is not None and devices != available:
+            expected = f"{available}, all devices of the {processes} processes, or None, which means the same"
+            raise InputError("devices", expected, shown(devices))
+        return available
+    if devices is None:
+        return 1
+    check_count("devices", devices)
+    available = len(jax.local_devices())
+    if devices > available:
+        remedy = f'On a CPU call jax.config.update("jax_num_cpu_devices", {devices}) before JAX computes anything.'
+        raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
+    return devices
+
+
+def check_single_process(function: str) -> None:
+    """Raises an InputError if ``jax.distributed`` has several processes, because each would do the same work."""
+    processes = jax.process_count()
+    if processes > 1:
+        remedy = "Start each process without jax.distributed, and give each a part of the sweep: part=(k, n)."
+        raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
+
+
+def on_each(devices: int) -> NamedSharding | None:
+    """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses.
+
+    With several processes, these are the devices of all of them.
+
+    Args:
+        devices: the number of devices that share each batch.
+    """
+    if devices == 1:
+        return None
+    chosen = jax.devices() if jax.process_count() > 1 else jax.local_devices()[:devices]
+    # Auto leaves the division of every operation to XLA; the constraint in divided says only where the batch starts.
+    return NamedSharding(Mesh(np.array(chosen), (DATA,), axis_types=(AxisType.Auto,)), PartitionSpec())
+
+
+def put_everywhere(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
+    """The arrays of a pytree on each device of the sharding ``everywhere``; None is the device that JAX chooses.
+
+    All processes must give equal arrays. That is not checked here.
+    """
+    if everywhere is None or everywhere.is_fully_addressable:
+        return jax.device_put(tree, everywhere)
+
+    # device_put would send all arrays to all processes, to see whether they are equal.
+    def put(leaf: PyTree) -> jax.Array:
+        if is_key(leaf):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, everywhere, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
+
+
+def rows_of(everywhere: NamedSharding | None, examples: int) -> NamedSharding | None:
+    """The sharding by which each device has its share of a batch; all devices have all if they cannot share evenly."""
+    if everywhere is None or examples % everywhere.num_devices:
+        return everywhere
+    return NamedSharding(everywhere.mesh, PartitionSpec(DATA))
+
+
+def put_on_one(tree: PyTree, everywhere: NamedSharding | None) -> PyTree:
+    """Arrays that are whole on each device of the sharding ``everywhere``, on the first device of this process."""
+    if everywhere is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
+    """The network with its batch divided among the devices of the sharding ``everywhere``.
+
+    XLA divides the program. It computes means, sums and batch norms over the whole batch, across all devices. So any
+    network and any loss give the same results as on one device, except for rounding.
+    """
+    if everywhere is None:
+        return net
+    share = NamedSharding(everywhere.mesh, PartitionSpec(DATA))
+
+    def forward(params, state, x, *, train, key=None):
+        x = jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, share), x)
+        return net.forward(params, state, x, train=train, key=key)
+
+    return net._replace(forward=forward)

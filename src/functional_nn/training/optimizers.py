@@ -1,0 +1,392 @@
+"""Optimizers and learning rates by name, gradient clipping, and rules for some of the parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from functional_nn.core import trees
+from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.functions import cached_if_hashable
+from functional_nn.core.layer import Params
+from functional_nn.core.layer_checks import is_concrete
+from functional_nn.core.shapes import is_shape
+from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
+    "adagrad": optax.adagrad,
+    "adadelta": optax.adadelta,
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adamax": optax.adamax,
+    "nadam": optax.nadam,
+    "radam": optax.radam,
+    "amsgrad": optax.amsgrad,
+    "adabelief": optax.adabelief,
+    "lamb": optax.lamb,
+    "lion": optax.lion,
+}
+"""Every named optimizer: a function of the learning rate (a number, a traced array or a schedule)."""
+
+
+def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
+    """The Optax optimizer with a name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
+
+    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``. Parameters in float16 are
+    refused if the rule's ``eps`` is 0 in float16, as Adam's 1e-8 is: a gradient of 0 would make them NaN.
+
+    >>> import jax.numpy as jnp
+    >>> rule = optimizer("sgd", 0.5)
+    >>> updates, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(0.0)))
+    >>> print(updates)
+    -1.0
+    """
+    check_choice("optimizer", name, OPTIMIZERS)
+    make = OPTIMIZERS[name]
+    if not is_function(learning_rate):
+        check_number("learning_rate", learning_rate, "a finite number, or a schedule")
+    known = [parameter for parameter in inspect.signature(make).parameters if parameter != "learning_rate"]
+    for option, value in options.items():
+        if option not in known:
+            raise InputError("options", f"options of {name}", option, suggest(option, known))
+        # A dtype may be given by its name. No other option is a string or a sequence.
+        if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
+            raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
+    return _refusing_vanished_eps(name, make(learning_rate, **options), _eps(make, options))
+
+
+SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+    "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
+    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, _step_boundaries(steps)),
+}
+"""Every named schedule: a function of the learning rate and the number of steps in the run."""
+
+
+def _step_boundaries(steps: int) -> dict[int, float]:
+    """The steps at which the schedule ``step`` divides the rate by 10; step 0 is left out, in very short runs."""
+    return {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary > 0}
+
+
+def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.Schedule:
+    """The learning rate over a run of ``steps`` updates.
+
+    ``constant`` keeps the rate. ``cosine`` lowers it to 0. ``one-cycle`` raises it in the first 30% of the steps and
+    then lowers it nearly to 0. ``step`` divides it by 10 after half of the steps, and again after three quarters.
+
+    >>> rate = schedule("step", 0.1, steps=100)
+    >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))
+    0.1 0.01 0.001
+    """
+    check_choice("schedule", name, SCHEDULES)
+    check_number("learning_rate", learning_rate)
+    steps = check_count("steps", steps)
+    return SCHEDULES[name](learning_rate, steps)
+
+
+class Clipping(NamedTuple):
+    """The state of ``with_clipping``.
+
+    Args:
+        optimizer_state: the state of the optimizer inside.
+        clipped_steps: the number of steps with a gradient longer than the limit, int32.
+        skipped_steps: the number of steps that changed nothing because their gradient was not finite, int32.
+    """
+
+    optimizer_state: PyTree
+    clipped_steps: jax.Array
+    skipped_steps: jax.Array
+
+
+def with_clipping(
+    optimizer: optax.GradientTransformation, limit: float | jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with clipped gradients. It counts the steps that were clipped, and those that were skipped.
+
+    Math:
+        g ← g min(1, limit / ‖g‖), where ‖g‖ is the norm of all gradients together. It is computed as m √Σ(g / m)² with
+        m = max |g|, so that squares neither overflow nor vanish. A gradient of 0 stays as it is.
+
+    If a number in the gradient is not finite, the step is skipped: it changes nothing, not even the optimizer's state.
+    The counts are in the optimizer's state (``Clipping``). ``fit`` reports those of each epoch in ``EpochMetrics``.
+
+    Args:
+        optimizer: any Optax transformation.
+        limit: the largest norm, above 0. May be a traced array.
+
+    >>> rule = with_clipping(optax.sgd(1.0), 5.0)
+    >>> params = {"w": jnp.zeros(2)}
+    >>> updates, state = rule.update({"w": jnp.array([30.0, -40.0])}, rule.init(params), params)
+    >>> print(updates["w"], state.clipped_steps)
+    [-3.  4.] 1
+
+    References:
+        Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+    """
+    check_gradient_transformation(optimizer)
+    check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
+
+    def init(params):
+        return Clipping(optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, **extra):
+        # m = max |g|, in at least float32. max passes NaN on, so m is finite only if every element is.
+        leaves = [leaf for leaf in jax.tree.leaves(updates) if leaf.size]
+        dtype = jnp.result_type(jnp.float32, *leaves)
+        largest = reduce(jnp.maximum, (jnp.max(jnp.abs(leaf)).astype(dtype) for leaf in leaves), jnp.zeros((), dtype))
+        finite = jnp.isfinite(largest)
+
+        # ‖g / m‖, and the factor that makes the gradient as long as the limit. The product m ‖g / m‖ could overflow, so
+        # the limit is divided by both.
+        unit = jnp.where(finite & (largest > 0), largest, 1)
+        squares = (jnp.sum(jnp.square(leaf.astype(dtype) / unit)) for leaf in leaves)
+        norm = jnp.sqrt(reduce(jnp.add, squares, jnp.zeros((), dtype)))
+        clipped = finite & (norm > limit / unit)
+        share = jnp.where(clipped, limit / unit / norm, 1)
+        cut = jax.tree.map(lambda leaf: leaf * share.astype(leaf.dtype), updates)
+
+        # A gradient that is not finite changes nothing.
+        new_updates, new_state = update_with(optimizer, cut, state.optimizer_state, params, extra)
+        new_updates = jax.tree.map(lambda new: jnp.where(finite, new, jnp.zeros_like(new)), new_updates)
+        optimizer_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_state, state.optimizer_state)
+        clipped_steps = _incremented_if(clipped, state.clipped_steps)
+        skipped_steps = _incremented_if(~finite, state.skipped_steps)
+        return new_updates, Clipping(optimizer_state, clipped_steps, skipped_steps)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def path_mask(paths: trees.Paths = "*weight") -> Callable[[Params], trees.PyTree]:
+    """Makes a mask for Optax, which says on which parameters a transformation acts, from their paths.
+
+    For example, ``optax.adamw(1e-3, weight_decay=1e-2, mask=path_mask("*weight"))`` decays weights, but not biases and
+    scales. ``optax.add_decayed_weights(1e-4, mask=path_mask("dense_0/*"))`` before ``optax.sgd(0.1)`` in
+    ``optax.chain`` decays the weights and biases of one layer. For L1 and L2 in the loss see ``l1`` and ``l2``.
+
+    Args:
+        paths: a pattern, several patterns, or a function of the path; see ``trees.select``.
+
+    Raises:
+        InputError: when Optax initializes the transformation, if no parameter matches.
+
+    >>> path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
+    {'dense_0': {'bias': False, 'weight': True}}
+    """
+    trees.check_paths(paths)
+
+    def mask(params):
+        chosen = set(trees.select(params, paths))
+        return trees.map_with_path(lambda path, leaf: path in chosen, params)
+
+    return mask
+
+
+def with_frozen(optimizer: optax.GradientTransformation, paths: trees.Paths) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with some parameters left as they are: no update, no weight decay, no memory for them.
+
+    The parameters stay in one tree, as checkpoints and files need it. The layer ``frozen`` moves them to the state
+    instead, and then their gradients are not computed either.
+
+    Args:
+        optimizer: what updates the other parameters.
+        paths: which parameters to leave, see ``trees.select``.
+
+    Raises:
+        InputError: when Optax initializes the transformation, if no parameter matches.
+
+    >>> rule = with_frozen(optax.sgd(1.0), "dense_0/*")
+    >>> params = {"dense_0": {"bias": jnp.zeros(1)}, "dense_1": {"bias": jnp.zeros(1)}}
+    >>> gradient = jax.tree.map(jnp.ones_like, params)
+    >>> updates, _ = rule.update(gradient, rule.init(params), params)
+    >>> print(updates["dense_0"]["bias"], updates["dense_1"]["bias"])
+    [0.] [-1.]
+    """
+    mask = path_mask(paths)
+
+    def labels(params):
+        return jax.tree.map(lambda frozen: "frozen" if frozen else "trained", mask(params))
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def max_norm(
+    limit: float | jax.Array, paths: trees.Paths = "*weight", *, axis: int | tuple[int, ...] | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the norm of each unit's incoming weights at or below a limit. Put it last in ``optax.chain``.
+
+    Math:
+        w ← w' min(1, limit / ‖w'‖) with w' = w + update for each unit's weights w, so the update becomes
+        w' min(1, limit / ‖w'‖) - w. The bound holds up to the rounding of that sum.
+
+    Args:
+        limit: the largest norm, above 0. May be a traced array.
+        paths: which parameters, see ``trees.select``; by default the weights.
+        axis: the axes along which the incoming weights of one unit lie. By default these are all axes but the last,
+            as in dense and convolutional layers. A vector is taken as the weights of a single neuron. Other layers
+            have other axes: those stacked by ``repeat``, ``unembedding``, ``conv_transpose``, and the heads of
+            ``attention``. Leave them out by ``paths``, or use a second ``max_norm`` with another ``axis`` for them.
+
+    Raises:
+        InputError: if ``update`` is called without the parameters.
+
+    >>> rule = optax.chain(optax.sgd(1.0), max_norm(2.5))
+    >>> params = {"weight": jnp.array([[0.0], [4.0]])}
+    >>> updates, _ = rule.update({"weight": jnp.array([[-3.0], [0.0]])}, rule.init(params), params)
+    >>> print(optax.apply_updates(params, updates)["weight"].ravel())
+    [1.5 2. ]
+
+    References:
+        Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
+    """
+    check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
+    axes = (axis,) if isinstance(axis, int) else axis
+    if axes is not None and not is_shape(axes):
+        raise InputError("axis", "an axis, or a tuple of axes", shown(axis))
+
+    def project(update, w):
+        moved = w + update
+        # A vector has one axis only, which is not left out.
+        along = tuple(range(max(w.ndim - 1, 1))) if axes is None else axes
+        if axes is not None and not all(-w.ndim <= one < w.ndim for one in axes):
+            raise InputError("axis", f"axes of parameters of shape {w.shape}", shown(axis))
+        # The norm is computed from w / max |w|, so that squares neither overflow nor vanish.
+        largest = jnp.max(jnp.abs(moved), axis=along, keepdims=True)
+        largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+        norm = largest * jnp.sqrt(jnp.sum(jnp.square(moved / largest), axis=along, keepdims=True))
+        # For weights of 0, limit / 0 is infinite and the minimum is 1.
+        return moved * jnp.minimum(jnp.asarray(limit, w.dtype) / norm, 1) - w
+
+    def update(updates, params):
+        if params is None:
+            remedy = "Call update(gradients, state, params)."
+            raise InputError("params", "the parameters, to compute their norm after the update", None, remedy)
+        return jax.tree.map(project, updates, params)
+
+    return optax.masked(optax.stateless(update), path_mask(paths))
+
+
+def update_with(
+    optimizer: optax.GradientTransformation,
+    gradient: PyTree,
+    optimizer_state: PyTree,
+    params: PyTree,
+    extra: Mapping[str, Any],
+) -> tuple[PyTree, PyTree]:
+    """Computes an optimizer's updates and its new state. It gets those of the extra arguments that it takes by name.
+
+    Extra arguments are those beyond gradient, state and parameters, such as the loss's value.
+
+    >>> rule = optax.sgd(1.0)
+    >>> updates, _ = update_with(rule, 2.0, rule.init(0.0), 0.0, {"value": 3.0})
+    >>> print(updates)
+    -2.0
+    """
+    takes_any = optax.with_extra_args_support(optimizer)
+    parameters = inspect.signature(takes_any.update).parameters
+    # A function with **extra takes every name. Another one would raise an error for a name that it does not know.
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        extra = {name: value for name, value in extra.items() if name in parameters}
+    with explaining_optimizer(optimizer):
+        return takes_any.update(gradient, optimizer_state, params, **extra)
+
+
+@contextmanager
+def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[None]:
+    """Raises an InputError if a transformation of Optax fails: Optax uses its arguments only here.
+
+    The errors of a user's own transformation stay as they are.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError) or not _is_of_optax(optimizer.update):
+            raise
+        given = f"one that raises {type(error).__name__}: {shortened(error).rstrip('.')}"
+        remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
+        raise InputError("optimizer", "an Optax transformation that can compute updates", given, remedy) from error
+
+
+class RateShare(NamedTuple):
+    """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
+
+    optimizer_state: PyTree
+    share: jax.Array
+
+
+# Cached, so that a second run with the same optimizer has an equal recipe and finds its compiled programs.
+@cached_if_hashable(maxsize=32)
+def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with its updates multiplied by a share, which starts at 1.
+
+    >>> rule = with_rate_share(optax.sgd(1.0))
+    >>> state = rule.init(jnp.zeros(1))
+    >>> print(rule.update(jnp.ones(1), state._replace(share=jnp.float32(0.5)))[0])
+    [-0.5]
+    """
+
+    def init(params):
+        return RateShare(optimizer.init(params), jnp.ones((), jnp.float32))
+
+    def update(updates, state, params=None, **extra):
+        updates, optimizer_state = update_with(optimizer, updates, state.optimizer_state, params, extra)
+        scaled = jax.tree.map(lambda leaf: leaf * state.share.astype(leaf.dtype), updates)
+        return scaled, RateShare(optimizer_state, state.share)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def is_gradient_transformation(value: object) -> bool:
+    """Whether a value is an Optax transformation."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def check_gradient_transformation(optimizer: object) -> None:
+    """Raises an InputError unless this is an Optax transformation."""
+    if not is_gradient_transformation(optimizer):
+        remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
+        raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
+
+
+def _eps(make, options) -> float | None:
+    """The number ``eps`` that a rule adds to a denominator; None if there is none, or if it is traced."""
+    default = inspect.signature(make).parameters.get("eps")
+    eps = options.get("eps", None if default is None else default.default)
+    return float(eps) if eps is not None and is_concrete(eps) else None
+
+
+def _refusing_vanished_eps(name, rule, eps):
+    """Makes the rule refuse float16 parameters if ``eps`` is 0 in float16: a gradient of 0 would become 0 / 0."""
+    if eps is None or np.float16(eps) != 0:
+        return rule
+
+    def init(params):
+        if any(jnp.result_type(leaf) == jnp.float16 for leaf in jax.tree.leaves(params)):
+            remedy = "Keep the parameters in float32, as precision='float16' of fit does, or give eps=1e-4."
+            given = f"float16, in which {name}'s eps = {eps:g} is 0"
+            raise InputError("params", "parameters in float32, float64 or bfloat16", given, remedy)
+        return rule.init(params)
+
+    return rule._replace(init=init)
+
+
+def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:
+    return jnp.where(condition, optax.safe_increment(count), count)
+
+
+def _is_of_optax(function: object) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "optax"

@@ -1,1 +1,0 @@
-"""Optimizers by name, and Optax transformations: clipping, constraints, precision and loss scaling."""

@@ -1,1 +1,0 @@
-"""Compiled programs of training: recipes, specifications, compilation, cache, devices and fingerprints."""

@@ -1,0 +1,254 @@
+"""Recipes: the network, loss, optimizer and penalty of a run, or functions of hyper-parameters that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import optax
+
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.shapes import Shapes
+from functional_nn.core.texts import suggest
+from functional_nn.core.validation import check_function
+from functional_nn.losses.loss import Loss
+from functional_nn.losses.penalties import Penalty
+from functional_nn.training.evaluate import (
+    Evaluate,
+    EvaluatedParams,
+    EvaluationParts,
+    MetricFunction,
+    check_metrics,
+    make_evaluate,
+    make_evaluation_parts,
+)
+from functional_nn.training.precision import Precision
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import (
+    CheckedStep,
+    GradientFunction,
+    LossFunction,
+    PenaltyFunction,
+    TrainStep,
+    make_checked_step,
+    make_train_step,
+)
+
+HyperparameterValue: TypeAlias = Any
+"""A number, a boolean, a string, None, a tuple of these, or a traced number."""
+Hyperparameters: TypeAlias = Mapping[str, HyperparameterValue]
+ModelFunction: TypeAlias = Layer | Callable[[Hyperparameters], Layer]
+OptimizerFunction: TypeAlias = optax.GradientTransformation | Callable[[Hyperparameters], optax.GradientTransformation]
+LossMaker: TypeAlias = Loss | Callable[[Hyperparameters], LossFunction]
+PenaltyMaker: TypeAlias = Penalty | Callable[[Hyperparameters], PenaltyFunction | None] | None
+StartMaker: TypeAlias = tuple[Params, State] | Callable[[Hyperparameters], tuple[Params, State]] | None
+
+NOT_FOR_FUNCTIONS = ("seed", "data")
+"""Hyper-parameters that are not passed to functions: the seed makes the key, and ``data`` names the data set."""
+
+STEPS = "steps"
+COUNTS = ("epochs", "batch_size", STEPS)
+"""Names that every function of hyper-parameters gets in addition to the grid's; ``steps`` are the updates of a run."""
+
+
+class Recipe(NamedTuple):
+    """What a run trains and how: the arguments of ``fit`` with these names.
+
+    ``metrics`` are pairs of a name and a metric, since recipes are compared and hashed.
+    """
+
+    net: Layer
+    loss: LossFunction
+    optimizer: optax.GradientTransformation
+    penalty: PenaltyFunction | None = None
+    metrics: tuple[tuple[str, MetricFunction], ...] | None = None
+    gradient: GradientFunction = jax.value_and_grad
+    eval_params: EvaluatedParams | None = None
+    start: tuple[Params, State] | None = None
+
+    def train_state(self, key: jax.Array, in_shape: Shapes, precision: Precision) -> TrainState:
+        """The train state before the first epoch."""
+        return create_train_state(self.net, self.optimizer, key, in_shape, precision, self.start)
+
+    def train_step(self, precision: Precision, *, keep_finite: bool) -> TrainStep:
+        """The train step of a run."""
+        return make_train_step(
+            self.net,
+            self.loss,
+            self.optimizer,
+            penalty=self.penalty,
+            gradient=self.gradient,
+            precision=precision,
+            keep_finite=keep_finite,
+        )
+
+    def checked_step(self, precision: Precision) -> CheckedStep:
+        """The train step of a run on a stream, which says whether its numbers stay finite."""
+        return make_checked_step(
+            self.net, self.loss, self.optimizer, penalty=self.penalty, gradient=self.gradient, precision=precision
+        )
+
+    def evaluate(self, precision: Precision) -> Evaluate:
+        """The evaluation of a run."""
+        metrics = None if self.metrics is None else dict(self.metrics)
+        return make_evaluate(self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision)
+
+    def evaluation_parts(self, precision: Precision) -> EvaluationParts:
+        """The evaluation of a run on examples that come batch by batch."""
+        metrics = None if self.metrics is None else dict(self.metrics)
+        return make_evaluation_parts(
+            self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision
+        )
+
+
+class RecipeMaker(Protocol):
+    """A function that makes the recipe of a member of a sweep from its hyper-parameters, traced or not."""
+
+    def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe: ...
+
+
+class HyperparameterReader(Mapping[str, HyperparameterValue]):
+    """Hyper-parameters as the user's functions read them.
+
+    An unknown name raises an error with the nearest known name. ``names_read`` collects the names that were read.
+    """
+
+    def __init__(self, values: Hyperparameters):
+        self._values = dict(values)
+        self.names_read: set[str] = set()
+
+    def __getitem__(self, name: str) -> HyperparameterValue:
+        if name not in self._values:
+            remedy = "The seed makes the run's key." if name == "seed" else suggest(str(name), self._values)
+            raise InputError("hyper-parameter", "a name in the grid", repr(name), remedy)
+        self.names_read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+
+@dataclass(frozen=True)
+class RecipeFunctions:
+    """Makes recipes from the arguments of ``sweep``: parts of a recipe, or functions of hyper-parameters."""
+
+    model: ModelFunction
+    optimizer: OptimizerFunction
+    loss: LossMaker
+    penalty: PenaltyMaker
+    metrics: tuple[tuple[str, MetricFunction], ...] | None = None
+    gradient: GradientFunction = jax.value_and_grad
+    eval_params: EvaluatedParams | None = None
+    start: StartMaker = None
+
+    def check(self) -> None:
+        """Raises an InputError unless each argument is a part of a recipe, or a function."""
+        check_model(self.model)
+        if not hasattr(self.optimizer, "update"):
+            expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
+            check_function("optimizer", self.optimizer, expected, "h")
+            if (getattr(self.optimizer, "__module__", None) or "").split(".")[0] == "optax":
+                # Optax would take the hyper-parameters for the learning rate, and fail later.
+                name = getattr(self.optimizer, "__name__", "…")
+                remedy = f'Write lambda h: optax.{name}(h["learning_rate"]).'
+                raise InputError("optimizer", expected, f"the function optax.{name} itself", remedy)
+        expected = "a loss, such as cross_entropy, or a function"
+        check_function("loss", self.loss, expected)
+        if not isinstance(self.loss, Loss) and not _is_function_of_outputs_and_labels(self.loss):
+            check_function("loss", self.loss, f"{expected} of outputs and labels, or one that makes it from h", "h")
+        if self.penalty is not None:
+            expected = "a penalty, or a function of the hyper-parameters that makes one"
+            check_function("penalty", self.penalty, expected, "h")
+        check_metrics(None if self.metrics is None else dict(self.metrics))
+        check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
+        if self.eval_params is not None:
+            expected = "a function of the optimizer's state and the parameters"
+            check_function("eval_params", self.eval_params, expected, "optimizer_state, params")
+        is_pair = isinstance(self.start, tuple) and len(self.start) == 2
+        if self.start is not None and not is_pair:
+            check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
+
+    def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe:
+        """The recipe for these hyper-parameters."""
+        optimizer: Any = self.optimizer
+        if not hasattr(optimizer, "update"):
+            optimizer = optimizer(hyperparameters)
+        loss: Any = self.loss
+        if not isinstance(loss, Loss) and not _is_function_of_outputs_and_labels(loss):
+            loss = loss(hyperparameters)
+        penalty: Any = self.penalty
+        if penalty is not None and not isinstance(penalty, Penalty):
+            penalty = penalty(hyperparameters)
+        start = self.start(hyperparameters) if callable(self.start) else self.start
+        if isinstance(start, TrainState):
+            # It has a key of its own, so the seeds of the members would be ignored.
+            remedy = "Write (train_state.params, train_state.state)."
+            raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
+        net = network_of(self.model, hyperparameters)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, self.eval_params, start)
+
+
+@dataclass(frozen=True)
+class WithStaticValues:
+    """A recipe maker with given static hyper-parameters. It is called with the traced ones only.
+
+    Each static hyper-parameter has its name, the type of its value, and its value. In Python 1 and True are equal, but
+    functions may make different recipes from them.
+    """
+
+    make_recipe: RecipeMaker
+    static: tuple[tuple[str, object, HyperparameterValue], ...]
+
+    def __call__(self, traced: Hyperparameters, /) -> Recipe:
+        return self.read(traced)[0]
+
+    def read(self, traced: Hyperparameters) -> tuple[Recipe, set[str]]:
+        """The recipe, and the names of the hyper-parameters that were read to make it.
+
+        Raises:
+            InputError: if a function needs the value of a traced number, as ``if`` does.
+        """
+        reader = HyperparameterReader({name: value for name, _, value in self.static} | dict(traced))
+        try:
+            return self.make_recipe(reader), reader.names_read
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+            names = [name for name in traced if name in reader.names_read]
+            expected = "functions that compute with numbers that vary, since one program trains all members"
+            given = f"one that needs the value of {' or '.join(names)}, as an if does"
+            remedy = f"Write jax.numpy.where(h[{names[0]!r}] > 0, …, …). Or compile each value: static={names}."
+            raise InputError("grid", expected, given, remedy) from error
+
+
+def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
+    """The network that a model makes from these hyper-parameters."""
+    if isinstance(model, Layer) or hasattr(model, "as_layer"):
+        return as_layer(model)
+    return as_layer(model(hyperparameters))
+
+
+def check_model(model: ModelFunction) -> None:
+    """Raises an InputError unless the model is a layer or a function."""
+    if not isinstance(model, Layer) and not hasattr(model, "as_layer"):
+        check_function("model", model, "a layer, or a function of the hyper-parameters that makes one", "h")
+
+
+def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
+    """Whether a function has two required arguments, as a loss; a function that makes a loss has one.
+
+    Only what may be given by place counts. ``*arguments`` count for the second one, and for both if there is no other.
+    """
+    parameters = signature(function).parameters.values()
+    by_place = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    required = sum(one.kind in by_place and one.default is one.empty for one in parameters)
+    takes_more = any(one.kind is Parameter.VAR_POSITIONAL for one in parameters)
+    return required == 2 or (takes_more and required < 2)

@@ -1,1 +1,0 @@
-"""Runs that survive interruptions, crashes and non-finite values."""

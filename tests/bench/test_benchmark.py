@@ -1,0 +1,393 @@
+"""What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from unittest.mock import Mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.bench.compiled_program import Memory, Timing, clocked, copies, memory_of, out_of_memory, race
+from functional_nn.bench.layer_times import OUTSIDE, layer_costs
+from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, modes, workload
+from functional_nn.bench.peaks import (
+    Peaks,
+    Rate,
+    Trial,
+    _random_numbers,
+    _square_product,
+    heaviest_products,
+    speedup,
+    trials,
+)
+from functional_nn.bench.suite import cases_of, knee, measure
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.core.errors import InputError
+from functional_nn.jaxprs.counts import product_name
+from functional_nn.jaxprs.walk import trace
+
+pytestmark = pytest.mark.usefixtures("small_peaks")
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of other tests, since these train with Optax."""
+
+
+@pytest.fixture(scope="module")
+def network():
+    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd, (5,), 3)
+
+
+@pytest.fixture(scope="module")
+def measured(network, small_peaks):
+    """A train step that is donated its state, and taken apart as well."""
+    step = workload("step", network, 6)
+    return fnn.benchmark(step.function, *step.arguments, name="step", donate=0, seconds=0.05, layers=True)
+
+
+def test_every_stage_is_there_and_the_numbers_fit(measured):
+    assert list(measured.stages) == ["trace", "lower", "compile", "first_run"]
+    assert all(seconds > 0 for seconds in measured.stages.values())
+    assert measured.donate == (0,)
+    assert measured.seconds == measured.donated.median
+    assert measured.steady.quartiles[0] <= measured.steady.median <= measured.steady.quartiles[1]
+    assert len(measured.steady.rounds) >= 5
+    assert measured.memory.shared > 0
+    assert measured.memory.device_peak is None
+    assert measured.flops_per_second == measured.flops / measured.seconds
+    assert set(measured.shares) == {"compute", "memory", "launch"}
+    assert measured.shares[measured.nearest_bound] == max(measured.shares.values())
+    assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
+    assert measured.compiler_flops > 0
+
+
+def test_the_device_s_peak_is_the_largest_of_the_program_s_devices():
+    def on_device(peak):
+        device = Mock()
+        device.memory_stats.return_value = {"peak_bytes_in_use": peak}
+        return Mock(addressable_devices=[device])
+
+    compiled = Mock(input_shardings=[on_device(5), on_device(7)], output_shardings=on_device(6))
+    assert memory_of(compiled).device_peak == 7
+
+
+WORDS = (
+    "compile",
+    "steady state",
+    "argument 0 donated",
+    "scratch",
+    "operations",
+    "bytes",
+    "roofline",
+    "bound",
+    "dense_0 backward",
+)
+
+
+def test_it_prints_and_goes_into_json(measured):
+    text = str(measured)
+    for word in WORDS:
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 80
+    read = json.loads(json.dumps(measured.to_dict()))
+    assert read["memory"]["peak"] == measured.memory.peak
+    assert read["roofline"] == measured.roofline
+    assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
+    assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(2.0, "compute"), (4.0, None)])
+def test_the_bound_in_json_agrees_with_the_text(measured, seconds, bound):
+    """The program computes for one second. If a call takes four, nothing accounts for half of it."""
+    rate = Rate("product", measured.flops, 1e6 * measured.bytes)
+    changed = dataclasses.replace(measured, donated=Timing(((seconds,),)), peaks=Peaks((rate,)))
+    read = changed.to_dict()
+    assert (read["bound"], read["nearest_bound"]) == (bound, "compute")
+    assert changed.verdict.startswith("none is near; the nearest is compute" if bound is None else "compute:")
+
+
+def test_its_repr_is_a_short_line(measured):
+    assert re.fullmatch(r"Benchmark\(step: compile .+s, run .+s, \d+% of the roofline\)", repr(measured))
+    assert len(repr(measured)) < 80
+
+
+def test_a_suite_measures_all_cases(network):
+    cases = cases_of(["train", "predict", "sweep"], [2], ["float32"], [1, 3])
+    assert [(case.what, case.members, case.steps) for case in cases] == [
+        ("train", 1, 32),
+        ("predict", 1, 1),
+        ("sweep", 1, 32),
+        ("sweep", 3, 32),
+    ]
+    several = list(measure(network, cases, seconds=0.02, layers=True))
+    assert [one.case for one in several] == cases
+    train, predict, one, three = (measured.result for measured in several)
+    assert [result.name for result in (train, predict, one, three)] == ["train", "predict", "sweep of 1", "sweep of 3"]
+    assert list(train.stages) == ["compile", "first_run"]
+    assert {cost.layer for cost in train.layers if cost.timing} >= {"dense_0", "dense_1", OUTSIDE}
+    assert three.flops == 3 * one.flops
+    assert several[0].step.median == pytest.approx(train.seconds / 32)
+    assert several[3].seconds_per_example == pytest.approx(three.seconds / 32 / 2 / 3)
+    read = json.loads(json.dumps(several[3].to_dict()))
+    assert (read["what"], read["members"], read["steps"]) == ("sweep", 3, 32)
+    for result in (train, three):
+        assert "donation" not in result.findings.kinds  # fit and sweep keep the state on purpose
+
+
+def test_arguments_that_are_given_away_stay_with_the_caller():
+    x = jnp.ones(5)
+    result = fnn.benchmark(lambda x: x + 1, x, donate=0, seconds=0.01)
+    assert result.donated
+    assert not x.is_deleted()
+    np.testing.assert_array_equal(x, jnp.ones(5))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "options", "named"),
+    [
+        (3, (), {}, "function"),
+        (fnn.dense(3), (jnp.ones(3),), {}, r"got a network. Write: lambda params, x: net.apply"),
+        (jnp.sin, (jnp.ones(3),), {"donate": 1}, "donate"),
+        (jnp.sin, (jnp.ones(3),), {"seconds": 0}, "seconds"),
+        (lambda x, y: x, (jnp.ones(3), {"mode": object()}), {}, r"argument 1\['mode'\]"),
+    ],
+)
+def test_wrong_arguments_are_named(function, arguments, options, named):
+    with pytest.raises(InputError, match=named):
+        fnn.benchmark(function, *arguments, **options)
+
+
+ABOVE = """
+import jax, jax.numpy as jnp, optax
+import functional_nn as fnn
+from functional_nn.bench.network_programs import MeasuredNetwork, workload
+
+def recurrent(x, w):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
+
+network = MeasuredNetwork(fnn.models.mlp(10), fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
+made = workload("step", network, 128)
+programs = [
+    (lambda x, w: x @ w, jnp.ones((128, 784)), jnp.ones((784, 128))),
+    (lambda x, w: x @ w, jnp.ones((1, 784)), jnp.ones((784, 128))),
+    (lambda x: x * 2 + 1, jnp.ones(200_000)),
+    (jnp.sum, jnp.ones(200_000)),
+    (recurrent, jnp.ones((64, 64)), jnp.ones((64, 64))),
+    (made.function, *made.arguments),
+]
+for program in programs:
+    print(fnn.benchmark(*program, seconds=0.3).roofline)
+"""
+
+
+SEVERAL_DEVICES = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import functional_nn as fnn
+from functional_nn.bench import peaks
+
+peaks.SIZES, peaks.WORK, peaks.LARGE_STREAM = {"cpu": (32,)}, {"cpu": (1e5, 1e5)}, {"cpu": 2**17}
+x = jax.device_put(jnp.ones((64, 64)), NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch")))
+report = fnn.benchmark(jnp.dot, x, x, seconds=0.01)
+assert report.devices == report.to_dict()["program_devices"] == 2
+assert report.flops == 2 * 64**3 == 2 * report.compiler_flops
+assert "64×64" not in str(report.peaks)
+assert "part of one device" in str(report) and "body of a loop" not in str(report)
+assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01).devices == 1
+"""
+
+
+def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
+    subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], check=True, capture_output=True, text=True)
+    assert speedup(4) == 1  # all CPU devices share the cores
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert speedup(4) == 4
+
+
+def test_a_peak_of_several_devices_is_multiplied():
+    trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
+    assert trial.rate(Timing(((4.0,),)), speedup(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
+
+
+def test_products_have_random_operands():
+    numbers = _random_numbers((8, 8), jnp.dtype(jnp.bfloat16))
+    assert numbers.dtype == jnp.bfloat16
+    assert len(np.unique(np.asarray(numbers, np.float32))) > 20
+    assert _random_numbers((8, 8), jnp.dtype(jnp.int8)).max() == 7
+
+
+def test_an_error_of_memory_says_what_was_needed():
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
+    assert out_of_memory(error) == "out of memory: 17.6 TB could not be allocated"
+    assert out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")) == "out of memory"
+    assert out_of_memory(MemoryError()) == "out of memory"
+    assert out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: allocating 3 bytes")) is None
+
+
+@pytest.mark.slow
+def test_no_program_is_above_the_roofline():
+    """With real peaks and a compiler that optimizes, as users have it, in a process without the tests' settings."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_DISABLE", "XLA_FLAGS"))}
+    done = subprocess.run([sys.executable, "-c", ABOVE], env=settings, capture_output=True, text=True, check=True)
+    shares = [float(line) for line in done.stdout.split()]
+    assert len(shares) == 6
+    assert max(shares) <= 1.05, shares
+
+
+def test_operations_without_a_count_are_said():
+    def factor(x):
+        return jnp.linalg.cholesky(x) @ x
+
+    result = fnn.benchmark(factor, jnp.eye(4), seconds=0.01)
+    assert result.uncounted == json.loads(json.dumps(result.to_dict()))["not_counted"] == {"cholesky": 1}
+    assert "not counted   cholesky (1)" in str(result)
+    assert "/s: at least " in str(result)
+    assert "at least" in repr(result)
+    assert "not counted: cholesky (1)" in repr(result)
+    complete = fnn.benchmark(jnp.dot, jnp.eye(4), jnp.eye(4), seconds=0.01)
+    assert not complete.uncounted
+    assert "not counted" not in f"{complete}{complete!r}"
+    assert "at least" not in f"{complete}{complete!r}"
+
+
+def test_integer_work_counts_as_zero_and_that_is_said():
+    text = " ".join(str(fnn.benchmark(lambda x: jnp.sort(x), jnp.arange(4), seconds=0.01)).split())
+    assert "integers (except in matrix products), random bits, comparisons and sorts count as 0" in text
+    assert "0 FLOP" in text
+
+
+def test_no_bound_is_named_if_all_shares_are_zero(measured):
+    changed = dataclasses.replace(measured, donated=Timing(((1e6,),)))
+    assert changed.verdict == "none is near; each explains less than 1% of a call"
+
+
+def test_peaks_are_the_best_of_anything():
+    peaks = Peaks((Rate("a", 5.0, 1.0), Rate("b", 2.0, 7.0)))
+    assert (peaks.flops_per_second, peaks.bytes_per_second) == (5.0, 7.0)
+
+
+def test_a_product_of_empty_arrays_is_not_measured():
+    program = jax.make_jaxpr(jnp.matmul)(jnp.ones((0, 3)), jnp.ones((3, 4)))
+    assert heaviest_products(program) == []
+
+
+def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
+    def program(x, w, v, kernel):
+        y = jax.lax.scan(lambda y, _: (y @ v, None), x @ w, length=50)[0]
+        return y, jax.lax.conv_general_dilated(
+            x.reshape(1, 4, 8, 1), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    arguments = jnp.ones((4, 8)), jnp.ones((8, 6)), jnp.ones((6, 6)), jnp.ones((3, 3, 1, 2))
+    traced = trace(program, *arguments)
+    names = [product_name(equation) for equation in heaviest_products(traced)]
+    assert names == ["4×6 · 6×6", "1×4×8×1 · 3×3×1×2 convolution", "4×8 · 8×6"]
+    tried = trials(traced, 1000)
+    assert [trial.name for trial in tried[:4]] == ["32³", *names]
+    assert tried[1].flops == 2 * 4 * 6 * 6
+    assert tried[1].bytes == 4 * (24 + 36 + 24)
+    assert all(trial.run() > 0 for trial in tried)
+    assert [_square_product(4, jnp.dtype(number), None).flops for number in ("float32", "complex64")] == [128, 512]
+
+
+def test_the_parts_of_a_program_are_timed_and_add_up(network):
+    made = workload("gradient", network, 6)
+    program = trace(made.function, *made.arguments)
+    costs = layer_costs(program, made.arguments, 0.02)
+    places = [(cost.layer, cost.backward) for cost in costs]
+    assert places.index(("dense_0", False)) < places.index(("dense_1", False)) < places.index(("dense_1", True))
+    assert places.index(("dense_1", True)) < places.index(("dense_0", True))
+    assert all(cost.timing for cost in costs)
+    total = trace(made.function, *made.arguments)
+    from functional_nn.jaxprs.counts import flops_by_scope
+
+    assert sum(cost.flops for cost in costs) == flops_by_scope(total).total()
+    assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
+
+
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_workloads_run_in_16_bits_too(network, what):
+    made = workload(what, network, 4, "bfloat16")
+    outputs = jax.tree.leaves(jax.jit(made.function)(*made.arguments))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in outputs if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def test_the_gradient_by_hand_is_that_of_jax(network):
+    hand, automatic = (workload(what, network, 4) for what in ("hand", "gradient"))
+    a, b = (jax.jit(made.function)(*made.arguments) for made in (hand, automatic))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
+    with pytest.raises(InputError, match="Did you mean predict"):
+        workload("predct", network, 4)
+
+
+def test_modes_run_the_same_steps():
+    several = modes(MeasuredNetwork(fnn.dense(2), fnn.cross_entropy, optax.sgd, (3,), 2), 2, seconds=0.01)
+    assert [mode.name for mode in several] == ["eager", "step", "epoch", "run"]
+    assert all(mode.timing.median > 0 and mode.compile > 0 for mode in several)
+    assert json.dumps([mode.to_dict() for mode in several])
+
+
+def test_contestants_take_turns():
+    calls = []
+    times = race({name: lambda name=name: calls.append(name) or 0.01 for name in "abc"}, 1e-6)
+    assert {name: len(timing.rounds) for name, timing in times.items()} == dict.fromkeys("abc", 5)
+    assert "".join(calls[6:]) == "abcbcacababcbca"
+
+
+def test_clocked_waits_for_every_output():
+    def slow(x):
+        return {"late": jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x), x), "soon": x}
+
+    _, outputs = clocked(jax.jit(slow), jnp.ones(1000))
+    assert all(leaf.is_ready() for leaf in jax.tree.leaves(outputs))
+
+
+def test_copies_are_of_what_is_given_away_alone():
+    x, y = jnp.ones(3), {"a": jnp.ones(3)}
+    own = copies((x, y), (1,))
+    assert own[0] is x
+    assert own[1]["a"] is not y["a"]
+
+
+def test_timing_of_one_call_and_of_many():
+    one = Timing(((0.5,),))
+    assert (one.median, one.quartiles, one.best) == (0.5, (0.5, 0.5), 0.5)
+    many = Timing(((4.0, 1.0), (2.0, 3.0, 5.0)))
+    assert (many.median, many.quartiles, many.best) == (3.0, (2.0, 4.0), 1.0)
+    assert many.to_dict()["round_medians"] == [2.5, 3.0]
+    assert str(many) == "3.00 s (2.00-4.00, n=5)"
+
+
+def test_figures_are_read_easily():
+    assert [in_seconds(s) for s in (1800, 2.0, 0.9996, 0.5, 0.123456, 0.09996, 9.999e-4, 1e-7)] == [
+        "1800 s",
+        "2.00 s",
+        "1.00 s",
+        "500 ms",
+        "123 ms",
+        "100 ms",
+        "1.00 ms",
+        "100 ns",
+    ]
+    assert [in_bytes(n) for n in (0, 999, 1000, 5e9, 2e13)] == ["0 B", "999 B", "1 kB", "5 GB", "20 TB"]
+    assert in_flops(999) == "999 FLOP"
+    assert str(Memory(10, 20, 30, 5, 100)).startswith("55 B at the peak: 10 B in, 20 B out, 30 B scratch, 5 B shared")
+    assert "device 100 B" in str(Memory(10, 20, 30, 5, 100))
+
+
+def test_the_knee_is_where_throughput_is_nearly_the_best():
+    assert knee([1, 2, 4], [1.0, 1.0, 1.0]) == 4
+    assert knee([1, 2, 4], [1.0, 2.0, 4.0]) == 1
+    assert knee([4, 2, 1], [2.1, 1.0, 1.0]) == 2

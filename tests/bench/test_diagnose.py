@@ -1,0 +1,229 @@
+"""Each warning has its cause planted, names its layer and remedy; programs without a cause give none."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+import functional_nn as fnn
+from functional_nn.bench.diagnose import KINDS, explain, narrow_product, operations
+from functional_nn.bench.network_programs import MeasuredNetwork, workload
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of other tests: promotions are what some of these plant."""
+
+
+def in_network(function, *arguments, **options):
+    """The one finding of a function that works in the layer ``chain_0/mine_0``."""
+
+    def scoped(*arguments):
+        with jax.named_scope("chain_0"), jax.named_scope("mine_0"):
+            return function(*arguments)
+
+    (finding,) = explain(scoped, *arguments, **options).findings
+    assert finding.layer.startswith("chain_0/mine_0")
+    assert finding.remedy
+    assert str(finding).startswith(f"{finding.kind} in chain_0/mine_0")
+    return finding
+
+
+def convolution(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_convolution_in_a_loop():
+    """The gradient that JAX makes of a native convolution, in a scan; the same outside of the loop is no cause."""
+    x = jnp.ones((3, 2, 5, 5, 2))
+
+    def programs(net):
+        params, state = net.init(jax.random.key(0), (5, 5, 2))
+
+        def step(params, x):
+            return jax.grad(lambda params: jnp.sum(net.apply(params, state, x, train=True)[0] ** 2))(params)
+
+        def loop(params, x):
+            return lax.scan(lambda p, x: (jax.tree.map(lambda p, g: p - g, p, step(p, x)), None), params, x)[0]
+
+        return params, step, loop
+
+    net = fnn.chain(fnn.conv(2, 3, lowering="native"))
+    params, step, loop = programs(net)
+    (finding,) = explain(loop, params, x).findings
+    assert finding.kind == "convolution in a loop"
+    assert finding.layer == "conv_0 (backward)"
+    assert "with_hand_vjp" in finding.remedy
+    assert not explain(step, params, x[0]).findings
+    params, _, loop = programs(fnn.with_hand_vjp(net))
+    assert not explain(loop, params, x).findings
+
+
+def test_scatter_of_a_pooling_gradient():
+    def loss(x):
+        return jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") ** 2)
+
+    finding = in_network(jax.grad(loss), jnp.ones((2, 4, 4, 3)))
+    assert finding.kind == "scatter of a pooling gradient"
+    assert "(1, 2, 2, 1)" in finding.message
+    assert "max_pool" in finding.remedy
+    pool = fnn.max_pool(2)
+    assert not explain(
+        jax.grad(lambda x: jnp.sum(pool.apply({}, {}, x, train=True)[0])), jnp.ones((2, 4, 4, 3))
+    ).findings
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_captured_constant(nested):
+    w = np.ones((600, 600), np.float32)
+
+    def product(x):
+        return x @ w
+
+    finding = in_network(jax.jit(product) if nested else product, jnp.ones((2, 600)))
+    assert finding.kind == "captured constant"
+    assert "float32[600, 600] of 1.44 MB" in finding.message
+    assert "test_diagnose.py" in finding.message
+    assert not explain(lambda x, w: x @ w, jnp.ones((2, 600)), w).findings
+
+
+def test_float64(float64):
+    finding = in_network(lambda x: x * np.float64(2) + jnp.ones(3, jnp.float64), jnp.ones(3, jnp.float32))
+    assert finding.kind == "float64"
+    assert "test_diagnose.py" in finding.message
+    assert not explain(lambda x: x * 2.0, jnp.ones(3, jnp.float32)).findings
+    assert not explain(lambda x: x * 2.0, jnp.ones(3, jnp.float64)).findings
+
+
+def test_conversion_of_an_argument():
+    (finding,) = explain(jnp.sin, np.ones(3)).findings
+    assert finding.kind == "conversion"
+    assert "argument 0 is a NumPy array in float64" in finding.message
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_conversion_before_a_product(dtype):
+    narrow, wide = jnp.ones((4, 4), dtype), jnp.ones((4, 4))
+    for product in (lambda x, w: x.T @ w, lambda x, w: jnp.concatenate([x.astype(w.dtype)[:2], x[2:] + w[2:]]) @ w):
+        finding = in_network(product, narrow, wide)
+        assert finding.kind == "conversion"
+        assert f"in float32, though an operand comes in {dtype}" in finding.message
+
+
+def test_donation():
+    """An argument that comes back changed; a gradient has the same shapes, but is no changed argument."""
+    w, x = jnp.ones((200, 200)), jnp.ones((3, 200))
+
+    def update(params, x):
+        gradient = jax.grad(lambda params: jnp.sum((x @ params["w"]) ** 2))(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+
+    (finding,) = explain(update, {"w": w}, x).findings
+    assert finding.kind == "donation"
+    assert "argument 0" in finding.message
+    assert "160 kB" in finding.message
+    assert "donate_argnums=0" in finding.remedy
+    assert not explain(update, {"w": w}, x, donate=(0,)).findings
+    assert not explain(jax.jit(update, donate_argnums=0), {"w": w}, x).findings
+    assert explain(jax.jit(update), {"w": w}, x).kinds == {"donation"}
+    assert not explain(jax.grad(lambda w, x: jnp.sum((x @ w) ** 2)), w, x).findings
+
+    def epoch(params, x):
+        return lax.scan(lambda params, x: (update(params, x), None), params, x)[0]
+
+    assert explain(epoch, {"w": w}, x[None]).kinds == {"donation"}
+
+
+def test_retracing_by_a_later_call():
+    x = jnp.ones((4, 3))
+    cases = {
+        "argument 0 was float32[4, 3] and is now float32[2, 3]": (x, 1.0, {"a": 1}, (x[:2], 1.0, {"a": 1})),
+        "argument 2['a'] was int32[] (weak, as of a Python number) and is now int32[]": (
+            *(x, 1.0, {"a": 1}),
+            (x, 1.0, {"a": jnp.int32(1)}),
+        ),
+        "argument 2 has another structure": (x, 1.0, {"a": 1}, (x, 1.0, {"b": 1})),
+    }
+    for message, (*arguments, later) in cases.items():
+        (finding,) = explain(lambda x, y, z: x + y, *arguments, then=[arguments, later, later]).findings
+        assert finding.kind == "retracing"
+        assert message in finding.message
+    assert not explain(lambda x, y: x + y, x, 1.0, then=[(x, 2.0), (x + 1, 3.0)]).findings
+
+
+def test_retracing_by_what_comes_back():
+    def step(carry, x):
+        return {"step": carry["step"] + jnp.int32(1), "sum": carry["sum"] + x}, x
+
+    (finding,) = explain(step, {"step": 0, "sum": jnp.float32(0)}, jnp.float32(1)).findings
+    assert finding.kind == "retracing"
+    assert "argument 0['step'] was int32[] (weak, as of a Python number) and comes back as int32[]" in finding.message
+    assert "jax.numpy.int32" in finding.remedy
+    assert not explain(step, {"step": jnp.int32(0), "sum": jnp.float32(0)}, jnp.float32(1)).findings
+
+
+def test_arguments_that_differ_in_type_alone_come_back_as_their_own_types():
+    params, average = {"w": jnp.ones(3)}, {"w": jnp.ones(3, jnp.bfloat16)}
+    assert not explain(lambda params, average: (params, average), params, average).findings
+    (finding,) = explain(lambda params, average: (params, params), params, average).findings
+    assert "argument 1['w'] was bfloat16[3] and comes back as float32[3]" in finding.message
+
+
+def test_slow_product_of_integers():
+    x = jnp.ones((8, 8), jnp.int32)
+    finding = in_network(lambda x, y: x @ y, x, x)
+    assert finding.kind == "slow product"
+    assert "s32" in finding.message
+
+
+def test_slow_product_in_groups():
+    """A convolution mapped over its weights becomes one in groups."""
+    x, w = jnp.ones((3, 2, 5, 5, 2)), jnp.ones((3, 3, 3, 2, 4))
+    finding = in_network(jax.vmap(convolution), x, w)
+    assert finding.kind == "slow product"
+    assert "3 groups" in finding.message
+    assert not explain(convolution, x[0], w[0]).findings
+
+
+def test_slow_product_of_narrow_numbers():
+    """Only where the compiler did convert: a CPU with a routine for them is left alone."""
+    x = jnp.ones((64, 64), jnp.bfloat16)
+    equation = jax.make_jaxpr(jnp.matmul)(x, x).eqns[0]
+    found = list(operations(jax.jit(jnp.matmul).lower(x, x).compile().as_text()))
+    converted = any("convert" in operation.text or operation.kind == "convert" for operation in found)
+    kinds = explain(jnp.matmul, x, x).kinds
+    assert kinds == ({"slow product"} if converted else set())
+    assert narrow_product(equation, [], "cpu") is not None
+    assert narrow_product(equation, [], "gpu") is None
+    uneven = jax.make_jaxpr(jnp.matmul)(x[:, :60], x[:60]).eqns[0]
+    assert "multiple of 8" in narrow_product(uneven, [], "gpu")[0]
+    assert narrow_product(uneven, [], "tpu") is None
+    assert narrow_product(jax.make_jaxpr(jnp.matmul)(jnp.ones((3, 3)), jnp.ones((3, 3))).eqns[0], [], "gpu") is None
+
+
+def test_every_kind_is_planted():
+    text = Path(__file__).read_text("utf-8")
+    for kind in KINDS:
+        assert f'kind == "{kind}"' in text, kind
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
+@pytest.mark.parametrize("what", ["step", "predict", "hand"])
+def test_the_networks_of_this_package_are_clean(name, what):
+    net = fnn.model(name, 10, hidden=(4,))
+    network = MeasuredNetwork(net, fnn.cross_entropy, optax.adam, (28, 28, 1), 10, fnn.with_hand_vjp(net))
+    made = workload(what, network, 4)
+    assert not explain(made.function, *made.arguments, donate=made.donate).findings
+
+
+def test_a_whole_epoch_is_clean():
+    net = fnn.with_hand_vjp(fnn.models.cnn(3, hidden=(2, 2)))
+    optimizer = optax.adam(1e-3)
+    start = fnn.training.create_train_state(net, optimizer, jax.random.key(0), (8, 8, 1))
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, optimizer), 4)
+    arguments = start, jnp.zeros((13, 8, 8, 1), jnp.uint8), jnp.zeros(13, jnp.int32), jnp.int32(0)
+    assert not explain(epoch, *arguments, donate=(0,)).findings

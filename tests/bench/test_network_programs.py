@@ -1,0 +1,175 @@
+"""What ``functional-nn bench`` measures as ``train`` and ``sweep`` is what ``fit`` and ``sweep`` run."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.bench import network_programs
+from functional_nn.bench.compiled_program import clocked
+from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
+from functional_nn.jaxprs.counts import flops_by_scope
+from functional_nn.sweeps import plan
+from functional_nn.training.programs import CompiledPrograms
+
+BATCH_SIZE = 2
+EXAMPLES = STEPS * BATCH_SIZE
+RATE = 0.01
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of other tests, since these train with Optax."""
+
+
+@pytest.fixture
+def network():
+    """A network of its own for each test, so that no programs of another test are used."""
+    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.adam, (5,), 3, learning_rate=RATE)
+
+
+@pytest.fixture
+def made_programs(monkeypatch):
+    """All programs that are compiled during a test."""
+    made = []
+    original = CompiledPrograms.__init__
+
+    def recorded(self, *arguments, **options):
+        original(self, *arguments, **options)
+        made.append(self)
+
+    monkeypatch.setattr(CompiledPrograms, "__init__", recorded)
+    return made
+
+
+@pytest.fixture
+def data():
+    x = np.zeros((EXAMPLES, 5), np.uint8)
+    labels = np.zeros(EXAMPLES, np.int32)
+    return fnn.data.Split(x, labels, x, labels)
+
+
+def compiled_text(executable) -> str:
+    """The text of a compiled program, without names and lines of the Python code that it comes from."""
+    head, _, rest = executable.as_text().partition("\n")
+    computations = rest[re.search(r"^(%|ENTRY)", rest, re.MULTILINE).start() :]
+    text = re.sub(r"^HloModule [^,]+", "HloModule", head) + "\n" + computations
+    assert " while(" in text
+    return re.sub(r", metadata=\{[^}]*\}", "", text)
+
+
+def swept(network, data, **options):
+    """Runs a sweep of two learning rates."""
+    fnn.sweep(
+        model=network.net,
+        loss=network.loss,
+        optimizer=lambda h: optax.adam(h["learning_rate"]),
+        grid=fnn.grid(learning_rate=[RATE, 0.02]),
+        data=data,
+        epochs=1,
+        batch_size=BATCH_SIZE,
+        **options,
+    )
+
+
+def test_train_is_the_program_of_fit(network, data, made_programs):
+    fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
+    (of_fit,) = made_programs
+    call = fit_call(network, BATCH_SIZE, "float32")
+    assert compiled_text(call.program.compiled) == compiled_text(of_fit.full_batches)
+
+
+def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
+    fnn.sweep(
+        model=network.net,
+        loss=network.loss,
+        optimizer=lambda h: optax.adam(h["learning_rate"]),
+        grid=fnn.grid(learning_rate=[RATE, 0.02], seed=[0, 1]),
+        data=data,
+        epochs=1,
+        batch_size=BATCH_SIZE,
+    )
+    (of_sweep,) = made_programs
+    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
+    assert (call.executions, call.devices) == (4, 1)
+    of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
+    assert compiled_text(call.program.compiled) != compiled_text(of_fit)
+
+
+def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_programs, monkeypatch):
+    """Except for the network and the data. W2 is the benchmark beside other libraries."""
+    from benchmarks.peers import functional_nn as w2
+
+    monkeypatch.setattr(plan, "cores", lambda: 2)
+    monkeypatch.setattr(w2, "available_cores", lambda: 2)
+    images = np.zeros((2, 28, 28, 1), np.uint8), np.zeros(2, np.int32)
+    loaded = SimpleNamespace(
+        train_images=images[0], train_labels=images[1], test_images=images[0], test_labels=images[1]
+    )
+    monkeypatch.setattr(w2, "load", lambda folder: loaded)
+
+    def stop(spec):
+        specs.append(spec)
+        raise InterruptedError
+
+    specs = []
+    monkeypatch.setattr(w2, "compiled_programs", stop)
+    with pytest.raises(InterruptedError):
+        w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
+    swept(network, data)
+    sweep_call(network, BATCH_SIZE, "float32", 2)
+    specs += [programs.spec for programs in made_programs]
+    alike = [replace(spec, recipe=None, batch_size=1, data=None) for spec in specs]
+    assert len(alike) == 3
+    assert alike[0].in_threads
+    assert alike[0] == alike[1] == alike[2]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
+    """As on an accelerator, where the plan is ``vmap``."""
+    from functional_nn.bench import network_programs
+
+    two_in_one = fnn.sweeps.Plan(1, 2)
+    monkeypatch.setattr(network_programs, "planned", lambda name, members: two_in_one)
+    swept(network, data, plan=two_in_one)
+    (of_sweep,) = made_programs
+    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
+    assert call.executions == 2
+    alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
+    assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)
+
+
+def test_modes_compile_anew(network, monkeypatch):
+    """Their time to compile is not the time to read a program from JAX's cache on disk."""
+    uses_cache = []
+
+    def clocked(call):
+        uses_cache.append(jax.config.values["jax_enable_compilation_cache"])
+        return 0.0, None
+
+    def stop(calls, seconds):
+        raise InterruptedError
+
+    monkeypatch.setattr(network_programs, "clocked", clocked)
+    monkeypatch.setattr(network_programs, "race", stop)
+    with pytest.raises(InterruptedError):
+        network_programs.modes(network, BATCH_SIZE)
+    assert uses_cache == [False] * 4
+
+
+def test_a_call_runs_every_member(network):
+    call = sweep_call(network, BATCH_SIZE, "float32", 3)
+    seconds, _ = clocked(call.run)
+    empty_seconds, _ = clocked(call.run_empty)
+    assert seconds > 0 < empty_seconds
+    (train_state, losses) = call.program.compiled(*call.arguments)
+    assert losses.shape == (STEPS,)
+    assert int(train_state.step) == STEPS

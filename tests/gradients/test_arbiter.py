@@ -1,0 +1,273 @@
+"""The references: right where the answer is known, aware of their errors, and of what they cannot know."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import nn
+
+from functional_nn.gradients import arbiter
+from functional_nn.gradients.arbiter import difference_jacobian, exact_jacobian, reference_second_order
+from functional_nn.gradients.cases import LAYERS, LOSSES, draw_inputs
+from functional_nn.gradients.compare.problem import Problem, differentiable_leaves
+from functional_nn.gradients.digits import numbers
+from functional_nn.jaxprs.xla_options import quick_jit
+
+pytestmark = pytest.mark.usefixtures("float64")
+REFERENCES = [exact_jacobian, difference_jacobian]
+every_reference = pytest.mark.parametrize("reference", REFERENCES)
+
+
+@every_reference
+def test_jacobians_of_several_outputs_by_several_leaves(reference):
+    def function(leaves):
+        x, weight = leaves
+        return [x @ weight, jnp.sum(x**3)]
+
+    x, weight = np.random.default_rng(0).normal(size=(2, 3)), np.random.default_rng(1).normal(size=(3, 5))
+    found = reference(function, [x, weight])
+    by_x = np.concatenate([np.kron(np.eye(2), weight.T), 3 * x.reshape(1, -1) ** 2])
+    by_weight = np.concatenate([np.kron(x, np.eye(5)), np.zeros((1, 15))])
+    for value, error, expected in zip(found.values, found.error, (by_x, by_weight), strict=True):
+        assert np.all(np.abs(value - expected) <= error + 1e-15)
+        assert np.max(error) < 1e-9
+    some = reference(function, [x, weight], columns=[np.array([4, 1]), np.array([], int)])
+    np.testing.assert_allclose(some.values[0], by_x[:, [4, 1]], atol=1e-9)
+    assert some.values[1].shape == (11, 0)
+
+
+@every_reference
+@pytest.mark.parametrize(
+    "kinked",
+    [
+        *(jnp.abs, nn.relu, nn.relu6, jnp.floor, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
+        *(lambda x: jnp.max(jnp.stack([x, 3 * x])), lambda x: jnp.sort(jnp.stack([x, 3 * x]).ravel())[0]),
+    ],
+)
+def test_kinks_are_seen(reference, kinked):
+    found = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.0])])
+    assert np.all(np.isinf(found.error[0]))
+    beside = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.7])])
+    assert np.all(np.isfinite(beside.error[0]))
+
+
+@every_reference
+@pytest.mark.parametrize(
+    "smooth", [lambda x: x**2, jnp.cos, lambda x: x * 0, lambda x: 5 + x - x, lambda x: x**3 * 1e-9]
+)
+def test_a_derivative_of_zero_is_no_kink(reference, smooth):
+    found = reference(lambda leaves: [smooth(leaves[0])], [np.array([0.0])])
+    assert np.all(found.error[0] < 1e-9)
+    assert np.all(np.abs(found.values[0]) <= found.error[0])
+
+
+def test_the_exact_reference_is_right_to_the_last_place_where_float64_is_not():
+    x = np.array([-40.0, -3e-9, 1e-300, 0.0, 30.0, 700.0, 1e200])
+    found = exact_jacobian(lambda leaves: [nn.sigmoid(leaves[0])], [x])
+    with np.errstate(over="ignore"):
+        expected = np.exp(-np.abs(x)) / np.square(1 + np.exp(-np.abs(x)))
+    np.testing.assert_allclose(np.diag(found.values[0]), expected, rtol=1e-15)
+    assert np.all(np.diag(found.error[0]) <= 2**-52 * expected + 5e-324)
+
+
+def test_the_exact_reference_survives_cancellation():
+    found = exact_jacobian(lambda leaves: [jnp.var(leaves[0] + 1e12)], [np.array([0.1, 0.3, 0.7])])
+    x = np.array([0.1, 0.3, 0.7])
+    np.testing.assert_allclose(found.values[0][0], 2 * (x - x.mean()) / 3, rtol=1e-14)
+
+
+def test_a_reference_in_double_precision_knows_that_it_cancels():
+    x = np.array([0.1, 0.3, 0.7])
+    found = difference_jacobian(lambda leaves: [jnp.sum(jnp.square(leaves[0] + 1e6)) - 2e6 * jnp.sum(leaves[0])], [x])
+    wrong = np.abs(found.values[0][0] - 2 * x)
+    assert np.all(wrong <= found.error[0][0])
+    assert np.max(wrong) > 1e-12
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 6])
+def test_the_inverse_of_a_hilbert_matrix(size):
+    """The derivatives are far larger than differences with large steps say. The matrix is nearly singular."""
+    matrix = 1 / (np.arange(size)[:, None] + np.arange(size) + 1)
+    function = lambda leaves: [jnp.linalg.inv(leaves[0])]  # noqa: E731
+    inverse = np.linalg.inv(matrix)
+    exact, rough = exact_jacobian(function, [matrix]), difference_jacobian(function, [matrix])
+    np.testing.assert_allclose(exact.values[0], -np.kron(inverse, inverse.T), rtol=1e-6)
+    assert np.all(exact.error[0] <= 1e-15 * np.abs(exact.values[0]))
+    assert np.all(np.abs(rough.values[0] - exact.values[0]) <= rough.error[0])
+
+
+def test_differences_of_an_elementwise_function_have_no_error_beside_the_diagonal():
+    found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.3, -1.2, 2.5])])
+    assert np.all(found.error[0] == found.error[0] * np.eye(3))
+
+
+def test_differences_of_a_callback():
+    def function(x):
+        return jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    x = np.array([0.3, -1.2])
+    found = difference_jacobian(lambda leaves: [function(leaves[0])], [x])
+    assert np.all(np.abs(found.values[0] - np.diag(np.cos(x))) <= found.error[0])
+
+
+@every_reference
+def test_domains_end_where_they_do(reference):
+    found = reference(lambda leaves: [jnp.sqrt(leaves[0]) + jnp.log(-leaves[0])], [np.array([0.5, -0.5])])
+    assert np.all(np.isinf(np.diag(found.error[0])))
+
+
+@every_reference
+def test_custom_derivatives_are_not_believed(reference):
+    @jax.custom_vjp
+    def wrong(x):
+        return x**3
+
+    wrong.defvjp(lambda x: (x**3, x), lambda x, y_bar: (7 * x * y_bar,))
+    assert float(jax.grad(wrong)(2.0)) == 14
+    np.testing.assert_allclose(reference(lambda leaves: [wrong(leaves[0])], [np.array(2.0)]).values[0], 12)
+
+
+def test_a_float32_function_is_taken_with_its_constants():
+    found = exact_jacobian(lambda leaves: [leaves[0] * 0.1], [np.ones(1, np.float32)])
+    assert found.values[0] == np.float64(np.float32(0.1))
+
+
+def hand_jacobian(pullback, y):
+    sizes = [leaf.size for leaf in y]
+    bars = [np.eye(sum(sizes))[:, end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+    bars = [jnp.asarray(bar.reshape(-1, *leaf.shape)) for bar, leaf in zip(bars, y, strict=True)]
+    return [bar.reshape(sum(sizes), -1) for bar in jax.vmap(pullback)(bars)]
+
+
+CASES = {case.name: case for case in LAYERS}
+TRIED = [(exact_jacobian, name) for name in ("mlp_with_all", "lstm_cell", "conv_native", "max_pool", "embedding")]
+TRIED += [(exact_jacobian, "lstm"), (difference_jacobian, "lstm"), (difference_jacobian, "attention")]
+
+
+@pytest.mark.parametrize(("reference", "name"), TRIED)
+def test_formulas_of_layers_pass(reference, name):
+    """Some columns of every leaf; a formula that is wrong by a thousandth does not pass."""
+    case = CASES[name]
+    params, state, x = draw_inputs(case)
+    x = jax.tree.map(lambda leaf: leaf[:3], x)
+    key, parts = jax.random.key(0), differentiable_leaves((params, x))
+
+    def function(leaves):
+        return differentiable_leaves(
+            case.layer.apply(*parts.join(leaves)[:1], state, parts.join(leaves)[1], train=True, key=key)[0]
+        ).leaves
+
+    @quick_jit
+    def hand_jacobians(params, state, x):
+        y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
+        outputs = differentiable_leaves(y)
+        return hand_jacobian(lambda bars: differentiable_leaves(pullback(outputs.join(bars))).leaves, outputs.leaves)
+
+    hand = [np.asarray(jacobian) for jacobian in hand_jacobians(params, state, x)]
+    columns = [np.arange(leaf.size)[:: max(1, leaf.size // 5)] for leaf in parts.leaves]
+    found = reference(function, parts.leaves, columns=columns)
+    for value, error, ours, chosen in zip(found.values, found.error, hand, columns, strict=True):
+        tolerance = error + 1e-13 * max(1.0, np.max(np.abs(ours)))
+        assert np.all(np.abs(value - ours[:, chosen]) <= tolerance)
+        assert np.max(error) < 1e-6
+        assert np.any(np.abs(value - 1.001 * ours[:, chosen]) > tolerance) or not np.any(ours[:, chosen])
+
+
+@pytest.mark.parametrize("case", LOSSES[::4], ids=lambda case: case.name)
+def test_gradients_of_losses_pass(case):
+    y, labels = jnp.asarray(case.y), jnp.asarray(case.labels)
+    found = exact_jacobian(lambda leaves: [case.loss(leaves[0], labels)], [y])
+    np.testing.assert_allclose(found.values[0][0], np.ravel(case.loss.gradient(y, labels)), rtol=1e-13, atol=1e-15)
+
+
+def exact(function, *leaves):
+    """The values and the errors of the exact reference, one pair for each leaf."""
+    found = exact_jacobian(lambda leaves: [function(*leaves)], [np.asarray(leaf, np.float64) for leaf in leaves])
+    return list(zip(found.values, found.error, strict=True))
+
+
+def test_a_derivative_far_below_the_function_is_resolved():
+    (_, (value, error)) = exact(lambda x, y: x + 1e-60 * y, 1.0, 2.0)
+    np.testing.assert_allclose(value, 1e-60, rtol=1e-15)
+    assert 0 < error < 1e-75
+    for x in (60.0, 130.0, 200.0, 700.0):
+        ((value, error),) = exact(lambda x: 1 / (1 + jnp.exp(-x)), x)
+        np.testing.assert_allclose(value, np.exp(-x), rtol=1e-15)
+        assert 0 < error < 1e-15 * np.exp(-x)
+    ((value, error),) = exact(nn.softmax, [0.0, -700.0, -3.0])
+    np.testing.assert_allclose(value[0, 1], -np.exp(-700) / (1 + np.exp(-3)) ** 2, rtol=1e-15)
+    assert np.all(error < 1e-15 * np.abs(value))
+
+
+@pytest.mark.parametrize("library", ["gmpy2", "mpmath"])
+def test_bounds_hold_where_nothing_is_computed_again(library, monkeypatch):
+    """Without the repetition the error has to tell that the digits were lost; with mpmath, too."""
+    pytest.importorskip(library)
+    monkeypatch.setattr(numbers, "_fastest", lambda: library)
+    monkeypatch.setattr(arbiter, "MOST_REPEATED_COST", 0)
+    for function, x, right in (
+        (lambda x: 1 + 1e-60 * x, 2.0, 1e-60),
+        (lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3, 1e10 + 1),
+        (lambda x: 1 / (1 + jnp.exp(-x)), 130.0, np.exp(-130)),
+    ):
+        ((value, error),) = exact(function, x)
+        assert abs(value - right) <= error
+
+
+def test_a_derivative_below_float64_is_zero_with_the_smallest_error():
+    for x in (800.0, 2000.0):
+        ((value, error),) = exact(lambda x: 1 / (1 + jnp.exp(-x)), x)
+        assert (value, error) == (0, 5e-324)
+
+
+def test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error():
+    def function(a, h):
+        return 6.6e-34 * a + jnp.where(a > 0, 0.0, h) + 0 * h
+
+    (by_a, by_h) = exact(function, [1.0, 2.0], 3.0)
+    np.testing.assert_allclose(by_a[0], 6.6e-34 * np.eye(2), rtol=1e-15)
+    assert np.all(by_a[1] == by_a[1] * np.eye(2))
+    assert np.all(by_h[0] == 0)
+    assert np.all(by_h[1] == 0)
+
+
+def test_what_is_lost_inside_the_function_is_found():
+    """Both evaluations agree on 1: the first term vanishes in 50 and in 80 digits."""
+    ((value, error),) = exact(lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3)
+    np.testing.assert_allclose(value, 1e80 * 1e-70 + 1, rtol=1e-15)
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("kinked", [jnp.abs, nn.relu, lambda y: jnp.maximum(y, 2 * y), lambda y: jnp.floor(y)])
+def test_a_kink_far_below_the_function_is_seen(kinked):
+    assert np.isinf(exact(lambda x, y: x + 1e-60 * kinked(y), 1.0, 0.0)[1][1])
+
+
+def test_many_digits_need_no_gmpy2(monkeypatch):
+    monkeypatch.setattr(numbers, "_fastest", lambda: "mpmath")
+    test_a_derivative_far_below_the_function_is_resolved()
+    test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error()
+
+
+def test_sums_that_cancel_exactly_have_a_tiny_error():
+    ((value, error),) = exact(lambda x: jnp.sum(nn.softmax(x)), [1.0, 2.0, 1 / 3])
+    assert np.all(np.abs(value) + error < 1e-300)
+
+
+def second_order_of(function, x):
+    problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)])
+    return float(found.values[0][0, 0]), float(found.error[0][0, 0])
+
+
+@pytest.mark.parametrize("x", [0.3, 80.0, 300.0, 1e-200])
+def test_second_derivatives_are_right_in_the_tails(x):
+    value, error = second_order_of(nn.softplus, x)
+    np.testing.assert_allclose(value, np.exp(-x) / (1 + np.exp(-x)) ** 2, rtol=1e-14)
+    assert 0 < error < 1e-15 * value
+
+
+def test_second_derivatives_at_kinks_have_an_infinite_error():
+    assert second_order_of(nn.relu, 0.0)[1] == np.inf
+    value, error = second_order_of(nn.relu, 1.0)
+    assert abs(value) + error < 1e-290

@@ -1,0 +1,152 @@
+"""Grid files of any size and content: what is refused, after how little work, and with how short a message."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from functional_nn import DataError, InputError, grid
+from functional_nn.sweeps import choice, crossed, draws, log_uniform, uniform, zipped
+from functional_nn.sweeps import grid as grids
+from functional_nn.sweeps.grid import read_grid
+
+ESCAPE = "\x1b[31m"
+LONG = "x" * 500
+
+
+def refusal(tmp_path, name: str, content: str | bytes) -> str:
+    """What the reader says of a file that it refuses, without the file's path."""
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as error:
+        read_grid(path)
+    return str(error.value).removeprefix(str(path))
+
+
+def test_values_in_quotes_may_have_several_lines(tmp_path):
+    (tmp_path / "grid.csv").write_text('name,rate\r\n"a\nb",1\r\n\r\nc,0.5\r\n')
+    assert read_grid(tmp_path / "grid.csv") == [{"name": "a\nb", "rate": 1}, {"name": "c", "rate": 0.5}]
+
+
+@pytest.mark.parametrize(("name", "content"), [("grid.csv", "rate\n0.5\n"), ("grid.toml", "[grid]\nrate = [0.5]\n")])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read_grid(tmp_path / name) == [{"rate": 0.5}]
+
+
+def test_fault_53_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(grids, "_parsed", parsed.append)
+    assert "expected at most 50,000 members" in refusal(tmp_path, "grid.csv", "seed\n" + "1\n" * 1_000_000)
+    assert len(parsed) == 50_000
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("\n" * 200_000, "at most 100,000"),
+        (",".join(map(str, range(500_001))), "at most 500,000 columns"),
+        (b"a" * (16 * 2**20 + 1), "at most 16,777,216 bytes"),
+    ],
+)
+def test_fault_53_csv_files_that_are_too_large(tmp_path, content, expected):
+    assert expected in refusal(tmp_path, "grid.csv", content)
+
+
+KEYS = {"bare": "a", "commas": '"a,"', "quotes": r'"a\""', "backslashes": r'"\\"', "literal": "'a'"}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("dot", [".", " .\t"])
+def test_fault_53_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
+    """One of 50,000 parts takes Python's parser 40 seconds."""
+    monkeypatch.setattr(grids.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    assert "at most 100 parts" in refusal(tmp_path, "grid.toml", dot.join([KEYS[kind]] * 102) + " = 1")
+
+
+def test_keys_of_few_parts_are_read(tmp_path):
+    (tmp_path / "grid.toml").write_text("draws.number = 2\ndraws.rate.uniform = [0.1, 0.2]\n")
+    assert len(read_grid(tmp_path / "grid.toml")) == 2
+
+
+TOO_MUCH = {
+    "a tuple in many members": "[grid]\nhidden = [[" + "1," * 20_000 + "]]\nseed = [" + "1," * 30_000 + "]",
+    "a drawn tuple": "[draws]\nnumber = 50000\nhidden = {choice = [[" + "1," * 20_000 + "]]}",
+    "two long lists": "[grid]\na = [" + "1," * 2000 + "]\n[zip]\nb = [" + "1," * 2000 + "]",
+    "one long list": "[grid]\na = [" + "1," * 60_000 + "]",
+    "axes whose product has many digits": "[grid]\n" + "".join(f"a{i} = [1, 2, 3, 4]\n" for i in range(9000)),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MUCH)
+def test_fault_53_a_small_toml_file_that_describes_too_much(tmp_path, kind):
+    message = refusal(tmp_path, "grid.toml", TOO_MUCH[kind])
+    assert "expected at most 50,000" in message
+
+
+def test_fault_53_a_toml_file_that_is_too_large(tmp_path):
+    assert "at most 1,048,576 bytes" in refusal(tmp_path, "grid.toml", "#" * (2**20 + 1))
+
+
+def test_fault_53_many_names_are_counted_once():
+    """Names were counted by going through all of them for each of them."""
+    members = crossed([{f"a{number}": 1 for number in range(50_000)}], [{"b": 1}])
+    assert len(members[0]) == 50_001
+    with pytest.raises(InputError, match="got a1, b twice"):
+        crossed([{"b": 1, "a1": 1, "c": 1}], [{"a1": 2, "b": 3}])
+
+
+def test_fault_53_values_without_an_end_are_refused():
+    with pytest.raises(InputError, match="at most 50,000 values"):
+        grid(seed=itertools.count())
+
+
+@pytest.mark.parametrize("make", [lambda values: zipped(seed=values), choice])
+def test_long_axes_are_not_cut(make):
+    with pytest.raises(InputError, match="at most 50,000 values"):
+        make(range(50_001))
+
+
+def test_bounds_may_be_numbers_of_numpy():
+    plain, of_numpy = [
+        draws(3, x=uniform(low, high), y=log_uniform(low, high))
+        for low, high in ((1, 2.5), (np.int64(1), np.float32(2.5)))
+    ]
+    assert of_numpy == plain
+
+
+def test_bounds_too_far_apart_are_refused_at_once():
+    with pytest.raises(InputError, match="bounds: expected two numbers whose difference a float can hold"):
+        uniform(-1.7e308, 1.7e308)
+
+
+HOSTILE = {
+    "unknown table": ("grid.toml", f'"{ESCAPE}{LONG}" = 1'.replace("\x1b", r"\u001b")),
+    "one value": ("grid.toml", f'[grid]\n"{ESCAPE}{LONG}" = 1'.replace("\x1b", r"\u001b")),
+    "a text": ("grid.toml", f'[grid]\na = "{ESCAPE}{LONG}"'.replace("\x1b", r"\u001b")),
+    "a table": ("grid.toml", f'[grid]\na = [{{"{LONG}" = 1}}]'),
+    "a table that is a text": ("grid.toml", f'grid = "{ESCAPE}{LONG}"'.replace("\x1b", r"\u001b")),
+    "other names": ("grid.toml", f"[[members]]\na = 1\n[[members]]\n{LONG} = 1"),
+    "twice": ("grid.toml", f"[grid]\n{LONG} = [1]\n[zip]\n{LONG} = [1]"),
+    "unequal": ("grid.toml", f"[zip]\n{LONG} = [1]\nb = [1, 2]"),
+    "a number": ("grid.toml", f'[draws]\nnumber = "{ESCAPE}{LONG}"'.replace("\x1b", r"\u001b")),
+    "a distribution": ("grid.toml", f'[draws]\nnumber = 1\n"{LONG}" = "{LONG}"'),
+    "bounds": ("grid.toml", f'[draws]\nnumber = 1\na = {{uniform = ["{LONG}", 1]}}'),
+    "a large bound": ("grid.toml", f"[draws]\nnumber = 1\na = {{uniform = [{'9' * 400}, 1]}}"),
+    "a huge bound": ("grid.toml", f"[draws]\nnumber = 1\na = {{uniform = [0x{'9' * 5000}, 1]}}"),
+    "a huge number": ("grid.toml", f"[draws]\nnumber = 0x{'9' * 5000}"),
+    "deep": ("grid.toml", f"[draws]\nnumber = {'[' * 200}{']' * 200}"),
+    "no toml": ("grid.toml", f"{ESCAPE}{LONG}"),
+    "equal names": ("grid.csv", f"{ESCAPE}{LONG},{ESCAPE}{LONG}\n1,1"),
+    "not finite": ("grid.csv", f"{ESCAPE}{LONG}\ninf"),
+    "no text": ("grid.csv", b"\xff\xfe\x1b"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_fault_50_messages_repeat_little_of_a_file(tmp_path, kind):
+    message = refusal(tmp_path, *HOSTILE[kind])
+    assert message.isprintable()
+    assert len(message) < 400
+    assert not re.search(r"x{81}|9{81}|\[{81}", message)

@@ -1,0 +1,218 @@
+"""A sweep in parts, and the parts put together."""
+
+import os
+import shutil
+
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.sweeps.parts import read_sweep
+
+GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
+
+
+def sweep(data, **options):
+    options = {"epochs": 1, "batch_size": 25, "progress": False, **options}
+    model = lambda h: fnn.chain(fnn.dense(h["width"]), fnn.tanh, fnn.dense(3))  # noqa: E731
+    return fnn.sweep(model, lambda h: optax.sgd(h["rate"]), options.pop("grid", GRID), data, **options)
+
+
+@pytest.fixture(scope="module")
+def folders(blobs, tmp_path_factory):
+    """The folder of the whole sweep, and those of its three parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    sweep(blobs, out=folder / "whole")
+    for part in (1, 2, 3):
+        result = sweep(blobs, out=folder / f"{part}", part=(part, 3))
+        assert [member.number for member in result.members] == [part - 1, part + 2, part + 5, part + 8]
+        assert {member.status for member in result.members} == {"finished"}
+    return folder / "whole", [folder / "1", folder / "2", folder / "3"]
+
+
+def contents(folder):
+    """All files of a folder but the lock, which has the number of a process."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_path):
+    whole, parts = folders
+    merged = fnn.sweeps.merge(parts[::-1], tmp_path / "merged")
+    assert contents(tmp_path / "merged") == contents(whole)
+    result = sweep(blobs, out=whole)
+    assert merged.rows() == result.rows()
+    assert merged.rows() == read_sweep(whole)[0].rows()
+
+    # The sweep goes on in the merged folder, and has the parameters again.
+    again = sweep(blobs, out=tmp_path / "merged")
+    assert again.restored == tuple(range(12))
+    for member, other in zip(again.members, result.members, strict=True):
+        np.testing.assert_array_equal(member.params["dense_0"]["weight"], other.params["dense_0"]["weight"])
+
+
+@pytest.mark.slow
+def test_parts_may_be_merged_in_steps_only_if_all_are_there(folders, tmp_path):
+    _, (first, _, third) = folders
+    with pytest.raises(InputError, match=r"without 4 members \(1, 4, 7, 10\): part 2/3"):
+        fnn.sweeps.merge([first, third], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
+    _, parts = folders
+    shutil.copytree(parts[1], tmp_path / "cut")
+    # A damaged file counts as missing.
+    file = sorted((tmp_path / "cut" / "batches").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    with (
+        pytest.warns(UserWarning, match="count as not run"),
+        pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"),
+    ):
+        fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
+
+
+@pytest.mark.slow
+def test_members_that_vmap_trains_together(blobs, tmp_path):
+    """A part maps its own members only. The whole sweep would put others together, so it cannot go on."""
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4, 0.5], width=[2])
+    whole = sweep(blobs, grid=grid, plan="vmap")
+    parts = [tmp_path / f"{part}" for part in (1, 2)]
+    for part, folder in enumerate(parts, 1):
+        result = sweep(blobs, grid=grid, plan="vmap", part=(part, 2), out=folder)
+        assert result.plan["members_at_once"] == 4 - part
+    merged = fnn.sweeps.merge(parts, tmp_path / "merged")
+    assert [member.status for member in merged.members] == ["finished"] * 5
+    losses = [result.curves("test_loss") for result in (merged, whole)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    with pytest.raises(InputError, match='members_at_once "merged parts" instead of 5'):
+        sweep(blobs, grid=grid, plan="vmap", out=tmp_path / "merged")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_part_with_one_member_does_not_hide_that_another_one_used_vmap(blobs, tmp_path, order):
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2])
+    parts = [tmp_path / f"{part}" for part in (1, 2)]
+    at_once = [
+        sweep(blobs, grid=grid, plan="vmap", part=(part, 2), out=folder).plan["members_at_once"]
+        for part, folder in enumerate(parts, 1)
+    ]
+    assert at_once == [2, 1]
+    fnn.sweeps.merge([parts[place] for place in order], tmp_path / "merged")
+    with pytest.raises(InputError, match='members_at_once "merged parts" instead of 1'):
+        sweep(blobs, grid=grid, plan="sequential", out=tmp_path / "merged")
+
+
+def test_parts_of_two_divisions_do_not_mix(blobs, folders, tmp_path):
+    """Here both have a file of the same name with other members."""
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4], width=[2])
+    for name, part in {"1/4": (1, 4), "1/2": (1, 2), "2/2": (2, 2)}.items():
+        sweep(blobs, grid=grid, plan="vmap", part=part, out=tmp_path / name.replace("/", "-"))
+    with pytest.raises(InputError, match="folders: expected parts of one division"):
+        fnn.sweeps.merge([tmp_path / "1-4", tmp_path / "1-2", tmp_path / "2-2"], tmp_path / "merged")
+
+
+def test_a_sweep_with_halving_has_no_parts(blobs, tmp_path):
+    sweep(blobs, out=tmp_path / "halved", epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
+    with pytest.raises(InputError, match="folders: expected parts of a sweep, got a sweep with successive halving"):
+        fnn.sweeps.merge([tmp_path / "halved"], tmp_path / "merged")
+
+
+def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, tmp_path):
+    _, parts = folders
+    sweep(blobs, out=tmp_path / "other", part=(1, 3), epochs=2)
+    with pytest.raises(InputError, match=r"expected parts of one sweep, got .*other, .* epochs 2 instead of 1"):
+        fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "merged")
+
+
+def test_a_folder_with_the_whole_sweep_is_only_read(folders, tmp_path):
+    """A merge that was killed before the command wrote its tables has left such a folder, so it is not refused."""
+    whole = shutil.copytree(folders[0], tmp_path / "whole")
+    before = contents(whole)
+    times = {whole / name: (whole / name).stat().st_mtime_ns for name in before}
+    assert fnn.sweeps.merge(folders[1], whole).rows() == read_sweep(whole)[0].rows()
+    assert contents(whole) == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+    (whole / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="out: expected a new or empty folder"):
+        fnn.sweeps.merge(folders[1], whole)
+    assert contents(whole).keys() == before.keys() | {"notes.txt"}
+
+
+def test_a_killed_merge_goes_on(folders, tmp_path):
+    """Its folder has a lock, some of the batches, and half-written files."""
+    whole, parts = folders
+    merged = tmp_path / "merged"
+    (merged / "batches").mkdir(parents=True)
+    first = sorted((whole / "batches").iterdir())[0]
+    shutil.copy(first, merged / "batches")
+    for left in (".lock", ".1.functional_nn.tmp", "batches/.2.functional_nn.tmp"):
+        (merged / left).write_text("1")
+    fnn.sweeps.merge(parts, merged)
+    assert contents(merged) == contents(whole)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "batches/notes.txt", "batches/0-0-end.safetensors", "other/.lock"])
+def test_a_merge_does_not_go_on_among_other_files(folders, tmp_path, name):
+    """A batch of another sweep is one of them."""
+    path = tmp_path / "merged" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(packed({}, {"fingerprint": "of another sweep"}))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="out: expected a new or empty folder"):
+        fnn.sweeps.merge(folders[1], tmp_path / "merged")
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_without_a_sweep_is_refused(folders, tmp_path):
+    with pytest.raises(DataError, match=r"sweep\.json: expected the settings of a sweep"):
+        fnn.sweeps.merge([*folders[1], tmp_path], tmp_path / "merged")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_no_link_in_the_folder_of_a_sweep_is_followed(folders, tmp_path):
+    copy = shutil.copytree(folders[0], tmp_path / "copy")
+    path = sorted((copy / "batches").iterdir())[0]
+    assert unpacked(path)[0]
+    path.rename(tmp_path / "batch")
+    path.symlink_to(tmp_path / "batch")
+    with pytest.raises(DataError, match="a symbolic link, which is not followed"):
+        unpacked(path)
+    assert unpacked(path, follow_links=True)[0]
+    with pytest.warns(UserWarning, match="is left out, so its members count as not run"):
+        assert read_sweep(copy)[0].members[0].status == "not run"
+    (copy / "batches").rename(tmp_path / "batches")
+    (copy / "batches").symlink_to(folders[0] / "batches")
+    with pytest.raises(InputError, match="a folder without links in it, got the link"):
+        read_sweep(copy)
+
+
+@pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 13), (1, 2, 3), "1/3", 2, (1.0, 2), (True, 2)])
+def test_no_such_part(blobs, part):
+    with pytest.raises(InputError, match="part: expected"):
+        sweep(blobs, part=part)
+
+
+def test_successive_halving_needs_all_members(blobs):
+    with pytest.raises(InputError, match="part: expected a sweep without successive halving"):
+        sweep(blobs, part=(1, 2), epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
+
+
+def test_parts_in_one_folder_one_after_another(blobs, folders, tmp_path):
+    for part in (1, 2, 3):
+        sweep(blobs, out=tmp_path / "one", part=(part, 3))
+    assert contents(tmp_path / "one") == contents(folders[0])
+
+
+def test_an_error_names_the_plan_that_continues_a_folder(blobs, tmp_path):
+    grid = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2])
+    sweep(blobs, grid=grid, plan="vmap:2", out=tmp_path)
+    with pytest.raises(InputError, match=r"members_at_once 2 instead of 1\. Use the plan vmap:2, or another folder"):
+        sweep(blobs, grid=grid, plan="map", out=tmp_path)
+    with pytest.raises(InputError, match=r"\. Use another folder"):
+        sweep(blobs, grid=fnn.grid(rate=[0.1, 0.2], width=[2]), plan="map", out=tmp_path)

@@ -1,0 +1,147 @@
+"""The folder of one sweep is refused to another one, and the difference is named."""
+
+import contextlib
+import json
+import os
+import signal
+
+import jax
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.files import read_signed
+from functional_nn.storage.identity import IDENTITY, difference
+
+RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
+MEMBERS = fnn.grid(rate=[0.1, 0.2])
+NET = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
+
+
+def sweep(blobs, out, model=NET, rule=RULE, members=MEMBERS, **options):
+    options = {"epochs": 1, "batch_size": 25, "progress": False, **options}
+    return fnn.sweep(model, rule, members, options.pop("data", blobs), out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(blobs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep(blobs, folder)
+    return folder
+
+
+OTHERS = {
+    "width": (
+        {"model": fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(3))},
+        'parameters dense_1/weight "float32(4, 3)" instead of "float32(5, 3)"',
+    ),
+    "activation": ({"model": fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3))}, "different network or loss"),
+    "rule": ({"rule": lambda h: optax.adam(h["rate"])}, "optimizer state"),
+    "number in the rule": ({"rule": lambda h: optax.sgd(2 * h["rate"])}, "different optimizer"),
+    "loss": ({"loss": fnn.multiclass_hinge}, 'loss "cross_entropy" instead of "multiclass_hinge"'),
+    "penalty": ({"penalty": fnn.l2(0.1)}, "different penalty"),
+    "grid": ({"members": fnn.grid(rate=[0.1, 0.3])}, "grid 1 rate 0.2 instead of 0.3"),
+    "epochs": ({"epochs": 2}, "epochs 1 instead of 2"),
+    "patience": ({"patience": 3}, "patience null instead of 3"),
+    "precision": ({"precision": "bfloat16"}, "precision "),
+    "identity": ({"identity": {"note": 2}}, "note nothing instead of 2"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_fault_44_another_sweep_is_refused_with_the_difference(blobs, finished, name):
+    options, words = OTHERS[name]
+    with pytest.raises(InputError, match="out: expected a new folder, or the folder of this sweep") as caught:
+        sweep(blobs, finished, **options)
+    assert words in str(caught.value)
+
+
+def test_fault_44_other_data_are_refused(blobs, finished):
+    with pytest.raises(InputError, match="different data"):
+        sweep(blobs, finished, data=blobs._replace(test_x=blobs.test_x + 1))
+
+
+def test_fault_71_the_identity_of_the_user_hides_no_setting():
+    """Its names may be those of settings, and those of settings below others."""
+    known = {"seed": 0, "grid": [{"rate": 0.1}], IDENTITY: {"seed": "mine", "grid 0 rate": "mine"}}
+    assert difference(known, known) == ""
+    assert difference(known, known | {"seed": 1}) == "seed 0 instead of 1"
+    assert difference(known, known | {"grid": [{"rate": 0.2}]}) == "grid 0 rate 0.1 instead of 0.2"
+    own = {IDENTITY: {"seed": "other", "grid 0 rate": "mine"}}
+    assert difference(known, known | own) == 'seed "mine" instead of "other"'
+
+
+def test_fault_76_random_bits_of_another_kind_are_refused(blobs, finished):
+    with jax.threefry_partitionable(False), pytest.raises(InputError, match="jax_threefry_partitionable true instead"):
+        sweep(blobs, finished)
+
+
+def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
+    monkeypatch.setattr(
+        "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+    )
+    again = sweep(blobs, finished, rule=lambda h: optax.sgd(h["rate"]))
+    assert [member.status for member in again.members] == ["finished", "finished"]
+
+
+def test_fault_44_a_folder_of_another_kind_is_refused(blobs, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"got .*, which holds a run"):
+        sweep(blobs, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "{}", "[" * 100_000, "\xff", '{"version": Infinity}'])
+def test_fault_50_a_sweep_json_that_is_none(blobs, tmp_path, text):
+    (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged file"):
+        sweep(blobs, tmp_path)
+
+
+def test_fault_32_any_flip_in_sweep_json_is_noticed(blobs, finished):
+    content = (finished / "sweep.json").read_bytes()
+    assert read_signed(content)["version"] == 1
+    for place in range(0, len(content), 5):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        with pytest.raises(ValueError):  # noqa: PT011  of JSON, of UTF-8, or of the checksum
+            read_signed(bytes(flipped))
+
+
+def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("functional_nn.sweeps.store.VERSION", 7)
+    sweep(blobs, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"expected 'functional_nn sweep' in version 1, got .* in version 7"):
+        sweep(blobs, tmp_path)
+
+
+def test_under_another_version_of_jax_a_sweep_goes_on(blobs, tmp_path, monkeypatch):
+    sweep(blobs, tmp_path)
+    monkeypatch.setattr("functional_nn.sweeps.population.surroundings", lambda: {"jax": "another"})
+    monkeypatch.setattr(
+        "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
+    )
+    assert sweep(blobs, tmp_path).members[1].status == "finished"
+    assert json.loads((tmp_path / "sweep.json").read_text())["made_with"] != {"jax": "another"}
+
+
+@pytest.mark.parametrize("out", ["", 3, True, b"x", [], "a\0b"])
+def test_fault_47_50_out_that_is_no_folder(blobs, out):
+    with pytest.raises(InputError, match="out: expected the path of a f"):
+        sweep(blobs, out)
+
+
+def test_fault_55_several_processes_are_refused(blobs, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(InputError, match="sweep: expected one process, got 2"):
+        sweep(blobs, None)
+
+
+def test_fault_56_ctrl_c_that_a_callback_drops_ends_the_sweep(blobs, monkeypatch):
+    def dropping(ended, count):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = sweep(blobs, None, epochs=10_000, on_epoch=dropping, plan="sequential")
+    assert result.message.startswith("Interrupted after 0 of 2 members")

@@ -1,0 +1,408 @@
+"""A run that was stopped, killed or damaged goes on as if nothing had happened, bit for bit."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.checkpoints import COPIES, CheckpointWriter, steps
+from functional_nn.training.programs import fingerprint
+
+NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
+SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
+OPTIMIZER = fnn.training.with_clipping(optax.adamw(SCHEDULE, weight_decay=0.01), 0.5)
+
+
+def make_data(examples=60, features=5):
+    """Forty examples are two batches of 16 and one of 8."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, examples).astype(np.int32)
+    x = (random.normal(size=(3, features))[labels] * 2 + random.normal(size=(examples, features))).astype(np.float32)
+    return fnn.data.Split(x[:40], labels[:40], x[40:], labels[40:])
+
+
+DATA = make_data()
+
+
+def fit(checkpoints=None, stop_after=None, **options):
+    seen = []
+
+    def on_epoch(metrics, train_state):
+        seen.append(metrics)
+        if metrics.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    options = {"epochs": 5, "batch_size": 16, "seed": 3, "data": DATA, "net": NET, "optimizer": OPTIMIZER, **options}
+    net, optimizer, data = (options.pop(name) for name in ("net", "optimizer", "data"))
+    run = fnn.fit(
+        net, fnn.cross_entropy, optimizer, data, checkpoints=checkpoints, on_epoch=on_epoch, progress=False, **options
+    )
+    assert run.history == tuple(seen)
+    return run
+
+
+def bits(run):
+    """Every bit that a run leaves, but for the seconds it took."""
+    state = run.train_state._replace(key=jax.random.key_data(run.train_state.key))
+    history = [metrics._replace(seconds=0) for metrics in run.history]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], jax.tree.structure(state), history
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return fit()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_fault_37_a_resumed_run_is_the_one_that_never_stopped(tmp_path, whole, stop_after):
+    """Parameters, statistics, the optimizer with its schedule and counts, key, order of the data, and metrics."""
+    first = fit(tmp_path, stop_after=stop_after)
+    assert (first.status, len(first.history), first.restored_epochs) == ("interrupted", stop_after, 0)
+    resumed = fit(tmp_path)
+    assert (resumed.status, resumed.restored_epochs) == ("finished", stop_after)
+    assert resumed.history[:stop_after] == first.history
+    assert bits(resumed) == bits(whole)
+
+
+def test_fault_37_stopped_after_every_epoch(tmp_path, whole):
+    for epoch in range(1, 6):
+        run = fit(tmp_path, stop_after=epoch)
+        assert run.restored_epochs == epoch - 1
+    assert bits(run) == bits(whole)
+    again = fit(tmp_path)
+    assert (again.status, again.restored_epochs) == ("finished", 5)
+    assert bits(again) == bits(whole)
+    assert again.history == run.history
+
+
+def test_fault_37_a_loss_scale_goes_on(tmp_path):
+    options = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "precision": "float16", "epochs": 3, "batch_size": 20}
+    whole = fit(**options)
+    fit(tmp_path, stop_after=1, **options)
+    assert bits(fit(tmp_path, **options)) == bits(whole)
+
+
+@pytest.mark.parametrize("rule", [optax.lbfgs(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())])
+def test_rules_that_take_the_loss_can_be_saved(tmp_path, rule):
+    options = {"net": fnn.dense(3), "optimizer": rule, "epochs": 2, "batch_size": 20}
+    fit(tmp_path, stop_after=1, **options)
+    assert fit(tmp_path, **options).restored_epochs == 1
+
+
+def test_saving_changes_nothing(tmp_path, whole):
+    assert bits(fit(tmp_path)) == bits(whole)
+
+
+def test_more_epochs_go_on_where_nothing_follows_their_number(tmp_path, whole):
+    fit(tmp_path, epochs=2)
+    assert bits(fit(tmp_path)) == bits(whole)
+    with pytest.raises(InputError, match="epochs: expected at least 5, which the checkpoint has, got 2"):
+        fit(tmp_path, epochs=2)
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    losses = [metrics.test_loss for metrics in fit(tmp_path).history]
+    assert steps(tmp_path) == sorted({4, 5, 1 + int(np.argmin(losses))})
+
+
+def test_minutes_save_the_first_epoch_and_the_last(tmp_path, whole, monkeypatch):
+    saved = []
+    save = CheckpointWriter.save
+    monkeypatch.setattr(
+        CheckpointWriter,
+        "save",
+        lambda self, step, *rest, **more: saved.append(step) or save(self, step, *rest, **more),
+    )
+    choice = fnn.training.Checkpoints(tmp_path, minutes=60)
+    fit(choice, stop_after=3)
+    assert saved == [1, 3]
+    assert bits(fit(choice)) == bits(whole)
+    assert saved == [1, 3, 4, 5]
+
+
+def test_the_best_of_a_run_can_be_restored(tmp_path):
+    run = fit(tmp_path, epochs=3)
+    best = min(run.history, key=lambda metrics: metrics.test_loss)
+    restored = fnn.storage.restore_checkpoint(tmp_path, run.params, step="best", part="train_state/params")
+    assert (restored.step, restored.loss) == (best.epoch, best.test_loss)
+    assert restored.about["status"] == ""
+    expected = fit(epochs=best.epoch).params
+    for a, b in zip(jax.tree.leaves(restored.tree), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("test_rising", -1), ("test_error", 1)])
+def test_the_best_epoch_is_that_of_any_metric(tmp_path, metric, sign):
+    """The metrics are made from the parameters, and are the best in an epoch whose loss is not the lowest."""
+    metrics = {"rising": lambda y, labels: -abs(abs(y).mean() - 1.0), "error": lambda y, labels: abs(y).mean()}
+    run = fit(fnn.training.Checkpoints(tmp_path, best_by=metric), metrics=metrics)
+    values = [sign * epoch.metrics[metric] for epoch in run.history]
+    best = fnn.storage.restore_checkpoint(tmp_path, run.params, step="best", part="train_state/params")
+    assert (best.step, best.loss) == (1 + values.index(min(values)), min(values))
+    assert best.step != 1 + int(np.argmin([epoch.test_loss for epoch in run.history]))
+    assert best.step in steps(tmp_path)
+
+
+def test_the_metric_of_the_best_epoch_has_to_exist_and_to_stay_the_same(tmp_path):
+    with pytest.raises(InputError, match=r"best_by: expected the name of a metric.*Did you mean test_accuracy"):
+        fit(fnn.training.Checkpoints(tmp_path, best_by="test_acuracy"))
+    assert steps(tmp_path) == []
+    with pytest.raises(InputError, match="best_by: expected the name of a metric, or None, got 3"):
+        fit(fnn.training.Checkpoints(tmp_path, best_by=3))
+    by_accuracy = fnn.training.Checkpoints(tmp_path, best_by="test_accuracy")
+    fit(by_accuracy, epochs=1)
+    with pytest.raises(InputError, match='best_by "test_accuracy" instead of nothing'):
+        fit(tmp_path)
+    assert fit(by_accuracy).restored_epochs == 1
+
+
+def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
+    fit(tmp_path, stop_after=3)
+    file = tmp_path / "0000000003" / "arrays.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 4
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step 2 is used instead of a damaged one.*0000000003"):
+        resumed = fit(tmp_path)
+    assert resumed.restored_epochs == 2
+    assert bits(resumed) == bits(whole)
+    assert fit(tmp_path).restored_epochs == 5
+
+
+def test_fault_32_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
+    small = {"net": fnn.dense(3), "epochs": 3, "batch_size": 20}
+    whole = fit(tmp_path, **small)
+    for name in COPIES:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.warns(UserWarning, match="step 2 is used instead of a damaged one"):
+        resumed = fit(tmp_path, **small)
+    assert (resumed.restored_epochs, fit(tmp_path, **small).restored_epochs) == (2, 3)
+    assert bits(resumed) == bits(whole)
+
+
+def test_fault_32_no_run_begins_where_all_are_damaged(tmp_path):
+    fit(tmp_path, epochs=1)
+    (tmp_path / "0000000001" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="damaged ones only"):
+        fit(tmp_path)
+    assert steps(tmp_path) == [1]
+
+
+def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
+    fit(tmp_path, epochs=1)
+    with pytest.raises(DataError) as caught:
+        fit(tmp_path, net=fnn.dense(3))
+    assert "params/dense_0/weight float32(5, 6) instead of nothing" in str(caught.value)
+    with pytest.raises(DataError, match="optimizer_state"):
+        fit(tmp_path, optimizer=optax.sgd(0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 4}, "seed 3 instead of 4"),
+        ({"batch_size": 8, "seed": 4}, "batch_size 16 instead of 8; seed 3 instead of 4"),
+        ({"precision": "bfloat16"}, 'precision ["float32", "float32", "float32"] instead of ["float32", "bfloat16"'),
+        ({"non_finite": "skip"}, 'non_finite "stop" instead of "skip"'),
+        ({"data": DATA._replace(test_x=DATA.test_x + 1)}, "different data"),
+        ({"data": DATA._replace(train_labels=DATA.train_labels[::-1])}, "different data"),
+        ({"settings": {"learning_rate": 0.2}}, "learning_rate 0.1 instead of 0.2"),
+        ({"settings": None}, "learning_rate 0.1 instead of nothing"),
+    ],
+)
+def test_fault_37_other_settings_are_refused_and_listed(tmp_path, options, words):
+    choice = fnn.training.Checkpoints(tmp_path, settings={"learning_rate": 0.1})
+    small = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "epochs": 1}
+    fit(choice, **small)
+    if "settings" in options:
+        choice = choice._replace(**options)
+        options = {}
+    with pytest.raises(InputError) as caught:
+        fit(choice, **{**small, **options})
+    assert f"checkpoints: expected a new folder, or the folder of this run, got {tmp_path}, whose run has" in str(
+        caught.value
+    )
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "about", [None, dict.fromkeys(("settings", "status", "message", "epochs", "history"), 3)], ids=["none", "numbers"]
+)
+def test_fault_37_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
+    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)}, about=about)
+    with pytest.raises(InputError, match="which fit did not write"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf"), "1", True])
+def test_minutes_are_a_number(tmp_path, minutes):
+    with pytest.raises(InputError, match="minutes: expected"):
+        fit(fnn.training.Checkpoints(tmp_path, minutes=minutes))
+
+
+def test_settings_are_what_json_can_hold(tmp_path):
+    with pytest.raises(InputError, match="settings: expected what JSON can hold"):
+        fit(fnn.training.Checkpoints(tmp_path, settings={"net": NET}))
+
+
+def test_fault_34_two_runs_in_one_folder(tmp_path):
+    with CheckpointWriter(tmp_path), pytest.raises(InputError, match=f"which process {os.getpid()} writes to"):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize(("room", "words"), [(14, "The checkpoint of step 3"), (13, "The metrics of epoch 3")])
+def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, monkeypatch, room, words):
+    """Saving an epoch synchronizes six files and folders."""
+    fsync, room = os.fsync, [room]
+
+    def full(descriptor):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=rf"{words} .*(those|checkpoints) before (it )?are whole"):
+            fit(tmp_path)
+    assert steps(tmp_path) == [1, 2]
+    assert bits(fit(tmp_path)) == bits(whole)
+
+
+@pytest.mark.parametrize("minutes", [0, 60])
+@pytest.mark.parametrize("begun_again", [False, True])
+def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minutes, begun_again):
+    reached = []
+
+    def on_epoch(metrics, train_state):
+        reached.append(metrics.epoch)
+        if metrics.epoch == 2:
+            shutil.rmtree(tmp_path / "run")
+            if begun_again:  # as when a checkpoint was being written while the folder was removed
+                (tmp_path / "run").mkdir()
+
+    choice = fnn.training.Checkpoints(tmp_path / "run", minutes=minutes)
+    with pytest.raises(FileNotFoundError, match="was removed"):
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice, on_epoch=on_epoch)
+    assert reached == [1, 2]
+    assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError])
+def test_fault_63_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
+    """Such as that of a logging server, which is an OSError too."""
+
+    def on_epoch(metrics, train_state):
+        if metrics.epoch == 3:
+            raise error("no server")
+
+    choice = fnn.training.Checkpoints(tmp_path, minutes=60)
+    with pytest.raises(error, match="no server"):
+        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=3, checkpoints=choice, on_epoch=on_epoch)
+    assert steps(tmp_path) == [1, 3]
+
+
+def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
+    """Ctrl-C just behind the rename, before anything of it is remembered."""
+    rename, done = os.rename, []
+
+    def interrupted(source, target, **folders):
+        rename(source, target, **folders)
+        if str(target).endswith("0000000002") and not done:
+            done.append(target)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", interrupted)
+        run = fnn.fit(NET, fnn.cross_entropy, OPTIMIZER, DATA, epochs=5, batch_size=16, seed=3, checkpoints=tmp_path)
+    assert (run.status, len(run.history)) == ("interrupted", 2)
+    assert steps(tmp_path) == [1, 2]
+    assert bits(fit(tmp_path)) == bits(whole)
+
+
+def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
+    """Each call is interrupted in the first epoch that it saves."""
+    rename = os.rename
+
+    def train(folder, moment=0):
+        """A run with Ctrl-C after a number of calls that put a file on the disk or rename a folder."""
+        calls = []
+
+        def interrupting(function):
+            def interrupted(*arguments, **folders):
+                function(*arguments, **folders)
+                calls.append(function)
+                if len(calls) == moment:
+                    raise KeyboardInterrupt
+
+            return interrupted
+
+        monkeypatch.setattr(os, "fsync", interrupting(lambda descriptor: None))
+        monkeypatch.setattr(os, "rename", interrupting(rename))
+        choice = fnn.training.Checkpoints(folder, keep=1)
+        return fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice)
+
+    whole = train(tmp_path / "whole")
+    # Saving an epoch calls fsync for both copies of the metrics (1, 2) and for the checkpoint (3, 4, 5), gives it its
+    # name (6), calls fsync for the folder (7), and renames the old checkpoint, to remove it (8).
+    for epoch, moment in enumerate((2, 5, 6, 8), 1):
+        run = train(tmp_path / "run", moment)
+        assert (run.status, len(run.history), run.restored_epochs) == ("interrupted", epoch, epoch - 1)
+    run = train(tmp_path / "run")
+    assert (run.status, run.restored_epochs) == ("finished", 4)
+    assert bits(run) == bits(whole)
+
+
+def test_fault_62_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
+    save, interrupts = CheckpointWriter.save, [KeyboardInterrupt]
+
+    def interrupted(self, step, *rest, **more):
+        if step == 2 and interrupts:
+            raise interrupts.pop()
+        return save(self, step, *rest, **more)
+
+    monkeypatch.setattr(CheckpointWriter, "save", interrupted)
+    run = fit(fnn.training.Checkpoints(tmp_path, minutes=60), net=fnn.dense(3), epochs=2)
+    assert (run.status, interrupts) == ("finished", [])
+    assert steps(tmp_path) == [1, 2]
+
+
+def test_fault_38_a_run_that_was_not_finite_does_not_go_on(tmp_path):
+    data = make_data()
+    data.train_x[17] = np.inf
+    small = {"data": data, "net": fnn.dense(3), "optimizer": optax.sgd(0.1)}
+    first, again = fit(tmp_path, **small), fit(tmp_path, **small)
+    assert first.status == again.status == "non-finite"
+    assert first.message == again.message
+    assert (again.restored_epochs, len(again.history)) == (1, 1)
+    assert bits(first) == bits(again)
+
+
+def test_metrics_that_are_not_finite_come_back(tmp_path):
+    """An accuracy of NaN, and a test loss of infinity under finite training."""
+    x, y = DATA.train_x, DATA.train_x[:, :1]
+    data = fnn.data.Split(x, y, x, np.full_like(y, 3e38))
+    run = lambda: fnn.fit(  # noqa: E731
+        fnn.dense(1), fnn.mean_squared_error, optax.sgd(0.01), data, epochs=2, checkpoints=tmp_path
+    )
+    first, again = run(), run()
+    assert np.isinf(first.history[0].test_loss)
+    assert np.isnan(first.history[0].test_accuracy)
+    np.testing.assert_array_equal(np.array(first.history), np.array(again.history))
+    assert again.restored_epochs == 2
+
+
+def test_a_program_has_the_same_fingerprint_in_a_terminal(monkeypatch):
+    """There, JAX puts colors into the text of a program. A run that began in a terminal continues without one."""
+    program = jax.make_jaxpr(jnp.tanh)(1.0)
+    before = fingerprint(program)
+    monkeypatch.setattr("jax._src.pretty_printer.CAN_USE_COLOR", True)
+    assert "\x1b" in str(program)
+    assert fingerprint(program) == before

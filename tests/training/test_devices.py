@@ -1,0 +1,197 @@
+"""Training over several devices: the batch is sharded, the mean is over all of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tests.free_port import free_port
+
+import functional_nn as fnn
+from functional_nn.training.devices import chosen_devices
+
+STEP = """
+    import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    net = fnn.chain(fnn.dense(4), fnn.tanh, fnn.batch_norm(), fnn.rnn(3, returns="sequence"), fnn.dense(2))
+    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optax.sgd(0.1)))
+    evaluate = jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy))
+    random = np.random.default_rng(0)
+    x = random.normal(size=(6, 5, 3)).astype(np.float32)
+    lengths = np.array([5, 4, 5, 1, 0, 2])
+    labels = random.integers(0, 2, (6, 5)).astype(np.int32)
+    batch = (fnn.Masked(x, np.arange(5) < lengths[:, None]), labels)
+    start = fnn.training.create_train_state(net, optax.sgd(0.1), jax.random.key(0), (5, 3))
+
+    def reached(batch, train_state):
+        losses = []
+        for _ in range(3):
+            train_state, loss = step(train_state, *batch)
+            losses.append(loss)
+        leaves = jax.tree.leaves((train_state.params, train_state.state, losses, evaluate(train_state, *batch)))
+        return [np.asarray(leaf) for leaf in leaves]
+"""
+
+
+def in_process(code: str, **environment: str) -> None:
+    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True, timeout=300)
+
+
+@pytest.mark.processes
+def test_fault_42_unequal_shards_have_the_mean_over_all():
+    """Fourteen real steps on one device and three on the other: a mean of the devices' means would be another."""
+    code = """
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    sharded = jax.device_put(batch, rows)
+    assert len(sharded[1].addressable_shards) == 2
+    alone = reached(batch, start)
+    first, second = (reached(sharded, jax.device_put(start, whole)) for _ in range(2))
+    for a, b, c in zip(alone, first, second, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_array_equal(b, c)
+    y, _ = jax.jit(net.apply, static_argnames="train")(start.params, start.state, batch[0], train=True)
+    means = [fnn.cross_entropy(*jax.tree.map(lambda a: a[half], (y, labels))) for half in (slice(3), slice(3, 6))]
+    loss, = (leaf for leaf in alone if np.allclose(leaf, (14 * means[0] + 3 * means[1]) / 17, rtol=1e-5))
+    assert abs(loss - (means[0] + means[1]) / 2) > 1e-3
+    """
+    in_process(textwrap.dedent(STEP) + textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+
+
+@pytest.mark.processes
+def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
+    """A batch norm's statistics, dropout's masks and a loss of pairs go over the whole batch.
+
+    Neither the batches of 9 nor the last one, of 2, are divided evenly: one device has 5 of 9.
+
+    Adam would make noise of the bias whose gradient the batch norm makes 0. A compiled step has arrays of half a batch.
+    """
+    code = """
+    import re, jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
+    from functional_nn.training.precision import as_precision
+    from functional_nn.training.programs import CompiledPrograms
+    from functional_nn.training.recipe import Recipe
+    from functional_nn.training.programs import ProgramSpec, shapes_of
+
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(47, 5)).astype(np.float32), random.integers(0, 3, 47).astype(np.int32)
+    data = fnn.data.Split(x, labels, x[:9], labels[:9])
+    net = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
+
+    def pairs(y, labels):
+        same = labels[:, None] == labels[None, :]
+        apart = jnp.sum(jnp.square(y[:, None] - y[None, :]), axis=-1)
+        return jnp.mean(jnp.where(same, apart, jnp.exp(-apart))) + fnn.cross_entropy(y, labels)
+
+    runs = [fnn.fit(net, pairs, optax.sgd(0.1), data, epochs=3, batch_size=9, devices=d) for d in (1, 2, 2)]
+    one, two, again = ([list(run.history[-1].metrics.values()), *jax.tree.leaves(run.train_state._replace(key=None))]
+                       for run in runs)
+    for a, b, c in zip(one, two, again, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(b, c)
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in two[1:])
+    y, _ = jax.jit(net.apply, static_argnames="train")(runs[1].params, runs[1].state, x, train=False)
+    assert y.shape == (47, 3)
+
+    x, labels = np.zeros((32, 6), np.float32), np.zeros(32, np.int32)
+    recipe = Recipe(fnn.chain(fnn.dense(7), fnn.tanh, fnn.dense(5)), fnn.cross_entropy, optax.sgd(0.1))
+    def shapes(devices):
+        data = fnn.data.Split(x, labels, x, labels)
+        spec = ProgramSpec(recipe, 16, as_precision("float32"), shapes_of(data), devices=devices)
+        programs = CompiledPrograms(spec)
+        return set(re.findall(r"f32\\[[0-9]+,7\\]", programs.full_batches.as_text()))
+    assert "f32[16,7]" in shapes(1)
+    assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)
+    """
+    in_process(textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+
+
+def test_what_devices_cannot_be():
+    def refused(**options):
+        data = fnn.data.Split(
+            np.zeros((4, 2), np.float32), np.zeros(4, np.int32), np.zeros((4, 2), np.float32), np.zeros(4, np.int32)
+        )
+        with pytest.raises(fnn.InputError) as error:
+            fnn.fit(fnn.dense(2), fnn.cross_entropy, optax.sgd(0.1), data, **options)
+        return str(error.value)
+
+    assert "devices: expected at most 1" in refused(devices=2)
+    assert "jax_num_cpu_devices" in refused(devices=2)
+    assert "devices" in refused(devices=0)
+
+
+def test_several_processes_use_all_of_their_devices(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 6)
+    assert chosen_devices(None) == chosen_devices(6) == 6
+    for devices in (1, 7, "all"):
+        with pytest.raises(fnn.InputError, match="devices: expected 6, all devices of the 2 processes"):
+            chosen_devices(devices)
+
+
+JOB = """
+    import os, signal, sys
+    import jax
+    port, number, folder, steps, killed = sys.argv[1], int(sys.argv[2]), sys.argv[3], 6, int(sys.argv[4])
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=number, heartbeat_timeout_seconds=10)
+    import numpy as np, optax, functional_nn as fnn
+    from pathlib import Path
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    net, rule = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2)), optax.sgd(0.1)
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    x = np.random.default_rng(number).normal(size=(3, 5)).astype(np.float32)
+    labels = np.arange(3, dtype=np.int32) % 2
+    batch = [jax.make_array_from_process_local_data(rows, part) for part in (x, labels)]
+    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, rule))
+    begin = jax.jit(lambda: fnn.training.create_train_state(net, rule, jax.random.key(0), (5,)), out_shardings=whole)
+    train_state = begin()
+    path, done = Path(folder) / "model.safetensors", 0
+    if path.exists():
+        like = (train_state.params, {"step": train_state.step})
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
+        params, kept = fnn.storage.load_parameters(path, like)
+        local = jax.tree.map(np.asarray, (params, kept["step"]))
+        params, done = jax.tree.map(lambda a: jax.make_array_from_process_local_data(whole, a), local)
+        train_state = train_state._replace(params=params, step=done)
+    for at in range(int(done), steps):
+        if at == killed and number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train_state, loss = jax.block_until_ready(step(train_state, *batch))
+        if number == 0:
+            reached = jax.tree.map(np.asarray, (train_state.params, {"step": train_state.step}))
+            fnn.storage.save_parameters(path, *reached)
+"""
+
+
+def job(folder, killed: int) -> list[int]:
+    """The exit statuses of two processes, of which the second is killed before one of its steps."""
+    folder.mkdir(exist_ok=True)
+    port = str(free_port())
+    arguments = [[sys.executable, "-c", textwrap.dedent(JOB), port, str(i), str(folder), str(killed)] for i in (0, 1)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    processes = [subprocess.Popen(each, env=environment, stderr=subprocess.DEVNULL) for each in arguments]
+    try:
+        return [process.wait(timeout=200) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_fault_42_a_lost_process_ends_the_job_and_it_starts_again_where_it_was(tmp_path):
+    assert job(tmp_path / "whole", killed=-1) == [0, 0]
+    survivor, lost = job(tmp_path / "killed", killed=3)
+    assert lost == -signal.SIGKILL
+    assert survivor not in (0, None)
+    assert job(tmp_path / "killed", killed=-1) == [0, 0]
+    whole, again = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == again.read_bytes()

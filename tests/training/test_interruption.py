@@ -1,0 +1,144 @@
+"""Ctrl-C in a notebook, at any moment, also one that somebody drops."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import threading
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.training.processes import Interruption, Processes
+
+NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
+RULE = optax.adam(1e-2)
+X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+SPLIT = fnn.data.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
+
+
+def bits(train_state):
+    leaves = jax.tree.leaves(train_state._replace(key=jax.random.key_data(train_state.key)))
+    return [np.asarray(leaf).tobytes() for leaf in leaves]
+
+
+def interrupted(seconds: float) -> fnn.training.Run:
+    """A run that would go on for hours, and gets the signal of Ctrl-C after so many seconds."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=10**6, batch_size=16)
+
+
+def gone_on(train_state, first: int, last: int):
+    """The run from epoch ``first`` on."""
+    if first == last:
+        return train_state
+    rest = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=last - first, batch_size=16, start=train_state)
+    assert rest.seconds["compile"] == 0
+    return rest.train_state
+
+
+def test_fault_56_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
+    """Where Ctrl-Cs were lost: JAX has such a callback, and an exception that is raised in one has no caller."""
+    monkeypatch.setattr("sys.unraisablehook", lambda about: None)
+    sent = []
+
+    def callback(*about):
+        if collecting:
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def collect(metrics, train_state):
+        collecting.append(metrics.epoch)
+        gc.collect()
+        collecting.clear()
+
+    collecting = []
+    gc.callbacks.append(callback)
+    try:
+        run = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1000, batch_size=16, on_epoch=collect)
+    finally:
+        gc.callbacks.remove(callback)
+    assert (run.status, len(run.history)) == ("interrupted", 1)
+    assert sent
+
+
+def test_a_run_interrupted_at_random_moments_goes_on_to_the_same_bits():
+    fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1, batch_size=16)  # compiles
+    chance, reached = random.Random(0), []
+    while len(reached) < 8:
+        try:
+            run = interrupted(chance.uniform(0.01, 0.15))
+        except KeyboardInterrupt:
+            continue  # before there was anything to keep
+        assert run.status == "interrupted"
+        assert run.message.startswith(f"Interrupted after {len(run.history)} of")
+        assert [metrics.epoch for metrics in run.history] == list(range(1, len(run.history) + 1))
+        assert run.train_state.step == 4 * len(run.history)
+        reached.append((len(run.history), run.train_state))
+    most = max(epochs for epochs, _ in reached)
+    assert most > 0
+    whole = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=most, batch_size=16)
+    for epochs, train_state in reached:
+        assert bits(gone_on(train_state, epochs, most)) == bits(whole.train_state)
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_fault_56_what_a_callback_drops_is_raised_at_the_next_check():
+    with Interruption(Processes()) as interruption:
+        interruption.check()
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            interruption.check()
+        interruption.check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_fault_56_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
+    """Where JAX's Ctrl-Cs were lost: the exception has no caller there, and Python goes on."""
+    monkeypatch.setattr("sys.unraisablehook", lambda about: None)
+    callback = lambda *about: interrupt()  # noqa: E731
+    gc.callbacks.append(callback)
+    try:
+        with Interruption(Processes()) as interruption:
+            gc.collect()
+            with pytest.raises(KeyboardInterrupt):
+                interruption.check()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+def test_a_handler_of_somebody_else_stays():
+    received = []
+    before = signal.signal(signal.SIGINT, lambda *about: received.append(1))
+    try:
+        with Interruption(Processes()) as interruption:
+            interrupt()
+            interruption.check()
+        assert received == [1]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_another_thread_nothing_is_changed():
+    handlers = []
+
+    def work():
+        with Interruption(Processes()):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]

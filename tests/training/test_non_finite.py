@@ -1,0 +1,268 @@
+"""Policies for what is not finite, clipping, and what counts both."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+from functional_nn.training.epoch import shuffled
+from functional_nn.training.precision import FIRST_SCALE
+from functional_nn.training.state import derived_key
+
+
+def make_data(bad=(), value=np.inf):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(40, 5)).astype(np.float32)
+    labels = np.argmax(x[:, :3], axis=1).astype(np.int32)
+    for row in bad:
+        x[row] = value
+    return fnn.data.Split(x, labels, random.normal(size=(20, 5)).astype(np.float32), labels[:20])
+
+
+def fit(data, optimizer=None, net=None, **options):
+    options = {"epochs": 3, "batch_size": 4, "progress": False, **options}
+    return fnn.fit(net or fnn.dense(3), fnn.cross_entropy, optimizer or optax.adam(1e-2), data, **options)
+
+
+def is_finite(run):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state)))
+
+
+# Policies
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_fault_38_skip_goes_on_without_the_bad_steps_and_counts_them(value):
+    """What comes back is what all good steps lead to, found by a loop of our own."""
+    data, optimizer, net = make_data(bad=(17, 23), value=value), optax.adam(1e-2), fnn.dense(3)
+    run = fit(data, optimizer, net, non_finite="skip")
+    assert (run.status, run.message, len(run.history)) == ("finished", "", 3)
+    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optimizer))
+    state = fnn.training.create_train_state(net, optimizer, jax.random.key(0), (5,))
+    for epoch in range(3):
+        order = np.asarray(shuffled(derived_key(jax.random.key(0), "shuffle", epoch), 40)).reshape(10, 4)
+        bad = [{17, 23} & set(rows.tolist()) != set() for rows in order]
+        for rows, is_bad in zip(order, bad, strict=True):
+            if not is_bad:
+                state, _ = step(state, data.train_x[rows], data.train_labels[rows])
+        assert run.history[epoch].skipped_steps == sum(bad)
+    np.testing.assert_allclose(run.params["weight"], state.params["weight"], rtol=1e-4)
+    assert run.train_state.step == state.step == 30 - sum(metrics.skipped_steps for metrics in run.history)
+
+
+def test_fault_38_stop_counts_what_it_skipped_in_its_last_epoch():
+    run = fit(make_data(bad=(17,)))
+    assert (run.status, [metrics.skipped_steps for metrics in run.history]) == ("non-finite", [1])
+    assert is_finite(run)
+
+
+def test_fault_38_skip_ends_where_every_step_is_bad():
+    run = fit(make_data(bad=range(40)), non_finite="skip")
+    assert (run.status, len(run.history), run.history[0].skipped_steps) == ("non-finite", 1, 10)
+    assert "at step 0 of epoch 1" in run.message
+    assert run.train_state.step == 0
+
+
+def test_policies_cost_nothing_where_all_is_finite():
+    data = make_data()
+    weights = [np.asarray(fit(data, non_finite=policy).params["weight"]) for policy in ("stop", "skip", "roll-back")]
+    assert weights[0].tobytes() == weights[1].tobytes()
+    np.testing.assert_allclose(weights[2], weights[0], rtol=1e-5)
+
+
+def steep(x):
+    """Finite only while |x| is under 80."""
+    return jnp.where(jnp.abs(x) < 80, x, jnp.nan)
+
+
+def test_fault_38_roll_back_finds_a_rate_that_works():
+    net = fnn.chain(fnn.dense(3), steep)
+    options = {"net": net, "optimizer": optax.sgd(100.0), "epochs": 4}
+    assert fit(make_data(), **options).status == "non-finite"
+    run = fit(make_data(), **options, non_finite="roll-back")
+    share = run.history[-1].rate_share
+    assert run.status == "finished"
+    assert 2**-10 < share < 1
+    assert np.log2(share) % 1 == 0
+    assert [metrics.skipped_steps for metrics in run.history] == [0] * 4
+    assert run.train_state.step == 40
+    assert is_finite(run)
+    assert run.history[-1].train_loss < run.history[0].train_loss
+
+
+def test_fault_38_a_smaller_rate_is_that_rate():
+    """The epochs after a roll-back are those of a run whose rate was smaller from the beginning."""
+    net = fnn.chain(fnn.dense(3), steep)
+    run = fit(make_data(), optax.sgd(100.0), net, epochs=4, non_finite="roll-back")
+    shares = [metrics.rate_share for metrics in run.history]
+    rate = optax.piecewise_constant_schedule(
+        100.0 * shares[0],
+        {10 * i: after / before for i, (before, after) in enumerate(pairwise(shares), 1)},
+    )
+    same = fit(make_data(), optax.sgd(rate), net, epochs=4)
+    assert same.status == "finished"
+    np.testing.assert_allclose(run.params["dense_0"]["weight"], same.params["dense_0"]["weight"], rtol=1e-4, atol=1e-5)
+
+
+def test_fault_38_roll_back_stops_where_no_rate_helps():
+    run = fit(make_data(bad=(17,)), non_finite="roll-back")
+    assert (run.status, len(run.history)) == ("non-finite", 1)
+    assert run.history[0].rate_share == 2**-10
+    assert run.history[0].skipped_steps == 1
+    assert is_finite(run)
+
+
+def test_fault_38_roll_back_goes_on_after_a_resumption(tmp_path):
+    net = fnn.chain(fnn.dense(3), steep)
+    options = {"net": net, "optimizer": optax.sgd(100.0), "non_finite": "roll-back"}
+    whole = fit(make_data(), **options, epochs=4)
+    fit(make_data(), **options, epochs=2, checkpoints=tmp_path)
+    resumed = fit(make_data(), **options, epochs=4, checkpoints=tmp_path)
+    assert resumed.restored_epochs == 2
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_fault_79_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
+    optimizer = optax.contrib.schedule_free_sgd(0.1)
+    with pytest.raises(fnn.InputError, match="non_finite: expected stop or skip, because eval_params is given, got"):
+        fit(make_data(), optimizer, non_finite="roll-back", eval_params=optax.contrib.schedule_free_eval_params)
+
+
+def test_an_unknown_policy_is_answered_with_the_nearest():
+    with pytest.raises(
+        fnn.InputError, match=r"non_finite: expected a known name, got 'rollback'\. Did you mean roll-back"
+    ):
+        fit(make_data(), non_finite="rollback")
+
+
+# Clipping
+
+
+def clipped(gradient, limit=1.0, dtype=jnp.float32):
+    gradient = {"a": jnp.asarray(gradient[:1], dtype), "b": jnp.asarray(gradient[1:], dtype)}
+    rule = fnn.training.with_clipping(optax.sgd(1.0, momentum=0.5), limit)
+    state = rule.init(gradient)
+    updates, state = jax.jit(rule.update)(gradient, state, gradient)
+    return np.concatenate([updates["a"], updates["b"]]), state
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 5.0, 5.000001, 10.0])
+def test_gradients_are_cut_to_the_limit(limit):
+    updates, state = clipped([3.0, 0.0, -4.0], limit)
+    np.testing.assert_allclose(updates, np.array([-3, 0, 4]) * min(1, limit / 5), rtol=1e-6)
+    assert (state.clipped_steps, state.skipped_steps) == (int(limit < 5), 0)
+    expected, _ = optax.clip_by_global_norm(limit).update(jnp.array([3.0, 0.0, -4.0]), optax.EmptyState())
+    np.testing.assert_allclose(updates, -expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.5, 2.0])
+def test_fault_19_a_gradient_of_0_stays_0_and_is_not_clipped(limit):
+    updates, state = clipped([0.0, 0.0, 0.0], limit)
+    assert updates.tolist() == [0, 0, 0]
+    assert (state.clipped_steps, state.skipped_steps) == (0, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_fault_19_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
+    rule = fnn.training.with_clipping(optax.adam(0.1), 1.0)
+    params = {"w": jnp.ones(3)}
+    state = rule.init(params)
+    _, before = rule.update({"w": jnp.array([1.0, 2.0, 3.0])}, state, params)
+    updates, after = rule.update({"w": jnp.array([1.0, bad, 3.0])}, before, params)
+    assert updates["w"].tolist() == [0, 0, 0]
+    jax.tree.map(np.testing.assert_array_equal, after.optimizer_state, before.optimizer_state)
+    assert (after.clipped_steps, after.skipped_steps) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [1e30, 3e38, 1e-30, 1e-36])
+def test_fault_16_norms_of_very_large_and_very_small_gradients(size):
+    updates, state = clipped([3 / 5 * size, 0.0, -4 / 5 * size], limit=size / 2)
+    np.testing.assert_allclose(updates, np.array([-0.3, 0, 0.4]) * size, rtol=1e-5)
+    assert state.clipped_steps == 1
+
+
+def test_clipping_in_float64_and_bfloat16(float64):
+    updates, _ = clipped([3e200, 0.0, -4e200], 1.0, jnp.float64)
+    np.testing.assert_allclose(updates, [-0.6, 0, 0.8], rtol=1e-15)
+    updates, _ = clipped([3.0, 0.0, -4.0], 1.0, jnp.bfloat16)
+    np.testing.assert_allclose(updates.astype(np.float32), [-0.6, 0, 0.8], rtol=1e-2)
+
+
+def test_a_limit_is_above_0():
+    for limit in (0, -1.0, float("nan")):
+        with pytest.raises(fnn.InputError, match="limit: expected a number above 0"):
+            fnn.training.with_clipping(optax.sgd(0.1), limit)
+
+
+def test_a_network_without_parameters_can_be_clipped():
+    rule = fnn.training.with_clipping(optax.sgd(0.1), 1.0)
+    assert rule.update({}, rule.init({}), {})[0] == {}
+
+
+def test_clipped_steps_are_reported_epoch_by_epoch():
+    data = make_data()
+    every, some, none = (fit(data, fnn.training.with_clipping(optax.sgd(0.1), limit)) for limit in (1e-3, 0.7, 1e3))
+    assert [metrics.clipped_steps for metrics in every.history] == [10] * 3
+    assert 0 < sum(metrics.clipped_steps for metrics in some.history) < 30
+    assert [metrics.clipped_steps for metrics in none.history] == [0] * 3
+    bare = fit(data, optax.sgd(0.1))  # another program, in which other multiplications and additions are fused
+    np.testing.assert_allclose(none.params["weight"], bare.params["weight"], rtol=1e-5)
+
+
+def test_fault_19_clipping_leaves_out_what_is_not_finite_in_a_run():
+    """An infinite gradient under a finite loss: clipping skips and counts the step, and the run goes on."""
+    x = np.zeros((8, 2), np.float32)
+    net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
+    labels = np.ones((8, 1), np.float32)
+    rule = fnn.training.with_clipping(optax.adam(0.1), 1.0)
+    data = fnn.data.Split(x, labels, x, labels)
+    run = fnn.fit(net, fnn.mean_squared_error, rule, data, epochs=2, batch_size=4, progress=False)
+    assert run.status == "finished"
+    assert [metrics.skipped_steps for metrics in run.history] == [2, 2]
+    assert run.train_state.optimizer_state.skipped_steps == 4
+
+
+# Loss scaling
+
+
+def test_a_bad_step_is_counted_once_when_the_scale_is_exhausted():
+    """The gradient of one example is always infinite. Each epoch, its step halves the scale, until 1 is reached."""
+
+    @jax.custom_vjp
+    def loss(y, labels):
+        return jnp.mean(y**2)
+
+    def backward(residuals, bar):
+        y, labels = residuals
+        return jnp.where(jnp.any(labels == 1), jnp.inf, bar * y), None
+
+    loss.defvjp(lambda y, labels: (loss(y, labels), (y, labels)), backward)
+    data = fnn.data.Split(np.ones((4, 2), np.float32), np.array([0, 0, 1, 0], np.int32))
+    options = {"epochs": 18, "batch_size": 1, "precision": "float16", "non_finite": "skip"}
+    run = fnn.fit(fnn.dense(2), loss, optax.sgd(0.01), data, **options)
+    assert [metrics.skipped_steps for metrics in run.history] == [1] * 18
+    assert run.train_state.loss_scale.scale == 1
+
+
+def test_fault_38_loss_scaling_recovers_from_an_overflow_and_reports_it():
+    """Too steep at first: the scale falls, the skipped steps are counted, and the run learns on."""
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    y = np.float32(1000) * x[:, :1]
+    data = fnn.data.Split(x, y, x, y)
+    run = fnn.fit(
+        fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), data, epochs=4, batch_size=8, precision="float16",
+        progress=False,
+    )  # fmt: skip
+    skipped = [metrics.skipped_steps for metrics in run.history]
+    assert run.status == "finished"
+    assert skipped[0] > 0
+    assert skipped[-1] == 0
+    assert sum(skipped) == run.train_state.loss_scale.skipped_steps
+    assert run.train_state.loss_scale.scale == FIRST_SCALE / 2.0 ** sum(skipped)
+    assert run.train_state.step + sum(skipped) == 4 * 8
+    assert run.history[-1].train_loss < run.history[0].train_loss

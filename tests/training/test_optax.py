@@ -1,0 +1,212 @@
+"""Every optimizer of Optax, and wrappers that a run may contain, in the train step and in ``fit``."""
+
+import inspect
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+from tests.contracts.composed import others_are_slow
+
+import functional_nn as fnn
+
+NET = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3))
+RANDOM = np.random.default_rng(0)
+LABELS = (np.arange(48) % 3).astype(np.int32)
+X = (RANDOM.normal(size=(3, 5))[LABELS] * 2 + RANDOM.normal(size=(48, 5))).astype(np.float32)
+DATA = fnn.data.Split(X, LABELS, X, LABELS)
+
+
+def per_example(objective, has_aux):
+    """The gradient of each example, as differentially private optimizers take it."""
+
+    def differentiate(params, state, x, labels, key):
+        def one(x, label):
+            return jax.value_and_grad(objective, has_aux=True)(params, state, x[None], label[None], key)
+
+        (values, auxiliary), gradients = jax.vmap(one)(x, labels)
+        mean = lambda leaf: jnp.mean(leaf, axis=0)  # noqa: E731
+        return (jnp.mean(values), jax.tree.map(mean, auxiliary)), gradients
+
+    return differentiate
+
+
+NOT_CALLED = {"optimistic_adam", "dpsgd"}
+"""Optax warns that the first is deprecated, and dpsgd calls what is deprecated; it is made of two that are below."""
+
+SCHEDULE_FREE = {"eval_params": optax.contrib.schedule_free_eval_params}
+ADAM = optax.adam(0.05)
+
+OPTIMIZERS = {
+    **{
+        name: getattr(optax, name)(0.05)
+        for name in (
+            *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
+            *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2"),
+            *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "sm3", "yogi"),
+        )
+    },
+    "noisy_sgd": optax.noisy_sgd(0.05, key=0),
+    "polyak_sgd": optax.polyak_sgd(0.05),
+    "lbfgs": optax.lbfgs(0.05),
+}
+CONTRIB = {
+    **{
+        name: getattr(optax.contrib, name)(0.05)
+        for name in (
+            *("acprop", "ademamix", "adopt", "cocob", "dadapt_adamw", "dog", "dowg", "madgrad", "momo", "momo_adam"),
+            *("muon", "prodigy", "schedule_free_adamw", "schedule_free_sgd", "simplified_ademamix"),
+        )
+    },
+    "galore": optax.contrib.galore(0.05, rank=2),
+    "mechanize": optax.contrib.mechanize(ADAM),
+    "normalize": optax.chain(optax.contrib.normalize(), optax.sgd(0.05)),
+    "reduce_on_plateau": optax.chain(ADAM, optax.contrib.reduce_on_plateau()),
+    "sam": optax.contrib.sam(
+        optax.sgd(0.05), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
+    ),
+    "schedule_free": optax.contrib.schedule_free(optax.sgd(0.05), 0.05),
+    "sophia": optax.contrib.sophia(0.05),
+    "split_real_and_imaginary": optax.contrib.split_real_and_imaginary(ADAM),
+    "differentially_private_aggregate": optax.chain(
+        optax.contrib.differentially_private_aggregate(1.0, 0.1, 0), optax.sgd(0.05)
+    ),
+}
+WRAPPERS = {
+    "MultiSteps": optax.MultiSteps(ADAM, 2).gradient_transformation(),
+    "add_noise": optax.chain(optax.add_noise(0.01, 0.55, key=0), ADAM),
+    "adaptive_grad_clip": optax.chain(optax.adaptive_grad_clip(0.1), ADAM),
+    "apply_if_finite": optax.apply_if_finite(ADAM, 3),
+    "centralize": optax.chain(optax.centralize(), ADAM),
+    "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), ADAM),
+    "ema": optax.chain(ADAM, optax.ema(0.9)),
+    "inject_hyperparams": optax.inject_hyperparams(optax.adam)(0.05),
+    "masked": optax.chain(
+        optax.masked(ADAM, {"dense_0": True, "dense_1": False}),
+        optax.masked(optax.set_to_zero(), {"dense_0": False, "dense_1": True}),
+    ),
+    "partition": optax.partition({"a": ADAM, "b": optax.set_to_zero()}, {"dense_0": "a", "dense_1": "b"}),
+    "scale_by_backtracking_linesearch": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10)),
+    "with_clipping of lbfgs": fnn.training.with_clipping(optax.lbfgs(0.05), 1.0),
+}
+ALL = OPTIMIZERS | CONTRIB | WRAPPERS
+OPTIONS = {
+    **dict.fromkeys(("schedule_free", "schedule_free_adamw", "schedule_free_sgd"), SCHEDULE_FREE),
+    "differentially_private_aggregate": {"gradient": per_example},
+}
+
+
+def transformations(module):
+    """The public functions of a module that take a learning rate, and so make optimizers."""
+    found = {}
+    for name in dir(module):
+        value = getattr(module, name)
+        if inspect.isfunction(value) and not name.startswith(("_", "scale_by")):
+            first = next(iter(inspect.signature(value).parameters), "")
+            if first == "learning_rate":
+                found[name] = value
+    return found
+
+
+@pytest.mark.parametrize(("module", "table"), [(optax, OPTIMIZERS), (optax.contrib, CONTRIB)])
+def test_the_table_has_every_optimizer(module, table):
+    assert set(transformations(module)) - NOT_CALLED <= set(table)
+
+
+@pytest.mark.parametrize("name", **others_are_slow(ALL, list(ALL)[::2]))
+def test_a_train_step_keeps_the_form_of_the_train_state(name):
+    """So that steps can be run in a loop. Nothing is compiled."""
+    options = {key: value for key, value in OPTIONS.get(name, {}).items() if key == "gradient"}
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, ALL[name], **options)
+    first = fnn.training.create_train_state(NET, ALL[name], jax.random.key(0), (5,))
+    form = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    assert form(jax.eval_shape(step, first, X, LABELS)[0]) == form(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_fit_learns_with_every_optimizer(name):
+    run = fnn.fit(NET, fnn.cross_entropy, ALL[name], DATA, epochs=8, batch_size=16, **OPTIONS.get(name, {}))
+    assert run.status == "finished"
+    assert run.history[-1].test_loss < run.history[0].test_loss
+
+
+def test_sharpness_aware_minimization_takes_the_gradient_at_the_worst_point_nearby():
+    rule, radius = CONTRIB["sam"], 0.05
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, rule)
+    first = fnn.training.create_train_state(NET, rule, jax.random.key(0), (5,))
+
+    def loss(params):
+        return fnn.cross_entropy(NET.apply(params, {}, X, train=True)[0], LABELS)
+
+    gradient = jax.grad(loss)(first.params)
+    norm = optax.tree.norm(gradient)
+    worst = jax.tree.map(lambda p, g: p + radius * g / norm, first.params, gradient)
+    expected = jax.tree.map(lambda p, g: p - 0.05 * g, first.params, jax.grad(loss)(worst))
+    after, _ = step(first, X, LABELS)
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_of_one_s_own_takes_the_place_of_the_derivative():
+    def clipped_one_by_one(objective, has_aux):
+        differentiate = per_example(objective, has_aux)
+
+        def gradient(*arguments):
+            outcome, gradients = differentiate(*arguments)
+            norms = jax.vmap(optax.tree.norm)(gradients)
+            shares = jnp.minimum(1, 0.5 / norms)
+            return outcome, jax.tree.map(lambda g: jnp.einsum("n...,n->...", g, shares) / len(shares), gradients)
+
+        return gradient
+
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(1.0), gradient=clipped_one_by_one)
+    first = fnn.training.create_train_state(NET, optax.sgd(1.0), jax.random.key(0), (5,))
+    after, loss = jax.jit(step)(first, X, LABELS)
+    _, gradients = jax.jit(partial(fnn.training.per_example_gradients, NET, fnn.cross_entropy))(
+        first.params, {}, X, LABELS
+    )
+    norms = jax.vmap(optax.tree.norm)(gradients)
+    for old, new, rows in zip(*map(jax.tree.leaves, (first.params, after.params, gradients)), strict=True):
+        shares = jnp.minimum(1, 0.5 / norms).reshape(-1, *([1] * (rows.ndim - 1)))
+        np.testing.assert_allclose(old - new, jnp.mean(rows * shares, axis=0), rtol=1e-3, atol=1e-6)
+    assert float(loss) == pytest.approx(float(fnn.cross_entropy(NET.apply(first.params, {}, X, train=True)[0], LABELS)))
+    wrong = fnn.training.make_train_step(
+        NET, fnn.cross_entropy, optax.sgd(1.0), gradient=lambda f, has_aux: lambda *a: 3
+    )
+    with pytest.raises(fnn.InputError, match="gradient: expected a function that returns"):
+        wrong(first, X, LABELS)
+
+
+def test_functions_of_one_s_own_that_return_something_else_are_refused():
+    def without_a_layer(objective, has_aux):
+        def differentiate(*arguments):
+            outcome, gradients = jax.value_and_grad(objective, has_aux=True)(*arguments)
+            return outcome, {"dense_0": gradients["dense_0"]}
+
+        return differentiate
+
+    for gradient, words in (
+        (without_a_layer, "the structure of the parameters"),
+        (lambda f, has_aux: None, "a function"),
+    ):
+        with pytest.raises(fnn.InputError, match=f"gradient: expected .*{words}"):
+            fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, gradient=gradient)
+    with pytest.raises(fnn.InputError, match=r"eval_params: expected a function \(optimizer_state, params\)"):
+        fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, eval_params=lambda state, params: state)
+
+
+def test_averaged_parameters_are_evaluated_and_returned():
+    rule = optax.contrib.schedule_free_sgd(0.1)
+    run = fnn.fit(NET, fnn.cross_entropy, rule, DATA, epochs=2, batch_size=16, **SCHEDULE_FREE)
+    expected = optax.contrib.schedule_free_eval_params(run.train_state.optimizer_state, run.train_state.params)
+    for a, b in zip(jax.tree.leaves(run.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    y, _ = NET.apply(run.params, {}, X, train=False)
+    assert run.history[-1].test_loss == pytest.approx(float(fnn.cross_entropy(y, LABELS)), rel=1e-5)
+    clipped = fnn.training.with_clipping(rule, 1.0)
+    again = fnn.fit(NET, fnn.cross_entropy, clipped, DATA, epochs=1, **SCHEDULE_FREE)
+    assert np.isfinite(again.history[-1].test_loss)

@@ -1,0 +1,175 @@
+"""Optax's rules and schedules by name, clipping, and transformations by path."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import functional_nn as fnn
+
+
+@pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name):
+    rule = fnn.training.optimizer(name, 0.05)
+    params = {"w": jnp.array([1.0, -2.0])}
+    state = rule.init(params)
+    value = lambda params: jnp.sum(jnp.square(params["w"]))  # noqa: E731
+
+    @jax.jit
+    def step(params, state):
+        updates, state = rule.update(jax.grad(value)(params), state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    start = value(params)
+    for _ in range(30):
+        params, state = step(params, state)
+    assert value(params) < start
+
+
+@pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
+def test_the_learning_rate_may_be_traced(name):
+    """One program serves all rates: what a sweep needs."""
+
+    @jax.jit
+    def update(rate):
+        rule = fnn.training.optimizer(name, rate)
+        return rule.update(jnp.ones(2), rule.init(jnp.zeros(2)), jnp.zeros(2))[0]
+
+    np.testing.assert_allclose(update(0.2), 2 * update(0.1), rtol=1e-5)
+
+
+def test_momentum_is_the_textbook_rule():
+    """v ← 0.9 v + g, w ← w - η v; Nesterov's looks one step ahead."""
+    for name, second in (("momentum", 1.9), ("nesterov", 0.9 * 1.9 + 1)):
+        rule = fnn.training.optimizer(name, 0.1)
+        _, state = rule.update(jnp.array(1.0), rule.init(jnp.array(0.0)))
+        updates, _ = rule.update(jnp.array(1.0), state)
+        np.testing.assert_allclose(updates, -0.1 * second, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", fnn.training.SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+def test_schedules_stay_finite_and_below_their_largest_rate(name, steps):
+    rates = np.array([fnn.training.schedule(name, 0.1, steps)(number) for number in range(min(steps, 50))])
+    assert np.isfinite(rates).all()
+    assert (rates >= 0).all()
+    assert rates.max() <= 0.1 * (1 + 1e-6)
+
+
+def test_schedules_end_where_they_say():
+    ends = {name: float(fnn.training.schedule(name, 0.1, 100)(99)) for name in fnn.training.SCHEDULES}
+    assert np.isclose(ends["constant"], 0.1)
+    assert np.isclose(ends["step"], 1e-3)
+    assert ends["cosine"] < 1e-4
+    assert ends["one-cycle"] < 1e-3
+    one_cycle = [float(fnn.training.schedule("one-cycle", 0.1, 100)(number)) for number in (0, 30)]
+    np.testing.assert_allclose(one_cycle, [0.1 / 25, 0.1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_first_step_has_the_full_rate(steps):
+    assert np.isclose(fnn.training.schedule("step", 0.1, steps)(0), 0.1)
+
+
+def test_wrong_names_and_counts_are_answered():
+    with pytest.raises(fnn.InputError, match="Did you mean adam"):
+        fnn.training.optimizer("adm", 0.1)
+    with pytest.raises(fnn.InputError, match="Did you mean cosine"):
+        fnn.training.schedule("cosin", 0.1, 10)
+    with pytest.raises(fnn.InputError, match="steps: expected a positive integer"):
+        fnn.training.schedule("cosine", 0.1, 0)
+
+
+def test_float16_parameters_are_refused_if_eps_is_0_there():
+    """Adam's eps of 1e-8 is 0 in float16, so a gradient of 0 would become 0 / 0."""
+    params = {"w": jnp.ones(2, jnp.float16)}
+    with pytest.raises(fnn.InputError, match=r"params: expected parameters in float32.*adam's eps = 1e-08 is 0.*eps="):
+        fnn.training.optimizer("adam", 0.1).init(params)
+    for rule in (fnn.training.optimizer("adam", 0.1, eps=1e-4), fnn.training.optimizer("momentum", 0.1)):
+        updates, _ = rule.update({"w": jnp.zeros(2, jnp.float16)}, rule.init(params), params)
+        np.testing.assert_array_equal(updates["w"], 0)
+    fnn.training.optimizer("adam", 0.1).init({"w": jnp.ones(2, jnp.bfloat16)})
+
+
+PARAMS = {
+    "dense_0": {"weight": jnp.array([[3.0, 0.3], [4.0, 0.4]]), "bias": jnp.array([30.0, 40.0])},
+    "neuron_0": {"weight": jnp.array([3.0, 4.0]), "bias": jnp.array(9.0)},
+}
+
+
+def moved(rule, params=PARAMS, updates=None):
+    """The parameters after one update, by default of nothing."""
+    updates = jax.tree.map(jnp.zeros_like, params) if updates is None else updates
+    updates, _ = jax.jit(rule.update)(updates, rule.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+def test_max_norm_scales_units_that_are_too_large():
+    """Column (3, 4) has norm 5 and is scaled by 2/5, column (0.3, 0.4) and the biases stay."""
+    after = moved(fnn.training.max_norm(2.0))
+    np.testing.assert_allclose(after["dense_0"]["weight"], [[1.2, 0.3], [1.6, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(after["neuron_0"]["weight"], [1.2, 1.6], rtol=1e-6)
+    np.testing.assert_array_equal(after["dense_0"]["bias"], [30.0, 40.0])
+
+
+def test_max_norm_bounds_the_norm_after_the_update():
+    rule = optax.chain(optax.sgd(0.5), fnn.training.max_norm(1.0, "dense_0/weight"))
+    gradient = jax.tree.map(lambda leaf: -10 * leaf, PARAMS)
+    after = moved(rule, updates=gradient)
+    np.testing.assert_allclose(after["dense_0"]["weight"], [[0.6, 0.6], [0.8, 0.8]], rtol=1e-5)
+    np.testing.assert_allclose(after["neuron_0"]["weight"], [18.0, 24.0])
+
+
+def test_max_norm_along_chosen_axes():
+    after = moved(fnn.training.max_norm(1.0, "dense_0/*", axis=-1))["dense_0"]
+    norms = np.array([[np.hypot(3, 0.3)], [np.hypot(4, 0.4)]])
+    np.testing.assert_allclose(after["weight"], np.array([[3.0, 0.3], [4.0, 0.4]]) / norms, rtol=1e-6)
+    kernel = {"weight": jnp.ones((2, 3, 5, 7))}
+    assert np.allclose(moved(fnn.training.max_norm(1.0), kernel)["weight"], 30**-0.5)
+    assert np.allclose(moved(fnn.training.max_norm(1.0, axis=(0, 1)), kernel)["weight"], 6**-0.5)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0.0, 0.0), (1e30, 0.5)])
+def test_fault_11_and_16_max_norm_at_the_ends_of_the_range(size, expected):
+    updates = {"weight": jnp.full((4, 1), size - 1.0)}
+    after = moved(fnn.training.max_norm(1.0), {"weight": jnp.ones((4, 1))}, updates)
+    np.testing.assert_allclose(after["weight"], expected, rtol=1e-6)
+
+
+def test_max_norm_may_be_traced_and_vmapped():
+    after = jax.vmap(lambda limit: moved(fnn.training.max_norm(limit))["neuron_0"]["weight"])(jnp.array([1.0, 10.0]))
+    np.testing.assert_allclose(after, [[0.6, 0.8], [3.0, 4.0]], rtol=1e-6)
+
+
+def test_max_norm_without_parameters():
+    rule = fnn.training.max_norm(1.0)
+    with pytest.raises(fnn.InputError, match=r"params: expected the parameters.*update\(gradients, state, params\)"):
+        rule.update(PARAMS, rule.init(PARAMS))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, np.nan])
+def test_limits_that_are_none(limit):
+    with pytest.raises(fnn.InputError, match="limit: expected a number above 0"):
+        fnn.training.max_norm(limit)
+
+
+def test_paths_that_match_nothing():
+    with pytest.raises(fnn.InputError, match="paths: expected a pattern that matches a parameter"):
+        fnn.training.max_norm(1.0, "*weigth").init(PARAMS)
+
+
+def test_decay_by_path():
+    """Of gradient descent w ← w - η (g + λ w) for the weights alone."""
+    rule = optax.chain(optax.add_decayed_weights(0.1, mask=fnn.training.path_mask()), optax.sgd(0.5))
+    after = moved(rule, updates=jax.tree.map(jnp.ones_like, PARAMS))
+    np.testing.assert_allclose(after["neuron_0"]["weight"], [3 - 0.5 * (1 + 0.3), 4 - 0.5 * (1 + 0.4)], rtol=1e-6)
+    np.testing.assert_allclose(after["neuron_0"]["bias"], 8.5)
+
+
+def test_a_mask_of_patterns_and_of_functions():
+    chosen = {"dense_0": {"weight": False, "bias": True}, "neuron_0": {"weight": True, "bias": True}}
+    assert fnn.training.path_mask(["*bias", "neuron_0/*"])(PARAMS) == chosen
+    assert fnn.training.path_mask(lambda path: path != "dense_0/weight")(PARAMS) == chosen

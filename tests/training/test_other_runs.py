@@ -1,0 +1,143 @@
+"""The folder of one run is refused to another one, and the difference is named."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tests.contracts.composed import others_are_slow
+
+import functional_nn as fnn
+from functional_nn.core.errors import InputError
+from functional_nn.training import run_programs
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(12, 4)).astype(np.float32)
+LABELS = (np.arange(12) % 3).astype(np.int32)
+DATA = fnn.data.Split(X[:8], LABELS[:8], X[8:], LABELS[8:])
+
+
+def network(width=5, activation=fnn.tanh, rate=0.1, start=None):
+    options = {} if start is None else {"initializer": start}
+    return fnn.chain(fnn.dense(width, **options), activation, fnn.dropout(rate), fnn.dense(3))
+
+
+def fit(folder, net=None, loss=fnn.cross_entropy, optimizer=None, data=DATA, **options):
+    options = {"epochs": 1, "batch_size": 4, "progress": False, **options}
+    return fnn.fit(net or network(), loss, optimizer or optax.adam(1e-3), data, checkpoints=folder, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("run")
+    fit(place)
+    return place
+
+
+def doubled(y, labels):
+    return 2 * fnn.cross_entropy(y, labels)
+
+
+OTHERS = {
+    "width": ({"net": network(width=6)}, "dense_0/weight float32(4, 5) instead of float32(4, 6)"),
+    "activation": ({"net": network(activation=fnn.sigmoid)}, "different network or loss; different train step"),
+    "dropout": ({"net": network(rate=0.2)}, "different train step"),
+    "initial values": ({"net": network(start=jax.nn.initializers.lecun_normal())}, "different initial values"),
+    "loss": ({"loss": doubled}, "different network or loss; different train step"),
+    "rate": ({"optimizer": optax.adam(1e-1)}, "different optimizer; different train step"),
+    "last digit": ({"optimizer": optax.adam(1.000001e-3)}, "different optimizer; different train step"),
+    "schedule": ({"optimizer": optax.adam(optax.cosine_decay_schedule(1e-3, 10))}, "optimizer_state"),
+    "rule": ({"optimizer": optax.nadam(1e-3)}, "different optimizer; different train step"),
+    "penalty": ({"penalty": fnn.l2(1e-3)}, "different penalty; different train step"),
+    "data": ({"data": DATA._replace(train_x=DATA.train_x + 1)}, "different data"),
+    "precision": ({"precision": "bfloat16"}, "precision "),
+}
+
+
+@pytest.mark.parametrize("name", **others_are_slow(OTHERS, OTHERS.keys() - {"activation", "dropout", "rate", "rule"}))
+def test_fault_44_another_run_is_refused_with_the_difference(folder, name):
+    options, words = OTHERS[name]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(InputError) as caught:
+        fit(folder, **options)
+    assert words in str(caught.value)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_fault_44_the_same_run_written_anew_goes_on(folder):
+    """Functions made again are the same run: they are compared by what they compute."""
+    assert fit(folder).restored_epochs == 1
+
+
+def test_fault_44_numbers_in_an_array_are_compared(tmp_path):
+    """The text of a program does not say what is in its arrays."""
+
+    def shifted(shift):
+        values = np.arange(3, dtype=np.float32) + shift
+        return lambda y, labels: fnn.cross_entropy(y + values, labels)
+
+    fit(tmp_path, net=fnn.dense(3), loss=shifted(0))
+    assert fit(tmp_path, net=fnn.dense(3), loss=shifted(0)).restored_epochs == 1
+    with pytest.raises(InputError, match="different network or loss"):
+        fit(tmp_path, net=fnn.dense(3), loss=shifted(1e-6))
+
+
+def test_fault_71_settings_of_the_user_hide_none_of_fit(tmp_path):
+    """A name that fit uses, too, is compared in addition: for the seed, the metrics and the programs."""
+    own = {"seed": "mine", "metrics": ["f1"], "programs": "x", "groups": 5}
+    checkpoints = fnn.training.Checkpoints(tmp_path, settings=own)
+    fit(checkpoints, net=fnn.dense(3))
+    assert fit(checkpoints, net=fnn.dense(3)).restored_epochs == 1
+    with pytest.raises(InputError, match="whose run has seed 0 instead of 7"):
+        fit(checkpoints, net=fnn.dense(3), seed=7)
+    with pytest.raises(InputError, match='whose run has seed "mine" instead of "another"'):
+        fit(checkpoints._replace(settings=own | {"seed": "another"}), net=fnn.dense(3))
+
+
+def test_under_another_version_a_run_goes_on(tmp_path, monkeypatch):
+    """Programs of two versions of JAX cannot be compared, so only shapes and settings are."""
+    fit(tmp_path, net=fnn.dense(3))
+    monkeypatch.setattr("functional_nn.training.checkpointing.surroundings", lambda: {"jax": "another"})
+    assert fit(tmp_path, net=fnn.dense(3), optimizer=optax.adam(1e-1)).restored_epochs == 1
+    with pytest.raises(InputError, match="seed 0 instead of 1"):
+        fit(tmp_path, net=fnn.dense(3), seed=1)
+
+
+def test_fault_44_a_folder_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match=r"a new folder, or one with checkpoints, got .* which holds a sweep"):
+        fit(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep.json"]
+
+
+@pytest.mark.parametrize("checkpoints", [3, True, b"x", [], {}, "a\0b"])
+def test_fault_50_checkpoints_that_are_no_folder(checkpoints):
+    for wrong in (checkpoints, fnn.training.Checkpoints(checkpoints)):
+        with pytest.raises(InputError, match="checkpoints: expected the path of a f"):
+            fit(wrong)
+
+
+def test_fault_47_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for empty in ("", tmp_path.__class__("")):
+        for wrong in (empty, fnn.training.Checkpoints(empty)):
+            with pytest.raises(InputError, match="checkpoints: expected the path"):
+                fit(wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fault_52_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
+        fit(None)
+
+
+def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
+    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(run_programs, "program_bytes", lambda programs: 0)
+    train_state, data = SimpleNamespace(params={}), np.zeros(150, np.float32)
+    run_programs.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
+    sharding = SimpleNamespace(addressable_devices={"first", "second"})
+    with pytest.raises(InputError, match="net: expected a model that fits in"):
+        run_programs.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)

@@ -1,0 +1,214 @@
+"""Which types a run uses, and how float16 gets along with its few numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import functional_nn as fnn
+from functional_nn.training.precision import FINITE_STEPS_TO_DOUBLE, FIRST_SCALE, LARGEST_SCALE, LossScale, as_precision
+from functional_nn.training.step import forward
+
+NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.tanh, fnn.dense(3))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    random = np.random.default_rng(0)
+    return jnp.asarray(random.normal(size=(16, 5)), jnp.float32), jnp.asarray(random.integers(0, 3, 16), jnp.int32)
+
+
+def stepped(batch, net=NET, loss=fnn.cross_entropy, optimizer=None, precision="float16", loss_scale=None):
+    """The states before and after one step, and its loss."""
+    optimizer = optimizer or optax.sgd(1.0)
+    before = fnn.training.create_train_state(net, optimizer, jax.random.key(0), batch[0].shape[1:], precision)
+    if loss_scale is not None:
+        before = before._replace(loss_scale=loss_scale)
+    after, value = jax.jit(fnn.training.make_train_step(net, loss, optimizer, precision=precision, keep_finite=False))(
+        before, *batch
+    )
+    return before, after, value
+
+
+def scale_of(scale, finite_steps=0):
+    return LossScale(jnp.float32(scale), jnp.int32(finite_steps), jnp.int32(0))
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def regression(factor, examples=64):
+    """Labels far away: gradients near 2 ``factor`` / batch size."""
+    x = np.random.default_rng(0).normal(size=(examples, 4)).astype(np.float32)
+    y = np.float32(factor) * x[:, :1]
+    return fnn.data.Split(x, y, x, y)
+
+
+def test_float16_learns_digits_as_well_as_float32():
+    data, net = fnn.load_dataset("mnist5k"), fnn.models.mlp(10, hidden=(16,))
+    low, high = (
+        fnn.fit(net, fnn.cross_entropy, optax.adam(1e-2), data, epochs=2, precision=precision, progress=False)
+        for precision in ("float16", "float32")
+    )
+    assert low.status == "finished"
+    assert low.params["dense_0"]["weight"].dtype == jnp.float32
+    assert low.history != high.history
+    assert abs(low.history[-1].test_accuracy - high.history[-1].test_accuracy) < 0.02
+    assert high.history[-1].test_accuracy > 0.85
+    assert high.train_state.loss_scale is None
+
+
+def test_gradients_are_those_of_float32(batch):
+    """With a rate of 1 the difference of the parameters is the gradient."""
+    low, high = (stepped(batch, precision=precision) for precision in ("float16", "float32"))
+    gradient = lambda run: ravel_pytree(run[0].params)[0] - ravel_pytree(run[1].params)[0]  # noqa: E731
+    np.testing.assert_allclose(gradient(low), gradient(high), atol=2e-3 * np.abs(gradient(high)).max())
+    np.testing.assert_allclose(low[2], high[2], rtol=2e-3)
+
+
+def test_gradients_below_float16_survive(batch):
+    """All of them are under 6e-8, float16's smallest number: without a scale they would be 0."""
+    tiny = lambda y, labels: 1e-7 * fnn.cross_entropy(y, labels)  # noqa: E731
+    low, high = (
+        stepped(batch, loss=tiny, optimizer=optax.sgd(1e7), precision=precision) for precision in ("float16", "float32")
+    )
+    change = lambda run: np.asarray(run[1].params["dense_1"]["weight"] - run[0].params["dense_1"]["weight"])  # noqa: E731
+    assert np.abs(change(high)).max() < 0.6
+    np.testing.assert_allclose(change(low), change(high), atol=0.05 * np.abs(change(high)).max())
+
+
+def test_an_overflow_changes_nothing_but_the_scale(batch):
+    before, after, value = stepped(batch, loss_scale=scale_of(2.0**24, finite_steps=7))
+    assert_same(after._replace(key=None, loss_scale=None), before._replace(key=None, loss_scale=None))
+    assert after.loss_scale == (2.0**23, 0, 1)
+    assert np.isfinite(value)
+
+
+def test_a_step_without_overflow_counts(batch):
+    before, after, _ = stepped(batch, loss_scale=scale_of(8.0, finite_steps=7))
+    assert after.loss_scale == (8.0, 8, 0)
+    assert after.step == before.step + 1
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(8.0, 16.0), (LARGEST_SCALE, LARGEST_SCALE)])
+def test_the_scale_grows_back_to_its_largest(scale, expected):
+    assert scale_of(scale, FINITE_STEPS_TO_DOUBLE - 2).after(jnp.bool_(True)) == (scale, FINITE_STEPS_TO_DOUBLE - 1, 0)
+    assert scale_of(scale, FINITE_STEPS_TO_DOUBLE - 1).after(jnp.bool_(True)) == (expected, 0, 0)
+
+
+def test_a_run_finds_its_scale_and_goes_on():
+    run = fnn.fit(
+        fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), regression(1000.0), epochs=4, batch_size=8,
+        precision="float16",
+    )  # fmt: skip
+    scale, _, skipped = run.train_state.loss_scale
+    assert run.status == "finished"
+    assert skipped > 0
+    assert scale == FIRST_SCALE / 2.0**skipped
+    assert run.train_state.step + skipped == 4 * 8
+    assert run.history[-1].train_loss < run.history[0].train_loss
+
+
+def test_fault_38_a_scale_that_cannot_be_lowered_ends_the_run():
+    """15 halvings lead from 2¹⁵ to 1, so step 15 is the first bad one; every epoch has 16 steps."""
+    steep = lambda y, labels: 1e9 * fnn.mean_squared_error(y, labels)  # noqa: E731
+    run = fnn.fit(fnn.dense(1), steep, optax.sgd(1e-12), regression(10.0), epochs=3, batch_size=4, precision="float16")
+    assert run.status == "non-finite"
+    assert "at step 15 of epoch 1" in run.message
+    assert "65,504, the largest float16" in run.message
+    assert run.train_state.step == 0
+    assert_same(
+        run.params, fnn.training.create_train_state(fnn.dense(1), optax.sgd(1.0), jax.random.key(0), (4,)).params
+    )
+
+
+def test_fault_38_what_overflows_forward_is_no_matter_of_the_scale():
+    data = regression(1.0)
+    data.train_x[:] = 1e5
+    run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.sgd(0.1), data, batch_size=64, precision="float16")
+    assert run.status == "non-finite"
+    assert "at step 0" in run.message
+    assert run.train_state.loss_scale == (FIRST_SCALE, 0, 0)
+
+
+def test_fault_18_adam_with_float16_and_zero_gradient_is_0():
+    net = fnn.dense(1, initializer=jax.nn.initializers.zeros)
+    batch = jnp.ones((4, 2)), jnp.zeros((4, 1))
+    _, after, value = stepped(batch, net, fnn.mean_squared_error, optax.adam(1e-3))
+    assert value == 0
+    assert after.step == 1
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(after.params))
+    with pytest.raises(
+        fnn.InputError,
+        match=r"precision: expected parameters of a type that small updates can change.*keeps parameters in float32",
+    ):
+        fnn.fit(
+            net,
+            fnn.mean_squared_error,
+            optax.adam(1e-3),
+            regression(1.0),
+            precision=fnn.training.Precision(*[jnp.float16] * 3),
+        )
+
+
+def test_a_policy_of_one_s_own(float64):
+    """Each of the three types is seen where it belongs."""
+    seen = {}
+
+    def network(x):
+        seen["compute"] = x.dtype
+        return x
+
+    def loss(y, labels):
+        seen["output"] = y.dtype
+        return jnp.mean(jnp.square(y - labels.astype(y.dtype)))
+
+    policy = fnn.training.Precision("float64", "float16", "float32")
+    net = fnn.chain(fnn.dense(1), network)
+    run = fnn.fit(net, loss, optax.adam(0.1), regression(1.0), epochs=1, penalty=fnn.l2(1e-3), precision=policy)
+    assert seen == {"compute": jnp.float16, "output": jnp.float32}
+    assert {leaf.dtype for leaf in jax.tree.leaves(run.params)} == {jnp.dtype("float64")}
+    assert run.precision == policy
+    assert run.status == "finished"
+    params, state = fnn.dense(2).init(jax.random.key(0), (4,))
+    p = fnn.training.predict_probabilities(fnn.dense(2), params, state, np.ones((3, 4)), precision=policy)
+    assert p.dtype == jnp.float32
+
+
+def test_masks_and_tuples_pass_through():
+    """Floating-point parts are cast, bytes scaled, and masks stay what they are, on the way in and out."""
+    net = fnn.Layer("swap", lambda key, in_shape: ({}, {}), lambda p, s, x, *, train, key=None: (x[::-1], s, ()), None)
+    mask = jnp.ones((2, 3), bool)
+    x = (fnn.Masked(jnp.ones((2, 3, 1)), mask), jnp.full((2, 1), 255, jnp.uint8), jnp.zeros((2,), jnp.int32))
+    numbers, ones, masked = forward(net, as_precision("float16"), {}, {}, x, train=False)[0]
+    assert numbers.dtype == jnp.int32
+    assert (ones.dtype, float(ones[0, 0])) == (jnp.float32, 1.0)
+    assert masked.values.dtype == jnp.float32
+    assert masked.mask.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"),
+    [
+        ("float15", "Did you mean float16"),
+        (16, r"a name or a Precision\(parameters, compute, output\), got 16"),
+        (fnn.training.Precision("float32", "int8", "float32"), "floating-point types.*got 'int8'"),
+        (fnn.training.Precision("float32", "half", "a lot"), "floating-point types.*got 'a lot'"),
+        (fnn.training.Precision("float32", "bfloat16", "bfloat16"), "outputs of at least 32 bits, got bfloat16"),
+        (fnn.training.Precision("float32", "float32", "float64"), "64-bit numbers switched on for float64"),
+    ],
+)
+def test_fault_20_what_is_no_precision_is_refused(precision, words):
+    with pytest.raises(fnn.InputError, match=f"precision: expected .*{words}"):
+        as_precision(precision)
+
+
+@pytest.mark.parametrize("precisions", [("float16", "float32"), ("float32", "float16")])
+def test_a_state_made_for_another_precision_is_refused(batch, precisions):
+    state = fnn.training.create_train_state(NET, optax.sgd(1.0), jax.random.key(0), (5,), precisions[0])
+    step = fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(1.0), precision=precisions[1])
+    with pytest.raises(fnn.InputError, match="train_state: expected"):
+        step(state, *batch)
