@@ -88,6 +88,7 @@ def write_picture(path: Path, figure: Figure, *, dpi: float | Literal["figure"] 
     with warnings.catch_warnings():
         # The names of classes may have letters that matplotlib's font lacks. They are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # long texts leave no room
         figure.savefig(content, format="png", dpi=dpi)
     write_whole(path, content.getvalue())
 

@@ -187,7 +187,9 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
         edges = np.append(edges[edges < 1], min(edges[-1], 1))
     titles = [_spread_title(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
     height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
-    figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
+    figure, grid = make_axes(
+        len(shown), 1, width=max(7, 0.8 + 0.067 * min(MOST_LETTERS, max(map(len, titles)))), height=height
+    )
     for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
         axes.hist(values, bins=edges, color="#66a9d2", edgecolor="white", lw=0.5)
         axes.axvline(row.mean, color=MEAN, lw=1.8)
