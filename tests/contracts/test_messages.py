@@ -23,24 +23,24 @@ def nested(depth: int) -> list:
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, ESCAPE * 100, b"\x1b" * 500, list(range(10**5)), {"a": "\n" * 900}])
-def test_fault_50_a_value_is_cut_to_80_printable_characters(value):
+def test_a_value_is_cut_to_80_printable_characters(value):
     for text in (shown(value), short_repr(value), shortened(value)):
         assert len(text) <= 80
         assert text.isprintable()
 
 
-def test_fault_50_values_that_python_cannot_write():
+def test_values_that_python_cannot_write():
     assert short_repr(nested(100_000)) == "a list that is too large to show"
     assert short_repr(int("9" * 4000) ** 2) == "a int that is too large to show"
     assert short_repr([1, "a"]) == "[1, 'a']"
 
 
-def test_fault_50_an_error_has_no_control_characters():
+def test_an_error_has_no_control_characters():
     error = InputError(f"x{ESCAPE}", "one line", "two\nlines \udcff", "Über α → β “…”.")
     assert str(error) == r"x\x1b[31m\x07: expected one line, got two\nlines \udcff. Über α → β “…”."
 
 
-def test_fault_50_names_of_folders_with_idx_files(tmp_path, capsys):
+def test_names_of_folders_with_idx_files(tmp_path, capsys):
     folder = tmp_path / ESCAPE
     folder.mkdir()
     write_idx(folder / "train-images-idx3-ubyte", np.zeros((1, 2, 2), np.uint8))
@@ -55,7 +55,7 @@ def test_fault_50_names_of_folders_with_idx_files(tmp_path, capsys):
     assert capsys.readouterr().err.strip().isprintable()
 
 
-def test_fault_50_records_of_measurements(tmp_path):
+def test_records_of_measurements(tmp_path):
     path = tmp_path / "records.jsonl"
     for line in ('{"a": "' + "x" * 500 + '"}', f'"{ESCAPE}"', ESCAPE + "x" * 500, "[" * 100_000):
         path.write_text(line)
@@ -65,7 +65,7 @@ def test_fault_50_records_of_measurements(tmp_path):
         assert "x" * 81 not in str(error.value)
 
 
-def test_fault_50_images(tmp_path):
+def test_images(tmp_path):
     path = tmp_path / "image.png"
     PIL.Image.new("L", (28, 28), 0).save(path)
     path.write_bytes(path.read_bytes()[:50] + ESCAPE.encode() * 100)
@@ -75,7 +75,7 @@ def test_fault_50_images(tmp_path):
     assert len(str(error.value)) < len(str(path)) + 250
 
 
-def test_fault_50_data_sets():
+def test_data_sets():
     images, labels = np.zeros((1, 2, 2), np.uint8), np.zeros(1, int)
     with pytest.raises(DataError) as error:
         make_dataset("mine", images, labels, images, labels, classes="x" * 500, source="here")  # pyright: ignore
