@@ -240,7 +240,7 @@ def _deadline() -> Iterator[None]:
     from jax._src import distributed  # JAX's public functions use the data connections
 
     # To load the data may take longer in another process. JAX notices if it ends.
-    distributed.global_state.client.wait_at_barrier("functional_nn", LONGEST_MILLISECONDS)
+    distributed.global_state.client.wait_at_barrier("functional_nn", LONGEST_MILLISECONDS)  # pyright: ignore[reportOptionalMemberAccess]
 
     def end() -> None:
         os.write(2, f"Error: {NO_ANSWER}\n".encode())
