@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,9 @@ class TextbookRule:
         def convert(value: Number | Schedule | TextbookRule) -> Number | Schedule | TextbookRule:
             if isinstance(value, TextbookRule):
                 return value.in_arithmetic(number)
-            return (lambda count: number(float(value(count)))) if callable(value) else number(float(value))
+            if callable(value):
+                return lambda count: number(float(cast("Schedule", value)(count)))
+            return number(float(value))
 
         return replace(self, **{field.name: convert(getattr(self, field.name)) for field in fields(self)})
 
@@ -338,11 +340,10 @@ def check_optimizer(
     check_number("tolerance", tolerance, "a number above 0", lambda tolerance: tolerance > 0)
     if not isinstance(textbook_rule, TextbookRule):
         raise InputError("textbook_rule", "a TextbookRule", repr(textbook_rule), "Derive yours from TextbookRule.")
-    number = np.dtype(dtype).type
     if parameters is None:
         random = np.random.default_rng(0)
         parameters = {"weight": random.normal(size=(2, 3)), "bias": random.normal(size=3)}
-    parameters = jax.tree.map(lambda w: _finite("parameters", w).astype(number), parameters)
+    parameters = jax.tree.map(lambda w: _finite("parameters", w).astype(dtype), parameters)
     if not all(leaf.size for leaf in jax.tree.leaves(parameters)) or not jax.tree.leaves(parameters):
         raise InputError("parameters", "at least one number in each array", "none")
     if gradients is None:
