@@ -184,7 +184,7 @@ def test_counts_are_exact_in_low_precision():
     assert fnn.metrics.accuracy.totals(y, jnp.zeros(257, jnp.uint8))["weight"] == 257
 
 
-def test_fault_66_sums_over_many_examples_do_not_stop_growing():
+def test_sums_over_many_examples_do_not_stop_growing():
     """Of float32 values that are added one by one, a sum rounds each time, and stops growing at 2^24 ones."""
     count, right = 2**20, jnp.array([[1.0, 0.0]])
     y, labels = jnp.broadcast_to(right, (count, 2)), jnp.zeros(count, jnp.int32)

@@ -179,7 +179,7 @@ def test_modes_are_a_table(capsys, tmp_path):
         (["more"], "unexpected extra argument"),
     ],
 )
-def test_fault_43_wrong_flags(flags, said, capsys):
+def test_wrong_flags(flags, said, capsys):
     assert cli.run(["bench", *flags]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -83,7 +83,7 @@ def test_only_the_newest_programs_are_kept(bare, monkeypatch):
     assert found(bare) == {"middle-cache", "new-cache"}
 
 
-def test_fault_29_programs_that_are_damaged_or_unknown_are_removed_before_jax_reads_them(bare):
+def test_programs_that_are_damaged_or_unknown_are_removed_before_jax_reads_them(bare):
     assert found(bare, "f-cache", "g-cache") == set()
     (bare / "f-cache").write_text("f-cache as compilex")
     (bare / "left-by-a-killed-process-cache").write_text("whole or not")
@@ -94,7 +94,7 @@ def test_fault_29_programs_that_are_damaged_or_unknown_are_removed_before_jax_re
 
 
 @pytest.mark.parametrize("damaged", ["", "{}", '{"f-cache": 1}', None])
-def test_fault_29_without_the_list_of_checksums_no_program_is_used(bare, damaged):
+def test_without_the_list_of_checksums_no_program_is_used(bare, damaged):
     found(bare, "f-cache")
     if damaged is None:
         (bare / startup.CHECKSUMS).unlink()
@@ -114,7 +114,7 @@ def test_a_command_that_starts_while_another_runs_harms_neither(bare):
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 @pytest.mark.parametrize("umask", [0o000, 0o002])
-def test_fault_46_what_others_may_write_is_not_used_and_any_umask_works(bare, umask):
+def test_what_others_may_write_is_not_used_and_any_umask_works(bare, umask):
     before = os.umask(umask)
     try:
         found(bare, "f-cache", "g-cache")
@@ -125,7 +125,7 @@ def test_fault_46_what_others_may_write_is_not_used_and_any_umask_works(bare, um
 
 
 @pytest.mark.processes
-def test_fault_29_programs_are_found_again_and_damaged_ones_made_again_without_a_word(tiny, tmp_path):
+def test_programs_are_found_again_and_damaged_ones_made_again_without_a_word(tiny, tmp_path):
     log = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_LOG_COMPILES": "true"}
     environment = {**os.environ, **log, "FUNCTIONAL_NN_CACHE": str(tmp_path)}
     folder = tmp_path / "functional_nn" / "compiled"

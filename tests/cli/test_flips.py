@@ -81,7 +81,7 @@ def flips(folders: Path, count: int, seed: int) -> Counter:
     return outcomes
 
 
-def test_fault_32_and_48_flips_in_every_file(folders, tmp_path):
+def test_flips_in_every_file(folders, tmp_path):
     shutil.copytree(folders, tmp_path / "copy")
     outcomes = flips(tmp_path / "copy", 400, 0)
     assert outcomes["silent"] == 0
@@ -151,7 +151,7 @@ def test_no_flip_changes_a_page_without_a_word(folders, tmp_path, capsys, kind, 
 
 
 @pytest.mark.slow
-def test_fault_32_and_48_ten_thousand_flips(folders, tmp_path):
+def test_ten_thousand_flips(folders, tmp_path):
     shutil.copytree(folders, tmp_path / "copy")
     print(outcomes := flips(tmp_path / "copy", 10_000, 1))
     assert outcomes["silent"] == 0

@@ -39,7 +39,7 @@ def test_info_lists_the_packages_of_the_extras():
     assert info.OPTIONAL.keys() - listed == {"tensorflow"}
 
 
-def test_fault_46_info_says_where_the_cache_is_or_why_there_is_none(capsys, monkeypatch, tmp_path):
+def test_info_says_where_the_cache_is_or_why_there_is_none(capsys, monkeypatch, tmp_path):
     for base, words in (
         (tmp_path, f"cache                {tmp_path}/functional_nn\n"),
         ("here", "none: 'here' is not an abs"),
@@ -70,7 +70,7 @@ def test_a_platform_without_its_plugin_is_one_sentence(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["info", "x"], ["inof"]])
-def test_fault_43_wrong_use(capsys, arguments):
+def test_wrong_use(capsys, arguments):
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

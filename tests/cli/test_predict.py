@@ -159,7 +159,7 @@ def test_the_table_fits_a_terminal_of_80_columns(classes):
     assert len(set(table)) == len(table)
 
 
-def test_fault_43_files_that_are_no_images(finished, tmp_path, capsys):
+def test_files_that_are_no_images(finished, tmp_path, capsys):
     (tmp_path / "text.png").write_text("seven")
     (tmp_path / "empty.png").write_bytes(b"")
     PIL.Image.new("L", (28, 28), 0).save(tmp_path / "whole.png")
@@ -176,13 +176,13 @@ def test_without_a_picture_both_arguments_are_named(tmp_path, capsys):
     refused(capsys, [], "RUN")
 
 
-def test_fault_43_blank_images(finished, tmp_path, capsys):
+def test_blank_images(finished, tmp_path, capsys):
     for gray in (0, 128, 255):
         PIL.Image.new("L", (100, 80), gray).save(tmp_path / "blank.png")
         refused(capsys, [finished.folder, tmp_path / "blank.png"], "blank.png", "a digit on it")
 
 
-def test_fault_43_one_bad_image_among_good_ones_is_named(finished, digits, tmp_path, capsys):
+def test_one_bad_image_among_good_ones_is_named(finished, digits, tmp_path, capsys):
     PIL.Image.fromarray(digits[0][0]).save(tmp_path / "good.png")
     refused(capsys, [finished.folder, tmp_path / "good.png", tmp_path / "bad.png"], "bad.png")
 
@@ -227,7 +227,7 @@ def test_a_run_folder_can_be_copied(copy):
     assert run(["predict", *map(str, copy)]) == 0
 
 
-def test_fault_43_folders_without_a_run(tmp_path, copy, capsys):
+def test_folders_without_a_run(tmp_path, copy, capsys):
     folder, image = copy
     refused(capsys, [tmp_path / "missing", image], "missing", "functional-nn train --out")
     refused(capsys, [image, image], "digit.png")
@@ -251,7 +251,7 @@ def test_fault_43_folders_without_a_run(tmp_path, copy, capsys):
         lambda content: pickle.dumps({"params": 1}),
     ],
 )
-def test_fault_43_damaged_parameters(copy, capsys, damage):
+def test_damaged_parameters(copy, capsys, damage):
     folder, image = copy
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
@@ -260,7 +260,7 @@ def test_fault_43_damaged_parameters(copy, capsys, damage):
     refused(capsys, [folder, image], str(path))
 
 
-def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
+def test_parameters_of_another_network_are_listed(copy, capsys):
     folder, image = copy
     path = folder / "model.safetensors"
     other = load_file(path)
@@ -278,14 +278,14 @@ def test_fault_33_parameters_of_another_network_are_listed(copy, capsys):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "\ufeff{}", "nonsense", "[" * 100_000])
-def test_fault_43_configurations_that_are_none(copy, capsys, text):
+def test_configurations_that_are_none(copy, capsys, text):
     folder, image = copy
     (folder / "config.json").write_text(text)
     tied(folder)
     refused(capsys, [folder, image], str(folder / "config.json"))
 
 
-def test_fault_43_configurations_that_are_no_text(copy, capsys):
+def test_configurations_that_are_no_text(copy, capsys):
     folder, image = copy
     (folder / "config.json").write_bytes(b"\xff\xfe\0\x80")
     refused(capsys, [folder, image], str(folder / "config.json"))
@@ -306,7 +306,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
+def test_configurations_with_wrong_entries(copy, capsys, name):
     folder, image = copy
     path = folder / "config.json"
     good = json.loads(path.read_text())
@@ -321,7 +321,7 @@ def test_fault_43_configurations_with_wrong_entries(copy, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "model.safetensors", "result.json"])
-def test_fault_48_files_that_belong_together_are_tied(copy, capsys, name):
+def test_files_that_belong_together_are_tied(copy, capsys, name):
     """Another activation in the configuration would give other predictions; every byte is looked at here."""
     folder, image = copy
     path = folder / name
@@ -335,14 +335,14 @@ def test_fault_48_files_that_belong_together_are_tied(copy, capsys, name):
     refused(capsys, [folder, image], str(path))
 
 
-def test_fault_48_another_activation_is_noticed(copy, capsys):
+def test_another_activation_is_noticed(copy, capsys):
     folder, image = copy
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"relu"', '"tanh"'))
     refused(capsys, [folder, image], str(path), "checksum does not match")
 
 
-def test_fault_48_parameters_that_are_not_finite_are_no_answer(copy, capsys):
+def test_parameters_that_are_not_finite_are_no_answer(copy, capsys):
     folder, image = copy
     path = folder / "model.safetensors"
     arrays = load_file(path)
@@ -352,7 +352,7 @@ def test_fault_48_parameters_that_are_not_finite_are_no_answer(copy, capsys):
     refused(capsys, [folder, image], f"{path}: expected finite numbers, got NaN or infinity in params/dense_1/bias")
 
 
-def test_fault_43_json_into_a_folder_that_is_missing(copy, tmp_path, capsys):
+def test_json_into_a_folder_that_is_missing(copy, tmp_path, capsys):
     refused(capsys, [*copy, "--json", tmp_path / "missing" / "rows.json"], "--json")
 
 

@@ -55,6 +55,6 @@ def test_a_sweep_takes_a_recipe(tiny, tmp_path):
     assert report["config"]["dropout"] == 0.25
 
 
-def test_fault_43_an_unknown_recipe(capsys):
+def test_an_unknown_recipe(capsys):
     assert cli.run(["train", "--recipe", "fats"]) == 2
     assert "Did you mean fast?" in capsys.readouterr().err

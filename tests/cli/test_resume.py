@@ -64,7 +64,7 @@ def whole(tiny, tmp_path_factory) -> tuple:
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 @pytest.mark.processes
-def test_fault_43_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, status):
+def test_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, status):
     """``--checkpoint-minutes`` would save nothing for an hour, but for the first epoch and the signal."""
     folder = tmp_path / "run"
     long = [*tiny, "--epochs", "100000", "--out", folder, "--checkpoint-minutes", "60"]
@@ -79,7 +79,7 @@ def test_fault_43_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, nu
     assert outcome(folder)[:3] == outcome(tmp_path / "whole")[:3]
 
 
-def test_fault_37_the_same_command_goes_on_after_an_interruption(tiny, whole, tmp_path, monkeypatch, capsys):
+def test_the_same_command_goes_on_after_an_interruption(tiny, whole, tmp_path, monkeypatch, capsys):
     """Interrupted between the checkpoint and the line of metrics, so that one is ahead of the other."""
     append = run_folder.append_metrics
 
@@ -103,7 +103,7 @@ def test_fault_37_the_same_command_goes_on_after_an_interruption(tiny, whole, tm
     assert outcome(tmp_path / "run") == whole
 
 
-def test_fault_37_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
+def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
     command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
     for restored in (0, 6):
         assert run(command) == 0
@@ -111,7 +111,7 @@ def test_fault_37_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path,
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
-def test_fault_32_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, whole, tmp_path, capfd):
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, whole, tmp_path, capfd):
     command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
     assert run([*command, "--epochs", "4"]) == 0
     file = tmp_path / "run" / "checkpoints" / "0000000004" / "arrays.safetensors"
@@ -141,7 +141,7 @@ def refused(capsys, command, *words):
         assert word in errors
 
 
-def test_fault_37_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
+def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     command = [*tiny, "--out", str(tmp_path / "run")]
     assert run([*command, "--schedule", "cosine"]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -153,20 +153,20 @@ def test_fault_37_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     refused(capsys, command, "Use another folder. With --resume the run in it goes on.")
 
 
-def test_fault_37_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
+def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
     refused(capsys, [*tiny, "--resume"], "--resume: expected the run's folder in --out")
     (tmp_path / "config.json").write_text("{}")
     refused(capsys, [*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
 
 
-def test_fault_34_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
+def test_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
     from functional_nn.storage.checkpoints import CheckpointWriter
 
     with CheckpointWriter(tmp_path / "run" / "checkpoints"):
         refused(capsys, [*tiny, "--out", tmp_path / "run", "--resume"], f"which process {os.getpid()} writes to")
 
 
-def test_fault_38_skipped_and_clipped_steps_are_reported(tiny, tmp_path, capsys):
+def test_skipped_and_clipped_steps_are_reported(tiny, tmp_path, capsys):
     result = tmp_path / "result.json"
     flags = ["--learning-rate", "1e30", "--non-finite", "roll-back", "--json", str(result)]
     assert run([*tiny, *flags]) == 1

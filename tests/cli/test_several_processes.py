@@ -103,7 +103,7 @@ def without_last_words(monkeypatch):
     monkeypatch.setattr("functional_nn.cli.startup.speak_last", lambda: None)
 
 
-def test_fault_97_a_first_process_that_does_not_answer(tiny, capsys, without_last_words):
+def test_a_first_process_that_does_not_answer(tiny, capsys, without_last_words):
     address = f"127.0.0.1:{free_port()}"
     flags = ["--coordinator", address, *SECOND, "--wait", "1"]
     assert cli.run([*tiny, *flags]) == 2
@@ -199,7 +199,7 @@ def test_two_processes_write_one_folder(tiny, tmp_path):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("stopped", [(0, 1), (1,)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_fault_97_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, stopped, tmp_path):
+def test_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny, number, stopped, tmp_path):
     assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
     together = tmp_path / "together"
     for processes in (2, 4, 1):
@@ -217,7 +217,7 @@ def test_fault_97_a_signal_to_one_or_to_all_stops_all_after_the_same_epoch(tiny,
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_fault_97_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny, tmp_path):
+def test_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny, tmp_path):
     """20 times, at any moment of the run; it goes on in one, two and four processes."""
     assert ended(started(1, [*tiny, *LONG], tmp_path / "alone"))[0][0] == 0
     moments = random.Random(0)

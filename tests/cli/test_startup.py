@@ -34,7 +34,7 @@ def test_jax_starts_in_a_thread_with_the_given_settings_and_its_objects_are_exem
     assert result == {"during": [False], "enabled": True, "x64": True, "devices": 2}
 
 
-def test_fault_58_what_both_threads_import_is_imported_before():
+def test_what_both_threads_import_is_imported_before():
     """Seen once under load: the thread that read the data met a half-imported NumPy, and the command failed."""
     code = """
 import sys

@@ -153,7 +153,7 @@ def test_halving_patience_and_one_order(swept, tmp_path):
         (["--learning-rat", "0.1"], "Did you mean"),
     ],
 )
-def test_fault_43_wrong_flags(flags, message, swept, capsys):
+def test_wrong_flags(flags, message, swept, capsys):
     assert cli.run([*swept, *flags]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
 
@@ -169,7 +169,7 @@ def test_a_grid_file_with_names_that_are_no_flags(swept, tmp_path, capsys):
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 @pytest.mark.processes
-def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
+def test_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "4000", "--out", str(out)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -189,7 +189,7 @@ def test_fault_43_a_signal_keeps_what_was_finished(number, status, swept, tmp_pa
     assert all(np.isfinite(float(row["test_loss"])) for row in finished)
 
 
-def test_fault_43_ctrl_c_prints_the_table_of_what_was_finished(swept):
+def test_ctrl_c_prints_the_table_of_what_was_finished(swept):
     """The process gets the signal at its fifth check, when some models have finished and others have not begun."""
     script = (
         "import os, signal, sys, functional_nn.cli as cli\n"

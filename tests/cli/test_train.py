@@ -191,7 +191,7 @@ def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monke
         ("--seed", "0,1", False),
     ],
 )
-def test_fault_43_several_values_are_for_sweep(capsys, flag, values, swept):
+def test_several_values_are_for_sweep(capsys, flag, values, swept):
     assert run(["train", flag, values]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert ("To train with several values, use functional-nn sweep." in error) == swept
@@ -311,7 +311,7 @@ def test_models_train_and_predict(capsys, tiny, tmp_path, name):
 @pytest.mark.parametrize(
     ("model", "flags"), [("lstm", ["--activation", "relu"]), ("gru", ["--batch-norm"]), ("rnn", ["--batch-norm"])]
 )
-def test_fault_43_flags_that_a_model_does_not_take(capsys, tiny, model, flags):
+def test_flags_that_a_model_does_not_take(capsys, tiny, model, flags):
     refused(
         capsys, [*tiny, "--model", model, *flags], f"{flags[0]}: expected only flags that {model} takes", "--hidden"
     )
@@ -410,7 +410,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["train", "--dataset", "mnist5"], "mnist5k"),
     ],
 )
-def test_fault_43_wrong_names_are_answered_with_the_nearest(capsys, arguments, words):
+def test_wrong_names_are_answered_with_the_nearest(capsys, arguments, words):
     assert refused(capsys, arguments, words) == ""
 
 
@@ -431,7 +431,7 @@ def test_fault_43_wrong_names_are_answered_with_the_nearest(capsys, arguments, w
         ("--json", ["."]),
     ],
 )
-def test_fault_43_wrong_values_are_named_with_their_flag(capsys, flag, values):
+def test_wrong_values_are_named_with_their_flag(capsys, flag, values):
     for value in values:
         assert refused(capsys, ["train", f"{flag}={value}"], flag) == ""
 
@@ -447,34 +447,34 @@ def test_fault_43_wrong_values_are_named_with_their_flag(capsys, flag, values):
         ("--learning-rate", "abc", "a number above 0"),
     ],
 )
-def test_fault_43_wrong_numbers_are_answered_with_what_is_expected(capsys, flag, value, expected):
+def test_wrong_numbers_are_answered_with_what_is_expected(capsys, flag, value, expected):
     message = f"Invalid value for '{flag}': expected {expected}, got '{value}'."
     assert refused(capsys, ["train", f"{flag}={value}"], message) == ""
 
 
 @pytest.mark.parametrize("arguments", [["train", "word"], ["info", "--x"], ["predict"], ["predict", "run"]])
-def test_fault_43_wrong_use_is_answered_with_the_usage(capsys, arguments):
+def test_wrong_use_is_answered_with_the_usage(capsys, arguments):
     refused(capsys, arguments, "Usage:")
 
 
-def test_fault_43_no_command_shows_the_help(capsys):
+def test_no_command_shows_the_help(capsys):
     assert run([]) == 2
     assert "Commands:" in "".join(capsys.readouterr())
 
 
-def test_fault_43_data_that_are_not_there(capsys, tmp_path):
+def test_data_that_are_not_there(capsys, tmp_path):
     refused(capsys, ["train", "--data-dir", tmp_path / "nothing"], str(tmp_path / "nothing"))
     refused(capsys, ["train", "--dataset", "mnist", "--data-dir", tmp_path], str(tmp_path))
     refused(capsys, ["train", "--dataset", "../mnist"], "../mnist")
 
 
-def test_fault_43_a_folder_with_a_run_is_refused_and_kept(finished, capsys):
+def test_a_folder_with_a_run_is_refused_and_kept(finished, capsys):
     before = contents(finished.folder)
     refused(capsys, ["train", *finished.flags, "--out", finished.folder], "--out", "Use another folder.")
     assert contents(finished.folder) == before
 
 
-def test_fault_43_places_that_cannot_be_written_are_refused_before_training(tiny, capsys, tmp_path, monkeypatch):
+def test_places_that_cannot_be_written_are_refused_before_training(tiny, capsys, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("training started")
 
@@ -488,20 +488,20 @@ def test_fault_43_places_that_cannot_be_written_are_refused_before_training(tiny
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_fault_81_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
+def test_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
     assert run([*tiny, "--json", "/dev/full", "--quiet"]) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith("test accuracy ")
     assert "No space left on device: '/dev/full'" in captured.err
 
 
-def test_fault_43_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):
+def test_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):
     arguments = [*tiny, "--batch-norm", "--batch-size", "1", "--out", tmp_path / "run"]
     refused(capsys, arguments, "batch_norm")
     assert contents(tmp_path / "run") == {}
 
 
-def test_fault_38_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, tmp_path):
+def test_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, tmp_path):
     flags = ["--learning-rate", "1e30", "--out", str(tmp_path / "run"), "--json", str(tmp_path / "result.json")]
     assert run([*tiny, *flags]) == 1
     captured = capsys.readouterr()
@@ -561,7 +561,7 @@ def listens(process: subprocess.Popen) -> bool:
     ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 @pytest.mark.processes
-def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, number, status):
+def test_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, number, status):
     folder, result = tmp_path / "run", tmp_path / "result.json"
     process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder, "--json", result)
     metrics = folder / "metrics.jsonl"
@@ -587,7 +587,7 @@ def test_fault_43_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, ca
 @pytest.mark.parametrize(
     ("number", "delay"), [(signal.SIGINT, 0), (signal.SIGTERM, 0.15), (signal.SIGINT, 0.5), (signal.SIGTERM, 1.2)]
 )
-def test_fault_43_a_signal_before_the_first_epoch_ends_the_command(tmp_path, number, delay):
+def test_a_signal_before_the_first_epoch_ends_the_command(tmp_path, number, delay):
     folder = tmp_path / "run"
     process = started("train", "--epochs", 100_000, "--hidden", "8", "--out", folder)
     wait_until(process, lambda: listens(process))

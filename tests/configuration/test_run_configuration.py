@@ -76,7 +76,7 @@ def test_the_good_one_is_read(tmp_path):
 
 @pytest.mark.parametrize("value", NO_VALUES)
 @pytest.mark.parametrize("name", NAMES)
-def test_fault_50_values_that_no_flag_takes(tmp_path, name, value):
+def test_values_that_no_flag_takes(tmp_path, name, value):
     with pytest.raises(DataError) as error:
         read(written(tmp_path, **{name: NO_VALUES[value]}))
     message = str(error.value)
@@ -86,7 +86,7 @@ def test_fault_50_values_that_no_flag_takes(tmp_path, name, value):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FREE_TEXTS])
-def test_fault_50_texts_that_no_flag_takes(tmp_path, name):
+def test_texts_that_no_flag_takes(tmp_path, name):
     for text in ("\x1b[31m", "x" * 10_000):
         with pytest.raises(DataError, match=f"one with {name} ") as error:
             read(written(tmp_path, **{name: json.dumps(text)}))
@@ -95,7 +95,7 @@ def test_fault_50_texts_that_no_flag_takes(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "seed", "shift", "devices", "dropout", "learning_rate"])
-def test_fault_50_true_is_no_number(tmp_path, name):
+def test_true_is_no_number(tmp_path, name):
     with pytest.raises(DataError, match=f"one with {name} True"):
         read(written(tmp_path, **{name: "true"}))
 
@@ -119,7 +119,7 @@ CLASSES = [*NO_VALUES.values(), "0", "true", '"ten"', '"10"', "null", "1.5", "10
     ("name", "text"),
     [*(("classes", text) for text in CLASSES), *(("image_shape", text) for text in IMAGE_SHAPES)],
 )
-def test_fault_50_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_path, capsys, name, text):
+def test_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_path, capsys, name, text):
     folder = written(tmp_path / "run", **{name: text})
     assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
     captured = capsys.readouterr()
@@ -130,7 +130,7 @@ def test_fault_50_predict_refuses_classes_and_image_shapes_that_are_none(unsigne
     assert len(captured.err) < len(str(tmp_path)) + 400
 
 
-def test_fault_50_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, capsys):
+def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, capsys):
     folder = written(tmp_path / "run", classes="2147483647")
     assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
     assert "model.safetensors" in capsys.readouterr().err

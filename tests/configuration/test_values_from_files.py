@@ -42,7 +42,7 @@ def test_frequent_mistakes_are_told_what_to_write(capsys):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_fault_43_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, capsys, name):
+def test_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, capsys, name):
     path = tmp_path / "grid.toml"
     for value in REFUSED[name]:
         path.write_text(f"[[members]]\n{name} = {value}\n")
@@ -51,7 +51,7 @@ def test_fault_43_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, caps
         assert len(said) < len(str(path)) + 400
 
 
-def test_fault_43_the_words_are_those_of_the_flag(tmp_path, capsys):
+def test_the_words_are_those_of_the_flag(tmp_path, capsys):
     path = tmp_path / "grid.toml"
     path.write_text("[grid]\nlearning_rate = [0.1, -1]\n")
     assert cli.run(["sweep", "--learning-rate", "0.1,-1"]) == 2
@@ -60,7 +60,7 @@ def test_fault_43_the_words_are_those_of_the_flag(tmp_path, capsys):
     assert of_the_file.replace(f"{path}, member 1, learning_rate: ", "") == of_the_flag
 
 
-def test_fault_43_a_csv_file_is_refused_with_its_line(tmp_path, capsys):
+def test_a_csv_file_is_refused_with_its_line(tmp_path, capsys):
     """Blank lines count, as in an editor."""
     path = tmp_path / "grid.csv"
     path.write_text("learning_rate,optimizer\n\n0.1,sgd\n\n0.1,sdg\n")
@@ -71,7 +71,7 @@ def test_fault_43_a_csv_file_is_refused_with_its_line(tmp_path, capsys):
     ("column", "flags"),
     [("learning_rate", ["--learning-rate", "0.5"]), ("seed", ["--seeds", "8"]), ("seed", ["--seed", "5"])],
 )
-def test_fault_82_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
+def test_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
     path = tmp_path / "grid.csv"
     path.write_text(f"{column}\n1\n")
     said = refusal(capsys, "--grid", path, *flags)
@@ -86,7 +86,7 @@ def test_the_seed_of_draws_may_be_given_with_seeds_in_a_file(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["precision", "dataset", "out", "devices", "momentum", "x" * 500])
-def test_fault_43_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
+def test_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
     """The whole sweep had the value of the first member."""
     path = tmp_path / "grid.csv"
     path.write_text(f"learning_rate,{name}\n0.1,1\n")

@@ -19,24 +19,24 @@ def nested(depth: int) -> list:
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, ESCAPE * 100, b"\x1b" * 500, list(range(10**5)), {"a": "\n" * 900}])
-def test_fault_50_a_value_is_cut_to_80_printable_characters(value):
+def test_a_value_is_cut_to_80_printable_characters(value):
     for text in (shown(value), short_repr(value), shortened(value)):
         assert len(text) <= 80
         assert text.isprintable()
 
 
-def test_fault_50_values_that_python_cannot_write():
+def test_values_that_python_cannot_write():
     assert short_repr(nested(100_000)) == "a list that is too large to show"
     assert short_repr(int("9" * 4000) ** 2) == "a int that is too large to show"
     assert short_repr([1, "a"]) == "[1, 'a']"
 
 
-def test_fault_50_an_error_has_no_control_characters():
+def test_an_error_has_no_control_characters():
     error = InputError(f"x{ESCAPE}", "one line", "two\nlines \udcff", "Über α → β “…”.")
     assert str(error) == r"x\x1b[31m\x07: expected one line, got two\nlines \udcff. Über α → β “…”."
 
 
-def test_fault_50_names_of_folders_with_idx_files(tmp_path, capsys):
+def test_names_of_folders_with_idx_files(tmp_path, capsys):
     folder = tmp_path / ESCAPE
     folder.mkdir()
     write_idx(folder / "train-images-idx3-ubyte", np.zeros((1, 2, 2), np.uint8))

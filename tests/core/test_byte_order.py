@@ -31,7 +31,7 @@ def assert_equal(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_fault_51_arrays_are_converted_and_others_left_alone():
+def test_arrays_are_converted_and_others_left_alone():
     array = swapped(X)
     assert not array.dtype.isnative
     for convert in (as_array, as_host_array):
@@ -42,7 +42,7 @@ def test_fault_51_arrays_are_converted_and_others_left_alone():
     assert_equal(tree_in_native_order({"a": array, "b": 3}), {"a": X, "b": 3})
 
 
-def test_fault_51_layers():
+def test_layers():
     net = fnn.chain(fnn.dense(5), fnn.batch_norm(), fnn.tanh, fnn.dense(3))
     params, state = jax.tree.map(np.asarray, net.init(jax.random.key(0), (4,)))
     given = swapped((params, state, X))
@@ -55,7 +55,7 @@ def test_fault_51_layers():
     assert_equal(pullback(swapped(y_bar)), expected_pullback(y_bar))
 
 
-def test_fault_51_masked_sequences_and_tokens():
+def test_masked_sequences_and_tokens():
     net = fnn.gru(2)
     params, state = net.init(jax.random.key(0), (3, 4))
     values, mask = RANDOM.normal(size=(2, 3, 4)).astype(np.float32), np.array([[True] * 3, [True, False, False]])
@@ -77,7 +77,7 @@ OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "huber", "cosine_dist
 
 
 @pytest.mark.parametrize("name", [*OF_CLASSES, *OF_NUMBERS])
-def test_fault_51_losses(name):
+def test_losses(name):
     loss, weights = fnn.losses.LOSSES[name], np.arange(1, 7, dtype=np.float32)
     labels = LABELS if name in OF_CLASSES else LOGITS[::-1]
     given = swapped((LOGITS, labels, weights))
@@ -86,26 +86,26 @@ def test_fault_51_losses(name):
 
 
 @pytest.mark.parametrize("name", fnn.metrics.METRICS)
-def test_fault_51_metrics(name):
+def test_metrics(name):
     metric = fnn.metrics.METRICS[name]
     assert_equal(metric(*swapped((LOGITS, LABELS))), metric(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize("activation", [fnn.relu, fnn.tanh, fnn.softmax], ids=lambda activation: activation.name)
-def test_fault_51_activations(activation):
+def test_activations(activation):
     x = swapped(X)
     assert_equal(activation(x), activation(X))
     assert_equal(activation.pullback(x, x), activation.pullback(X, X))
 
 
 @pytest.mark.parametrize("make", [fnn.l1, fnn.l2])
-def test_fault_51_penalties(make):
+def test_penalties(make):
     penalty, params = make(0.1), {"weight": X, "bias": X[0]}
     assert_equal(penalty(swapped(params)), penalty(params))
     assert_equal(penalty.gradient(swapped(params)), penalty.gradient(params))
 
 
-def test_fault_51_gradient_checks(float64):
+def test_gradient_checks(float64):
     params, state = fnn.dense(3).init(jax.random.key(0), (4,))
     given = swapped((params, state, X[:2], LABELS[:2]))
     report = fnn.check_gradients(fnn.dense(3), fnn.cross_entropy, *given, weights=swapped(np.ones(2)))
@@ -114,7 +114,7 @@ def test_fault_51_gradient_checks(float64):
     assert fnn.check_vjp(jnp.square, lambda x, y_bar: 2 * x * y_bar, swapped(X[0]), second_order=False).passed
 
 
-def test_fault_51_fit_and_sweep():
+def test_fit_and_sweep():
     split = fnn.data.Split(X, LABELS, X, LABELS)
     expected, found = (
         fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), data, epochs=1, batch_size=6)

@@ -57,7 +57,7 @@ def test_numbered_names_never_meet():
     assert len(set(names)) == 4
 
 
-def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
+def test_feature_mismatch_names_the_layer_at_trace_time():
     net = fnn.chain(fnn.chain(fnn.dense(3), fnn.relu), fnn.dense(2))
     params, state = net.init(jax.random.key(0), (4,))
     with pytest.raises(fnn.InputError) as caught:
@@ -77,7 +77,7 @@ def test_fault_02_feature_mismatch_names_the_layer_at_trace_time():
         (fnn.dense(2), jnp.ones((2, 4), jnp.uint8), "floating-point numbers, got uint8"),
     ],
 )
-def test_fault_02_rank_and_type(layer, x, words):
+def test_rank_and_type(layer, x, words):
     params, state = layer.init(jax.random.key(0), (4,))
     with pytest.raises(fnn.InputError, match=words):
         layer.apply(params, state, x, train=True)
@@ -90,20 +90,20 @@ def test_fault_02_rank_and_type(layer, x, words):
         *((layer, shape) for layer in (fnn.neuron(), fnn.dense(2), fnn.batch_norm()) for shape in (784, (), None)),
     ],
 )
-def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
+def test_shapes_that_cannot_be_initialized(layer, in_shape):
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(jax.random.key(0), in_shape)
 
 
 @pytest.mark.parametrize(("shape", "in_shape"), [((4,), (5,)), ((-1, 3), (5,)), ((2, 2), (8,))])
-def test_fault_04_a_shape_that_the_elements_do_not_fill(shape, in_shape):
+def test_a_shape_that_the_elements_do_not_fill(shape, in_shape):
     net = fnn.chain(fnn.reshape(shape))
     with pytest.raises(fnn.InputError, match=r"reshape_0: x: expected examples that fill the shape"):
         net.init(jax.random.key(0), in_shape)
 
 
 @pytest.mark.parametrize("layer", [fnn.reshape((4,)), fnn.flatten(), fnn.sinusoidal_positions()])
-def test_fault_02_two_inputs_of_a_layer_that_takes_one(layer):
+def test_two_inputs_of_a_layer_that_takes_one(layer):
     with pytest.raises(fnn.InputError, match=f"{layer.name}_0: x: expected one array, got 2 inputs"):
         fnn.chain(layer).apply({}, {}, (jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2))), train=False)
 
@@ -114,7 +114,7 @@ def test_shapes_that_are_none(shape):
         fnn.reshape(shape)
 
 
-def test_fault_23_equal_layers_draw_different_numbers():
+def test_equal_layers_draw_different_numbers():
     net = fnn.chain(fnn.dropout(0.5), fnn.dropout(0.5))
     y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=jax.random.key(0))
     assert abs(float((y != 0).mean()) - 0.25) < 0.02
@@ -122,7 +122,7 @@ def test_fault_23_equal_layers_draw_different_numbers():
     assert not np.allclose(params["dense_0"]["weight"], params["dense_1"]["weight"])
 
 
-def test_fault_23_names_give_distinct_keys():
+def test_names_give_distinct_keys():
     names = [f"{kind}_{number}" for kind in ("dense", "dropout", "chain", "conv") for number in range(500)]
     keys = jax.random.key_data(child_keys(jax.random.key(0), names))
     assert len(np.unique(keys, axis=0)) == 2000

@@ -83,7 +83,7 @@ def test_fashion_mnist_from_debian():
     assert "Debian" in dataset.source
 
 
-def test_fault_29_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):
+def test_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", write_files(tmp_path / "fashion"))
     with pytest.raises(DataError, match="MD5"):
         load_dataset("fashion_mnist")
@@ -102,13 +102,13 @@ def test_fault_29_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch
         ({"classes": 2}, r"labels in 0 \.\. 1, got 2"),
     ],
 )
-def test_fault_28_arrays_that_make_no_data_set(change, words):
+def test_arrays_that_make_no_data_set(change, words):
     arrays = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
     with pytest.raises(DataError, match=words):
         make_dataset("mine", **{**arrays, **change}, source="a test")
 
 
-def test_fault_28_validation_examples_of_too_many_or_too_few_labels():
+def test_validation_examples_of_too_many_or_too_few_labels():
     for labels in (45, 35):
         words = rf"training data: expected as many labels as examples, got shapes \(40, 3\) and \({labels},\)"
         with pytest.raises(InputError, match=words):
@@ -121,7 +121,7 @@ def test_lists_can_have_validation_examples():
     assert sorted(split.validation_labels) == [0, 1]
 
 
-def test_fault_74_labels_that_int32_does_not_hold():
+def test_labels_that_int32_does_not_hold():
     with pytest.raises(DataError, match="mine training labels: expected labels that int32 holds, got 4294967296"):
         make_dataset("mine", IMAGES, np.array([0, 2**32, 1]), IMAGES, LABELS, source="a test")
 
@@ -129,13 +129,13 @@ def test_fault_74_labels_that_int32_does_not_hold():
 @pytest.mark.parametrize(
     "name", ["../mnist", "..", ".", "a/b", "a\\b", "/etc/passwd", "", "-x", "mnist\n", "mnist:1.0.0", "a b", "a.b"]
 )
-def test_fault_30_path_traversal(name, tmp_path):
+def test_path_traversal(name, tmp_path):
     for folder in (None, write_files(tmp_path)):
         with pytest.raises(DataError, match="data set: expected a name of letters"):
             load_dataset(name, folder)
 
 
-def test_fault_30_pickles_beside_or_instead_of_idx_files_are_refused(tmp_path):
+def test_pickles_beside_or_instead_of_idx_files_are_refused(tmp_path):
     class Harmful:
         def __reduce__(self):
             return (pytest.fail, ("a pickle was loaded",))
@@ -150,7 +150,7 @@ def test_fault_30_pickles_beside_or_instead_of_idx_files_are_refused(tmp_path):
         load_dataset("mine", tmp_path)
 
 
-def test_fault_30_a_missing_folder_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="expected a folder, got nothing there"):
         load_dataset("mnist", tmp_path / "missing")
     (tmp_path / "file").touch()
@@ -159,7 +159,7 @@ def test_fault_30_a_missing_folder_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "cifar10"])
-def test_fault_30_no_network_fails_at_once_with_three_ways(name, tmp_path, monkeypatch):
+def test_no_network_fails_at_once_with_three_ways(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "DEBIAN_FASHION_MNIST", tmp_path / "missing")
     start = time.perf_counter()
     with pytest.raises(DataError, match="no network") as caught:
@@ -172,7 +172,7 @@ def test_fault_30_no_network_fails_at_once_with_three_ways(name, tmp_path, monke
     assert not (tmp_path / "tfds").exists()
 
 
-def test_fault_30_an_unknown_name_is_never_another_set(tmp_path):
+def test_an_unknown_name_is_never_another_set(tmp_path):
     with pytest.raises(DataError, match="Did you mean mnist"):
         load_dataset("mnits")
     for name in ("Mnist", "fashion-mnist", "no_such_set"):
@@ -193,7 +193,7 @@ def test_a_folder_of_that_name_is_told_how_to_load(tmp_path, monkeypatch):
         (tmp_path / "shapes").mkdir(exist_ok=True)
 
 
-def test_fault_30_a_folder_without_the_set_is_only_read(tmp_path):
+def test_a_folder_without_the_set_is_only_read(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
         load_dataset("mnist", tmp_path / "folder")
@@ -234,7 +234,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_fault_29_broken_cache_is_rebuilt(damage):
+def test_broken_cache_is_rebuilt(damage):
     cached("small", "f" * 64, small)
     (folder,) = datasets_folder().iterdir()
     damage(folder)
@@ -245,7 +245,7 @@ def test_fault_29_broken_cache_is_rebuilt(damage):
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_fault_29_a_cache_of_another_version_is_made_again(version):
+def test_a_cache_of_another_version_is_made_again(version):
     cached("small", "f" * 64, small)
     (folder,) = datasets_folder().iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -254,21 +254,21 @@ def test_fault_29_a_cache_of_another_version_is_made_again(version):
     assert json.loads((folder / "manifest.json").read_text()) == manifest
 
 
-def test_fault_29_without_a_safe_cache_folder_nothing_is_cached(monkeypatch):
+def test_without_a_safe_cache_folder_nothing_is_cached(monkeypatch):
     monkeypatch.setattr("functional_nn.data.tfds.cache_folder", lambda name: None)
     assert datasets_folder() is None
     for _ in range(2):
         assert_equal(cached("small", "f" * 64, small), small())
 
 
-def test_fault_29_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "file"))
     for _ in range(2):
         assert_equal(cached("small", "f" * 64, small), small())
 
 
-def test_fault_29_two_processes_that_cache_the_same_set(monkeypatch):
+def test_two_processes_that_cache_the_same_set(monkeypatch):
     def read_while_another_writes() -> Dataset:
         cached("small", "f" * 64, small)
         return small()
@@ -308,7 +308,7 @@ SHA256 = {
 
 
 @pytest.mark.parametrize("file", SHA256)
-def test_fault_29_checksums(file):
+def test_checksums(file):
     assert hashlib.sha256((MNIST5K / file).read_bytes()).hexdigest() == SHA256[file]
 
 

@@ -179,7 +179,7 @@ def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
-def test_fault_29_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):
+def test_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):
     prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
     (file,) = prepared.glob(pattern)
     content = file.read_bytes()
@@ -241,7 +241,7 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "page"])
-def test_fault_29_a_damaged_download_leaves_nothing_and_can_be_fetched_again(damage, online, tmp_path):
+def test_a_damaged_download_leaves_nothing_and_can_be_fetched_again(damage, online, tmp_path):
     given = arrays(50)
     serve(online, given)
     file = online / tfds.IDX_NAMES[2]
@@ -258,7 +258,7 @@ def test_fault_29_a_damaged_download_leaves_nothing_and_can_be_fetched_again(dam
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'tensorflow'"), ConnectionError("reset")])
-def test_fault_30_a_failing_builder_gives_the_three_ways(error, monkeypatch):
+def test_a_failing_builder_gives_the_three_ways(error, monkeypatch):
     def fail(*arguments, **options):
         raise error
 
@@ -268,7 +268,7 @@ def test_fault_30_a_failing_builder_gives_the_three_ways(error, monkeypatch):
         load_dataset("cifar10")
 
 
-def test_fault_30_a_set_that_is_no_image_classification_is_refused_before_any_download(monkeypatch):
+def test_a_set_that_is_no_image_classification_is_refused_before_any_download(monkeypatch):
     monkeypatch.setattr(tfds, "reachable", pytest.fail)
     with pytest.raises(DataError, match="expected a set of images with a class label each"):
         load_dataset("ag_news_subset")

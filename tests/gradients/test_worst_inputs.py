@@ -110,7 +110,7 @@ def test_an_activation_is_compared_by_its_formula():
     assert rows["formula", "float32"].error < 4 < 1e6 < rows["gradient", "float32"].error
 
 
-def test_fault_94_a_formula_that_returns_a_tuple_is_searched():
+def test_a_formula_that_returns_a_tuple_is_searched():
     """``check_vjp`` takes a tuple of one cotangent, too."""
     options = {"evaluations": 20, "dtypes": ["float32"]}
     wrong = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (3 * x * y_bar,), **options)

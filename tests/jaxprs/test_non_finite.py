@@ -118,12 +118,12 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_fault_93_causes_of_tiny_and_negative_numbers(name):
+def test_causes_of_tiny_and_negative_numbers(name):
     function, x, words = CAUSES[name]
     assert fnn.find_non_finite_in(function, jnp.float32(x)).cause.startswith(words)
 
 
-def test_fault_60_a_loop_under_vmap_goes_on_until_the_last_example_has_ended():
+def test_a_loop_under_vmap_goes_on_until_the_last_example_has_ended():
     def squared(steps, x):
         return lax.while_loop(lambda c: c[0] < steps, lambda c: (c[0] + 1, c[1] * c[1]), (0, x))[1]
 

@@ -126,7 +126,7 @@ def test_one_by_one_is_a_kernel_less():
     assert compiled(jnp.ones(200)) == 200
 
 
-def test_fault_87_a_gradient_of_a_maximum_is_not_nan():
+def test_a_gradient_of_a_maximum_is_not_nan():
     """At level 0, LLVM rounds the normalized value in two ways: no element equals the maximum of its window."""
     net = fnn.chain(fnn.batch_norm(), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(1))
     params, state = net.init(jax.random.key(0), (4, 4, 3))
@@ -163,7 +163,7 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
 
 
 @pytest.mark.parametrize("several", [{"in_threads": True}, {"devices": 2}])
-def test_fault_98_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(several, monkeypatch):
+def test_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(several, monkeypatch):
     """XLA writes the number of tasks of an operation into its program."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("with one core, no operation is divided")

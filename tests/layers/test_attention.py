@@ -156,7 +156,7 @@ def test_gradients_of_options_together(options, masks):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), ours, theirs)
 
 
-def test_fault_13_a_fully_masked_row_gives_zeros():
+def test_a_fully_masked_row_gives_zeros():
     """No real step in the second sequence: zero output and gradient, and no NaN on the way to either."""
     layer, x = fnn.attention(2), draw(2, 3, 4)
     params = started(layer, (3, 4))
@@ -177,7 +177,7 @@ def test_fault_13_a_fully_masked_row_gives_zeros():
     jax.tree.map(np.testing.assert_array_equal, params_bar, alone_bar)
 
 
-def test_fault_13_of_given_queries_and_keys():
+def test_of_given_queries_and_keys():
     layer, (q, k, v) = fnn.dot_product_attention(), (draw(2, 3, 2, 4) for _ in range(3))
     keys = fnn.Masked(k, jnp.array([[True, True, False], [False, False, False]]))
     with jax.debug_nans(True):
@@ -260,7 +260,7 @@ def test_sizes(options, words):
         ),
     ],
 )
-def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape, words):
+def test_shapes_that_cannot_be_initialized(layer, in_shape, words):
     with pytest.raises(fnn.InputError, match=f"attention_0: {words}"):
         fnn.chain(layer).init(KEY, in_shape)
 
@@ -275,7 +275,7 @@ def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape, words):
         (fnn.Masked(jnp.ones((2, 3, 4)), jnp.ones((2, 4), bool)), "attention_0: mask: expected booleans"),
     ],
 )
-def test_fault_02_inputs_that_do_not_fit(x, words):
+def test_inputs_that_do_not_fit(x, words):
     net = fnn.chain(fnn.attention(2))
     params, state = net.init(KEY, (3, 4))
     with pytest.raises(fnn.InputError, match=words):
@@ -291,7 +291,7 @@ def test_fault_02_inputs_that_do_not_fit(x, words):
         ([(2, 3, 1, 4), (2, 3, 1, 4), (2, 2, 1, 4)], "a value for every key"),
     ],
 )
-def test_fault_02_queries_keys_and_values_that_do_not_fit(shapes, words):
+def test_queries_keys_and_values_that_do_not_fit(shapes, words):
     with pytest.raises(fnn.InputError, match=words):
         fnn.dot_product_attention().apply({}, {}, tuple(jnp.ones(shape) for shape in shapes), train=False)
 
@@ -417,18 +417,18 @@ Q, K = (2, 3, 4, 2), (2, 5, 2, 2)
         ([Q, K, K, (2, 1, 3, 5), (2, 4, 3, 5)], "expected at most one bias of floating-point numbers and one mask"),
     ],
 )
-def test_fault_02_parts_that_do_not_fit(shapes, words):
+def test_parts_that_do_not_fit(shapes, words):
     with pytest.raises(fnn.InputError, match=words):
         fnn.dot_product_attention().apply({}, {}, tuple(jnp.ones(shape) for shape in shapes), train=False)
 
 
-def test_fault_02_a_mask_of_integers():
+def test_a_mask_of_integers():
     x = (jnp.ones(Q), jnp.ones(K), jnp.ones(K), jnp.ones((2, 1, 3, 5), int))
     with pytest.raises(fnn.InputError, match="expected at most one bias of floating-point numbers and one mask of bo"):
         fnn.dot_product_attention().apply({}, {}, x, train=False)
 
 
-def test_fault_02_more_queries_than_keys():
+def test_more_queries_than_keys():
     x = tuple(jnp.ones((2, time, 1, 2)) for time in (3, 2, 2))
     with pytest.raises(fnn.InputError, match="expected at least as many keys as queries, since causal=True"):
         fnn.dot_product_attention(causal=True).apply({}, {}, x, train=False)

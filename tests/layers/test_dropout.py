@@ -13,14 +13,14 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, np.nan])
 @pytest.mark.parametrize("maker", MAKERS)
-def test_fault_24_rate_out_of_range(maker, rate):
+def test_rate_out_of_range(maker, rate):
     with pytest.raises(fnn.InputError, match=r"rate: expected a number in \[0, 1\)"):
         maker(rate)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("maker", MAKERS)
-def test_fault_24_the_mean_is_kept_and_evaluation_is_the_identity(maker, rate):
+def test_the_mean_is_kept_and_evaluation_is_the_identity(maker, rate):
     layer, x = maker(rate), jnp.ones((100_000, 1, 1))
     y, _ = layer.apply({}, {}, x, train=True, key=KEY)
     assert abs(float(y.mean()) - 1) < 0.02
@@ -29,7 +29,7 @@ def test_fault_24_the_mean_is_kept_and_evaluation_is_the_identity(maker, rate):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_fault_24_a_traced_rate_leaves_its_program_with_the_pullback(maker):
+def test_a_traced_rate_leaves_its_program_with_the_pullback(maker):
     """One program serves all rates, and a vmapped sweep gets each member's pullback out of it."""
     x, rates = jnp.ones((1000, 2, 5)), jnp.array([0.1, 0.5])
 
@@ -58,7 +58,7 @@ def test_what_is_dropped_together():
     assert 0.2 < float((examples[:, 0, 0] == 0).mean()) < 0.8
 
 
-def test_fault_02_spatial_dropout_needs_positions():
+def test_spatial_dropout_needs_positions():
     with pytest.raises(fnn.InputError, match="Use dropout for vectors"):
         fnn.spatial_dropout(0.5).apply({}, {}, jnp.ones((3, 4)), train=True, key=KEY)
 

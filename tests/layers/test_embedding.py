@@ -24,7 +24,7 @@ def test_a_token_that_stands_in_several_places_adds_up():
 
 
 @pytest.mark.parametrize("bad", [-1, 4, 2**31 - 1, -(2**31)])
-def test_fault_10_a_token_out_of_range(bad):
+def test_a_token_out_of_range(bad):
     layer, x = fnn.chain(fnn.embedding(4, 3)), jnp.array([[0, 2, 2], [2, bad, 0]])
     params, state = layer.init(KEY, (3,))
     words = rf"embedding_0: x: expected tokens from 0 to 3, got {bad} at index \(1, 1\)"
@@ -32,7 +32,7 @@ def test_fault_10_a_token_out_of_range(bad):
         layer.apply(params, state, x, train=False)
 
 
-def test_fault_10_under_jit_a_bad_token_is_nan_and_gives_no_gradient():
+def test_under_jit_a_bad_token_is_nan_and_gives_no_gradient():
     layer, x = fnn.embedding(4, 3), jnp.array([[0, 2, 2, 9], [2, -1, 0, 4]])
     params, _ = layer.init(KEY, (4,))
     good = (x >= 0) & (x < 4)
@@ -49,7 +49,7 @@ def test_fault_10_under_jit_a_bad_token_is_nan_and_gives_no_gradient():
         np.testing.assert_array_equal(params_bar["weight"][:, 0], [2, 0, 3, 0])
 
 
-def test_fault_10_bytes_and_counts_that_they_cannot_hold():
+def test_bytes_and_counts_that_they_cannot_hold():
     """255 is a token of 256, and no -1; 200 is none of 200, whatever the type wraps to."""
     tokens = jnp.array([0, 255, 200], jnp.uint8)
     for count, good in ((256, [True, True, True]), (200, [True, False, False])):
@@ -112,7 +112,7 @@ def test_tied_to_its_output_layer():
     np.testing.assert_allclose(ours, automatic["embedding_0"]["weight"], rtol=1e-12)
 
 
-def test_fault_02_unembedding_of_another_size():
+def test_unembedding_of_another_size():
     net = fnn.chain(fnn.unembedding(4))
     params, state = net.init(KEY, (3,))
     with pytest.raises(fnn.InputError, match=r"unembedding_0: x: expected \(batch, …, 3\), got shape \(2, 5\)"):
@@ -160,12 +160,12 @@ def test_learned_positions_of_a_shorter_sequence_leave_the_rest_alone():
         (fnn.embedding(3, 2), 4, "in_shape: expected a tuple of sizes"),
     ],
 )
-def test_fault_02_shapes_that_positions_do_not_take(layer, in_shape, words):
+def test_shapes_that_positions_do_not_take(layer, in_shape, words):
     with pytest.raises(fnn.InputError, match=f"{layer.name}_0: {words}"):
         fnn.chain(layer).init(KEY, in_shape)
 
 
-def test_fault_02_positions_learned_for_other_features():
+def test_positions_learned_for_other_features():
     layer = fnn.learned_positions(3)
     params, _ = layer.init(KEY, (3, 2))
     with pytest.raises(fnn.InputError, match="x: expected 2 features on the last axis"):

@@ -104,7 +104,7 @@ def test_axes_that_do_not_fit(axes):
 
 
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
-def test_fault_02_inputs_that_do_not_fit(layer):
+def test_inputs_that_do_not_fit(layer):
     params, state = layer.init(None, (3, 4))
     for x, words in [
         (jnp.ones((7, 3, 6)), "x: expected"),
@@ -131,18 +131,18 @@ def test_numbers_of_groups_that_are_none(groups):
         fnn.group_norm(groups)
 
 
-def test_fault_04_groups_divide_the_channels():
+def test_groups_divide_the_channels():
     with pytest.raises(fnn.InputError, match="group_norm_0: groups: expected a divisor of the 5 channels, got 2"):
         fnn.chain(fnn.group_norm(2)).init(None, (3, 5))
 
 
 @pytest.mark.parametrize("layer", [fnn.instance_norm(), fnn.group_norm(5), fnn.layer_norm(axes=1)], ids=by_name)
-def test_fault_05_a_group_of_one_value(layer):
+def test_a_group_of_one_value(layer):
     with pytest.raises(fnn.InputError, match="x: expected at least two values to normalize together"):
         applied(layer, jnp.ones((7, 1, 5)))
 
 
-def test_fault_05_batch_norm_with_one_value_per_channel():
+def test_batch_norm_with_one_value_per_channel():
     net = fnn.chain(fnn.batch_norm())
     params, state = net.init(jax.random.key(0), (3,))
     with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
@@ -150,7 +150,7 @@ def test_fault_05_batch_norm_with_one_value_per_channel():
     net.apply(params, state, jnp.ones((1, 3)), train=False)
 
 
-def test_fault_17_batch_norm_uses_the_biased_variance_and_remembers_the_unbiased():
+def test_batch_norm_uses_the_biased_variance_and_remembers_the_unbiased():
     x = jnp.array([[1.0], [2.0], [6.0]])
     y, state = applied(fnn.batch_norm(momentum=0.0, epsilon=0.0), x)
     np.testing.assert_allclose(y, (x - 3) / np.sqrt(14 / 3), rtol=1e-6)
@@ -158,7 +158,7 @@ def test_fault_17_batch_norm_uses_the_biased_variance_and_remembers_the_unbiased
 
 
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
-def test_fault_16_norms_far_from_zero(layer):
+def test_norms_far_from_zero(layer):
     """A mean a hundred thousand times the deviation: the digits that x has are kept."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) + 1e5, jnp.float32)
     exact = np.asarray(x, np.float64)
@@ -172,7 +172,7 @@ def test_fault_16_norms_far_from_zero(layer):
 
 
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
-def test_fault_16_norms_of_huge_values(layer):
+def test_norms_of_huge_values(layer):
     """1e30 x is normalized as x is, and its cotangent is 1e-30 of that of x: no square overflows."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) * 10, jnp.float32)
     y_bar = jnp.asarray(normal(7, 5, 4, seed=1), jnp.float32)
@@ -186,7 +186,7 @@ def test_fault_16_norms_of_huge_values(layer):
 
 @pytest.mark.parametrize("size", [0.0, 1e30 / 3])
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
-def test_fault_16_equal_values(layer, size):
+def test_equal_values(layer, size):
     """They have no deviation, whatever the rounding of their mean; the gradient is finite."""
     x = jnp.full((7, 5, 4), size)
     y_bar = jnp.asarray(normal(7, 5, 4), jnp.float32)
@@ -270,7 +270,7 @@ def test_only_real_steps_are_counted(float64):
     np.testing.assert_allclose(y.values[2, :3, 2:], standardised(values[2, :3, 2:], (0, 1)), atol=1e-12)
 
 
-def test_fault_03_a_batch_of_padding_alone():
+def test_a_batch_of_padding_alone():
     layer = fnn.batch_norm()
     params, state = layer.init(None, (5, 4))
     x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.zeros((3, 5), bool))
@@ -288,7 +288,7 @@ def test_fault_03_a_batch_of_padding_alone():
 
 
 @pytest.mark.parametrize("layer", [fnn.layer_norm(axes=(1, 2)), fnn.group_norm(2), fnn.rms_norm()], ids=by_name)
-def test_fault_03_an_example_of_padding_alone(layer):
+def test_an_example_of_padding_alone(layer):
     params, state = layer.init(None, (5, 4))
     x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.array([[True] * 5, [False] * 5, [True] * 5]))
     y, _, pullback = layer.vjp(params, state, x, train=True)

@@ -32,7 +32,7 @@ def looped_cross_entropy(y, labels, smoothing, ignored, class_weights, weights):
 @pytest.mark.parametrize("ignored", [None, -1, 2, 9])
 @pytest.mark.parametrize("class_weights", [None, np.array([0.3, 2.0, 1.0, 0.0, 0.7])], ids=["plain", "class_weights"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
-def test_fault_08_smoothing_ignored_labels_class_weights_and_weights(smoothing, ignored, class_weights, weighted):
+def test_smoothing_ignored_labels_class_weights_and_weights(smoothing, ignored, class_weights, weighted):
     random = np.random.default_rng(0)
     y, labels = random.normal(size=(7, CLASSES)), np.array([0, 4, 3, 2, 1, 1, 2])
     if ignored is not None:
@@ -47,7 +47,7 @@ def test_fault_08_smoothing_ignored_labels_class_weights_and_weights(smoothing, 
 
 
 @pytest.mark.usefixtures("float64")
-def test_fault_08_class_weights_with_probabilities_divide_by_the_number_of_rows():
+def test_class_weights_with_probabilities_divide_by_the_number_of_rows():
     random = np.random.default_rng(1)
     y, t, c = random.normal(size=(3, CLASSES)), random.dirichlet(np.ones(CLASSES), 3), random.uniform(size=CLASSES)
     loss = fnn.losses.cross_entropy_with(label_smoothing=0.2, class_weights=c, ignore_index=-1)
@@ -56,7 +56,7 @@ def test_fault_08_class_weights_with_probabilities_divide_by_the_number_of_rows(
     np.testing.assert_allclose(loss(y, t), expected, rtol=1e-13)
 
 
-def test_fault_03_labels_whose_classes_weigh_nothing_give_zero():
+def test_labels_whose_classes_weigh_nothing_give_zero():
     """Also with smoothing, which alone would leave something to divide by 0."""
     loss = fnn.losses.cross_entropy_with(class_weights=[1.0, 0.0], label_smoothing=0.1)
     y, labels = jnp.array([[1.0, 2.0]]), jnp.array([1])
@@ -67,7 +67,7 @@ def test_fault_03_labels_whose_classes_weigh_nothing_give_zero():
 
 @pytest.mark.parametrize("label", [2, -1])
 @pytest.mark.parametrize("options", [{}, {"class_weights": [0.0, 1.0]}, {"label_smoothing": 0.1}])
-def test_fault_57_a_bad_label_is_nan_in_its_own_row_only(label, options):
+def test_a_bad_label_is_nan_in_its_own_row_only(label, options):
     loss = fnn.losses.cross_entropy_with(**options)
     y, labels = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]]), jnp.array([0, label, 1])
     assert np.isnan(jax.jit(loss)(y, labels))
@@ -135,7 +135,7 @@ def test_divergence_is_cross_entropy_less_the_targets_entropy():
     np.testing.assert_allclose(fnn.kl_divergence(jnp.log(t), t), 0, atol=1e-6)
 
 
-def test_fault_12_impossible_classes_in_likelihood_and_divergence():
+def test_impossible_classes_in_likelihood_and_divergence():
     """0 log 0 = 0; what the targets hold possible and y impossible is infinitely far."""
     y = jnp.log(jnp.array([[0.25, 0.75, 0.0]]))
     assert np.isfinite(fnn.negative_log_likelihood(y, jnp.array([1])))
@@ -151,7 +151,7 @@ def test_fault_12_impossible_classes_in_likelihood_and_divergence():
 
 
 @pytest.mark.parametrize("rows", ["logits", "probabilities"])
-def test_fault_14_what_is_no_log_probabilities(rows):
+def test_what_is_no_log_probabilities(rows):
     """Logits or probabilities where log-probabilities belong: an error, and under jit NaN."""
     y = jnp.array([[2.0, -1.0, 0.5]]) if rows == "logits" else jnp.array([[0.2, 0.3, 0.5]])
     for loss, labels in (
@@ -166,7 +166,7 @@ def test_fault_14_what_is_no_log_probabilities(rows):
             assert np.isnan(jax.jit(call)(y, labels)).any()
 
 
-def test_fault_09_divergence_from_what_is_no_probabilities():
+def test_divergence_from_what_is_no_probabilities():
     y = jnp.log(jnp.full((1, 2), 0.5))
     with pytest.raises(fnn.InputError, match="rows of probabilities that sum to 1"):
         fnn.kl_divergence(y, jnp.array([[0.5, 0.2]]))
@@ -200,7 +200,7 @@ def test_cosine_distance_by_hand_and_of_any_length():
         fnn.cosine_distance(jnp.ones(3), jnp.ones(3))
 
 
-def test_fault_11_the_direction_of_nothing():
+def test_the_direction_of_nothing():
     y, t = jnp.array([[0.0, 0.0], [1.0, 2.0]]), jnp.array([[1.0, 2.0], [0.0, 0.0]])
     np.testing.assert_array_equal(fnn.cosine_distance.per_example(y, t), [1, 1])
     for gradient in (fnn.cosine_distance.gradient, jax.grad(fnn.cosine_distance)):

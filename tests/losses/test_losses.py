@@ -27,7 +27,7 @@ def test_one_hot_labels_are_the_integers():
 
 
 @pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
-def test_fault_01_no_loss_broadcasts(loss):
+def test_no_loss_broadcasts(loss):
     """(n,) against (n, 1), which NumPy would make (n, n)."""
     for y, labels in ((np.ones((4, 1)), np.ones(4)), (np.ones(4), np.ones((4, 1))), (np.ones((4, 2)), np.ones((4, 1)))):
         with pytest.raises(fnn.InputError, match="labels: expected"):
@@ -37,19 +37,19 @@ def test_fault_01_no_loss_broadcasts(loss):
 
 
 @pytest.mark.parametrize("weights", [np.ones((2, 1)), np.ones(3), np.ones(()), np.ones((2, 3))])
-def test_fault_01_weights_do_not_broadcast(weights):
+def test_weights_do_not_broadcast(weights):
     with pytest.raises(fnn.InputError, match=r"weights: expected one weight per value, shape \(2,\)"):
         fnn.cross_entropy(LOGITS, [0, 1], weights)
 
 
 @pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
-def test_fault_03_an_empty_batch_is_an_error(loss):
+def test_an_empty_batch_is_an_error(loss):
     y = np.zeros((0, 3), np.float32)
     with pytest.raises(fnn.InputError, match="y: expected at least one example"):
         loss(y, np.zeros(0, int) if loss is fnn.cross_entropy else y)
 
 
-def test_fault_03_all_weights_zero_give_zero():
+def test_all_weights_zero_give_zero():
     for loss, y, labels in (
         (fnn.cross_entropy, LOGITS, np.array([0, 1])),
         (fnn.mean_squared_error, LOGITS, LOGITS + 1),
@@ -59,7 +59,7 @@ def test_fault_03_all_weights_zero_give_zero():
         assert (jax.grad(loss)(jnp.asarray(y), labels, np.zeros(2)) == 0).all()
 
 
-def test_fault_03_all_labels_ignored_give_zero():
+def test_all_labels_ignored_give_zero():
     loss = fnn.losses.cross_entropy_with(ignore_index=-1)
     assert loss(LOGITS, [-1, -1]) == 0
     assert (loss.gradient(LOGITS, [-1, -1]) == 0).all()
@@ -67,7 +67,7 @@ def test_fault_03_all_labels_ignored_give_zero():
 
 
 @pytest.mark.parametrize(("label", "number"), [(3, "06"), (-1, "07"), (2**31 - 1, "06")])
-def test_fault_06_07_a_label_out_of_range(label, number):
+def test_a_label_out_of_range(label, number):
     """An error on the host; NaN in value and gradient, the hand-derived and the automatic one, under jit."""
     with pytest.raises(fnn.InputError, match=rf"labels: expected labels from 0 to 2.*got {label} at index \(1,\)"):
         fnn.cross_entropy(LOGITS, [0, label])
@@ -77,14 +77,14 @@ def test_fault_06_07_a_label_out_of_range(label, number):
         assert np.isnan(gradient(jnp.asarray(LOGITS), labels)[1]).all()
 
 
-def test_fault_07_minus_one_only_where_it_is_ignored():
+def test_minus_one_only_where_it_is_ignored():
     loss = fnn.losses.cross_entropy_with(ignore_index=-1)
     assert np.isclose(loss(LOGITS, [0, -1]), fnn.cross_entropy(LOGITS[:1], [0]))
     with pytest.raises(fnn.InputError, match="labels from 0 to 2 or -1"):
         loss(LOGITS, [0, -2])
 
 
-def test_fault_08_an_ignored_row_may_hold_anything():
+def test_an_ignored_row_may_hold_anything():
     loss = fnn.losses.cross_entropy_with(ignore_index=-1, label_smoothing=0.1)
     y = jnp.array([[1.0, 2.0], [jnp.nan, jnp.inf]])
     value, gradient = jax.value_and_grad(loss)(y, jnp.array([1, -1]))
@@ -94,7 +94,7 @@ def test_fault_08_an_ignored_row_may_hold_anything():
     assert (gradient[1] == 0).all()
 
 
-def test_fault_08_labels_as_bytes():
+def test_labels_as_bytes():
     """256 and 300 classes do not fit into a byte, nor does an ignored -1."""
     for classes in (256, 300):
         y = jax.random.normal(jax.random.key(0), (2, classes))
@@ -105,7 +105,7 @@ def test_fault_08_labels_as_bytes():
 
 
 @pytest.mark.parametrize("scale", [1e5, 1e-9])
-def test_fault_67_weights_that_float16_cannot_hold(scale):
+def test_weights_that_float16_cannot_hold(scale):
     loss, y, labels = fnn.mean_squared_error, jnp.array([[1.0], [2.0]], jnp.float16), jnp.zeros((2, 1), jnp.float16)
     weights = scale * jnp.array([1.0, 2.0])
     np.testing.assert_allclose(loss(y, labels, weights), (1 + 2 * 4) / 3, rtol=1e-6)
@@ -150,19 +150,19 @@ def test_soft_labels_in_bfloat16():
     assert np.isfinite(fnn.cross_entropy(LOGITS, soft))
 
 
-def test_fault_09_one_hot_given_as_integers():
+def test_one_hot_given_as_integers():
     with pytest.raises(fnn.InputError, match="Give a one-hot array as floating-point numbers"):
         fnn.cross_entropy(LOGITS, np.eye(3, dtype=int)[[0, 1]])
 
 
 @pytest.mark.parametrize("row", [[0.5, 0.2, 0.2], [1.2, -0.1, -0.1], [np.nan, 0.5, 0.5]])
-def test_fault_09_soft_labels_that_are_no_probabilities(row):
+def test_soft_labels_that_are_no_probabilities(row):
     soft = np.array([[0.2, 0.3, 0.5], row], np.float32)
     with pytest.raises(fnn.InputError, match=r"rows of probabilities that sum to 1.*at index \(1,\)"):
         fnn.cross_entropy(LOGITS, soft)
 
 
-def test_fault_12_an_impossible_class_without_weight():
+def test_an_impossible_class_without_weight():
     """A logit of minus infinity adds nothing where the label gives it no weight."""
     y = jnp.array([[0.0, 1.0, -jnp.inf]])
     for labels in (jnp.array([1]), jnp.array([[0.25, 0.75, 0.0]])):
@@ -171,7 +171,7 @@ def test_fault_12_an_impossible_class_without_weight():
         assert np.isfinite(jax.grad(fnn.cross_entropy)(y, labels)).all()
 
 
-def test_fault_12_an_infinite_logit_that_is_right_costs_nothing():
+def test_an_infinite_logit_that_is_right_costs_nothing():
     """A logit of minus infinity with label 0, and of infinity with label 1."""
     y, t = jnp.array([[-jnp.inf], [jnp.inf]]), jnp.array([[0.0], [1.0]])
     loss = fnn.binary_cross_entropy
@@ -182,7 +182,7 @@ def test_fault_12_an_infinite_logit_that_is_right_costs_nothing():
     assert (jax.grad(loss)(y, t) == 0).all()
 
 
-def test_fault_12_an_infinite_value_without_weight_has_no_gradient_either():
+def test_an_infinite_value_without_weight_has_no_gradient_either():
     y, weights = jnp.array([[jnp.nan, -jnp.inf], [0.0, 1.0]]), jnp.array([0.0, 1.0])
     for loss in (fnn.cross_entropy, fnn.multiclass_hinge):
         alone = jax.grad(loss)(y[1:], jnp.array([1]))
@@ -190,7 +190,7 @@ def test_fault_12_an_infinite_value_without_weight_has_no_gradient_either():
             np.testing.assert_allclose(gradient(y, jnp.array([0, 1]), weights), [[0.0, 0.0], alone[0]], rtol=1e-6)
 
 
-def test_fault_14_binary_cross_entropy_is_finite_from_logits_that_mean_0_or_1():
+def test_binary_cross_entropy_is_finite_from_logits_that_mean_0_or_1():
     y = np.array([[1e4], [-1e4], [1e4], [-1e4]], np.float32)
     t = np.array([[1.0], [0.0], [0.0], [1.0]], np.float32)
     np.testing.assert_allclose(fnn.binary_cross_entropy.per_example(y, t), [0, 0, 1e4, 1e4])
@@ -198,7 +198,7 @@ def test_fault_14_binary_cross_entropy_is_finite_from_logits_that_mean_0_or_1():
     assert np.isfinite(jax.grad(fnn.binary_cross_entropy)(jnp.asarray(y), t)).all()
 
 
-def test_fault_14_probabilities_0_and_1_that_are_right_cost_nothing():
+def test_probabilities_0_and_1_that_are_right_cost_nothing():
     p = jnp.array([[0.0], [1.0]])
     loss = fnn.losses.binary_cross_entropy_from_probabilities
     assert loss(p, p) == 0
@@ -207,7 +207,7 @@ def test_fault_14_probabilities_0_and_1_that_are_right_cost_nothing():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])
-def test_fault_14_probabilities_out_of_range(p):
+def test_probabilities_out_of_range(p):
     loss, y, t = (
         fnn.losses.binary_cross_entropy_from_probabilities,
         np.array([[p]], np.float32),
@@ -261,7 +261,7 @@ def test_settings_that_are_arrays_keep_the_type_of_the_outputs(number):
     ],
     ids=["cross_entropy", "cosine_distance"],
 )
-def test_fault_89_more_classes_than_float16_counts(loss, labels, value, gradient):
+def test_more_classes_than_float16_counts(loss, labels, value, gradient):
     """70000 is infinity in float16."""
     y = jnp.ones((1, 70_000), jnp.float16)
     np.testing.assert_allclose(loss(y, labels), value, rtol=1e-3)
@@ -270,7 +270,7 @@ def test_fault_89_more_classes_than_float16_counts(loss, labels, value, gradient
         np.testing.assert_allclose(y_bar[0, 1:].astype(jnp.float32), gradient, rtol=1e-2, atol=1e-7)
 
 
-def test_fault_89_a_penalty_on_more_weights_than_float16_counts():
+def test_a_penalty_on_more_weights_than_float16_counts():
     assert fnn.l2(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 35_000
     assert fnn.l1(1.0)({"weight": jnp.ones(70_000, jnp.float16)}) == 70_000
 

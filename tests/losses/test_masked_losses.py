@@ -85,7 +85,7 @@ def test_ignored_labels_and_class_weights_among_real_steps():
 
 
 @pytest.mark.parametrize("loss", fnn.losses.LOSSES.values(), ids=fnn.losses.LOSSES)
-def test_fault_03_fully_masked_gives_zero(loss):
+def test_fully_masked_gives_zero(loss):
     masked = fnn.Masked(jnp.full((3, 3, 5), jnp.nan), jnp.zeros((3, 3), bool))
     labels = jnp.asarray(sequences(loss)[1], int if loss in INTEGERS else float)
 
@@ -97,7 +97,7 @@ def test_fault_03_fully_masked_gives_zero(loss):
     assert all((bar == 0).all() for bar in both(masked.values))
 
 
-def test_fault_06_07_a_bad_label_of_a_real_step():
+def test_a_bad_label_of_a_real_step():
     """The index is that of the step; under jit the value is NaN."""
     y, labels = sequences(fnn.cross_entropy)
     labels[2, 1], labels[1, 2] = -1, -1
@@ -107,7 +107,7 @@ def test_fault_06_07_a_bad_label_of_a_real_step():
     assert np.isnan(jax.jit(fnn.cross_entropy)(masked, labels))
 
 
-def test_fault_01_shapes_of_masked_sequences():
+def test_shapes_of_masked_sequences():
     masked = fnn.Masked(jnp.zeros((3, 3, 5)), jnp.asarray(MASK))
     with pytest.raises(fnn.InputError, match=r"labels: expected the axes \(batch, time\) = \(3, 3\)"):
         fnn.cross_entropy(masked, jnp.zeros((3,), int))

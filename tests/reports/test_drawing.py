@@ -241,7 +241,7 @@ def test_what_a_page_cannot_show_is_refused(net, shape, names, words):
         (lambda x: lax.select_n(x.astype(int), x, 2 * x, -x), "select_n with 3 cases, chosen by int32"),
     ],
 )
-def test_fault_69_integers_that_the_page_would_take_for_flags(function, words):
+def test_integers_that_the_page_would_take_for_flags(function, words):
     with pytest.raises(InputError, match=f"operations that the page can compute, got '?{words}"):
         portable(jax.make_jaxpr(function)(jnp.ones(3)))
 

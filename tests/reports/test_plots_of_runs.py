@@ -80,7 +80,7 @@ def test_epochs_are_marked_by_whole_numbers():
         assert all(float(tick).is_integer() for tick in ticks)
 
 
-def test_fault_38_learning_curves_of_numbers_that_are_not_finite():
+def test_learning_curves_of_numbers_that_are_not_finite():
     figure = plots.learning_curves(epochs(math.nan, math.nan))
     drawn(figure)
     assert "nan" not in texts(figure)
@@ -173,7 +173,7 @@ def test_most_wrong_finds_a_wrong_answer_behind_right_ones_with_less_probability
     assert len([axes for axes in figure.axes if axes.images]) == 1
 
 
-def test_fault_38_most_wrong_of_probabilities_that_are_nan():
+def test_most_wrong_of_probabilities_that_are_nan():
     images, labels, probabilities = wrongs(5)
     drawn(plots.most_wrong(images, labels, np.full_like(probabilities, np.nan)))
 

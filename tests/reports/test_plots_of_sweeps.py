@@ -100,7 +100,7 @@ def test_at_most_ten_curves_the_best_ones():
     assert any(text.startswith("the best 10 of 17 settings") for text in texts(figure))
 
 
-def test_fault_40_a_member_that_is_not_finite_is_in_no_mean_but_in_the_legend():
+def test_a_member_that_is_not_finite_is_in_no_mean_but_in_the_legend():
     bad = member(9, {"rate": 0.1, "seed": 2}, 0.1, status="non-finite", epochs=2)
     worse = member(10, {"rate": 9.0, "seed": 0}, math.nan, status="non-finite", epochs=1)
     figure = drawn(fnn.plots.plot_curves(result(*over_seeds([0.8, 0.9], rate=0.1), bad, worse)))
@@ -149,7 +149,7 @@ def test_a_heat_map_has_every_mean_and_a_frame_around_the_best():
     assert {"rate", "hidden", "0.1", "0.2", "8", "16", "test accuracy, mean of 3 members a cell"} <= set(texts(figure))
 
 
-def test_fault_40_a_heat_map_says_what_is_not_finite():
+def test_a_heat_map_says_what_is_not_finite():
     made = result(
         *over_seeds([0.8, 0.9], a=1, b=1),
         member(2, {"a": 1, "b": 1, "seed": 2}, 0.99, status="non-finite"),
@@ -219,7 +219,7 @@ def test_effects_of_words_booleans_tuples_and_many_numbers():
     assert figure.axes[3].get_xscale() == "log"
 
 
-def test_fault_40_effects_have_a_cross_for_what_is_not_finite():
+def test_effects_have_a_cross_for_what_is_not_finite():
     bad = [member(9 + i, {"rate": 9.0, "seed": i}, 0.3, status="non-finite") for i in range(2)]
     figure = drawn(fnn.plots.plot_effects(result(*over_seeds([0.8, 0.9], rate=0.1), *bad)))
     points, crosses = figure.axes[0].lines

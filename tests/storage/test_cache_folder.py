@@ -38,14 +38,14 @@ def test_it_is_made_for_its_user_alone(base):
 
 
 @pytest.mark.parametrize("path", ["cache", "./cache", "~nobody_of_this_name/cache", "", "/a\0b"])
-def test_fault_46_a_path_that_is_not_absolute_is_not_used(monkeypatch, path):
+def test_a_path_that_is_not_absolute_is_not_used(monkeypatch, path):
     monkeypatch.setattr(
         "functional_nn.storage.cache_folder.os.environ", {"FUNCTIONAL_NN_CACHE": path, "HOME": "relative"}
     )
     refused("is not an absolute path|null byte|nul")
 
 
-def test_fault_46_without_a_home_there_is_no_cache(monkeypatch):
+def test_without_a_home_there_is_no_cache(monkeypatch):
     """In a container: no HOME, no entry in the list of users. The path would be the literal ``~/.cache``."""
     for name in ("FUNCTIONAL_NN_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -55,14 +55,14 @@ def test_fault_46_without_a_home_there_is_no_cache(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["functional_nn", "functional_nn/compiled"])
-def test_fault_46_a_link_in_the_place_of_the_cache_is_not_followed(base, tmp_path, which):
+def test_a_link_in_the_place_of_the_cache_is_not_followed(base, tmp_path, which):
     (tmp_path / "download" / "compiled").mkdir(parents=True)
     (base / which).parent.mkdir(parents=True)
     (base / which).symlink_to(tmp_path / "download")
     refused("is not a folder")
 
 
-def test_fault_46_a_link_in_the_cache_is_not_followed(base, tmp_path):
+def test_a_link_in_the_cache_is_not_followed(base, tmp_path):
     folder = cache_folder("compiled")
     (folder / "program").symlink_to(tmp_path / "elsewhere")
     refused("program is a symbolic link")
@@ -76,14 +76,14 @@ def test_the_users_own_link_to_another_disk_is_followed(base, tmp_path):
 
 @pytest.mark.parametrize("which", ["", "functional_nn", "functional_nn/compiled"])
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
-def test_fault_46_a_folder_that_others_can_write_to_is_not_used(base, which, mode):
+def test_a_folder_that_others_can_write_to_is_not_used(base, which, mode):
     cache_folder("compiled")
     (base / which).chmod(mode)
     refused("other users may write to")
 
 
 @pytest.mark.parametrize("mode", [0o660, 0o606])
-def test_fault_46_a_file_that_others_can_write_to_is_removed(base, mode):
+def test_a_file_that_others_can_write_to_is_removed(base, mode):
     folder = cache_folder("compiled")
     for name in ("mine", "theirs"):
         (folder / name).write_text(name)
@@ -102,14 +102,14 @@ def test_a_shared_folder_in_which_everybody_removes_only_their_own_is_as_good(ba
 
 @as_root
 @pytest.mark.parametrize("which", ["", "functional_nn", "functional_nn/compiled", "functional_nn/compiled/program"])
-def test_fault_46_what_belongs_to_another_user_is_not_used(base, which):
+def test_what_belongs_to_another_user_is_not_used(base, which):
     (cache_folder("compiled") / "program").write_text("theirs")
     os.chown(base / which, OTHER, OTHER)
     refused("belongs to another user")
 
 
 @as_root
-def test_fault_46_a_folder_above_that_is_another_users_is_not_used(base, tmp_path):
+def test_a_folder_above_that_is_another_users_is_not_used(base, tmp_path):
     """Root with a user's HOME, and a place in another user's folder: its owner can swap what is in it."""
     cache_folder("compiled")
     os.chown(tmp_path, OTHER, OTHER)
@@ -119,7 +119,7 @@ def test_fault_46_a_folder_above_that_is_another_users_is_not_used(base, tmp_pat
         os.chown(tmp_path, os.getuid(), os.getgid())
 
 
-def test_fault_46_nothing_is_made_where_the_folders_above_are_not_safe(base, tmp_path):
+def test_nothing_is_made_where_the_folders_above_are_not_safe(base, tmp_path):
     tmp_path.chmod(0o777)
     refused("other users may write to")
     assert not base.exists()

@@ -131,7 +131,7 @@ def test_a_name_that_safetensors_files_use_themselves_is_refused(tmp_path):
     fnn.storage.save_checkpoint(tmp_path, 1, {"part": {"__metadata__": np.ones(3, "float32")}})
 
 
-def test_fault_73_a_step_below_the_newest_ones_is_kept(tmp_path):
+def test_a_step_below_the_newest_ones_is_kept(tmp_path):
     for step in (10, 11, 5):
         path = fnn.storage.save_checkpoint(tmp_path, step, TREE)
         assert path.exists()
@@ -256,16 +256,16 @@ def damaged_and_noticed(folder: Path, times: int, seed: int) -> None:
     assert fnn.storage.restore_checkpoint(folder, like).step == 2
 
 
-def test_fault_32_hundreds_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+def test_hundreds_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
     damaged_and_noticed(tmp_path, 500, seed=0)
 
 
 @pytest.mark.slow
-def test_fault_32_thousands_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
+def test_thousands_of_flips_truncations_and_removed_files_are_all_noticed(tmp_path):
     damaged_and_noticed(tmp_path, 10_000, seed=1)
 
 
-def test_fault_32_every_byte_of_the_manifest_is_under_its_checksum(tmp_path):
+def test_every_byte_of_the_manifest_is_under_its_checksum(tmp_path):
     path = saved(tmp_path, 1, {"w": np.ones(1, np.float32)}) / "manifest.json"
     content = path.read_bytes()
     for place in range(len(content)):
@@ -276,7 +276,7 @@ def test_fault_32_every_byte_of_the_manifest_is_under_its_checksum(tmp_path):
             newest(tmp_path)
 
 
-def test_fault_32_all_damaged_is_an_error_that_lists_them(tmp_path):
+def test_all_damaged_is_an_error_that_lists_them(tmp_path):
     saved(tmp_path)
     for step in (1, 2):
         (tmp_path / f"{step:010d}" / "arrays.safetensors").unlink()
@@ -284,7 +284,7 @@ def test_fault_32_all_damaged_is_an_error_that_lists_them(tmp_path):
         fnn.storage.restore_checkpoint(tmp_path, TREE)
 
 
-def test_fault_32_the_damaged_array_is_named(tmp_path):
+def test_the_damaged_array_is_named(tmp_path):
     path = saved(tmp_path, 1) / "arrays.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -292,7 +292,7 @@ def test_fault_32_the_damaged_array_is_named(tmp_path):
         fnn.storage.restore_checkpoint(tmp_path, TREE, step=1)
 
 
-def test_fault_32_arrays_that_cannot_be_read_twice_are_damaged(tmp_path, monkeypatch):
+def test_arrays_that_cannot_be_read_twice_are_damaged(tmp_path, monkeypatch):
     """Their bytes are right, and the second reading, by safetensors, fails."""
 
     def fails(*arguments):
@@ -304,7 +304,7 @@ def test_fault_32_arrays_that_cannot_be_read_twice_are_damaged(tmp_path, monkeyp
         fnn.storage.restore_checkpoint(tmp_path, TREE)
 
 
-def test_fault_77_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monkeypatch):
+def test_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monkeypatch):
     """A reader lists the steps, and the run beside it saves two more and removes the first."""
 
     def read(path, step):
@@ -319,13 +319,13 @@ def test_fault_77_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monke
     assert newest(tmp_path).step == 3
 
 
-def test_fault_32_a_folder_with_another_step_s_name(tmp_path):
+def test_a_folder_with_another_step_s_name(tmp_path):
     saved(tmp_path).rename(tmp_path / "0000000009")
     with pytest.warns(UserWarning, match="expected the checkpoint of step 9, got that of step 2"):
         assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 1
 
 
-def test_fault_32_a_damaged_step_is_written_anew(tmp_path):
+def test_a_damaged_step_is_written_anew(tmp_path):
     path = saved(tmp_path)
     (path / "manifest.json").write_text("{}")
     fnn.storage.save_checkpoint(tmp_path, 2, TREE | {"w": np.zeros(3, np.float32)})
@@ -333,7 +333,7 @@ def test_fault_32_a_damaged_step_is_written_anew(tmp_path):
     assert names(tmp_path) == ["0000000001", "0000000002"]
 
 
-def test_fault_32_later_checkpoints_are_replaced_by_a_run_that_continues(tmp_path):
+def test_later_checkpoints_are_replaced_by_a_run_that_continues(tmp_path):
     """They are good here, but what they refer to may be damaged."""
     for step in (1, 5, 6):
         fnn.storage.save_checkpoint(tmp_path, step, TREE, loss=0.0, keep=3)
@@ -345,13 +345,13 @@ def test_fault_32_later_checkpoints_are_replaced_by_a_run_that_continues(tmp_pat
     assert fnn.storage.restore_checkpoint(tmp_path, TREE | {"w": np.zeros(3, np.float32)}).step == 5
 
 
-def test_fault_32_no_checkpoint_is_an_error(tmp_path):
+def test_no_checkpoint_is_an_error(tmp_path):
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match="expected a folder of checkpoints, got none in it"):
             fnn.storage.restore_checkpoint(place, TREE)
 
 
-def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
+def test_another_tree_is_refused_with_its_paths(tmp_path):
     saved(tmp_path)
     key = {"key": jax.random.key(0)}
     for like, words in {
@@ -372,13 +372,13 @@ def test_fault_33_another_tree_is_refused_with_its_paths(tmp_path):
 
 
 @pytest.mark.parametrize("about", [{1: "a", "1": "b"}, {"x": b"hi"}, {"x": bytearray(b"hi")}])
-def test_fault_85_what_would_not_be_read_again_is_not_written(tmp_path, about):
+def test_what_would_not_be_read_again_is_not_written(tmp_path, about):
     with pytest.raises(InputError, match="about: expected what JSON can hold, got dict"):
         fnn.storage.save_checkpoint(tmp_path, 1, TREE, about=about)
     assert names(tmp_path) == []
 
 
-def test_fault_50_values_in_messages_about_checkpoints_are_short(tmp_path):
+def test_values_in_messages_about_checkpoints_are_short(tmp_path):
     for wrong in ({"tree": {"w": "z" * 5000}}, {"about": {"x": {1}, "y": "z" * 5000}}):
         with pytest.raises(InputError) as caught:
             fnn.storage.save_checkpoint(tmp_path, **{"step": 1, "tree": TREE, **wrong})
@@ -392,13 +392,13 @@ def test_a_number_in_the_place_of_an_array_is_named(tmp_path, like, path):
         fnn.storage.restore_checkpoint(tmp_path, like)
 
 
-def test_fault_33_another_kind_of_key_is_refused(tmp_path):
+def test_another_kind_of_key_is_refused(tmp_path):
     fnn.storage.save_checkpoint(tmp_path, 1, {"key": jax.random.key(0)})
     with pytest.raises(DataError, match=r"key key<fry>\(\) instead of key<rbg>\(\)"):
         fnn.storage.restore_checkpoint(tmp_path, {"key": jax.random.key(0, impl="rbg")})
 
 
-def test_fault_33_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
+def test_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
     fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.array([np.pi])})
     with pytest.raises(DataError, match="64-bit w"):
         fnn.storage.restore_checkpoint(tmp_path, {"w": np.zeros(1)})
@@ -406,7 +406,7 @@ def test_fault_33_float64_is_not_narrowed_where_64_bits_are_off(tmp_path):
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("version", [3, 1, 0, -1])
-def test_fault_36_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole, version):
+def test_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, whole, version):
     if whole:
         monkeypatch.setattr(checkpoints, "VERSION", version)
         saved(tmp_path)
@@ -434,18 +434,18 @@ def kills(folder: Path, number: int, seed: int) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_fault_31_30_kills_at_any_moment_lose_nothing(tmp_path):
+def test_kills_at_any_moment_lose_nothing(tmp_path):
     assert kills(tmp_path, 30, seed=0).startswith("30 kills")
 
 
 @pytest.mark.slow
-def test_fault_31_a_thousand_kills_at_any_moment_lose_nothing(tmp_path):
+def test_a_thousand_kills_at_any_moment_lose_nothing(tmp_path):
     assert kills(tmp_path, 1000, seed=1).startswith("1000 kills")
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
-def test_fault_34_failed_writing_keeps_what_was_there_and_leaves_no_other(tmp_path, monkeypatch, call, error):
+def test_failed_writing_keeps_what_was_there_and_leaves_no_other(tmp_path, monkeypatch, call, error):
     def fail(*arguments, **options):
         raise error
 
@@ -466,7 +466,7 @@ def test_fault_34_failed_writing_keeps_what_was_there_and_leaves_no_other(tmp_pa
 
 
 @pytest.mark.parametrize("room", [0, 100, 20_000])
-def test_fault_34_a_disk_with_no_more_room_is_an_error_and_the_old_one_is_whole(tmp_path, room):
+def test_a_disk_with_no_more_room_is_an_error_and_the_old_one_is_whole(tmp_path, room):
     """A real one: the system writes no file beyond a limit."""
     fnn.storage.save_checkpoint(tmp_path, 1, TREE)
     before = contents(tmp_path)
@@ -483,7 +483,7 @@ def test_fault_34_a_disk_with_no_more_room_is_an_error_and_the_old_one_is_whole(
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_fault_34_a_read_only_folder_is_refused_and_can_be_read(tmp_path):
+def test_a_read_only_folder_is_refused_and_can_be_read(tmp_path):
     saved(tmp_path)
     (tmp_path / ".lock").unlink()
     tmp_path.chmod(0o500)
@@ -494,7 +494,7 @@ def test_fault_34_a_read_only_folder_is_refused_and_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
-def test_fault_34_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkeypatch, number):
+def test_a_folder_without_room_for_the_lock_is_refused(tmp_path, monkeypatch, number):
     @contextmanager
     def unlockable(path):
         raise OSError(number, os.strerror(number))
@@ -525,14 +525,14 @@ def test_types_that_could_not_be_read_again_are_refused(tmp_path, dtype):
     assert not list(tmp_path.glob("*/"))
 
 
-def test_fault_34_a_place_below_a_file_is_refused(tmp_path):
+def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run", "x" * 300):
         with pytest.raises(InputError, match="can be written to"):
             fnn.storage.save_checkpoint(tmp_path / place, 1, TREE)
 
 
-def test_fault_34_two_writers_are_an_error_for_the_second(tmp_path):
+def test_two_writers_are_an_error_for_the_second(tmp_path):
     with CheckpointWriter(tmp_path) as first:
         first.save(1, TREE)
         with pytest.raises(InputError, match=f"which process {os.getpid()} writes to"):
@@ -542,7 +542,7 @@ def test_fault_34_two_writers_are_an_error_for_the_second(tmp_path):
     fnn.storage.save_checkpoint(tmp_path, 3, TREE)
 
 
-def test_fault_35_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
+def test_what_a_kill_left_is_ignored_and_cleaned(tmp_path):
     saved(tmp_path)
     shutil.copytree(tmp_path / "0000000002", tmp_path / ".0000000003.functional_nn.tmp")
     (tmp_path / ".0000000004.functional_nn.tmp").mkdir()
@@ -605,7 +605,7 @@ def test_appending_writes_no_more_for_a_long_history(written):
     assert (folder / COPIES[1]).stat().st_size == 10 * (3 * 8 + 32)
 
 
-def test_fault_32_any_flip_in_one_copy_costs_nothing_and_is_mended(written):
+def test_any_flip_in_one_copy_costs_nothing_and_is_mended(written):
     folder, digests = written
     for name in COPIES:
         good = (folder / name).read_bytes()
@@ -619,7 +619,7 @@ def test_fault_32_any_flip_in_one_copy_costs_nothing_and_is_mended(written):
         assert (folder / name).read_bytes() == good
 
 
-def test_fault_32_damage_in_both_copies_leaves_the_rows_before_it(written):
+def test_damage_in_both_copies_leaves_the_rows_before_it(written):
     folder, digests = written
     for name in COPIES:
         content = bytearray((folder / name).read_bytes())
@@ -631,7 +631,7 @@ def test_fault_32_damage_in_both_copies_leaves_the_rows_before_it(written):
 
 
 @pytest.mark.parametrize("length", [0, 1, 55, 56, 200])
-def test_fault_31_a_copy_that_was_cut_short_is_made_whole(written, length):
+def test_a_copy_that_was_cut_short_is_made_whole(written, length):
     folder, digests = written
     good = (folder / COPIES[0]).read_bytes()
     (folder / COPIES[1]).write_bytes(good[:length])
@@ -649,7 +649,7 @@ def test_rows_behind_an_earlier_checkpoint_are_written_anew(written):
     assert History(folder, 3).read(8, digests[-1]) == ROWS
 
 
-def test_fault_62_rows_that_are_written_again_are_the_same(written):
+def test_rows_that_are_written_again_are_the_same(written):
     """As after Ctrl-C between the metrics and the checkpoint that counts them."""
     folder, digests = written
     history = History(folder, 3)

@@ -25,7 +25,7 @@ from functional_nn.storage.files import (
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions of POSIX")
 
 
-def test_fault_45_a_link_that_the_user_named_is_followed_and_stays_one(tmp_path):
+def test_a_link_that_the_user_named_is_followed_and_stays_one(tmp_path):
     target, first, second = tmp_path / "target", tmp_path / "first", tmp_path / "second"
     target.write_text("old")
     second.symlink_to("target")
@@ -34,20 +34,20 @@ def test_fault_45_a_link_that_the_user_named_is_followed_and_stays_one(tmp_path)
     assert (target.read_text(), first.is_symlink(), second.is_symlink()) == ("new", True, True)
 
 
-def test_fault_45_a_link_to_nothing_makes_the_file(tmp_path):
+def test_a_link_to_nothing_makes_the_file(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_whole(tmp_path / "link", "new", follow_links=True)
     assert ((tmp_path / "target").read_text(), (tmp_path / "link").is_symlink()) == ("new", True)
 
 
-def test_fault_45_links_in_a_circle_are_an_error(tmp_path):
+def test_links_in_a_circle_are_an_error(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(OSError, match="symbolic links"):
         write_whole(tmp_path / "a", "new", follow_links=True)
 
 
-def test_fault_45_a_pipe_is_written_to(tmp_path):
+def test_a_pipe_is_written_to(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     received = []
     reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
@@ -58,7 +58,7 @@ def test_fault_45_a_pipe_is_written_to(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_fault_45_devices_are_written_to():
+def test_devices_are_written_to():
     for device in ("/dev/null", "/dev/full"):
         assert stat.S_ISCHR(os.stat(device).st_mode)
     write_whole(Path("/dev/null"), "gone", follow_links=True)
@@ -68,7 +68,7 @@ def test_fault_45_devices_are_written_to():
         assert stat.S_ISCHR(os.stat(device).st_mode)
 
 
-def test_fault_45_an_open_file_is_written_to_and_not_replaced(tmp_path):
+def test_an_open_file_is_written_to_and_not_replaced(tmp_path):
     """As for ``--json /dev/stdout > file``, where the file has other text already."""
     with open(tmp_path / "file", "wb") as file:
         file.write(b"old, ")
@@ -127,14 +127,14 @@ def test_a_lock_is_for_its_owner_alone(tmp_path):
             assert stat.S_IMODE((folder / ".lock").stat().st_mode) == 0o600
 
 
-def test_fault_45_permissions_stay(tmp_path):
+def test_permissions_stay(tmp_path):
     (tmp_path / "secret").write_text("old")
     (tmp_path / "secret").chmod(0o600)
     write_whole(tmp_path / "secret", "new")
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
-def test_fault_45_an_interruption_leaves_the_old_file(tmp_path):
+def test_an_interruption_leaves_the_old_file(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(ZeroDivisionError), opened_whole(tmp_path / "link", follow_links=True) as file:
@@ -143,7 +143,7 @@ def test_fault_45_an_interruption_leaves_the_old_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
 
 
-def test_fault_45_a_lock_that_is_a_link_is_not_emptied(tmp_path):
+def test_a_lock_that_is_a_link_is_not_emptied(tmp_path):
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / ".lock").symlink_to(tmp_path / "precious")
@@ -158,19 +158,19 @@ def test_a_name_as_long_as_the_system_allows(tmp_path):
     assert path.read_text() == "text"
 
 
-def test_fault_80_a_text_with_a_name_that_is_not_utf_8(tmp_path):
+def test_a_text_with_a_name_that_is_not_utf_8(tmp_path):
     write_whole(tmp_path / "page", "Über " + os.fsdecode(b"caf\xe9"))
     assert (tmp_path / "page").read_text("utf-8") == r"Über caf\udce9"
 
 
 @pytest.mark.parametrize("path", ["", Path(""), Path(), "."])
-def test_fault_47_the_working_directory_is_no_folder_to_write_in(path):
+def test_the_working_directory_is_no_folder_to_write_in(path):
     with pytest.raises(InputError, match="out: expected the path of a"):
         check_new_folder("out", path)
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", 3, True, b"x", [], None])
-def test_fault_50_what_is_no_path(path):
+def test_what_is_no_path(path):
     with pytest.raises(InputError, match="out: expected the path of a file or folder"):
         check_path("out", path)
 

@@ -101,7 +101,7 @@ def test_writing_replaces_the_old_file_and_leaves_no_other(tmp_path):
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_fault_34_failed_writing_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, call, error):
+def test_failed_writing_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, call, error):
     def fail(*arguments, **options):
         raise error
 
@@ -123,7 +123,7 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_fault_32_every_truncation_is_refused(tmp_path):
+def test_every_truncation_is_refused(tmp_path):
     tree = parameters()
     save_parameters(tmp_path / "file", *tree)
     content = (tmp_path / "file").read_bytes()
@@ -135,7 +135,7 @@ def test_fault_32_every_truncation_is_refused(tmp_path):
         refused(tmp_path / "part", tree)
 
 
-def test_fault_32_a_flipped_byte_of_the_header_is_refused_or_changes_nothing(tmp_path):
+def test_a_flipped_byte_of_the_header_is_refused_or_changes_nothing(tmp_path):
     tree = parameters()
     save_parameters(tmp_path / "file", *tree)
     content = (tmp_path / "file").read_bytes()
@@ -149,7 +149,7 @@ def test_fault_32_a_flipped_byte_of_the_header_is_refused_or_changes_nothing(tmp
             assert_same(load_parameters(tmp_path / "damaged", tree), tree)
 
 
-def test_fault_32_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
+def test_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
     tree = parameters()
     save_parameters(tmp_path / "file", *tree)
     content = (tmp_path / "file").read_bytes()
@@ -161,7 +161,7 @@ def test_fault_32_every_flipped_bit_of_the_arrays_is_refused(tmp_path):
         refused(tmp_path / "damaged", tree, "checksum")
 
 
-def test_fault_49_a_file_without_a_checksum_is_refused(tmp_path):
+def test_a_file_without_a_checksum_is_refused(tmp_path):
     """Otherwise renaming the checksum's key would let any change through."""
     save_parameters(tmp_path / "file", *parameters())
     content = (tmp_path / "file").read_bytes()
@@ -171,12 +171,12 @@ def test_fault_49_a_file_without_a_checksum_is_refused(tmp_path):
     refused(tmp_path / "other", ({"w": jnp.zeros(3)}, {}), "expected a file with a checksum")
 
 
-def test_fault_32_missing_files(tmp_path):
+def test_missing_files(tmp_path):
     refused(tmp_path / "none", parameters(), "no such file")
     refused(tmp_path, parameters())
 
 
-def test_fault_30_pickles_are_refused(tmp_path):
+def test_pickles_are_refused(tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
@@ -188,7 +188,7 @@ def test_fault_30_pickles_are_refused(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
+def test_another_network_is_refused_with_its_paths(tmp_path):
     params, state = parameters()
     save_parameters(tmp_path / "file", params, state)
     dense = params["dense_0"]
@@ -203,7 +203,7 @@ def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
     refused(tmp_path / "file", (state, params), "dense_0", "norm/mean")
 
 
-def test_fault_33_float64_parameters_are_not_narrowed_where_64_bits_are_off(tmp_path):
+def test_float64_parameters_are_not_narrowed_where_64_bits_are_off(tmp_path):
     like = {"w": jax.ShapeDtypeStruct((2,), np.float64)}, {}
     save_parameters(tmp_path / "file", {"w": np.array([np.pi, 1e-300])}, {})
     refused(tmp_path / "file", like, "float64")

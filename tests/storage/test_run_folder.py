@@ -53,7 +53,7 @@ def test_a_run_goes_on_only_from_checkpoints(tmp_path):
         opened(tmp_path)
 
 
-def test_fault_35_leftovers_go_and_other_files_are_kept(tmp_path):
+def test_leftovers_go_and_other_files_are_kept(tmp_path):
     for name in ("notes.txt", ".mine.tmp", ".config.json.1.functional_nn.tmp"):
         (tmp_path / name).write_text("mine")
     run_folder.create_run_folder(tmp_path, {})
@@ -70,7 +70,7 @@ def test_metrics_grow_by_a_line_an_epoch(tmp_path):
     assert json.loads(lines[0]) == EPOCH
 
 
-def test_fault_38_what_is_not_finite_becomes_null(tmp_path):
+def test_what_is_not_finite_becomes_null(tmp_path):
     run_folder.append_metrics(tmp_path, EPOCH | {"train_loss": math.inf, "test_accuracy": math.nan})
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert (line["train_loss"], line["test_accuracy"], line["test_loss"]) == (None, None, 0.25)
@@ -81,7 +81,7 @@ def test_fault_38_what_is_not_finite_becomes_null(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b"[" * 100_000])
-def test_fault_43_configurations_that_are_none(tmp_path, content):
+def test_configurations_that_are_none(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(DataError, match=r"config\.json.*functional-nn train --out"):
         run_folder.read_configuration(tmp_path)
@@ -112,7 +112,7 @@ def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path
 
 
 @pytest.mark.parametrize("value", ['"x"', "[1]", "1" + "0" * 400, "NaN"])
-def test_fault_48_metrics_that_are_no_numbers(tmp_path, value):
+def test_metrics_that_are_no_numbers(tmp_path, value):
     run_folder.create_run_folder(tmp_path, {})
     run_folder.append_metrics(tmp_path, EPOCH)
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -121,7 +121,7 @@ def test_fault_48_metrics_that_are_no_numbers(tmp_path, value):
         run_folder.read_metrics(tmp_path)
 
 
-def test_fault_48_a_changed_or_a_missing_file_is_named(tmp_path, trained):
+def test_a_changed_or_a_missing_file_is_named(tmp_path, trained):
     run_folder.create_run_folder(tmp_path, {"seed": 1})
     with pytest.raises(DataError, match=r"result\.json: expected the result of a run"):
         run_folder.verify_run_folder(tmp_path)

@@ -181,7 +181,7 @@ def test_images_are_reshaped_as_training_did_and_others_refused():
 
 
 @pytest.mark.parametrize("labels", [np.zeros(4, int), np.zeros((5, 1), int), np.zeros(5)])
-def test_fault_01_labels_that_do_not_fit_are_refused(labels):
+def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises(InputError, match="labels: expected one integer for each example"):
         fnn.sweeps.ensemble_gain(linear(constant(0, [0.2, 0.5, 0.3])), X, labels)
 

@@ -35,7 +35,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, content):
     assert read_grid(tmp_path / name) == [{"rate": 0.5}]
 
 
-def test_fault_53_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
+def test_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
     parsed = []
     monkeypatch.setattr(grids, "_parsed", parsed.append)
     assert "expected at most 50,000 members" in refusal(tmp_path, "grid.csv", "seed\n" + "1\n" * 1_000_000)
@@ -50,7 +50,7 @@ def test_fault_53_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_m
         (b"a" * (16 * 2**20 + 1), "at most 16,777,216 bytes"),
     ],
 )
-def test_fault_53_csv_files_that_are_too_large(tmp_path, content, expected):
+def test_csv_files_that_are_too_large(tmp_path, content, expected):
     assert expected in refusal(tmp_path, "grid.csv", content)
 
 
@@ -59,7 +59,7 @@ KEYS = {"bare": "a", "commas": '"a,"', "quotes": r'"a\""', "backslashes": r'"\\"
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("dot", [".", " .\t"])
-def test_fault_53_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
+def test_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
     """One of 50,000 parts takes Python's parser 40 seconds."""
     monkeypatch.setattr(grids.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
     assert "at most 100 parts" in refusal(tmp_path, "grid.toml", dot.join([KEYS[kind]] * 102) + " = 1")
@@ -80,16 +80,16 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("kind", TOO_MUCH)
-def test_fault_53_a_small_toml_file_that_describes_too_much(tmp_path, kind):
+def test_a_small_toml_file_that_describes_too_much(tmp_path, kind):
     message = refusal(tmp_path, "grid.toml", TOO_MUCH[kind])
     assert "expected at most 50,000" in message
 
 
-def test_fault_53_a_toml_file_that_is_too_large(tmp_path):
+def test_a_toml_file_that_is_too_large(tmp_path):
     assert "at most 1,048,576 bytes" in refusal(tmp_path, "grid.toml", "#" * (2**20 + 1))
 
 
-def test_fault_53_many_names_are_counted_once():
+def test_many_names_are_counted_once():
     """Names were counted by going through all of them for each of them."""
     members = crossed([{f"a{number}": 1 for number in range(50_000)}], [{"b": 1}])
     assert len(members[0]) == 50_001
@@ -97,7 +97,7 @@ def test_fault_53_many_names_are_counted_once():
         crossed([{"b": 1, "a1": 1, "c": 1}], [{"a1": 2, "b": 3}])
 
 
-def test_fault_53_values_without_an_end_are_refused():
+def test_values_without_an_end_are_refused():
     with pytest.raises(InputError, match="at most 50,000 values"):
         grid(seed=itertools.count())
 
@@ -145,7 +145,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_fault_50_messages_repeat_little_of_a_file(tmp_path, kind):
+def test_messages_repeat_little_of_a_file(tmp_path, kind):
     message = refusal(tmp_path, *HOSTILE[kind])
     assert message.isprintable()
     assert len(message) < 400

@@ -92,7 +92,7 @@ def test_a_hyperparameter_may_be_read_by_some_static_groups_only():
         fnn.sweep(fnn.dense(2), lambda h: getattr(optax, h["rule"])(0.1), members, CLASSES, epochs=1)
 
 
-def test_fault_65_a_hyperparameter_with_the_name_of_a_metric_is_refused():
+def test_a_hyperparameter_with_the_name_of_a_metric_is_refused():
     """The metric would take its column in the table."""
     members = fnn.grid(rate=[0.1], test_f1=[0.5])
     net = lambda h: fnn.chain(fnn.dropout(h["test_f1"]), fnn.dense(2))  # noqa: E731

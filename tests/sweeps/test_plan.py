@@ -61,7 +61,7 @@ def test_what_was_remembered_is_recalled(cache, request, umask):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"here": "3"}', '{"here": 9}', '{"here": [3]}'])
-def test_fault_29_a_damaged_file_of_plans_is_written_anew(cache, text):
+def test_a_damaged_file_of_plans_is_written_anew(cache, text):
     plan.remember("here", 3)
     plan.remembered_file().write_text(text)
     assert plan.recall("here") is None
@@ -69,7 +69,7 @@ def test_fault_29_a_damaged_file_of_plans_is_written_anew(cache, text):
     assert json.loads(plan.remembered_file().read_text()) == {"here": 2}
 
 
-def test_fault_29_without_a_safe_cache_folder_no_plan_is_remembered(monkeypatch):
+def test_without_a_safe_cache_folder_no_plan_is_remembered(monkeypatch):
     monkeypatch.setattr(plan, "cache_folder", lambda: None)
     assert plan.remembered_file() is None
     plan.remember("here", 1)

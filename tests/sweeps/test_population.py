@@ -11,7 +11,7 @@ import functional_nn as fnn
 from functional_nn.sweeps import population
 
 
-def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
+def test_two_workers_that_want_the_last_batch(monkeypatch):
     """Between a worker's look at the batches that wait and its taking one, another worker can take the last one."""
 
     class StaleDeque(deque):
@@ -38,7 +38,7 @@ def test_fault_59_two_workers_that_want_the_last_batch(monkeypatch):
 
 
 @pytest.mark.slow
-def test_fault_98_convolutions_of_two_workers():
+def test_convolutions_of_two_workers():
     """With tasks left in the queue of XLA's threads, the gradients were wrong after some 200 of these steps."""
     steps, batch_size = 400, 32
     rng = np.random.default_rng(0)

@@ -45,7 +45,7 @@ def test_a_trial_that_halving_left_out_has_failed():
     assert [trial.value for trial in study.trials] == [None, pytest.approx(0.8)]
 
 
-def test_fault_72_a_trial_gets_the_mean_over_its_folds():
+def test_a_trial_gets_the_mean_over_its_folds():
     """Each setting is trained with every seed on every data set, and its models stand together in the result."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
 
@@ -58,7 +58,7 @@ def test_fault_72_a_trial_gets_the_mean_over_its_folds():
     assert [trial.value for trial in study.trials] == pytest.approx([0.25, 0.65])
 
 
-def test_fault_72_a_search_refuses_results_that_it_cannot_assign():
+def test_a_search_refuses_results_that_it_cannot_assign():
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     run = lambda members: result(*(member(number, members[0], 0.5) for number in range(3)))  # noqa: E731
     words = "run: expected the same number of models for each of the 2 members, got 3 models"

@@ -50,19 +50,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_fault_44_another_sweep_is_refused_with_the_difference(blobs, finished, name):
+def test_another_sweep_is_refused_with_the_difference(blobs, finished, name):
     options, words = OTHERS[name]
     with pytest.raises(InputError, match="out: expected a new folder, or the folder of this sweep") as caught:
         sweep(blobs, finished, **options)
     assert words in str(caught.value)
 
 
-def test_fault_44_other_data_are_refused(blobs, finished):
+def test_other_data_are_refused(blobs, finished):
     with pytest.raises(InputError, match="different data"):
         sweep(blobs, finished, data=blobs._replace(test_x=blobs.test_x + 1))
 
 
-def test_fault_71_the_identity_of_the_user_hides_no_setting():
+def test_the_identity_of_the_user_hides_no_setting():
     """Its names may be those of settings, and those of settings below others."""
     known = {"seed": 0, "grid": [{"rate": 0.1}], IDENTITY: {"seed": "mine", "grid 0 rate": "mine"}}
     assert difference(known, known) == ""
@@ -72,12 +72,12 @@ def test_fault_71_the_identity_of_the_user_hides_no_setting():
     assert difference(known, known | own) == 'seed "mine" instead of "other"'
 
 
-def test_fault_76_random_bits_of_another_kind_are_refused(blobs, finished):
+def test_random_bits_of_another_kind_are_refused(blobs, finished):
     with jax.threefry_partitionable(False), pytest.raises(InputError, match="jax_threefry_partitionable true instead"):
         sweep(blobs, finished)
 
 
-def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
+def test_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, monkeypatch):
     monkeypatch.setattr(
         "functional_nn.sweeps.member_batch.MemberBatch.run_epoch", lambda *about: pytest.fail("trained again")
     )
@@ -85,20 +85,20 @@ def test_fault_44_the_same_sweep_written_anew_takes_what_is_finished(blobs, fini
     assert [member.status for member in again.members] == ["finished", "finished"]
 
 
-def test_fault_44_a_folder_of_another_kind_is_refused(blobs, tmp_path):
+def test_a_folder_of_another_kind_is_refused(blobs, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"got .*, which holds a run"):
         sweep(blobs, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "{}", "[" * 100_000, "\xff", '{"version": Infinity}'])
-def test_fault_50_a_sweep_json_that_is_none(blobs, tmp_path, text):
+def test_a_sweep_json_that_is_none(blobs, tmp_path, text):
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged file"):
         sweep(blobs, tmp_path)
 
 
-def test_fault_32_any_flip_in_sweep_json_is_noticed(blobs, finished):
+def test_any_flip_in_sweep_json_is_noticed(blobs, finished):
     content = (finished / "sweep.json").read_bytes()
     assert read_signed(content)["version"] == 1
     for place in range(0, len(content), 5):
@@ -108,7 +108,7 @@ def test_fault_32_any_flip_in_sweep_json_is_noticed(blobs, finished):
             read_signed(bytes(flipped))
 
 
-def test_fault_36_another_version_is_refused(blobs, tmp_path, monkeypatch):
+def test_another_version_is_refused(blobs, tmp_path, monkeypatch):
     monkeypatch.setattr("functional_nn.sweeps.store.VERSION", 7)
     sweep(blobs, tmp_path)
     monkeypatch.undo()
@@ -127,18 +127,18 @@ def test_under_another_version_of_jax_a_sweep_goes_on(blobs, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("out", ["", 3, True, b"x", [], "a\0b"])
-def test_fault_47_50_out_that_is_no_folder(blobs, out):
+def test_out_that_is_no_folder(blobs, out):
     with pytest.raises(InputError, match="out: expected the path of a f"):
         sweep(blobs, out)
 
 
-def test_fault_55_several_processes_are_refused(blobs, monkeypatch):
+def test_several_processes_are_refused(blobs, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(InputError, match="sweep: expected one process, got 2"):
         sweep(blobs, None)
 
 
-def test_fault_56_ctrl_c_that_a_callback_drops_ends_the_sweep(blobs, monkeypatch):
+def test_ctrl_c_that_a_callback_drops_ends_the_sweep(blobs, monkeypatch):
     def dropping(ended, count):
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

@@ -88,14 +88,14 @@ def mixed(blobs):
 # A member and its solo run
 
 
-def test_fault_41_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blobs):
+def test_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blobs):
     assert mixed.plan["groups"] == 2
     for number in np.random.default_rng(0).choice(len(SETTINGS), 3, replace=False):
         (alone,) = sweep([SETTINGS[number]], blobs, exact=True).members
         same(alone, mixed.members[number])
 
 
-def test_fault_41_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
+def test_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
     first_group = mixed.where(hidden=4).members
     mapped = sweep([dict(member.hyperparameters) for member in first_group], blobs, plan="vmap:3")
     assert mapped.plan["members_at_once"] == 3
@@ -217,7 +217,7 @@ def test_functions_of_hyperparameters_take_one_argument(blobs):
 
 
 @pytest.mark.parametrize("values", [[1, True], [(2, 1), (2, True)]])
-def test_fault_65_values_that_are_equal_in_python_make_groups_of_their_own(values, blobs):
+def test_values_that_are_equal_in_python_make_groups_of_their_own(values, blobs):
     def net(h):
         last = h["flag"][-1] if isinstance(h["flag"], tuple) else h["flag"]
         return fnn.chain(fnn.dense(4), fnn.dense(3)) if last is True else fnn.dense(3)
@@ -252,7 +252,7 @@ def test_steps_are_the_updates_of_the_whole_run(blobs):
 
 
 @pytest.mark.parametrize("plan", [pytest.param("map", marks=pytest.mark.slow), "vmap:3"])
-def test_fault_40_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, blobs):
+def test_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, blobs):
     rates = [0.1, 1e6, 0.05, 0.2]
     wild = plain([{"learning_rate": rate} for rate in rates], blobs, plan=plan, penalty=fnn.l2(1.0), batch_size=5)
     tame = plain(
@@ -269,7 +269,7 @@ def test_fault_40_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, bl
 
 
 @pytest.mark.parametrize("plan", [pytest.param("sequential", marks=pytest.mark.slow), "vmap"])
-def test_fault_61_a_member_goes_on_from_the_epoch_that_was_run_again(plan, blobs, monkeypatch):
+def test_a_member_goes_on_from_the_epoch_that_was_run_again(plan, blobs, monkeypatch):
     """The first run of its first epoch overflows. The second run checks each step, and finds nothing."""
     members = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
     expected = plain(members, blobs, plan=plan)
@@ -406,7 +406,7 @@ def test_an_interrupted_sweep_gives_what_was_finished(blobs):
 
 
 @pytest.mark.parametrize("plan", ["auto", fnn.sweeps.Plan(2, 1)])
-def test_fault_64_members_that_end_while_a_sweep_stops_are_in_its_folder(plan, blobs, tmp_path, monkeypatch):
+def test_members_that_end_while_a_sweep_stops_are_in_its_folder(plan, blobs, tmp_path, monkeypatch):
     """With ``auto``, the first epochs are a measurement, in which several members end at the same time."""
     monkeypatch.setattr(plans, "cores", lambda: 2)
 
@@ -438,7 +438,7 @@ def one_fails(monkeypatch):
     monkeypatch.setattr(MemberBatch, "run_epoch", epoch_or_error)
 
 
-def test_fault_64_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monkeypatch):
+def test_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monkeypatch):
     one_fails(monkeypatch)
     members = fnn.grid(learning_rate=[0.1], seed=range(2))
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -500,7 +500,7 @@ def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
         pytest.param("vmap:3", None, marks=pytest.mark.slow),
     ],
 )
-def test_fault_64_a_finished_sweep_is_not_trained_again(plan, halving, blobs, tmp_path, monkeypatch):
+def test_a_finished_sweep_is_not_trained_again(plan, halving, blobs, tmp_path, monkeypatch):
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
     options = {"plan": plan, "halving": halving, "out": tmp_path / "sweep"}
     first = plain(members, blobs, **options)
@@ -514,7 +514,7 @@ def test_fault_64_a_finished_sweep_is_not_trained_again(plan, halving, blobs, tm
 
 
 @pytest.mark.parametrize("plan", ["map", "vmap:3"])
-def test_fault_64_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
+def test_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
     options = {"plan": plan, "halving": fnn.sweeps.Halving((1,), keep=0.5), "out": tmp_path / "sweep"}
     first = plain(members, blobs, **options)
@@ -526,7 +526,7 @@ def test_fault_64_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
         same(a, b)
 
 
-def test_fault_64_an_optimizer_with_random_keys_goes_on(blobs, tmp_path):
+def test_an_optimizer_with_random_keys_goes_on(blobs, tmp_path):
     rule = lambda h: optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(h["learning_rate"]))  # noqa: E731
     members = fnn.grid(learning_rate=[0.1, 0.05])
     options = {"halving": fnn.sweeps.Halving((1,), keep=0.9), "plan": "vmap:2", "out": tmp_path}
@@ -538,14 +538,14 @@ def test_fault_64_an_optimizer_with_random_keys_goes_on(blobs, tmp_path):
         same(a, b)
 
 
-def test_fault_34_two_writers_of_a_folder(blobs, tmp_path):
+def test_two_writers_of_a_folder(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
     fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
     with one_writer("it", tmp_path), pytest.raises(fnn.InputError, match=rf"out: .*process {os.getpid()} writes to"):
         fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
 
 
-def test_fault_35_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
+def test_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
     rule = lambda h: optax.sgd(0.1)  # noqa: E731
     (tmp_path / "batches").mkdir()
     for left in (".sweep.json.1", ".members.csv.1", "batches/.0-0-end.safetensors.1"):
@@ -559,7 +559,7 @@ def test_fault_35_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
     ]
 
 
-def test_fault_25_rbg_is_never_mapped(blobs, monkeypatch):
+def test_rbg_is_never_mapped(blobs, monkeypatch):
     """Under vmap it draws for all members from the first key, so a member's seed would not be its own."""
     members = fnn.grid(seed=[3, 5])
     with jax.default_prng_impl("rbg"):

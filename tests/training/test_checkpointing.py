@@ -12,7 +12,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.checkpoints import COPIES, CheckpointWriter, steps
-from functional_nn.training import programs as fingerprint
+from functional_nn.training.programs import fingerprint
 
 NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
 SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
@@ -60,7 +60,7 @@ def whole():
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
-def test_fault_37_a_resumed_run_is_the_one_that_never_stopped(tmp_path, whole, stop_after):
+def test_a_resumed_run_is_the_one_that_never_stopped(tmp_path, whole, stop_after):
     """Parameters, statistics, the optimizer with its schedule and counts, key, order of the data, and metrics."""
     first = fit(tmp_path, stop_after=stop_after)
     assert (first.status, len(first.history), first.restored_epochs) == ("interrupted", stop_after, 0)
@@ -70,7 +70,7 @@ def test_fault_37_a_resumed_run_is_the_one_that_never_stopped(tmp_path, whole, s
     assert bits(resumed) == bits(whole)
 
 
-def test_fault_37_stopped_after_every_epoch(tmp_path, whole):
+def test_stopped_after_every_epoch(tmp_path, whole):
     for epoch in range(1, 6):
         run = fit(tmp_path, stop_after=epoch)
         assert run.restored_epochs == epoch - 1
@@ -81,7 +81,7 @@ def test_fault_37_stopped_after_every_epoch(tmp_path, whole):
     assert again.history == run.history
 
 
-def test_fault_37_a_loss_scale_goes_on(tmp_path):
+def test_a_loss_scale_goes_on(tmp_path):
     options = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "precision": "float16", "epochs": 3, "batch_size": 20}
     whole = fit(**options)
     fit(tmp_path, stop_after=1, **options)
@@ -162,7 +162,7 @@ def test_the_metric_of_the_best_epoch_has_to_exist_and_to_stay_the_same(tmp_path
     assert fit(by_accuracy).restored_epochs == 1
 
 
-def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
+def test_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
     fit(tmp_path, stop_after=3)
     file = tmp_path / "0000000003" / "arrays.safetensors"
     content = bytearray(file.read_bytes())
@@ -175,7 +175,7 @@ def test_fault_32_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whol
     assert fit(tmp_path).restored_epochs == 5
 
 
-def test_fault_32_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
+def test_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
     small = {"net": fnn.dense(3), "epochs": 3, "batch_size": 20}
     whole = fit(tmp_path, **small)
     for name in COPIES:
@@ -187,7 +187,7 @@ def test_fault_32_the_metrics_of_an_epoch_damaged_in_both_copies(tmp_path):
     assert bits(resumed) == bits(whole)
 
 
-def test_fault_32_no_run_begins_where_all_are_damaged(tmp_path):
+def test_no_run_begins_where_all_are_damaged(tmp_path):
     fit(tmp_path, epochs=1)
     (tmp_path / "0000000001" / "manifest.json").unlink()
     with pytest.raises(DataError, match="damaged ones only"):
@@ -195,7 +195,7 @@ def test_fault_32_no_run_begins_where_all_are_damaged(tmp_path):
     assert steps(tmp_path) == [1]
 
 
-def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
+def test_another_network_is_refused_with_its_paths(tmp_path):
     fit(tmp_path, epochs=1)
     with pytest.raises(DataError) as caught:
         fit(tmp_path, net=fnn.dense(3))
@@ -217,7 +217,7 @@ def test_fault_33_another_network_is_refused_with_its_paths(tmp_path):
         ({"settings": None}, "learning_rate 0.1 instead of nothing"),
     ],
 )
-def test_fault_37_other_settings_are_refused_and_listed(tmp_path, options, words):
+def test_other_settings_are_refused_and_listed(tmp_path, options, words):
     choice = fnn.training.Checkpoints(tmp_path, settings={"learning_rate": 0.1})
     small = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "epochs": 1}
     fit(choice, **small)
@@ -235,7 +235,7 @@ def test_fault_37_other_settings_are_refused_and_listed(tmp_path, options, words
 @pytest.mark.parametrize(
     "about", [None, dict.fromkeys(("settings", "status", "message", "epochs", "history"), 3)], ids=["none", "numbers"]
 )
-def test_fault_37_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
+def test_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
     fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)}, about=about)
     with pytest.raises(InputError, match="which fit did not write"):
         fit(tmp_path)
@@ -252,13 +252,13 @@ def test_settings_are_what_json_can_hold(tmp_path):
         fit(fnn.training.Checkpoints(tmp_path, settings={"net": NET}))
 
 
-def test_fault_34_two_runs_in_one_folder(tmp_path):
+def test_two_runs_in_one_folder(tmp_path):
     with CheckpointWriter(tmp_path), pytest.raises(InputError, match=f"which process {os.getpid()} writes to"):
         fit(tmp_path)
 
 
 @pytest.mark.parametrize(("room", "words"), [(14, "The checkpoint of step 3"), (13, "The metrics of epoch 3")])
-def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, monkeypatch, room, words):
+def test_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, monkeypatch, room, words):
     """Saving an epoch synchronizes six files and folders."""
     fsync, room = os.fsync, [room]
 
@@ -278,7 +278,7 @@ def test_fault_34_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, 
 
 @pytest.mark.parametrize("minutes", [0, 60])
 @pytest.mark.parametrize("begun_again", [False, True])
-def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minutes, begun_again):
+def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minutes, begun_again):
     reached = []
 
     def on_epoch(metrics, train_state):
@@ -296,7 +296,7 @@ def test_fault_34_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_pa
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError])
-def test_fault_63_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
+def test_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
     """Such as that of a logging server, which is an OSError too."""
 
     def on_epoch(metrics, train_state):
@@ -309,7 +309,7 @@ def test_fault_63_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
     assert steps(tmp_path) == [1, 3]
 
 
-def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
+def test_interrupted_while_saving(tmp_path, whole, monkeypatch):
     """Ctrl-C just behind the rename, before anything of it is remembered."""
     rename, done = os.rename, []
 
@@ -327,7 +327,7 @@ def test_fault_37_interrupted_while_saving(tmp_path, whole, monkeypatch):
     assert bits(fit(tmp_path)) == bits(whole)
 
 
-def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
+def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
     """Each call is interrupted in the first epoch that it saves."""
     rename = os.rename
 
@@ -360,7 +360,7 @@ def test_fault_62_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
     assert bits(run) == bits(whole)
 
 
-def test_fault_62_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
+def test_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
     save, interrupts = CheckpointWriter.save, [KeyboardInterrupt]
 
     def interrupted(self, step, *rest, **more):
@@ -374,7 +374,7 @@ def test_fault_62_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
     assert steps(tmp_path) == [1, 2]
 
 
-def test_fault_38_a_run_that_was_not_finite_does_not_go_on(tmp_path):
+def test_a_run_that_was_not_finite_does_not_go_on(tmp_path):
     data = make_data()
     data.train_x[17] = np.inf
     small = {"data": data, "net": fnn.dense(3), "optimizer": optax.sgd(0.1)}

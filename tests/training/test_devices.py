@@ -44,7 +44,7 @@ def in_process(code: str, **environment: str) -> None:
 
 
 @pytest.mark.processes
-def test_fault_42_unequal_shards_have_the_mean_over_all():
+def test_unequal_shards_have_the_mean_over_all():
     """Fourteen real steps on one device and three on the other: a mean of the devices' means would be another."""
     code = """
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -187,7 +187,7 @@ def job(folder, killed: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_fault_42_a_lost_process_ends_the_job_and_it_starts_again_where_it_was(tmp_path):
+def test_a_lost_process_ends_the_job_and_it_starts_again_where_it_was(tmp_path):
     assert job(tmp_path / "whole", killed=-1) == [0, 0]
     survivor, lost = job(tmp_path / "killed", killed=3)
     assert lost == -signal.SIGKILL

@@ -62,7 +62,7 @@ def assert_close(a, b, tolerance=1e-5):
         pytest.param("batch_norm_and_dropout", 1000, marks=pytest.mark.slow),
     ],
 )
-def test_fault_39_last_partial_batch(data, name, batch_size):
+def test_last_partial_batch(data, name, batch_size):
     """State and mean loss are those of a loop over batches of 5, 5, 5, 5 and 3; also where one batch holds all."""
     step = jax.jit(fnn.training.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
     start = fnn.training.create_train_state(NETS[name], OPTIMIZER, jax.random.key(0), (4,))
@@ -74,7 +74,7 @@ def test_fault_39_last_partial_batch(data, name, batch_size):
     assert after.step == -(-EXAMPLES // batch_size)
 
 
-def test_fault_05_a_single_example_left_over_for_batch_norm(data):
+def test_a_single_example_left_over_for_batch_norm(data):
     """23 = 2 · 11 + 1: the last batch has one value per channel, which the error says at trace time."""
     net = NETS["batch_norm_and_dropout"]
     start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
@@ -157,14 +157,14 @@ def accuracy_of_logits(loss, logits, labels):
     return fnn.training.make_evaluate(net, loss)(start, logits, labels).accuracy
 
 
-def test_fault_67_a_small_label_is_not_an_ignored_one():
+def test_a_small_label_is_not_an_ignored_one():
     """-100 as a byte is 156, which is a class here, and the only one that is not predicted."""
     loss = fnn.losses.cross_entropy_with(ignore_index=-100)
     logits = jax.nn.one_hot(jnp.array([0, 3, 5]), 200)
     np.testing.assert_allclose(accuracy_of_logits(loss, logits, np.array([156, 3, 5], np.uint8)), 2 / 3, rtol=1e-6)
 
 
-def test_fault_75_losses_and_metrics_in_float16_are_summed_in_float32():
+def test_losses_and_metrics_in_float16_are_summed_in_float32():
     """The number of examples, 70,000, is infinite in float16, and a mean divided by it is 0."""
 
     def in_float16(mean):
@@ -180,7 +180,7 @@ def test_fault_75_losses_and_metrics_in_float16_are_summed_in_float32():
     np.testing.assert_allclose(means, [1 / 3, 1 / 3, 0.5], rtol=1e-3)
 
 
-def test_fault_08_class_weights_do_not_change_the_accuracy():
+def test_class_weights_do_not_change_the_accuracy():
     """Not even the weight 0. An ignored label is left out all the same."""
     loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0], ignore_index=-1)
     logits = jnp.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])

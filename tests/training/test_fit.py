@@ -189,7 +189,7 @@ def test_bytes_become_numbers_from_0_to_1():
     np.testing.assert_allclose(as_bytes.history[0].train_loss, as_numbers.history[0].train_loss, rtol=1e-5)
 
 
-def test_fault_38_non_finite_keeps_the_last_finite_state():
+def test_non_finite_keeps_the_last_finite_state():
     """The state that comes back is the one that all good steps of the epoch lead to, found by a loop of our own."""
     data = make_data()
     data.train_x[17] = np.inf
@@ -210,7 +210,7 @@ def test_fault_38_non_finite_keeps_the_last_finite_state():
     assert run.train_state.step == 9
 
 
-def test_fault_38_a_run_that_is_not_finite_warns():
+def test_a_run_that_is_not_finite_warns():
     data = make_data()
     bad = data._replace(train_x=np.where(np.arange(5) == 0, np.nan, data.train_x).astype(np.float32))
     with pytest.warns(RuntimeWarning, match="not finite at step 0 of epoch 1"):
@@ -228,7 +228,7 @@ def test_progress_ends_with_a_closing_line(capfd):
     assert re.fullmatch(r"Run\(finished, 1 epoch, train loss .*, test loss .*, test accuracy 0\.\d{4}\)", repr(run))
 
 
-def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
+def test_an_infinite_gradient_under_a_finite_loss_is_seen_too():
     """The square root of 0 has loss 0 and gradient infinity: the step is refused, not just the next one."""
     x = np.zeros((8, 2), np.float32)
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
@@ -241,7 +241,7 @@ def test_fault_38_an_infinite_gradient_under_a_finite_loss_is_seen_too():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
 
 
-def test_fault_38_an_update_that_overflows_is_refused():
+def test_an_update_that_overflows_is_refused():
     """Loss and gradient are finite, the step is not."""
     x, labels = make_data()[0] * np.float32(1e3), make_data()[1]
     data = fnn.data.Split(x, labels, x, labels)
@@ -251,7 +251,7 @@ def test_fault_38_an_update_that_overflows_is_refused():
     assert np.isfinite(run.params["weight"]).all()
 
 
-def test_fault_38_statistics_that_overflow_are_refused():
+def test_statistics_that_overflow_are_refused():
     """Loss and parameters are finite all along."""
 
     def forward(params, state, x, *, train, key=None):
@@ -311,7 +311,7 @@ def test_programs_follow_jax_settings():
         assert fit(net, epochs=1).status == "finished"
 
 
-def test_fault_76_random_bits_follow_jax_threefry_partitionable(tmp_path):
+def test_random_bits_follow_jax_threefry_partitionable(tmp_path):
     """It changes every random number, and no text of a program."""
     net = fnn.dense(3)
     first = fit(net, epochs=1, checkpoints=tmp_path)
@@ -363,7 +363,7 @@ def test_numpy_s_own_types_are_taken():
     assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
 
 
-def test_fault_38_a_rate_that_blows_up():
+def test_a_rate_that_blows_up():
     run = fit(optimizer=optax.sgd(1e30), epochs=5)
     assert run.status == "non-finite"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state)))
@@ -392,13 +392,13 @@ def test_interrupted_after_the_last_epoch_is_finished():
     assert bits(run) == bits(whole)
 
 
-def test_fault_20_float64_while_64_bit_numbers_are_off():
+def test_float64_while_64_bit_numbers_are_off():
     with pytest.raises(fnn.InputError, match="precision: expected 64-bit numbers switched on"):
         fit(precision="float64")
 
 
 @pytest.mark.parametrize("part", ["train_x", "train_labels", "test_labels"])
-def test_fault_74_integers_beyond_32_bits_in_the_data(part):
+def test_integers_beyond_32_bits_in_the_data(part):
     data = make_data()
     wide = np.array(getattr(data, part), np.int64)
     wide.flat[7] += 2**32
@@ -406,7 +406,7 @@ def test_fault_74_integers_beyond_32_bits_in_the_data(part):
         fit(data=data._replace(**{part: wide}))
 
 
-def test_fault_74_integers_beyond_32_bits_in_a_loss_and_a_prediction():
+def test_integers_beyond_32_bits_in_a_loss_and_a_prediction():
     wide = np.array([[0, 2**32]])
     with pytest.raises(fnn.InputError, match="labels: expected integers that int32 holds, got 4294967296 at"):
         fnn.cross_entropy(np.zeros((2, 3), np.float32), wide[0])
@@ -435,7 +435,7 @@ def test_bfloat16_computes_low_and_keeps_parameters_high():
     assert low.history[-1].test_accuracy >= 0.9
 
 
-def test_fault_21_step_counter_stays_at_its_largest():
+def test_step_counter_stays_at_its_largest():
     step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(0.1)))
     start = fnn.training.create_train_state(NET, optax.sgd(0.1), jax.random.key(0), (5,))
     largest = jnp.int32(2**31 - 1)
@@ -443,7 +443,7 @@ def test_fault_21_step_counter_stays_at_its_largest():
     assert after.step == largest
 
 
-def test_fault_22_no_key_is_used_twice():
+def test_no_key_is_used_twice():
     with jax.debug_key_reuse(True):
         start = fnn.training.create_train_state(NET, OPTIMIZER, jax.random.key(0), (5,))
         step = fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER)
@@ -466,7 +466,7 @@ def test_noise_differs_from_step_to_step():
 
 @pytest.mark.parametrize(("label", "fault"), [(3, 6), (-1, 7)])
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_fault_06_07_labels_out_of_range_are_found_before_training(label, fault, part):
+def test_labels_out_of_range_are_found_before_training(label, fault, part):
     data = make_data()
     getattr(data, f"{part}_labels")[5] = label
     with pytest.raises(

@@ -44,7 +44,7 @@ def gone_on(train_state, first: int, last: int):
     return rest.train_state
 
 
-def test_fault_56_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
     """Where Ctrl-Cs were lost: JAX has such a callback, and an exception that is raised in one has no caller."""
     monkeypatch.setattr("sys.unraisablehook", lambda about: None)
     sent = []
@@ -93,7 +93,7 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_fault_56_what_a_callback_drops_is_raised_at_the_next_check():
+def test_what_a_callback_drops_is_raised_at_the_next_check():
     with Interruption(Processes()) as interruption:
         interruption.check()
         with contextlib.suppress(KeyboardInterrupt):
@@ -105,7 +105,7 @@ def test_fault_56_what_a_callback_drops_is_raised_at_the_next_check():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_fault_56_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
+def test_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
     """Where JAX's Ctrl-Cs were lost: the exception has no caller there, and Python goes on."""
     monkeypatch.setattr("sys.unraisablehook", lambda about: None)
     callback = lambda *about: interrupt()  # noqa: E731

@@ -52,7 +52,7 @@ def test_outputs_and_gradients_are_those_of_the_network(params, statistics):
         assert numbers["weight"] == pytest.approx(np.sqrt(np.mean(params[layer]["weight"] ** 2)), 1e-3)
 
 
-def test_fault_90_a_neuron_is_one_unit():
+def test_a_neuron_is_one_unit():
     """Its output has the shape (batch,). It is 0 for the last two examples."""
     net = fnn.chain(fnn.neuron(fnn.relu))
     params = {"neuron_0": {"weight": jnp.array([1.0, -1.0]), "bias": jnp.zeros(())}}

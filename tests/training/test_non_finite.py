@@ -36,7 +36,7 @@ def is_finite(run):
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_fault_38_skip_goes_on_without_the_bad_steps_and_counts_them(value):
+def test_skip_goes_on_without_the_bad_steps_and_counts_them(value):
     """What comes back is what all good steps lead to, found by a loop of our own."""
     data, optimizer, net = make_data(bad=(17, 23), value=value), optax.adam(1e-2), fnn.dense(3)
     run = fit(data, optimizer, net, non_finite="skip")
@@ -54,13 +54,13 @@ def test_fault_38_skip_goes_on_without_the_bad_steps_and_counts_them(value):
     assert run.train_state.step == state.step == 30 - sum(metrics.skipped_steps for metrics in run.history)
 
 
-def test_fault_38_stop_counts_what_it_skipped_in_its_last_epoch():
+def test_stop_counts_what_it_skipped_in_its_last_epoch():
     run = fit(make_data(bad=(17,)))
     assert (run.status, [metrics.skipped_steps for metrics in run.history]) == ("non-finite", [1])
     assert is_finite(run)
 
 
-def test_fault_38_skip_ends_where_every_step_is_bad():
+def test_skip_ends_where_every_step_is_bad():
     run = fit(make_data(bad=range(40)), non_finite="skip")
     assert (run.status, len(run.history), run.history[0].skipped_steps) == ("non-finite", 1, 10)
     assert "at step 0 of epoch 1" in run.message
@@ -79,7 +79,7 @@ def steep(x):
     return jnp.where(jnp.abs(x) < 80, x, jnp.nan)
 
 
-def test_fault_38_roll_back_finds_a_rate_that_works():
+def test_roll_back_finds_a_rate_that_works():
     net = fnn.chain(fnn.dense(3), steep)
     options = {"net": net, "optimizer": optax.sgd(100.0), "epochs": 4}
     assert fit(make_data(), **options).status == "non-finite"
@@ -94,7 +94,7 @@ def test_fault_38_roll_back_finds_a_rate_that_works():
     assert run.history[-1].train_loss < run.history[0].train_loss
 
 
-def test_fault_38_a_smaller_rate_is_that_rate():
+def test_a_smaller_rate_is_that_rate():
     """The epochs after a roll-back are those of a run whose rate was smaller from the beginning."""
     net = fnn.chain(fnn.dense(3), steep)
     run = fit(make_data(), optax.sgd(100.0), net, epochs=4, non_finite="roll-back")
@@ -108,7 +108,7 @@ def test_fault_38_a_smaller_rate_is_that_rate():
     np.testing.assert_allclose(run.params["dense_0"]["weight"], same.params["dense_0"]["weight"], rtol=1e-4, atol=1e-5)
 
 
-def test_fault_38_roll_back_stops_where_no_rate_helps():
+def test_roll_back_stops_where_no_rate_helps():
     run = fit(make_data(bad=(17,)), non_finite="roll-back")
     assert (run.status, len(run.history)) == ("non-finite", 1)
     assert run.history[0].rate_share == 2**-10
@@ -116,7 +116,7 @@ def test_fault_38_roll_back_stops_where_no_rate_helps():
     assert is_finite(run)
 
 
-def test_fault_38_roll_back_goes_on_after_a_resumption(tmp_path):
+def test_roll_back_goes_on_after_a_resumption(tmp_path):
     net = fnn.chain(fnn.dense(3), steep)
     options = {"net": net, "optimizer": optax.sgd(100.0), "non_finite": "roll-back"}
     whole = fit(make_data(), **options, epochs=4)
@@ -127,7 +127,7 @@ def test_fault_38_roll_back_goes_on_after_a_resumption(tmp_path):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def test_fault_79_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
+def test_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
     optimizer = optax.contrib.schedule_free_sgd(0.1)
     with pytest.raises(fnn.InputError, match="non_finite: expected stop or skip, because eval_params is given, got"):
         fit(make_data(), optimizer, non_finite="roll-back", eval_params=optax.contrib.schedule_free_eval_params)
@@ -161,14 +161,14 @@ def test_gradients_are_cut_to_the_limit(limit):
 
 
 @pytest.mark.parametrize("limit", [0.5, 2.0])
-def test_fault_19_a_gradient_of_0_stays_0_and_is_not_clipped(limit):
+def test_a_gradient_of_0_stays_0_and_is_not_clipped(limit):
     updates, state = clipped([0.0, 0.0, 0.0], limit)
     assert updates.tolist() == [0, 0, 0]
     assert (state.clipped_steps, state.skipped_steps) == (0, 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_fault_19_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
+def test_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
     rule = fnn.training.with_clipping(optax.adam(0.1), 1.0)
     params = {"w": jnp.ones(3)}
     state = rule.init(params)
@@ -180,7 +180,7 @@ def test_fault_19_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
 
 
 @pytest.mark.parametrize("size", [1e30, 3e38, 1e-30, 1e-36])
-def test_fault_16_norms_of_very_large_and_very_small_gradients(size):
+def test_norms_of_very_large_and_very_small_gradients(size):
     updates, state = clipped([3 / 5 * size, 0.0, -4 / 5 * size], limit=size / 2)
     np.testing.assert_allclose(updates, np.array([-0.3, 0, 0.4]) * size, rtol=1e-5)
     assert state.clipped_steps == 1
@@ -214,7 +214,7 @@ def test_clipped_steps_are_reported_epoch_by_epoch():
     np.testing.assert_allclose(none.params["weight"], bare.params["weight"], rtol=1e-5)
 
 
-def test_fault_19_clipping_leaves_out_what_is_not_finite_in_a_run():
+def test_clipping_leaves_out_what_is_not_finite_in_a_run():
     """An infinite gradient under a finite loss: clipping skips and counts the step, and the run goes on."""
     x = np.zeros((8, 2), np.float32)
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
@@ -249,7 +249,7 @@ def test_a_bad_step_is_counted_once_when_the_scale_is_exhausted():
     assert run.train_state.loss_scale.scale == 1
 
 
-def test_fault_38_loss_scaling_recovers_from_an_overflow_and_reports_it():
+def test_loss_scaling_recovers_from_an_overflow_and_reports_it():
     """Too steep at first: the scale falls, the skipped steps are counted, and the run learns on."""
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     y = np.float32(1000) * x[:, :1]

@@ -56,7 +56,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", **others_are_slow(OTHERS, OTHERS.keys() - {"activation", "dropout", "rate", "rule"}))
-def test_fault_44_another_run_is_refused_with_the_difference(folder, name):
+def test_another_run_is_refused_with_the_difference(folder, name):
     options, words = OTHERS[name]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     with pytest.raises(InputError) as caught:
@@ -65,12 +65,12 @@ def test_fault_44_another_run_is_refused_with_the_difference(folder, name):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_fault_44_the_same_run_written_anew_goes_on(folder):
+def test_the_same_run_written_anew_goes_on(folder):
     """Functions made again are the same run: they are compared by what they compute."""
     assert fit(folder).restored_epochs == 1
 
 
-def test_fault_44_numbers_in_an_array_are_compared(tmp_path):
+def test_numbers_in_an_array_are_compared(tmp_path):
     """The text of a program does not say what is in its arrays."""
 
     def shifted(shift):
@@ -83,7 +83,7 @@ def test_fault_44_numbers_in_an_array_are_compared(tmp_path):
         fit(tmp_path, net=fnn.dense(3), loss=shifted(1e-6))
 
 
-def test_fault_71_settings_of_the_user_hide_none_of_fit(tmp_path):
+def test_settings_of_the_user_hide_none_of_fit(tmp_path):
     """A name that fit uses, too, is compared in addition: for the seed, the metrics and the programs."""
     own = {"seed": "mine", "metrics": ["f1"], "programs": "x", "groups": 5}
     checkpoints = fnn.training.Checkpoints(tmp_path, settings=own)
@@ -104,7 +104,7 @@ def test_under_another_version_a_run_goes_on(tmp_path, monkeypatch):
         fit(tmp_path, net=fnn.dense(3), seed=1)
 
 
-def test_fault_44_a_folder_of_another_kind_is_refused(tmp_path):
+def test_a_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match=r"a new folder, or one with checkpoints, got .* which holds a sweep"):
         fit(tmp_path)
@@ -112,13 +112,13 @@ def test_fault_44_a_folder_of_another_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoints", [3, True, b"x", [], {}, "a\0b"])
-def test_fault_50_checkpoints_that_are_no_folder(checkpoints):
+def test_checkpoints_that_are_no_folder(checkpoints):
     for wrong in (checkpoints, fnn.training.Checkpoints(checkpoints)):
         with pytest.raises(InputError, match="checkpoints: expected the path of a f"):
             fit(wrong)
 
 
-def test_fault_47_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for empty in ("", tmp_path.__class__("")):
         for wrong in (empty, fnn.training.Checkpoints(empty)):
@@ -127,7 +127,7 @@ def test_fault_47_an_empty_path_is_not_the_working_directory(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fault_52_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
+def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
         fit(None)

@@ -112,7 +112,7 @@ def test_a_run_finds_its_scale_and_goes_on():
     assert run.history[-1].train_loss < run.history[0].train_loss
 
 
-def test_fault_38_a_scale_that_cannot_be_lowered_ends_the_run():
+def test_a_scale_that_cannot_be_lowered_ends_the_run():
     """15 halvings lead from 2¹⁵ to 1, so step 15 is the first bad one; every epoch has 16 steps."""
     steep = lambda y, labels: 1e9 * fnn.mean_squared_error(y, labels)  # noqa: E731
     run = fnn.fit(fnn.dense(1), steep, optax.sgd(1e-12), regression(10.0), epochs=3, batch_size=4, precision="float16")
@@ -125,7 +125,7 @@ def test_fault_38_a_scale_that_cannot_be_lowered_ends_the_run():
     )
 
 
-def test_fault_38_what_overflows_forward_is_no_matter_of_the_scale():
+def test_what_overflows_forward_is_no_matter_of_the_scale():
     data = regression(1.0)
     data.train_x[:] = 1e5
     run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.sgd(0.1), data, batch_size=64, precision="float16")
@@ -134,7 +134,7 @@ def test_fault_38_what_overflows_forward_is_no_matter_of_the_scale():
     assert run.train_state.loss_scale == (FIRST_SCALE, 0, 0)
 
 
-def test_fault_18_adam_with_float16_and_zero_gradient_is_0():
+def test_adam_with_float16_and_zero_gradient_is_0():
     net = fnn.dense(1, initializer=jax.nn.initializers.zeros)
     batch = jnp.ones((4, 2)), jnp.zeros((4, 1))
     _, after, value = stepped(batch, net, fnn.mean_squared_error, optax.adam(1e-3))
@@ -201,7 +201,7 @@ def test_masks_and_tuples_pass_through():
         (fnn.training.Precision("float32", "float32", "float64"), "64-bit numbers switched on for float64"),
     ],
 )
-def test_fault_20_what_is_no_precision_is_refused(precision, words):
+def test_what_is_no_precision_is_refused(precision, words):
     with pytest.raises(fnn.InputError, match=f"precision: expected .*{words}"):
         as_precision(precision)
 

@@ -55,7 +55,7 @@ def test_an_error_of_gloo_counts_as_a_lost_process_and_other_errors_do_not():
 
 
 @pytest.mark.processes
-def test_fault_96_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
+def test_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
     ((*alone,),) = trained(1, tmp_path, "lstm,stream")
     first, second = trained(2, tmp_path, "lstm,stream")
     networks = len(alone)

@@ -34,7 +34,7 @@ def test_two_runs_of_two_epochs_are_one_run_of_four():
 
 
 @pytest.mark.parametrize("options", [{"precision": "float16"}, {"non_finite": "skip"}])
-def test_fault_70_skipped_steps_do_not_make_a_continued_run_repeat_an_order(options):
+def test_skipped_steps_do_not_make_a_continued_run_repeat_an_order(options):
     """In float16, the first scale is too large for these labels. Otherwise one example is not finite."""
     x, y = X.copy(), 1000 * X[:, :1]
     if "precision" not in options:

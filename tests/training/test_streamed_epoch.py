@@ -68,7 +68,7 @@ def test_a_stopped_run_continues_with_its_bits(tmp_path):
     assert bits(rest) == bits(whole)
 
 
-def test_fault_78_a_train_state_goes_on_only_if_epochs_can_be_counted():
+def test_a_train_state_goes_on_only_if_epochs_can_be_counted():
     """A function would be asked for epoch 1 again. A list has the same batches in every epoch."""
     start = fnn.training.create_train_state(NET, optax.adam(1e-2), jax.random.key(0), (5,))
     start = start._replace(step=start.step + 3)
@@ -108,7 +108,7 @@ def test_steps_that_are_not_finite_change_nothing(policy):
     assert run.history[0].rate_share == (2.0**-10 if policy == "roll-back" else 1)
 
 
-def test_fault_83_roll_back_of_a_generator_is_refused_before_it_is_read():
+def test_roll_back_of_a_generator_is_refused_before_it_is_read():
     generator = batches(1)
     with pytest.raises(InputError, match="non_finite: expected stop or skip, because a generator cannot be read again"):
         fit(Stream(generator, steps=1), non_finite="roll-back")

@@ -224,7 +224,7 @@ RECURRENT = [
 ]
 
 
-SEQUENCE, MEMORY = (5, 6), (3, 2)
+ATTENDED, MEMORY = (5, 6), (3, 2)
 HEADS = (5, 2, 4), (3, 2, 4), (3, 2, 3)
 GROUPED_HEADS = (3, 4, 2), (5, 2, 2), (5, 2, 3)
 
@@ -238,7 +238,7 @@ def with_masked_memory(random, batch):
     """Makes a sequence and a memory; one example of the memory is masked completely."""
     memory = masked(MEMORY)(random, batch)
     memory.mask[2] = False
-    return masked(SEQUENCE)(random, batch), memory
+    return masked(ATTENDED)(random, batch), memory
 
 
 def with_bias_and_mask(*shapes, heads, time, keys):
@@ -276,39 +276,39 @@ ATTENTION = [
         GROUPED_HEADS,
         make_x=of_shapes(*GROUPED_HEADS, (4, 3, 5)),
     ),
-    LayerCase("attention", fnn.attention(2, causal=True, rotary=True, head_size=4), SEQUENCE),
-    LayerCase("attention_over_masked", fnn.attention(3), SEQUENCE, make_x=masked(SEQUENCE)),
+    LayerCase("attention", fnn.attention(2, causal=True, rotary=True, head_size=4), ATTENDED),
+    LayerCase("attention_over_masked", fnn.attention(3), ATTENDED, make_x=masked(ATTENDED)),
     LayerCase(
         "attention_to_masked_memory",
         fnn.attention(2, head_size=5, out_size=4, bias=False),
-        (SEQUENCE, MEMORY),
+        (ATTENDED, MEMORY),
         make_x=with_masked_memory,
     ),
     LayerCase(
         "attention_of_grouped_heads",
         fnn.attention(4, key_value_heads=2, head_size=2, causal=True, window=2, score_cap=2.0),
-        SEQUENCE,
+        ATTENDED,
     ),
     LayerCase(
         "attention_with_bias_and_mask",
         fnn.attention(2),
-        (SEQUENCE, (2, 5, 5)),
-        make_x=with_bias_and_mask(SEQUENCE, heads=2, time=5, keys=5),
+        (ATTENDED, (2, 5, 5)),
+        make_x=with_bias_and_mask(ATTENDED, heads=2, time=5, keys=5),
     ),
     LayerCase(
         "attention_to_memory_with_bias_and_mask",
         fnn.attention(3),
-        (SEQUENCE, MEMORY, (3, 5, 3)),
-        make_x=with_bias_and_mask(SEQUENCE, MEMORY, heads=3, time=5, keys=3),
+        (ATTENDED, MEMORY, (3, 5, 3)),
+        make_x=with_bias_and_mask(ATTENDED, MEMORY, heads=3, time=5, keys=3),
     ),
-    LayerCase("sinusoidal_positions", fnn.sinusoidal_positions(), SEQUENCE),
-    LayerCase("learned_positions", fnn.learned_positions(7), SEQUENCE),
+    LayerCase("sinusoidal_positions", fnn.sinusoidal_positions(), ATTENDED),
+    LayerCase("learned_positions", fnn.learned_positions(7), ATTENDED),
     LayerCase(
         "transformer_block",
         fnn.models.transformer_block(3, hidden_size=7, dropout=0.2),
-        SEQUENCE,
+        ATTENDED,
         draws=True,
-        make_x=masked(SEQUENCE),
+        make_x=masked(ATTENDED),
     ),
 ]
 

@@ -134,7 +134,7 @@ def test_only_the_branch_that_is_taken_counts():
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_fault_91_a_while_loop_takes_its_own_steps(nested):
+def test_a_while_loop_takes_its_own_steps(nested):
     """The derivative is a product of positive numbers. So it is the sum of its absolute terms itself."""
 
     def function(x):

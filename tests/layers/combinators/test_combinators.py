@@ -80,12 +80,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("net", "words"), REFUSED, ids=lambda value: getattr(value, "name", ""))
-def test_fault_02_outputs_that_do_not_go_together(net, words):
+def test_outputs_that_do_not_go_together(net, words):
     with pytest.raises(fnn.InputError, match=words):
         net.init(KEY, (5,))
 
 
-def test_fault_02_outputs_that_do_not_go_together_for_this_input():
+def test_outputs_that_do_not_go_together_for_this_input():
     net = fnn.parallel(lambda x: x, lambda x: x[:, :5], combine="product")
     with pytest.raises(fnn.InputError, match=r"layers: expected outputs of equal shapes, got lambda_0 \(7, 6\)"):
         net.apply(*net.init(KEY, (5,)), normal(7, 6), train=False)
@@ -147,7 +147,7 @@ def test_repeat_is_a_chain_of_its_slices():
     assert not np.allclose(weight[0], weight[1])
 
 
-def test_fault_23_repeated_layers_draw_different_numbers():
+def test_repeated_layers_draw_different_numbers():
     net = fnn.repeat(fnn.dropout(0.5), 2)
     y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=KEY)
     assert abs(float((y != 0).mean()) - 0.25) < 0.02
@@ -160,7 +160,7 @@ def test_repeat_refuses_parameters_of_another_depth():
         net.apply({"repeat_0": params}, {}, normal(7, 5), train=False)
 
 
-def test_fault_02_repeat_needs_an_input_of_the_type_of_its_output():
+def test_repeat_needs_an_input_of_the_type_of_its_output():
     net = fnn.chain(fnn.repeat(fnn.residual(fnn.dense(5)), 2))
     params, _ = net.init(KEY, (5,))
     words = r"repeat_0: x: expected an input like the output, float32 of shape \(7, 5\), got bfloat16 of shape \(7, 5\)"

@@ -379,7 +379,7 @@ def test_complex_numbers_inside_have_no_formula():
         pullback(y)
 
 
-def test_fault_92_a_function_named_relu_has_a_derivative_of_its_own():
+def test_a_function_named_relu_has_a_derivative_of_its_own():
     @jax.custom_jvp
     def relu(x):
         return jnp.maximum(x, 0.0)
@@ -450,7 +450,7 @@ def test_a_child_may_draw_numbers_in_evaluation():
 
 
 @pytest.mark.parametrize("wrap", [lambda layer: fnn.compose({"c": layer}, lambda net, x: net.c(x)), fnn.remat])
-def test_fault_95_a_convolution_inside_takes_an_array_of_numpy(wrap):
+def test_a_convolution_inside_takes_an_array_of_numpy(wrap):
     net, x = wrap(fnn.conv(2, 3)), np.ones((2, 4, 4, 1), np.float32)
     params, state = net.init(KEY, (4, 4, 1))
     found, expected = (net.apply(params, state, array, train=False)[0] for array in (x, jnp.asarray(x)))

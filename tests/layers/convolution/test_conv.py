@@ -107,7 +107,7 @@ def convolutions(function, *arguments):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_fault_88_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
+def test_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%. With groups it is depthwise."""
     windows, native = place_windows((31,), 16), Native(on_cpu=False, elsewhere=False)
 
@@ -305,12 +305,12 @@ def test_groups_start_differently(make):
         (fnn.conv_transpose(3, 2, padding=((3, 3),)), (5, 2), "padding: expected less than the output"),
     ],
 )
-def test_fault_04_what_does_not_fit(layer, in_shape, words):
+def test_what_does_not_fit(layer, in_shape, words):
     with pytest.raises(fnn.InputError, match=words):
         fnn.chain(layer).init(jax.random.key(0), in_shape)
 
 
-def test_fault_04_a_window_larger_than_a_later_input():
+def test_a_window_larger_than_a_later_input():
     layer = fnn.conv(3, 4, padding="valid")
     params, _ = layer.init(jax.random.key(0), (5, 2))
     with pytest.raises(fnn.InputError, match="window: expected at most the padded input"):
@@ -318,7 +318,7 @@ def test_fault_04_a_window_larger_than_a_later_input():
 
 
 @pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-def test_fault_02_wrong_rank_channels_and_type(make):
+def test_wrong_rank_channels_and_type(make):
     layer = make(3, (3, 3))
     with pytest.raises(fnn.InputError, match=r"x: expected a batch axis, 2 spatial axes \(the window's\)"):
         layer.init(jax.random.key(0), (5, 2))

@@ -67,7 +67,7 @@ def test_ties_share_equally(layer, x, y_bar, expected):
 
 
 @pytest.mark.parametrize("layer", [fnn.global_average_pool(), fnn.global_max_pool()], ids=["mean", "max"])
-def test_fault_03_padding_is_not_seen_and_what_is_all_masked_gives_zero(layer):
+def test_padding_is_not_seen_and_what_is_all_masked_gives_zero(layer):
     """Whatever stands in the padding, NaN even; a row without a real step gives 0 and gets no gradient."""
     mask = jnp.array([[True, True, False], [False, False, False]])
     values = jnp.array([[[-3.0], [-1.0], [jnp.nan]], [[jnp.inf], [jnp.nan], [5.0]]])
@@ -86,7 +86,7 @@ def test_fault_03_padding_is_not_seen_and_what_is_all_masked_gives_zero(layer):
 
 @pytest.mark.parametrize("layer", [fnn.global_average_pool(), fnn.global_max_pool()], ids=["mean", "max"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
-def test_fault_68_more_places_than_float16_counts(layer, masked):
+def test_more_places_than_float16_counts(layer, masked):
     """70000 is infinity in float16."""
     x = jnp.ones((1, 70000, 1), jnp.float16)
     mask = jnp.ones((1, 70000), bool) if masked else None
@@ -104,7 +104,7 @@ def test_fault_68_more_places_than_float16_counts(layer, masked):
 
 
 @pytest.mark.parametrize("make", [fnn.average_pool, fnn.max_pool])
-def test_fault_88_sums_over_overlapping_windows_in_bfloat16(make):
+def test_sums_over_overlapping_windows_in_bfloat16(make):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%."""
     layer = make(16, stride=1)
     x = jnp.ones((1, 31, 1)).at[0, 15].set(2).at[0, 0].set(256)
@@ -133,13 +133,13 @@ def test_a_chain_gives_the_mask_to_global_pooling():
 
 
 @pytest.mark.parametrize("make", [fnn.max_pool, fnn.average_pool])
-def test_fault_04_a_window_larger_than_the_input(make):
+def test_a_window_larger_than_the_input(make):
     with pytest.raises(fnn.InputError, match=r"pool_0: window: expected at most the padded input, \(3, 7\)"):
         fnn.chain(make(4)).init(jax.random.key(0), (3, 7, 2))
 
 
 @pytest.mark.parametrize("layer", [fnn.global_average_pool(), fnn.global_max_pool()], ids=["mean", "max"])
-def test_fault_04_nothing_to_pool(layer):
+def test_nothing_to_pool(layer):
     with pytest.raises(fnn.InputError, match="at least one place to pool over"):
         layer.apply({}, {}, jnp.ones((2, 0, 3)), train=False)
 
@@ -148,14 +148,14 @@ POOLS = [fnn.max_pool(2), fnn.average_pool(2), fnn.global_average_pool(), fnn.gl
 
 
 @pytest.mark.parametrize("layer", POOLS, ids=lambda layer: layer.name)
-def test_fault_02_rank_and_type(layer):
+def test_rank_and_type(layer):
     with pytest.raises(fnn.InputError, match="x: expected a batch axis, one to three spatial axes"):
         layer.apply({}, {}, jnp.ones((2, 3)), train=False)
     with pytest.raises(fnn.InputError, match="floating-point numbers, got uint8"):
         layer.apply({}, {}, jnp.ones((2, 3, 3), jnp.uint8), train=False)
 
 
-def test_fault_02_a_mask_over_images():
+def test_a_mask_over_images():
     x = fnn.Masked(jnp.ones((2, 3, 4, 5)), jnp.ones((2, 3), bool))
     with pytest.raises(fnn.InputError, match="a masked sequence of vectors"):
         fnn.global_max_pool().apply({}, {}, x, train=False)

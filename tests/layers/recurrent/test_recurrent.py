@@ -134,7 +134,7 @@ def test_masked_sequences_are_as_each_alone_at_its_own_length(kind):
 
 
 @every_formula
-def test_fault_03_padding_and_empty_sequences_make_no_nan(kind):
+def test_padding_and_empty_sequences_make_no_nan(kind):
     """NaN in the padding, and a row that is all padding: every gradient is finite, by hand and by ``jax.grad``."""
     layer = made(kind, returns="sequence")
     params, _ = drawn(layer, (TIME, IN))
@@ -296,7 +296,7 @@ continuing_lstm, continuing_gru = (layer(2, initial_state="given") for layer in 
         (fnn.gru_cell(2), CELL, (jnp.ones((5, 3)), jnp.ones((4, 2))), r"float32\[4, 2\]"),
     ],
 )
-def test_fault_02_input_that_does_not_fit(layer, in_shape, x, words):
+def test_input_that_does_not_fit(layer, in_shape, x, words):
     params, state = layer.init(jax.random.key(0), in_shape)
     with pytest.raises(fnn.InputError, match=words):
         jax.jit(lambda x: layer.apply(params, state, x, train=True))(x)
@@ -311,7 +311,7 @@ def test_fault_02_input_that_does_not_fit(layer, in_shape, x, words):
         (fnn.gru_cell(2), (3,)),
     ],
 )
-def test_fault_02_shapes_that_cannot_be_initialized(layer, in_shape):
+def test_shapes_that_cannot_be_initialized(layer, in_shape):
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(jax.random.key(0), in_shape)
 
