@@ -4,7 +4,6 @@ import json
 import re
 import signal
 from importlib import import_module
-from pathlib import Path
 
 import jax
 import pytest
@@ -42,13 +41,6 @@ def test_the_table_and_the_records(record, tmp_path, capsys):
     assert {"date", "commit", "device", "versions", "cores", "matmul_precision"} <= new.keys()
     assert (new["model"], new["what"], new["batch_size"], new["flops"]) == ("mlp", "predict", 2, old["flops"])
     assert "<svg" in page.read_text("utf-8")
-
-
-def test_every_field_of_a_record_is_documented(record):
-    page = (Path(__file__).parents[2] / "docs/how_to/benchmarking.md").read_text("utf-8")
-    table = page.split("## The fields of a record")[1].split("\n## ")[0]
-    fields = json.loads(record.read_text())
-    assert [name for name in (*fields, *fields["steady"], *fields["memory"]) if f"`{name}`" not in table] == []
 
 
 def doctored(record, path, **factors):
@@ -131,30 +123,6 @@ def test_other_errors_of_the_compiler_are_not_hidden(monkeypatch):
 def test_results_without_an_older_record_are_named(record, capsys):
     assert cli.run([*FLAGS, "--batch-size", "2,3", "--against", str(record)]) in (0, 1)
     assert "mlp predict, batch 3, float32: no older record\n" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_modes_are_a_table(capsys, tmp_path):
-    path = tmp_path / "modes.jsonl"
-    flags = [
-        "bench",
-        "--hidden",
-        "none",
-        "--batch-size",
-        "2",
-        "--what",
-        "modes",
-        "--seconds",
-        "0.01",
-        "--json",
-        str(path),
-    ]
-    assert cli.run(flags) == 0
-    printed = capsys.readouterr().out
-    assert "\n\n\n" not in printed
-    rows = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.count("  ") > 2)
-    assert rows.keys() == {"mode", "eager", "step", "epoch", "run"}
-    assert [json.loads(line)["mode"] for line in path.read_text().splitlines()] == ["eager", "step", "epoch", "run"]
 
 
 @pytest.mark.parametrize(
