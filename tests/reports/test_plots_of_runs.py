@@ -130,13 +130,9 @@ def wrongs(count: int, classes=3, shape=(8, 8, 1)):
     ("count", "shape"),
     [
         (1, (8, 8, 1)),
-        (2, (32, 32, 3)),
         (7, (6, 30, 1)),
         (8, (1, 1, 1)),
-        (9, (30, 1, 1)),
-        (60, (8, 8, 1)),
         (2, (8, 8, 2)),
-        (2, (8, 8, 5)),
     ],
 )
 def test_most_wrong(count, shape):
@@ -193,11 +189,6 @@ def test_first_layer_weights_belong_to_their_unit():
     figure = plots.first_layer_weights(weight)
     for unit, axes in enumerate(axes for axes in figure.axes if axes.images):
         np.testing.assert_array_equal(axes.images[0].get_array(), weight[:, :, 0, unit])
-
-
-def test_first_layer_weights_that_are_all_equal():
-    for value in (0, -1, 1e38):
-        drawn(plots.first_layer_weights(np.full((4, 4, 1, 4), value, np.float32)))
 
 
 def finished(net, data):
