@@ -132,14 +132,6 @@ def test_a_figure_is_a_png_of_its_width():
     assert about == {"width": 192}
 
 
-def test_every_figure_shows_itself():
-    history = [EpochMetrics(1, {"train_loss": 1.0, "test_loss": 1.0}, 0.1)]
-    from functional_nn.reports.plots.run import learning_curves
-
-    for made in (learning_curves(history), figure(), fnn.plots.plot_errors(fnn.relu)):
-        assert hasattr(made, "_repr_png_")
-
-
 def test_show_without_a_screen_says_what_to_do(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
