@@ -328,6 +328,7 @@ def test_pictures_are_left_out_without_matplotlib(tiny, tmp_path, monkeypatch, c
     assert sorted(contents(tmp_path / "run")) == [name for name in FILES if name not in PICTURES]
 
 
+@pytest.mark.processes
 def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     PIL.Image.fromarray(np.full((4, 4), 99, np.uint8)).save(tmp_path / "image.png")
     train = [*tiny, "--precision", "float64", "--out", "run", "--json", "result.json"]
@@ -524,6 +525,7 @@ def test_a_signal_ends_the_run_and_what_it_reached_is_kept(tmp_path, capsys, num
     assert run(["predict", str(folder), str(tmp_path / "digit.png")]) == 0
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks Linux for when the command listens")
 @pytest.mark.parametrize(
     ("number", "delay"), [(signal.SIGINT, 0), (signal.SIGTERM, 0.15), (signal.SIGINT, 0.5), (signal.SIGTERM, 1.2)]
