@@ -213,31 +213,23 @@ def test_parameters_of_another_network_are_listed(copy, capsys):
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 100_000])
-def test_configurations_that_are_none(copy, capsys, text):
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[" * 100_000, b"\xff\xfe\0\x80"])
+def test_configurations_that_are_none(copy, capsys, content):
     folder, image = copy
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").write_bytes(content)
     tied(folder)
     refused(capsys, [folder, image], str(folder / "config.json"))
 
 
-def test_configurations_that_are_no_text(copy, capsys):
-    folder, image = copy
-    (folder / "config.json").write_bytes(b"\xff\xfe\0\x80")
-    refused(capsys, [folder, image], str(folder / "config.json"))
-
-
 WRONG = {
-    "hidden": ["x", 5, None, ["x"], [0], [-1], [1.5], [[3]], {"a": 1}],
-    "classes": [None, "ten", [], 0, -1],
-    "image_shape": [None, 28, [28, 28], [28, 28, "x"], [28, 28, 0], [-28, 28, 1], "abc", {"a": 1}],
-    "model": [None, "perceptron", 3],
-    "activation": [None, "rleu", 3, ["relu"]],
-    "dropout": [None, "x", 1.5, -1, True, [0.1]],
-    "batch_norm": [None, "x", 2],
-    "dataset": [None, 5],
-    "precision": [5, None],
-    "seed": ["x", None],
+    "hidden": [None, [0], [1.5]],
+    "classes": [],  # wrong ones, and those of other fields, are in tests/configuration
+    "image_shape": [],
+    "model": ["perceptron"],
+    "activation": [None, "rleu"],
+    "dropout": [None, 1.5],
+    "batch_norm": [None, 2],
+    "seed": [None],
 }
 
 
