@@ -109,7 +109,6 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         "findings": findings(rows) if rows else [],
         "statistics": _statistics(rows),
         "layers": _layers(rows),
-        "gradient_rows": _gradient_rows(rows),
         "drawing": _drawing(contents),
         "times": times(contents),
         "environment": environment(contents),
@@ -299,18 +298,6 @@ def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
             )
         )
     return table
-
-
-def _gradient_rows(rows: Sequence[JsonObject]) -> dict[str, object] | None:
-    """The gradient of every layer after every epoch."""
-    if len(rows) < 2:
-        return None
-    layers = list(rows[-1]["gradients"])
-    body = []
-    for row in _some(rows):
-        of_layers = [row["gradients"].get(layer, {}).get("gradient") for layer in layers]
-        body.append((row["epoch"], [number(value, 3) for value in of_layers]))
-    return {"layers": layers, "rows": body}
 
 
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
