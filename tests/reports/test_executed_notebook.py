@@ -14,7 +14,7 @@ CELLS = {
     "run = fnn.fit(net, fnn.cross_entropy, optax.sgd(0.1), data, epochs=3, batch_size=4)",
     "run": "run",
     "history": "run.history",
-    "figure": "figure = fnn.plots.plot_errors(fnn.relu)\nfigure",
+    "figure": "figure = fnn.plots.plot_curves(run)\nfigure",
     "text": "print(repr(net))",
 }
 
