@@ -20,6 +20,7 @@ from functional_nn.training.evaluate import default_metric
 from functional_nn.training.run import EpochMetrics
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TRAIN, TEST, VALIDATION = "#0072b2", "#d55e00", "#009e73"
@@ -48,34 +49,15 @@ def learning_curves(history: Sequence[EpochMetrics], metric: str | None = None) 
 
     They are those of the training examples and of the examples that were evaluated: for validation, or for testing.
     """
-    epochs = [metrics.epoch for metrics in history]
-    size = 4 if len(epochs) <= 60 else 0
     names = list(history[-1].metrics)
     losses = [name for name in names if name.endswith("_loss")]
     chosen = default_metric(names) if metric is None else metric
-    columns = 1 if chosen in losses else 2
-    figure, grid = plain_axes(1, columns, width=4.5 * columns, height=3.6)
-    left, right = grid[0, 0], grid[0, -1]
-    for name, style, color in zip(losses, ("o-", "s-"), (TRAIN, TEST), strict=False):
-        values = [metrics.metrics[name] for metrics in history]
-        label = name.removesuffix("_loss").replace("train", "training")
-        left.plot(epochs, values, style, color=color, ms=size, label=label)
-    left.set(xlabel="epoch", ylabel="loss")
-    left.legend(frameon=False)
-    if columns == 2:
-        values = [metrics.metrics[chosen] for metrics in history]
-        right.plot(epochs, values, "s-", color=TEST, ms=size, clip_on=False)
-        limit_accuracy(right, chosen)
-        if math.isfinite(values[-1]):
-            place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-            right.annotate(f"{values[-1]:.4f}", (epochs[-1], values[-1]), **place)
-        right.set(xlabel="epoch", ylabel=words(chosen))
-    margin = max(0.5, 0.03 * len(epochs))
-    for axes in grid.flat:
-        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+    panels = {"loss": losses[:2]} if chosen in losses else {"loss": losses[:2], chosen: [chosen]}
+    figure, (grid,) = make_axes(1, len(panels), width=4.5 * len(panels), height=3.6)
+    epochs = [row.epoch for row in history]
+    for axes, (name, drawn) in zip(grid, panels.items(), strict=True):
+        _draw_metric(axes, epochs, {one: [row.metrics[one] for row in history] for one in drawn}, name)
+        axes.set_ylabel(words(name))
     return figure
 
 
@@ -88,6 +70,11 @@ def metric_chart(epochs: Sequence[int], curves: Mapping[str, Sequence[float]], m
         metric: a name such as ``loss``, which decides about the scale.
     """
     figure, ((axes,),) = make_axes(1, 1, width=5, height=3.2)
+    _draw_metric(axes, epochs, curves, metric)
+    return figure
+
+
+def _draw_metric(axes: Axes, epochs: Sequence[int], curves: Mapping[str, Sequence[float]], metric: str) -> None:
     drawn = {name: _drawable(values) for name, values in curves.items()}
     for name, values in drawn.items():
         # A part of the data looks the same in all charts.
@@ -101,7 +88,6 @@ def metric_chart(epochs: Sequence[int], curves: Mapping[str, Sequence[float]], m
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if len(drawn) > 1:
         axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0)
-    return figure
 
 
 def small_curve(values: Sequence[float | None], *, logarithmic: bool = False) -> Figure | None:
