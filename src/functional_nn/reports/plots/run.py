@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,7 +85,8 @@ def _draw_metric(axes: Axes, epochs: Sequence[int], curves: Mapping[str, Sequenc
     limit_accuracy(axes, metric)
     axes.set(xlabel="epoch")
     axes.grid(visible=False, axis="x")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    locator: Any = axes.xaxis.get_major_locator()  # its class lacks the options of the automatic one
+    locator.set_params(integer=True, min_n_ticks=1)
     if len(drawn) > 1:
         axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0)
 
