@@ -6,11 +6,10 @@ import math
 from functional_nn.bench.benchmark import Benchmark
 from functional_nn.bench.compiled_program import Memory, Timing
 from functional_nn.bench.diagnose import Explanation, Finding
-from functional_nn.bench.network_programs import Mode
 from functional_nn.bench.peaks import Peaks, Rate
 from functional_nn.bench.records import Ratio, RecordComparison
 from functional_nn.bench.suite import BenchmarkCase, Measured
-from functional_nn.reports.benchmark import comparisons, knees, modes, shares, times
+from functional_nn.reports.benchmark import comparisons, knees, shares, times
 
 TRACED = {"trace": 0.1, "lower": 0.1}
 """The programs of ``fit`` and ``sweep`` are traced while others are compiled, so these have no such stages."""
@@ -61,9 +60,6 @@ def test_tables_are_aligned():
     assert len(lines) == 2
     noisy = [one._replace(result=dataclasses.replace(one.result, steady=Timing(((1.0, 2.0, 3.0),)))) for one in SIZES]
     assert "uncertain, because quartiles are far apart" in knees(noisy)[0]
-    in_modes = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
-    assert in_modes.splitlines()[-2].split()[0] == "eager"
-    assert in_modes.splitlines()[-2].endswith("100.00")
     one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
     assert "mlp train: slower" in comparisons([one])
     assert one._replace(time=Ratio(math.nan, math.nan, math.nan)).verdict == "level"
@@ -87,7 +83,6 @@ def test_operations_without_a_count_stand_below_the_shares():
 def test_tables_fit_80_columns():
     wide = [measured("sweep", 65536, 1024, 123.4, "bfloat16"), measured("gradient", 4096, seconds=0.999e-3)]
     result = wide[0].result
-    many = [Mode("eager", 1000.0, timing(123.0)), Mode("run", 1e-5, timing(999e-6))]
     one = RecordComparison(
         "transformer sweep of 1024, batch 65536, bfloat16",
         "2026-11-26T10:00:00+00:00",
@@ -96,5 +91,5 @@ def test_tables_fit_80_columns():
         False,
         differences=("xla_flags: " + "--xla_gpu_autotune_level=4 " * 4 + ", was none",),
     )
-    for text in (times(wide), shares(wide), modes(many, 65536, "bfloat16"), comparisons([one]), str(result)):
+    for text in (times(wide), shares(wide), comparisons([one]), str(result)):
         assert max(map(len, text.splitlines())) <= 80, text

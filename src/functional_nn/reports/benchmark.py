@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 
 from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
-from functional_nn.bench.network_programs import Mode
 from functional_nn.bench.records import RecordComparison
 from functional_nn.bench.suite import NEAR_BEST, Measured, knee
 from functional_nn.bench.targets import TargetCase
@@ -24,7 +23,7 @@ def title(measured: Measured) -> str:
 
 def targets(several: Sequence[TargetCase]) -> str:
     """A row for each program that was compiled for a chip, with a lower bound of its time."""
-    rows = [("program", "batch", "type", "compile", "memory", "step at least", "uncached", "padding")]
+    rows = [("program", "batch", "type", "compile", "memory", "step at least")]
     for case, report in several:
         rows.append(
             (
@@ -34,15 +33,9 @@ def targets(several: Sequence[TargetCase]) -> str:
                 in_seconds(report.stages["compile"]) if report.compiles else "fails",
                 in_bytes(report.memory.peak) if report.memory else "",
                 in_seconds(report.lower_bound / report.steps),
-                in_seconds(report.uncached_seconds / report.steps),
-                f"{report.wasted:.0%}",
             )
         )
-    notes = (
-        "Both times of a step follow from published peaks. Nothing was measured.",
-        "Uncached is the lower bound if every product reads from memory.",
-    )
-    return "\n".join([*aligned(rows), *notes])
+    return "\n".join([*aligned(rows), "The times of a step follow from published peaks. Nothing was measured."])
 
 
 def times(measured: Sequence[Measured]) -> str:
@@ -89,16 +82,6 @@ def knees(measured: Sequence[Measured]) -> list[str]:
                 line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
             lines.append(line)
     return lines
-
-
-def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
-    """A row for each mode."""
-    fastest = min(mode.timing.median for mode in several)
-    rows = [("mode", "first call", "a step (quartiles)", "× the fastest")]
-    for mode in several:
-        relative = f"{mode.timing.median / fastest:.2f}"
-        rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
-    return "\n".join([f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
 
 
 def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:
