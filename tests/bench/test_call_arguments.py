@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.call_arguments import hide_static_leaves, show_static_leaves
 from functional_nn.core.errors import InputError
 
 
@@ -52,16 +51,6 @@ def test_a_module_is_explained():
     (finding,) = fnn.explain(update, MODULE, X, donate=0, then=[(MODULE, X), (other, X)]).findings
     assert finding.kind == "retracing"
     assert "argument 0 has another structure" in finding.message
-
-
-def test_hiding_is_undone():
-    tree = {"f": jnp.sin, "x": jnp.ones(2), "name": "a", "none": None, "more": [1.5, (jax.nn.relu,)]}
-    hidden = hide_static_leaves(tree)
-    assert [float(jnp.sum(leaf)) for leaf in jax.tree.leaves(hidden)] == [1.5, 2.0]
-    shown = show_static_leaves(hidden)
-    assert shown["f"] is jnp.sin
-    assert shown["more"][1] == (jax.nn.relu,)
-    assert jax.tree.structure(shown) == jax.tree.structure(tree)
 
 
 @pytest.mark.parametrize("argument", ["text", jnp.sin, {"a": object}])

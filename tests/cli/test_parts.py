@@ -69,7 +69,7 @@ def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, t
     assert "out: expected a new or empty folder" in capsys.readouterr().err
 
     # A merge that was killed between the tables and the page is completed by the same command.
-    for name in ("members.jsonl", "effects.png", "report.html"):
+    for name in ("members.jsonl", "curves.png", "report.html"):
         (tmp_path / "merged" / name).unlink()
     assert cli.run(merged) == 0
     assert contents(tmp_path / "merged") == contents(whole)
@@ -102,15 +102,6 @@ def test_without_submitit_nothing_is_written(swept, capsys, tmp_path, monkeypatc
     assert cli.run([*swept, "--submit", "2", "--out", str(tmp_path / "new")]) == 2
     assert "--submit: expected submitit to be installed" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.slow
-def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
-    for part in ("1/2", "2/2"):
-        assert cli.run([*swept, "--part", part, "--out", str(tmp_path / "both"), "--quiet"]) == 0
-        assert "4 finished" in capsys.readouterr().out
-    assert cli.run(["merge", str(tmp_path / "both"), "--out", str(tmp_path / "merged"), "--quiet"]) == 0
-    assert contents(tmp_path / "merged") == contents(whole)
 
 
 def test_another_number_of_parts_is_refused(swept, tmp_path, capsys, monkeypatch):

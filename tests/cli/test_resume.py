@@ -18,11 +18,6 @@ from functional_nn.storage import run_folder
 COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
-
-
 def outcome(folder: Path) -> tuple:
     """What must be the same: parameters, the lines of metrics but for their seconds, and the last checkpoint."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -109,18 +104,6 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert run(command) == 0
         assert outcome(tmp_path / "run") == whole
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
-
-
-def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, whole, tmp_path, capfd):
-    command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
-    assert run([*command, "--epochs", "4"]) == 0
-    file = tmp_path / "run" / "checkpoints" / "0000000004" / "arrays.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    capfd.readouterr()
-    with pytest.warns(UserWarning, match="The checkpoint of step 3 is used instead of a damaged one"):
-        assert run(command) == 0
-    assert "3 of them from a checkpoint" in capfd.readouterr().out
-    assert outcome(tmp_path / "run") == whole
 
 
 def test_a_warning_is_one_line_without_code():
