@@ -144,18 +144,6 @@ def test_seeds_make_values_noise_and_order(blobs):
     assert bits(first) != bits(second)
 
 
-def test_one_order_for_all(blobs):
-    """The initial values still differ; with equal ones, members of one order are equal and others are not."""
-    net = fnn.dense(3, initializer=lambda key, shape: jnp.zeros(shape))
-    members = [{"learning_rate": 0.1, "seed": seed} for seed in (1, 2)]
-    rule = gradient_descent
-    for plan in ("map", "vmap"):
-        first, second = sweep(members, blobs, net, rule, order_seed=3, plan=plan).members
-        assert bits(first) == bits(second)
-        first, second = sweep(members, blobs, net, rule, plan=plan).members
-        assert bits(first) != bits(second)
-
-
 # Static groups
 
 
@@ -587,7 +575,7 @@ def test_members_on_two_devices_are_the_same():
         data = fnn.data.Split(x, labels, x, labels)
         members = fnn.grid(learning_rate=[0.1, 0.2], seed=range(2))
         results = [fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
-                             plan=fnn.sweeps.Plan(*plan), order_seed=1) for plan in ((1, 1), (2, 1), (2, 2))]
+                             plan=fnn.sweeps.Plan(*plan)) for plan in ((1, 1), (2, 1), (2, 2))]
         assert len(jax.devices()) == 2
         assert results[1].compilations <= 2
         losses = [result.curves("test_loss") for result in results]
@@ -597,7 +585,7 @@ def test_members_on_two_devices_are_the_same():
         assert all(isinstance(leaf, np.ndarray) for member in leaves for leaf in member)
         with jax.default_device(jax.devices()[1]):  # members are on the devices of their workers all the same
             again = fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
-                              plan="sequential", order_seed=1)
+                              plan="sequential")
         assert np.array_equal(again.curves("test_loss"), losses[0])
     """)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
@@ -637,7 +625,6 @@ STATE = fnn.training.TrainState(0, {}, {}, (), None)
         ({"plan": "vmap:0"}, "plan: expected a known name"),
         ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "because exact is True"),
         ({"patience": 0}, "patience: expected a positive integer"),
-        ({"order_seed": "a"}, "order_seed: expected an integer"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
         ({"halving": fnn.sweeps.Halving((1,), keep=1.0)}, "halving: expected a share to keep"),
@@ -698,7 +685,7 @@ def test_a_metric_of_halving_that_no_member_has_is_refused_before_training(blobs
 
 def test_numbers_of_numpy_are_written_to_the_folder(blobs, tmp_path):
     one, two = np.int64(1), np.int64(2)
-    numbers = {"epochs": two, "batch_size": np.int64(25), "order_seed": one, "patience": one}
+    numbers = {"epochs": two, "batch_size": np.int64(25), "patience": one}
     halving, plan = fnn.sweeps.Halving((one,), np.float32(0.5)), fnn.sweeps.Plan(one, two)
     members = fnn.grid(learning_rate=[0.1, 0.2])
     plain(members, blobs, out=tmp_path, halving=halving, plan=plan, **numbers)

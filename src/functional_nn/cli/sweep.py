@@ -119,7 +119,6 @@ def axis(
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
 @click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
-@click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
 @METRICS
 @click.option(
@@ -178,7 +177,6 @@ def sweep(
     grid_file: Path | None,
     plan: str,
     exact: bool,
-    order_seed: int | None,
     patience: int | None,
     metrics: list[str] | None,
     halving: list[int] | None,
@@ -246,7 +244,6 @@ def sweep(
         precision=base.precision,
         plan=plan,
         exact=exact,
-        order_seed=order_seed,
         patience=patience,
         halving=None if halving is None else Halving(tuple(halving), halving_keep),
         keep=out is not None,

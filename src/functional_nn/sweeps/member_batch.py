@@ -94,13 +94,11 @@ class MemberRules:
         members_at_once: the number of members that one program trains by ``vmap``; None if it trains one member.
         patience: the number of epochs without a lower loss after which a member is stopped; None for no limit. It
             is the loss on the validation examples if there are any, otherwise on the test examples.
-        order_key: the key of one order of examples for all members; None if each member has its own order.
     """
 
     dtype: DTypeLike
     members_at_once: int | None = None
     patience: int | None = None
-    order_key: jax.Array | None = None
 
 
 class MemberBatch:
@@ -152,7 +150,6 @@ class MemberBatch:
         compiled = self._group_programs.on(device)
         self._device = device
         hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
-        self._order_key = jax.device_put(self._rules.order_key, device)
         self._programs = Programs(compiled, hyperparameters)
         train_states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
@@ -186,7 +183,7 @@ class MemberBatch:
 
         # The epoch with fast steps, and the evaluation.
         before = self._train_state
-        arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch), self._order_key)
+        arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch))
         after, result = self._programs.epoch(*arguments)
         metrics = self._metrics(after, result)
         bad_steps = np.atleast_1d(np.array(result.bad_step))

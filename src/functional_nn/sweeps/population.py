@@ -48,7 +48,7 @@ class Population:
         plan: how many members are trained at a time. It is reduced if memory has no room for so many.
         measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
         keep: whether the parameters and state of the members are kept.
-        order_seed, patience: see ``sweep``.
+        patience: see ``sweep``.
 
     Attributes:
         histories: those of all members of the sweep.
@@ -66,7 +66,6 @@ class Population:
         *,
         measure: bool,
         keep: bool,
-        order_seed: int | None = None,
         patience: int | None = None,
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
@@ -83,9 +82,8 @@ class Population:
         # would be slow for thousands of members.
         self._counted: set[int] = set()
         self.ended_here = 0
-        order_key = None if order_seed is None else jax.random.key(order_seed)
-        self._compile(shared_order=order_key is not None)
-        self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
+        self._compile()
+        self._rules = MemberRules(precision.parameters, self._members_at_once, patience)
         # Estimated for all workers of the plan, before a measurement may reduce them.
         self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
         workers = plans.recall(self._situation) if measure else None
@@ -93,12 +91,12 @@ class Population:
             self.plan = Plan(min(workers, self.plan.workers), self.plan.members)
             self._measure = False
 
-    def _compile(self, *, shared_order: bool) -> None:
+    def _compile(self) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
         limit = plans.memory_limit()
         # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
         while True:
-            compiled = [group.compile(self.devices, self._members_at_once, shared_order) for group in self._groups]
+            compiled = [group.compile(self.devices, self._members_at_once) for group in self._groups]
             self._batch_bytes = max(map(program_bytes, compiled))
             fitting = plans.fitting(self.plan, self._batch_bytes, limit)
             is_done = fitting.members == self.plan.members

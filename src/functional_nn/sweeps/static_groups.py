@@ -204,7 +204,7 @@ class GroupPrograms:
         self._data: dict[tuple[Device, str], Split] = {}
         self._copying = threading.Lock()
 
-    def compile(self, devices: Sequence[Device], members_at_once: int | None, shared_order: bool) -> CompiledPrograms:
+    def compile(self, devices: Sequence[Device], members_at_once: int | None) -> CompiledPrograms:
         """Compiles the programs for the device of each worker; returns those on the first one."""
         spec = member_spec(
             self.group.make_recipe,
@@ -214,7 +214,6 @@ class GroupPrograms:
             self.group.traced,
             workers=len(devices),
             members=members_at_once,
-            shared_order=shared_order,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
@@ -261,7 +260,6 @@ def member_spec(
     *,
     workers: int,
     members: int | None = None,
-    shared_order: bool = False,
 ) -> ProgramSpec:
     """The specification of the programs of a sweep. Benchmarks of sweeps measure the programs of this specification.
 
@@ -272,7 +270,6 @@ def member_spec(
         hyperparameters: the names of the traced hyper-parameters, which are numbers.
         workers: the number of threads that run the programs at the same time.
         members: the number of members that one program trains; None: one member, without ``vmap``.
-        shared_order: whether all members see the examples in the same order.
     """
     scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
     return ProgramSpec(
@@ -282,7 +279,6 @@ def member_spec(
         data=data,
         hyperparameters=tuple((name, scalar) for name in hyperparameters),
         members=members,
-        shared_order=shared_order,
         in_threads=workers > 1,
     )
 

@@ -70,7 +70,6 @@ def sweep(
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
     exact: bool = False,
-    order_seed: int | None = None,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -113,7 +112,6 @@ def sweep(
             several at a time are faster than one after another, and remembers the result for the device.
         exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
             errors.
-        order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
@@ -157,7 +155,6 @@ def sweep(
         static=static,
         plan=plan,
         exact=exact,
-        order_seed=order_seed,
         patience=patience,
         halving=halving,
         keep=keep,
@@ -181,7 +178,6 @@ def train_members(
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
     exact: bool = False,
-    order_seed: int | None = None,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -200,7 +196,7 @@ def train_members(
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
-    order_seed, patience = check_choices(members, by_name, order_seed, patience)
+    patience = check_choices(members, by_name, patience)
     check_options(static, halving, keep, exact, on_epoch, progress)
     if part is not None:
         check_part_of_sweep(part, len(members), halving)
@@ -223,7 +219,6 @@ def train_members(
         chosen,
         measure=isinstance(plan, str) and plan == "auto",
         keep=keep,
-        order_seed=order_seed,
         patience=patience,
     )
     check_names(members[0], population.metric_names)
@@ -238,7 +233,6 @@ def train_members(
             epochs=epochs,
             batch_size=batch_size,
             precision=policy,
-            order_seed=order_seed,
             patience=patience,
             halving=halving,
             keep=keep,
@@ -312,10 +306,8 @@ def check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
             raise InputError("metrics", expected, repr(name), remedy)
 
 
-def check_choices(
-    members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
-) -> tuple[int | None, int | None]:
-    """Checks what is chosen for each member and for all; returns ``order_seed`` and ``patience`` as plain numbers."""
+def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | Split], patience: object) -> int | None:
+    """Checks what is chosen for each member and for all; returns ``patience`` as a plain number."""
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
@@ -325,13 +317,11 @@ def check_choices(
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
         remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
         raise InputError("data", expected, given, remedy)
-    if patience is not None:
-        for part in data.values():
-            check_patience(patience, as_split(part))
-    return (
-        None if order_seed is None else check_seed("order_seed", order_seed),
-        None if patience is None else check_count("patience", patience),
-    )
+    if patience is None:
+        return None
+    for part in data.values():
+        check_patience(patience, as_split(part))
+    return check_count("patience", patience)
 
 
 def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:
@@ -351,7 +341,6 @@ def comparable_settings(
     epochs: int,
     batch_size: int,
     precision: str | Precision,
-    order_seed: int | None,
     patience: int | None,
     halving: Halving | None,
     keep: bool,
@@ -372,7 +361,6 @@ def comparable_settings(
         "epochs": epochs,
         "batch_size": batch_size,
         "precision": [str(part) for part in as_precision(precision)],
-        "order_seed": order_seed,
         "patience": patience,
         "halving": None if halving is None else list(halving),
         "keep": keep,
