@@ -294,7 +294,8 @@ class CompiledPrograms:
         last = self._functions.jit(self._functions.last_batch, own=4, shared=2).trace(
             shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
         )
-        # full is (batches, batch_size), behind the axis of members. Without full batches, the last batch is the whole epoch and is optimized like one.
+        # full is (batches, batch_size), behind the axis of members. Without full batches, the last batch is the whole
+        # epoch and is optimized like one.
         last_options = options | QUICK if full.shape[-2] else options
         _, epoch_result = compile_program("last_batch", last, last_options)
         return train_state, epoch_result
