@@ -15,12 +15,6 @@ import pytest
 from functional_nn import cli
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """Plans are not remembered from test to test."""
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def swept(tiny):
     """Flags of a sweep that takes a moment, on the set of ``tiny``."""

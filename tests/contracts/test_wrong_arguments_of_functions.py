@@ -187,7 +187,7 @@ def calls():
         "sweep": (
             fnn.sweep,
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
-            | {"penalty": None, "static": (), "plan": "auto", "exact": False, "patience": None}
+            | {"penalty": None, "static": (), "plan": "auto", "patience": None}
             | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
             | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
             | run,

@@ -1,23 +1,15 @@
-"""Plans that are remembered from sweep to sweep."""
+"""Plans of sweeps, and the memory that they may use."""
 
-import json
 import math
 import os
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
 
 from functional_nn.sweeps import plan
 from functional_nn.training import run_programs
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan, "most_workers", lambda: 8)
 
 
 @pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
@@ -49,28 +41,3 @@ def test_the_memory_of_a_process_is_its_own():
     now, most = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
     assert plan.used_bytes()[1] >= ballast.nbytes
     assert now <= most < ballast.nbytes
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o002, 0o000])
-def test_what_was_remembered_is_recalled(cache, request, umask):
-    request.addfinalizer(partial(os.umask, os.umask(umask)))
-    assert plan.recall("here") is None
-    plan.remember("here", 3)
-    plan.remember("there", 5)
-    assert (plan.recall("here"), plan.recall("there")) == (3, 5)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"here": "3"}', '{"here": 9}', '{"here": [3]}'])
-def test_a_damaged_file_of_plans_is_written_anew(cache, text):
-    plan.remember("here", 3)
-    plan.remembered_file().write_text(text)
-    assert plan.recall("here") is None
-    plan.remember("here", 2)
-    assert json.loads(plan.remembered_file().read_text()) == {"here": 2}
-
-
-def test_without_a_safe_cache_folder_no_plan_is_remembered(monkeypatch):
-    monkeypatch.setattr(plan, "cache_folder", lambda: None)
-    assert plan.remembered_file() is None
-    plan.remember("here", 1)
-    assert plan.recall("here") is None

@@ -82,7 +82,7 @@ def same(first, second):
 @pytest.fixture(scope="module")
 def mixed(blobs):
     """Twelve members in two static groups."""
-    return sweep(SETTINGS, blobs, exact=True)
+    return sweep(SETTINGS, blobs)
 
 
 # A member and its solo run
@@ -91,7 +91,7 @@ def mixed(blobs):
 def test_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blobs):
     assert mixed.plan["groups"] == 2
     for number in np.random.default_rng(0).choice(len(SETTINGS), 3, replace=False):
-        (alone,) = sweep([SETTINGS[number]], blobs, exact=True).members
+        (alone,) = sweep([SETTINGS[number]], blobs).members
         same(alone, mixed.members[number])
 
 
@@ -393,9 +393,7 @@ def test_an_interrupted_sweep_gives_what_was_finished(blobs):
         same(a, b)
 
 
-@pytest.mark.parametrize("plan", ["auto", fnn.sweeps.Plan(2, 1)])
-def test_members_that_end_while_a_sweep_stops_are_in_its_folder(plan, blobs, tmp_path, monkeypatch):
-    """With ``auto``, the first epochs are a measurement, in which several members end at the same time."""
+def test_members_that_end_while_a_sweep_stops_are_in_its_folder(blobs, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "cores", lambda: 2)
 
     def stop(ended, count):
@@ -404,7 +402,7 @@ def test_members_that_end_while_a_sweep_stops_are_in_its_folder(plan, blobs, tmp
             raise KeyboardInterrupt
 
     members = fnn.grid(learning_rate=[0.1], seed=range(6))
-    result = plain(members, blobs, on_epoch=stop, plan=plan, epochs=1, out=tmp_path)
+    result = plain(members, blobs, on_epoch=stop, plan=fnn.sweeps.Plan(2, 1), epochs=1, out=tmp_path)
     assert result.message.startswith("Interrupted after")
     statuses = [member.status for member in result.members]
     assert statuses.count("finished") >= 2
@@ -623,7 +621,6 @@ STATE = fnn.training.TrainState(0, {}, {}, (), None)
         ({"static": ["rates"]}, "static: expected names in the grid"),
         ({"plan": "quick"}, "plan: expected a known name"),
         ({"plan": "vmap:0"}, "plan: expected a known name"),
-        ({"plan": "vmap", "exact": True, "grid": [{"learning_rate": 0.1}] * 2}, "because exact is True"),
         ({"patience": 0}, "patience: expected a positive integer"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
@@ -695,35 +692,6 @@ def test_numbers_of_numpy_are_written_to_the_folder(blobs, tmp_path):
 
 
 # The plan
-
-
-def test_the_plan_is_measured_and_remembered(blobs, monkeypatch):
-    """Batches that hinder each other are run one after another; and the next sweep does not measure again."""
-    run_epoch, at_once, most = MemberBatch.run_epoch, [0], [0]
-    lock = threading.Lock()
-
-    def hindered(self):
-        with lock:
-            at_once[0] += 1
-            most[0] = max(most[0], at_once[0])
-        time.sleep(0.02 if at_once[0] == 1 else 0.3)
-        taken = run_epoch(self)
-        with lock:
-            at_once[0] -= 1
-        return taken + 0.02
-
-    monkeypatch.setattr(MemberBatch, "run_epoch", hindered)
-    monkeypatch.setattr(plans, "cores", lambda: 2)
-    members = fnn.grid(learning_rate=[0.1], seed=range(4))
-    result = plain(members, blobs)
-    assert result.plan["workers"] == 1
-    assert most[0] == 2
-    most[0] = 0
-    again = plain(members, blobs)
-    assert again.plan["workers"] == 1
-    assert most[0] == 1
-    for a, b in zip(result.members, again.members, strict=True):
-        same(a, b)
 
 
 def test_memory_bounds_the_plan(blobs, monkeypatch):

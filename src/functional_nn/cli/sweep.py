@@ -118,7 +118,6 @@ def axis(
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
-@click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
 @METRICS
 @click.option(
@@ -176,7 +175,6 @@ def sweep(
     draws: int | None,
     grid_file: Path | None,
     plan: str,
-    exact: bool,
     patience: int | None,
     metrics: list[str] | None,
     halving: list[int] | None,
@@ -243,7 +241,6 @@ def sweep(
         batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
-        exact=exact,
         patience=patience,
         halving=None if halving is None else Halving(tuple(halving), halving_keep),
         keep=out is not None,

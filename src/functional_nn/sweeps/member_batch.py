@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -174,13 +173,11 @@ class MemberBatch:
         """Whether any member still has epochs to run."""
         return self._epoch < self._last_epoch and any(history.running for history in self.histories)
 
-    def run_epoch(self) -> float:
-        """Trains all members for one epoch, evaluates them, and returns the seconds.
+    def run_epoch(self) -> None:
+        """Trains all members for one epoch, and evaluates them.
 
         The train state of a member goes into its history when the member has ended, and after the last epoch.
         """
-        clock = time.perf_counter()
-
         # The epoch with fast steps, and the evaluation.
         before = self._train_state
         arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch))
@@ -225,7 +222,6 @@ class MemberBatch:
         if not self.goes_on:
             self._train_state = None  # the histories have the members' states now
             self.done = True
-        return time.perf_counter() - clock
 
     def _set_down(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
         """Puts the states of some members into their histories, without their keys, which the seeds make again."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from queue import Queue
 from typing import TypeAlias
 
@@ -29,7 +27,7 @@ from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistor
 from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.static_groups import GroupPrograms, StaticGroup
 from functional_nn.sweeps.store import Store
-from functional_nn.training.devices import Device, cores
+from functional_nn.training.devices import Device
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import surroundings
 from functional_nn.training.run_programs import check_memory, program_bytes
@@ -46,7 +44,6 @@ class Population:
         data: data sets by name.
         precision: that of all members.
         plan: how many members are trained at a time. It is reduced if memory has no room for so many.
-        measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
         keep: whether the parameters and state of the members are kept.
         patience: see ``sweep``.
 
@@ -64,14 +61,12 @@ class Population:
         precision: Precision,
         plan: Plan,
         *,
-        measure: bool,
         keep: bool,
         patience: int | None = None,
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
         self.plan = plan
         self._numbers = frozenset(numbers)
-        self._measure = measure
         self._grid = grid
         self._keep = keep
         self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
@@ -84,12 +79,7 @@ class Population:
         self.ended_here = 0
         self._compile()
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience)
-        # Estimated for all workers of the plan, before a measurement may reduce them.
         self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
-        workers = plans.recall(self._situation) if measure else None
-        if workers is not None:
-            self.plan = Plan(min(workers, self.plan.workers), self.plan.members)
-            self._measure = False
 
     def _compile(self) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
@@ -130,14 +120,6 @@ class Population:
     def _members_at_once(self) -> int | None:
         return self.plan.members if self.plan.members > 1 else None
 
-    @cached_property
-    def _situation(self) -> str:
-        """What the fastest number of workers depends on: the machine, and the size of the work."""
-        first = self._groups[0]
-        sizes = [array.shape for array in jax.tree.leaves(first.on(self.devices[0]).train_state.params)]
-        machine = f"{jax.local_devices()[0].device_kind}, {cores()} cores, jax {jax.__version__}"
-        return f"{machine}, batch {first.group.batch_size}, parameters {sizes}"
-
     def train(self, rung: int | None, store: Store | None) -> Generator[None, None, None]:
         """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch.
 
@@ -162,7 +144,7 @@ class Population:
             del unsaved[batch]
             self._set_down_ended(batch.histories)
 
-        steps = self._run(Workers(self.devices), batches)
+        steps = Workers(self.devices).run(batches)
         hidden_errors: tuple[type[Exception], ...] = ()
         try:
             for batch, done in steps:
@@ -181,15 +163,6 @@ class Population:
                 with suppress(*hidden_errors):
                     save(batch)
             self._set_down_ended(self.histories)
-
-    def _run(self, workers: Workers, batches: Sequence[MemberBatch]) -> Generator[tuple[MemberBatch, bool], None, None]:
-        if self._measure and len(batches) > 1 and self.plan.workers > 1:
-            yield from workers.measure(batches)
-            if workers.measured:
-                self._measure = False
-                self.plan = Plan(len(workers.devices), self.plan.members)
-                plans.remember(self._situation, len(workers.devices))
-        yield from workers.run([batch for batch in batches if batch.goes_on])
 
     def _batches(self, group: StaticGroup) -> list[list[int]]:
         """The numbers of the running members of a group, in batches of the plan's size with the same data."""
@@ -348,7 +321,6 @@ class Workers:
 
     def __init__(self, devices: Sequence[Device]):
         self.devices = list(devices)
-        self.measured = False
 
     def run(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
         """Trains each batch up to its last epoch, and yields after each epoch of a batch.
@@ -400,33 +372,3 @@ class Workers:
             stop.set()
             for thread in threads:
                 thread.join()
-
-    def measure(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
-        """Measures whether the workers are faster in parallel than one after another, and keeps one worker if not.
-
-        The measurement is part of the work: first one epoch of the first batch alone, then one epoch of as many batches
-        as there are workers. Yields what ``run`` yields.
-        """
-        count = len(self.devices)
-        # The first batch starts on the first device, the following ones on the devices of their workers.
-        for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
-            batch.begin(device)
-        alone = batches[0].run_epoch()
-        yield batches[0], not batches[0].goes_on
-        together = [batch for batch in batches[: count + 1] if batch.goes_on][:count]
-        if len(together) < count:
-            return
-        settings = settings_of_this_thread()
-
-        def run_epoch(batch: MemberBatch) -> None:
-            with settings():
-                batch.run_epoch()
-
-        clock = time.perf_counter()
-        with ThreadPoolExecutor(count) as threads:
-            list(threads.map(run_epoch, together))
-        # One after another, the same epochs would have taken count * alone.
-        if time.perf_counter() - clock > count * alone:
-            del self.devices[1:]
-        self.measured = True
-        yield from ((batch, not batch.goes_on) for batch in together)

@@ -69,7 +69,6 @@ def sweep(
     precision: str | Precision = "float32",
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    exact: bool = False,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -108,10 +107,8 @@ def sweep(
         gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
         start: ``(params, state)`` to start from in place of initial values, or a function ``h -> (params, state)``.
         static: names of numbers that are not traced, because a function needs their values.
-        plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
-            several at a time are faster than one after another, and remembers the result for the device.
-        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
-            errors.
+        plan: how many members are trained at a time: ``"auto"``, ``"sequential"``, ``"map"``, ``"vmap"``, ``"vmap:16"``
+            or a ``Plan``. Without ``vmap``, each member has the same bits as if it were trained alone.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
@@ -154,7 +151,6 @@ def sweep(
         precision=precision,
         static=static,
         plan=plan,
-        exact=exact,
         patience=patience,
         halving=halving,
         keep=keep,
@@ -177,7 +173,6 @@ def train_members(
     precision: str | Precision,
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    exact: bool = False,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -197,7 +192,7 @@ def train_members(
     check_names(members[0])
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
     patience = check_choices(members, by_name, patience)
-    check_options(static, halving, keep, exact, on_epoch, progress)
+    check_options(static, halving, keep, on_epoch, progress)
     if part is not None:
         check_part_of_sweep(part, len(members), halving)
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
@@ -209,7 +204,7 @@ def train_members(
     if halving is not None:
         halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
-    chosen = planned(plan, largest, len(groups), exact=exact)
+    chosen = planned(plan, largest, len(groups))
     population = Population(
         groups,
         members,
@@ -217,7 +212,6 @@ def train_members(
         by_name,
         policy,
         chosen,
-        measure=isinstance(plan, str) and plan == "auto",
         keep=keep,
         patience=patience,
     )
@@ -281,15 +275,12 @@ def train_members(
     )
 
 
-def check_options(
-    static: object, halving: object, keep: object, exact: object, on_epoch: object, progress: object
-) -> None:
+def check_options(static: object, halving: object, keep: object, on_epoch: object, progress: object) -> None:
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
         raise InputError("static", "a list of names", shown(static))
     if halving is not None and not isinstance(halving, Halving):
         raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
     check_flag("keep", keep)
-    check_flag("exact", exact)
     if on_epoch is not None:
         expected = "a function of two numbers: of members that have ended, and of all"
         check_function("on_epoch", on_epoch, expected, "ended, members")
