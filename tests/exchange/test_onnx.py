@@ -11,8 +11,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.exchange import onnx as exchange_onnx
-from functional_nn.exchange import to_onnx
+from functional_nn.exchange import onnx_models, to_onnx
 from functional_nn.gradients.cases import LAYERS, draw_inputs
 from functional_nn.models import MODELS
 
@@ -119,7 +118,7 @@ def test_a_wrong_model_is_not_written(tmp_path, monkeypatch):
     path = tmp_path / "net.onnx"
     path.write_text("old")
     net = fnn.chain(fnn.relu)
-    monkeypatch.setattr(exchange_onnx, "REPLACEMENTS", {"name": lambda equation, x: 1.001 * x})
+    monkeypatch.setattr(onnx_models, "REPLACEMENTS", {"name": lambda equation, x: 1.001 * x})
     with pytest.raises(InputError, match=r"the outputs of the network in ONNX Runtime, got outputs that differ by"):
         to_onnx(net, {}, {}, (4,), path)
     assert [file.name for file in tmp_path.iterdir()] == ["net.onnx"]

@@ -66,7 +66,7 @@ def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Pa
     """Writes a network to a file."""
     import jax
 
-    from functional_nn.exchange.onnx import to_onnx
+    from functional_nn.exchange.onnx_models import to_onnx
     from functional_nn.exchange.stablehlo import to_stablehlo
     from functional_nn.exchange.torch import to_torch, write_state_dict
     from functional_nn.storage.arrays import save_parameters
