@@ -226,17 +226,6 @@ def calls():
             fnn.sweeps.ensemble_probabilities,
             {"result": result, "x": X, "members": None, "combine": "vote"},
         ),
-        "search": (
-            fnn.sweeps.search,
-            {
-                "study": None,
-                "space": None,
-                "run": None,
-                "population": 2,
-                "rounds": 1,
-                "seeds": 1,
-                "metric": "test_loss",
-            },
         ),
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
         "plot_effects": (fnn.plots.plot_effects, of_sweep),

@@ -14,7 +14,6 @@ from .results import EnsembleGain as EnsembleGain
 from .results import SweepResult as SweepResult
 from .results import ensemble_gain as ensemble_gain
 from .results import ensemble_probabilities as ensemble_probabilities
-from .sampling import search as search
 from .statistics import Comparison as Comparison
 from .statistics import Setting as Setting
 from .statistics import compare as compare
