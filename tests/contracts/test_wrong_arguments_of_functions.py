@@ -226,7 +226,6 @@ def calls():
             fnn.sweeps.ensemble_probabilities,
             {"result": result, "x": X, "members": None, "combine": "vote"},
         ),
-        ),
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
         "plot_effects": (fnn.plots.plot_effects, of_sweep),
         "plot_spread": (fnn.plots.plot_spread, of_sweep),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -201,30 +201,16 @@ class SweepResult:
             raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
         return network_of(self.model, reader_of(member))
 
-    def to_pandas(self) -> Any:
-        """The rows as a pandas ``DataFrame``.
-
-        Raises:
-            InputError: if pandas is missing.
-        """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("to_pandas", "pandas to be installed", "no pandas", remedy) from None
-        return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
-
     def save(self, path: str | Path) -> None:
-        """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
+        """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl`` or ``.json``.
 
-        The file is never half written. In JSON, numbers that are not finite are null. Parquet needs pandas and pyarrow.
-        In Parquet, a column becomes text if its values are tuples or have several types.
+        The file is never half written. In JSON, numbers that are not finite are null.
 
         Raises:
-            InputError: for another suffix, or if pandas or pyarrow is missing.
+            InputError: for another suffix.
         """
         path = check_path("path", path)
-        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
+        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json}
         if path.suffix not in writers:
             raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
         write_whole(path, writers[path.suffix]())
@@ -271,15 +257,6 @@ class SweepResult:
 
     def _json(self) -> str:
         return json.dumps(finite_json(self.rows()), indent=2) + "\n"
-
-    def _parquet(self) -> bytes:
-        frame = self.to_pandas()
-        texts = {name: frame[name].map(str, "ignore") for name in frame if frame[name].dtype == object}
-        try:
-            return frame.assign(**texts).to_parquet(None, index=False)
-        except ImportError:
-            remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("path", "pyarrow to be installed for .parquet", "no pyarrow", remedy) from None
 
 
 def reader_of(member: Member) -> HyperparameterReader:
