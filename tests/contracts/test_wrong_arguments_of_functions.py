@@ -218,14 +218,6 @@ def calls():
         "ranked": (result.ranked, {"metric": "test_loss"}),
         "curves": (result.curves, {"metric": "test_loss"}),
         "network": (result.network, {"member": result.members[0]}),
-        "ensemble_gain": (
-            fnn.sweeps.ensemble_gain,
-            {"result": result, "x": X, "labels": LABELS, "members": None, "combine": "vote"},
-        ),
-        "ensemble_probabilities": (
-            fnn.sweeps.ensemble_probabilities,
-            {"result": result, "x": X, "members": None, "combine": "vote"},
-        ),
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
         "plot_effects": (fnn.plots.plot_effects, of_sweep),
         "plot_spread": (fnn.plots.plot_spread, of_sweep),
@@ -352,7 +344,6 @@ def calls():
 RECORDS = {
     "Comparison",
     "DataError",
-    "EnsembleGain",
     "EpochMetrics",
     "FormulaMissing",
     "InputError",

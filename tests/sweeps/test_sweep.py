@@ -213,7 +213,6 @@ def test_values_that_are_equal_in_python_make_groups_of_their_own(values, blobs)
     result = sweep(fnn.grid(flag=values), blobs, net, optax.sgd(0.1), epochs=1)
     assert result.plan["groups"] == 2
     assert [len(jax.tree.leaves(member.params)) for member in result.members] == [2, 4]
-    assert fnn.sweeps.ensemble_probabilities(result, blobs.test_x).shape == (30, 3)
 
 
 def test_epochs_and_batch_size_of_each_member(blobs):
