@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optax
+from scipy import stats
 
 import functional_nn as fnn
 
@@ -48,7 +49,11 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
 
     # Is a larger learning rate better? Pairs with the same seed and the same decay are compared.
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
-    print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.sweeps.compare(high, low)}")
+    test = stats.ttest_rel(high.curves()[:, -1], low.curves()[:, -1])
+    interval = test.confidence_interval(0.95)
+    print(
+        f"rate {rates[-1]:g} minus rate {rates[0]:g}: {interval.low:+.4f} to {interval.high:+.4f} (p = {test.pvalue:.2g})"
+    )
 
 
 if __name__ == "__main__":

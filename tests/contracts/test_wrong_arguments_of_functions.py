@@ -208,11 +208,6 @@ def calls():
         ),
         "summarize": (fnn.sweeps.summarize, of_sweep | {"over": "seed"}),
         "merge": (fnn.sweeps.merge, {"folders": ["no_part"], "out": "no_folder"}),
-        "compare": (
-            fnn.sweeps.compare,
-            {"first": result.where(learning_rate=0.1), "second": result.where(learning_rate=0.2)}
-            | {"metric": "test_accuracy"},
-        ),
         "where": (lambda learning_rate: result.where(learning_rate=learning_rate), {"learning_rate": 0.1}),
         "best": (result.best, {"metric": "test_loss"}),
         "ranked": (result.ranked, {"metric": "test_loss"}),
@@ -342,7 +337,6 @@ def calls():
 
 
 RECORDS = {
-    "Comparison",
     "DataError",
     "EpochMetrics",
     "FormulaMissing",

@@ -11,7 +11,5 @@ from .member_batch import Halving as Halving
 from .parts import merge as merge
 from .plan import Plan as Plan
 from .results import SweepResult as SweepResult
-from .statistics import Comparison as Comparison
 from .statistics import Setting as Setting
-from .statistics import compare as compare
 from .statistics import summarize as summarize
