@@ -145,14 +145,9 @@ def calls():
             | {"gradient": jax.value_and_grad, "eval_params": None},
         ),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
-        "tensorboard_log": (fnn.training.callbacks.tensorboard_log, {"folder": "events"}),
         "early_stopping": (
             lambda **given: fnn.training.callbacks.early_stopping(**given)(EPOCH, start),
             {"patience": 3, "metric": "test_accuracy", "least_change": 0.1},
-        ),
-        "combine": (
-            lambda callback: fnn.training.callbacks.combine(callback)(EPOCH, start),
-            {"callback": lambda metrics, train_state: None},
         ),
         "to_minimize": (EPOCH.to_minimize, {"metric": "test_accuracy"}),
         "per_example_gradients": (

@@ -37,7 +37,6 @@ OPTIONAL = {
     "flax": OptionalPackage("modules of Flax as layers", "'functional-nn[flax]'"),
     "equinox": OptionalPackage("modules of Equinox as layers", "'functional-nn[equinox]'"),
     "treescope": OptionalPackage("parameters in notebooks", "'functional-nn[notebook]'"),
-    "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
     "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
