@@ -65,10 +65,6 @@ def calls():
         )
         train(hyperparameters, key, data)
 
-    def updated(limit, paths, axis):
-        rule = fnn.training.max_norm(limit, paths, axis=axis)
-        rule.update(tree, rule.init(tree), tree)
-
     def penalized(rate, paths, params):
         fnn.l1(rate, paths)(params)
         fnn.l2(rate, paths).gradient(params)
@@ -92,7 +88,6 @@ def calls():
         ),
         "top_k_accuracy": (lambda k: fnn.metrics.top_k_accuracy(k)(X, LABELS), {"k": 2}),
         "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
-        "max_norm": (updated, {"limit": 1.0, "paths": "*weight", "axis": 0}),
         "path_mask": (
             lambda paths, params: fnn.training.path_mask(paths)(params),
             {"paths": "*weight", "params": tree},

@@ -6,7 +6,6 @@ from .find_non_finite import NonFinite as NonFinite
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import SCHEDULES as SCHEDULES
 from .optimizers import Clipping as Clipping
-from .optimizers import max_norm as max_norm
 from .optimizers import optimizer as optimizer
 from .optimizers import path_mask as path_mask
 from .optimizers import schedule as schedule
