@@ -51,9 +51,7 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
     test = stats.ttest_rel(high.curves()[:, -1], low.curves()[:, -1])
     interval = test.confidence_interval(0.95)
-    print(
-        f"rate {rates[-1]:g} minus rate {rates[0]:g}: {interval.low:+.4f} to {interval.high:+.4f} (p = {test.pvalue:.2g})"
-    )
+    print(f"{rates[-1]:g} minus {rates[0]:g}: {interval.low:+.4f} to {interval.high:+.4f}, p = {test.pvalue:.2g}")
 
 
 if __name__ == "__main__":
