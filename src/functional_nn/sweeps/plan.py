@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 
@@ -17,9 +15,6 @@ from functional_nn.training.devices import cores
 from functional_nn.training.run_programs import memory_statistics, system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
-
-PROCESS_STATUS = Path("/proc/self/status")
-"""The file in which Linux describes the process. Other systems have no such file."""
 
 
 @dataclass(frozen=True)
@@ -112,30 +107,6 @@ def memory_limit() -> int:
     if "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
     return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
-
-
-def used_bytes() -> tuple[int, int]:
-    """The bytes in use now, and the largest number so far; of the device, or on a CPU of the process.
-
-    On Windows, where the process cannot ask, they are 0.
-    """
-    statistics = memory_statistics()
-    if statistics:
-        return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
-    # On Linux, ``getrusage`` also counts the process that started this one, so the system's own figures come first.
-    # A line is "VmHWM:   123 kB"; the name stands for the largest size so far ("high water mark").
-    with suppress(OSError, KeyError):
-        lines = PROCESS_STATUS.read_text("ascii", "replace").splitlines()
-        sizes = dict(line.split(":", 1) for line in lines)
-        now, most = (1024 * int(sizes[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-        return now, most
-    try:
-        import resource
-    except ImportError:
-        return 0, 0
-    # The unit is bytes on macOS and KiB elsewhere.
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return most, most
 
 
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:

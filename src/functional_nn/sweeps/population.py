@@ -79,7 +79,6 @@ class Population:
         self.ended_here = 0
         self._compile()
         self._rules = MemberRules(precision.parameters, self._members_at_once, patience)
-        self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
 
     def _compile(self) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
@@ -95,20 +94,6 @@ class Population:
                 break
         for group, programs in zip(self._groups, compiled, strict=True):
             check_memory(programs, tuple(group.splits.values()))
-
-    def _needed_bytes(self) -> int:
-        """The bytes of the data, of a batch for each worker, and of the members that are kept."""
-        data = sum(array.nbytes for group in self._groups for array in jax.tree.leaves(list(group.splits.values())))
-        kept = 0
-        if self._keep:
-            for group in self._groups:
-                state = group.on(self.devices[0]).train_state
-                leaves = jax.tree.leaves((state.params, state.state))
-                # The arrays of a program have the states of all members that it trains at once.
-                bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-                members = len(self._numbers.intersection(group.group.members))
-                kept += members * bytes_at_once // (self._members_at_once or 1)
-        return data + self.plan.workers * self._batch_bytes + kept
 
     @property
     def devices(self) -> list[Device]:
@@ -295,14 +280,12 @@ class Population:
         return self.histories[number].result({name: self._grid[number][name] for name in shown}, params, state)
 
     def described(self) -> dict[str, str | int]:
-        """The plan, its estimated memory, the largest memory so far, and the number of static groups."""
+        """The plan, and the number of static groups."""
         return {
             "name": str(self.plan),
             "workers": self.plan.workers,
             "members_at_once": self.plan.members,
             "groups": len(self._groups),
-            "estimated_bytes": self._estimated_bytes,
-            "peak_bytes": plans.used_bytes()[1],
         }
 
 

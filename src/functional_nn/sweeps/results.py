@@ -54,7 +54,7 @@ class SweepResult:
         model: the ``model`` given to ``sweep``.
         precision: the ``precision`` given to ``sweep``.
         in_shape: the shape of one example as the networks took it.
-        plan: how the sweep was run, with its estimated memory.
+        plan: how the sweep was run.
         compilations: how many times a static group was compiled: once for each device, and again for each smaller plan
             if memory had no room. Programs that were already compiled in this process do not count.
         seconds: ``compile``, ``train`` and ``total``.
