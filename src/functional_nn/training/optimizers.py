@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Params
-from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
@@ -45,8 +43,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
     """The Optax optimizer with a name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
 
-    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``. Parameters in float16 are
-    refused if the rule's ``eps`` is 0 in float16, as Adam's 1e-8 is: a gradient of 0 would make them NaN.
+    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``.
 
     >>> import jax.numpy as jnp
     >>> rule = optimizer("sgd", 0.5)
@@ -65,7 +62,7 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
         # A dtype may be given by its name. No other option is a string or a sequence.
         if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
             raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
-    return _refusing_vanished_eps(name, make(learning_rate, **options), _eps(make, options))
+    return make(learning_rate, **options)
 
 
 SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
@@ -303,28 +300,6 @@ def check_gradient_transformation(optimizer: object) -> None:
     if not is_gradient_transformation(optimizer):
         remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
-
-
-def _eps(make, options) -> float | None:
-    """The number ``eps`` that a rule adds to a denominator; None if there is none, or if it is traced."""
-    default = inspect.signature(make).parameters.get("eps")
-    eps = options.get("eps", None if default is None else default.default)
-    return float(eps) if eps is not None and is_concrete(eps) else None
-
-
-def _refusing_vanished_eps(name, rule, eps):
-    """Makes the rule refuse float16 parameters if ``eps`` is 0 in float16: a gradient of 0 would become 0 / 0."""
-    if eps is None or np.float16(eps) != 0:
-        return rule
-
-    def init(params):
-        if any(jnp.result_type(leaf) == jnp.float16 for leaf in jax.tree.leaves(params)):
-            remedy = "Keep the parameters in float32, as precision='float16' of fit does, or give eps=1e-4."
-            given = f"float16, in which {name}'s eps = {eps:g} is 0"
-            raise InputError("params", "parameters in float32, float64 or bfloat16", given, remedy)
-        return rule.init(params)
-
-    return rule._replace(init=init)
 
 
 def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:
