@@ -21,12 +21,9 @@ from functional_nn import load_dataset
 from functional_nn.activations import table as activations
 from functional_nn.bench.chips import CHIPS
 from functional_nn.cli import run
-from functional_nn.cli.sweep import AXES, sweep
-from functional_nn.cli.train import _number, train
+from functional_nn.cli.train import _number
 from functional_nn.configuration import flag_types
-from functional_nn.configuration.flag_types import Several
 from functional_nn.configuration.run_configuration import Configuration
-from functional_nn.configuration.run_flags import SweptOption
 from functional_nn.models import named_models as models
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
@@ -178,30 +175,6 @@ def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monke
         assert run([*tiny, "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b != c
-
-
-@pytest.mark.parametrize(
-    ("flag", "values", "swept"),
-    [
-        ("--learning-rate", "1e-3,1e-2", True),
-        ("--optimizer", "adam,sgd", True),
-        ("--hidden", "128/64", True),
-        ("--epochs", "1,2", True),
-        ("--learning-rate", "fast", False),
-        ("--seed", "0,1", False),
-    ],
-)
-def test_several_values_are_for_sweep(capsys, flag, values, swept):
-    assert run(["train", flag, values]) == 2
-    error = " ".join(capsys.readouterr().err.split())
-    assert ("To train with several values, use functional-nn sweep." in error) == swept
-
-
-def test_a_flag_with_several_values_in_sweep_says_so_in_train():
-    swept = {flag.name for flag in train.params if isinstance(flag, SweptOption)}
-    assert swept == set(AXES)
-    for flag in sweep.params:
-        assert isinstance(flag.type, Several) == (flag.name in {*AXES, "halving", "metrics"})
 
 
 CHANGES = {
@@ -615,15 +588,3 @@ def test_validation_patience_and_metrics(tiny, tmp_path, capsys):
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["validation_loss"] == result["validation_loss"]
     assert (out / "learning_curves.png").exists()
-
-
-def test_an_accuracy_no_better_than_guessing_gets_a_remark(tiny, capsys):
-    remark = r"\nThis is no better than guessing \(0\.3333 for 3 classes\)\. Try a smaller learning rate\.\n$"
-    flags = ["--learning-rate", "1e-9", "--epochs", "1", "--seed"]
-    outputs = []
-    for seed in "0123456789":
-        assert run([*tiny, *flags, seed]) == 0
-        outputs.append(capsys.readouterr().out)
-    accuracies = [float(re.search(r"test accuracy (\d\.\d{4}) after", output)[1]) for output in outputs]
-    assert [bool(re.search(remark, output)) for output in outputs] == [value < 0.334 for value in accuracies]
-    assert min(accuracies) < 0.334 < max(accuracies)

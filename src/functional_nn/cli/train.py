@@ -106,7 +106,7 @@ def train(
 
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
-    from functional_nn.cli.trained_run import at_best_epoch, remark_on_guessing
+    from functional_nn.cli.trained_run import at_best_epoch
     from functional_nn.losses.classification import cross_entropy
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
@@ -222,9 +222,6 @@ def train(
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history and processes.is_first:
         _print_result(run, kept_epoch, seconds, keep_best)
-        remark = remark_on_guessing(run.status, result["test_accuracy"], data)
-        if remark and not quiet:
-            click.echo(remark)
     # The file is written after the result is printed, which is not lost if the disk is full.
     if json_file is not None:
         write_json(json_file, result)
