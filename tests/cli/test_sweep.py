@@ -139,7 +139,7 @@ def test_halving_and_patience(swept, tmp_path):
         (["--learning-rate", "log-uniform:1e-1:1e-3", "--draws", "3"], "the lower first"),
         (["--weight-decay", "0.1", "--optimizer", "adam"], "expected an optimizer with weight decay"),
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
-        (["--grid", "nowhere.csv"], "nowhere.csv: expected a file to read"),
+        (["--grid", "nowhere.toml"], "nowhere.toml: expected a file to read"),
         (["--plan", "quick"], "plan: expected a known name"),
         (["--halving", "5"], "halving: expected epochs before the last one"),
         (["--seeds", "0"], "expected a whole number, 1 or more, got '0'"),
@@ -153,8 +153,8 @@ def test_wrong_flags(flags, message, swept, capsys):
 
 
 def test_a_grid_file_with_names_that_are_no_flags(swept, tmp_path, capsys):
-    grid = tmp_path / "grid.csv"
-    grid.write_text("learning_rate,momentum\n0.1,0.9\n")
+    grid = tmp_path / "grid.toml"
+    grid.write_text("[grid]\nlearning_rate = [0.1]\nmomentum = [0.9]\n")
     assert cli.run([*swept, "--grid", str(grid)]) == 2
     assert "expected names of flags" in capsys.readouterr().err
 

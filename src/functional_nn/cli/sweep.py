@@ -114,7 +114,7 @@ def axis(
 @click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
 @click.option("--seed", type=SEED, default=0, help="The first seed, and the seed of --draws.")
 @click.option("--draws", type=COUNT, metavar="N", help="Settings to draw for flags such as log-uniform:1e-4:1e-2.")
-@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML or CSV file of settings.")
+@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -188,7 +187,7 @@ def members_of_flags(
             try:
                 converted[key] = flag_value(flags[name], value)
             except click.BadParameter as error:
-                place = f"{escaped(str(path))}, {_place(path, number)}, {name}"
+                place = f"{escaped(str(path))}, member {number}, {name}"
                 hint = f"'{flags[name].opts[0]}'"
                 raise click.BadParameter(f"{place}: {error.message}", param_hint=hint) from None
         return converted[key]
@@ -196,16 +195,6 @@ def members_of_flags(
     return [
         {name: convert(number, name, value) for name, value in member.items()} for number, member in enumerate(members)
     ]
-
-
-def _place(path: Path, number: int) -> str:
-    """The place of a member in the file."""
-    if path.suffix != ".csv":
-        return f"member {number}"
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        lines = [reader.line_num for row in reader if row]  # blank lines are no members
-    return f"line {lines[number + 1]}"  # the first of them has the names
 
 
 def _as_written(value: object) -> str:
