@@ -379,7 +379,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["train", "--model", "mpl"], "Did you mean mlp?"),
         (["train", "--schedule", "cosin"], "Did you mean cosine?"),
         (["train", "--precision", "float15"], "Did you mean float16?"),
-        (["train", "--non-finite", "rollback"], "Did you mean roll-back?"),
+        (["train", "--non-finite", "skp"], "Did you mean skip?"),
         (["train", "--dataset", "mnist5"], "mnist5k"),
     ],
 )

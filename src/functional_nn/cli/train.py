@@ -302,8 +302,6 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
         remarks.append(f"{metrics.skipped_steps} steps skipped")
     if metrics.clipped_steps:
         remarks.append(f"{metrics.clipped_steps} clipped")
-    if metrics.rate_share < 1:
-        remarks.append(f"{metrics.rate_share:g} of the learning rate")
     return f"  {', '.join(remarks)}" if remarks else ""
 
 

@@ -58,7 +58,7 @@ OPTIMIZERS = (
 )
 GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
-NON_FINITE = ("stop", "skip", "roll-back")
+NON_FINITE = ("stop", "skip")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 CHIPS = ("tpu-v5e", "tpu-v5p", "tpu-v6e", "cuda-h100")
 METRIC_NAMES = ("accuracy", "precision_score", "recall_score", "f1_score", "calibration_error", "brier_score")

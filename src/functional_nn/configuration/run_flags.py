@@ -113,7 +113,7 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         "--non-finite",
         type=Named(NON_FINITE),
         default="stop",
-        help="After a step that is not finite: stop; skip it; roll-back the epoch, with half the learning rate.",
+        help="After a step that is not finite: stop; or skip it.",
     ),
 )
 

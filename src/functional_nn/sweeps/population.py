@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Queue
@@ -305,7 +305,7 @@ class Workers:
     def __init__(self, devices: Sequence[Device]):
         self.devices = list(devices)
 
-    def run(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
+    def run(self, batches: Sequence[MemberBatch]) -> Generator[Step, None, None]:
         """Trains each batch up to its last epoch, and yields after each epoch of a batch.
 
         If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.

@@ -22,7 +22,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     """A callback that writes the metrics of each epoch as a row of a CSV file.
 
     The columns are those of ``EpochMetrics.row()``: the epoch, each metric by its name, ``seconds``, ``skipped_steps``,
-    ``clipped_steps``, ``rate_share`` and ``learning_rate``, which is empty if it is not known. Each row is on the disk
+    ``clipped_steps`` and ``learning_rate``, which is empty if it is not known. Each row is on the disk
     when the next epoch starts. At epoch 1 the file is written anew, so a resumed run has no row twice.
 
     Args:
@@ -38,7 +38,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     ...     run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2, on_epoch=csv_log(path))
     ...     lines = path.read_text().splitlines()
     >>> lines[0]
-    'epoch,train_loss,test_loss,test_accuracy,seconds,skipped_steps,clipped_steps,rate_share,learning_rate'
+    'epoch,train_loss,test_loss,test_accuracy,seconds,skipped_steps,clipped_steps,learning_rate'
     >>> len(lines)
     3
     """

@@ -36,8 +36,7 @@ from functional_nn.training.data_for_network import data_for_network, warn_of_li
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
 from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
-from functional_nn.training.non_finite import ROLL_BACK, check_policy, finite_epoch
-from functional_nn.training.optimizers import with_rate_share
+from functional_nn.training.non_finite import check_policy, finite_epoch
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.programs import ProgramSpec, shapes_of, surroundings, with_batches_of
@@ -134,9 +133,7 @@ def fit(
             device only by rounding. A CPU has one device, unless ``jax_num_cpu_devices`` is set before JAX computes
             anything. With one device per core, recurrent networks train faster (see docs/explanation/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch. ``"skip"`` goes on without the bad steps, which are
-            counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
-            start with half of the learning rate (of the updates), at most ten times in a run, and then stops. It
-            cannot be used with ``eval_params``, whose parameters the optimizer moves at the full rate.
+            counted, and stops only if all steps of an epoch are bad.
         patience: stops the run if the loss on the evaluated examples has not improved for this many epochs.
             ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best epoch that was saved.
         checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
@@ -171,7 +168,7 @@ def fit(
     if eval_params is not None:
         expected = "a function of the optimizer's state and the parameters"
         check_function("eval_params", eval_params, expected, "optimizer_state, params")
-    check_policy(non_finite, eval_params)
+    check_policy(non_finite)
     check_seed("seed", seed)
     if start is not None:
         check_start(start)
@@ -181,10 +178,6 @@ def fit(
     if progress is not None:
         check_flag("progress", progress)
     if isinstance(data, Stream):
-        if non_finite == ROLL_BACK and data.is_generator:
-            expected = "stop or skip, because a generator cannot be read again"
-            remedy = "Or give Stream a function that makes a new generator for each epoch."
-            raise InputError("non_finite", expected, repr(non_finite), remedy)
         _check_epoch_can_be_counted(data, start)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
@@ -208,8 +201,6 @@ def fit(
             check_patience(patience, split)
         # Of a stream, the split has the first batch of this process.
         warn_of_likely_mistakes(net, loss, split, number_of_examples(split.train_x) if streamed else batch_size)
-        if non_finite == ROLL_BACK:
-            optimizer = with_rate_share(optimizer)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
         settings = {}
@@ -270,9 +261,9 @@ def fit(
             in_memory = split if reader is None else split._replace(train_x=None, train_labels=None)
             on_device = put_everywhere(in_memory, compiled.sharding)
             if reader is None:
-                train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
+                train_epoch = partial(finite_epoch, programs, on_device.train_x, on_device.train_labels)
             else:
-                train_epoch = partial(streamed_epoch, non_finite, programs, reader, processes, check_interruption)
+                train_epoch = partial(streamed_epoch, programs, reader, processes, check_interruption)
             loop = EpochLoop(
                 programs,
                 train_epoch,

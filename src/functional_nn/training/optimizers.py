@@ -14,7 +14,6 @@ import optax
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shortened
-from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
@@ -259,35 +258,6 @@ def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[No
         given = f"one that raises {type(error).__name__}: {shortened(error).rstrip('.')}"
         remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
         raise InputError("optimizer", "an Optax transformation that can compute updates", given, remedy) from error
-
-
-class RateShare(NamedTuple):
-    """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
-
-    optimizer_state: PyTree
-    share: jax.Array
-
-
-# Cached, so that a second run with the same optimizer has an equal recipe and finds its compiled programs.
-@cached_if_hashable(maxsize=32)
-def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with its updates multiplied by a share, which starts at 1.
-
-    >>> rule = with_rate_share(optax.sgd(1.0))
-    >>> state = rule.init(jnp.zeros(1))
-    >>> print(rule.update(jnp.ones(1), state._replace(share=jnp.float32(0.5)))[0])
-    [-0.5]
-    """
-
-    def init(params):
-        return RateShare(optimizer.init(params), jnp.ones((), jnp.float32))
-
-    def update(updates, state, params=None, **extra):
-        updates, optimizer_state = update_with(optimizer, updates, state.optimizer_state, params, extra)
-        scaled = jax.tree.map(lambda leaf: leaf * state.share.astype(leaf.dtype), updates)
-        return scaled, RateShare(optimizer_state, state.share)
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def is_gradient_transformation(value: object) -> bool:

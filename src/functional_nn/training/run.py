@@ -37,7 +37,6 @@ class EpochMetrics(NamedTuple):
         skipped_steps: steps that changed nothing: updates that were not finite, gradients that ``with_clipping`` left
             out, and gradients that overflowed with a scaled loss.
         clipped_steps: steps with a gradient that ``with_clipping`` shortened.
-        rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
         learning_rate: of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state, as in
             ``optax.inject_hyperparams(optax.adam)(learning_rate=schedule)``; else None.
     """
@@ -47,7 +46,6 @@ class EpochMetrics(NamedTuple):
     seconds: float
     skipped_steps: int = 0
     clipped_steps: int = 0
-    rate_share: float = 1.0
     learning_rate: float | None = None
 
     @property
