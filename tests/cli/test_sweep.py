@@ -93,11 +93,11 @@ def test_what_flags_make_of_it(flags, settings, groups, swept, tmp_path):
     assert all(member["status"] == "finished" for member in report["members"])
 
 
-def test_draws_and_a_grid_file(swept, tmp_path):
+def test_draws_in_a_grid_file(swept, tmp_path):
     result, grid = tmp_path / "s.json", tmp_path / "grid.toml"
-    grid.write_text("[zip]\nl1 = [0.0, 1e-4]\nl2 = [0.0, 1e-3]\n")
-    flags = ["--learning-rate", "log-uniform:1e-3:1e-1", "--draws", "3", "--grid", str(grid), "--json", str(result)]
-    assert cli.run([*swept, *flags]) == 0
+    drawn = "[draws]\nnumber = 3\nlearning_rate = {log_uniform = [1e-3, 1e-1]}\n"
+    grid.write_text("[zip]\nl1 = [0.0, 1e-4]\nl2 = [0.0, 1e-3]\n" + drawn)
+    assert cli.run([*swept, "--grid", str(grid), "--json", str(result)]) == 0
     members = json.loads(result.read_text())["members"]
     assert len(members) == 6
     assert len({member["learning_rate"] for member in members}) == 3
@@ -132,11 +132,6 @@ def test_halving_and_patience(swept, tmp_path):
         (["--dropout", "0,1"], "expected a number in [0, 1), got 1"),
         (["--optimizer", "adam,sgdd"], "Did you mean sgd?"),
         (["--hidden", "4/0"], "expected positive integers"),
-        (["--learning-rate", "log-uniform:1e-3"], "expected numbers as in log-uniform:LOW:HIGH"),
-        (["--shift", "uniform:0:4", "--draws", "3"], "works for real numbers only, got 'uniform:0:4'"),
-        (["--learning-rate", "log-uniform:1e-3:1e-1"], "learning_rate without --draws"),
-        (["--draws", "3"], "--draws 3 without one"),
-        (["--learning-rate", "log-uniform:1e-1:1e-3", "--draws", "3"], "the lower first"),
         (["--weight-decay", "0.1", "--optimizer", "adam"], "expected an optimizer with weight decay"),
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
         (["--grid", "nowhere.toml"], "nowhere.toml: expected a file to read"),

@@ -71,13 +71,6 @@ def test_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
     assert f"--grid: expected names whose flags are not given, got {flags[0]} in addition. Leave out" in said
 
 
-def test_the_seed_of_draws_may_be_given_with_seeds_in_a_file(tmp_path, capsys):
-    path = tmp_path / "grid.toml"
-    path.write_text("[[members]]\nseed = 1\n")
-    draws = ["--learning-rate", "uniform:0.1:0.2", "--draws", 1, "--seed", 5]
-    assert "data set: expected" in refusal(capsys, "--grid", path, *draws)
-
-
 @pytest.mark.parametrize("name", ["precision", "dataset", "out", "devices", "momentum", "x" * 500])
 def test_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
     """The whole sweep had the value of the first member."""
