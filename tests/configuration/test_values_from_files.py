@@ -36,11 +36,6 @@ def refusal(capsys, *arguments) -> str:
     return said.splitlines()[-1]
 
 
-def test_frequent_mistakes_are_told_what_to_write(capsys):
-    assert "'--learning-rate'" in refusal(capsys, "--lr", 1)
-    assert "--hidden 128,64" in refusal(capsys, "--hidden", 128, 64)
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, capsys, name):
     path = tmp_path / "grid.toml"
