@@ -137,7 +137,7 @@ def calls():
             fitted
             | run
             | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None},
+            | {"gradient": jax.value_and_grad},
         ),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
         "early_stopping": (
@@ -179,7 +179,7 @@ def calls():
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
             | {"penalty": None, "static": (), "plan": "auto", "patience": None}
             | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
+            | {"gradient": jax.value_and_grad, "start": None}
             | run,
         ),
         "Halving": (

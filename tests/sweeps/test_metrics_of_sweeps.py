@@ -175,18 +175,3 @@ def test_halving_compares_by_the_loss_of_a_regression():
         sweep(
             fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, halving=halving._replace(metric="test_f1"), epochs=3
         )
-
-
-@pytest.mark.parametrize("plan", ["sequential", "vmap"])
-def test_members_have_the_parameters_that_were_evaluated(blobs, tmp_path, plan):
-    """They had those of the last step, whose loss is not the one that the sweep reports."""
-    net = fnn.dense(3)
-    rule, evaluated = optax.contrib.schedule_free_sgd(0.5), optax.contrib.schedule_free_eval_params
-    options = {"epochs": 2, "eval_params": evaluated, "plan": plan, "out": tmp_path}
-    for _ in range(2):  # the second time, the members come from the folder
-        result = fnn.sweep(net, rule, fnn.grid(seed=[0, 1]), blobs, **options)
-        for member in result.members:
-            outputs = fnn.training.predict(net, member.params, member.state, blobs.test_x)
-            loss = fnn.cross_entropy(outputs, blobs.test_labels)
-            np.testing.assert_allclose(loss, member.last("test_loss"), rtol=1e-5)
-    assert result.restored == (0, 1)

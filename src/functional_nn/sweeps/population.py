@@ -70,7 +70,6 @@ class Population:
         self._grid = grid
         self._keep = keep
         self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
-        self._group_of = {number: group for group in self._groups for number in group.group.members}
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
         # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
@@ -176,22 +175,22 @@ class Population:
 
     # Members in memory and on disk
 
-    def _stored_part(self, group: GroupPrograms, train_state: TrainState, whole: bool) -> PyTree:
+    def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
             return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
-        return group.result_of(train_state) if self._keep else ()
+        return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
         parts = []
         for history in batch.histories:
             assert history.train_state is not None  # a batch that is done has put its states there
-            parts.append(self._stored_part(self._group_of[history.number], history.train_state, whole))
+            parts.append(self._stored_part(history.train_state, whole))
         store.save(name, batch.histories, parts)
 
     def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
-        stored_part = partial(self._stored_part, group, whole=whole)
+        stored_part = partial(self._stored_part, whole=whole)
         found = store.load(name, numbers, jax.eval_shape(stored_part, group.on(self.devices[0]).member_state))
         if found is None:
             return False
@@ -210,7 +209,7 @@ class Population:
         for history in histories:
             if not history.running and history.train_state is not None:
                 if self._keep:
-                    result = self._group_of[history.number].result_of(history.train_state)
+                    result = history.train_state.params, history.train_state.state
                     self._kept[history.number] = jax.device_get(result)
                 history.train_state = None
 

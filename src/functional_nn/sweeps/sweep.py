@@ -32,7 +32,6 @@ from functional_nn.training.argument_checks import check_patience, check_seed
 from functional_nn.training.devices import check_single_process
 from functional_nn.training.evaluate import (
     SMALLER_IS_BETTER,
-    EvaluatedParams,
     MetricFunction,
     check_metrics,
     larger_is_better,
@@ -62,7 +61,6 @@ def sweep(
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     start: StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
@@ -104,7 +102,7 @@ def sweep(
         metrics: as for ``fit``. If the name of a metric ends in ``loss``, ``error``, ``mae``, ``mse``, ``rmse``,
             ``brier_score`` or ``perplexity``, smaller numbers are better, otherwise larger ones; so a ``Loss`` must
             have such a name.
-        gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+        gradient, epochs, batch_size, precision: as for ``fit``.
         start: ``(params, state)`` to start from in place of initial values, or a function ``h -> (params, state)``.
         static: names of numbers that are not traced, because a function needs their values.
         plan: how many members are trained at a time: ``"auto"``, ``"sequential"``, ``"map"``, ``"vmap"``, ``"vmap:16"``
@@ -139,7 +137,7 @@ def sweep(
     check_metrics(metrics)
     check_names_of_losses(metrics)
     named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params, start)
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     make_recipe.check()
     return train_members(
         make_recipe,

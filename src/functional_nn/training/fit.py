@@ -35,7 +35,7 @@ from functional_nn.training.checkpointing import Checkpoints, RunProgress, Share
 from functional_nn.training.data_for_network import data_for_network, warn_of_likely_mistakes
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
-from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
+from functional_nn.training.evaluate import MetricFunction, check_metrics
 from functional_nn.training.non_finite import check_policy, finite_epoch
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
@@ -67,7 +67,6 @@ def fit(
     penalty: PenaltyFunction | None = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
     devices: int | None = None,
     non_finite: str = "stop",
@@ -124,8 +123,6 @@ def fit(
         metrics: by name, what to evaluate in addition to the loss; see ``make_evaluate``. By default it is the accuracy
             if the labels are class numbers. Each must be one number.
         gradient: a function in the place of ``jax.value_and_grad``; see ``make_train_step``.
-        eval_params: makes the parameters to evaluate from ``(optimizer_state, params)``; see ``make_evaluate``.
-            ``Run.params`` are these parameters.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
             ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
         devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. None:
@@ -165,9 +162,6 @@ def fit(
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
-    if eval_params is not None:
-        expected = "a function of the optimizer's state and the parameters"
-        check_function("eval_params", eval_params, expected, "optimizer_state, params")
     check_policy(non_finite)
     check_seed("seed", seed)
     if start is not None:
@@ -229,7 +223,7 @@ def fit(
             # The programs of the run.
             clock = time.perf_counter()
             named = None if metrics is None else tuple(metrics.items())
-            recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
+            recipe = Recipe(net, loss, optimizer, penalty, named, gradient)
             shapes = shapes_of(split)
             if isinstance(data, Stream):
                 shapes = with_batches_of(shapes, batch_size)
@@ -292,7 +286,6 @@ def fit(
                     seconds=seconds | {"train": time.perf_counter() - clock},
                     restored_epochs=restored_epochs,
                     test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
-                    eval_params=eval_params,
                     at_bad_step=loop.at_bad_step,
                     origin=loop.origin,
                 )

@@ -16,7 +16,7 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite import NonFinite
-from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better
+from functional_nn.training.evaluate import check_metric, larger_is_better
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState
 
@@ -129,7 +129,6 @@ class Run:
         restored_epochs: how many of the epochs came from a checkpoint.
         test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
             ``test_accuracy``; empty if there are no test examples, and for an interrupted run with validation examples.
-        eval_params: the ``eval_params`` given to ``fit``.
         at_bad_step: for a run with status ``"non-finite"``, the arguments of the step that ended it: ``params``,
             ``state``, ``x``, ``labels`` and ``key``, and the run's ``penalty``, ``gradient`` and ``precision``. So
             ``find_non_finite(net, loss, **run.at_bad_step)`` computes what the run computed.
@@ -146,7 +145,6 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     restored_epochs: int = 0
     test_metrics: Mapping[str, float] = field(default_factory=dict)
-    eval_params: EvaluatedParams | None = None
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
@@ -162,8 +160,8 @@ class Run:
 
     @property
     def params(self) -> Params:
-        """The trained parameters: those that were evaluated, an average over steps if ``eval_params`` makes one."""
-        return evaluated_params(self.train_state, self.eval_params)
+        """The trained parameters."""
+        return self.train_state.params
 
     @property
     def state(self) -> State:

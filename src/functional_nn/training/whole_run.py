@@ -17,7 +17,7 @@ from functional_nn.data.dataset import Split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
-from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction, check_metrics
+from functional_nn.training.evaluate import Evaluate, Evaluation, MetricFunction, check_metrics
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     COUNTS,
@@ -55,7 +55,6 @@ def make_train(
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
@@ -68,7 +67,7 @@ def make_train(
 
     Args:
         model, optimizer, loss, penalty: as for ``sweep``; every hyper-parameter may be traced.
-        metrics, gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+        metrics, gradient, epochs, batch_size, precision: as for ``fit``.
 
     ``start`` is what the run starts from in place of initial values, as for ``fit``. The examples that are evaluated
     after each epoch are the validation examples if there are any, otherwise the test examples.
@@ -88,7 +87,7 @@ def make_train(
     check_metrics(metrics)
     policy = as_precision(precision)
     named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params)
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient)
     make_recipe.check()
 
     def train(hyperparameters, key, data, start=None):
