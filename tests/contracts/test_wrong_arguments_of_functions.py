@@ -184,7 +184,7 @@ def calls():
         ),
         "Halving": (
             lambda **given: fnn.sweeps.Halving(**given).checked(5),
-            {"epochs": (1, 3), "keep": 0.5, "metric": "test_loss"},
+            {"epochs": (1, 3), "keep": 0.5},
         ),
         "Plan": (
             lambda **given: fnn.sweep(

@@ -320,11 +320,12 @@ def joined(states: Sequence[PyTree]) -> PyTree:
 class Halving(NamedTuple):
     """Successive halving: after certain epochs, only the best members go on. Nothing is compiled again.
 
+    They are compared by the accuracy if there is one, or else by the loss, on validation examples if there are any, or
+    else on test examples.
+
     Args:
         epochs: the epochs after which the members are compared, in rising order.
         keep: the share of the members that go on. At least one member goes on.
-        metric: what is compared, such as ``test_loss``; None for the accuracy if there is one, or else the loss, on
-            validation examples if there are any, or else on test examples.
 
     >>> Halving((1, 3), keep=0.25).kept(64)
     16
@@ -335,7 +336,6 @@ class Halving(NamedTuple):
 
     epochs: tuple[int, ...]
     keep: float = 1 / 3
-    metric: str | None = None
 
     def kept(self, members: int) -> int:
         """The number of members that go on."""
@@ -346,7 +346,7 @@ class Halving(NamedTuple):
         """The same with plain numbers.
 
         Raises:
-            InputError: unless the epochs rise and are early enough, and share and metric are valid.
+            InputError: unless the epochs rise and are early enough, and the share is valid.
         """
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
@@ -354,17 +354,14 @@ class Halving(NamedTuple):
             raise InputError("halving", "rising epochs from 1 on", shown(self.epochs))
         if self.epochs[-1] >= shortest:
             raise InputError("halving", f"epochs before the last one, {shortest}", shown(self.epochs))
-        if self.metric is not None and not isinstance(self.metric, str):
-            raise InputError("halving", "the name of a metric", shown(self.metric))
-        return Halving(epochs, float(keep), self.metric)
+        return Halving(epochs, float(keep))
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:
         """Ends the running members that are not among the best, with status "halved". Of equals, the first go on."""
         running = [history for history in histories if history.running]
         if not running:
             return
-        names = tuple(running[0].curves)
-        metric = self.metric or default_metric(names)
+        metric = default_metric(tuple(running[0].curves))
         # The best come first in rising order, and NaN comes last.
         sign = -1 if larger_is_better(metric) else 1
         values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)

@@ -16,7 +16,6 @@ from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_choice
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoints import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
@@ -224,12 +223,6 @@ class Population:
         halving.leave_out(self.histories)
         self._count_ended(self.histories)
         self._set_down_ended(self.histories)
-
-    def check_metric(self, halving: Halving) -> None:
-        """Raises an InputError unless all members have the metric by which successive halving compares them."""
-        if halving.metric is not None:
-            for group in self._groups:
-                check_choice("metric", halving.metric, group.on(self.devices[0]).metric_names)
 
     # Reports
 

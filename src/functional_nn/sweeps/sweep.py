@@ -214,24 +214,23 @@ def train_members(
         patience=patience,
     )
     check_names(members[0], population.metric_names)
-    if halving is not None:
-        population.check_metric(halving)
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
-        settings = comparable_settings(
-            members,
-            by_name,
-            epochs=epochs,
-            batch_size=batch_size,
-            precision=policy,
-            patience=patience,
-            halving=halving,
-            keep=keep,
-            static=static,
-            identity=identity,
-        )
-        settings[AT_ONCE] = population.plan.members
+        settings = {
+            "grid": members,
+            "data": {name: _digest(part) for name, part in by_name.items()},
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "precision": [str(part) for part in policy],
+            "patience": patience,
+            "halving": None if halving is None else list(halving),
+            "keep": keep,
+            "static": list(static),
+            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+            IDENTITY: as_json("identity", identity),
+            AT_ONCE: population.plan.members,
+        }
         store = Store(out, settings | population.identity())
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
@@ -277,7 +276,7 @@ def check_options(static: object, halving: object, keep: object, on_epoch: objec
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
         raise InputError("static", "a list of names", shown(static))
     if halving is not None and not isinstance(halving, Halving):
-        raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
+        raise InputError("halving", "a Halving(epochs, keep)", shown(halving))
     check_flag("keep", keep)
     if on_epoch is not None:
         expected = "a function of two numbers: of members that have ended, and of all"
@@ -321,42 +320,6 @@ def check_part_of_sweep(part: object, members: int, halving: object, *, flag: st
     if halving is not None:
         remedy = "Each part would choose its best members without those of the others."
         raise InputError(flag, "a sweep without successive halving", "halving too", remedy)
-
-
-def comparable_settings(
-    members: Sequence[Hyperparameters],
-    data: Mapping[str, Dataset | Split],
-    *,
-    epochs: int,
-    batch_size: int,
-    precision: str | Precision,
-    patience: int | None,
-    halving: Halving | None,
-    keep: bool,
-    static: Sequence[str],
-    identity: str | Mapping[str, object] | None,
-) -> dict[str, object]:
-    """The entries of ``sweep.json`` that follow from the arguments of ``sweep``, without a look at the programs.
-
-    Args:
-        members: the grid, in which each member has a seed and the name of its data.
-        data: the data sets by name.
-
-    The other arguments are those of ``sweep``.
-    """
-    return {
-        "grid": members,
-        "data": {name: _digest(part) for name, part in data.items()},
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "precision": [str(part) for part in as_precision(precision)],
-        "patience": patience,
-        "halving": None if halving is None else list(halving),
-        "keep": keep,
-        "static": list(static),
-        SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
-        IDENTITY: as_json("identity", identity),
-    }
 
 
 def _with_data(
