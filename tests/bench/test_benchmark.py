@@ -17,7 +17,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.bench.compiled_program import Memory, Timing, clocked, copies, memory_of, out_of_memory, race
 from functional_nn.bench.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, modes, workload
+from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, workload
 from functional_nn.bench.peaks import (
     Peaks,
     Rate,
@@ -330,13 +330,6 @@ def test_the_gradient_by_hand_is_that_of_jax(network):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
     with pytest.raises(InputError, match="Did you mean predict"):
         workload("predct", network, 4)
-
-
-def test_modes_run_the_same_steps():
-    several = modes(MeasuredNetwork(fnn.dense(2), fnn.cross_entropy, optax.sgd, (3,), 2), 2, seconds=0.01)
-    assert [mode.name for mode in several] == ["eager", "step", "epoch", "run"]
-    assert all(mode.timing.median > 0 and mode.compile > 0 for mode in several)
-    assert json.dumps([mode.to_dict() for mode in several])
 
 
 def test_contestants_take_turns():

@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import optax
 import pytest
@@ -134,7 +133,6 @@ def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_pr
 @pytest.mark.slow
 def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
     """As on an accelerator, where the plan is ``vmap``."""
-    from functional_nn.bench import network_programs
 
     two_in_one = fnn.sweeps.Plan(1, 2)
     monkeypatch.setattr(network_programs, "planned", lambda name, members: two_in_one)
@@ -145,24 +143,6 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
     assert call.executions == 2
     alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
     assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)
-
-
-def test_modes_compile_anew(network, monkeypatch):
-    """Their time to compile is not the time to read a program from JAX's cache on disk."""
-    uses_cache = []
-
-    def clocked(call):
-        uses_cache.append(jax.config.values["jax_enable_compilation_cache"])
-        return 0.0, None
-
-    def stop(calls, seconds):
-        raise InterruptedError
-
-    monkeypatch.setattr(network_programs, "clocked", clocked)
-    monkeypatch.setattr(network_programs, "race", stop)
-    with pytest.raises(InterruptedError):
-        network_programs.modes(network, BATCH_SIZE)
-    assert uses_cache == [False] * 4
 
 
 def test_a_call_runs_every_member(network):

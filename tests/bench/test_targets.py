@@ -1,19 +1,24 @@
 """Functions and networks compiled for a chip; the CPU stands for the chip where libtpu is not needed."""
 
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import lax
 
 import functional_nn as fnn
-from functional_nn.bench import chips
-from functional_nn.bench.chips import CHIPS
+from functional_nn.bench import targets as target_module
+from functional_nn.bench.compiled_program import Memory
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_spec, sweep_spec
 from functional_nn.bench.suite import cases_of
-from functional_nn.bench.targets import epoch_program, targets
+from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, epoch_program, flops_by_cost, targets
+from functional_nn.jaxprs.counts import least_bytes
+from functional_nn.jaxprs.walk import all_equations, trace
+from functional_nn.jaxprs.xla_options import for_platform
 from functional_nn.training.programs import CompiledPrograms
 
 
@@ -29,7 +34,7 @@ def network():
 
 @pytest.fixture
 def cpu_for_chip(monkeypatch):
-    monkeypatch.setattr(chips, "device_of", lambda chip: jax.devices("cpu")[0])
+    monkeypatch.setattr(target_module, "device_of", lambda chip: jax.devices("cpu")[0])
 
 
 @pytest.mark.usefixtures("cpu_for_chip")
@@ -41,7 +46,7 @@ def test_arrays_and_shapes_give_one_report():
     ]
     for report in reports:
         assert (report.name, report.compiles, report.flops) == ("matmul", True, 2 * 4 * 8 * 2)
-        assert report.least_bytes == report.bytes == 4 * (4 * 8 + 8 * 2 + 4 * 2)
+        assert report.least_bytes == 4 * (4 * 8 + 8 * 2 + 4 * 2)
     assert reports[0].to_dict().keys() == reports[1].to_dict().keys()
 
 
@@ -50,7 +55,7 @@ def test_what_does_not_compile_is_reported(monkeypatch):
     def failing(lowered, options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: 2.5G. HLO module: f.\nSee a page.")
 
-    monkeypatch.setattr(chips, "compile_lowered", failing)
+    monkeypatch.setattr(target_module, "compile_lowered", failing)
     report = fnn.bench.target(jnp.sin, jnp.ones(3), chip="tpu-v5e")
     assert (report.compiles, report.reason, report.memory) == (False, "Ran out of memory: 2.5G.", None)
     assert report.flops == 3
@@ -61,7 +66,7 @@ def test_what_does_not_compile_is_reported(monkeypatch):
     [("tpu-v5e", "libtpu", "tpu-target"), ("cuda-h100", "jax_cuda13_plugin", "cuda-target")],
 )
 def test_without_the_compiler(monkeypatch, chip, module, extra):
-    chips.device_of.cache_clear()
+    target_module.device_of.cache_clear()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(fnn.InputError, match=rf"pip install 'functional-nn\[{extra}\]'"):
         fnn.bench.target(jnp.sin, jnp.ones(3), chip=chip)
@@ -82,10 +87,9 @@ def test_the_programs_of_a_network(network):
     step, train, sweep = (one.report for one in targets(network, cases, CHIPS["tpu-v5e"]))
     assert (step.steps, train.steps, sweep.steps) == (1, STEPS, STEPS)
     by_hand = 2 * 2 * (2 * 5 * 4 + 3 * 4 * 3)
-    assert sum(product.flops for product in step.products) == by_hand
-    assert sum(product.flops for product in train.products) == STEPS * by_hand
-    assert sum(product.flops for product in sweep.products) == 3 * STEPS * by_hand
-    assert train.findings.findings == ()
+    assert step.products == {1: by_hand}
+    assert train.products == {1: STEPS * by_hand}
+    assert sweep.products == {1: 3 * STEPS * by_hand}
 
 
 @pytest.mark.slow
@@ -97,3 +101,131 @@ def test_an_mlp_compiles_for_a_chip(name, module, monkeypatch):
     for one in targets(network, cases_of(["step", "train"], [8], ["float32"]), CHIPS[name]):
         assert one.report.compiles, one.report.reason
         assert one.report.fits
+
+
+# Numbers counted by hand
+
+V5E, H100 = CHIPS["tpu-v5e"], CHIPS["cuda-h100"]
+
+
+def products(function, *shapes, chip=V5E, dtype=jnp.float32):
+    return flops_by_cost(trace(function, *(jnp.ones(shape, dtype) for shape in shapes)), chip)
+
+
+def test_products_count_in_loops_and_have_the_cost_of_their_precision():
+    def steps(x, w):
+        return lax.fori_loop(0, 5, lambda _, x: jnp.matmul(x, w, precision="highest"), x)
+
+    assert products(steps, (8, 128), (128, 128)) == {6: 5 * 2 * 8 * 128 * 128}
+    narrow = products(lambda x, w: jnp.matmul(x, w, precision="highest"), (8, 8), (8, 8), dtype=jnp.bfloat16)
+    assert narrow.keys() == {1}
+    for chip, cost in ((V5E, 1), (H100, 0.5)):
+        assert products(jnp.matmul, (8, 8), (8, 8), chip=chip, dtype=jnp.float8_e4m3fn).keys() == {cost}
+    assert products(jnp.matmul, (8, 8), (8, 8), dtype=jnp.int32) == {}
+
+
+def test_the_products_of_an_mlp_are_those_counted_by_hand():
+    """Three products for each dense layer: the output and the gradients of the weight and, but for the first, of x."""
+    net = fnn.models.mlp(10, hidden=(128, 64))
+    params, state = net.init(jax.random.key(0), (784,))
+    x, labels = jnp.ones((32, 784)), jnp.zeros(32, jnp.int32)
+
+    def loss(params):
+        return fnn.cross_entropy(net.apply(params, state, x, train=True)[0], labels)
+
+    by_hand = 2 * 32 * (2 * 784 * 128 + 3 * 128 * 64 + 3 * 64 * 10)
+    assert flops_by_cost(trace(jax.grad(loss), params), V5E) == {1: by_hand}
+
+
+@pytest.mark.parametrize(
+    ("function", "read"),
+    [
+        (lambda x: jnp.sum(x), 400 + 4),
+        (lambda x: x[3], 40),
+        (lambda x: x.reshape(4, 25)[1] * 2, 100),
+        (lambda x: jnp.take(x, jnp.array([1, 2]), axis=0), 80),
+        (lambda x: lax.scan(lambda sum, row: (sum + row, None), jnp.zeros(10), x)[0], 400 + 40),
+        (lambda x: lax.fori_loop(0, 3, lambda i, sum: sum + x[i], jnp.zeros(10)), 40),
+        (lambda x: lax.cond(True, lambda x: 2 * x, lambda x: 0 * x, x), 400),
+        (lambda x: lax.cond(True, lambda x: x, lambda x: 0 * x, x), 0),
+        (lambda x: (x, x), 0),
+        (lambda x: x.T, 400 + 400),
+        (lambda x: x.T.reshape(4, 25), 400 + 400),
+        (lambda x: x.reshape(4, 25), 0),  # as a donated argument it stays in its place
+        (lambda x: jnp.split(x, 2)[0] + 1, 200),
+        (lambda x: lax.dynamic_update_slice(x, jnp.zeros((1, 10)), (3, 0)), 40),
+        (lambda x: lax.dynamic_update_slice(2 * x, jnp.zeros((1, 10)), (3, 0)), 400 + 400),
+        (lambda x: x.at[3].set(0.0, mode="promise_in_bounds"), 40),
+        (lambda x: lax.fori_loop(0, 3, lambda i, x: x.at[i].set(0.0, mode="promise_in_bounds"), x), 40),
+    ],
+)
+def test_least_bytes(function, read):
+    """Of 10 x 10 numbers, all or a part is needed; the result counts if it is computed."""
+    assert least_bytes(trace(function, jnp.ones((10, 10)))) == read
+
+
+def test_a_program_is_read_as_its_platform_computes_it():
+    """The forward pass that JAX differentiates is a convolution on a TPU, and matrix products on a CPU."""
+    net = fnn.chain(fnn.conv(4, 3), fnn.global_average_pool())
+    params, state = net.init(jax.random.key(0), (6, 6, 1))
+    x = jnp.ones((2, 6, 6, 1))
+
+    def gradient(params):
+        return jax.grad(lambda params: net.apply(params, state, x, train=True)[0].sum())(params)
+
+    def convolutions(platform):
+        program = for_platform(trace(gradient, params), platform)
+        names = [equation.primitive.name for equation in all_equations(program)]
+        assert "bilinear" not in names
+        lowered = jax.jit(gradient).trace(params).lower(lowering_platforms=(platform,)).as_text()
+        assert lowered.count("stablehlo.convolution") == names.count("conv_general_dilated")
+        return names.count("conv_general_dilated")
+
+    assert (convolutions("cpu"), convolutions("tpu")) == (0, 1)
+
+
+CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, float32_costs={}, float8_cost=1, source="")
+"""It computes 100 operations and moves 10 bytes in a second."""
+
+
+def report(**changes):
+    values = {
+        "name": "mine",
+        "chip": CHIP,
+        "stages": {"compile": 1.0},
+        "reason": "",
+        "memory": Memory(600, 100, 350, 50, None),
+        "flops": 500,
+        "least_bytes": 40,
+        "products": {3: 200},
+    }
+    return TargetReport(**{**values, **changes})
+
+
+def test_the_lower_bound_is_the_larger_of_two_times():
+    by_products = report()
+    assert (by_products.product_seconds, by_products.byte_seconds) == (6, 4)
+    assert by_products.lower_bound == 6
+    assert report(least_bytes=80).lower_bound == 8
+    assert report(least_bytes=80, chip=replace(CHIP, cache=30)).byte_seconds == 5
+    assert report(least_bytes=20, chip=replace(CHIP, cache=30)).byte_seconds == 0
+    assert by_products.fits
+    assert not report(memory=Memory(600, 100, 550, 50, None)).fits
+
+
+def test_the_texts_of_a_report():
+    text = str(report(steps=4, uncounted={"while": 1}))
+    assert "lower bound   6.00 s a call, 1.50 s a step" in text
+    assert "while (1)" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert repr(report()) == "TargetReport(mine for chip: compiles, 1 kB, at least 6.00 s a call)"
+    failed = report(reason="Too large.", memory=None)
+    assert "compiles      no: Too large." in str(failed)
+    assert "does not compile" in repr(failed)
+    assert not failed.compiles
+    assert not failed.fits
+
+
+def test_an_unknown_chip():
+    with pytest.raises(fnn.InputError, match="Did you mean tpu-v5e"):
+        chip_named("tpu-v5")

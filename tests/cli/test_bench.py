@@ -133,30 +133,6 @@ def test_results_without_an_older_record_are_named(record, capsys):
     assert "mlp predict, batch 3, float32: no older record\n" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_modes_are_a_table(capsys, tmp_path):
-    path = tmp_path / "modes.jsonl"
-    flags = [
-        "bench",
-        "--hidden",
-        "none",
-        "--batch-size",
-        "2",
-        "--what",
-        "modes",
-        "--seconds",
-        "0.01",
-        "--json",
-        str(path),
-    ]
-    assert cli.run(flags) == 0
-    printed = capsys.readouterr().out
-    assert "\n\n\n" not in printed
-    rows = dict(line.split(maxsplit=1) for line in printed.splitlines() if line.count("  ") > 2)
-    assert rows.keys() == {"mode", "eager", "step", "epoch", "run"}
-    assert [json.loads(line)["mode"] for line in path.read_text().splitlines()] == ["eager", "step", "epoch", "run"]
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -198,13 +174,13 @@ def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_
     assert path.read_text() == "not json"
 
 
-@pytest.mark.parametrize("flags", [["--batch-size", "3"], ["--what", "modes"], ["--model", "lstm", "--hidden", "2"]])
+@pytest.mark.parametrize("flags", [["--batch-size", "3"], ["--model", "lstm", "--hidden", "2"]])
 def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, flags, capsys):
     assert cli.run([*FLAGS, "--against", str(record), *flags]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "records of mlp predict, batch 2, float32." in captured.err
-    assert ("Modes are not compared" if "modes" in flags else "Give the flags") in captured.err
+    assert "Give the flags" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -215,18 +191,18 @@ def test_sizes_may_double(given, sizes):
 
 
 def test_the_flag_knows_every_program():
-    assert set(bench.WHATS) == {*PROGRAMS, "modes"}
+    assert set(bench.WHATS) == {*PROGRAMS}
 
 
 def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     """The CPU stands for the chip, so libtpu is not needed."""
-    monkeypatch.setattr("functional_nn.bench.chips.device_of", lambda chip: jax.devices()[0])
+    monkeypatch.setattr("functional_nn.bench.targets.device_of", lambda chip: jax.devices()[0])
     path = tmp_path / "target.jsonl"
     flags = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--target", "tpu-v5e"]
     assert cli.run([*flags, "--json", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "predict for tpu-v5e; nothing was run\ncompiles " in printed
-    assert re.search(r"^predict +2 +float32 .*%$", printed, re.MULTILINE)
+    assert re.search(r"^predict +2 +float32 .*s$", printed, re.MULTILINE)
     assert max(map(len, printed.splitlines())) <= 80
     record = json.loads(path.read_text())
     assert (record["target"], record["compiles"], record["fits"]) == ("tpu-v5e", True, True)
@@ -234,7 +210,7 @@ def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     assert cli.run([*FLAGS, "--against", str(path)]) == 2
 
 
-@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--seconds", "1"], ["--what", "modes"]])
+@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--seconds", "1"]])
 def test_flags_that_need_a_measurement(flags, capsys):
     assert cli.run(["bench", "--target", "tpu-v5e", *flags]) == 2
     assert "--target measures nothing: leave out --" in capsys.readouterr().err

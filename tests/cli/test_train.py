@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from functional_nn import load_dataset
 from functional_nn.activations import table as activations
-from functional_nn.bench.chips import CHIPS
+from functional_nn.bench.targets import CHIPS
 from functional_nn.cli import run
 from functional_nn.cli.train import _number
 from functional_nn.configuration import flag_types

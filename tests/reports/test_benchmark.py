@@ -13,13 +13,12 @@ from functional_nn.bench.benchmark import Benchmark
 from functional_nn.bench.compiled_program import Memory, Timing
 from functional_nn.bench.diagnose import Explanation, Finding
 from functional_nn.bench.layer_times import LayerCost
-from functional_nn.bench.network_programs import Mode
 from functional_nn.bench.peaks import Peaks, Rate
 from functional_nn.bench.records import Ratio, RecordComparison
 from functional_nn.bench.suite import BenchmarkCase, Measured
 from functional_nn.core.errors import InputError
 from functional_nn.reports import benchmark as plots
-from functional_nn.reports.benchmark import comparisons, figures, knees, modes, shares, times, write_page
+from functional_nn.reports.benchmark import comparisons, figures, knees, shares, times, write_page
 
 ABOUT = {
     **{"model": "mlp", "device": "a <fast> device", "platform": "gpu", "cores": 2, "date": "2026-01-01"},
@@ -141,27 +140,25 @@ class Page(HTMLParser):
 
 
 def test_the_page_holds_everything(tmp_path):
-    several = {(8, "float32"): [Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))]}
     compared = [RecordComparison("mlp train", "2025", Ratio(1.5, 1.4, 1.6), Ratio(1.5, 1.4, 1.6), True)]
     path = tmp_path / "page.html"
-    write_page(path, ABOUT, [measured(layers=LAYERS), measured("predict", memory=False), *SWEPT], several, compared)
+    write_page(path, ABOUT, [measured(layers=LAYERS), measured("predict", memory=False), *SWEPT], compared)
     text = path.read_text("utf-8")
     assert Page(text).tags.count("svg") == 3
     for part in (
         "a &lt;fast&gt; device",
         "TF32",
         "Give it &lt;away&gt;.",
-        "eager",
         "1.50 (1.40-1.60)",
         "not reported",
         "slower",
     ):
         assert part in text, part
     assert "http" not in text.split("<main>")[1]
-    write_page(path, ABOUT, [], {})
+    write_page(path, ABOUT, [])
     Page(path.read_text("utf-8"))
     with pytest.raises(InputError, match="can be written"):
-        write_page(tmp_path / "none" / "page.html", ABOUT, [], {})
+        write_page(tmp_path / "none" / "page.html", ABOUT, [])
 
 
 def test_tables_are_aligned():
@@ -177,9 +174,6 @@ def test_tables_are_aligned():
     assert len(lines) == 2
     noisy = [one._replace(result=dataclasses.replace(one.result, steady=Timing(((1.0, 2.0, 3.0),)))) for one in SIZES]
     assert "uncertain, because quartiles are far apart" in knees(noisy)[0]
-    in_modes = modes([Mode("eager", 1.0, timing(1e-2)), Mode("run", 2.0, timing(1e-4))], 8, "float32")
-    assert in_modes.splitlines()[-2].split()[0] == "eager"
-    assert in_modes.splitlines()[-2].endswith("100.00")
     one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
     assert "mlp train: slower" in comparisons([one])
     assert one._replace(time=Ratio(math.nan, math.nan, math.nan)).verdict == "level"
@@ -203,7 +197,6 @@ def test_operations_without_a_count_stand_below_the_shares():
 def test_tables_fit_80_columns():
     wide = [measured("sweep", 65536, 1024, 123.4, "bfloat16"), measured("gradient", 4096, seconds=0.999e-3)]
     result = wide[0].result
-    many = [Mode("eager", 1000.0, timing(123.0)), Mode("run", 1e-5, timing(999e-6))]
     one = RecordComparison(
         "transformer sweep of 1024, batch 65536, bfloat16",
         "2026-11-26T10:00:00+00:00",
@@ -212,5 +205,5 @@ def test_tables_fit_80_columns():
         False,
         differences=("xla_flags: " + "--xla_gpu_autotune_level=4 " * 4 + ", was none",),
     )
-    for text in (times(wide), shares(wide), modes(many, 65536, "bfloat16"), comparisons([one]), str(result)):
+    for text in (times(wide), shares(wide), comparisons([one]), str(result)):
         assert max(map(len, text.splitlines())) <= 80, text

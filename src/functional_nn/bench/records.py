@@ -252,10 +252,8 @@ def check_matching(path: Path, old: Sequence[Record], new: Sequence[Record]) -> 
     if len(without_match(old, new)) < len(new):
         return
     known = ", ".join(sorted({describe(record) for record in old}))
-    expected = f"a record of {' or '.join(map(describe, new)) or 'a program'}"
+    expected = f"a record of {' or '.join(map(describe, new))}"
     remedy = "Give the flags of the old records, and records of this version."
-    if not new:
-        remedy = "Modes are not compared: name other programs with --what."
     raise DataError(str(path), expected, f"records of {known}", remedy)
 
 

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import math
+import functools
+import glob
+import os
+import re
 import textwrap
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental import topologies
 from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.sharding import SingleDeviceSharding
+from jax.stages import Compiled, Lowered
 
 from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
-from functional_nn.bench.chips import Blocks, Chip, TargetProgram, chip_named, compile_for
-from functional_nn.bench.compiled_program import Memory, planned_memory
-from functional_nn.bench.diagnose import Explanation, find_causes, place
+from functional_nn.bench.compiled_program import Memory, clocked, planned_memory
 from functional_nn.bench.network_programs import TRAIN_STATE, MeasuredNetwork, Workload, fit_spec, sweep_spec, workload
 from functional_nn.bench.suite import BenchmarkCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.display import html_text
+from functional_nn.core.errors import InputError, imported
+from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.jaxprs.counts import (
-    PRODUCTS,
-    bytes_by_scope,
-    flops_by_scope,
-    flops_of,
-    least_bytes,
-    operand_types,
-    product_name,
-    uncounted,
+from functional_nn.core.validation import shown
+from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, least_bytes, operand_types, uncounted
+from functional_nn.jaxprs.walk import equations, fresh, live
+from functional_nn.jaxprs.xla_options import (
+    Options,
+    compile_lowered,
+    compiling_anew,
+    for_platform,
+    step_options,
+    sum_options,
 )
-from functional_nn.jaxprs.walk import array_type, equations, live
-from functional_nn.jaxprs.xla_options import Options, for_platform, step_options, sum_options
+from functional_nn.training.devices import Device
 from functional_nn.training.programs import ProgramFunctions, ProgramSpec, argument_shapes
 
 
@@ -55,7 +62,7 @@ def target(
     Args:
         function: a function of pytrees of arrays.
         *arguments: the arguments of its call: arrays, or ``jax.ShapeDtypeStruct``.
-        chip: ``"tpu-v5e"``, ``"tpu-v5p"``, ``"tpu-v6e"`` or ``"cuda-h100"``.
+        chip: ``"tpu-v5e"``, ``"tpu-v6e"`` or ``"cuda-h100"``.
         donate: the numbers of the arguments that are donated.
 
     Raises:
@@ -72,38 +79,54 @@ def target(
     name: str = getattr(function, "__name__", type(function).__name__)
     if has_static_leaves(arguments):
         function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
-    return report_on(name, known_chip, compile_for(known_chip, function, arguments, donate), arguments, donate)
+    return compile_for(name, known_chip, function, arguments, donate)
 
 
-def report_on(
+def compile_for(
     name: str,
     chip: Chip,
-    program: TargetProgram,
+    function: Callable[..., object],
     arguments: Sequence[object],
     donate: Sequence[int] = (),
+    options: Callable[[ClosedJaxpr], Options] = lambda program: {},
     *,
     steps: int = 1,
 ) -> TargetReport:
-    """The report on a program. ``donate`` also has the numbers of the arguments that are kept on purpose."""
-    live_program = live(program.jaxpr)
-    on_chip = for_platform(live_program, chip.platform)
-    memory, findings = None, Explanation(())
-    if program.compiled is not None:
-        memory = planned_memory(program.compiled)
-        findings = find_causes(on_chip, program.compiled, arguments, donate, chip.platform)
+    """Compiles a function for one chip, and counts its work.
+
+    Args:
+        name: the name of the program.
+        chip: the chip.
+        function: a function of pytrees of arrays.
+        arguments: its arguments, or their shapes and types.
+        donate: the numbers of the arguments that are donated.
+        options: the compiler's options for the traced program.
+        steps: the number of train steps in one call.
+
+    Raises:
+        InputError: if the compiler for the chip is not installed.
+    """
+    device = device_of(chip)
+    # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
+    jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
+    seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
+    seconds_lower, lowered = clocked(traced.lower)
+    chosen = options(traced.jaxpr)
+    with compiling_anew():
+        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
+    program = live(traced.jaxpr)
+    on_chip = for_platform(program, chip.platform)
     return TargetReport(
         name=name,
         chip=chip,
-        stages=program.stages,
-        reason=program.reason,
-        memory=memory,
+        stages={"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile},
+        reason=reason,
+        memory=None if compiled is None else planned_memory(compiled),
         # Convolutions count the same for all platforms, whatever computes them.
-        flops=flops_by_scope(live_program).total(),
-        bytes=bytes_by_scope(on_chip).total(),
+        flops=flops_by_scope(program).total(),
         least_bytes=least_bytes(on_chip),
-        products=padded_products(on_chip, chip),
-        findings=findings,
-        uncounted=dict(sorted(uncounted(live_program).items())),
+        products=flops_by_cost(on_chip, chip),
+        uncounted=dict(sorted(uncounted(program).items())),
         steps=steps,
     )
 
@@ -154,8 +177,7 @@ def _report(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Target
         spec = sweep_spec(network, batch_size, precision, members if members > 1 else None)
         return _epoch_report(f"sweep of {members}", spec, case, chip)
     made = workload(what, network, batch_size, precision)
-    program = compile_for(chip, made.function, made.arguments, made.donate)
-    return report_on(made.name, chip, program, made.arguments, made.donate)
+    return compile_for(made.name, chip, made.function, made.arguments, made.donate)
 
 
 def _epoch_report(name: str, spec: ProgramSpec, case: BenchmarkCase, chip: Chip) -> TargetReport:
@@ -166,17 +188,12 @@ def _epoch_report(name: str, spec: ProgramSpec, case: BenchmarkCase, chip: Chip)
 
     made = epoch_program(spec)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
-    program = compile_for(chip, made.function, made.arguments, options=options)
-    return report_on(name, chip, program, made.arguments, made.donate, steps=case.steps)
+    return compile_for(name, chip, made.function, made.arguments, options=options, steps=case.steps)
 
 
 LABEL_WIDTH = 14
 WIDTH = 80
 """Printed lines have at most this number of characters."""
-MOST_SHOWN = 3
-"""How many products are printed: those with the most wasted work."""
-LEAST_SHOWN = 0.01
-"""A product is printed if at least this share of its work is padding."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -193,11 +210,9 @@ class TargetReport:
         reason: why it does not compile, in the compiler's words; empty if it does.
         memory: bytes that it needs, as the compiler planned them; None if it does not compile.
         flops: floating-point operations of one call, counted from the traced program.
-        bytes: bytes that one call moves if every product reads its operands from memory and writes its result there.
         least_bytes: bytes of the arguments and results that one call has to move, whatever the chip keeps on itself.
             If an argument is returned with some elements replaced, only the new ones count: the rest can stay in place.
-        products: the matrix products and convolutions with their padding, those with the most wasted work first.
-        findings: the causes of slowness that ``explain`` finds in the program for this chip.
+        products: the operations of its matrix products and convolutions, as ``flops_by_cost`` counts them.
         uncounted: the operations that ``flops`` leaves out, and how often one call runs each.
         steps: the number of train steps in one call.
     """
@@ -208,10 +223,8 @@ class TargetReport:
     reason: str
     memory: Memory | None
     flops: int
-    bytes: int
     least_bytes: int
-    products: tuple[PaddedProduct, ...]
-    findings: Explanation
+    products: dict[float, int]
     uncounted: dict[str, int] = field(default_factory=dict)
     steps: int = 1
 
@@ -228,7 +241,7 @@ class TargetReport:
     @property
     def product_seconds(self) -> float:
         """The seconds of one call's matrix products at the chip's peak: the sum of cost · operations / peak."""
-        return sum(product.cost * product.flops for product in self.products) / self.chip.flops_per_second
+        return sum(cost * flops for cost, flops in self.products.items()) / self.chip.flops_per_second
 
     @property
     def byte_seconds(self) -> float:
@@ -243,16 +256,6 @@ class TargetReport:
         because not all makers publish the peak of their vector units.
         """
         return max(self.product_seconds, self.byte_seconds)
-
-    @property
-    def uncached_seconds(self) -> float:
-        """The same if the chip kept no array on itself between two products: with ``bytes`` for ``least_bytes``."""
-        return max(self.product_seconds, self.bytes / self.chip.bytes_per_second)
-
-    @property
-    def wasted(self) -> float:
-        """The share of the matrix unit's work that is padding."""
-        return wasted_share(self.products)
 
     def to_dict(self) -> dict[str, object]:
         """All numbers, ready for JSON."""
@@ -272,20 +275,15 @@ class TargetReport:
             "fits": self.fits,
             "flops": self.flops,
             "not_counted": self.uncounted,
-            "bytes": self.bytes,
             "least_bytes": self.least_bytes,
             "steps": self.steps,
             "product_seconds": self.product_seconds,
             "byte_seconds": self.byte_seconds,
             "lower_bound_seconds": self.lower_bound,
-            "uncached_seconds": self.uncached_seconds,
-            "wasted": self.wasted,
-            "products": [product.to_dict() for product in self.products],
-            "findings": self.findings.to_list(),
         }
 
     def __repr__(self) -> str:
-        bound = f"at least {in_seconds(self.lower_bound)} a call, {self.wasted:.0%} of the products is padding"
+        bound = f"at least {in_seconds(self.lower_bound)} a call"
         if not self.compiles:
             return f"TargetReport({self.name} for {self.chip.name}: does not compile; {bound})"
         memory = "" if self.memory is None else f"{in_bytes(self.memory.peak)}, "
@@ -303,14 +301,14 @@ class TargetReport:
         return "\n".join(lines)
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """The label and the text of each fact. The waste of a single product has no label."""
+        """The label and the text of each fact."""
         chip = self.chip
         seconds = in_seconds(self.stages["compile"])
         yield "compiles", f"yes, in {seconds}" if self.compiles else f"no: {self.reason}"
         if self.memory:
             share = f"{100 * self.memory.peak / chip.memory:.2g}% of {in_bytes(chip.memory)}"
             yield "memory", f"{self.memory}; {share}{'' if self.fits else ', so it does not fit'}"
-        rates = {f"{in_flops(chip.flops_per_second / product.cost)}/s" for product in self.products}
+        rates = {f"{in_flops(chip.flops_per_second / cost)}/s" for cost in self.products}
         products = f"; the products take {in_seconds(self.product_seconds)} at {' and '.join(sorted(rates))}"
         yield "operations", f"{in_flops(self.flops)}{products if rates else ''}"
         if self.uncounted:
@@ -319,132 +317,34 @@ class TargetReport:
         yield (
             "bytes",
             f"{in_bytes(self.least_bytes)} of arguments and results take {in_seconds(self.byte_seconds)} at "
-            f"{in_bytes(chip.bytes_per_second)}/s{cached}; {in_bytes(self.bytes)} if every product reads from memory",
+            f"{in_bytes(chip.bytes_per_second)}/s{cached}",
         )
         each = f", {in_seconds(self.lower_bound / self.steps)} a step" if self.steps > 1 else ""
         yield (
             "lower bound",
-            f"{in_seconds(self.lower_bound)} a call{each}, from published peaks; "
-            f"{in_seconds(self.uncached_seconds)} if every product reads from memory. No measurement: a run takes "
-            "longer",
+            f"{in_seconds(self.lower_bound)} a call{each}, from published peaks. No measurement: a run takes longer",
         )
-        if self.products:
-            yield "padding", f"{self.wasted:.0%} of the work of the products"
-        for product in self.products[:MOST_SHOWN]:
-            if product.wasted >= LEAST_SHOWN:
-                where = f" in {product.layer}" if product.layer else ""
-                yield "", f"{product.wasted:.0%} of {product.name}{where}"
-        for finding in self.findings.findings:
-            yield "warning", str(finding)
 
 
-class ProductSizes(NamedTuple):
-    """Several products of (rows, shared) and (shared, columns), of equal sizes."""
+def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:
+    """The operations of a program's products of floating-point numbers up to float32, by their cost.
 
-    products: int
-    rows: int
-    shared: int
-    columns: int
-
-
-class PaddedProduct(NamedTuple):
-    """A product of a program, with its padding.
-
-    Args:
-        name: the shapes of its operands.
-        layer: the path of the layer and the direction; empty outside of layers.
-        flops: its operations in one call of the program.
-        padded_flops: the same, if its sizes are rounded up to whole blocks.
-        cost: its time at the chip's peak, divided by the time of the same product of bfloat16 numbers.
-    """
-
-    name: str
-    layer: str
-    flops: int
-    padded_flops: int
-    cost: float
-
-    @property
-    def wasted(self) -> float:
-        """The share of the matrix unit's work that is padding."""
-        return 1 - self.flops / self.padded_flops
-
-    def to_dict(self) -> dict[str, object]:
-        """All numbers, ready for JSON."""
-        return {**self._asdict(), "wasted": self.wasted}
-
-
-def padded_products(program: ClosedJaxpr, chip: Chip) -> tuple[PaddedProduct, ...]:
-    """The products in a program of floating-point numbers up to float32, those with the most wasted work first.
-
-    Equal products of one layer are one entry. The sizes of a product are rounded up to those that the matrix unit
-    computes. The compiler may exchange rows and columns, so the better of the two ways counts. A convolution counts as
-    the product of all windows with the weights. This is a model of the unit, and no measurement: the compiler may find
-    a better layout for a small convolution, or take a worse one.
+    The cost of a product is its time at the chip's peak, divided by the time of the same product of bfloat16 numbers.
 
     Args:
         program: the traced program, as the chip computes it.
         chip: the chip.
     """
-    flops: defaultdict[tuple[str, str, float], int] = defaultdict(int)
-    padded_flops = flops.copy()
-    for scope, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS and flops_of(equation) and _is_floating(equation, chip):
-            key = product_name(equation), place(scope), _cost(equation, chip)
-            flops[key] += repeats * flops_of(equation)
-            blocks = chip.blocks[operand_types(equation)[0].dtype.itemsize]
-            padded_flops[key] += repeats * _padded(product_sizes(equation), blocks)
-    products = [
-        PaddedProduct(name, layer, number, padded_flops[name, layer, cost], cost)
-        for (name, layer, cost), number in flops.items()
-    ]
-    return tuple(sorted(products, key=lambda product: product.flops - product.padded_flops))
+    flops: Counter[float] = Counter()
+    for _, equation, repeats, _ in equations(program):
+        if equation.primitive.name in PRODUCTS and flops_of(equation) and _is_floating(equation):
+            flops[_cost(equation, chip)] += repeats * flops_of(equation)
+    return dict(flops)
 
 
-def wasted_share(products: tuple[PaddedProduct, ...]) -> float:
-    """The share of the matrix unit's work that is padding, over several products; 0 if there are none."""
-    padded = sum(product.cost * product.padded_flops for product in products)
-    return 1 - sum(product.cost * product.flops for product in products) / padded if padded else 0.0
-
-
-def product_sizes(equation: JaxprEqn) -> ProductSizes:
-    """The sizes of a matrix product, or of a convolution as a product of windows and weights.
-
-    >>> import jax
-    >>> product_sizes(jax.make_jaxpr(jnp.matmul)(jnp.ones((5, 2, 3)), jnp.ones((5, 3, 4))).eqns[0])
-    ProductSizes(products=5, rows=2, shared=3, columns=4)
-    """
-    left, right = operand_types(equation)
-    if equation.primitive.name == "dot_general":
-        (contracted, _), (batch, _) = equation.params["dimension_numbers"]
-        count, shared = (math.prod(left.shape[axis] for axis in axes) for axes in (batch, contracted))
-        return ProductSizes(count, left.size // (count * shared), shared, right.size // (count * shared))
-    parameters = equation.params
-    out_axis, *_ = parameters["dimension_numbers"].rhs_spec
-    outputs = right.shape[out_axis]
-    groups = parameters["feature_group_count"] * parameters["batch_group_count"]
-    # Between the elements of a dilated input there are zeros, which meet nothing.
-    shared = math.ceil(right.size // outputs / math.prod(parameters["lhs_dilation"]))
-    result_size = array_type(equation.outvars[0]).size
-    return ProductSizes(groups, result_size // outputs, shared, outputs // groups)
-
-
-def _padded(sizes: ProductSizes, blocks: Blocks) -> int:
-    """The operations if all sizes are rounded up to whole blocks."""
-
-    def up(size: int, block: int) -> int:
-        return block * math.ceil(size / block)
-
-    free = min(
-        up(sizes.rows, blocks.rows) * up(sizes.columns, blocks.columns),
-        up(sizes.rows, blocks.columns) * up(sizes.columns, blocks.rows),
-    )
-    return 2 * sizes.products * up(sizes.shared, blocks.shared) * free
-
-
-def _is_floating(equation: JaxprEqn, chip: Chip) -> bool:
+def _is_floating(equation: JaxprEqn) -> bool:
     types = [operand.dtype for operand in operand_types(equation)]
-    return all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize in chip.blocks for dtype in types)
+    return all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4 for dtype in types)
 
 
 def _cost(equation: JaxprEqn, chip: Chip) -> float:
@@ -456,3 +356,226 @@ def _cost(equation: JaxprEqn, chip: Chip) -> float:
     wanted = precision if isinstance(precision, tuple) else (precision,)
     # Of other ways to ask for a precision, the cheapest one is assumed, so that the bound holds.
     return max(chip.float32_costs.get(one, chip.float32_costs[lax.Precision.DEFAULT]) for one in wanted)
+
+
+H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+runtime_version { major: 13 }
+dnn_version_info { major: 9 minor: 10 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: 3350000000000
+  device_memory_size: 80000000000
+  l2_cache_size: 52428800
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
+"""The description of an NVIDIA H100 (SXM) that XLA compiles for, in the text form of its ``GpuTargetConfigProto``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chip:
+    """A chip, and what its maker publishes about it.
+
+    Args:
+        name: its name here.
+        platform: JAX's name for its platform.
+        topology: how JAX's compiler is told which chip it is.
+        flops_per_second: the peak for products of bfloat16 numbers that are added in float32.
+        bytes_per_second: the peak between the chip and its memory.
+        memory: bytes of this memory.
+        cache: bytes that can stay on the chip from one call to the next.
+        float32_costs: the time of a product of float32 numbers, for each precision that JAX knows, divided by the time
+            of the same product of bfloat16 numbers.
+        float8_cost: the same for a product of float8 numbers.
+        source: the page with the peaks.
+    """
+
+    name: str
+    platform: str
+    topology: Mapping[str, str]
+    flops_per_second: float
+    bytes_per_second: float
+    memory: int
+    cache: int
+    float32_costs: Mapping[lax.Precision, float]
+    float8_cost: float
+    source: str
+
+
+def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory: int) -> Chip:
+    return Chip(
+        name=f"tpu-{name}",
+        platform="tpu",
+        topology={"topology_name": topology},
+        flops_per_second=flops,
+        bytes_per_second=bytes_per_second,
+        memory=memory,
+        cache=0,  # the memory on the chip holds nothing between two programs
+        # For a product of float32 numbers, the TPU adds up this number of products of bfloat16 numbers.
+        float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
+        float8_cost=1,  # these matrix units multiply float8 numbers as bfloat16
+        source=f"https://docs.cloud.google.com/tpu/docs/{name}",
+    )
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        _tpu("v5e", "v5e:2x2", 197e12, 819e9, 16 * 10**9),
+        _tpu("v6e", "v6e:2x2", 918e12, 1640e9, 32 * 10**9),
+        Chip(
+            name="cuda-h100",
+            platform="cuda",
+            topology={"topology_name": "h100", "topology": "1x1x1", "target_config": H100},
+            flops_per_second=989.5e12,
+            bytes_per_second=3350e9,
+            memory=80 * 10**9,
+            cache=50 * 2**20,
+            # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
+            float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},
+            float8_cost=0.5,  # 1,979 TFLOP/s
+            source="https://www.nvidia.com/en-us/data-center/h100/",
+        ),
+    )
+}
+"""All chips by name."""
+
+
+def chip_named(name: object) -> Chip:
+    """The chip with this name.
+
+    >>> chip_named("tpu-v6e").memory
+    32000000000
+
+    Raises:
+        InputError: for another name.
+    """
+    if not isinstance(name, str) or name not in CHIPS:
+        remedy = suggest(name, CHIPS) if isinstance(name, str) else f"Known chips: {', '.join(CHIPS)}."
+        raise InputError("chip", "the name of a chip", shown(name), remedy)
+    return CHIPS[name]
+
+
+class CompilerPackage(NamedTuple):
+    """The package that has the compiler for a platform.
+
+    Args:
+        module: the name by which it is imported.
+        package: the name by which it is installed.
+        extra: the extra of this package that installs it.
+        settings: environment variables for a machine that does not have such a chip.
+        files: patterns for the files of the chips that are in this machine.
+    """
+
+    module: str
+    package: str
+    extra: str
+    settings: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+PACKAGES = {
+    "tpu": CompilerPackage(
+        "libtpu",
+        "libtpu",
+        "tpu-target",
+        # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
+        # nor writes log files, nor refuses to start twice. The accelerator's type stands for this machine, and not for
+        # the chip to compile for.
+        {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_LOG_DIR": "disabled",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        },
+        ("/dev/accel*", "/dev/vfio/[0-9]*"),
+    ),
+    "cuda": CompilerPackage(
+        "jax_cuda13_plugin",
+        "jax-cuda13-plugin",
+        "cuda-target",
+        # No message that there is no GPU, and no check of libraries that only a run needs.
+        {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
+        ("/dev/nvidia[0-9]*",),
+    ),
+}
+"""The packages by JAX's name of the platform."""
+LONGEST_REASON = 300
+"""Characters of a compiler's message that are repeated."""
+
+
+@functools.cache
+def device_of(chip: Chip) -> Device:
+    """A chip as JAX describes it. Nothing can run on it.
+
+    If the compiler's package is installed, JAX loads it when it starts, and the package warns if there is no such chip.
+    It does not if this function was called before.
+
+    Raises:
+        InputError: if the package is not installed.
+    """
+    package = PACKAGES[chip.platform]
+    imported(package.module, package.package, "chip", extra=package.extra)
+    # On a machine with such a chip, these settings would hide it from the rest of the process.
+    has_chip = any(map(glob.glob, package.files))
+    with _environment({} if has_chip else package.settings):
+        return topologies.get_topology_desc(platform=chip.platform, **chip.topology).devices[0]
+
+
+def shapes_in(argument: PyTree) -> PyTree:
+    """The pytree with shapes and types in place of its arrays. Numbers of Python stay, since JAX adapts their type."""
+
+    def shape(leaf: object) -> object:
+        if isinstance(leaf, bool | int | float | complex):
+            return leaf
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+    return jax.tree.map(shape, argument)
+
+
+def first_sentence(message: str) -> str:
+    r"""The first sentence of a compiler's message, without the names of its kind.
+
+    >>> first_sentence("INTERNAL: E1000: Mosaic failed: 4.5 is odd. Try again.\nsee a page")
+    'Mosaic failed: 4.5 is odd.'
+    """
+    text = re.sub(r"^(?:\w+: )+", "", message.strip())
+    sentence = re.split(r"(?<=[.!?])\s|\n", text, maxsplit=1)[0]
+    return sentence if len(sentence) <= LONGEST_REASON else f"{sentence[: LONGEST_REASON - 1]}…"
+
+
+def _compiled(lowered: Lowered, options: Options) -> tuple[Compiled | None, str]:
+    """The executable and an empty text; or None and the reason why there is none."""
+    try:
+        return compile_lowered(lowered, options), ""
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        return None, first_sentence(str(error))
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """A context with these environment variables, apart from those that are set already."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

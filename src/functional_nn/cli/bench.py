@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from functional_nn.cli.bench_target import bench_target
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
@@ -31,11 +30,11 @@ from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
-    from functional_nn.bench.network_programs import Mode
+    from functional_nn.bench.network_programs import MeasuredNetwork
     from functional_nn.bench.records import RecordComparison
-    from functional_nn.bench.suite import Measured
+    from functional_nn.bench.suite import BenchmarkCase, Measured
 
-WHATS = ("train", "step", "predict", "gradient", "hand", "sweep", "modes")
+WHATS = ("train", "step", "predict", "gradient", "hand", "sweep")
 MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
 TARGETED, TARGETED_MEMBERS = ("step", "train", "sweep"), (8,)
 """What is measured, and what is compiled for a chip, if the flags do not say it."""
@@ -118,7 +117,6 @@ def bench(
     gradient  the gradient by jax.grad
     hand      the gradient by the hand-derived formulas
     sweep     the train steps of a sweep of many models, as sweep runs them
-    modes     a train step from Python, compiled, in an epoch, and in a run
 
     After Ctrl-C, or if memory is too small for a program, the table of what
     was measured so far is printed.
@@ -127,9 +125,8 @@ def bench(
     matrix products and streams of bytes that take turns with the program.
 
     With --target, the programs are compiled for a chip that this machine does
-    not have. The command prints whether they compile, their memory, a lower
-    bound of their time from published peaks, and the padding of their
-    products. The exit status is 1 if a program does not compile or does not
+    not have. The command prints whether they compile, their memory, and a
+    lower bound of their time from published peaks. The exit status is 1 if a program does not compile or does not
     fit into the memory of the chip.
     """
     if what is None:
@@ -139,13 +136,13 @@ def bench(
     if target is not None:
         of_seconds = click.get_current_context().get_parameter_source("seconds")
         flags = {"--details": details, "--html": html_file, "--against": old_file}
-        _check_nothing_runs(what, flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
+        _check_nothing_runs(flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
     with importing():
         import jax
 
         from functional_nn.bench import records
         from functional_nn.bench.compiled_program import out_of_memory
-        from functional_nn.bench.network_programs import modes, named_network
+        from functional_nn.bench.network_programs import named_network
         from functional_nn.bench.suite import cases_of, measure
         from functional_nn.reports import benchmark as tables
 
@@ -153,10 +150,10 @@ def bench(
         jax.config.update("jax_enable_x64", True)
 
     # The files are checked before anything is measured.
-    cases = cases_of([name for name in what if name != "modes"], batch_sizes, precisions, members)
+    cases = cases_of(what, batch_sizes, precisions, members)
     about: dict[str, object] = {"model": model, "hidden": hidden}
     if target is not None:
-        return bench_target(target, named_network(model, hidden), about, cases, json_file)
+        return _bench_target(target, named_network(model, hidden), about, cases, json_file)
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         records.check_matching(old_file, old, [about | case.to_dict() for case in cases])
@@ -169,32 +166,18 @@ def bench(
         _print_wrapped(note)
     click.echo()
 
-    def save(measurements: Sequence[Mapping[str, object]]) -> None:
-        """Adds records to the file. From now on, Ctrl-C lets a measurement end, and then the table is printed."""
-        signals.defer("measurement")
-        if json_file is not None:
-            records.add_records(json_file, [{**about, **measurement} for measurement in measurements])
-
     measured: list[Measured] = []
-    measured_modes: dict[tuple[int, str], tuple[Mode, ...]] = {}
-    mode_cases = [(size, name) for name in precisions for size in batch_sizes] if "modes" in what else []
-    total = len(cases) + len(mode_cases)
     failure: str | None = None
     try:
-        with progress_bar("measuring", total) as advance, suppress(KeyboardInterrupt):
+        with progress_bar("measuring", len(cases)) as advance, suppress(KeyboardInterrupt):
             for one in measure(network, cases, seconds=seconds, layers=details or html_file is not None):
                 measured.append(one)
-                save([one.to_dict()])
+                signals.defer("measurement")  # from now on, Ctrl-C lets a measurement end before the table is printed
+                if json_file is not None:
+                    records.add_records(json_file, [about | one.to_dict()])
                 if details:
                     click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
                 advance(f"{one.result.name}, batch {one.case.batch_size}")
-                signals.check()
-            for batch_size, precision in mode_cases:
-                several = modes(network, batch_size, precision, seconds=seconds)
-                measured_modes[batch_size, precision] = several
-                case = {"what": "modes", "batch_size": batch_size, "precision": precision}
-                save([case | mode.to_dict() for mode in several])
-                advance(f"modes, batch {batch_size}")
                 signals.check()
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         failure = out_of_memory(error)
@@ -202,10 +185,6 @@ def bench(
             raise
     if measured:
         _print_measured(measured)
-    for number, ((batch_size, precision), several) in enumerate(measured_modes.items()):
-        if number or measured:
-            click.echo()
-        click.echo(tables.modes(several, batch_size, precision))
     compared: list[RecordComparison] = []
     if old_file is not None and measured:
         new = [about | one.to_dict() for one in measured]
@@ -214,25 +193,55 @@ def bench(
     if html_file is not None:
         from functional_nn.reports.benchmark import write_page
 
-        write_page(html_file, about, measured, measured_modes, compared)
-    done = len(measured) + len(measured_modes)
-    if done < total:
+        write_page(html_file, about, measured, compared)
+    done = len(measured)
+    if done < len(cases):
         kept = "" if json_file is None else f" {escaped(str(json_file))} has what was measured."
-        click.echo(f"Stopped after {done} of {counted(total, 'measurement')}.{kept}", err=True)
+        click.echo(f"Stopped after {done} of {counted(len(cases), 'measurement')}.{kept}", err=True)
         if failure is None:
             return signals.status
-        planned = [about | case.to_dict() for case in cases]
-        planned += [about | {"what": "modes", "batch_size": size, "precision": name} for size, name in mode_cases]
-        click.echo(f"Error: {records.describe(planned[done])}: {failure}. Try a smaller batch.", err=True)
+        failed = records.describe(about | cases[done].to_dict())
+        click.echo(f"Error: {failed}: {failure}. Try a smaller batch.", err=True)
         return 2
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 
 
-def _check_nothing_runs(what: list[str], flags: Mapping[str, object]) -> None:
-    """Raises an error for flags and programs that need a measurement."""
-    given = [name for name, value in flags.items() if value] + ["--what modes"] * ("modes" in what)
+def _check_nothing_runs(flags: Mapping[str, object]) -> None:
+    """Raises an error for flags that need a measurement."""
+    given = [name for name, value in flags.items() if value]
     if given:
         raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
+
+
+def _bench_target(
+    chip_name: str,
+    network: MeasuredNetwork,
+    about: Mapping[str, object],
+    cases: Sequence[BenchmarkCase],
+    json_file: Path | None,
+) -> int:
+    """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
+    from functional_nn.bench import records
+    from functional_nn.bench.targets import TargetCase, chip_named, device_of, targets
+    from functional_nn.reports import benchmark as tables
+
+    chip = chip_named(chip_name)
+    device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip
+    about = {**about, "target": chip.name, **records.environment()}
+    if json_file is not None:
+        records.add_records(json_file, [])
+    done: list[TargetCase] = []
+    with progress_bar("compiling", len(cases)) as advance:
+        for one in targets(network, cases, chip):
+            done.append(one)
+            if json_file is not None:
+                records.add_records(json_file, [{**about, **one.to_dict()}])
+            click.echo(
+                f"{clear_line()}{about['model']}, batch {one.case.batch_size}, {one.case.precision}\n{one.report}\n"
+            )
+            advance(one.report.name)
+    click.echo(tables.targets(done))
+    return 0 if all(one.report.fits for one in done) else 1
 
 
 def _print_measured(measured: list[Measured]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
 from functional_nn.bench.layer_times import LayerCost
-from functional_nn.bench.network_programs import Mode
 from functional_nn.bench.peaks import Peaks
 from functional_nn.bench.records import Record, RecordComparison, platform_notes
 from functional_nn.bench.suite import NEAR_BEST, Measured, knee
@@ -31,7 +30,6 @@ def write_page(
     path: str | Path,
     about: Record,
     measured: Sequence[Measured],
-    modes: Mapping[tuple[int, str], Sequence[Mode]],
     compared: Sequence[RecordComparison] = (),
 ) -> None:
     """Writes a page of what ``functional-nn bench`` measured.
@@ -40,7 +38,6 @@ def write_page(
         path: the file, in a folder that exists.
         about: the environment of the measurements, and the model.
         measured: the programs.
-        modes: the modes of a train step, by batch size and precision.
         compared: comparisons with older records.
 
     Raises:
@@ -54,7 +51,6 @@ def write_page(
         "about": about,
         "notes": platform_notes(about),
         "measured": measured,
-        "modes": modes,
         "compared": compared,
         "findings": findings,
         "pictures": pictures,
@@ -256,7 +252,7 @@ def title(measured: Measured) -> str:
 
 def targets(several: Sequence[TargetCase]) -> str:
     """A row for each program that was compiled for a chip, with a lower bound of its time."""
-    rows = [("program", "batch", "type", "compile", "memory", "step at least", "uncached", "padding")]
+    rows = [("program", "batch", "type", "compile", "memory", "step at least")]
     for case, report in several:
         rows.append(
             (
@@ -266,15 +262,9 @@ def targets(several: Sequence[TargetCase]) -> str:
                 in_seconds(report.stages["compile"]) if report.compiles else "fails",
                 in_bytes(report.memory.peak) if report.memory else "",
                 in_seconds(report.lower_bound / report.steps),
-                in_seconds(report.uncached_seconds / report.steps),
-                f"{report.wasted:.0%}",
             )
         )
-    notes = (
-        "Both times of a step follow from published peaks. Nothing was measured.",
-        "Uncached is the lower bound if every product reads from memory.",
-    )
-    return "\n".join([*aligned(rows), *notes])
+    return "\n".join([*aligned(rows), "The times of a step follow from published peaks. Nothing was measured."])
 
 
 def times(measured: Sequence[Measured]) -> str:
@@ -321,16 +311,6 @@ def knees(measured: Sequence[Measured]) -> list[str]:
                 line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
             lines.append(line)
     return lines
-
-
-def modes(several: Sequence[Mode], batch_size: int, precision: str) -> str:
-    """A row for each mode."""
-    fastest = min(mode.timing.median for mode in several)
-    rows = [("mode", "first call", "a step (quartiles)", "× the fastest")]
-    for mode in several:
-        relative = f"{mode.timing.median / fastest:.2f}"
-        rows.append((mode.name, in_seconds(mode.compile), mode.timing.describe(), relative))
-    return "\n".join([f"train steps in four modes, batch {batch_size}, {precision}", *aligned(rows)])
 
 
 def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:
