@@ -217,11 +217,6 @@ def test_a_run_that_is_not_finite_warns():
         fit(fnn.dense(3), data=bad, epochs=1)
 
 
-def test_a_batch_larger_than_the_data_warns():
-    with pytest.warns(UserWarning, match="batch_size 64 is larger than the 40 training examples"):
-        fit(epochs=1, batch_size=64)
-
-
 def test_progress_ends_with_a_closing_line(capfd):
     run = fit(epochs=1, progress=True)
     assert capfd.readouterr().err.strip().endswith(repr(run))

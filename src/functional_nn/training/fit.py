@@ -32,7 +32,7 @@ from functional_nn.training.argument_checks import (
     check_seed,
 )
 from functional_nn.training.checkpointing import Checkpoints, RunProgress, SharedSaver
-from functional_nn.training.data_for_network import data_for_network, warn_of_likely_mistakes
+from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
 from functional_nn.training.evaluate import MetricFunction, check_metrics
@@ -193,8 +193,7 @@ def fit(
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
             check_patience(patience, split)
-        # Of a stream, the split has the first batch of this process.
-        warn_of_likely_mistakes(net, loss, split, number_of_examples(split.train_x) if streamed else batch_size)
+        warn_of_probabilities(net, loss)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
         settings = {}
