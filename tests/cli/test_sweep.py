@@ -95,13 +95,13 @@ def test_what_flags_make_of_it(flags, settings, groups, swept, tmp_path):
 
 def test_draws_in_a_grid_file(swept, tmp_path):
     result, grid = tmp_path / "s.json", tmp_path / "grid.toml"
-    drawn = "[draws]\nnumber = 3\nlearning_rate = {log_uniform = [1e-3, 1e-1]}\n"
+    drawn = "[draws]\nnumber = 3\ndropout = {uniform = [0.1, 0.4]}\n"
     grid.write_text("[zip]\nl1 = [0.0, 1e-4]\nl2 = [0.0, 1e-3]\n" + drawn)
     assert cli.run([*swept, "--grid", str(grid), "--json", str(result)]) == 0
     members = json.loads(result.read_text())["members"]
     assert len(members) == 6
-    assert len({member["learning_rate"] for member in members}) == 3
-    assert all(1e-3 <= member["learning_rate"] <= 1e-1 for member in members)
+    assert len({member["dropout"] for member in members}) == 3
+    assert all(0.1 <= member["dropout"] <= 0.4 for member in members)
     assert {(member["l1"], member["l2"]) for member in members} == {(0.0, 0.0), (1e-4, 1e-3)}
 
 
