@@ -51,32 +51,13 @@ if TYPE_CHECKING:
 
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
-AXES = (
-    "model",
-    "hidden",
-    "activation",
-    "dropout",
-    "l1",
-    "l2",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "schedule",
-    "shift",
-    "deform",
-    "clip_norm",
-    "epochs",
-    "batch_size",
-)
-"""The flags that take several values."""
-
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def axis(
     name: str, kind: click.ParamType, default: str | None, help: str, *, metavar: str = "NUMBERS", separator: str = ","
 ) -> Callable[[Command], Command]:
-    """A flag of ``AXES``: it takes values of one type, with a separator between them."""
+    """A flag that takes several values of one type, with a separator between them, and is one of ``AXES``."""
     return click.option(name, type=Several(kind, separator), default=default, metavar=metavar, help=help)
 
 
@@ -260,6 +241,12 @@ def sweep(
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
         write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
     return signals.status if result.message else 0
+
+
+AXES = tuple(
+    flag.name for flag in sweep.params if isinstance(flag.type, Several) and flag.name not in ("metrics", "halving")
+)
+"""The flags that take several values, one for each member."""
 
 
 def _check_part_flags(

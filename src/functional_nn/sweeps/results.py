@@ -59,7 +59,6 @@ class SweepResult:
             if memory had no room. Programs that were already compiled in this process do not count.
         seconds: ``compile``, ``train`` and ``total``.
         message: why members were not run; empty if all were run.
-        static: the ``static`` given to ``sweep``.
         restored: the numbers of the members that an earlier call had trained; they were read from ``out``.
 
     Raises:
@@ -85,7 +84,6 @@ class SweepResult:
     compilations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
-    static: tuple[str, ...] = ()
     restored: tuple[int, ...] = ()
 
     def __post_init__(self):

@@ -267,7 +267,6 @@ def train_members(
             "total": seconds,
         },
         message=message,
-        static=tuple(static),
         restored=population.restored,
     )
 
