@@ -192,10 +192,6 @@ def calls():
             ),
             {"workers": 1, "members": 1},
         ),
-        "Precision": (
-            lambda **given: fnn.training.create_train_state(NET, RULE, KEY, (3,), fnn.training.Precision(**given)),
-            {"parameters": jnp.float32, "compute": jnp.float32, "output": jnp.float32},
-        ),
         "summarize": (fnn.sweeps.summarize, of_sweep | {"over": "seed"}),
         "merge": (fnn.sweeps.merge, {"folders": ["no_part"], "out": "no_folder"}),
         "where": (lambda learning_rate: result.where(learning_rate=learning_rate), {"learning_rate": 0.1}),

@@ -10,7 +10,6 @@ from .optimizers import optimizer as optimizer
 from .optimizers import path_mask as path_mask
 from .optimizers import schedule as schedule
 from .optimizers import with_clipping as with_clipping
-from .precision import Precision as Precision
 from .prediction import predict as predict
 from .prediction import predict_probabilities as predict_probabilities
 from .run import EpochMetrics as EpochMetrics

@@ -124,7 +124,7 @@ def fit(
             if the labels are class numbers. Each must be one number.
         gradient: a function in the place of ``jax.value_and_grad``; see ``make_train_step``.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
-            ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
+            ``"float16"`` the loss is scaled, see ``LossScale``), or ``"float64"``.
         devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. None:
             one device; or, with several processes, all devices of all of them. The result differs from that of one
             device only by rounding. A CPU has one device, unless ``jax_num_cpu_devices`` is set before JAX computes
