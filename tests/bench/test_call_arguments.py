@@ -48,10 +48,6 @@ def test_a_module_is_measured():
 def test_a_module_is_explained():
     assert fnn.explain(update, MODULE, X).kinds == {"donation"}
     assert not fnn.explain(update, MODULE, X, donate=0).findings
-    other = dataclasses.replace(MODULE, activation=jnp.tanh)
-    (finding,) = fnn.explain(update, MODULE, X, donate=0, then=[(MODULE, X), (other, X)]).findings
-    assert finding.kind == "retracing"
-    assert "argument 0 has another structure" in finding.message
 
 
 def test_hiding_is_undone():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -28,21 +27,6 @@ def check_call(function: object, arguments: Sequence[object], donate: object) ->
     if not isinstance(numbers, tuple | list | range):
         raise InputError("donate", "an argument's number, or several", shown(donate))
     return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
-
-
-def check_later_calls(function: Callable[..., object], calls: object) -> Sequence[Sequence[object]]:
-    """Checks that each later call is a tuple of arguments that the function takes; returns the calls."""
-    if not isinstance(calls, tuple | list) or not all(isinstance(call, tuple | list) for call in calls):
-        raise InputError("then", "tuples of arguments, one for each later call", shown(calls))
-    for call in calls:
-        check_leaves(call)
-        try:
-            inspect.signature(function).bind(*call)
-        except TypeError as error:
-            raise InputError("then", "tuples of arguments that the function takes", shown(call), f"{error}.") from None
-        except ValueError:  # some functions written in C have no signature
-            continue
-    return calls
 
 
 def check_leaves(arguments: Sequence[object]) -> None:

@@ -16,13 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.stages import Compiled
 from jax.tree_util import KeyPath
 
-from functional_nn.bench.call_arguments import (
-    check_call,
-    check_later_calls,
-    has_static_leaves,
-    hide_static_leaves,
-    taking_hidden,
-)
+from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
 from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
 from functional_nn.jaxprs.counts import (
@@ -108,12 +102,7 @@ class Explanation(NamedTuple):
         return [finding._asdict() for finding in self.findings]
 
 
-def explain(
-    function: Callable[..., object],
-    *arguments: object,
-    donate: int | Sequence[int] = (),
-    then: Sequence[Sequence[object]] = (),
-) -> Explanation:
+def explain(function: Callable[..., object], *arguments: object, donate: int | Sequence[int] = ()) -> Explanation:
     """Finds what makes a function slow as a compiled program. The function is compiled and not run.
 
     It looks for:
@@ -121,9 +110,9 @@ def explain(
     - a convolution in a loop for which XLA has no fast routine;
     - a pooling gradient that is a scatter;
     - large arrays that the function closes over;
-    - 64-bit numbers where no argument has 64 bits, and conversions that make products of a narrow type slow;
+    - 64-bit numbers where no argument has 64 bits, and arguments that every call converts to 32 bits;
     - an argument that could be donated, because a result is the changed argument;
-    - calls that are traced again, and the argument that causes it;
+    - a result that is the argument of the next call but has another type, so that this call is traced again;
     - products for which the platform has no fast routine.
 
     Args:
@@ -131,7 +120,6 @@ def explain(
         *arguments: the arguments of its call. A pytree may also have functions and texts as leaves, as an Equinox
             module has.
         donate: the numbers of the arguments that are already donated.
-        then: the arguments of later calls, to check whether these are traced again.
 
     Raises:
         InputError: if ``function`` is not a function, if an argument is not an array, or if ``donate`` has a number
@@ -143,14 +131,10 @@ def explain(
     Pass it as an argument.
     """
     donate = check_call(function, arguments, donate)
-    later_calls = check_later_calls(function, then)
-    if has_static_leaves((arguments, later_calls)):
+    if has_static_leaves(arguments):
         function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
-        later_calls = [tuple(map(hide_static_leaves, call)) for call in later_calls]
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
-    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
-    again = retraced(function, (arguments, *later_calls)) if later_calls else ()
-    return Explanation(tuple(dict.fromkeys((*found.findings, *again))))
+    return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
 
 
 def find_causes(
@@ -165,7 +149,6 @@ def find_causes(
         *scatters_of_pooling(program),
         *captured_constants(program),
         *wide_numbers(program, arguments),
-        *widened_products(program),
         *donations(program, arguments, donate),
         *carried_types(jaxpr, arguments, results),
         *slow_products(program, found, platform),
@@ -177,8 +160,6 @@ LARGE_CONSTANT = 2**20
 """The smallest size in bytes of a constant that makes compiling noticeably slower."""
 SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
 WIDE = frozenset(("float64", "complex128"))
-PASSED_ON = VIEWS | {"broadcast_in_dim", "slice", "pad", "concatenate", "rev", "copy"}
-"""Operations that move the numbers of their first operand and do not change them."""
 
 
 def place(scope: str) -> str:
@@ -260,43 +241,6 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
             return  # all later operations of this type follow from the first
-
-
-def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
-    """Warns of 32-bit products with an operand that had 16 bits before: type promotion made the product slow."""
-    flat = flattened(program)
-    was_narrow: dict[int, str] = {}  # places of 32-bit arrays, with the 16-bit type that their numbers had before
-    for step in flat.steps:
-        name = step.equation.primitive.name
-        operand = step.inputs[0] if step.inputs else None
-        if name in PRODUCTS:
-            yield from _widened_product(step, was_narrow)
-        elif not isinstance(operand, int):
-            continue
-        elif name == "convert_element_type" and flat.shapes[operand].dtype.name in SIXTEEN_BITS:
-            if flat.shapes[step.outputs[0]].dtype in (jnp.float32, jnp.float64):
-                was_narrow[step.outputs[0]] = flat.shapes[operand].dtype.name
-        elif name in PASSED_ON and operand in was_narrow:
-            was_narrow[step.outputs[0]] = was_narrow[operand]
-
-
-def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding]:
-    """A finding if an operand of this product had 16 bits and another operand has, or had, another type."""
-    types: list[str] = [array_type(variable).dtype.name for variable in step.equation.invars]
-    original_types = set()
-    for operand, type_now in zip(step.inputs, types, strict=True):
-        original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
-    # Nothing was widened if both operands still have one narrow type.
-    narrow_types = original_types & SIXTEEN_BITS
-    if narrow_types and (original_types != {*types} or len(original_types) > 1):
-        narrow, wide = min(narrow_types), array_type(step.equation.outvars[0]).dtype.name
-        yield Finding(
-            "conversion",
-            place(step.scope),
-            f"a product{_at_line(step.equation)} is computed in {wide}, though an operand comes in {narrow} and is "
-            "converted.",
-            f"Give both operands the type {narrow}, or keep the array in {wide} from the start.",
-        )
 
 
 def argument_name(path: KeyPath) -> str:
@@ -419,7 +363,13 @@ def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: ob
         after = before if before in alike or not alike else alike[0]
         for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
             if type_before != type_after:
-                yield _type_change(argument_name(path), type_before, type_after, "comes back as")
+                yield Finding(
+                    "retracing",
+                    "",
+                    f"argument {argument_name(path)} was {type_before} and comes back as {type_after}: such a call is "
+                    "traced and compiled again.",
+                    f"Start with that type: jax.numpy.asarray(value, jax.numpy.{type_after.dtype}).",
+                )
 
 
 def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
@@ -441,53 +391,6 @@ def _typed_trees(avals: Sequence[AbstractValue], trees: Sequence[object]) -> lis
 def _type_of(aval: AbstractValue) -> LeafType:
     shape, dtype = getattr(aval, "shape", ()), getattr(aval, "dtype", None)
     return LeafType(shape, str(dtype), bool(getattr(aval, "weak_type", False)))
-
-
-def retraced(function: Callable[..., object], calls: Sequence[Sequence[object]]) -> Iterator[Finding]:
-    """Warns of calls after the first that are traced again, and names the argument that causes it."""
-    traces = 0
-
-    def counted(*arguments):
-        nonlocal traces
-        traces += 1
-        return function(*arguments)
-
-    jitted = jax.jit(counted)
-    last: tuple[Sequence[object], list[LeafType]] | None = None
-    for arguments in calls:
-        before = traces
-        # The call is traced and not run. JAX caches traces, so the counter shows whether this one was new.
-        types = [_type_of(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
-        if traces > before:
-            if last is not None:
-                yield _difference(arguments, types, *last)
-            last = arguments, types
-
-
-def _difference(
-    arguments: Sequence[object], types: list[LeafType], earlier: Sequence[object], earlier_types: list[LeafType]
-) -> Finding:
-    if jax.tree.structure(tuple(arguments)) != jax.tree.structure(tuple(earlier)):
-        for number, (new, old) in enumerate(zip(arguments, earlier, strict=False)):
-            if jax.tree.structure(new) != jax.tree.structure(old):
-                return _retracing(f"argument {number} has another structure than in an earlier call")
-        return _retracing(f"there are {len(arguments)} arguments, after {len(earlier)}")
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
-    for path, new, old in zip(paths, types, earlier_types, strict=True):
-        if new != old:
-            return _type_change(argument_name(path), old, new, "is now")
-    return _retracing("its arguments have the same types, so a setting has changed, or the device they are on")
-
-
-def _type_change(argument: str, before: LeafType, after: LeafType, how: str) -> Finding:
-    remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype})."
-    if before.shape != after.shape:
-        remedy = "Keep shapes the same: pad the last batch, or leave it out."
-    return _retracing(f"argument {argument} was {before} and {how} {after}", remedy)
-
-
-def _retracing(change: str, remedy: str = "Call it with arguments of one structure, shape and type.") -> Finding:
-    return Finding("retracing", "", f"{change}: such a call is traced and compiled again.", remedy)
 
 
 USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
