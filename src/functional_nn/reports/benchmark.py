@@ -13,7 +13,7 @@ from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
 from functional_nn.bench.layer_times import LayerCost
 from functional_nn.bench.peaks import Peaks
 from functional_nn.bench.records import Record, RecordComparison, platform_notes
-from functional_nn.bench.suite import NEAR_BEST, Measured, knee
+from functional_nn.bench.suite import Measured
 from functional_nn.bench.targets import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
@@ -142,7 +142,7 @@ def _annotate(figure: Figure, axes: Axes, measured: Sequence[Measured]) -> None:
 
 
 def batch_sizes(measured: Sequence[Measured]) -> Figure:
-    """Plots the time of a step, and examples per second, against the batch size; the knee of each line is ringed."""
+    """Plots the time of a step, and examples per second, against the batch size."""
     figure, ((left, right),) = make_axes(1, 2, width=10, height=4.2)
     groups = {key: group for key, group in _groups(measured).items() if key[0] != "sweep" and len(group) > 1}
     for number, ((what, precision), group) in enumerate(groups.items()):
@@ -153,10 +153,6 @@ def batch_sizes(measured: Sequence[Measured]) -> Figure:
         left.plot(sizes, np.array(seconds) * 1e3, label=_label(what, precision), color=color, marker=marker, ms=4)
         left.fill_between(sizes, low * 1e3, high * 1e3, color=color, alpha=0.2, lw=0)
         right.plot(sizes, np.array(sizes) / seconds, color=color, marker=marker, ms=4)
-        at = knee(sizes, seconds)
-        rate = at / seconds[sizes.index(at)]
-        right.plot([at], [rate], "o", ms=13, mfc="none", mec=color, mew=1.6)
-        right.annotate(f"{at}", (at, rate), xytext=(0, 11), textcoords="offset points", ha="center", fontsize=9)
     left.set(xlabel="batch size", ylabel="ms per step", xscale="log", yscale="log")
     right.set(xlabel="batch size", ylabel="examples per second", xscale="log", yscale="log")
     for axes in (left, right):
@@ -165,7 +161,7 @@ def batch_sizes(measured: Sequence[Measured]) -> Figure:
         every = 1 if len(ticks) <= 7 else 2  # more labels would overlap
         axes.set_xticks(ticks, [f"{size}" if number % every == 0 else "" for number, size in enumerate(ticks)])
     left.set_title("time of a step, quartiles", loc="left", fontsize=11)
-    right.set_title(f"throughput; ringed: {NEAR_BEST:.0%} of the best", loc="left", fontsize=11)
+    right.set_title("throughput", loc="left", fontsize=11)
     left.legend(frameon=False, fontsize=9)
     return figure
 
@@ -293,24 +289,6 @@ def shares(measured: Sequence[Measured]) -> str:
         )
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
     return "\n".join([*aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
-
-
-def knees(measured: Sequence[Measured]) -> list[str]:
-    """A sentence for each program of several batch sizes: the smallest batch with most of the best throughput."""
-    groups: dict[tuple[str, str, int], list[Measured]] = {}
-    for one in measured:
-        groups.setdefault((one.case.what, one.case.precision, one.case.members), []).append(one)
-    lines = []
-    for (_, precision, _), group in groups.items():
-        if len(group) > 1:
-            size = knee([one.case.batch_size for one in group], [one.step.median for one in group])
-            name = group[0].result.name
-            line = f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput"
-            # If the quartiles of a time differ by more than the knee's tolerance, the knee can be another size.
-            if any(one.step.quartiles[0] < NEAR_BEST * one.step.quartiles[1] for one in group):
-                line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
-            lines.append(line)
-    return lines
 
 
 def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:
