@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import functional_nn as fnn
-from functional_nn.bench.diagnose import KINDS, explain, narrow_product, operations
+from functional_nn.bench.diagnose import KINDS, explain
 from functional_nn.bench.network_programs import MeasuredNetwork, workload
 
 
@@ -161,22 +161,6 @@ def test_slow_product_in_groups():
     assert finding.kind == "slow product"
     assert "3 groups" in finding.message
     assert not explain(convolution, x[0], w[0]).findings
-
-
-def test_slow_product_of_narrow_numbers():
-    """Only where the compiler did convert: a CPU with a routine for them is left alone."""
-    x = jnp.ones((64, 64), jnp.bfloat16)
-    equation = jax.make_jaxpr(jnp.matmul)(x, x).eqns[0]
-    found = list(operations(jax.jit(jnp.matmul).lower(x, x).compile().as_text()))
-    converted = any("convert" in operation.text or operation.kind == "convert" for operation in found)
-    kinds = explain(jnp.matmul, x, x).kinds
-    assert kinds == ({"slow product"} if converted else set())
-    assert narrow_product(equation, [], "cpu") is not None
-    assert narrow_product(equation, [], "gpu") is None
-    uneven = jax.make_jaxpr(jnp.matmul)(x[:, :60], x[:60]).eqns[0]
-    assert "multiple of 8" in narrow_product(uneven, [], "gpu")[0]
-    assert narrow_product(uneven, [], "tpu") is None
-    assert narrow_product(jax.make_jaxpr(jnp.matmul)(jnp.ones((3, 3)), jnp.ones((3, 3))).eqns[0], [], "gpu") is None
 
 
 def test_every_kind_is_planted():

@@ -21,12 +21,7 @@ from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
 from functional_nn.jaxprs.counts import (
     ELEMENTWISE,
-    PRODUCTS,
     VIEWS,
-    flops_by_scope,
-    flops_of,
-    operand_types,
-    product_name,
     size_of,
 )
 from functional_nn.jaxprs.walk import (
@@ -113,7 +108,7 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
     - 64-bit numbers where no argument has 64 bits, and arguments that every call converts to 32 bits;
     - an argument that could be donated, because a result is the changed argument;
     - a result that is the argument of the next call but has another type, so that this call is traced again;
-    - products for which the platform has no fast routine.
+    - products for which XLA has no fast routine on a CPU.
 
     Args:
         function: a function of pytrees of arrays.
@@ -151,14 +146,13 @@ def find_causes(
         *wide_numbers(program, arguments),
         *donations(program, arguments, donate),
         *carried_types(jaxpr, arguments, results),
-        *slow_products(program, found, platform),
+        *slow_products(found, platform),
     )
     return Explanation(tuple(dict.fromkeys(findings)))
 
 
 LARGE_CONSTANT = 2**20
 """The smallest size in bytes of a constant that makes compiling noticeably slower."""
-SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
 WIDE = frozenset(("float64", "complex128"))
 
 
@@ -396,11 +390,6 @@ def _type_of(aval: AbstractValue) -> LeafType:
 USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
 """The axes of a convolution in the order NHWC, HWIO, for any number of spatial axes."""
 GROUPS = re.compile(r"(?:feature|batch)_group_count=(\d+)")
-HLO_TYPES = {"bfloat16": "bf16", "float16": "f16"}
-LEAST_SHARE = 0.05
-"""A product gets a warning only if it has at least this share of the program's operations."""
-TENSOR_CORE_MULTIPLE = 8
-"""On a GPU, sizes of 16-bit products that are multiples of this use its matrix units fully."""
 
 
 def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
@@ -418,57 +407,11 @@ def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[F
             )
 
 
-def slow_products(program: ClosedJaxpr, found: Sequence[Operation], platform: str) -> Iterator[Finding]:
-    """Warns of products for which XLA has no fast routine on this platform."""
+def slow_products(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
+    """Warns of products for which XLA's CPU compiler has no fast routine."""
     if platform == "cpu":
         yield from _integer_products(found)
         yield from _grouped_convolutions(found)
-    least_flops = LEAST_SHARE * max(flops_by_scope(program).total(), 1)
-    for scope, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS and repeats * flops_of(equation) >= least_flops:
-            slow = narrow_product(equation, found, platform)
-            if slow is not None:
-                reason, remedy = slow
-                yield Finding("slow product", place(scope), f"{product_name(equation)}: {reason}", remedy)
-
-
-def narrow_product(equation: JaxprEqn, found: Sequence[Operation], platform: str) -> tuple[str, str] | None:
-    """Why a product of 16-bit numbers is slow on a platform, and what to do; None if it is not."""
-    left, right = operand_types(equation)
-    if left.dtype.name not in SIXTEEN_BITS or right.dtype != left.dtype:
-        return None
-    if platform == "cpu":
-        if _has_narrow_routine(HLO_TYPES[left.dtype.name], found):
-            return None
-        reason = f"XLA has no routine for {left.dtype.name} on this CPU: operands are converted to float32."
-        return reason, "Compute in float32 here; 16 bits are faster on accelerators."
-    if platform not in ("gpu", "cuda", "rocm") or equation.primitive.name != "dot_general":
-        return None
-    if all(size % TENSOR_CORE_MULTIPLE == 0 for size in _product_sizes(equation)):
-        return None
-    reason = f"a size is not a multiple of {TENSOR_CORE_MULTIPLE}: the matrix units are used partly or not."
-    return reason, f"Make layer and batch sizes multiples of {TENSOR_CORE_MULTIPLE}."
-
-
-def _has_narrow_routine(hlo_type: str, found: Sequence[Operation]) -> bool:
-    """Whether any product of the compiled program reads numbers of this type."""
-    products = (operation for operation in found if _is_product(operation))
-    return any(hlo_type in operand for operation in products for operand in operation.operand_types)
-
-
-def _product_sizes(equation: JaxprEqn) -> list[int]:
-    """The sizes of the contracted axes and of the free axes of a product."""
-    contracted, batches = equation.params["dimension_numbers"]
-    operands = operand_types(equation)
-    sizes = [operands[0].shape[axis] for axis in contracted[0]]
-    for operand, contracted_axes, batch_axes in zip(operands, contracted, batches, strict=True):
-        taken = (*contracted_axes, *batch_axes)
-        sizes += [size for axis, size in enumerate(operand.shape) if axis not in taken]
-    return sizes
-
-
-def _is_product(operation: Operation) -> bool:
-    return operation.kind in ("dot", "convolution", "custom-call") or "__ynn_fusion" in operation.text
 
 
 def _integer_products(found: Sequence[Operation]) -> Iterator[Finding]:
@@ -500,7 +443,6 @@ OPERATION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
-OPERAND = re.compile(r"%([\w.\-]+)")
 OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -510,14 +452,12 @@ class Operation(NamedTuple):
     Args:
         kind: ``dot``, ``convolution``, ``fusion`` and so on.
         type: the type of its result, such as ``f32[128,10]{1,0}``.
-        operand_types: the types of its operands.
         text: everything after its kind.
         in_loop: whether it runs in the body of a ``while``.
     """
 
     kind: str
     type: str
-    operand_types: tuple[str, ...]
     text: str
     in_loop: bool
 
@@ -546,11 +486,8 @@ def operations(text: str) -> Iterator[Operation]:
         parts, {name for part in parts.values() for found in part for name in LOOP.findall(found["rest"])}
     )
     for name, part in parts.items():
-        types = {found["name"]: found["type"] for found in part}
         for found in part:
-            # Behind the first parenthesis there are attributes, which may also name computations.
-            operands = (types.get(operand, "") for operand in OPERAND.findall(found["rest"].partition(")")[0]))
-            yield Operation(found["kind"], found["type"], tuple(operands), found["rest"], name in looped)
+            yield Operation(found["kind"], found["type"], found["rest"], name in looped)
 
 
 def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:
