@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
+from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.compiled_program import (
     STAGES,
     CompiledProgram,
@@ -54,8 +54,7 @@ def benchmark(
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
-        *arguments: the arguments of the calls. A pytree may also have functions and texts as leaves, as an Equinox
-            module has; they are constants of the program.
+        *arguments: the arguments of the calls.
         name: the name in tables; by default the function's.
         donate: the numbers of the arguments to donate, such as 0 for a train state that the function updates. They are
             copied before each call; the time of the copy is not counted.
@@ -72,8 +71,6 @@ def benchmark(
     (524288, 49152)
     """
     donate = check_call(function, arguments, donate)
-    if has_static_leaves(arguments):
-        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
     seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
     layers = check_flag("layers", layers)
     if name is not None and not isinstance(name, str):

@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.stages import Compiled
 from jax.tree_util import KeyPath
 
-from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
+from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
 from functional_nn.jaxprs.counts import (
@@ -112,8 +112,7 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
 
     Args:
         function: a function of pytrees of arrays.
-        *arguments: the arguments of its call. A pytree may also have functions and texts as leaves, as an Equinox
-            module has.
+        *arguments: the arguments of its call.
         donate: the numbers of the arguments that are already donated.
 
     Raises:
@@ -126,8 +125,6 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
     Pass it as an argument.
     """
     donate = check_call(function, arguments, donate)
-    if has_static_leaves(arguments):
-        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
     return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
 
