@@ -243,3 +243,17 @@ def test_a_lost_process_ends_the_others_within_a_minute_and_the_run_goes_on(tiny
         again = ended(started(count, [*tiny, *LONG], folder))
         assert [status for status, *_ in again] == [0] * count, again[0][2][-2000:]
         check_same_result(folder, tmp_path / "alone")
+
+
+@pytest.mark.processes
+def test_a_process_that_gets_no_answer_ends_with_a_sentence():
+    """A stranger who takes the place of a process at the data connections may never answer."""
+    program = (
+        "import time; from types import SimpleNamespace; from jax._src import distributed;"
+        "distributed.global_state.client = SimpleNamespace(wait_at_barrier=lambda *about: None);"
+        "from functional_nn.cli import several_processes; several_processes.ANSWER_SECONDS = 0.1\n"
+        "with several_processes._deadline(): time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], **PIPES)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The processes have all started, but some got no numbers")

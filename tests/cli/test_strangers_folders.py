@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 
 import functional_nn as fnn
-from functional_nn.cli import run
-from functional_nn.core.errors import DataError
+from functional_nn.cli import export, run, submitted
+from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import tfds
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
@@ -314,3 +314,85 @@ def test_nothing_is_written_where_a_link_takes_the_name_of_a_folder(
     run(command.split())
     assert (tmp_path / "away").exists()
     assert {path.name: path.read_bytes() for path in precious.iterdir()} == before
+
+
+@pytest.mark.timeout(60)
+def test_a_huge_file_of_parameters_is_not_read(stranger, picture, capsys):
+    """It takes no room on the disk. To compute its checksum would take days."""
+    os.truncate(stranger / "model.safetensors", 2**43)
+    assert run(["predict", str(stranger), picture]) == 2
+    assert "model.safetensors: expected a file of the run, got a file of more than" in capsys.readouterr().err
+    assert run(["report", str(stranger)]) == 0
+
+
+def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, monkeypatch, capsys):
+    monkeypatch.setattr("functional_nn.training.run_programs.total_bytes", lambda: 670)
+    assert run(["predict", str(stranger), picture]) == 2  # its parameters fit, but not its program
+    assert "x: expected a network that fits in 0.0 GiB of memory" in capsys.readouterr().err
+    sign(stranger, hidden=[10**6])
+    monkeypatch.undo()
+    sign(stranger, hidden=[10**6], image_shape=[7000, 7000, 1])
+    assert run(["predict", str(stranger), picture]) == 2
+    assert "one that makes no network (net: expected a network that fits in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "safetensors", "torch"])
+def test_an_exported_file_stays_in_its_folder_and_replaces_none(stranger, tmp_path, monkeypatch, kind):
+    pytest.importorskip({"stablehlo": "flatbuffers", "onnx": "onnx"}.get(kind, "jax"))
+    write = export._write
+    out, victim = tmp_path / "out" / "net.safetensors", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "net.safetensors").write_text("precious")
+
+    def replaced_by_link(*about):
+        (tmp_path / "out").rename(tmp_path / "away")
+        (tmp_path / "out").symlink_to(victim)
+        write(*about)
+
+    def another_file(*about):
+        out.write_text("precious")
+        write(*about)
+
+    command = ["export", str(stranger), "--to", kind, "--out", str(out)]
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(export, "_write", replaced_by_link)
+    assert run(command) == 0
+    assert (victim / "net.safetensors").read_text() == "precious"
+    assert [path.name for path in (tmp_path / "away").iterdir()] == ["net.safetensors"]
+    (tmp_path / "out").unlink()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(export, "_write", another_file)
+    assert run(command) == 1
+    assert out.read_text() == "precious"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_jobs_use_the_path_that_was_looked_at(tiny, tmp_path, monkeypatch):
+    """A link in the path could lead to a folder of another user while the jobs run. Their results are code."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    found = []
+    monkeypatch.setattr("functional_nn.cli.sweep.submitted_sweep", lambda *about, **more: found.extend(about))
+    command = ["sweep", *tiny[1:], "--seeds", "2", "--submit", "2", "--out", str(tmp_path / "link" / "out")]
+    run(command)
+    assert [about for about in found if isinstance(about, Path)] == [tmp_path / "mine" / "out"]
+    (tmp_path / "mine" / "out").mkdir()
+    with pytest.raises(InputError, match="link, a link"):
+        submitted._folder_of_jobs(tmp_path / "link" / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*owned")
+def test_the_message_of_a_run_loses_control_characters(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run([*tiny, "--epochs", "1", "--out", str(out), "--quiet"]) == 0
+    manifest = out / "checkpoints" / "0000000001" / "manifest.json"
+    entries = read_signed(manifest.read_bytes())
+    entries["about"] |= {"status": "non-finite", "message": "\x1b]0;owned\x07"}
+    manifest.write_text(signed_text(entries))
+    (out / "result.json").unlink()
+    capsys.readouterr()
+    run([*tiny, "--epochs", "1", "--out", str(out), "--resume", "--quiet"])
+    said = capsys.readouterr().err
+    assert "\\x1b]0;owned\\x07" in said
+    assert "\x1b" not in said

@@ -315,3 +315,25 @@ def test_flipped_bytes(tmp_path, ending):
         (tmp_path / "damaged").write_bytes(damaged)
         with suppress(DataError):
             assert read_image(tmp_path / "damaged", MNIST, digits=False).shape == MNIST
+
+
+def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
+    """Each scan of a few bytes goes over the whole image, so a small file would take minutes."""
+    path = tmp_path / "image.jpg"
+    PIL.Image.new("L", (64, 64), 128).save(path, progressive=True)
+    content = path.read_bytes()
+    assert read_image(path, MNIST, digits=False).shape == MNIST
+    path.write_bytes(content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 100 + content[-2:])
+    with pytest.raises(DataError, match="more than 100 scans"):
+        read_image(path, MNIST, digits=False)
+
+
+def test_a_tiff_file_of_huge_tiles_is_refused(tmp_path):
+    pixels = zlib.compress(bytes(100))
+    sizes, tiles = {256: 28, 257: 28, 258: 8, 259: 8, 262: 1, 277: 1}, {322: 32768, 323: 32768, 325: len(pixels)}
+    entries = sizes | tiles | {324: 8 + 2 + 12 * 10 + 4}  # the place of the pixels, after the entries
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + pixels
+    (tmp_path / "image.tif").write_bytes(content)
+    with pytest.raises(DataError, match="tiles of more than 50,000,000 pixels"):
+        read_image(tmp_path / "image.tif", MNIST, digits=False)

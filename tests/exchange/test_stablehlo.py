@@ -156,8 +156,19 @@ def test_programs_of_symbolic_sizes_are_read(tmp_path):
     np.testing.assert_allclose(load_stablehlo(path)(np.ones((4, 3), np.float32))[:, 0], [1, 2, 3, 4])
 
 
-def test_a_small_file_with_a_huge_tree_is_refused(tmp_path, monkeypatch):
-    """Each of its containers has the next one twice. To build the tree would take for ever."""
+@pytest.mark.parametrize("has_names", [False, True])
+def test_a_small_file_with_a_huge_tree_is_refused(tmp_path, monkeypatch, has_names):
+    """Each container has the next one twice, or one long name for all. To build the tree would take for ever."""
+
+    def named(builder, _):
+        name = builder.CreateString("x" * 10_000)
+        reader.PyTreeDefStartChildrenNamesVector(builder, 1000)
+        for _ in range(1000):
+            builder.PrependUOffsetTRelative(name)
+        names = builder.EndVector()
+        reader.PyTreeDefStart(builder)
+        reader.PyTreeDefAddChildrenNames(builder, names)
+        return reader.PyTreeDefEnd(builder)
 
     def deep(builder, _):
         reader.PyTreeDefStart(builder)
@@ -175,11 +186,11 @@ def test_a_small_file_with_a_huge_tree_is_refused(tmp_path, monkeypatch):
         return node
 
     reader = serialization.ser_flatbuf
-    monkeypatch.setattr(serialization, "_serialize_pytreedef", deep)
+    monkeypatch.setattr(serialization, "_serialize_pytreedef", named if has_names else deep)
     net = fnn.dense(2)
     params, state = net.init(jax.random.key(0), (3,))
     to_stablehlo(net, params, state, (3,), tmp_path / "net", platforms=["cpu"])
-    with pytest.raises(DataError, match="got more than 200,000 arguments and results"):
+    with pytest.raises(DataError, match="parts that are used more than once"):
         load_stablehlo(tmp_path / "net")
 
 
@@ -196,3 +207,35 @@ def test_a_size_that_takes_for_ever_to_read_is_refused():
         assert not PLAIN_SIZE.fullmatch(size)
     for size in (b"64", b"batch_2", b"2*b + 1"):
         assert PLAIN_SIZE.fullmatch(size)
+
+
+def nested(depth):
+    """A program as MLIR's bytes whose branches are inside each other."""
+    from jax.extend.mlir import ir
+    from jax.extend.mlir.dialects import stablehlo
+    from jax.interpreters import mlir
+
+    text = (
+        "func.func public @main(%a: tensor<3x2xf32>) -> tensor<i32> { %c = stablehlo.constant dense<0> : tensor<i32> "
+    )
+    with mlir.make_ir_context(), ir.Location.unknown():
+        module = ir.Module.parse(text + "return %c : tensor<i32> }")
+        zero, end = module.body.operations[0].regions[0].blocks[0].operations
+        for _ in range(depth):
+            case = stablehlo.CaseOp([zero.result.type], zero.result, 1, ip=ir.InsertionPoint(end))
+            end = stablehlo.ReturnOp([zero.result], ip=ir.InsertionPoint(case.branches[0].blocks.append()))
+        return mlir.module_to_bytecode(module)
+
+
+def test_deeply_nested_operations_are_refused(tmp_path, monkeypatch):
+    """MLIR reads them by recursion, which ended the process. In a larger stack it does not."""
+    net, export = fnn.dense(2), jax.export.export
+    params, state = net.init(jax.random.key(0), (3,))
+
+    def replaced(*about, **more):
+        return lambda *trees: dataclasses.replace(export(*about, **more)(*trees), mlir_module_serialized=nested(1100))
+
+    monkeypatch.setattr(jax.export, "export", replaced)
+    to_stablehlo(net, params, state, (3,), tmp_path / "net", platforms=["cpu"])
+    with pytest.raises(DataError, match="operations inside each other, more than 1,000 deep"):
+        load_stablehlo(tmp_path / "net")

@@ -314,3 +314,10 @@ def test_all_pictures_that_there_is_something_for(rates, tmp_path):
 def test_pictures_without_matplotlib(rates, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert draw_all(rates, tmp_path) == []
+
+
+@pytest.mark.parametrize("text", [r"$\frac$", "\udc00", "W" * 300_000, r"\$ $$$"])
+def test_texts_of_a_stranger_are_drawn_as_they_are(text, tmp_path):
+    members = swept([({text: f"{text}{i}", "rate": 10.0**-i, "activation": text + "x" * i}, 0.9) for i in range(3)])
+    assert len(draw_all(members, tmp_path)) == 4
+    assert all(path.stat().st_size < 2e6 for path in tmp_path.iterdir())

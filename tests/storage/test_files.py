@@ -17,7 +17,9 @@ from functional_nn.storage.files import (
     one_writer,
     opened_whole,
     read_file,
+    read_signed,
     remove_leftovers,
+    signed_text,
     write_folder_whole,
     write_whole,
 )
@@ -202,3 +204,10 @@ def test_a_sparse_file_of_arrays_is_not_read(tmp_path):
     os.truncate(path, 2**42)
     with pytest.raises(DataError, match="longer or shorter than its header says"):
         unpacked(path)
+
+
+def test_json_of_too_many_entries_is_refused(monkeypatch):
+    monkeypatch.setattr("functional_nn.storage.files.MOST_ENTRIES", 2)
+    assert read_signed(signed_text({"a": 1, "b": 2}).encode()) == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match="more than 2 entries"):
+        read_signed(signed_text({"a": [[], [], []]}).encode())

@@ -207,3 +207,26 @@ def test_float64_parameters_are_not_narrowed_where_64_bits_are_off(tmp_path):
     like = {"w": jax.ShapeDtypeStruct((2,), np.float64)}, {}
     save_parameters(tmp_path / "file", {"w": np.array([np.pi, 1e-300])}, {})
     refused(tmp_path / "file", like, "float64")
+
+
+def write_header(path, header, size):
+    """A file that is larger than what it takes on the disk."""
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+
+
+def test_shapes_are_compared_before_a_huge_file_is_read(tmp_path):
+    header = b'{"params/dense_0/bias":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (2**40, 2**40)
+    write_header(tmp_path / "file", header, 2**40)
+    refused(tmp_path / "file", parameters(), "bias uint8(1099511627776,) instead of float32(3,)")
+    write_header(tmp_path / "file", header.replace(b"U8", b"F32").replace(b"[%d]" % 2**40, b"[3]"), 2**40)
+    like = {"dense_0": {"bias": np.zeros(3, np.float32)}}, {}
+    refused(tmp_path / "file", like, "longer or shorter than its header says")
+
+
+def test_a_header_of_many_empty_lists_is_refused_at_once(tmp_path):
+    write_header(tmp_path / "file", b'{"__metadata__":{},"a":[' + b"[]," * 3_000_000 + b"[]]}", 0)
+    refused(tmp_path / "file", parameters(), "a damaged one")
+    with pytest.raises(DataError, match="more than 2,000,000 entries"):
+        unpacked(tmp_path / "file", has_checksum=False)

@@ -46,6 +46,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
     """
     with importing():
         from functional_nn.exchange.hub import load, to_hub
+        from functional_nn.storage.files import kept_open
 
     if gradient and kind != "stablehlo":
         raise InputError("--gradient", "the format stablehlo", f"--to {kind}")
@@ -58,7 +59,8 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
-        _write(load(run).without_augmentation(), kind, out, gradient, like)
+        with kept_open(out.parent, new_files_only=True):  # to load the network may take long
+            _write(load(run).without_augmentation(), kind, out, gradient, like)
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 

@@ -42,11 +42,9 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
     """
     from functional_nn.data.image_folder import PREFIX
     from functional_nn.data.sources import EMBEDDED
-    from functional_nn.storage import run_folder
+    from functional_nn.exchange.hub import verified
 
-    values = run_folder.read_configuration(run)
-    run_folder.verify_run_folder(run)
-    earlier = Configuration.from_dict(values, run / run_folder.CONFIGURATION)
+    _, earlier, _, _ = verified(run)
 
     def is_free(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.DEFAULT

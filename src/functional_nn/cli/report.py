@@ -140,6 +140,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import run_folder
+    from functional_nn.training.run_programs import bytes_of
 
     values = run_folder.read_configuration(folder)
     path = folder / run_folder.CONFIGURATION
@@ -151,7 +152,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     result: JsonObject | None = None
     if (folder / run_folder.RESULT).exists():
         try:
-            run_folder.verify_run_folder(folder)
+            run_folder.verify_run_folder(folder, bytes_of(shapes))
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")

@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +34,18 @@ WAIT_SECONDS = 50
 
 LOST_SECONDS = 30
 """How long a process may be silent, and how long the others wait at the end, before it counts as lost."""
+
+ANSWER_SECONDS = 60
+"""How long the first numbers may take that the processes send each other, once all have started."""
+
+NO_ANSWER = (
+    f"The processes have all started, but some got no numbers from the others within {ANSWER_SECONDS} s. Another user "
+    "of these computers may have taken the place of a process. Start all of them again; see 'Keep strangers out' in "
+    "docs/how_to/many_machines.md."
+)
+
+LONGEST_MILLISECONDS = 7 * 24 * 60 * 60 * 1000
+"""How long the processes may take to load their data."""
 
 BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"
 """The environment variable by which JAX takes another address to listen at than that of ``--coordinator``."""
@@ -206,13 +220,39 @@ def check_is_one_run(processes: Processes, context: click.Context) -> None:
     """
     if not processes.are_several:
         return
-    _check_secret(processes)
+    with processes.noticing_loss(), _deadline():
+        _check_secret(processes)
     shared = {
         parameter.opts[0]: context.params[parameter.name]
         for parameter in context.command.params
         if parameter.name in context.params.keys() - OWN_FLAGS and not isinstance(parameter.type, click.Path)
     }
     processes.check_same("flags", shared)
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Ends this process if the others, which have all come this far, do not answer in the body.
+
+    A stranger who connects to the data connections first takes the place of a process. Then JAX waits for ever, and
+    takes no signal meanwhile.
+    """
+    from jax._src import distributed  # JAX's public functions use the data connections
+
+    # To load the data may take longer in another process. JAX notices if it ends.
+    distributed.global_state.client.wait_at_barrier("functional_nn", LONGEST_MILLISECONDS)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def end() -> None:
+        os.write(2, f"Error: {NO_ANSWER}\n".encode())
+        os._exit(1)
+
+    timer = threading.Timer(ANSWER_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check_secret(processes: Processes) -> None:

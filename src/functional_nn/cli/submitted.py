@@ -45,7 +45,7 @@ def submitted_sweep(
         parts: into how many parts it is divided.
         settings: settings of the jobs, by the names that submitit gives them, and ``cluster``: ``local`` for processes
             of this computer although it has Slurm.
-        out: the folder of the sweep.
+        out: the folder of the sweep, as ``Path.resolve`` gives it.
         signals: Ctrl-C and SIGTERM, which cancel the jobs.
         quiet: whether to show no progress bar.
 
@@ -53,13 +53,12 @@ def submitted_sweep(
         InputError: if submitit is missing, does not take a setting, or the folder is not one for this sweep.
         ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
-    from functional_nn.storage.files import check_new_folder, check_no_link, folder_to_write, one_writer
+    from functional_nn.storage.files import check_no_link, folder_to_write, one_writer
     from functional_nn.storage.identity import check_kind
     from functional_nn.sweeps.parts import put_together
     from functional_nn.sweeps.store import SWEEP
 
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
-    out = check_new_folder("out", out)
     check_kind("out", out, "a sweep")
     if (out / SWEEP).exists() and not (out / PARTS).exists():
         raise InputError("out", "a new folder, or one that --submit wrote", f"{out}, which holds an undivided sweep")
@@ -170,7 +169,7 @@ def _folder_of_jobs(out: Path) -> Path:
     """
     folder = out / JOBS
     folder.mkdir(mode=0o700, exist_ok=True)
-    for place in (folder, *out.resolve().parents, out.resolve()):
+    for place in (folder, out, *out.parents):
         about = place.lstat()
         # The user's own group has nobody else in it on systems that let it write to new folders.
         writers = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != os.getgid() else 0)

@@ -196,7 +196,7 @@ def sweep(
 
         from functional_nn.cli.info import versions
         from functional_nn.losses.classification import cross_entropy
-        from functional_nn.storage.files import folder_to_write, write_json
+        from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
         from functional_nn.sweeps.sweep import train_members
@@ -210,6 +210,8 @@ def sweep(
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     _check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
     if number_of_parts is not None and out is not None:  # _check_part_flags requires both
+        # A link in the path could lead elsewhere while the jobs run.
+        out = check_new_folder("out", out).resolve()
         arguments = _shared_by_parts(click.get_current_context().meta[ARGUMENTS])
         merged = submitted_sweep(arguments, number_of_parts, dict(job_settings), out, signals, quiet=quiet)
         if merged is None:

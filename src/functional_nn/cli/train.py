@@ -229,7 +229,7 @@ def train(
             for name in page:
                 click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
     if run.message and processes.is_first:
-        click.echo(run.message, err=True)
+        click.echo(escaped(run.message), err=True)
     if run.status == "interrupted" and out is not None and saved_steps(out / run_folder.CHECKPOINTS):
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history and processes.is_first:

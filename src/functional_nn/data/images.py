@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ INK = 40
 
 MOST_PIXELS = 50_000_000
 """The largest image that is decoded. Most telephones have cameras with fewer pixels."""
+
+MOST_SCANS = 100
+"""The largest number of scans in a JPEG file. Each of them goes over the whole image, and about ten are usual."""
+
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+"""What begins a segment of a JPEG file, whose length follows. The pixels of a scan have no such bytes."""
+
+TILE_SIZE = (0x0142, 0x0143)
+"""The entries of a TIFF file with the width and the height of its tiles."""
 
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
@@ -155,9 +165,25 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
     with _opened(path) as image:
         if image.width * image.height > MOST_PIXELS:
             raise PIL.Image.DecompressionBombError
+        # A small file can need gigabytes or minutes, and a decoder that is running ignores signals.
+        if math.prod(getattr(image, "tag_v2", {}).get(entry, 1) for entry in TILE_SIZE) > MOST_PIXELS:
+            raise ValueError(f"tiles of more than {MOST_PIXELS:,} pixels")
+        if image.format in ("JPEG", "MPO") and _scans(path) > MOST_SCANS:
+            raise ValueError(f"more than {MOST_SCANS} scans")
         if twice is not None:
             image.draft(None, (twice, twice))
         return PIL.ImageOps.exif_transpose(image)
+
+
+def _scans(path: str | os.PathLike[str]) -> int:
+    """The number of scans in a JPEG file."""
+    with open(path, "rb", opener=regular_file) as file:
+        content = file.read(6 * MOST_PIXELS)
+    place, count = 2, 0
+    while (marker := MARKER.search(content, place)) and marker[1] != b"\xd9":  # the end of the image
+        count += marker[1] == b"\xda"  # the start of a scan
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return count
 
 
 @contextmanager

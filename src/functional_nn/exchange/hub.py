@@ -28,6 +28,7 @@ from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import load_parameters
 from functional_nn.storage.files import JsonObject, check_path, write_whole
 from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.run_programs import bytes_of, check_bytes
 
 
 class SavedNetwork(NamedTuple):
@@ -105,17 +106,24 @@ def load(folder: str | os.PathLike[str]) -> SavedNetwork:
     An example is in ``docs/how_to/sharing_runs.md``.
     """
     folder = check_path("folder", folder)
-    values = run_folder.read_configuration(folder)
-    run_folder.verify_run_folder(folder)
+    values, configuration, net, shapes = verified(folder)
     path = folder / run_folder.CONFIGURATION
-    configuration = Configuration.from_dict(values, path)
     classes, in_shape = image_shapes(values, path)
     class_names = class_names_of(values, classes, path)
     with jax.enable_x64(configuration.precision == "float64"):
-        net, shapes = network_of_run(configuration, classes, in_shape, path)
         params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
     check_finite(params, state, folder / run_folder.PARAMETERS, "Train again.")
     return SavedNetwork(net, params, state, in_shape, classes, class_names, configuration)
+
+
+def verified(folder: Path) -> tuple[JsonObject, Configuration, Layer, tuple[Params, State]]:
+    """The configuration of a finished run, as in its file and checked, its network, and the shapes of its trees."""
+    values, path = run_folder.read_configuration(folder), folder / run_folder.CONFIGURATION
+    configuration = Configuration.from_dict(values, path)
+    with jax.enable_x64(configuration.precision == "float64"):
+        net, shapes = network_of_run(configuration, *image_shapes(values, path), path)
+    run_folder.verify_run_folder(folder, bytes_of(shapes))
+    return values, configuration, net, shapes
 
 
 def network_of_run(
@@ -124,7 +132,9 @@ def network_of_run(
     """The network of a run, and the shapes of its parameters and its state. ``path`` is named in errors."""
     try:
         net = configuration.network(classes)
-        return net, jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+        shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+        check_bytes("net", bytes_of(shapes))
+        return net, shapes
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +34,8 @@ PROGRAM = "program"
 SAFE_TARGETS = ("shape_assertion", "stablehlo.dynamic_reduce_window", "stablehlo.dynamic_rng_bit_generator")
 """The custom calls that JAX itself replaces by operations of StableHLO. Others call native functions by their name."""
 
-MOST_NODES = 200_000
-"""The largest number of arrays and containers in the arguments and results of a program. JAX takes 65,536 arguments."""
+MOST_DEPTH = 1000
+"""How deep operations may be inside others, such as those of loops and branches."""
 
 PLAIN_SIZE = re.compile(rb"[\w*+ -]{1,200}")
 """A symbolic size without powers and functions, which JAX could take for ever to read."""
@@ -177,7 +180,13 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
         content = bytearray(program.tobytes())
         _check_size(content)
         exported = jax.export.deserialize(content)
-        calls = _native_calls(exported)
+        # MLIR reads, walks and frees nested operations by recursion. The stack of this thread could end.
+        usual = threading.stack_size(min(2**24 + 128 * len(content), 2**30))
+        try:
+            with ThreadPoolExecutor(1) as threads:
+                calls = threads.submit(_native_calls, exported).result()
+        finally:
+            threading.stack_size(usual)
     except Exception as error:  # JAX and flatbuffers raise errors of many kinds
         raise DataError(str(path), "a program that this JAX can read", shortened(error)) from None
     if calls:
@@ -189,40 +198,62 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
 
 
 def _check_size(content: bytearray) -> None:
-    """Bounds the trees and the shapes of a program before JAX builds them.
+    """Requires that a program is no larger in memory than in its file, and has plain sizes, before JAX reads it.
 
-    A small file can have a huge tree with shared nodes, or a size such as 9^3000000000.
+    Parts of a file can be used more than once. So a small one can have a huge tree, or a million long names. JAX itself
+    writes each part anew.
     """
-    from jax._src.export.serialization_generated import Exported  # JAX's public functions read all or nothing
+    from jax._src.export import serialization_generated as reader  # JAX's public functions read all or nothing
 
-    program, waiting = Exported.GetRootAs(content), []
-    while program is not None:
-        waiting += [program.InTree(), program.OutTree()]
-        for kind in ("InAvals", "OutAvals", "UniqueAvals"):
-            arrays = [getattr(program, kind)(i) for i in range(getattr(program, f"{kind}Length")())]
-            for size in (array.Shape(axis) for array in arrays for axis in range(array.ShapeLength())):
-                if not PLAIN_SIZE.fullmatch(size):
-                    raise ValueError(f"the size {shortened(size.decode(errors='replace'))}")
-        program = program.Vjp()
-    count = 0
+    left, waiting = len(content), [reader.Exported.GetRootAs(content)]
     while waiting:
-        node = waiting.pop()
-        count += node.ChildrenLength()
-        if count > MOST_NODES:
-            raise ValueError(f"more than {MOST_NODES:,} arguments and results")
-        waiting += [node.Children(i) for i in range(node.ChildrenLength())]
+        part = waiting.pop()
+        for name in _entries(type(part)):
+            read = getattr(part, name)
+            length = getattr(part, f"{name}Length", None)
+            count = 1 if length is None else length()
+            left -= 0 if length is None else count
+            for value in map(read, range(count)) if length is not None else [read()]:
+                if isinstance(value, int) or value is None:
+                    break  # so are all others
+                left -= 4 + (len(value) if isinstance(value, bytes) else 0)
+                if left < 0:
+                    raise ValueError("parts that are used more than once")
+                if not isinstance(value, bytes):
+                    waiting.append(value)
+                elif name == "Shape" and not PLAIN_SIZE.fullmatch(value):  # it may be as large as 9^3000000000
+                    raise ValueError(f"the size {shortened(value.decode(errors='replace'))}")
+
+
+@cache
+def _entries(kind: type) -> list[str]:
+    """The names of the entries of a part of a program, which are methods of its class."""
+    names = [name for name in vars(kind) if not name.startswith(("_", "GetRootAs", "Init"))]
+    return [name for name in names if not name.endswith(("Length", "AsNumpy", "IsNone"))]
 
 
 def _native_calls(program: jax.export.Exported) -> list[str]:
     """The native functions that a program, or its gradient, calls by name."""
     found: set[str] = set()
+    above: list[ir.Operation] = []
+    depth = 0
 
     def look(operation: ir.Operation) -> ir.WalkResult:
+        nonlocal depth
+        while above and above[-1] != operation.parent:
+            above.pop()
+        above.append(operation)
+        depth = max(depth, len(above))
+        if depth > MOST_DEPTH:
+            return ir.WalkResult.INTERRUPT
         if operation.name.endswith("custom_call"):
             found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
         return ir.WalkResult.ADVANCE
 
     with mlir.make_ir_context():
-        program.mlir_module(serialized=False).operation.walk(look)
+        program.mlir_module(serialized=False).operation.walk(look, ir.WalkOrder.PRE_ORDER)
+        above.clear()
+    if depth > MOST_DEPTH:
+        raise ValueError(f"operations inside each other, more than {MOST_DEPTH:,} deep")
     more = _native_calls(program.vjp()) if program.has_vjp() else []
     return sorted(found.difference(SAFE_TARGETS).union(more))

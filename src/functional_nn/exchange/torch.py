@@ -228,13 +228,8 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            # Before version 1.6, PyTorch wrote files that have to be read into memory.
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # PyTorch could also map the file into memory. Then the process would crash if somebody cuts the file.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # unpickling a damaged file may raise anything
         remedy = "Save module.state_dict(), or write it as a safetensors file."
         raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from functional_nn.core.errors import DataError, InputError, short_repr, shorten
 from functional_nn.core.layer import Params, State
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.trees import PyTree
-from functional_nn.storage.files import check_path, regular_file, unlinked_file, write_whole
+from functional_nn.storage.files import check_path, parsed, regular_file, unlinked_file, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -39,6 +41,12 @@ MOST_PARAMETERS = 20_000
 
 LARGEST_HEADER = 10**8
 """The largest header in bytes that the library reads, too."""
+
+MOST_AXES = 64
+"""The largest number of axes that arrays of NumPy have."""
+
+BYTES_OF_AN_ENTRY = 400
+"""About the largest number of bytes that an array takes in the header, most of them for its path."""
 
 MOST_LISTED = 12
 """The largest number of differences in a message."""
@@ -211,6 +219,14 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
+def _as_in_header(path: Path, array: Mapping[str, Any]) -> tuple[str, int]:
+    """The type and the shape of an array as a header has them, as text, and the number of its bytes."""
+    dtype, shape = _stored_type(path, array["dtype"]), tuple(map(operator.index, array["shape"]))
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"an array of {len(shape):,} axes")
+    return f"{dtype}{shape}", math.prod(shape) * np.dtype(dtype).itemsize
+
+
 def _stored_type(path: Path, name: str) -> str:
     if name not in STORED_TYPES:
         expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
@@ -219,7 +235,12 @@ def _stored_type(path: Path, name: str) -> str:
 
 
 def unpacked(
-    path: Path, *, has_checksum: bool = True, most: int | None = None, follow_links: bool = False
+    path: Path,
+    *,
+    has_checksum: bool = True,
+    most: int | None = None,
+    forms: Mapping[str, str] | None = None,
+    follow_links: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads a safetensors file: the arrays, and the texts about them.
 
@@ -227,12 +248,14 @@ def unpacked(
         path: the file.
         has_checksum: whether ``packed`` made the file, so that its header has a checksum to verify.
         most: the largest number of arrays; None for no limit.
+        forms: the type and the shape that each array must have, by its path. They are compared before the arrays are
+            read, since a small archive can contain gigabytes.
         follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DataError: if it is damaged, a link that is not followed, or has too many arrays, or numbers of a type that
-            NumPy lacks, such as float8.
+        DataError: if it is damaged, a link that is not followed, or has too many arrays, others than those in
+            ``forms``, or numbers of a type that NumPy lacks, such as float8.
     """
     from safetensors import SafetensorError, deserialize
 
@@ -240,12 +263,15 @@ def unpacked(
         # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
         with open(path, "rb", opener=regular_file if follow_links else unlinked_file) as file:
             beginning = file.read(8)
-            beginning += file.read(min(int.from_bytes(beginning, "little"), LARGEST_HEADER))
-            header = json.loads(beginning[8:])
+            longest = LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY
+            beginning += file.read(min(int.from_bytes(beginning, "little"), longest))
+            header = parsed(beginning[8:])
             if most is not None and len(header) > most:
                 raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
-            # A file can be larger than what it takes on the disk.
-            end = max((array["data_offsets"][1] for name, array in header.items() if name != METADATA), default=0)
+            found = {name: _as_in_header(path, array) for name, array in header.items() if name != METADATA}
+            if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
+                raise DataError(str(path), "the parameters of this network", different)
+            end = sum(size for _, size in found.values())
             if os.fstat(file.fileno()).st_size != len(beginning) + end:
                 raise ValueError("it is longer or shorter than its header says")
             content = beginning + file.read()
@@ -266,7 +292,8 @@ def unpacked(
         RecursionError,
         MemoryError,
     ) as error:
-        raise DataError(str(path), "a safetensors file", f"a damaged one ({shortened(error)})") from None
+        reason = shortened(error) or type(error).__name__
+        raise DataError(str(path), "a safetensors file", f"a damaged one ({reason})") from None
     if not has_checksum:
         return arrays, about
     expected = about.pop("sha256", None)
@@ -314,16 +341,13 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
         raise InputError("like", "a network's parameters and state, as its init gives them", short_repr(like))
+    named = {"params": like[0], "state": like[1]}
+    forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
     try:
-        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
+        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
     except FileNotFoundError:
         remedy = "Give a run folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote, whole."
         raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
-    named = {"params": like[0], "state": like[1]}
-    found_forms = {path: form(leaf) for path, leaf in found.items()}
-    expected_forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-    if different := differences(found_forms, expected_forms):
-        raise DataError(str(path), "the parameters of this network", different)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import struct
@@ -48,6 +47,7 @@ from functional_nn.storage.files import (
     misfit,
     names_in,
     one_writer,
+    parsed,
     read_file,
     remove_folder,
     signed_text,
@@ -462,8 +462,8 @@ def read_manifest(path: Path) -> JsonObject:
     """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
     place = str(path / MANIFEST)
     try:
-        text = read_file(path / MANIFEST).decode()
-        manifest = json.loads(text)
+        content = read_file(path / MANIFEST)
+        text, manifest = content.decode(), parsed(content)
     except OSError as error:
         raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None
     except (ValueError, RecursionError) as error:

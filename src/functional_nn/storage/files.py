@@ -31,8 +31,10 @@ HALF_WRITTEN = f".*.{TEMPORARY}"
 """The pattern of the names of half-written files and folders."""
 
 MOST_BYTES = 2**26
-"""The largest file of settings that is read: 64 MiB, many times the size of any that a run or a sweep writes."""
-MOST_BYTES_OF_ROWS = 2**30
+"""The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
+MOST_ENTRIES = 2 * 10**6
+"""The largest number of entries in JSON from a file. A million empty lists take 3 MB there, and 60 MB in memory."""
+MOST_BYTES_OF_ROWS = 2**27
 """The largest file with a row for each epoch that is read."""
 
 JsonValue: TypeAlias = Any
@@ -106,9 +108,13 @@ def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
     A file can be larger than what it takes on the disk: a few kilobytes of an archive can become terabytes.
     """
     with open(path, "rb", opener=unlinked_file) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", str(path))
+        _check_size(file, most)
         return file.read()
+
+
+def _check_size(file: BinaryIO, most: int | None) -> None:
+    if most is not None and os.fstat(file.fileno()).st_size > most:
+        raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", file.name)
 
 
 def check_no_link(argument: str, path: Path) -> None:
@@ -123,17 +129,23 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
         check_no_link(argument, path)
 
 
+_NEW_FILES_ONLY: set[int] = set()
+"""Those of them in which no file may be replaced."""
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
 
 
 @contextmanager
-def kept_open(folder: Path) -> Iterator[None]:
+def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
     """Keeps a folder open. Until the context ends, the functions of this module read and write in the open folder.
 
     Another user who can write to the folder above may rename this one at any moment, and put a link to another folder
     in its place. So files are opened relative to the open folder, and not by its name. Windows cannot open folders;
     there the names are used.
+
+    Args:
+        folder: the folder.
+        new_files_only: whether to write a file that exists is an error.
     """
     path = os.path.abspath(folder)
     if path in _KEPT_OPEN or os.open not in os.supports_dir_fd:
@@ -143,9 +155,12 @@ def kept_open(folder: Path) -> Iterator[None]:
     # A user may name a link to a folder. Inside a folder that is kept open, no link is followed.
     flags = os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW)
     descriptor = _KEPT_OPEN[path] = os.open(name, flags, dir_fd=above)
+    if new_files_only:
+        _NEW_FILES_ONLY.add(descriptor)
     try:
         yield
     finally:
+        _NEW_FILES_ONLY.discard(descriptor)
         del _KEPT_OPEN[path]
         os.close(descriptor)
 
@@ -263,7 +278,10 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             # empty file in place of the old one.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        if folder in _NEW_FILES_ONLY:
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
@@ -364,9 +382,15 @@ def _remove(name: str, above: int | None) -> None:
         shutil.rmtree(name, ignore_errors=True, dir_fd=above)
 
 
-def checksum_of(path: Path) -> str:
-    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed."""
+def checksum_of(path: Path, most: int | None = None) -> str:
+    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed.
+
+    Args:
+        path: the file.
+        most: the largest number of bytes that it may have, as for ``read_file``.
+    """
     with open(path, "rb", opener=unlinked_file) as file:
+        _check_size(file, most)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -420,6 +444,18 @@ def signed_text(entries: Mapping[str, object]) -> str:
     return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
 
 
+def parsed(content: bytes) -> JsonValue:
+    """The value of a JSON text from a file.
+
+    Raises:
+        ValueError: for any other text, and for one that has too many entries.
+        RecursionError: for a text that is nested too deeply.
+    """
+    if content.count(b",") > MOST_ENTRIES:
+        raise ValueError(f"more than {MOST_ENTRIES:,} entries")
+    return json.loads(content)
+
+
 def read_signed(content: bytes) -> JsonObject:
     """Reads the entries of a text that ``signed_text`` made.
 
@@ -428,7 +464,7 @@ def read_signed(content: bytes) -> JsonObject:
         RecursionError: for a text that is nested too deeply.
     """
     text = content.decode()
-    entries = json.loads(text)
+    entries = parsed(content)
     if not isinstance(entries, dict):
         raise ValueError("not a JSON object")
     entries.pop("sha256", None)

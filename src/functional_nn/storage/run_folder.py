@@ -15,9 +15,10 @@ from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, escaped, shortened
 from functional_nn.core.layer import Params, State
-from functional_nn.storage.arrays import save_parameters
+from functional_nn.storage.arrays import LARGEST_HEADER, save_parameters
 from functional_nn.storage.checkpoints import steps
 from functional_nn.storage.files import (
+    MOST_BYTES,
     MOST_BYTES_OF_ROWS,
     PLAIN,
     JsonObject,
@@ -28,6 +29,7 @@ from functional_nn.storage.files import (
     folder_to_write,
     misfit,
     names_in,
+    parsed,
     read_file,
     read_signed,
     remove_leftovers,
@@ -136,7 +138,7 @@ def read_configuration(folder: Path) -> JsonObject:
     try:
         content = read_file(path)
         # Earlier versions wrote no checksum here. Once a run has finished, its result has one of the file.
-        configuration = read_signed(content) if CHECKSUM in content else json.loads(content)
+        configuration = read_signed(content) if CHECKSUM in content else parsed(content)
     except OSError as error:
         if folder.is_file():
             raise DataError(str(folder), "the folder of a run", "a file", remedy) from None
@@ -273,8 +275,13 @@ def finish_run_folder(
     write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
 
 
-def verify_run_folder(folder: Path) -> None:
+def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> None:
     """Checks that the configuration, the metrics and the parameters are those that the run wrote.
+
+    Args:
+        folder: the folder of the run.
+        bytes_of_parameters: how many the numbers of its network take. A larger file is not read, which could take for
+            ever: a file can be larger than what it takes on the disk.
 
     Raises:
         DataError: if a file was changed, or the run has not finished. The error names the file.
@@ -287,10 +294,12 @@ def verify_run_folder(folder: Path) -> None:
         raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
+    most = None if bytes_of_parameters is None else bytes_of_parameters + LARGEST_HEADER
+    limits = {CONFIGURATION: MOST_BYTES, METRICS: MOST_BYTES_OF_ROWS, PARAMETERS: most}
     for name in VERIFIED:
         expected = checksums.get(name) if isinstance(checksums, dict) else None
         try:
-            found = checksum_of(folder / name)
+            found = checksum_of(folder / name, limits[name])
         except OSError as error:
             raise DataError(str(folder / name), "a file of the run", error.strerror) from None
         if found != expected:

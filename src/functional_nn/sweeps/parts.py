@@ -14,7 +14,7 @@ from typing import NoReturn
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import LARGEST, shown
-from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.storage.arrays import checksum, packed, unpacked
 from functional_nn.storage.files import (
     HALF_WRITTEN,
     LOCK,
@@ -225,6 +225,7 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
         remedy = "Successive halving compares all members, so it has no parts."
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
     members_in: dict[str, list[int]] = {}
+    first_with: dict[str, Path] = {}
     for path in paths:
         _check_same_sweep(path, sweep_settings(path), settings)
         for file, _, histories in good_batches(path):
@@ -232,6 +233,10 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
             if members_in.setdefault(file.name, numbers) != numbers:
                 expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
                 raise InputError("folders", expected, f"{path}, which has parts of another one")
+            first = first_with.setdefault(file.name, file)
+            if first != file and checksum(unpacked(first)[0]) != checksum(unpacked(file)[0]):
+                given = f"{path}, whose numbers differ from those in {first.parent.parent}"
+                raise InputError("folders", "one result of each part", given, "Leave out one of the two.")
     count = len(settings["grid"])
     found = {number for numbers in members_in.values() for number in numbers}
     if missing := sorted(set(range(count)) - found):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
+from jax.stages import Wrapped
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.functions import cached_if_hashable
@@ -16,6 +15,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_arrays, check_count, is_array, shown, tree_in_native_order
 from functional_nn.data.examples import number_of_examples
 from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.run_programs import check_bytes
 from functional_nn.training.step import forward
 
 
@@ -70,9 +70,7 @@ def predict_probabilities(
     return _by_batch(_probabilities(as_layer(net), as_precision(precision)), params, state, x, batch_size)
 
 
-def _by_batch(
-    function: Callable[[Params, State, Value], PyTree], params: Params, state: State, x: Value, batch_size: int
-) -> PyTree:
+def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_size: int) -> PyTree:
     """A compiled function of each batch, with the results of all batches joined."""
     check_trees(params, state)
     check_count("batch_size", batch_size)
@@ -89,6 +87,10 @@ def _by_batch(
 
     def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
+        if start == 0:  # the call below finds the compiled program in JAX's cache
+            size = function.lower(params, state, batch).compile().memory_analysis()
+            if size is not None:
+                check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
@@ -102,12 +104,12 @@ def _as_numpy_if_convertible(x: object) -> object:
 
 # Both functions are kept, because jax.jit compiles again for a new function object, even with the same network.
 @cached_if_hashable(maxsize=8)
-def _outputs(net: Layer, precision: Precision) -> Callable[[Params, State, Value], PyTree]:
+def _outputs(net: Layer, precision: Precision) -> Wrapped:
     return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])
 
 
 @cached_if_hashable(maxsize=8)
-def _probabilities(net: Layer, precision: Precision) -> Callable[[Params, State, Value], jax.Array]:
+def _probabilities(net: Layer, precision: Precision) -> Wrapped:
     @jax.jit
     def probabilities(params, state, x):
         y, _ = forward(net, precision, params, state, x, train=False)

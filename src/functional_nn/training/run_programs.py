@@ -214,5 +214,17 @@ def _no_init(key: object, in_shape: object) -> NoReturn:
     raise AssertionError("never called")
 
 
+def check_bytes(argument: str, needed: int) -> None:
+    """Raises an InputError for a network or a program that needs more bytes than there are."""
+    if needed > (available := total_bytes()):
+        expected = f"a network that fits in {_gigabytes(available)} of memory"
+        raise InputError(argument, expected, f"one that needs {_gigabytes(needed)}")
+
+
+def bytes_of(tree: PyTree) -> int:
+    """The bytes of all arrays of a tree, which may be shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def _gigabytes(count: float) -> str:
     return f"{count / 2**30:,.1f} GiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -18,6 +19,9 @@ from functional_nn.training.evaluate import larger_is_better
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+MOST_LETTERS = 200
+"""The length of a line of text in a picture. Names and values may come from a stranger's file."""
 
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
@@ -100,7 +104,7 @@ def tick_texts(values: Sequence[object]) -> list[str]:
     """The texts of values on an axis. If some are very small, all numbers below 1 are written as 1e-4 is."""
     if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
         return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
-    return [shown_value(value) for value in values]
+    return [as_plain_text(shown_value(value)) for value in values]
 
 
 def _power(value: float) -> str:
@@ -116,4 +120,4 @@ def as_plain_text(text: str, most: int = 24) -> str:
     """
     text = escaped(text)
     text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return text.replace("$", r"\$")
+    return re.sub(r"(?<!\\)\$", r"\\$", text)

@@ -17,7 +17,14 @@ from functional_nn.core.texts import words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
 from functional_nn.reports.page import BLUE, ORANGE, WHITE
-from functional_nn.reports.plots.axes import as_plain_text, limit_accuracy, make_axes, plain_axes, scale_losses
+from functional_nn.reports.plots.axes import (
+    MOST_LETTERS,
+    as_plain_text,
+    limit_accuracy,
+    make_axes,
+    plain_axes,
+    scale_losses,
+)
 from functional_nn.storage.files import remove_file, write_whole
 from functional_nn.training.evaluate import default_metric
 from functional_nn.training.prediction import predict_probabilities
@@ -71,10 +78,17 @@ def draw_all(folder: Path, net: Layer, run: Run, data: Dataset) -> list[str]:
 
 def write_picture(path: Path, figure: Figure, *, dpi: float | Literal["figure"] = "figure") -> None:
     """Writes a picture as PNG, whole or not at all."""
+    from matplotlib.text import Text
+
+    # Texts may come from a stranger's file. The texts of ticks are set again while they are drawn.
+    for text in figure.findobj(Text):
+        lines = text.get_text().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
+        text.set(text="\n".join(as_plain_text(line, MOST_LETTERS) for line in lines))
     content = io.BytesIO()
     with warnings.catch_warnings():
         # The names of classes may have letters that matplotlib's font lacks. They are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # long texts leave no room
         figure.savefig(content, format="png", dpi=dpi)
     write_whole(path, content.getvalue())
 

@@ -17,6 +17,7 @@ from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
+    MOST_LETTERS,
     POINT,
     are_numbers,
     as_plain_text,
@@ -83,7 +84,7 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
         raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
     settings = _best_first(result, metric, by)
     longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
-    figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * longest, height=4.2)
+    figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * min(longest, MOST_LETTERS), height=4.2)
     drawn = []
     most = max(len(members) for _, members in settings[:MOST_LINES])
     interval = most >= FEW_MEMBERS
@@ -186,7 +187,9 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
         edges = np.append(edges[edges < 1], min(edges[-1], 1))
     titles = [_spread_title(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
     height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
-    figure, grid = make_axes(len(shown), 1, width=max(7, 0.8 + 0.067 * max(map(len, titles))), height=height)
+    figure, grid = make_axes(
+        len(shown), 1, width=max(7, 0.8 + 0.067 * min(MOST_LETTERS, max(map(len, titles)))), height=height
+    )
     for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
         axes.hist(values, bins=edges, color="#66a9d2", edgecolor="white", lw=0.5)
         axes.axvline(row.mean, color=MEAN, lw=1.8)
