@@ -103,7 +103,7 @@ def test_true_is_no_number(tmp_path, name):
 @pytest.fixture
 def unsigned(monkeypatch):
     """Leaves out the checksums of a run folder, which refuse a changed configuration before it is looked at."""
-    monkeypatch.setattr("functional_nn.storage.run_folder.verify_run_folder", lambda folder: None)
+    monkeypatch.setattr("functional_nn.storage.run_folder.verify_run_folder", lambda *about: None)
 
 
 IMAGE_SHAPES = [
@@ -130,7 +130,9 @@ def test_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_pa
     assert len(captured.err) < len(str(tmp_path)) + 400
 
 
-def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, capsys):
-    folder = written(tmp_path / "run", classes="2147483647")
+@pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "fits in")])
+def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, monkeypatch, capsys, classes, said):
+    monkeypatch.setattr("functional_nn.training.run_programs.total_bytes", lambda: 2**34)
+    folder = written(tmp_path / "run", classes=classes)
     assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
-    assert "model.safetensors" in capsys.readouterr().err
+    assert said in capsys.readouterr().err

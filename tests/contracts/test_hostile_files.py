@@ -214,7 +214,7 @@ def test_a_million_hostile_files(tmp_path):
 @pytest.mark.parametrize("name", ["json", "image", "safetensors"])
 def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        "functional_nn.storage.run_folder.verify_run_folder", lambda folder: None
+        "functional_nn.storage.run_folder.verify_run_folder", lambda *about: None
     )  # or it would answer first
     chance = random.Random(name)
     _, seeds = READERS[name]

@@ -264,7 +264,9 @@ def unpacked(
         with open(path, "rb", opener=regular_file if follow_links else unlinked_file) as file:
             beginning = file.read(8)
             longest = LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY
-            beginning += file.read(min(int.from_bytes(beginning, "little"), longest))
+            if (length := int.from_bytes(beginning, "little")) > longest:
+                raise ValueError(f"a header of more than {longest:,} bytes")
+            beginning += file.read(length)
             header = parsed(beginning[8:])
             if most is not None and len(header) > most:
                 raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
