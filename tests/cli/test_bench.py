@@ -29,9 +29,9 @@ def record(tmp_path_factory, small_peaks):
 
 
 def test_the_table_and_the_records(record, tmp_path, capsys):
-    path, page = tmp_path / "new.jsonl", tmp_path / "page.html"
+    path = tmp_path / "new.jsonl"
     path.write_text(record.read_text())
-    assert cli.run([*FLAGS, "--json", str(path), "--html", str(page), "--against", str(record), "--details"]) in (0, 1)
+    assert cli.run([*FLAGS, "--json", str(path), "--against", str(record), "--details"]) in (0, 1)
     printed = capsys.readouterr().out
     assert re.search(r"^predict +2 +float32 .*%", printed, re.MULTILINE)
     assert re.search(r"^mlp predict, batch 2, float32: \w+\n  \d+\.\d\d \(", printed, re.MULTILINE)
@@ -41,7 +41,6 @@ def test_the_table_and_the_records(record, tmp_path, capsys):
     old, new = (json.loads(line) for line in path.read_text().splitlines())
     assert {"date", "commit", "device", "versions", "cores", "matmul_precision"} <= new.keys()
     assert (new["model"], new["what"], new["batch_size"], new["flops"]) == ("mlp", "predict", 2, old["flops"])
-    assert "<svg" in page.read_text("utf-8")
 
 
 def test_every_field_of_a_record_is_documented(record):
@@ -148,7 +147,6 @@ def test_results_without_an_older_record_are_named(record, capsys):
         (["--members", "-1"], "members"),
         (["--seconds", "0"], "a number above 0"),
         (["--json", "no/such/folder/a"], "Make the folder first"),
-        (["--html", "no/such/folder/a"], "Make the folder first"),
         (["--against", "nothing.jsonl"], "does not exist"),
         (["--againts", "x"], "--against"),
         (["--hidden", "a"], "expected positive integers"),
@@ -210,7 +208,7 @@ def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     assert cli.run([*FLAGS, "--against", str(path)]) == 2
 
 
-@pytest.mark.parametrize("flags", [["--details"], ["--html", "page.html"], ["--seconds", "1"]])
+@pytest.mark.parametrize("flags", [["--details"], ["--seconds", "1"]])
 def test_flags_that_need_a_measurement(flags, capsys):
     assert cli.run(["bench", "--target", "tpu-v5e", *flags]) == 2
     assert "--target measures nothing: leave out --" in capsys.readouterr().err

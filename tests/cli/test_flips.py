@@ -26,7 +26,6 @@ FOR_PEOPLE = (".png", ".csv", ".jsonl", ".html")
 def folders(tiny, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("flips")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.plots.run.draw_all", lambda *about: [])
         patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
         assert run([*tiny, "--epochs", "3", "--out", str(place / "run"), "--quiet"]) == 0
         assert run(["sweep", *tiny[1:], "--seeds", "2", "--out", str(place / "sweep"), "--quiet"]) == 0

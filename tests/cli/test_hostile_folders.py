@@ -123,7 +123,6 @@ def sign_run(folder: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.plots.run.draw_all", lambda *about: ["nothing"])
         patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
         yield
 

@@ -14,11 +14,6 @@ TOO_FAST = ["--learning-rate", "4", "--epochs", "6", "--validation", "0.2", "--b
 """Flags of a run whose best epoch is not the last one."""
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
-
-
 def rows_of(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -69,7 +69,7 @@ def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, t
     assert "out: expected a new or empty folder" in capsys.readouterr().err
 
     # A merge that was killed between the tables and the page is completed by the same command.
-    for name in ("members.jsonl", "effects.png", "report.html"):
+    for name in ("members.jsonl", "curves.png", "report.html"):
         (tmp_path / "merged" / name).unlink()
     assert cli.run(merged) == 0
     assert contents(tmp_path / "merged") == contents(whole)

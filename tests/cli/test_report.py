@@ -24,7 +24,6 @@ REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?(?:data:|#))|
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.plots.run.draw_all", lambda *about: ["nothing"])
         patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
         yield
 

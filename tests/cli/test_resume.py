@@ -18,11 +18,6 @@ from functional_nn.storage import run_folder
 COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
-
-
 def outcome(folder: Path) -> tuple:
     """What must be the same: parameters, the lines of metrics but for their seconds, and the last checkpoint."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

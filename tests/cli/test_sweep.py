@@ -60,7 +60,7 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
     assert [float(row["test_loss"]) for row in rows] == [member["test_loss"] for member in report["members"]]
     lines = [json.loads(line) for line in (out / "members.jsonl").read_text().splitlines()]
     assert lines == report["members"]
-    assert {path.name for path in out.glob("*.png")} == {"curves.png", "effects.png", "heat_map.png", "spread.png"}
+    assert {path.name for path in out.glob("*.png")} == {"curves.png", "heat_map.png", "spread.png"}
 
 
 def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):

@@ -1,6 +1,5 @@
 """``functional-nn train``: what it prints and writes, and what it refuses."""
 
-import builtins
 import inspect
 import json
 import os
@@ -33,8 +32,7 @@ from functional_nn.training import fit as training
 from functional_nn.training import non_finite, optimizers, precision
 from functional_nn.training.devices import device_name
 
-PICTURES = ["confusion.png", "first_layer_weights.png", "learning_curves.png", "most_wrong.png"]
-OTHERS = [
+FILES = [
     "config.json",
     "layer_statistics.jsonl",
     "metrics.jsonl",
@@ -42,7 +40,6 @@ OTHERS = [
     "report.html",
     "result.json",
 ]
-FILES = sorted([*PICTURES, *OTHERS])
 COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
@@ -140,17 +137,6 @@ def test_run_folder_holds_everything_and_no_temporary_files(finished):
     assert len(shapes) == 4
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures_show_something(finished, name):
-    with PIL.Image.open(finished.folder / name) as image:
-        assert image.format == "PNG"
-        assert min(image.size) > 100
-        pixels = np.asarray(image.convert("RGB")) @ (65536, 256, 1)
-    colors, counts = np.unique(pixels, return_counts=True)
-    assert len(colors) > 20
-    assert counts.max() < 0.98 * pixels.size
-
-
 def test_files_of_a_run_can_be_read_by_whom_the_umask_allows(tiny, tmp_path):
     before = os.umask(0o022)
     try:
@@ -162,18 +148,17 @@ def test_files_of_a_run_can_be_read_by_whom_the_umask_allows(tiny, tmp_path):
     assert len(files) > len(FILES)
 
 
-def test_files_are_written_before_pictures_are_drawn(tiny, tmp_path, monkeypatch):
+def test_files_are_written_before_the_page(tiny, tmp_path, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", broken)
+    monkeypatch.setattr("functional_nn.reports.run_report.write_page", broken)
     with pytest.raises(RuntimeError):
         run([*tiny, "--out", str(tmp_path)])
     verify_run_folder(tmp_path)
 
 
-def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.plots.run.draw_all", lambda *run: [])
+def test_same_seed_gives_the_same_bits_and_another_differs(tiny, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert run([*tiny, "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
@@ -366,18 +351,11 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
     assert done.stdout.count("Usage: functional-nn") == 4
 
 
-def test_pictures_are_left_out_without_matplotlib(tiny, tmp_path, monkeypatch, capsys):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.partition(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_the_page_is_left_out_without_matplotlib(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run([*tiny, "--out", str(tmp_path / "run")]) == 0
     assert "pip install 'functional-nn[plots]'" in capsys.readouterr().err
-    assert sorted(contents(tmp_path / "run")) == [name for name in FILES if name not in PICTURES]
+    assert sorted(contents(tmp_path / "run")) == [name for name in FILES if name != "report.html"]
 
 
 def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
@@ -510,8 +488,7 @@ def test_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, t
     result = strict_json(tmp_path / "result.json")
     assert result["status"] == "non-finite"
     assert result["message"] in captured.err
-    pictures = sorted(path.name for path in (tmp_path / "run").glob("*.png"))
-    assert pictures == ["first_layer_weights.png", "learning_curves.png"]
+    assert (tmp_path / "run" / "report.html").exists()
     assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
     for array in load_file(tmp_path / "run" / "model.safetensors").values():
         assert np.isfinite(array).all()
@@ -614,7 +591,7 @@ def test_validation_patience_and_metrics(tiny, tmp_path, capsys):
     assert {"train_loss", "validation_loss", "validation_f1_score", "test_loss", "test_f1_score"} <= result.keys()
     row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["validation_loss"] == result["validation_loss"]
-    assert (out / "learning_curves.png").exists()
+    assert (out / "report.html").exists()
 
 
 def test_an_accuracy_no_better_than_guessing_gets_a_remark(tiny, capsys):

@@ -239,10 +239,8 @@ def calls():
             },
         ),
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
-        "plot_effects": (fnn.plots.plot_effects, of_sweep),
         "plot_spread": (fnn.plots.plot_spread, of_sweep),
         "plot_heat_map": (fnn.plots.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
-        "plot_errors": (fnn.plots.plot_errors, {"activation": fnn.relu, "dtype": "float32"}),
         "load_dataset": (
             fnn.load_dataset,
             {"name": "mnist5k", "data_dir": None, "image_size": None, "image_color": None, "progress": None},

@@ -136,27 +136,5 @@ def test_every_figure_shows_itself():
     history = [EpochMetrics(1, {"train_loss": 1.0, "test_loss": 1.0}, 0.1)]
     from functional_nn.reports.plots.run import learning_curves
 
-    for made in (learning_curves(history), figure(), fnn.plots.plot_errors(fnn.relu)):
+    for made in (learning_curves(history), figure()):
         assert hasattr(made, "_repr_png_")
-
-
-def test_show_without_a_screen_says_what_to_do(monkeypatch):
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(fnn.InputError, match=r"a screen.*figure\.savefig"):
-        figure().show()
-
-
-def test_show_opens_the_picture_in_the_viewer(monkeypatch, tmp_path):
-    opened = []
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("click.launch", lambda path: opened.append(path) or 0)
-    figure().show()
-    with Image.open(opened[0]) as picture:
-        assert picture.format == "PNG"
-    monkeypatch.setattr("click.launch", lambda path: 1)
-    with pytest.raises(fnn.InputError, match="a program that opens pictures"):
-        figure().show()
-    assert len(list(tmp_path.iterdir())) == 1

@@ -14,8 +14,7 @@ CELLS = {
     "run = fnn.fit(net, fnn.cross_entropy, optax.sgd(0.1), data, epochs=3, batch_size=4)",
     "run": "run",
     "history": "run.history",
-    "figure": "figure = fnn.plots.plot_errors(fnn.relu)\nfigure",
-    "show": "figure.show()",
+    "figure": "figure = fnn.plots.plot_curves(run)\nfigure",
     "text": "print(repr(net))",
 }
 
@@ -30,9 +29,8 @@ def test_a_notebook_shows_figures_objects_and_one_progress_bar(tmp_path):
     for name in ("summary", "run", "history"):
         (output,) = outputs[name]
         assert "text/html" in output.data, name
-    for name in ("figure", "show"):
-        (output,) = outputs[name]
-        assert "image/png" in output.data, name
+    (output,) = outputs["figure"]
+    assert "image/png" in output.data
     (progress,) = outputs["fit"]
     assert progress.data["text/plain"].startswith("training 3/3")
     assert 'value="3"' in progress.data["text/html"]

@@ -69,9 +69,8 @@ def test_axes_of_accuracies_end_at_1():
     made = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.9))], 4, deviation=0)
     low = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.0))], 4, deviation=0)
     for one in (made, low):
-        for plot in (fnn.plots.plot_curves, fnn.plots.plot_effects):
-            bottom, top = drawn(plot(one)).axes[0].get_ylim()
-            assert 0 <= bottom < top == 1
+        bottom, top = drawn(fnn.plots.plot_curves(one)).axes[0].get_ylim()
+        assert 0 <= bottom < top == 1
         figure = drawn(fnn.plots.plot_spread(one))
         assert figure.axes[-1].get_xlim()[1] == 1
         assert sum(patch.get_height() for axes in figure.axes for patch in axes.patches) == 8
@@ -126,9 +125,8 @@ def test_one_member_with_one_epoch(plot):
 
 def test_losses_over_powers_of_ten_stand_on_a_logarithmic_axis():
     made = result(*(member(i, {"rate": float(i), "seed": 0}, 0.5, loss=10.0**i) for i in range(3)))
-    for plot in (fnn.plots.plot_curves, fnn.plots.plot_effects):
-        assert drawn(plot(made, "test_loss")).axes[0].get_yscale() == "log"
-        assert plot(made).axes[0].get_yscale() == "linear"
+    assert drawn(fnn.plots.plot_curves(made, "test_loss")).axes[0].get_yscale() == "log"
+    assert fnn.plots.plot_curves(made).axes[0].get_yscale() == "linear"
 
 
 def cells(figure):
@@ -205,46 +203,6 @@ def test_what_is_no_heat_map_is_refused(rates):
         fnn.plots.plot_heat_map(rates, "rate", "seed", "test_los")
 
 
-def test_effects_have_a_point_for_every_member_and_a_mean_for_every_value(rates):
-    figure = drawn(fnn.plots.plot_effects(rates))
-    (axes,) = figure.axes
-    assert sorted(axes.lines[0].get_ydata()) == sorted(m.last("test_accuracy") for m in rates.members)
-    means = [collection.get_segments()[0][0, 1] for collection in axes.collections]
-    assert means == pytest.approx([row.mean for row in fnn.sweeps.summarize(rates)])
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1e-4", "1e-3", "1e-2"]
-    assert np.abs(axes.lines[0].get_xdata() - np.repeat([0, 1, 2], 4)).max() < 0.2
-
-
-@pytest.mark.parametrize("names", [1, 2, 3, 4, 7])
-def test_effects_of_several_hyper_parameters(names):
-    drawn_values = fnn.sweeps.draws(30, **{f"h{i}": fnn.sweeps.uniform(1, 2) for i in range(names)})
-    figure = drawn(fnn.plots.plot_effects(result(*(member(i, h, 0.5 + i / 100) for i, h in enumerate(drawn_values)))))
-    assert [axes.get_xlabel() for axes in figure.axes if axes.get_visible()] == [f"h{i}" for i in range(names)]
-
-
-def test_effects_of_words_booleans_tuples_and_many_numbers():
-    values = [("adam", True, (8, 4), 10 ** random.uniform(-4, -1)) for _ in range(20)]
-    values += [("sgd", False, (16,), 10 ** random.uniform(-4, -1)) for _ in range(20)]
-    names = ("optimizer", "nesterov", "hidden", "rate")
-    made = result(*(member(i, dict(zip(names, value, strict=True)), 0.5) for i, value in enumerate(values)))
-    figure = drawn(fnn.plots.plot_effects(made))
-    assert {"adam", "sgd", "True", "False", "8,4", "16"} <= set(texts(figure))
-    assert figure.axes[3].get_xscale() == "log"
-
-
-def test_effects_have_a_cross_for_what_is_not_finite():
-    bad = [member(9 + i, {"rate": 9.0, "seed": i}, 0.3, status="non-finite") for i in range(2)]
-    figure = drawn(fnn.plots.plot_effects(result(*over_seeds([0.8, 0.9], rate=0.1), *bad)))
-    points, crosses = figure.axes[0].lines
-    assert (len(points.get_ydata()), len(crosses.get_ydata())) == (2, 2)
-    assert any("a cross for each of the 2 that are not finite" in text for text in texts(figure))
-
-
-def test_effects_of_the_seed_alone_are_a_spread():
-    with pytest.raises(InputError, match="Draw plot_spread"):
-        fnn.plots.plot_effects(result(*over_seeds([0.8, 0.9])))
-
-
 def test_a_spread_counts_every_member_and_says_its_numbers():
     values = random.integers(950, 970, 256) / 1000
     figure = drawn(
@@ -303,8 +261,8 @@ def test_nothing_to_see_is_said(made, tmp_path):
 
 
 def test_all_pictures_that_there_is_something_for(rates, tmp_path):
-    assert draw_all(rates, tmp_path) == ["curves.png", "effects.png", "spread.png"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "effects.png", "spread.png"]
+    assert draw_all(rates, tmp_path) == ["curves.png", "spread.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "spread.png"]
     two = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)])
     assert "heat_map.png" in draw_all(two, tmp_path)
     assert draw_all(result(*over_seeds([0.8, 0.9])), tmp_path) == ["curves.png", "spread.png"]
@@ -319,5 +277,5 @@ def test_pictures_without_matplotlib(rates, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", [r"$\frac$", "\udc00", "W" * 300_000, r"\$ $$$"])
 def test_texts_of_a_stranger_are_drawn_as_they_are(text, tmp_path):
     members = swept([({text: f"{text}{i}", "rate": 10.0**-i, "activation": text + "x" * i}, 0.9) for i in range(3)])
-    assert len(draw_all(members, tmp_path)) == 4
+    assert len(draw_all(members, tmp_path)) == 3
     assert all(path.stat().st_size < 2e6 for path in tmp_path.iterdir())

@@ -74,14 +74,6 @@ def test_gradients_are_compared_with_that_of_the_last_layer(gradients, text):
     assert "".join(found).startswith(text)
 
 
-def test_a_gradient_that_came_back_is_named_with_its_worst_epoch():
-    rows = [row(1, (1e-4, 1.0)), row(2, (1e-5, 1.0)), row(3, (None, 1.0)), row(4, (0.1, 1.0))]
-    (sentence,) = findings(rows)
-    assert sentence.startswith(
-        "The gradient of dense_0 had vanished after epoch 2: it was 1e−5 of that of the last layer"
-    )
-
-
 def test_a_saturated_layer_is_named():
     (sentence,) = findings([row(tanh_0={"units": 4, "dead": 0, "saturated": 0.9})])
     assert sentence.startswith("Layer tanh_0 is saturated: 90%")
@@ -180,9 +172,8 @@ def test_a_run_of_which_nothing_is_known(tmp_path):
     assert "<h2>" not in text
 
 
-def test_a_long_run_shows_some_of_its_epochs(tmp_path):
+def test_the_page_of_a_long_run_is_small(tmp_path):
     text = written(tmp_path, RunContents({}, history(*(1 / epoch for epoch in range(1, 1001)))))
-    assert "Numbers of 100 of 1000 epochs" in text
     assert len(text) < 150_000
 
 

@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.report import Report, Survivor, Verdict
 from functional_nn.reports import verification
@@ -260,24 +259,7 @@ def test_many_comparisons_are_grouped_by_the_worst(page):
     assert re.search(r"✗ fail\s+dense", shown.words)
 
 
-def test_activations_have_their_picture(page, monkeypatch):
-    from functional_nn.reports.plots import gradients as gradient_plots
-
-    monkeypatch.setattr(gradient_plots, "POINTS", 16)
-    activations = [verdict(name, unit="ULP", dtype="float32") for name in ("tanh", "relu")]
-    shown = page(
-        Report(
-            (*activations, verdict("softmax", unit="ULP"), verdict("sigmoid"), verdict("gelu", unit="ULP", dtype="?"))
-        )
-    )
-    assert shown.tags.count("svg") == 2
-    assert not re.search(r"https?:|<style[^>]*>\*", shown.text)
-    assert "var(--hand)" in shown.text.split("<svg")[1]
-    assert gradient_plots.HAND not in shown.text.split("<svg")[1]
-    assert "tanh" in ACTIVATIONS
-
-
-@pytest.mark.parametrize("missing", ["jinja2", "latex2mathml", "markdown_it", "matplotlib"])
+@pytest.mark.parametrize("missing", ["jinja2", "latex2mathml", "markdown_it"])
 def test_missing_libraries_are_named(tmp_path, monkeypatch, missing):
     real = builtins.__import__
 

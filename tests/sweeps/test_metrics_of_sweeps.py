@@ -53,7 +53,7 @@ def test_a_regression_is_summarized_compared_and_drawn(regression, tmp_path):
     pytest.importorskip("matplotlib")
     from functional_nn.reports.plots.sweep import draw_all
 
-    assert draw_all(regression, tmp_path) == ["curves.png", "effects.png", "spread.png"]
+    assert draw_all(regression, tmp_path) == ["curves.png", "spread.png"]
 
 
 def test_metrics_by_name_are_curves_of_the_members():

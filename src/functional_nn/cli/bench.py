@@ -21,7 +21,6 @@ from functional_nn.configuration.flag_types import (
     PRECISIONS,
     Doubled,
     Named,
-    NewFile,
     Several,
     Sizes,
 )
@@ -76,7 +75,6 @@ WIDTH = 80
 @click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
 @JSON_FILE
-@click.option("--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with tables and pictures.")
 @click.option(
     "--against",
     "old_file",
@@ -102,7 +100,6 @@ def bench(
     seconds: float,
     details: bool,
     json_file: Path | None,
-    html_file: Path | None,
     old_file: Path | None,
     target: str | None,
 ) -> int:
@@ -135,7 +132,7 @@ def bench(
         members = list(MEASURED_MEMBERS if target is None else TARGETED_MEMBERS)
     if target is not None:
         of_seconds = click.get_current_context().get_parameter_source("seconds")
-        flags = {"--details": details, "--html": html_file, "--against": old_file}
+        flags = {"--details": details, "--against": old_file}
         _check_nothing_runs(flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
     with importing():
         import jax
@@ -170,7 +167,7 @@ def bench(
     failure: str | None = None
     try:
         with progress_bar("measuring", len(cases)) as advance, suppress(KeyboardInterrupt):
-            for one in measure(network, cases, seconds=seconds, layers=details or html_file is not None):
+            for one in measure(network, cases, seconds=seconds, layers=details):
                 measured.append(one)
                 signals.defer("measurement")  # from now on, Ctrl-C lets a measurement end before the table is printed
                 if json_file is not None:
@@ -190,10 +187,6 @@ def bench(
         new = [about | one.to_dict() for one in measured]
         compared = records.compare_records(old_file, old, new)
         click.echo(tables.comparisons(compared, records.without_match(old, new)))
-    if html_file is not None:
-        from functional_nn.reports.benchmark import write_page
-
-        write_page(html_file, about, measured, compared)
     done = len(measured)
     if done < len(cases):
         kept = "" if json_file is None else f" {escaped(str(json_file))} has what was measured."

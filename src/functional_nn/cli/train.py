@@ -1,4 +1,4 @@
-"""``functional-nn train``: training one network, with its metrics, checkpoints and pictures."""
+"""``functional-nn train``: training one network, with its metrics, checkpoints and page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for configuration, metrics, checkpoints, parameters, pictures and a page, report.html.",
+    help="Folder for configuration, metrics, checkpoints, parameters and a page, report.html.",
 )
 @click.option(
     "--from",
@@ -215,17 +215,11 @@ def train(
         "config": configuration.to_dict(),
     }
     if out is not None:
-        from functional_nn.reports.plots.run import draw_all
-
         history = [metrics.row() for metrics in run.history]
         run_folder.finish_run_folder(out, run.params, run.state, history, result)
-        pictures = draw_all(out, net, run, data)
-        if not pictures:
-            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
         page = write_run_report(out, data)
         if not quiet:
-            contents = ", ".join(["configuration", "metrics", "parameters", *pictures])
-            click.echo(f"{escaped(str(out))}: {contents}")
+            click.echo(f"{escaped(str(out))}: configuration, metrics, parameters")
             for name in page:
                 click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
     if run.message and processes.is_first:

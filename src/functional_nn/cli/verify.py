@@ -19,9 +19,7 @@ from functional_nn.configuration.flag_types import COUNT, JSON_FILE, NewFile
     "--dtype", type=click.Choice(["float64", "float32", "bfloat16"]), help="Keep only the verdicts of this type."
 )
 @JSON_FILE
-@click.option(
-    "--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with derivations, tables and pictures."
-)
+@click.option("--html", "html_file", type=NewFile(), metavar="FILE", help="Write a page with derivations and tables.")
 @click.option("--jobs", type=COUNT, default=2, show_default=True, help="Number of processes that share the work.")
 def verify(
     names: tuple[str, ...],

@@ -49,9 +49,6 @@ MOST_WRONG = 24
 MOST_CONFUSIONS = 20
 """The length of the list of the most frequent errors."""
 
-MOST_EPOCHS = 100
-"""With more epochs, tables show this many of them, spread evenly."""
-
 
 class Wrong(NamedTuple):
     """A test example that was taken for another class, for the page."""
@@ -98,18 +95,12 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         "message": message(contents),
         "notes": [*contents.notes, reason] if reason else contents.notes,
         "charts": _charts(contents.history),
-        "metric_names": [words(name) for name in metrics_of(contents.history[-1])] if contents.history else [],
-        "metric_rows": [
-            (row["epoch"], [number(value) for value in metrics_of(row).values()]) for row in _some(contents.history)
-        ],
-        "epochs": len(contents.history),
         "confusion": _confusion(contents, probabilities),
         "wrong": _most_wrong(contents, probabilities),
         "weights": _weights(contents),
         "findings": findings(rows) if rows else [],
         "statistics": _statistics(rows),
         "layers": _layers(rows),
-        "gradient_rows": _gradient_rows(rows),
         "drawing": _drawing(contents),
         "times": times(contents),
         "environment": environment(contents),
@@ -177,12 +168,6 @@ def _small(values: Sequence[float | None], label: str, *, logarithmic: bool = Fa
     """Numbers as a small line for a cell of a table; nothing if there are fewer than two."""
     figure = small_curve(values, logarithmic=logarithmic)
     return "" if figure is None else as_svg(figure, label, label, COLORS)
-
-
-def _some(rows: Sequence[JsonObject]) -> list[JsonObject]:
-    """At most ``MOST_EPOCHS`` rows, spread evenly, the first and the last among them."""
-    places = np.linspace(0, len(rows) - 1, min(len(rows), MOST_EPOCHS)).astype(int)
-    return [rows[place] for place in places]
 
 
 def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[str, object] | None:
@@ -299,18 +284,6 @@ def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
             )
         )
     return table
-
-
-def _gradient_rows(rows: Sequence[JsonObject]) -> dict[str, object] | None:
-    """The gradient of every layer after every epoch."""
-    if len(rows) < 2:
-        return None
-    layers = list(rows[-1]["gradients"])
-    body = []
-    for row in _some(rows):
-        of_layers = [row["gradients"].get(layer, {}).get("gradient") for layer in layers]
-        body.append((row["epoch"], [number(value, 3) for value in of_layers]))
-    return {"layers": layers, "rows": body}
 
 
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
@@ -536,7 +509,7 @@ Numbers: TypeAlias = Mapping[str, Mapping[str, float]]
 
 
 def findings(rows: Sequence[JsonObject]) -> list[str]:
-    """Sentences about what may be wrong in a network after the last epoch, and about gradients that vanished before.
+    """Sentences about what may be wrong in a network after the last epoch.
 
     Args:
         rows: the rows of ``layer_statistics.jsonl``.
@@ -555,7 +528,6 @@ def findings(rows: Sequence[JsonObject]) -> list[str]:
     return [
         *_of_outputs(last["outputs"], last["gradients"], int(last["examples"])),
         *_of_gradients(_gradients(last)),
-        *_of_earlier_gradients(rows),
     ]
 
 
@@ -618,30 +590,6 @@ def _of_gradients(gradients: Mapping[str, float]) -> list[str]:
                 "its way back through the network. Clipping (--clip-norm) or normalization helps."
             )
     return sentences
-
-
-def _of_earlier_gradients(rows: Sequence[JsonObject]) -> list[str]:
-    """The worst earlier epoch of each layer whose gradient had vanished and came back."""
-    sentences = []
-    at_end = _ratios(rows[-1])
-    for layer, now in at_end.items():
-        earlier = [(ratios[layer], row["epoch"]) for row in rows[:-1] if layer in (ratios := _ratios(row))]
-        worst, epoch = min(earlier, default=(1.0, 0))
-        if worst < VANISHED <= now:
-            sentences.append(
-                f"The gradient of {layer} had vanished after epoch {epoch}: it was {number(worst, 1)} of that of the "
-                f"last layer. After epoch {rows[-1]['epoch']} it is {number(now, 1)} of it."
-            )
-    return sentences
-
-
-def _ratios(row: JsonObject) -> dict[str, float]:
-    """The gradient of each layer, divided by that of the last layer. Empty if a number is not finite, or that is 0."""
-    gradients = _gradients(row)
-    values = list(gradients.values())
-    if not values or not values[-1] or any(value is None or not math.isfinite(value) for value in values):
-        return {}
-    return {layer: value / values[-1] for layer, value in gradients.items()}
 
 
 def layer_names(rows: Sequence[JsonObject]) -> list[str]:

@@ -76,6 +76,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
     without_seed = [name for name in names if name != "seed"]
     with_axis = (without_seed or names)[:MOST_AXES]
     metrics = _metrics_in_order(metric_names(result.members), metric)
+    not_run = ["not run"] if any(member.status == "not run" for member in result.members) else []
     values = {
         "title": f"A sweep of {counted(len(result.members), 'model')}",
         "sentence": _sentence(result),
@@ -99,8 +100,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         "rows": [_row(rank, member, names, metrics, metric) for rank, member in enumerate(ranked, start=1)],
         "rows_at_first": ROWS_AT_FIRST,
         "summary": _summary(result, metric) if "seed" in names and without_seed else [],
-        "interrupted": any(member.status == "not run" for member in result.members),
-        "summary_names": without_seed,
+        "summary_heads": [*without_seed, "models", words(metric), "95% interval", "not finite", *not_run],
         "settings": _settings(settings, names),
         "script": (Path(__file__).parent / "templates" / "sweep_report.js").read_text("utf-8"),
     }

@@ -1,4 +1,4 @@
-"""The HTML page of a gradient comparison, with derivations and pictures; it needs the extra ``[plots]``."""
+"""The HTML page of a gradient comparison, with derivations; it needs the extra ``[plots]``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from functional_nn.activations.activation_types import Activation
-from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.gradients.compare.report import (
     MARKS,
     Outcome,
@@ -20,12 +18,10 @@ from functional_nn.gradients.compare.report import (
     group_verdicts,
     worst_outcome,
 )
-from functional_nn.reports.page import as_svg, check_libraries, write_template
+from functional_nn.reports.page import check_libraries, write_template
 
 SECTIONS = ("disagreements", "automatic", "planted", "left-out", "reading", "formulas")
 """Anchors of the page's own sections."""
-PICTURED = ("float32", "float64", "bfloat16", "float16")
-"""Types for an activation's picture. The first type that the activation was compared in is taken."""
 MOST_SENTENCES = 25
 """Failures described in words at the top of the page; all failures are in the tables."""
 MOST_CELLS = 8
@@ -43,7 +39,6 @@ class Subject(NamedTuple):
         groups: its comparisons as fewer rows, if there are many.
         derivation: the derivation as HTML; empty if another section shows it, or if there is none.
         shown_at: the section that shows the derivation, if several subjects share it.
-        picture: the picture as SVG, or nothing.
     """
 
     name: str
@@ -53,13 +48,10 @@ class Subject(NamedTuple):
     groups: list[VerdictGroup]
     derivation: str
     shown_at: Subject | None
-    picture: str
 
 
 def write_page(report: Report, path: str | Path, *, title: str) -> None:
-    """Writes a report as one self-contained HTML file: counts, failures, derivations, tables and pictures.
-
-    The pictures of activations are drawn here; each takes about a second.
+    """Writes a report as one self-contained HTML file: counts, failures, derivations and tables.
 
     Args:
         report: the report. A subject gets the derivation of the public name that it is or begins with: that of
@@ -68,9 +60,9 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
         title: the heading of the page.
 
     Raises:
-        InputError: Jinja, latex2mathml, markdown-it or matplotlib is missing, or the file cannot be written.
+        InputError: Jinja, latex2mathml or markdown-it is missing, or the file cannot be written.
     """
-    check_libraries(("jinja2", "latex2mathml", "markdown_it", "matplotlib"))
+    check_libraries(("jinja2", "latex2mathml", "markdown_it"))
     subjects = _subjects(report.verdicts)
     filters = {"figure": figure, "value": value, "in_few_digits": in_few_digits}
     values = {
@@ -151,7 +143,6 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
             group_verdicts(of_subject, "leaf", "kind") if len(of_subject) > MOST_CELLS else [],
             typeset(sections[section], anchors) if section and not shown_at else "",
             shown_at,
-            _picture(name, of_subject),
         )
     return list(subjects.values())
 
@@ -182,19 +173,6 @@ def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for subject, reason in skipped:
         reasons.setdefault(reason, []).append(subject)
     return reasons
-
-
-def _picture(name: str, verdicts: Sequence[Verdict]) -> str:
-    """The picture of the errors of an activation's derivative, as SVG in the page's colors; else nothing."""
-    activation = ACTIVATIONS.get(name)
-    types = {verdict.dtype for verdict in verdicts if verdict.unit == "ULP"}
-    dtype = next((dtype for dtype in PICTURED if dtype in types), None)
-    if not isinstance(activation, Activation) or not dtype:
-        return ""
-    from functional_nn.reports.plots.gradients import AUTOMATIC, HAND, plot_errors
-
-    label = f"Errors of the derivative of {name} in {dtype}, by hand and by automatic differentiation"
-    return as_svg(plot_errors(activation, dtype), name, label, {HAND: "var(--hand)", AUTOMATIC: "var(--automatic)"})
 
 
 PACKAGE = Path(__file__).parents[1]

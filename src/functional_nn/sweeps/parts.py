@@ -53,7 +53,7 @@ MOST_PARTS = 1000
 
 WRITTEN_AFTERWARDS = (
     *("members.csv", "members.jsonl"),
-    *("curves.png", "effects.png", "heat_map.png", "spread.png"),
+    *("curves.png", "heat_map.png", "spread.png"),
 )
 """What the command ``merge`` writes after ``sweep.json``. Its page comes last, so a folder with a page is finished."""
 

@@ -9,7 +9,6 @@ import pytest
 import functional_nn as fnn
 from functional_nn.activations.activation_types import Activation
 from functional_nn.gradients.compare.activations import FORMULAS, check_activation, ulp_error
-from functional_nn.reports.plots.gradients import plot_errors
 
 ACTIVATIONS = [value for value in fnn.activations.ACTIVATIONS.values() if isinstance(value, Activation)]
 PARAMETRIC = [fnn.activations.leaky_relu_with(0.2), fnn.activations.elu_with(1.7)]
@@ -250,17 +249,3 @@ def test_an_own_activation_takes_a_subnormal_number_for_zero():
 def test_types_without_a_tolerance_are_refused():
     with pytest.raises(fnn.InputError, match="dtype: expected a floating-point type"):
         check_activation(fnn.tanh, "float8_e4m3fn")
-
-
-# The picture
-
-
-def test_the_picture_says_who_is_wrong(monkeypatch):
-    monkeypatch.setattr("functional_nn.reports.plots.gradients.POINTS", 40)
-    (axes,) = plot_errors(fnn.tanh).axes
-    assert axes.get_title(loc="left") == "tanh′ in float32: jax.grad is wrong"
-    (axes,) = plot_errors(fnn.relu).axes
-    assert axes.get_title(loc="left") == "relu′ in float32: both are right"
-    planted = Activation("relu", fnn.relu.function, lambda x: x)
-    (axes,) = plot_errors(planted).axes
-    assert axes.get_title(loc="left") == "relu′ in float32: the formula is wrong"

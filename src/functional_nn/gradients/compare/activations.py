@@ -165,14 +165,6 @@ def compute(activation: Activation, x: np.ndarray) -> Computed:
         return Computed(x, *(np.asarray(array) for array in results(x)))
 
 
-def derivative_errors(activation: Activation, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The errors in ULP, at each point, of the hand-derived derivative and of ``jax.grad``."""
-    with jax.enable_x64(True):
-        computed = compute(activation, x)
-        exact = [point.derivatives for point in _exact(activation, x)]
-    return _ulp_errors(computed.derivative, exact, x.dtype), _ulp_errors(computed.automatic, exact, x.dtype)
-
-
 def _ulp_errors(results: np.ndarray, exact: Sequence[tuple[Number, ...]], dtype: np.dtype) -> np.ndarray:
     return np.array([ulp_error(result, right, dtype) for result, right in zip(results, exact, strict=True)])
 

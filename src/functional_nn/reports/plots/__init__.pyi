@@ -1,5 +1,3 @@
-from .gradients import plot_errors as plot_errors
 from .sweep import plot_curves as plot_curves
-from .sweep import plot_effects as plot_effects
 from .sweep import plot_heat_map as plot_heat_map
 from .sweep import plot_spread as plot_spread

@@ -125,44 +125,6 @@ def _curves_of_run(run: Run, metric: str | None, by: str | Sequence[str] | None)
     return learning_curves(run.history, metric=metric)
 
 
-def plot_effects(result: SweepResult, metric: str | None = None) -> Figure:
-    """Plots a metric against each hyper-parameter that varies: a point for each member, and the mean for each value.
-
-    Args:
-        result: of a sweep.
-        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
-
-    Raises:
-        InputError: for an unknown metric, or if only the seed varies.
-    """
-    check_result(result)
-    metric = chosen_metric(result, metric)
-    names = [name for name in result.varied if name != "seed"]
-    if not names:
-        raise InputError("result", "a hyper-parameter that varies, besides the seed", "none", "Draw plot_spread.")
-    columns = 2 if len(names) == 4 else min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure, grid = make_axes(lines, columns, width=3.6 * columns + 0.6, height=3.1 * lines + 0.3, sharey=True)
-    finite = [member.last(metric) for member in result.members if has_number(member, metric)]
-    for axes, name in zip(grid.flat, names, strict=False):
-        _effect(axes, result, name, metric)
-        scale_losses(axes, np.array(finite), metric)
-        axes.set_xlabel(name)
-    limit_accuracy(grid[0, 0], metric)  # the other axes share its limits
-    for axes in list(grid.flat)[len(names) :]:
-        axes.set_visible(False)
-    for axes in grid[:, 0]:
-        axes.set_ylabel(words(metric))
-    not_run = sum(member.status == "not run" for member in result.members)
-    bad = len(result.members) - len(finite) - not_run
-    without = f"; a cross for each of the {bad} that are not finite" if bad else ""
-    without += f"; {not_run} not run" if not_run else ""
-    figure.suptitle(
-        f"a point for each of {len(result.members) - not_run} members, a bar for each mean{without}", fontsize=10
-    )
-    return figure
-
-
 def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     """Plots the spread of a metric over seeds: a histogram for each of at most 6 settings, the best ones.
 
@@ -329,8 +291,6 @@ def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> li
     pictures: dict[str, Callable[[], Figure]] = {}
     if result.curves(metric).size:
         pictures["curves.png"] = lambda: plot_curves(result, metric)
-    if names:
-        pictures["effects.png"] = lambda: plot_effects(result, metric)
     if len(few) > 1:
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
     if "seed" in result.varied and any(has_number(member, metric) for member in result.members):
@@ -384,41 +344,6 @@ def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
     return values[0] - step / 2 + width * np.arange(math.ceil(extent / width + 0.5) + 1)
 
 
-def _effect(axes: Axes, result: SweepResult, name: str, metric: str) -> None:
-    """Draws the points and means of one hyper-parameter."""
-    values = values_of(result, name)
-    even = len(values) <= MOST_TICKS or not are_numbers(values)
-    # Points of one value are moved a little sideways, so that they do not hide each other. The same seed draws the same
-    # picture.
-    jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(result.members)) if even else None
-    places = {value: place for place, value in enumerate(values)} if even else {value: value for value in values}
-    good = [i for i, member in enumerate(result.members) if has_number(member, metric)]
-    ran = [i for i, member in enumerate(result.members) if member.status != "not run"]
-    bad = [i for i in ran if not has_number(result.members[i], metric)]
-
-    def x(members: Sequence[int]) -> np.ndarray:
-        at = np.array([places[result.members[i].hyperparameters[name]] for i in members], float)
-        return at if jitter is None else at + jitter[members]
-
-    size = 4 if len(good) <= 200 else 2.5
-    y = [result.members[i].last(metric) for i in good]
-    axes.plot(x(good), y, "o", ms=size, mew=0, color=POINT, alpha=0.45, clip_on=False)
-    # x in the data's coordinates, and y as a share of the height: at the bad end of the axis.
-    edge = axes.get_xaxis_transform()
-    at = 0.02 if larger_is_better(metric) else 0.98
-    if bad:
-        axes.plot(x(bad), [at] * len(bad), "x", ms=4.5, color=BAD, transform=edge, clip_on=False)
-    if even:
-        others = [other for other in result.members[0].hyperparameters if other != name]
-        for given, members in together(result, others):
-            mean = setting(given, members, metric).mean
-            axes.hlines(mean, places[given[name]] - 0.3, places[given[name]] + 0.3, color=MEAN, lw=2.2, zorder=3)
-        axes.set_xticks(range(len(values)), tick_texts(values), rotation=45 if len(values) > 7 else 0)
-        axes.set_xlim(-0.6, len(values) - 0.4)
-    elif spans_decades(values):
-        axes.set_xscale("log")
-
-
 MOST_CELLS = 20
 """The largest number of rows and of columns."""
 
@@ -441,7 +366,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
     columns, rows = values_of(result, x), values_of(result, y)
     for name, values in ((x, columns), (y, rows)):
         if len(values) > MOST_CELLS:
-            remedy = "Draw plot_effects, or choose members with where(…)."
+            remedy = "Choose members with where(…)."
             raise InputError(name, f"at most {MOST_CELLS} values", f"{len(values)}", remedy)
     others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
     cells: dict[tuple[int, int], Setting] = {}
