@@ -42,10 +42,6 @@ def measured(what="train", batch_size=8, members=1, seconds=1e-3, precision="flo
     return Measured(case, result)
 
 
-SWEPT = [measured("sweep", members=k, seconds=1e-3 * (0.5 + k / 2)) for k in (1, 2, 4, 8)]
-SIZES = [measured(what, 2**n, seconds=1e-4 * (1 + 2**n / 64)) for what in ("train", "predict") for n in range(13)]
-
-
 def test_tables_are_aligned():
     several = [measured(), measured("predict", 4096, seconds=2.5)]
     table = times(several).splitlines()
