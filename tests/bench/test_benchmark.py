@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -165,29 +164,6 @@ def test_wrong_arguments_are_named(function, arguments, options, named):
         fnn.benchmark(function, *arguments, **options)
 
 
-ABOVE = """
-import jax, jax.numpy as jnp, optax
-import functional_nn as fnn
-from functional_nn.bench.network_programs import MeasuredNetwork, workload
-
-def recurrent(x, w):
-    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=20)[0]
-
-network = MeasuredNetwork(fnn.models.mlp(10), fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
-made = workload("step", network, 128)
-programs = [
-    (lambda x, w: x @ w, jnp.ones((128, 784)), jnp.ones((784, 128))),
-    (lambda x, w: x @ w, jnp.ones((1, 784)), jnp.ones((784, 128))),
-    (lambda x: x * 2 + 1, jnp.ones(200_000)),
-    (jnp.sum, jnp.ones(200_000)),
-    (recurrent, jnp.ones((64, 64)), jnp.ones((64, 64))),
-    (made.function, *made.arguments),
-]
-for program in programs:
-    print(fnn.benchmark(*program, seconds=0.3).roofline)
-"""
-
-
 SEVERAL_DEVICES = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
@@ -232,16 +208,6 @@ def test_an_error_of_memory_says_what_was_needed():
     assert out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")) == "out of memory"
     assert out_of_memory(MemoryError()) == "out of memory"
     assert out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: allocating 3 bytes")) is None
-
-
-@pytest.mark.slow
-def test_no_program_is_above_the_roofline():
-    """With real peaks and a compiler that optimizes, as users have it, in a process without the tests' settings."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_DISABLE", "XLA_FLAGS"))}
-    done = subprocess.run([sys.executable, "-c", ABOVE], env=settings, capture_output=True, text=True, check=True)
-    shares = [float(line) for line in done.stdout.split()]
-    assert len(shares) == 6
-    assert max(shares) <= 1.05, shares
 
 
 def test_operations_without_a_count_are_said():

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.sweeps.made_up_results import member, result
 
 import functional_nn as fnn
@@ -58,28 +56,6 @@ def test_a_vote_between_equals_goes_to_the_smaller_number():
     votes = fnn.sweeps.ensemble_probabilities(made, X, combine="vote")
     np.testing.assert_array_equal(votes, [[0, 0.5, 0.5]] * 5)
     assert fnn.sweeps.ensemble_gain(made, X, np.ones(5, int), combine="vote").accuracy == 1.0
-
-
-def test_members_that_err_in_different_places_gain():
-    """Each of five members is wrong about one example of five, each about another one."""
-    weights = [np.where(np.eye(5)[i, :, None] > 0, [2.0, -2.0], [-1.0, 1.0]) for i in range(5)]
-    members = [
-        member(i, {"seed": i}, 0.8, params={"weight": np.float32(weight), "bias": np.zeros(2, np.float32)}, state={})
-        for i, weight in enumerate(weights)
-    ]
-    made = result(*members, model=fnn.dense(2), in_shape=(5,))
-    gain = fnn.sweeps.ensemble_gain(made, np.eye(5, dtype=np.float32), np.ones(5, int))
-    assert (gain.accuracy, gain.mean, gain.best) == (1.0, pytest.approx(0.8), 0.8)
-
-
-@given(st.permutations(range(3)), st.sampled_from(["average", "vote"]))
-@settings(max_examples=12, deadline=None)
-def test_rows_are_distributions_whatever_the_order(order, combine):
-    members = [constant(i, p) for i, p in enumerate(([0.2, 0.5, 0.3], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]))]
-    made = linear(*members)
-    shuffled = fnn.sweeps.ensemble_probabilities(made, X, members=[members[i] for i in order], combine=combine)
-    np.testing.assert_allclose(shuffled.sum(axis=-1), 1, rtol=1e-6)
-    np.testing.assert_allclose(shuffled, fnn.sweeps.ensemble_probabilities(made, X, combine=combine), rtol=1e-6)
 
 
 def test_the_average_is_that_of_the_members_own_networks(swept, blobs):

@@ -97,9 +97,10 @@ def search_beside_others(file: Path):
     print(len(search(study, rate_of, run, population=3, trials=10)))
 
 
+@pytest.mark.processes
 def test_processes_with_one_study_search_together(tmp_path):
     file = tmp_path / "study.log"
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     script = f"from tests.sweeps import test_sampling as t; t.search_beside_others(t.Path({str(file)!r}))"
     paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     about = {"env": {**os.environ, "PYTHONPATH": paths}, "stdout": subprocess.PIPE, "text": True}

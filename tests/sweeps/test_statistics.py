@@ -44,14 +44,6 @@ def test_a_single_member_has_a_mean_and_no_interval():
     assert np.isnan([row.deviation, row.low, row.high, row.half_width]).all()
 
 
-def test_the_interval_holds_the_truth_in_95_of_100():
-    held = 0
-    for _ in range(400):
-        (row,) = fnn.sweeps.summarize(result(*over_seeds(random.normal(0.5, 0.1, 4))))
-        held += row.low <= 0.5 <= row.high
-    assert 0.91 < held / 400 < 0.985
-
-
 def test_members_that_are_not_finite_are_counted_and_in_no_mean():
     made = result(
         *over_seeds([0.8, 0.9]),
@@ -122,26 +114,6 @@ def test_many_pairs_draw_their_flips_and_always_the_same():
     near = fnn.sweeps.compare(*pair(a, b))
     assert near.p_value_flips == pytest.approx(near.p_value, abs=0.02)
     assert near == fnn.sweeps.compare(*pair(a, b))
-
-
-def test_a_planted_difference_is_seen_and_chance_is_not():
-    noise = random.normal(0, 0.002, 16)
-    base = random.uniform(0.9, 0.95, 16)
-    better = fnn.sweeps.compare(*pair(base + 0.0021 + noise, base))
-    assert better.better == "A"
-    assert fnn.sweeps.compare(*pair(base, base + 0.0021 + noise)).better == "B"
-    seen = sum(
-        fnn.sweeps.compare(*pair(random.normal(0, 1, 8), random.normal(0, 1, 8))).better is not None for _ in range(400)
-    )
-    assert 0.015 < seen / 400 < 0.09
-
-
-def test_pairing_sees_what_unpaired_means_would_not():
-    """The seeds differ by tenths, A from B by a hundredth."""
-    base = random.uniform(0.1, 0.9, 8)
-    a, b = base + 0.01 + random.normal(0, 0.001, 8), base
-    assert stats.ttest_ind(a, b).pvalue > 0.5
-    assert fnn.sweeps.compare(*pair(a, b)).better == "A"
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=7))
