@@ -553,7 +553,7 @@ def test_an_accuracy_no_better_than_guessing_gets_a_remark(tiny, capsys):
     remark = r"\nThis is no better than guessing \(0\.3333 for 3 classes\)\. Try a smaller learning rate\.\n$"
     flags = ["--learning-rate", "1e-9", "--epochs", "1", "--seed"]
     outputs = []
-    for seed in "0123456789":
+    for seed in "0123":
         assert run([*tiny, *flags, seed]) == 0
         outputs.append(capsys.readouterr().out)
     accuracies = [float(re.search(r"test accuracy (\d\.\d{4}) after", output)[1]) for output in outputs]
