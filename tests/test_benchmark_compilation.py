@@ -78,12 +78,3 @@ def test_the_page_shows_what_was_recorded():
     runs = compilation.newest_runs(compilation.records.RESULTS / "compile.jsonl")
     before, after = around(compilation.PAGE, compilation.MARK)
     assert compilation.PAGE.read_text("utf-8") == f"{before}\n\n{compilation.table(runs)}\n\n{after}"
-
-
-@pytest.mark.slow
-def test_each_side_has_a_process():
-    from rich.console import Console
-
-    lines = compilation.measure(Console(quiet=True), 1, ["mlp"], SMALL)
-    assert [line["network"] for line in lines] == ["mlp"]
-    assert set(lines[0]["seconds"]) == set(compilation.SIDES)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from benchmarks.growth import measure, page
 from benchmarks.growth.curves import CURVES, GROUPS, NAMES, OURS, PLAIN
-from benchmarks.growth.fit import LEAST_CHANGE, Growth, growth
-from benchmarks.growth.work import Work
+from benchmarks.growth.fit import growth
 
 SIZES = 2.0 ** np.arange(9)
 
@@ -31,23 +30,11 @@ def test_a_planted_bend_is_found_where_it_is(before, after, at):
     assert found.exponent_after == pytest.approx(after, abs=0.1)
 
 
-def test_a_fixed_cost_and_a_proportional_one_bend_in_between():
-    sizes = 2.0 ** np.arange(12)
-    found = growth(sizes, 30 + sizes)
-    assert 8 < found.bend < 120
-    assert found.exponent < 0.5 < found.exponent_after
-
-
 @pytest.mark.parametrize("points", [6, 7, 12])
 def test_noise_invents_hardly_any_bend(points):
     generator, sizes = np.random.default_rng(0), 2.0 ** np.arange(points)
     noisy = [sizes * np.exp(0.1 * generator.standard_normal(points)) for _ in range(300)]
     assert np.mean([growth(sizes, costs).bend is not None for costs in noisy]) < 0.04
-
-
-def test_a_small_change_is_no_bend():
-    costs = np.where(SIZES < 16, SIZES, 16 * (SIZES / 16) ** (1 + LEAST_CHANGE / 2))
-    assert growth(SIZES, costs).bend is None
 
 
 @pytest.mark.parametrize(("sizes", "costs"), [([1], [1]), ([1, 2], [1]), ([1, 2], [0, 1]), ([0, 1], [1, 1])])
@@ -66,14 +53,6 @@ def test_curves_are_complete():
             work = curve.work_of(OURS, size)
             assert work.examples % work.batch_size == 0, "an epoch has full batches only"
             assert curve.divisor(work) >= 1
-
-
-def test_the_data_of_a_work_have_its_shapes():
-    x, labels = Work(network="attention", examples=6, features=8, time=5, classes=3).data()
-    assert x.shape == (6, 5, 8)
-    assert labels.shape == (6, 5)
-    assert labels.max() < 3
-    assert Work(examples=6).data()[1].shape == (6,)
 
 
 @pytest.mark.processes
@@ -150,11 +129,6 @@ def test_a_measurement_that_was_stopped_does_not_replace_a_whole_one(tmp_path):
     (line,) = page.recorded(path).lines["width"]
     assert line.sizes == points
     assert line.costs[0] == pytest.approx(1e-6 * points[0])
-
-
-def test_a_bend_is_shown_with_both_exponents():
-    assert page.exponents(Growth(0.12, 1024.0, 1.9)) == ("0.12", "1,024", "1.90")
-    assert page.exponents(None) == ("—", "—", "—")
 
 
 def test_a_page_without_records_is_an_error(tmp_path):

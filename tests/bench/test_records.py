@@ -125,16 +125,13 @@ def test_a_ratio_has_a_spread():
         (record([1.0, 1.02, 0.98] * 4), "level"),
         (record([1.5, 1.52, 1.48] * 4), "slower"),
         (record([0.5, 0.52, 0.48] * 4), "faster"),
-        (record([1.04] * 12), "level"),  # within what compilers differ by
         (record([1.5, 0.5, 3.0] * 4), "unclear"),  # within its own noise
         (record([1.5, 0.5, 3.0] * 4, [1.5, 0.5, 3.0] * 4), "level"),  # noise that the product has, too
         (record([1.5] * 12, [0.5, 1.5, 3.0] * 4), "unclear"),  # slower, but the product is noisy
         (record([1.5] * 12, [1.5] * 12), "level"),  # all is slower here, the product too
-        (record([1.0] * 12, [0.5] * 12), "level"),  # the product alone is quicker
         (record([1.5] * 12, device="b"), "another device"),
         (record([1.5] * 12, cores=4), "another device"),
         (record([1.5] * 12, matmul_precision="highest"), "another precision of products"),
-        (record([1.0] * 12, matmul_precision="default"), "level"),  # the same as None
     ],
 )
 def test_verdicts(tmp_path, new, verdict):
@@ -155,8 +152,6 @@ def test_nothing_to_compare_with_is_said(tmp_path):
     new = [record([1.0], what="predict")]
     with pytest.raises(DataError, match=r"mlp predict, batch 8.*records of mlp train, batch 8, float32"):
         check_matching(path, read_records(path), new)
-    with pytest.raises(DataError, match=r"Modes are not compared"):
-        check_matching(path, read_records(path), [])
     assert compared(path, new) == []
     assert without_match(read_records(path), [*new, record([1.0])]) == ["mlp predict, batch 8, float32"]
     with pytest.raises(DataError, match="times of their rounds"):

@@ -16,25 +16,6 @@ from functional_nn.cli import COMMANDS, command
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-BENCHMARKS = [
-    (),
-    *(
-        (name,)
-        for name in (
-            "w1",
-            "w2",
-            "w3",
-            "w4",
-            "w5",
-            "w6",
-            "all",
-            "tables",
-            "compile",
-            "growth",
-            "accelerator",
-        )
-    ),
-]
 
 
 def helped(monkeypatch, capsys, run, *arguments) -> str:
@@ -73,12 +54,14 @@ def from_the_checkout(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
 
 
-@pytest.mark.parametrize("arguments", BENCHMARKS, ids=" ".join)
-def test_of_the_benchmarks(monkeypatch, capsys, from_the_checkout, arguments):
+def test_of_the_benchmarks(monkeypatch, capsys, from_the_checkout):
     main = importlib.import_module("benchmarks.__main__")
-    said = helped(monkeypatch, capsys, main.main, *arguments)
-    assert said.startswith("usage: python -m benchmarks")
-    assert "%%" not in said
+    listed = helped(monkeypatch, capsys, main.main).partition("{")[2].partition("}")[0].split(",")
+    assert {"w1", "all", "tables"} <= set(listed)
+    for arguments in ([], *([name] for name in listed)):
+        said = helped(monkeypatch, capsys, main.main, *arguments)
+        assert said.startswith("usage: python -m benchmarks")
+        assert "%%" not in said
 
 
 def test_of_the_benchmarks_worker(monkeypatch, capsys, from_the_checkout):
@@ -90,14 +73,6 @@ def test_of_the_benchmarks_script_for_pytorch(monkeypatch, capsys):
     pytest.importorskip("torch")
     path = str(ROOT / "benchmarks" / "scripts" / "mnist_pytorch.py")
     assert "--data-dir" in helped(monkeypatch, capsys, lambda: runpy.run_path(path, run_name="__main__"))
-
-
-def test_every_command_of_the_benchmarks_is_asked(monkeypatch, capsys, from_the_checkout):
-    main = importlib.import_module("benchmarks.__main__")
-    said = helped(monkeypatch, capsys, main.main)
-    listed = said.partition("{")[2].partition("}")[0].split(",")
-    assert [(name,) for name in listed] == BENCHMARKS[1:]
-    assert "to 98% of MNIST" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -112,9 +87,7 @@ def test_of_the_examples(monkeypatch, capsys, name):
     ("words", "begun", "completed"),
     [
         ([], "tr", {"train"}),
-        (["train"], "--optim", {"--optimizer"}),
         (["train", "--optimizer"], "adagr", {"adagrad"}),
-        (["train", "--model"], "ls", {"lstm"}),
         (["bench"], "--det", {"--details"}),
     ],
 )

@@ -1,7 +1,6 @@
 """``train``, ``sweep`` and ``predict`` on a folder of the user's own images."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from functional_nn.cli import run
 from functional_nn.core.errors import DataError
 from functional_nn.exchange import hub
-
-predict_module = import_module("functional_nn.cli.predict")
 
 NAMES = ("a very long name of a class", "b$c$", "日本")
 
@@ -60,14 +57,6 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 def test_names_in_a_configuration_that_do_not_fit(names):
     with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
         hub.class_names_of({"class_names": names}, 2, Path("config.json"))
-
-
-def test_the_table_fits_a_terminal_of_80_columns():
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), 20)
-    paths = [f"{'folder/' * number}digit.png" for number in range(20)]
-    table = predict_module._table(paths, probabilities, [f"{number} is a long name" for number in range(5)])
-    assert max(map(len, table)) <= 80
-    assert table[-1].split()[0].endswith("/digit.png")
 
 
 @pytest.mark.parametrize("size", ["none", "0", "1,2,3", "x"])

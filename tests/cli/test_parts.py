@@ -104,15 +104,6 @@ def test_without_submitit_nothing_is_written(swept, capsys, tmp_path, monkeypatc
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
-def test_parts_in_one_folder_one_after_another(swept, whole, tmp_path, capsys):
-    for part in ("1/2", "2/2"):
-        assert cli.run([*swept, "--part", part, "--out", str(tmp_path / "both"), "--quiet"]) == 0
-        assert "4 finished" in capsys.readouterr().out
-    assert cli.run(["merge", str(tmp_path / "both"), "--out", str(tmp_path / "merged"), "--quiet"]) == 0
-    assert contents(tmp_path / "merged") == contents(whole)
-
-
 def test_another_number_of_parts_is_refused(swept, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
     (tmp_path / PARTS / "1-of-2").mkdir(parents=True)

@@ -75,60 +75,6 @@ def test_a_saved_digit_is_the_array_it_came_from(finished, predicted, digits):
     np.testing.assert_array_equal(predicted(images), expected)
 
 
-def on_canvas(image, size, place, dark=0):
-    canvas = np.full(size, dark, np.uint8)
-    canvas[place[0] : place[0] + 28, place[1] : place[1] + 28] = image
-    return canvas
-
-
-def transparent(image):
-    ink = np.zeros((*image.shape, 4), np.uint8)
-    ink[..., 3] = image
-    return PIL.Image.fromarray(ink, "RGBA") if PIL.__version__ < "11" else PIL.Image.fromarray(ink)
-
-
-def enlarged(image, factor=10):
-    return PIL.Image.fromarray(image).resize((28 * factor, 28 * factor), PIL.Image.Resampling.BICUBIC)
-
-
-FORMS = {
-    "enlarged": enlarged,
-    "inverted": lambda image: 255 - image,
-    "inverted and enlarged": lambda image: enlarged(255 - image),
-    "off-center on a big canvas": lambda image: on_canvas(image, (90, 200), (55, 10)),
-    "off-center, dark on bright": lambda image: 255 - on_canvas(image, (200, 90), (3, 60)),
-    "faint on a gray page": lambda image: (180 - on_canvas(image, (60, 60), (20, 10)) * 0.5).astype(np.uint8),
-    "transparent background": lambda image: transparent(image),
-    "transparent and enlarged": lambda image: transparent(np.asarray(enlarged(image))),
-    "color": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3),
-    "palette": lambda image: PIL.Image.merge("RGB", [PIL.Image.fromarray(image)] * 3).quantize(16),
-    "1 bit": lambda image: PIL.Image.fromarray(image).convert("1", dither=PIL.Image.Dither.NONE),
-    "16 bit": lambda image: PIL.Image.fromarray(image.astype(np.uint16) * 257),
-    "16 bit, enlarged": lambda image: PIL.Image.fromarray(np.asarray(enlarged(image)).astype(np.uint16) * 257),
-    "gray and alpha": lambda image: PIL.Image.merge("LA", [PIL.Image.new("L", (28, 28)), PIL.Image.fromarray(image)]),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_digit_is_known_in_any_form(predicted, digits, form):
-    images, labels = digits
-    plain = predicted(images)
-    right = plain == labels
-    classes = predicted([FORMS[form](image) for image in images])
-    assert (classes == labels)[right].mean() >= 0.85
-
-
-@pytest.mark.parametrize(
-    ("ending", "save"),
-    [("jpg", {"quality": 80}), ("bmp", {}), ("gif", {}), ("tiff", {}), ("webp", {"lossless": True}), ("pgm", {})],
-)
-def test_a_digit_is_known_in_any_format(predicted, digits, ending, save):
-    images, _ = digits
-    plain = predicted(images)
-    classes = predicted(images, ending, **save)
-    assert (classes == plain).mean() >= 0.95
-
-
 def test_the_table_shows_the_best_classes_of_every_image(finished, digits, tmp_path, capsys):
     images, _ = digits
     paths = [tmp_path / "a.png", tmp_path / f"a {'long ' * 20}name.png"]
@@ -173,12 +119,6 @@ def test_files_that_are_no_images(finished, tmp_path, capsys):
 
 def test_without_a_picture_both_arguments_are_named(tmp_path, capsys):
     refused(capsys, [], "RUN")
-
-
-def test_blank_images(finished, tmp_path, capsys):
-    for gray in (0, 128, 255):
-        PIL.Image.new("L", (100, 80), gray).save(tmp_path / "blank.png")
-        refused(capsys, [finished.folder, tmp_path / "blank.png"], "blank.png", "a digit on it")
 
 
 def test_one_bad_image_among_good_ones_is_named(finished, digits, tmp_path, capsys):
@@ -240,13 +180,9 @@ def test_folders_without_a_run(tmp_path, copy, capsys):
     "damage",
     [
         lambda content: content[:-1],
-        lambda content: content[:100],
-        lambda content: b"",
         lambda content: content + b"x",
-        lambda content: b"\xff" * 8 + content[8:],
         lambda content: content.replace(b"F32", b"F99"),
         lambda content: content.replace(b"[784,64]", b"[64,784]"),
-        lambda content: content.replace(b"[784,64]", b"[785,64]"),
         lambda content: pickle.dumps({"params": 1}),
     ],
 )
@@ -276,31 +212,23 @@ def test_parameters_of_another_network_are_listed(copy, capsys):
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "{}", "\ufeff{}", "nonsense", "[" * 100_000])
-def test_configurations_that_are_none(copy, capsys, text):
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[" * 100_000, b"\xff\xfe\0\x80"])
+def test_configurations_that_are_none(copy, capsys, content):
     folder, image = copy
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").write_bytes(content)
     tied(folder)
     refused(capsys, [folder, image], str(folder / "config.json"))
 
 
-def test_configurations_that_are_no_text(copy, capsys):
-    folder, image = copy
-    (folder / "config.json").write_bytes(b"\xff\xfe\0\x80")
-    refused(capsys, [folder, image], str(folder / "config.json"))
-
-
 WRONG = {
-    "hidden": ["x", 5, None, ["x"], [0], [-1], [1.5], [[3]], {"a": 1}],
-    "classes": [None, "ten", [], 0, -1],
-    "image_shape": [None, 28, [28, 28], [28, 28, "x"], [28, 28, 0], [-28, 28, 1], "abc", {"a": 1}],
-    "model": [None, "perceptron", 3],
-    "activation": [None, "rleu", 3, ["relu"]],
-    "dropout": [None, "x", 1.5, -1, True, [0.1]],
-    "batch_norm": [None, "x", 2],
-    "dataset": [None, 5],
-    "precision": [5, None],
-    "seed": ["x", None],
+    "hidden": [None, [0], [1.5]],
+    "classes": [],  # wrong ones, and those of other fields, are in tests/configuration
+    "image_shape": [],
+    "model": ["perceptron"],
+    "activation": [None, "rleu"],
+    "dropout": [None, 1.5],
+    "batch_norm": [None, 2],
+    "seed": [None],
 }
 
 
@@ -332,13 +260,6 @@ def test_files_that_belong_together_are_tied(copy, capsys, name):
         refused(capsys, [folder, image], str(path))
     path.unlink()
     refused(capsys, [folder, image], str(path))
-
-
-def test_another_activation_is_noticed(copy, capsys):
-    folder, image = copy
-    path = folder / "config.json"
-    path.write_text(path.read_text().replace('"relu"', '"tanh"'))
-    refused(capsys, [folder, image], str(path), "checksum does not match")
 
 
 def test_parameters_that_are_not_finite_are_no_answer(copy, capsys):

@@ -106,18 +106,6 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
-def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tiny, whole, tmp_path, capfd):
-    command = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"]
-    assert run([*command, "--epochs", "4"]) == 0
-    file = tmp_path / "run" / "checkpoints" / "0000000004" / "arrays.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    capfd.readouterr()
-    with pytest.warns(UserWarning, match="The checkpoint of step 3 is used instead of a damaged one"):
-        assert run(command) == 0
-    assert "3 of them from a checkpoint" in capfd.readouterr().out
-    assert outcome(tmp_path / "run") == whole
-
-
 def test_a_warning_is_one_line_without_code():
     script = "import warnings; from functional_nn import cli\nwith cli._one_line_warnings(): warnings.warn('damaged')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

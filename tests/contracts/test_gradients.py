@@ -218,28 +218,3 @@ def test_every_layer_activation_and_loss_has_a_case():
     assert {"neuron", "dense", "chain", "mlp"} <= set(layers)
     assert set(fnn.activations.ACTIVATIONS) <= known
     assert set(fnn.losses.LOSSES) <= {case.loss.name for case in LOSSES}
-
-
-def test_the_composed_backward_pass_of_the_mnist_network():
-    """784-128-64-10 with cross-entropy: the chain's composed formula against jax.grad of the whole."""
-    net = fnn.models.mlp(10)
-    params, state = net.init(jax.random.key(0), (28, 28, 1))
-    random = np.random.default_rng(0)
-    x, labels = jnp.asarray(random.uniform(size=(13, 28, 28, 1))), jnp.asarray(random.integers(0, 10, 13))
-
-    @quick_jit
-    def both(params):
-        y, _, pullback = net.vjp(params, state, x, train=True)
-        theirs = jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, x, train=True)[0], labels))(params)
-        return pullback(fnn.cross_entropy.gradient(y, labels))[0], theirs
-
-    assert worst(*both(params)) < TOLERANCE
-
-
-def test_a_plain_function_trains_but_has_no_formula():
-    layer = fnn.chain(fnn.dense(2), jnp.sin)
-    params, state = layer.init(jax.random.key(0), (3,))
-    y, _, pullback = layer.vjp(params, state, jnp.ones((4, 3)), train=True)
-    with pytest.raises(fnn.FormulaMissing, match="sin is a plain function"):
-        pullback(y)
-    assert jax.grad(lambda p: layer.apply(p, state, jnp.ones((4, 3)), train=True)[0].sum())(params)

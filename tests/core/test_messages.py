@@ -1,8 +1,5 @@
 """Messages to new users, and to users of PyTorch: names, sizes, labels, images channels first, loaders, tensors."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +15,8 @@ from functional_nn.data import Split, make_dataset
     ("name", "remedy"),
     [
         ("desne", "Did you mean dense?"),
-        ("Dense", "Did you mean dense?"),
         ("ReLU", "Did you mean relu?"),
-        ("adam", "use optax.adam."),
         ("Adam", "use optax.adam."),
-        ("cosine_decay_schedule", "use optax.cosine_decay_schedule."),
         ("make_epoch", "Did you mean fnn.training.make_epoch?"),
         ("qqqqqq", "See docs/reference/index.md for all names."),
     ],
@@ -35,30 +29,17 @@ def test_a_name_that_the_package_does_not_have(name, remedy):
     assert not hasattr(fnn, name)
 
 
-def test_the_package_is_imported_without_jax_and_ipython():
-    code = "import sys, functional_nn; assert not {'jax', 'optax', 'IPython'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.mark.parametrize(
     ("word", "known", "meant"),
     [
         ("adma", ["adamax", "adam", "adamw"], "adam"),
-        ("adamxa", ["adamax", "adam", "adamw"], "adamax"),
         ("nestrov", ["nesterov", "adam"], "nesterov"),
-        ("ADAM", ["adamax", "adam"], "adam"),
-        ("cmm", ["cnn", "mlp", "gru"], "cnn"),
         ("xyz", ["cnn", "mlp", "gru"], None),
         ("x" * 10**6, ["adam"], None),
     ],
 )
 def test_the_name_that_was_meant(word, known, meant):
     assert nearest(word[:100], known) == meant
-
-
-def test_an_unknown_optimizer_is_named():
-    with pytest.raises(fnn.InputError, match=r"got 'adma'\. Did you mean adam\?"):
-        fnn.training.optimizer("adma", 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +62,7 @@ def test_what_no_optimizer_takes(arguments, options, words):
     [
         (lambda: fnn.dense(784, 10), r"dense: expected out_size alone, got 784, 10\..*Write dense\(10\)\."),
         (lambda: fnn.conv(1, 32, 3), r"conv: expected out_size and window, got 1, 32, 3\..*Write conv\(32, 3\)\."),
-        (lambda: fnn.lstm(28, 64), r"lstm: expected hidden_size alone, got 28, 64\..*Write lstm\(64\)\."),
         (lambda: fnn.batch_norm(8), r"batch_norm: expected only named arguments, got 8\..*Write batch_norm\(\)\."),
-        (lambda: fnn.layer_norm(8), r"layer_norm: expected only named arguments, got 8\..*Write layer_norm\(\)\."),
     ],
 )
 def test_an_input_size_is_not_given(call, words):
@@ -153,15 +132,11 @@ NAMES = ["cat", "dog", "cow", "dog"]
     [
         (CLASSES.astype(float), 3, "floating-point numbers of shape (4,)", "Write labels.astype(int)."),
         (CLASSES > 1, 2, "booleans of shape (4,)", "Write labels.astype(int)."),
-        (CLASSES + 0.5, 3, "floating-point numbers of shape (4,)", ""),
         (CLASSES + 1, 3, "3 at index (2,)", "Subtract 1 from the labels, or give the network more outputs. To leave"),
-        (CLASSES + 4, 3, "4 at index (0,)", "Give the network one output for each class. To leave"),
         (CLASSES % 2, 1, "1 at index (1,)", "write dense(2). Or use the loss binary_cross_entropy, with labels of"),
         (CLASSES[:, None] % 2 / 1, 1, "a row with sum 0", "write dense(2). Or use the loss binary_cross_entropy"),
         (CLASSES, 1, "1 at index (1,)", "A network has one output for each class: write dense(3)."),
-        (np.array(NAMES), 3, "<U3 of shape (4,)", "Write np.unique(labels, return_inverse=True)[1]."),
         (NAMES, 3, str(NAMES), "Write np.unique(labels, return_inverse=True)[1]."),
-        (CLASSES[:, None], 3, "integers of shape (4, 1)", "Write labels[:, 0]."),
         (
             CLASSES[:, None].astype(float),
             3,

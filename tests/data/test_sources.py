@@ -20,8 +20,6 @@ from functional_nn.data.preparation import as_split
 from functional_nn.data.sources import MNIST5K
 from functional_nn.data.tfds import ARRAYS, cached, datasets_folder
 
-SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([0, 2, 1], np.uint8)
 
@@ -75,13 +73,6 @@ def test_the_embedded_set_takes_no_folder(tmp_path):
         load_dataset("mnist5k", write_files(tmp_path))
 
 
-@pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")
-def test_full_mnist_from_idx_files():
-    dataset = load_dataset("mnist", SHARED_MNIST)
-    assert dataset.train_images.shape == (60_000, 28, 28, 1)
-    assert dataset.classes == 10
-
-
 @pytest.mark.skipif(not sources.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist_from_debian():
     dataset = load_dataset("fashion_mnist")
@@ -101,11 +92,9 @@ def test_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):
     [
         ({"train_images": IMAGES.astype(np.int32)}, r"training images: expected uint8 \(.*got int32"),
         ({"test_images": IMAGES[0]}, r"test images: .*got uint8 \(4, 5\)"),
-        ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, "training images: .*at least one"),
         ({"test_images": IMAGES[:, 1:]}, r"test images: expected .*size \(4, 5, 1\), got \(3, 5, 1\)"),
         ({"train_labels": LABELS[:2]}, "training labels: expected as many labels as images, 3, got 2"),
         ({"train_labels": LABELS[:, None]}, r"training labels: expected integers \(number,\)"),
-        ({"test_labels": LABELS.astype(np.float32)}, "test labels: expected integers"),
         ({"test_labels": np.array([0, -1, 0])}, r"test labels: expected labels in 0 \.\. 2, got -1"),
         ({"train_labels": np.array([0, 2**40, 0]), "classes": 3}, "training labels: .*got 1099511627776"),
         ({"classes": 2}, r"labels in 0 \.\. 1, got 2"),
@@ -301,7 +290,7 @@ def test_cache_folder(tmp_path, monkeypatch):
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
     program = (
         "import sys, functional_nn as fnn; fnn.load_dataset();"
-        "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax'} & set(sys.modules);"
+        "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax', 'IPython'} & set(sys.modules);"
         "assert not late, late"
     )
     with warnings.catch_warnings():

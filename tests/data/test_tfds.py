@@ -14,11 +14,9 @@ from PIL import Image
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
-from functional_nn.data import read_idx, tfds, write_idx
-from functional_nn.data.idx import read_idx_folder
+from functional_nn.data import tfds, write_idx
 from functional_nn.data.tfds import reachable
 
-SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 FEATURES = tensorflow_datasets.features
 
 
@@ -101,23 +99,6 @@ def test_tfds_itself_reads_what_was_prepared(tmp_path):
     assert read == pairs(given[0], given[1])
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED_MNIST.is_dir(), reason="the full MNIST is not beside this tree")
-def test_the_full_mnist_through_tfds(tmp_path):
-    given = read_idx_folder(SHARED_MNIST, "mnist")
-    seconds = [time.perf_counter()]
-    tfds.prepare_arrays("mnist", given, tmp_path / "tfds")
-    seconds.append(time.perf_counter())
-    for _ in range(2):
-        dataset = load_dataset("mnist")
-        seconds.append(time.perf_counter())
-        assert_same_arrays(dataset, given)
-        seconds[-1:] = [seconds[-1], time.perf_counter()]
-    size = sum(path.stat().st_size for path in (tmp_path / "tfds").rglob("*") if path.is_file())
-    write, first, _, second, _ = np.diff(seconds)
-    print(f"written in {write:.1f} s, {size / 1e6:.1f} MB; read in {first:.1f} s, from the cache {second:.2f} s")
-
-
 def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
     given = arrays(50)
     tfds.prepare_arrays("mnist", given, tfds.default_folder())
@@ -135,18 +116,6 @@ def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
     for number in (50, 60):
         tfds.prepare_arrays("mnist", arrays(number), tmp_path / str(number))
         assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
-
-
-def test_broken_cache_is_rebuilt():
-    given = arrays(50)
-    tfds.prepare_arrays("mnist", given, tfds.default_folder())
-    load_dataset("mnist")
-    (folder,) = tfds.datasets_folder().iterdir()
-    images = read_idx(folder / "train_images")
-    write_idx(folder / "train_images", images ^ 1)
-    with pytest.warns(UserWarning, match=f"{folder} is damaged and made again"):
-        assert_same_arrays(load_dataset("mnist"), given)
-    assert_same_arrays(load_dataset("mnist"), given)
 
 
 def test_nothing_is_printed_on_standard_output(tmp_path, capfd):

@@ -74,6 +74,7 @@ def test_tokens():
     np.testing.assert_allclose(exported(tokens.astype("int32")), net.apply(params, state, tokens, train=False)[0], 1e-5)
 
 
+@pytest.mark.processes
 def test_the_file_is_read_without_this_package(tmp_path):
     """Another process reads it and does not import this package."""
     net = fnn.dense(2)

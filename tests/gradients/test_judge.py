@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn import check_gradients, check_vjp
@@ -13,11 +12,6 @@ from functional_nn.gradients.mutation import planting
 
 F64 = np.float64
 sigmoid, softmax = jax.nn.sigmoid, jax.nn.softmax
-
-
-def softmax_vjp(x, y_bar):
-    y = softmax(x)
-    return y * (y_bar - jnp.sum(y * y_bar))
 
 
 def shifted_softmax_vjp(x, y_bar):
@@ -34,23 +28,12 @@ def first_class_loss(x):
     return jax.nn.logsumexp(x) - x[0]
 
 
-def first_class_vjp(x, y_bar):
-    """The derivative by the label's own logit is minus the probability of all others."""
-    return y_bar * jnp.where(jnp.arange(2) == 0, -softmax(x)[1], softmax(x))
-
-
 def automatic(function):
     return lambda *given: jax.vjp(function, *given[:-1])[1](given[-1])
 
 
 def normalized(x):
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
-
-
-def pairwise_softmax_vjp(x, y_bar):
-    """Without the subtraction of nearly equal numbers."""
-    y = softmax(x)
-    return y * ((y_bar[:, None] - y_bar[None]) @ y)
 
 
 def nested_sine(x):
@@ -68,17 +51,6 @@ WRONG = {
     "a cotangent in float16": (
         lambda x: 3 * jnp.sin(x),
         lambda x, g: 3 * jnp.cos(x) * g.astype(jnp.float16).astype(x.dtype),
-        (F64([0.3, 1.2]),),
-    ),
-    "a cotangent in float32": (
-        lambda x: 3 * jnp.sin(x),
-        lambda x, g: 3 * jnp.cos(x) * g.astype(jnp.float32).astype(x.dtype),
-        (F64([0.3, 1.2]),),
-    ),
-    "a cotangent that is clipped": (lambda x: x**2, lambda x, g: 2 * x * jnp.clip(g, -5, 5), (F64([0.3, 1.2]),)),
-    "a cotangent that is clipped on one side": (
-        lambda x: jnp.sum(x**2),
-        lambda x, g: 2 * x * jnp.maximum(g, -0.3),
         (F64([0.3, 1.2]),),
     ),
     "a derivative of 1e-60 left out beside a constant of float32": (
@@ -106,24 +78,12 @@ WRONG = {
         lambda x, g: g * (sigmoid(x) - TARGETS.astype(x.dtype)),
         (F64([40, -2, 0.3]),),
     ),
-    "a derivative of 1e-60 left out": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 0 * g), (F64(1), F64(2))),
     "tanh with the wrong sign beyond 16": (
         jnp.tanh,
         lambda x, g: g * jnp.where(jnp.abs(x) > 16, -1, 1) * accurate_tanh_derivative(x),
         (F64([17, 0.5]),),
     ),
-    "tanh, 0 beyond 20": (
-        jnp.tanh,
-        lambda x, g: g * jnp.where(jnp.abs(x) > 20, 0, 1 - jnp.tanh(x) ** 2),
-        (F64([25, 0.5]),),
-    ),
-    "sigmoid, 3 times too large beyond 35": (
-        sigmoid,
-        lambda x, g: g * jnp.where(x > 35, 3, 1) * sigmoid(x) * sigmoid(-x),
-        (F64([40, 0.5]),),
-    ),
     "s(1 - s) at 45": (sigmoid, lambda x, g: g * sigmoid(x) * (1 - sigmoid(x)), (F64([45, 0.5]),)),
-    "softmax at a margin of 40": (softmax, softmax_vjp, (F64([40, 0, 1]),)),
     "p - t at a margin of 40": (
         first_class_loss,
         lambda x, g: g * (softmax(x) - jnp.eye(2)[0]),
@@ -153,8 +113,6 @@ RIGHT = {
         lambda x, g: (g.astype(jnp.float16) * 256).astype(x.dtype),
         (F64([0.5, 1.25]),),
     ),
-    "slopes of 0 in second order, for large numbers": (lambda x: x / 3, lambda x, g: g / 3, (F64([1e100, 2e100]),)),
-    "a function that is flat at 0": (lambda x: x**4, lambda x, g: 4 * x**3 * g, (F64([0, 0.5]),)),
     "a tiny second derivative": (lambda x: 1e-60 * x**2, lambda x, g: 2e-60 * x * g, (F64([0, 0.5]),)),
     "beside a kink": (
         lambda x: jnp.where(x < 0.3, x**2, 0.6 * x - 0.09),
@@ -162,23 +120,7 @@ RIGHT = {
         (F64([0.1 + 0.2, 1]),),
     ),
     "numbers that underflow": (lambda x, y: x * y, lambda x, y, g: (g * y, g * x), (F64([1e-310]), F64([2]))),
-    "a probability that underflows in float32": (softmax, pairwise_softmax_vjp, (np.float32([110, 1, 0]),)),
     "a slope that underflows in float64": (sigmoid, lambda x, g: g * sigmoid(x) * sigmoid(-x), (F64([-720, -700, 1]),)),
-    "odd functions at 0": (lambda x: x**3, lambda x, g: 3 * x**2 * g, (F64([0, 1e-8, 0.7]),)),
-    "a derivative of 1e-60": (lambda x, y: x + 1e-60 * y, lambda x, y, g: (g, 1e-60 * g), (F64(1), F64(2))),
-    "the logistic function far out": (
-        lambda x: 1 / (1 + jnp.exp(-x)),
-        lambda x, g: g * jnp.exp(-x) / (1 + jnp.exp(-x)) ** 2,
-        (F64([60, 130, 200, 700]),),
-    ),
-    "softmax with a probability of 1e-304": (softmax, softmax_vjp, (F64([0, -700, -3]),)),
-    "tanh in the tails": (jnp.tanh, lambda x, g: g * accurate_tanh_derivative(x), (F64([17, 0.5]),)),
-    "cross-entropy at a margin of 40": (first_class_loss, first_class_vjp, (F64([40, 0]),)),
-    "softplus at 40, where JAX gives 0 for the second derivative": (
-        jax.nn.softplus,
-        lambda x, g: g * sigmoid(x),
-        (F64([40, 0.5]),),
-    ),
     "an argument that is not used": (lambda a, b: PLANCK * a, lambda a, b, g: (PLANCK * g, 0 * g), (F64(1.5), F64(2))),
     "terms that overflow": (lambda x: 1.5e308 * x - 1.5e308 * x + x, lambda x, g: g, (F64(1),)),
     "complex outputs": (
@@ -191,21 +133,13 @@ RIGHT = {
         lambda z, g: 2 * g * jnp.conj(z),
         (np.array([1 + 2j, 0.5 - 1j]),),
     ),
-    "complex numbers inside": (
-        lambda x: jnp.abs(jnp.fft.fft(x)) ** 2,
-        automatic(lambda x: jnp.abs(jnp.fft.fft(x)) ** 2),
-        (F64([0.3, 2, 1]),),
-    ),
-    "layer norm far from 0": (normalized, automatic(normalized), (np.random.default_rng(1).normal(size=(3, 5)) + 1e4,)),
     "NaN of automatic differentiation": (
         lambda x: jnp.where(x > 0.1, jnp.sqrt(x), x),
         lambda x, g: g * jnp.where(x > 0.1, 0.5 / jnp.sqrt(jnp.where(x > 0.1, x, 1)), 1),
         (F64([0, 0.5]),),
     ),
     "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
-    "softmax without a shift": (lambda x: jnp.exp(x) / jnp.sum(jnp.exp(x)), softmax_vjp, (F64([710, 709.5]),)),
     "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
-    "a large constant of float32": (lambda x: x * jnp.float32(3000.7), lambda x, g: 3000.7 * g, (F64([1, 2]),)),
     "fewer digits inside": (
         lambda x: jnp.sin(jax.lax.reduce_precision(x, 8, 7)),
         lambda x, g: jnp.cos(jax.lax.reduce_precision(x, 8, 7)) * g,
@@ -221,12 +155,6 @@ RIGHT = {
         lambda a, b, g: (2 * a * g, jnp.ones_like(b) * g),
         (F64([0.8, 2]), np.zeros((0, 3))),
     ),
-    "a large constant inside": (lambda x: jnp.sin(x + 1e8), lambda x, g: g * jnp.cos(x + 1e8), (F64([0.1, 2]),)),
-    "sizes from 1e-8 to 1e8": (
-        jnp.linalg.norm,
-        lambda x, g: g * x / jnp.sqrt(jnp.sum(x**2)),
-        (F64([1e-8, 1, 1e8]),),
-    ),
 }
 
 
@@ -237,28 +165,11 @@ def usual_promotion():
         yield
 
 
-FURTHER = (
-    *("softmax at a margin of 40", "tanh with the wrong sign beyond 16", "sigmoid, 3 times too large beyond 35"),
-    *("a cotangent in float32", "a cotangent that is clipped", "a derivative of 1e-60 left out"),
-)
-"""Wrong formulas that are wrong as another one is, which is in every run."""
-
-
-@pytest.mark.parametrize("name", **others_are_slow(WRONG, WRONG.keys() - FURTHER))
+@pytest.mark.parametrize("name", WRONG)
 def test_wrong_formulas_are_rejected(name):
     function, formula, arguments = WRONG[name]
     report = check_vjp(function, formula, *arguments, second_order=False, mutants=False)
     assert "fail" in {verdict.outcome for verdict in report.verdicts}
-
-
-EVERY_RUN = (
-    *("0 of automatic differentiation", "NaN of automatic differentiation", "overflow inside", "terms that overflow"),
-    *("float16 inside, near its largest number", "a constant of float32", "a cast to float32 inside"),
-    *("fewer digits inside",),
-    *("a tiny second derivative", "a slope that underflows in float64", "numbers that underflow", "beside a kink"),
-    *("complex outputs", "a complex argument", "an empty argument", "an argument that is not used"),
-)
-"""Right formulas of each kind; the others are slow."""
 
 
 @pytest.mark.parametrize(("function", "x"), [(jnp.abs, [0.0, 1.0]), (jnp.log, [-1.0, 1.0])])
@@ -274,7 +185,7 @@ def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_k
     assert report.verdicts[0].automatic_outcome == "pass"
 
 
-@pytest.mark.parametrize("name", **others_are_slow(RIGHT, EVERY_RUN))
+@pytest.mark.parametrize("name", RIGHT)
 def test_right_formulas_are_accepted(name):
     function, formula, arguments = RIGHT[name]
     check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
@@ -295,20 +206,8 @@ def test_a_kink_that_was_not_declared_is_inconclusive():
     assert {verdict.outcome for verdict in report.failures} == {"inconclusive"}
 
 
-@pytest.mark.parametrize(
-    ("function", "formula"),
-    [
-        pytest.param(lambda x: jax.nn.relu(x) ** 2, lambda x, g: 2 * jax.nn.relu(x) * g, id="relu²"),
-        pytest.param(lambda x: x * jnp.abs(x), lambda x, g: 2 * jnp.abs(x) * g, id="x|x|", marks=pytest.mark.slow),
-        pytest.param(
-            lambda x: huber(x + 1),
-            lambda x, g: g * jnp.where(jnp.abs(x + 1) < 1, x + 1, jnp.sign(x + 1)),
-            id="Huber",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_a_kink_of_the_slope_is_inconclusive_in_second_order(function, formula):
+def test_a_kink_of_the_slope_is_inconclusive_in_second_order():
+    function, formula = lambda x: jax.nn.relu(x) ** 2, lambda x, g: 2 * jax.nn.relu(x) * g
     report = check_vjp(function, formula, F64([0, 0.5]), mutants=False)
     assert {(verdict.kind, verdict.outcome) for verdict in report.failures} == {("second order", "inconclusive")}
     check_vjp(function, formula, F64([0, 0.5]), mutants=False, kinks_as_automatic=True).raise_if_failed()
@@ -334,19 +233,8 @@ def test_second_derivatives_of_a_very_wide_range():
     assert all(verdict.arbiter for verdict in found)
 
 
-@pytest.mark.parametrize(
-    ("function", "formula"),
-    [
-        (softmax, shifted_softmax_vjp),
-        pytest.param(
-            jax.nn.logsumexp,
-            lambda x, g: g * (lambda terms: terms / jnp.sum(terms))(jnp.exp(x - jnp.max(x))),
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_another_shift_is_found_to_change_nothing(function, formula):
-    report = check_vjp(function, formula, F64([0.3, -1, 2]))
+def test_another_shift_is_found_to_change_nothing():
+    report = check_vjp(softmax, shifted_softmax_vjp, F64([0.3, -1, 2]))
     report.raise_if_failed()
     assert {survivor.reason for survivor in report.survivors} == {planting.ONLY_ROUNDING}
 

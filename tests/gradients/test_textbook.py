@@ -255,11 +255,9 @@ def test_a_rule_of_ones_own_with_a_nested_tree():
         ({"dtype": "int32"}, "dtype"),
         ({"textbook_rule": "adam"}, "textbook_rule"),
         ({"parameters": {}}, "parameters"),
-        ({"steps": 0}, "steps"),
         ({"regimes": ["odd"]}, "regimes"),
         ({"parameters": {"w": np.ones(2)}, "gradients": {"v": np.ones((3, 2))}}, "gradients"),
         ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.ones((3, 3))}}, "gradients of w"),
-        ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.ones((0, 2))}}, "gradients"),
         (
             {"parameters": {"w": np.ones(()), "v": np.ones(())}, "gradients": {"w": np.ones(3), "v": np.ones(4)}},
             "gradients",
@@ -267,7 +265,6 @@ def test_a_rule_of_ones_own_with_a_nested_tree():
         ({"parameters": {"w": np.ones(2)}, "gradients": None, "curvature": 2.0}, "curvature"),
         ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.ones((3, 2))}, "regimes": ["normal"]}, "regimes"),
         ({"parameters": {"w": np.ones(2)}, "gradients": {"w": np.full((3, 2), np.nan)}}, "gradients"),
-        ({"parameters": {"w": np.ones(2)}, "gradients": {"w": "abc"}}, "gradients"),
         ({"parameters": {"w": np.full(2, np.nan)}}, "parameters"),
     ],
 )

@@ -2,8 +2,6 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from tests.contracts.composed import others_are_slow
@@ -64,30 +62,15 @@ def dense_with(error):
     return LayerCase("dense", right._replace(backward=backward), (5,))
 
 
-ERRORS = {
-    "sign": lambda bar: -bar,
-    "factor": lambda bar: 2 * bar,
-    "batch": lambda bar: bar / 3,
-    "millionth": lambda bar: bar.at[2, 1].multiply(1 + 1e-6),
-    "element": lambda bar: bar.at[4, 0].set(0),
-    "order": lambda bar: jax.numpy.roll(bar, 1, 1),
-}
-
-
-@pytest.mark.parametrize(
-    "error",
-    [pytest.param(error, marks=pytest.mark.slow if error in ("sign", "batch", "order") else ()) for error in ERRORS],
-)
-def test_a_planted_error_is_found_and_located(monkeypatch, error):
-    monkeypatch.setattr(verification, "LAYERS", [dense_with(ERRORS[error])])
+def test_a_planted_error_is_found_and_located(monkeypatch):
+    monkeypatch.setattr(verification, "LAYERS", [dense_with(lambda bar: bar.at[2, 1].multiply(1 + 1e-6))])
     report = verification.check_subject("dense", quick=True)
     assert {verdict.leaf for verdict in report.failures} == {"weight"}
     first = report.failures[0]
     assert first.automatic_error < TOLERANCES["float64"]
     assert first.error > 1e-8
     assert f"dense: weight, element {first.index}" in report.sentence
-    place = {"millionth": (2, 1), "element": (4, 0)}
-    assert error not in place or first.index == place[error]
+    assert first.index == (2, 1)
 
 
 def test_a_full_subject_has_every_kind_type_transform_and_regime():
@@ -135,7 +118,7 @@ def test_the_command_keeps_one_type_alone():
 
 
 def test_the_command_fails_where_a_formula_does(monkeypatch):
-    monkeypatch.setattr(verification, "LAYERS", [dense_with(ERRORS["factor"])])
+    monkeypatch.setattr(verification, "LAYERS", [dense_with(lambda bar: 2 * bar)])
     result = CliRunner().invoke(command, ["dense", "--jobs", "1"], standalone_mode=False)
     assert result.return_value == 1
     assert "2 times too large" in " ".join(result.output.split())
@@ -144,8 +127,3 @@ def test_the_command_fails_where_a_formula_does(monkeypatch):
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(fnn.InputError, match="Did you mean dense"):
         fnn.verify(["dence"])
-
-
-def test_a_hand_vjp_of_the_wrong_structure_says_what_is_expected():
-    with pytest.raises(fnn.InputError, match="cotangent of shape"):
-        fnn.check_vjp(lambda x: x.sum(0), lambda x, y_bar: y_bar, np.ones((3, 2)))

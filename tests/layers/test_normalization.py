@@ -379,6 +379,7 @@ print("the same")
 """
 
 
+@pytest.mark.processes
 def test_batch_norm_of_a_batch_on_four_devices():
     """Sharded under jit, with automatic and explicit axes, and joined in shard_map: the same as on one device."""
     variables = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}

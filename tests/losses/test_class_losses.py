@@ -66,17 +66,7 @@ def test_labels_whose_classes_weigh_nothing_give_zero():
 
 
 @pytest.mark.parametrize("label", [2, -1])
-def test_a_bad_label_is_nan_with_class_weights_too(label):
-    loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0])
-    y, labels = jnp.zeros((1, 2)), jnp.array([label])
-    with pytest.raises(fnn.InputError, match="labels from 0 to 1"):
-        loss(y, labels)
-    for call in (loss, loss.gradient, jax.grad(loss)):
-        assert np.isnan(jax.jit(call)(y, labels)).all()
-
-
-@pytest.mark.parametrize("label", [2, -1])
-@pytest.mark.parametrize("options", [{}, {"class_weights": [0.5, 1.0]}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"class_weights": [0.0, 1.0]}, {"label_smoothing": 0.1}])
 def test_a_bad_label_is_nan_in_its_own_row_only(label, options):
     loss = fnn.losses.cross_entropy_with(**options)
     y, labels = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]]), jnp.array([0, label, 1])
@@ -225,18 +215,6 @@ def test_nan_in_the_output_is_nan_in_value_and_gradient(loss):
     labels = jnp.array([0, 1]) if of_classes else jnp.array([[1.0, 0.0], [0.0, 1.0]])
     assert np.isnan(jax.jit(loss)(y, labels))
     assert np.isnan(jax.jit(loss.gradient)(y, labels)[0, 0])
-
-
-@pytest.mark.parametrize("margin", [0.0, 1e-3, 18.0, 40.0, 85.0, -1e-3, -40.0])
-def test_the_loss_of_a_margin_and_its_derivative_by_jax_keep_their_digits(margin):
-    """Of two classes: log(1 + e^-margin), with the derivatives -p and p, where p = 1 / (1 + e^margin)."""
-    y = jnp.array([[margin, 0.0]], jnp.float32)
-    exact = float(y[0, 0])
-    loss, gradient = jax.jit(jax.value_and_grad(fnn.cross_entropy))(y, jnp.array([0]))
-    np.testing.assert_allclose(loss, np.logaddexp(0, -exact), rtol=1e-6)
-    p = 1 / (1 + np.exp(exact))
-    for derivative in (gradient, fnn.cross_entropy.gradient(y, jnp.array([0]))):
-        np.testing.assert_allclose(derivative, [[-p, p]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -62,23 +62,6 @@ def test_the_mean_is_over_real_steps(loss, weighted):
     assert (each[~MASK] == 0).all()
 
 
-def test_the_gradient_goes_into_a_network_s_pullback():
-    net = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
-    params, state = net.init(jax.random.key(0), (3, 2))
-    x = fnn.Masked(jax.random.normal(jax.random.key(1), (3, 3, 2)), jnp.asarray(MASK))
-    labels = jnp.arange(9).reshape(3, 3) % 3
-
-    @jax.jit
-    def both(params):
-        y, _, pullback = net.vjp(params, state, x, train=True)
-        automatic = jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, x, train=True)[0], labels))
-        return pullback(fnn.cross_entropy.gradient(y, labels)), automatic(params)
-
-    (ours, x_bar), theirs = both(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, theirs)
-    assert (x_bar.values[~MASK] == 0).all()
-
-
 @pytest.mark.parametrize("bad", [np.nan, -1.0])
 def test_weights_at_padding_may_be_anything(bad):
     y, labels = sequences(fnn.cross_entropy)

@@ -130,11 +130,3 @@ def test_a_figure_is_a_png_of_its_width():
     content, about = figure()._repr_png_()
     assert Image.open(io.BytesIO(content)).size == (384, 192)
     assert about == {"width": 192}
-
-
-def test_every_figure_shows_itself():
-    history = [EpochMetrics(1, {"train_loss": 1.0, "test_loss": 1.0}, 0.1)]
-    from functional_nn.reports.plots.run import learning_curves
-
-    for made in (learning_curves(history), figure()):
-        assert hasattr(made, "_repr_png_")

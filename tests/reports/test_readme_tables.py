@@ -93,10 +93,6 @@ def test_a_race_with_other_options_is_not_in_the_tables(summary, tmp_path):
         summary.recorded(w2, path)
 
 
-def test_times_have_three_digits(summary):
-    assert [summary.three_digits(number) for number in (0.14, 4.5, 127.3)] == ["0.140", "4.50", "127"]
-
-
 def recorded_line(date, peer, rounds, jax="0.10.2"):
     versions = {"torch": "2"} if peer.startswith("pytorch") else {"jax": jax}
     line = {"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds, "versions": versions}

@@ -10,7 +10,7 @@ import pytest
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.report import Report, Survivor, Verdict
 from functional_nn.reports import verification
-from functional_nn.reports.verification import derivations, derived_as, figure, typeset, write_page
+from functional_nn.reports.verification import derivations, typeset, write_page
 
 HOSTILE = "<script>alert('1')</script>&amp;\"'"
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -202,19 +202,6 @@ def test_links_lead_to_sections_by_name(page):
     assert "#relu-in-ULP" in shown.links
 
 
-def test_the_page_knows_its_own_sections(page):
-    shown = page(Report((verdict(),), skipped=(("a", "b"),)))
-    assert {*shown.identifiers} == {*verification.SECTIONS, "dense"}
-
-
-def test_whose_derivation():
-    assert derived_as("conv", ["co", "conv"]) == "conv"
-    assert derived_as("conv2", ["conv"]) is None
-    assert derived_as("elu_with_x", ["elu", "elu_with"]) == "elu_with"
-    assert derived_as("", ["conv"]) is None
-    assert {"relu", "conv", "cross_entropy", "l2", "transformer_block"} <= {*derivations()}
-
-
 def test_links_of_a_derivation_stay_on_the_page():
     anchors = {"softmax": "softmax"}.get
     assert typeset("[step 2](activations.md#softmax)", anchors) == '<p><a href="#softmax">step 2</a></p>\n'
@@ -272,12 +259,3 @@ def test_missing_libraries_are_named(tmp_path, monkeypatch, missing):
     with pytest.raises(InputError, match=rf"no {missing}.*pip install 'functional-nn\[plots\]'"):
         write_page(Report(), tmp_path / "page.html", title="t")
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_file_that_cannot_be_written(tmp_path):
-    with pytest.raises(InputError, match="path: expected a file that can be written"):
-        write_page(Report(), tmp_path / "none" / "page.html", title="t")
-
-
-def test_figures():
-    assert [figure(value) for value in (0.0, -math.inf, 12.34, 1e7)] == ["0", "−∞", "12", "1e+07"]

@@ -447,23 +447,3 @@ def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
             })"""
     )
     assert [text for size, text in sizes if size < 11.95] == []
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [560, 680])
-def test_layers_of_backpropagation_stand_side_by_side_and_the_formula_below_the_buttons(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width + 16, "height": 800})
-    boxes = {
-        name: page.locator(f".touchable-backpropagation {selector}").bounding_box()
-        for name, selector in {
-            "bar": ".bar",
-            "formula": ".told-panel",
-            "network": ".network",
-            "x1": "[data-box=x1]",
-            "h1": "[data-box=h1]",
-        }.items()
-    }
-    bar, formula, network_, x1, h1 = (boxes[name] or {} for name in ("bar", "formula", "network", "x1", "h1"))
-    assert bar["y"] + bar["height"] <= formula["y"] <= bar["y"] + bar["height"] + 20
-    assert formula["y"] + formula["height"] <= network_["y"]
-    assert x1["x"] + x1["width"] < h1["x"]

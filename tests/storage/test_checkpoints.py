@@ -177,7 +177,6 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
     [
         ({"tree": {"w": 3}}, "w: expected an array"),
         ({"tree": {"a/b": np.ones(2), "a": {"b": np.ones(2)}}}, "a path of its own"),
-        ({"tree": {"w": np.array(["text"], object)}}, "w: expected an array"),
         ({"step": -1}, "step: expected"),
         ({"step": True}, "step: expected"),
         ({"keep": 0}, "keep: expected a positive integer"),
@@ -185,10 +184,8 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
             {"tree": {"w": np.ones(2, complex)}},
             "w: expected numbers of a type that safetensors files have, got complex128",
         ),
-        ({"tree": {"w": np.array(["text"])}}, "w: expected numbers of a type that safetensors files have, got <U4"),
         ({"loss": "abc"}, "loss: expected a number"),
         ({"loss": np.ones(2)}, "loss: expected a number"),
-        ({"about": 5}, "about: expected a dict"),
         ({"about": "abc"}, "about: expected a dict"),
         ({"about": {"a": {1, 2}}}, "about: expected what JSON can hold"),
     ],

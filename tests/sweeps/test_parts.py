@@ -55,14 +55,6 @@ def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_pa
         np.testing.assert_array_equal(member.params["dense_0"]["weight"], other.params["dense_0"]["weight"])
 
 
-@pytest.mark.slow
-def test_parts_may_be_merged_in_steps_only_if_all_are_there(folders, tmp_path):
-    _, (first, _, third) = folders
-    with pytest.raises(InputError, match=r"without 4 members \(1, 4, 7, 10\): part 2/3"):
-        fnn.sweeps.merge([first, third], tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
 def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
     _, parts = folders
     shutil.copytree(parts[1], tmp_path / "cut")
@@ -74,23 +66,6 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
         pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"),
     ):
         fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
-
-
-@pytest.mark.slow
-def test_members_that_vmap_trains_together(blobs, tmp_path):
-    """A part maps its own members only. The whole sweep would put others together, so it cannot go on."""
-    grid = fnn.grid(rate=[0.1, 0.2, 0.3, 0.4, 0.5], width=[2])
-    whole = sweep(blobs, grid=grid, plan="vmap")
-    parts = [tmp_path / f"{part}" for part in (1, 2)]
-    for part, folder in enumerate(parts, 1):
-        result = sweep(blobs, grid=grid, plan="vmap", part=(part, 2), out=folder)
-        assert result.plan["members_at_once"] == 4 - part
-    merged = fnn.sweeps.merge(parts, tmp_path / "merged")
-    assert [member.status for member in merged.members] == ["finished"] * 5
-    losses = [result.curves("test_loss") for result in (merged, whole)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
-    with pytest.raises(InputError, match='members_at_once "merged parts" instead of 5'):
-        sweep(blobs, grid=grid, plan="vmap", out=tmp_path / "merged")
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

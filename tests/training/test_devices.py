@@ -1,7 +1,6 @@
 """Training over several devices: the batch is sharded, the mean is over all of it."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -10,7 +9,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tests.free_port import free_port
 
 import functional_nn as fnn
 from functional_nn.training.devices import chosen_devices
@@ -133,65 +131,3 @@ def test_several_processes_use_all_of_their_devices(monkeypatch):
     for devices in (1, 7, "all"):
         with pytest.raises(fnn.InputError, match="devices: expected 6, all devices of the 2 processes"):
             chosen_devices(devices)
-
-
-JOB = """
-    import os, signal, sys
-    import jax
-    port, number, folder, steps, killed = sys.argv[1], int(sys.argv[2]), sys.argv[3], 6, int(sys.argv[4])
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=number, heartbeat_timeout_seconds=10)
-    import numpy as np, optax, functional_nn as fnn
-    from pathlib import Path
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    net, rule = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2)), optax.sgd(0.1)
-    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-    x = np.random.default_rng(number).normal(size=(3, 5)).astype(np.float32)
-    labels = np.arange(3, dtype=np.int32) % 2
-    batch = [jax.make_array_from_process_local_data(rows, part) for part in (x, labels)]
-    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, rule))
-    begin = jax.jit(lambda: fnn.training.create_train_state(net, rule, jax.random.key(0), (5,)), out_shardings=whole)
-    train_state = begin()
-    path, done = Path(folder) / "model.safetensors", 0
-    if path.exists():
-        like = (train_state.params, {"step": train_state.step})
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), like)
-        params, kept = fnn.storage.load_parameters(path, like)
-        local = jax.tree.map(np.asarray, (params, kept["step"]))
-        params, done = jax.tree.map(lambda a: jax.make_array_from_process_local_data(whole, a), local)
-        train_state = train_state._replace(params=params, step=done)
-    for at in range(int(done), steps):
-        if at == killed and number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        train_state, loss = jax.block_until_ready(step(train_state, *batch))
-        if number == 0:
-            reached = jax.tree.map(np.asarray, (train_state.params, {"step": train_state.step}))
-            fnn.storage.save_parameters(path, *reached)
-"""
-
-
-def job(folder, killed: int) -> list[int]:
-    """The exit statuses of two processes, of which the second is killed before one of its steps."""
-    folder.mkdir(exist_ok=True)
-    port = str(free_port())
-    arguments = [[sys.executable, "-c", textwrap.dedent(JOB), port, str(i), str(folder), str(killed)] for i in (0, 1)]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
-    processes = [subprocess.Popen(each, env=environment, stderr=subprocess.DEVNULL) for each in arguments]
-    try:
-        return [process.wait(timeout=200) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
-@pytest.mark.slow
-def test_a_lost_process_ends_the_job_and_it_starts_again_where_it_was(tmp_path):
-    assert job(tmp_path / "whole", killed=-1) == [0, 0]
-    survivor, lost = job(tmp_path / "killed", killed=3)
-    assert lost == -signal.SIGKILL
-    assert survivor not in (0, None)
-    assert job(tmp_path / "killed", killed=-1) == [0, 0]
-    whole, again = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
-    assert whole.read_bytes() == again.read_bytes()

@@ -187,31 +187,6 @@ def test_class_weights_do_not_change_the_accuracy():
     np.testing.assert_allclose(accuracy_of_logits(loss, logits, jnp.array([0, 1, 0, -1])), 2 / 3, rtol=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "batch_norm_and_dropout"])
-def test_a_whole_run_is_one_program(even, name):
-    """It agrees with epochs called one after another, and a vmapped population with its members alone."""
-    net, data = NETS[name], even
-    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
-    evaluate = fnn.training.make_evaluate(net, fnn.cross_entropy)
-
-    def train(key):
-        start = fnn.training.create_train_state(net, OPTIMIZER, key, (4,))
-        return fnn.training.make_run(epoch, evaluate, 3)(start, *data, *data)
-
-    keys = jax.random.split(jax.random.key(0), 2)
-    state, results, evaluations = jax.jit(train)(keys[0])
-    expected = fnn.training.create_train_state(net, OPTIMIZER, keys[0], (4,))
-    one_epoch, evaluate = jax.jit(epoch), jax.jit(evaluate)
-    for number in range(3):
-        expected, result = one_epoch(expected, *data, jnp.int32(number))
-        np.testing.assert_allclose(results.loss[number], result.loss, rtol=1e-5)
-        np.testing.assert_allclose(evaluations.loss[number], evaluate(expected, *data).loss, rtol=1e-5)
-    assert_close(state, expected)
-    population, _, _ = jax.jit(jax.vmap(train))(keys)
-    assert_close(jax.tree.map(lambda leaf: leaf[0], population._replace(key=None)), state, 1e-4)
-
-
 def test_data_are_arguments_and_not_constants(data):
     """A captured data set would stand in the program as a constant and slow its compilation."""
     net = NETS["plain"]

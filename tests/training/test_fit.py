@@ -272,18 +272,6 @@ def test_an_optimizer_that_mends_gradients_may(rule):
     assert (run.status == "finished") == (int(after.step) == 1)
 
 
-def test_a_sure_and_right_neuron_trains_on():
-    """Probabilities of exactly 0 and 1 cost nothing and have a finite gradient."""
-    x = np.array([[20.0], [40.0], [-20.0], [-40.0]], np.float32)
-    labels = np.array([1.0, 1.0, 0.0, 0.0], np.float32)
-    net, loss = (
-        fnn.neuron(fnn.sigmoid, initializer=jax.nn.initializers.ones),
-        fnn.losses.binary_cross_entropy_from_probabilities,
-    )
-    run = fit(net, loss, optax.sgd(1.0), fnn.data.Split(x, labels, x, labels), batch_size=4)
-    assert run.status == "finished"
-
-
 def test_sequences_of_a_split_are_never_flattened():
     x, labels = np.ones((12, 6, 5), np.float32), np.arange(12) % 3
     pooled = lambda y, labels: fnn.cross_entropy(y.mean(axis=1), labels)  # noqa: E731
@@ -356,12 +344,6 @@ def test_numpy_s_own_types_are_taken():
     data = make_data()
     wide = jax.tree.map(lambda part: part.astype(np.float64 if part.dtype == np.float32 else np.int64), data)
     assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
-
-
-def test_a_rate_that_blows_up():
-    run = fit(optimizer=optax.sgd(1e30), epochs=5)
-    assert run.status == "non-finite"
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state)))
 
 
 def test_interrupted_between_epochs_keeps_what_was_reached():
@@ -474,27 +456,19 @@ def test_labels_out_of_range_are_found_before_training(label, fault, part):
     ("options", "words"),
     [
         ({"epochs": 0}, "epochs: expected a positive integer"),
-        ({"batch_size": 2.5}, "batch_size: expected a positive integer"),
         ({"precision": "float23"}, "Did you mean float32"),
         ({"data": [1, 2]}, "data: expected a Dataset or a Split"),
         ({"data": make_data()._replace(train_labels=np.zeros(3, np.int32))}, "as many labels as examples"),
-        ({"data": make_data()._replace(test_x=np.zeros((20, 9), np.float32))}, "test data: expected examples of shape"),
         ({"data": jax.tree.map(lambda part: part[:0], make_data())}, "at least one example"),
         ({"loss": "cross_entropy"}, "loss: expected a loss"),
         ({"optimizer": optax.adam}, r"optimizer: expected an Optax transformation.*Write optax.adam\(1e-3\)"),
-        ({"optimizer": "adam"}, "optimizer: expected an Optax transformation"),
         ({"penalty": 0.1}, "penalty: expected a penalty"),
         ({"loss": lambda y: y.sum()}, r"loss: .*got one with the arguments \(y\)\. It is called with 2 arguments"),
-        ({"loss": lambda y, labels, weights: y.sum()}, r"loss: .*got one with the arguments \(y, labels, weights\)"),
         ({"loss": optax.softmax_cross_entropy}, r"got optax\.softmax_cross_entropy, .*Write fnn\.cross_entropy\."),
-        ({"loss": optax.softmax_cross_entropy_with_integer_labels}, r"not take the mean.*Write fnn\.cross_entropy\."),
         ({"loss": lambda y, labels: y.sum(axis=1)}, r"loss: .*shape \(20,\)\. Return the mean over the examples"),
         ({"penalty": lambda: 0.0}, r"penalty: .*called with 1 argument: \(params\)"),
-        ({"metrics": {"a": lambda y: y.sum()}}, r"a: .*called with 2 arguments: \(y, labels\)"),
         ({"on_epoch": lambda metrics: None}, r"on_epoch: .*called with 2 arguments: \(metrics, train_state\)"),
         ({"optimizer": optax.adam("x")}, "optimizer: .*got one that raises TypeError: .*Look at its arguments"),
-        ({"optimizer": optax.chain(optax.scale_by_learning_rate(lambda: 1))}, "optimizer: .*raises TypeError"),
-        ({"net": 7}, "layers: expected layers, activations or functions"),
         ({"loss": fnn.mean_squared_error}, "train data: labels: expected the shape of y"),
         (
             {"data": make_data()._replace(train_x=np.zeros((40, 5), int), test_x=np.zeros((20, 5), int))},

@@ -34,33 +34,28 @@ def per_example(objective, has_aux):
     return differentiate
 
 
-NOT_CALLED = {"optimistic_adam", "dpsgd"}
-"""Optax warns that the first is deprecated, and dpsgd calls what is deprecated; it is made of two that are below."""
-
 ADAM = optax.adam(0.05)
 
+NOT_CALLED = {"optimistic_adam", "dpsgd"}
+"""Optax warns that the first is deprecated, and dpsgd calls what is deprecated; it is made of two that are below."""
+GIVEN = {"noisy_sgd": {"key": 0}, "galore": {"rank": 2}}
+
+
+def transformations(module):
+    """Every optimizer of a module: its public functions whose first argument is a learning rate, called with one."""
+    made = {}
+    for name, value in vars(module).items():
+        if not inspect.isfunction(value) or name.startswith(("_", "scale_by")) or name in NOT_CALLED:
+            continue
+        if next(iter(inspect.signature(value).parameters), "") == "learning_rate":
+            made[name] = value(0.05, **GIVEN.get(name, {}))
+    return made
+
+
 OPTIMIZERS = {
-    **{
-        name: getattr(optax, name)(0.05)
-        for name in (
-            *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
-            *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2"),
-            *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "sm3", "yogi"),
-        )
-    },
-    "noisy_sgd": optax.noisy_sgd(0.05, key=0),
+    **transformations(optax),
+    **transformations(optax.contrib),
     "polyak_sgd": optax.polyak_sgd(0.05),
-    "lbfgs": optax.lbfgs(0.05),
-}
-CONTRIB = {
-    **{
-        name: getattr(optax.contrib, name)(0.05)
-        for name in (
-            *("acprop", "ademamix", "adopt", "cocob", "dadapt_adamw", "dog", "dowg", "madgrad", "momo", "momo_adam"),
-            *("muon", "prodigy", "schedule_free_adamw", "schedule_free_sgd", "simplified_ademamix"),
-        )
-    },
-    "galore": optax.contrib.galore(0.05, rank=2),
     "mechanize": optax.contrib.mechanize(ADAM),
     "normalize": optax.chain(optax.contrib.normalize(), optax.sgd(0.05)),
     "reduce_on_plateau": optax.chain(ADAM, optax.contrib.reduce_on_plateau()),
@@ -68,7 +63,6 @@ CONTRIB = {
         optax.sgd(0.05), optax.chain(optax.contrib.normalize(), optax.sgd(0.05)), opaque_mode=True
     ),
     "schedule_free": optax.contrib.schedule_free(optax.sgd(0.05), 0.05),
-    "sophia": optax.contrib.sophia(0.05),
     "split_real_and_imaginary": optax.contrib.split_real_and_imaginary(ADAM),
     "differentially_private_aggregate": optax.chain(
         optax.contrib.differentially_private_aggregate(1.0, 0.1, 0), optax.sgd(0.05)
@@ -77,7 +71,6 @@ CONTRIB = {
 WRAPPERS = {
     "MultiSteps": optax.MultiSteps(ADAM, 2).gradient_transformation(),
     "add_noise": optax.chain(optax.add_noise(0.01, 0.55, key=0), ADAM),
-    "adaptive_grad_clip": optax.chain(optax.adaptive_grad_clip(0.1), ADAM),
     "apply_if_finite": optax.apply_if_finite(ADAM, 3),
     "centralize": optax.chain(optax.centralize(), ADAM),
     "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), ADAM),
@@ -91,30 +84,13 @@ WRAPPERS = {
     "scale_by_backtracking_linesearch": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10)),
     "with_clipping of lbfgs": fnn.training.with_clipping(optax.lbfgs(0.05), 1.0),
 }
-ALL = OPTIMIZERS | CONTRIB | WRAPPERS
+ALL = OPTIMIZERS | WRAPPERS
 OPTIONS = {
     "differentially_private_aggregate": {"gradient": per_example},
 }
 
 
-def transformations(module):
-    """The public functions of a module that take a learning rate, and so make optimizers."""
-    found = {}
-    for name in dir(module):
-        value = getattr(module, name)
-        if inspect.isfunction(value) and not name.startswith(("_", "scale_by")):
-            first = next(iter(inspect.signature(value).parameters), "")
-            if first == "learning_rate":
-                found[name] = value
-    return found
-
-
-@pytest.mark.parametrize(("module", "table"), [(optax, OPTIMIZERS), (optax.contrib, CONTRIB)])
-def test_the_table_has_every_optimizer(module, table):
-    assert set(transformations(module)) - NOT_CALLED <= set(table)
-
-
-@pytest.mark.parametrize("name", **others_are_slow(ALL, list(ALL)[::2]))
+@pytest.mark.parametrize("name", **others_are_slow(ALL, list(ALL)[::3]))
 def test_a_train_step_keeps_the_form_of_the_train_state(name):
     """So that steps can be run in a loop. Nothing is compiled."""
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key == "gradient"}
@@ -133,7 +109,7 @@ def test_fit_learns_with_every_optimizer(name):
 
 
 def test_sharpness_aware_minimization_takes_the_gradient_at_the_worst_point_nearby():
-    rule, radius = CONTRIB["sam"], 0.05
+    rule, radius = OPTIMIZERS["sam"], 0.05
     step = fnn.training.make_train_step(NET, fnn.cross_entropy, rule)
     first = fnn.training.create_train_state(NET, rule, jax.random.key(0), (5,))
 

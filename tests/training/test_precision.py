@@ -99,19 +99,6 @@ def test_the_scale_grows_back_to_its_largest(scale, expected):
     assert scale_of(scale, FINITE_STEPS_TO_DOUBLE - 1).after(jnp.bool_(True)) == (expected, 0, 0)
 
 
-def test_a_run_finds_its_scale_and_goes_on():
-    run = fnn.fit(
-        fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), regression(1000.0), epochs=4, batch_size=8,
-        precision="float16",
-    )  # fmt: skip
-    scale, _, skipped = run.train_state.loss_scale
-    assert run.status == "finished"
-    assert skipped > 0
-    assert scale == FIRST_SCALE / 2.0**skipped
-    assert run.train_state.step + skipped == 4 * 8
-    assert run.history[-1].train_loss < run.history[0].train_loss
-
-
 def test_a_scale_that_cannot_be_lowered_ends_the_run():
     """15 halvings lead from 2¹⁵ to 1, so step 15 is the first bad one; every epoch has 16 steps."""
     steep = lambda y, labels: 1e9 * fnn.mean_squared_error(y, labels)  # noqa: E731

@@ -99,13 +99,6 @@ def test_a_penalty_and_a_policy():
     assert run.origin.derivative_of == ("sqrt",)
 
 
-@pytest.mark.slow
-def test_float16():
-    run = fit(fnn.chain(fnn.dense(3), lambda y: y * 1e4), x=100 * X, precision="float16")
-    assert (run.origin.operation, run.origin.dtype, run.origin.layer) == ("mul", "float16", "lambda_0")
-    assert "65,504, the largest float16" in run.message
-
-
 def test_a_finite_run_searches_nothing(monkeypatch):
     monkeypatch.setattr(search, "_search", lambda *arguments: pytest.fail("searched"))
     data = fnn.data.Split(X, LABELS, X, LABELS)

@@ -53,20 +53,6 @@ def test_the_number_of_batches_ahead_changes_no_bits():
     )
 
 
-def test_a_stream_of_the_batches_of_data_in_memory_gives_their_result():
-    resident = fit(fnn.data.Split(X, LABELS), batch_size=16)
-
-    def in_that_order(epoch):
-        full, _ = fnn.training.epoch.drawn_batches(jax.random.key(0), epoch - 1, 48, 16)
-        for rows in np.asarray(full):
-            yield X[rows], LABELS[rows]
-
-    streamed = fit(Stream(in_that_order))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), streamed.params, resident.params)
-    for ours, theirs in zip(streamed.history, resident.history, strict=True):
-        np.testing.assert_allclose(ours.train_loss, theirs.train_loss, rtol=1e-6)
-
-
 def test_a_stream_compiles_no_program_of_an_epoch_in_memory():
     spec_of = fnn.training.programs.ProgramSpec
     policy = fnn.training.precision.as_precision("float32")

@@ -129,10 +129,10 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
         check_no_link(argument, path)
 
 
-_NEW_FILES_ONLY: set[int] = set()
-"""Those of them in which no file may be replaced."""
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
+_NEW_FILES_ONLY: set[int] = set()
+"""The descriptors of those in which no file may be replaced."""
 
 
 @contextmanager
@@ -151,10 +151,7 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
     if path in _KEPT_OPEN or os.open not in os.supports_dir_fd:
         yield
         return
-    name, above = _placed(folder)
-    # A user may name a link to a folder. Inside a folder that is kept open, no link is followed.
-    flags = os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW)
-    descriptor = _KEPT_OPEN[path] = os.open(name, flags, dir_fd=above)
+    descriptor = _KEPT_OPEN[path] = _opened_folder(folder)
     if new_files_only:
         _NEW_FILES_ONLY.add(descriptor)
     try:
@@ -191,6 +188,12 @@ def _cannot_write(argument: str, folder: Path, error: OSError) -> InputError:
     return InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})")
 
 
+def _opened_folder(folder: Path) -> int:
+    """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
+    name, above = _placed(folder)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW), dir_fd=above)
+
+
 def check_not_removed(folder: Path) -> None:
     """Raises ``FileNotFoundError`` if a folder that is kept open was removed."""
     descriptor = _KEPT_OPEN.get(os.path.abspath(folder))
@@ -217,8 +220,14 @@ def make_folder(path: Path) -> None:
 
 def names_in(folder: Path) -> list[str]:
     """The names of the files and folders in a folder."""
-    with kept_open(folder):
-        return os.listdir(_KEPT_OPEN.get(os.path.abspath(folder), folder))
+    descriptor = _KEPT_OPEN.get(os.path.abspath(folder))
+    if descriptor is not None or os.open not in os.supports_dir_fd:
+        return os.listdir(folder if descriptor is None else descriptor)
+    descriptor = _opened_folder(folder)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False) -> None:

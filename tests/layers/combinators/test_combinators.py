@@ -153,13 +153,6 @@ def test_repeated_layers_draw_different_numbers():
     assert abs(float((y != 0).mean()) - 0.25) < 0.02
 
 
-def test_repeat_refuses_parameters_of_other_layers():
-    net = fnn.repeat(fnn.dense(3), 2)
-    params, state = net.init(KEY, (3,))
-    with pytest.raises(fnn.InputError, match="params: expected entries for the layers dense_0, got also other"):
-        net.apply({**params, "other": jnp.ones((2, 3))}, state, normal(7, 3), train=False)
-
-
 def test_repeat_refuses_parameters_of_another_depth():
     params, _ = fnn.repeat(fnn.residual(fnn.dense(5)), 3).init(KEY, (5,))
     net = fnn.chain(fnn.repeat(fnn.residual(fnn.dense(5)), 2))
@@ -365,10 +358,7 @@ def test_a_layer_that_drops_the_time_axis_takes_no_mask():
 
 
 SMOOTH = {
-    "dense": (fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2)), (3,)),
     "lstm": (fnn.chain(fnn.lstm(2), fnn.dense(2)), (3, 2)),
-    "conv": (fnn.chain(fnn.conv(2, 3), fnn.silu, fnn.flatten(), fnn.dense(2)), (4, 4, 1)),
-    "batch_norm": (fnn.chain(fnn.dense(3), fnn.batch_norm(), fnn.softplus), (3,)),
 }
 
 
@@ -401,13 +391,6 @@ def test_second_derivatives_are_those_of_automatic_differentiation(name):
     ours, theirs = products(fnn.with_hand_vjp(plain)), products(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), ours, theirs)
     assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(ours))
-
-
-def test_forward_mode_is_jax_s_error():
-    layer = fnn.with_hand_vjp(fnn.dense(2))
-    params, state = layer.init(KEY, (3,))
-    with pytest.raises(TypeError, match="forward-mode autodiff"):
-        jax.jvp(loss_of(layer, state, jnp.ones((1, 3))), (params,), (params,))
 
 
 @pytest.mark.parametrize(

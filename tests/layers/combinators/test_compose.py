@@ -449,13 +449,6 @@ def test_a_child_may_draw_numbers_in_evaluation():
     assert net.init(KEY, (3,)) == ({}, {})
 
 
-def test_parameters_of_another_network_are_refused():
-    net = fnn.compose({"a": fnn.dense(3)}, lambda net, x: net.a(x))
-    params, state = net.init(KEY, (3,))
-    with pytest.raises(fnn.InputError, match="params: expected entries for the layers a, got also b"):
-        net.apply({**params, "b": {}}, state, jnp.ones((2, 3)), train=False)
-
-
 @pytest.mark.parametrize("wrap", [lambda layer: fnn.compose({"c": layer}, lambda net, x: net.c(x)), fnn.remat])
 def test_a_convolution_inside_takes_an_array_of_numpy(wrap):
     net, x = wrap(fnn.conv(2, 3)), np.ones((2, 4, 4, 1), np.float32)

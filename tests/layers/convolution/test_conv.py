@@ -40,7 +40,6 @@ def by_loops(x, weight, out_sizes, stride, dilation, before, groups):
 
 SETTINGS = [
     # in_shape, window, out_size, options, padding before, out_sizes
-    ((5, 7, 2), (3, 2), 3, {}, (1, 0), (5, 7)),
     ((5, 7, 2), (2, 4), 3, {"stride": (2, 3)}, (0, 1), (3, 3)),
     ((5, 7, 2), (3, 2), 3, {"padding": "valid", "dilation": (2, 3)}, (0, 0), (1, 4)),
     ((11, 3), 4, 2, {"padding": "causal", "dilation": 2, "stride": 3}, (6,), (4,)),
@@ -156,9 +155,8 @@ def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that
         (lambda conv: fnn.repeat(fnn.residual(conv), 3), 1),
         (lambda conv: fnn.shared(fnn.chain(conv, conv), {"conv_1": "conv_0"}), 2),
         (lambda conv: fnn.frozen(fnn.chain(conv, conv), "conv_0/*"), 2),
-        (lambda conv: fnn.models.residual_block(8), 2),
     ],
-    ids=["residual", "parallel", "repeat", "shared", "frozen", "residual_block"],
+    ids=["residual", "parallel", "repeat", "shared", "frozen"],
 )
 def test_with_hand_vjp_reaches_the_convolutions_inside_and_leaves_the_plain_network_alone(make, native):
     plain = make(fnn.conv(8, 3))
@@ -347,12 +345,9 @@ def test_wrong_rank_channels_and_type(make):
         ((0, 3), {}, "out_size: expected a positive integer"),
         ((3, 0), {}, "window: expected a positive integer"),
         ((3, (3, 3, 3, 3)), {}, "window: expected a positive integer, or one for each of one to three"),
-        ((3, 3), {"stride": 1.5}, "stride: expected a positive integer"),
-        ((3, 3), {"dilation": True}, "dilation: expected a positive integer"),
         ((3, 3), {"groups": 2}, "groups: expected a divisor of out_size, 3, got 2"),
         ((3, 3), {"lowering": "fast"}, "lowering: expected a known name, got 'fast'. Known: auto, native, product"),
         ((3, 3), {"padding": "full"}, "padding: expected 'same', 'valid'"),
-        ((3, 3), {"padding": 1}, "padding: expected 'same', 'valid'"),
     ],
 )
 @pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
