@@ -24,7 +24,6 @@ from benchmarks import records
 from benchmarks.data import make_files, read_mnist
 from benchmarks.race import race
 from benchmarks.report import spread
-from functional_nn.bench.suite import NEAR_BEST, knee
 from functional_nn.bench.units import in_bytes, in_seconds
 
 Record: TypeAlias = dict[str, Any]
@@ -369,6 +368,10 @@ def _seconds(record: Record) -> float:
     return median(record["seconds"]) / record["models_a_round"]
 
 
+NEAR_BEST = 0.8
+"""A chip is nearly full at the smallest population with this share of the best rate."""
+
+
 def _populations(measured: Sequence[Record]) -> str:
     """Seconds of one network's epoch, for each number of networks, and where the chip is full."""
     rows, sentences = [], []
@@ -381,7 +384,8 @@ def _populations(measured: Sequence[Record]) -> str:
         own = [record for record in measured if tuple(record["hidden"]) == hidden and not record["peer_problem"]]
         if len(own) > 1:
             best = min(own, key=_seconds)
-            full = knee([record["models"] for record in own], [median(record["seconds"]) for record in own])
+            rates = {record["models"]: record["models"] / median(record["seconds"]) for record in own}
+            full = min(models for models, rate in rates.items() if rate >= NEAR_BEST * max(rates.values()))
             gain = f"{_seconds(own[0]) / _seconds(best):.1f} times that of {own[0]['models']:,}"
             sentences.append(
                 f"Hidden sizes {'-'.join(map(str, hidden))}: the rate is best with {best['models']:,} networks at once "

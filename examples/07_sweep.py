@@ -6,7 +6,9 @@ python examples/07_sweep.py [--dataset mnist5k] [--data-dir DIR] [--out runs/swe
 import argparse
 from pathlib import Path
 
+import numpy as np
 import optax
+from scipy import stats
 
 import functional_nn as fnn
 
@@ -30,8 +32,14 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
     fnn.plots.plot_spread(alike).savefig(folder / "seeds.png")
 
     # The mean of many networks is usually better than one of them.
-    gain = fnn.sweeps.ensemble_gain(alike, data.test_images, data.test_labels)
-    print(f"together: {gain.accuracy:.4f}; alone {gain.mean:.4f} on average, {gain.best:.4f} at best")
+    net, accuracies = network({}), alike.curves("test_accuracy")[:, -1]
+    each = [
+        fnn.training.predict_probabilities(net, member.params, member.state, data.test_images)
+        for member in alike.members
+        if member.status == "finished"
+    ]
+    together = np.mean(np.mean(each, axis=0).argmax(axis=1) == data.test_labels)
+    print(f"together: {together:.4f}; alone {accuracies.mean():.4f} on average, {accuracies.max():.4f} at best")
 
     crossed = fnn.sweep(
         network, rule, fnn.grid(learning_rate=rates, weight_decay=decays, seed=range(2)), data, epochs=epochs
@@ -41,7 +49,9 @@ def main(dataset, data_dir, folder, seeds, rates, decays, epochs):
 
     # Is a larger learning rate better? Pairs with the same seed and the same decay are compared.
     low, high = crossed.where(learning_rate=rates[0]), crossed.where(learning_rate=rates[-1])
-    print(f"A: rate {rates[-1]:g}, B: rate {rates[0]:g}. {fnn.sweeps.compare(high, low)}")
+    test = stats.ttest_rel(high.curves()[:, -1], low.curves()[:, -1])
+    interval = test.confidence_interval(0.95)
+    print(f"{rates[-1]:g} minus {rates[0]:g}: {interval.low:+.4f} to {interval.high:+.4f}, p = {test.pvalue:.2g}")
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def main(folder, seed, count, epochs):
     members = fnn.grid(seed=range(100 * seed, 100 * seed + count))
     result = fnn.sweep(net, optax.adam(3e-3), members, split, epochs=epochs, batch_size=50)
 
-    x, labels = fnn.data.scaled_bytes(data.test_images), data.test_labels
-    each = [fnn.sweeps.ensemble_probabilities(result, x, members=[member]) for member in result.members]
+    x, labels = data.test_images, data.test_labels
+    each = [fnn.training.predict_probabilities(net, one.params, one.state, x) for one in result.members]
     sizes = [2**power for power in range(count.bit_length()) if 2**power <= count]
     together = {size: np.mean(each[:size], axis=0) for size in sizes}
     rows = {"one network (mean of all)": np.mean([measured(one, labels) for one in each], axis=0)}

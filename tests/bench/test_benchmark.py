@@ -27,7 +27,7 @@ from functional_nn.bench.peaks import (
     speedup,
     trials,
 )
-from functional_nn.bench.suite import cases_of, knee, measure
+from functional_nn.bench.suite import cases_of, measure
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import InputError
 from functional_nn.jaxprs.counts import product_name
@@ -66,7 +66,6 @@ def test_every_stage_is_there_and_the_numbers_fit(measured):
     assert set(measured.shares) == {"compute", "memory", "launch"}
     assert measured.shares[measured.nearest_bound] == max(measured.shares.values())
     assert measured.roofline == max(measured.shares["compute"], measured.shares["memory"])
-    assert measured.compiler_flops > 0
 
 
 def test_the_device_s_peak_is_the_largest_of_the_program_s_devices():
@@ -177,9 +176,8 @@ peaks.SIZES, peaks.WORK, peaks.LARGE_STREAM = {"cpu": (32,)}, {"cpu": (1e5, 1e5)
 x = jax.device_put(jnp.ones((64, 64)), NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch")))
 report = fnn.benchmark(jnp.dot, x, x, seconds=0.01)
 assert report.devices == report.to_dict()["program_devices"] == 2
-assert report.flops == 2 * 64**3 == 2 * report.compiler_flops
+assert report.flops == 2 * 64**3
 assert "64×64" not in str(report.peaks)
-assert "part of one device" in str(report) and "body of a loop" not in str(report)
 assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01).devices == 1
 """
 
@@ -344,9 +342,3 @@ def test_figures_are_read_easily():
     assert in_flops(999) == "999 FLOP"
     assert str(Memory(10, 20, 30, 5, 100)).startswith("55 B at the peak: 10 B in, 20 B out, 30 B scratch, 5 B shared")
     assert "device 100 B" in str(Memory(10, 20, 30, 5, 100))
-
-
-def test_the_knee_is_where_throughput_is_nearly_the_best():
-    assert knee([1, 2, 4], [1.0, 1.0, 1.0]) == 4
-    assert knee([1, 2, 4], [1.0, 2.0, 4.0]) == 1
-    assert knee([4, 2, 1], [2.1, 1.0, 1.0]) == 2

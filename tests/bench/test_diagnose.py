@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import functional_nn as fnn
-from functional_nn.bench.diagnose import KINDS, explain, narrow_product, operations
+from functional_nn.bench.diagnose import KINDS, explain
 from functional_nn.bench.network_programs import MeasuredNetwork, workload
 
 
@@ -105,15 +105,6 @@ def test_conversion_of_an_argument():
     assert "argument 0 is a NumPy array in float64" in finding.message
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_conversion_before_a_product(dtype):
-    narrow, wide = jnp.ones((4, 4), dtype), jnp.ones((4, 4))
-    for product in (lambda x, w: x.T @ w, lambda x, w: jnp.concatenate([x.astype(w.dtype)[:2], x[2:] + w[2:]]) @ w):
-        finding = in_network(product, narrow, wide)
-        assert finding.kind == "conversion"
-        assert f"in float32, though an operand comes in {dtype}" in finding.message
-
-
 def test_donation():
     """An argument that comes back changed; a gradient has the same shapes, but is no changed argument."""
     w, x = jnp.ones((200, 200)), jnp.ones((3, 200))
@@ -136,23 +127,6 @@ def test_donation():
         return lax.scan(lambda params, x: (update(params, x), None), params, x)[0]
 
     assert explain(epoch, {"w": w}, x[None]).kinds == {"donation"}
-
-
-def test_retracing_by_a_later_call():
-    x = jnp.ones((4, 3))
-    cases = {
-        "argument 0 was float32[4, 3] and is now float32[2, 3]": (x, 1.0, {"a": 1}, (x[:2], 1.0, {"a": 1})),
-        "argument 2['a'] was int32[] (weak, as of a Python number) and is now int32[]": (
-            *(x, 1.0, {"a": 1}),
-            (x, 1.0, {"a": jnp.int32(1)}),
-        ),
-        "argument 2 has another structure": (x, 1.0, {"a": 1}, (x, 1.0, {"b": 1})),
-    }
-    for message, (*arguments, later) in cases.items():
-        (finding,) = explain(lambda x, y, z: x + y, *arguments, then=[arguments, later, later]).findings
-        assert finding.kind == "retracing"
-        assert message in finding.message
-    assert not explain(lambda x, y: x + y, x, 1.0, then=[(x, 2.0), (x + 1, 3.0)]).findings
 
 
 def test_retracing_by_what_comes_back():
@@ -187,22 +161,6 @@ def test_slow_product_in_groups():
     assert finding.kind == "slow product"
     assert "3 groups" in finding.message
     assert not explain(convolution, x[0], w[0]).findings
-
-
-def test_slow_product_of_narrow_numbers():
-    """Only where the compiler did convert: a CPU with a routine for them is left alone."""
-    x = jnp.ones((64, 64), jnp.bfloat16)
-    equation = jax.make_jaxpr(jnp.matmul)(x, x).eqns[0]
-    found = list(operations(jax.jit(jnp.matmul).lower(x, x).compile().as_text()))
-    converted = any("convert" in operation.text or operation.kind == "convert" for operation in found)
-    kinds = explain(jnp.matmul, x, x).kinds
-    assert kinds == ({"slow product"} if converted else set())
-    assert narrow_product(equation, [], "cpu") is not None
-    assert narrow_product(equation, [], "gpu") is None
-    uneven = jax.make_jaxpr(jnp.matmul)(x[:, :60], x[:60]).eqns[0]
-    assert "multiple of 8" in narrow_product(uneven, [], "gpu")[0]
-    assert narrow_product(uneven, [], "tpu") is None
-    assert narrow_product(jax.make_jaxpr(jnp.matmul)(jnp.ones((3, 3)), jnp.ones((3, 3))).eqns[0], [], "gpu") is None
 
 
 def test_every_kind_is_planted():

@@ -188,8 +188,6 @@ def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images,
     found, params = (fnn.exchange.load(tmp_path / name).params for name in ("in order", "paired"))
     np.testing.assert_array_equal(found["dense_0"]["weight"], weights["a.weight"].T)
     np.testing.assert_array_equal(params["dense_0"]["weight"], weights["b.weight"].T)
-    # The images of each class have a bright first, second or third pixel, and the reversed order loses them.
-    assert "hardly better than a random answer" in capsys.readouterr().err
     refused(capsys, [*arguments, "--pair", "dense_0", "--out", tmp_path / "x"], "--pair")
     refused(capsys, [*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
 

@@ -1,7 +1,6 @@
-"""``functional-nn train --keep-best`` and ``--tensorboard``, and the learning rate in what a run writes."""
+"""``functional-nn train --keep-best``, and the learning rate in what a run writes."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -111,18 +110,3 @@ def test_the_learning_rate_is_in_metrics_result_and_table(tiny, tmp_path, capsys
         f"learning rate {rate}" for rate in (0.1, 0.1, 0.01, 0.001)
     ]
     assert "learning rate by epoch: " in (tmp_path / "run" / "report.html").read_text()
-
-
-def test_tensorboard_gets_a_file(tiny, tmp_path):
-    pytest.importorskip("tensorboardX")
-    assert run([*tiny, "--tensorboard", str(tmp_path / "events")]) == 0
-    (file,) = (tmp_path / "events").iterdir()
-    assert file.read_bytes().count(b"test_accuracy") == 2
-
-
-def test_without_tensorboardx_nothing_is_trained(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
-    assert run([*tiny, "--tensorboard", str(tmp_path / "events")]) == 2
-    printed = capsys.readouterr()
-    assert "pip install 'functional-nn[tensorboard]'" in printed.err
-    assert "train loss" not in printed.out

@@ -118,7 +118,6 @@ def test_files_that_are_no_images(finished, tmp_path, capsys):
 
 
 def test_without_a_picture_both_arguments_are_named(tmp_path, capsys):
-    refused(capsys, [tmp_path / "drawing.png"], "first the run folder, then the pictures")
     refused(capsys, [], "RUN")
 
 

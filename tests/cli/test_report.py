@@ -8,11 +8,8 @@ import sys
 from html import escape
 from pathlib import Path
 
-import numpy as np
-import optax
 import pytest
 
-import functional_nn as fnn
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import signed_text
@@ -189,7 +186,6 @@ def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them
     for name in ("model.safetensors", "checkpoints/0000000002/arrays.safetensors"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
     assert run(["report", str(tmp_path), *data_dir]) == 0
-    assert "after epoch 2." in page(tmp_path)  # computed anew
 
 
 def test_an_interrupted_run_with_other_metrics(tiny, tmp_path, monkeypatch):
@@ -225,23 +221,6 @@ def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, dat
     assert "Confusion matrix" in titles(text)
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
-
-
-def test_checkpoints_of_fit_have_a_page(tmp_path):
-    x, labels = fnn.load_dataset("mnist5k")[1:3]
-    data = fnn.data.Split(x[:50], labels[:50])
-    fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.sgd(0.1), data, epochs=2, checkpoints=tmp_path)
-    assert run(["report", str(tmp_path)]) == 0
-    assert titles(page(tmp_path)) == ["Learning curves", "Weights of the first layer", "Time", "All settings"]
-    assert "It does not say which network" in page(tmp_path)
-    check_kind("checkpoints", tmp_path, "checkpoints")
-
-
-@pytest.mark.parametrize("about", [{"settings": "adam"}, {"settings": {"metrics": 3}, "epochs": 1}])
-def test_checkpoints_that_fit_did_not_write_have_no_page(about, tmp_path, capsys):
-    fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(2, np.float32)}, about=about)
-    assert run(["report", str(tmp_path)]) == 2
-    assert "expected a checkpoint of fit, got one that fit did not write" in capsys.readouterr().err
 
 
 def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):

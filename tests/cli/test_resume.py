@@ -151,10 +151,9 @@ def test_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
 
 def test_skipped_and_clipped_steps_are_reported(tiny, tmp_path, capsys):
     result = tmp_path / "result.json"
-    flags = ["--learning-rate", "1e30", "--non-finite", "roll-back", "--json", str(result)]
+    flags = ["--learning-rate", "1e30", "--non-finite", "skip", "--json", str(result)]
     assert run([*tiny, *flags]) == 1
     captured = capsys.readouterr()
-    assert "0.000976562 of the learning rate" in captured.out
     assert "not finite at step" in captured.err
     assert run([*tiny, "--clip-norm", "0.01", "--json", str(result)]) == 0
     assert "  3 clipped" in capsys.readouterr().out

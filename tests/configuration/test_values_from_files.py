@@ -36,11 +36,6 @@ def refusal(capsys, *arguments) -> str:
     return said.splitlines()[-1]
 
 
-def test_frequent_mistakes_are_told_what_to_write(capsys):
-    assert "'--learning-rate'" in refusal(capsys, "--lr", 1)
-    assert "--hidden 128,64" in refusal(capsys, "--hidden", 128, 64)
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_grid_file_is_refused_what_the_flag_is_refused(tmp_path, capsys, name):
     path = tmp_path / "grid.toml"
@@ -60,36 +55,22 @@ def test_the_words_are_those_of_the_flag(tmp_path, capsys):
     assert of_the_file.replace(f"{path}, member 1, learning_rate: ", "") == of_the_flag
 
 
-def test_a_csv_file_is_refused_with_its_line(tmp_path, capsys):
-    """Blank lines count, as in an editor."""
-    path = tmp_path / "grid.csv"
-    path.write_text("learning_rate,optimizer\n\n0.1,sgd\n\n0.1,sdg\n")
-    assert f"{path}, line 5, optimizer: 'sdg' is not known. Did you mean sgd?" in refusal(capsys, "--grid", path)
-
-
 @pytest.mark.parametrize(
     ("column", "flags"),
     [("learning_rate", ["--learning-rate", "0.5"]), ("seed", ["--seeds", "8"]), ("seed", ["--seed", "5"])],
 )
 def test_a_flag_that_the_file_would_replace(tmp_path, capsys, column, flags):
-    path = tmp_path / "grid.csv"
-    path.write_text(f"{column}\n1\n")
+    path = tmp_path / "grid.toml"
+    path.write_text(f"[[members]]\n{column} = 1\n")
     said = refusal(capsys, "--grid", path, *flags)
     assert f"--grid: expected names whose flags are not given, got {flags[0]} in addition. Leave out" in said
-
-
-def test_the_seed_of_draws_may_be_given_with_seeds_in_a_file(tmp_path, capsys):
-    path = tmp_path / "grid.csv"
-    path.write_text("seed\n1\n")
-    draws = ["--learning-rate", "uniform:0.1:0.2", "--draws", 1, "--seed", 5]
-    assert "data set: expected" in refusal(capsys, "--grid", path, *draws)
 
 
 @pytest.mark.parametrize("name", ["precision", "dataset", "out", "devices", "momentum", "x" * 500])
 def test_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
     """The whole sweep had the value of the first member."""
-    path = tmp_path / "grid.csv"
-    path.write_text(f"learning_rate,{name}\n0.1,1\n")
+    path = tmp_path / "grid.toml"
+    path.write_text(f"[[members]]\nlearning_rate = 0.1\n{name} = 1\n")
     said = refusal(capsys, "--grid", path)
     assert "--grid: expected names of flags (model, hidden," in said
     assert "x" * 81 not in said
@@ -101,12 +82,12 @@ def test_values_become_what_the_flags_make_of_them(tmp_path):
     assert member == given
     assert isinstance(member["learning_rate"], float)
     sizes = [{"hidden": value} for value in (7, "64,32", "none", ())]
-    members = members_of_flags(sizes, tmp_path / "grid.csv", sweep, AXES)
+    members = members_of_flags(sizes, tmp_path / "grid.toml", sweep, AXES)
     assert [member["hidden"] for member in members] == [(7,), (64, 32), (), ()]
 
 
 def test_each_value_of_a_column_is_converted_once(tmp_path, monkeypatch):
     converted = []
     monkeypatch.setattr("functional_nn.configuration.run_flags.flag_value", lambda flag, value: converted.append(value))
-    members_of_flags([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.csv", sweep, AXES)
+    members_of_flags([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.toml", sweep, AXES)
     assert converted == [0, 1, 2]

@@ -36,7 +36,6 @@ seed = 1
 dropout = {uniform = [0.0, 0.5]}
 decay = {log_uniform = [1e-5, 1e-2]}
 """
-CSV = b"learning_rate,optimizer,batch_norm\n0.1,adam,true\n0.01,sgd,false\n"
 CONFIGURATION = json.dumps(
     {"dataset": "mnist", "data_dir": None, "model": "mlp", "hidden": [8], "activation": "relu", "dropout": 0.0}
     | {"batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant"}
@@ -68,7 +67,7 @@ def configuration(path: Path) -> Configuration:
     return Configuration.from_dict(read_configuration(path.parent), path)
 
 
-NAMES = {"toml": "grid.toml", "csv": "grid.csv", "json": "config.json"}
+NAMES = {"toml": "grid.toml", "json": "config.json"}
 MANY = b"[grid]\n" + b"".join(b"a%d = [1, 2, 3, 4, 5, 6, 7, 8]\n" % i for i in range(30))
 WIDE = (
     b"[grid]\na = [" + b"1," * 250 + b"]\nb = [" + b"1," * 200 + b"]\n" + b"".join(b"c%d = [1]\n" % i for i in range(8))
@@ -78,7 +77,6 @@ ZEROS = gzip.compress(bytes(30 * 2**20))
 HEAVY = {
     "idx": [gzip.compress(IDX) + ZEROS, ZEROS],
     "toml": [WIDE],
-    "csv": [b'a\n"' + b"x" * 200_000],
     "image": [bomb(7000), transparent(3000)],
 }
 """Bombs, which take their time, so that they are few."""
@@ -97,7 +95,6 @@ READERS = {
             b"a = " + b"[" * 3000 + b"]" * 3000,
         ],
     ),
-    "csv": (read_grid, [CSV, b"\xef\xbb\xbf" + CSV]),
     "json": (configuration, [CONFIGURATION, b"[" * 5000, b'{"hidden": ' + b"9" * 5000 + b"}"]),
     "image": (
         lambda path: read_image(path, (8, 8, 1), digits=True),
@@ -231,10 +228,9 @@ def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
         assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", ["toml", "csv"])
-def test_no_traceback_comes_out_of_sweep(suffix, tmp_path, capsys):
-    chance, (_, seeds) = random.Random(suffix), READERS[suffix]
+def test_no_traceback_comes_out_of_sweep(tmp_path, capsys):
+    chance, (_, seeds) = random.Random("toml"), READERS["toml"]
     for _ in range(20):
-        (tmp_path / f"grid.{suffix}").write_bytes(mutated(chance.choice(seeds), seeds, chance) + b"\nz = 1\n")
-        assert run(["sweep", "--grid", str(tmp_path / f"grid.{suffix}"), "--epochs", "1"]) == 2
+        (tmp_path / "grid.toml").write_bytes(mutated(chance.choice(seeds), seeds, chance) + b"\nz = 1\n")
+        assert run(["sweep", "--grid", str(tmp_path / "grid.toml"), "--epochs", "1"]) == 2
         assert "Traceback" not in capsys.readouterr().err

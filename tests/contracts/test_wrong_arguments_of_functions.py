@@ -65,10 +65,6 @@ def calls():
         )
         train(hyperparameters, key, data)
 
-    def updated(limit, paths, axis):
-        rule = fnn.training.max_norm(limit, paths, axis=axis)
-        rule.update(tree, rule.init(tree), tree)
-
     def penalized(rate, paths, params):
         fnn.l1(rate, paths)(params)
         fnn.l2(rate, paths).gradient(params)
@@ -92,7 +88,6 @@ def calls():
         ),
         "top_k_accuracy": (lambda k: fnn.metrics.top_k_accuracy(k)(X, LABELS), {"k": 2}),
         "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
-        "max_norm": (updated, {"limit": 1.0, "paths": "*weight", "axis": 0}),
         "path_mask": (
             lambda paths, params: fnn.training.path_mask(paths)(params),
             {"paths": "*weight", "params": tree},
@@ -142,17 +137,12 @@ def calls():
             fitted
             | run
             | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None},
+            | {"gradient": jax.value_and_grad},
         ),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
-        "tensorboard_log": (fnn.training.callbacks.tensorboard_log, {"folder": "events"}),
         "early_stopping": (
             lambda **given: fnn.training.callbacks.early_stopping(**given)(EPOCH, start),
             {"patience": 3, "metric": "test_accuracy", "least_change": 0.1},
-        ),
-        "combine": (
-            lambda callback: fnn.training.callbacks.combine(callback)(EPOCH, start),
-            {"callback": lambda metrics, train_state: None},
         ),
         "to_minimize": (EPOCH.to_minimize, {"metric": "test_accuracy"}),
         "per_example_gradients": (
@@ -187,14 +177,14 @@ def calls():
         "sweep": (
             fnn.sweep,
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
-            | {"penalty": None, "static": (), "plan": "auto", "exact": False, "order_seed": None, "patience": None}
+            | {"penalty": None, "static": (), "plan": "auto", "patience": None}
             | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
-            | {"gradient": jax.value_and_grad, "eval_params": None, "start": None}
+            | {"gradient": jax.value_and_grad, "start": None}
             | run,
         ),
         "Halving": (
             lambda **given: fnn.sweeps.Halving(**given).checked(5),
-            {"epochs": (1, 3), "keep": 0.5, "metric": "test_loss"},
+            {"epochs": (1, 3), "keep": 0.5},
         ),
         "Plan": (
             lambda **given: fnn.sweep(
@@ -202,42 +192,13 @@ def calls():
             ),
             {"workers": 1, "members": 1},
         ),
-        "Precision": (
-            lambda **given: fnn.training.create_train_state(NET, RULE, KEY, (3,), fnn.training.Precision(**given)),
-            {"parameters": jnp.float32, "compute": jnp.float32, "output": jnp.float32},
-        ),
         "summarize": (fnn.sweeps.summarize, of_sweep | {"over": "seed"}),
         "merge": (fnn.sweeps.merge, {"folders": ["no_part"], "out": "no_folder"}),
-        "compare": (
-            fnn.sweeps.compare,
-            {"first": result.where(learning_rate=0.1), "second": result.where(learning_rate=0.2)}
-            | {"metric": "test_accuracy"},
-        ),
         "where": (lambda learning_rate: result.where(learning_rate=learning_rate), {"learning_rate": 0.1}),
         "best": (result.best, {"metric": "test_loss"}),
         "ranked": (result.ranked, {"metric": "test_loss"}),
         "curves": (result.curves, {"metric": "test_loss"}),
         "network": (result.network, {"member": result.members[0]}),
-        "ensemble_gain": (
-            fnn.sweeps.ensemble_gain,
-            {"result": result, "x": X, "labels": LABELS, "members": None, "combine": "vote"},
-        ),
-        "ensemble_probabilities": (
-            fnn.sweeps.ensemble_probabilities,
-            {"result": result, "x": X, "members": None, "combine": "vote"},
-        ),
-        "search": (
-            fnn.sweeps.search,
-            {
-                "study": None,
-                "space": None,
-                "run": None,
-                "population": 2,
-                "rounds": 1,
-                "seeds": 1,
-                "metric": "test_loss",
-            },
-        ),
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
         "plot_spread": (fnn.plots.plot_spread, of_sweep),
         "plot_heat_map": (fnn.plots.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
@@ -358,9 +319,7 @@ def calls():
 
 
 RECORDS = {
-    "Comparison",
     "DataError",
-    "EnsembleGain",
     "EpochMetrics",
     "FormulaMissing",
     "InputError",

@@ -20,8 +20,6 @@ from functional_nn.data.preparation import as_split
 from functional_nn.data.sources import MNIST5K
 from functional_nn.data.tfds import ARRAYS, cached, datasets_folder
 
-SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
-
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([0, 2, 1], np.uint8)
 

@@ -17,7 +17,6 @@ from functional_nn.core.errors import DataError
 from functional_nn.data import tfds, write_idx
 from functional_nn.data.tfds import reachable
 
-SHARED_MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 FEATURES = tensorflow_datasets.features
 
 

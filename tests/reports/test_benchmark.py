@@ -9,7 +9,7 @@ from functional_nn.bench.diagnose import Explanation, Finding
 from functional_nn.bench.peaks import Peaks, Rate
 from functional_nn.bench.records import Ratio, RecordComparison
 from functional_nn.bench.suite import BenchmarkCase, Measured
-from functional_nn.reports.benchmark import comparisons, knees, shares, times
+from functional_nn.reports.benchmark import comparisons, shares, times
 
 TRACED = {"trace": 0.1, "lower": 0.1}
 """The programs of ``fit`` and ``sweep`` are traced while others are compiled, so these have no such stages."""
@@ -34,17 +34,12 @@ def measured(what="train", batch_size=8, members=1, seconds=1e-3, precision="flo
         memory=Memory(10, 20, 30, 0, None) if memory else None,
         flops=10**6 * batch_size * members * case.steps,
         bytes=(10**5 + 1000 * batch_size) * case.steps,
-        compiler_flops=None,
         peaks=Peaks((Rate("1024³", 1e11, 1e9), Rate("stream", 1e8, 2e10))),
         reference=timing(1e-3),
         layers=tuple(layers),
         findings=Explanation((FINDING,)),
     )
     return Measured(case, result)
-
-
-SWEPT = [measured("sweep", members=k, seconds=1e-3 * (0.5 + k / 2)) for k in (1, 2, 4, 8)]
-SIZES = [measured(what, 2**n, seconds=1e-4 * (1 + 2**n / 64)) for what in ("train", "predict") for n in range(13)]
 
 
 def test_tables_are_aligned():
@@ -54,12 +49,6 @@ def test_tables_are_aligned():
     assert table[0].index("batch") == table[1].index("8  ") == table[2].index("4096")
     assert table[1].split()[:6] == ["train", "8", "float32", "1.00", "s", "1.00"]
     assert table[2].endswith("2.50 s (2.44-2.62)   610 µs")
-    assert knees([measured(), *SWEPT]) == []
-    lines = knees(SIZES)
-    assert lines[0] == "knee of train, float32: batch 256 has 80% of the best throughput"
-    assert len(lines) == 2
-    noisy = [one._replace(result=dataclasses.replace(one.result, steady=Timing(((1.0, 2.0, 3.0),)))) for one in SIZES]
-    assert "uncertain, because quartiles are far apart" in knees(noisy)[0]
     one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
     assert "mlp train: slower" in comparisons([one])
     assert one._replace(time=Ratio(math.nan, math.nan, math.nan)).verdict == "level"

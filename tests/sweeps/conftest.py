@@ -1,4 +1,4 @@
-"""Optax is not strict about promotion, and a plan that one test measured is not for the next."""
+"""Optax is not strict about promotion."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,6 @@ import functional_nn as fnn
 @pytest.fixture(autouse=True)
 def strict_promotion():
     """Overrides the rule of all other tests."""
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Nothing is remembered from test to test."""
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

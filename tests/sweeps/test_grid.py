@@ -24,34 +24,9 @@ def refusal(tmp_path, name: str, content: str | bytes) -> str:
     return str(error.value).removeprefix(str(path))
 
 
-def test_values_in_quotes_may_have_several_lines(tmp_path):
-    (tmp_path / "grid.csv").write_text('name,rate\r\n"a\nb",1\r\n\r\nc,0.5\r\n')
-    assert read_grid(tmp_path / "grid.csv") == [{"name": "a\nb", "rate": 1}, {"name": "c", "rate": 0.5}]
-
-
-@pytest.mark.parametrize(("name", "content"), [("grid.csv", "rate\n0.5\n"), ("grid.toml", "[grid]\nrate = [0.5]\n")])
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, name, content):
-    (tmp_path / name).write_text(content, encoding="utf-8-sig")
-    assert read_grid(tmp_path / name) == [{"rate": 0.5}]
-
-
-def test_a_csv_file_of_a_million_rows_is_refused_at_the_first_row_too_many(tmp_path, monkeypatch):
-    parsed = []
-    monkeypatch.setattr(grids, "_parsed", parsed.append)
-    assert "expected at most 50,000 members" in refusal(tmp_path, "grid.csv", "seed\n" + "1\n" * 1_000_000)
-    assert len(parsed) == 50_000
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("\n" * 200_000, "at most 100,000"),
-        (",".join(map(str, range(500_001))), "at most 500,000 columns"),
-        (b"a" * (16 * 2**20 + 1), "at most 16,777,216 bytes"),
-    ],
-)
-def test_csv_files_that_are_too_large(tmp_path, content, expected):
-    assert expected in refusal(tmp_path, "grid.csv", content)
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "grid.toml").write_text("[grid]\nrate = [0.5]\n", encoding="utf-8-sig")
+    assert read_grid(tmp_path / "grid.toml") == [{"rate": 0.5}]
 
 
 KEYS = {"bare": "a", "commas": '"a,"', "quotes": r'"a\""', "backslashes": r'"\\"', "literal": "'a'"}
@@ -127,9 +102,8 @@ HOSTILE = {
     "a huge bound": ("grid.toml", f"[draws]\nnumber = 1\na = {{uniform = [0x{'9' * 5000}, 1]}}"),
     "deep": ("grid.toml", f"[draws]\nnumber = {'[' * 200}{']' * 200}"),
     "no toml": ("grid.toml", f"{ESCAPE}{LONG}"),
-    "equal names": ("grid.csv", f"{ESCAPE}{LONG},{ESCAPE}{LONG}\n1,1"),
-    "not finite": ("grid.csv", f"{ESCAPE}{LONG}\ninf"),
-    "no text": ("grid.csv", b"\xff\xfe\x1b"),
+    "not finite": ("grid.toml", f"[grid]\n{LONG} = [inf]"),
+    "no text": ("grid.toml", b"\xff\xfe\x1b"),
 }
 
 

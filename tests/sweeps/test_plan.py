@@ -1,28 +1,18 @@
-"""Plans that are remembered from sweep to sweep."""
+"""Plans of sweeps, and the memory that they may use."""
 
-import json
 import math
 import os
-import subprocess
 import sys
-from functools import partial
 
-import numpy as np
 import pytest
 
 from functional_nn.sweeps import plan
 from functional_nn.training import run_programs
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan, "most_workers", lambda: 8)
-
-
 @pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
-def test_systems_that_do_not_state_their_memory(monkeypatch, tmp_path, known):
-    """macOS has no name for its free memory. Windows has no such names at all, and no module ``resource``."""
+def test_systems_that_do_not_state_their_memory(monkeypatch, known):
+    """macOS has no name for its free memory. Windows has no such names at all."""
     values = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}
 
     def sysconf(name):
@@ -33,44 +23,4 @@ def test_systems_that_do_not_state_their_memory(monkeypatch, tmp_path, known):
     monkeypatch.setattr(os, "sysconf", sysconf)
     assert run_programs.total_bytes() == (409600 if known else math.inf)
     assert plan.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
-    monkeypatch.setattr(plan, "PROCESS_STATUS", tmp_path / "missing")
-    now, most = plan.used_bytes()
-    assert now == most > 10_000_000  # what getrusage says
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert plan.used_bytes() == (0, 0)
     assert plan.fitting(plan.Plan(4, 2), 0, plan.memory_limit()) == plan.Plan(4, 2)
-
-
-@pytest.mark.skipif(not plan.PROCESS_STATUS.exists(), reason="this system does not describe a process in a file")
-def test_the_memory_of_a_process_is_its_own():
-    """``getrusage`` gives a process the peak of the one that started it, if that is larger."""
-    ballast = np.ones(600_000_000, np.uint8)
-    code = "from functional_nn.sweeps import plan; print(*plan.used_bytes())"
-    now, most = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
-    assert plan.used_bytes()[1] >= ballast.nbytes
-    assert now <= most < ballast.nbytes
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o002, 0o000])
-def test_what_was_remembered_is_recalled(cache, request, umask):
-    request.addfinalizer(partial(os.umask, os.umask(umask)))
-    assert plan.recall("here") is None
-    plan.remember("here", 3)
-    plan.remember("there", 5)
-    assert (plan.recall("here"), plan.recall("there")) == (3, 5)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"here": "3"}', '{"here": 9}', '{"here": [3]}'])
-def test_a_damaged_file_of_plans_is_written_anew(cache, text):
-    plan.remember("here", 3)
-    plan.remembered_file().write_text(text)
-    assert plan.recall("here") is None
-    plan.remember("here", 2)
-    assert json.loads(plan.remembered_file().read_text()) == {"here": 2}
-
-
-def test_without_a_safe_cache_folder_no_plan_is_remembered(monkeypatch):
-    monkeypatch.setattr(plan, "cache_folder", lambda: None)
-    assert plan.remembered_file() is None
-    plan.remember("here", 1)
-    assert plan.recall("here") is None

@@ -66,8 +66,7 @@ def test_workers_have_the_settings_of_the_callers_thread():
     assert [member.params["weight"].dtype for member in result.members] == [np.float64] * 2
 
 
-@pytest.mark.parametrize("method", ["run", "measure"])
-def test_every_thread_has_the_settings(method):
+def test_every_thread_has_the_settings():
     seen = []
 
     class Batch:
@@ -82,7 +81,7 @@ def test_every_thread_has_the_settings(method):
             return 0.0
 
     with jax.enable_x64(True):
-        list(getattr(population.Workers([None]), method)([Batch(), Batch()]))
+        list(population.Workers([None]).run([Batch(), Batch()]))
     assert len(seen) > 1
     assert all(seen)
 

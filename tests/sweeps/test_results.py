@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import math
-import sys
 
 import jax
 import numpy as np
@@ -177,50 +176,9 @@ def test_csv_reads_back_to_the_last_digit(tmp_path):
     assert float(row["rate"]) == float(row["test_accuracy"]) == value
 
 
-def test_parquet_reads_back(mixed, tmp_path):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
-    mixed.save(tmp_path / "members.parquet")
-    table = pandas.read_parquet(tmp_path / "members.parquet")
-    assert table["number"].tolist() == [0, 1, 2, 3, 4]
-    assert table["hidden"].tolist() == ["(8, 4)"] * 5
-    assert table["bad_step"].dropna().tolist() == [7]
-    assert table["rate"].tolist() == [0.1, 0.01, 0.01, 0.1, 0.1]
-
-
-def test_parquet_of_values_of_several_types(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
-    values = [0.1, "auto", None, True]
-    result(*(member(i, {"rate": value, "seed": 0}, 0.5) for i, value in enumerate(values))).save(tmp_path / "m.parquet")
-    rates = pandas.read_parquet(tmp_path / "m.parquet")["rate"]
-    assert rates.dropna().tolist() == ["0.1", "auto", "True"]
-    assert rates.isna().tolist() == [False, False, True, False]
-
-
-def test_a_table_of_pandas(mixed):
-    pandas = pytest.importorskip("pandas")
-    table = mixed.to_pandas()
-    assert list(table.columns) == list(mixed.rows()[0])
-    assert table.loc[1, "bad_step"] == 7
-    assert table["bad_step"].isna().sum() == 4
-    assert isinstance(result().to_pandas(), pandas.DataFrame)
-
-
-def test_without_pandas_the_error_says_how_to_get_it(mixed, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r"pip install 'functional-nn\[sweeps\]'"):
-        mixed.to_pandas()
-    with pytest.raises(InputError, match=r"pip install 'functional-nn\[sweeps\]'"):
-        mixed.save(tmp_path / "members.parquet")
-    assert list(tmp_path.iterdir()) == []
-    for suffix in ("csv", "json", "jsonl"):
-        mixed.save(tmp_path / f"members.{suffix}")
-
-
 @pytest.mark.parametrize("name", ["members.xls", "members", ".csv"])
 def test_another_suffix_is_refused(name, mixed, tmp_path):
-    with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.json, \.parquet"):
+    with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.json"):
         mixed.save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

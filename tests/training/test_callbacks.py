@@ -2,8 +2,6 @@
 
 import csv
 import math
-import struct
-import sys
 
 import numpy as np
 import optax
@@ -95,67 +93,3 @@ def test_a_metric_that_the_run_does_not_have():
     known = "Did you mean test_accuracy\\? Known: test_accuracy, test_loss, train_loss"
     with pytest.raises(fnn.InputError, match=f"metric: expected the name of a metric of this run.*{known}"):
         fit(on_epoch=callbacks.early_stopping(3, "tst_accuracy"))
-
-
-def test_combined_callbacks_are_all_called():
-    seen = []
-
-    def stops(metrics, train_state):
-        return metrics.epoch == 2
-
-    def counts(metrics, train_state):
-        seen.append(metrics.epoch)
-
-    run = fit(on_epoch=callbacks.combine(stops, counts))
-    assert (run.status, seen) == ("stopped", [1, 2])
-    assert fit(on_epoch=callbacks.combine()).status == "finished"
-    with pytest.raises(fnn.InputError, match=r"callbacks\[1\]: expected a function that returns True"):
-        fit(on_epoch=callbacks.combine(counts, lambda metrics, train_state: "yes"))
-
-
-def scalars(folder, Event):
-    """For each step, the scalars that TensorBoard shows: a start of a session removes those of its step and later."""
-    shown = {}
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()
-        while content:
-            (size,) = struct.unpack("<Q", content[:8])
-            event, content = Event.FromString(content[12 : 12 + size]), content[16 + size :]
-            if event.HasField("session_log"):
-                shown = {step: values for step, values in shown.items() if step < event.step}
-            if event.HasField("summary"):
-                assert event.step not in shown
-                shown[event.step] = {value.tag: value.simple_value for value in event.summary.value}
-    return shown
-
-
-def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(tmp_path):
-    Event = pytest.importorskip("tensorboardX.proto.event_pb2").Event
-    folder = tmp_path / "events"
-    fit(checkpoints=tmp_path / "run", epochs=2, on_epoch=callbacks.tensorboard_log(folder))
-    (first,) = folder.iterdir()
-    first.rename(folder / "events.out.tfevents.0")  # the name has the second in which the file was begun
-    log = callbacks.tensorboard_log(folder)
-    run = fit(checkpoints=tmp_path / "run", on_epoch=log)
-    # The file is read while the callback has it open: each epoch is written at once.
-    shown = scalars(folder, Event)
-    assert len(list(folder.iterdir())) == 2
-    assert sorted(shown) == [1, 2, 3, 4]
-    for metrics in run.history:
-        numbers = {name: value for name, value in metrics.row().items() if name not in ("epoch", "learning_rate")}
-        assert shown[metrics.epoch] == pytest.approx(numbers)
-    fit(epochs=1, on_epoch=log)
-    assert sorted(scalars(folder, Event)) == [1]
-
-
-def test_tensorboard_needs_a_folder_that_can_be_written_to(tmp_path):
-    pytest.importorskip("tensorboardX")
-    (tmp_path / "file").touch()
-    with pytest.raises(fnn.InputError, match="folder: expected a folder that can be written to"):
-        callbacks.tensorboard_log(tmp_path / "file")
-
-
-def test_without_tensorboardx_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
-    with pytest.raises(fnn.InputError, match=r"pip install 'functional-nn\[tensorboard\]'"):
-        callbacks.tensorboard_log(tmp_path)

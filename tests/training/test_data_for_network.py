@@ -12,7 +12,7 @@ from functional_nn.data import Split
 from functional_nn.losses import cross_entropy_with
 
 VECTORS = np.ones((20, 4), np.float32)
-IMAGES, LABELS = np.ones((20, 3, 8, 8), np.float32), np.arange(20) % 4
+LABELS = np.arange(20) % 4
 
 
 def trained(net, loss, x, labels=LABELS):
@@ -43,17 +43,3 @@ def test_a_softmax_that_is_right(net, loss):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(net, loss, VECTORS)
-
-
-def test_images_channels_first():
-    net = fnn.chain(fnn.conv(4, 3), fnn.relu, fnn.global_average_pool(), fnn.dense(4))
-    with pytest.warns(UserWarning, match=r"training images of shape \(3, 8, 8\)\. .* Write x\.transpose") as caught:
-        trained(net, fnn.cross_entropy, IMAGES)
-    assert len(caught) == 1
-
-
-@pytest.mark.parametrize("first", [fnn.flatten(), lambda x: x.transpose(0, 2, 3, 1)], ids=["flatten", "transpose"])
-def test_images_in_an_order_that_does_not_matter(first):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trained(fnn.chain(first, fnn.flatten(), fnn.dense(4)), fnn.cross_entropy, IMAGES)

@@ -217,11 +217,6 @@ def test_a_run_that_is_not_finite_warns():
         fit(fnn.dense(3), data=bad, epochs=1)
 
 
-def test_a_batch_larger_than_the_data_warns():
-    with pytest.warns(UserWarning, match="batch_size 64 is larger than the 40 training examples"):
-        fit(epochs=1, batch_size=64)
-
-
 def test_progress_ends_with_a_closing_line(capfd):
     run = fit(epochs=1, progress=True)
     assert capfd.readouterr().err.strip().endswith(repr(run))
@@ -340,7 +335,7 @@ def test_an_unhashable_optimizer_and_an_unhashable_layer_work():
             return self.factor * x @ params["weight"], state, ()
 
     net = fnn.Layer("scaled", lambda key, in_shape: ({"weight": jnp.ones((in_shape[0], 3))}, {}), Scaled())
-    run = fit(net, optimizer=Descent(), epochs=1, non_finite="roll-back")
+    run = fit(net, optimizer=Descent(), epochs=1)
     assert run.status == "finished"
     assert fnn.training.predict(net, run.params, run.state, make_data().test_x).shape == (20, 3)
 

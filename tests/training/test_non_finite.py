@@ -1,7 +1,5 @@
 """Policies for what is not finite, clipping, and what counts both."""
 
-from itertools import pairwise
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,75 +67,13 @@ def test_skip_ends_where_every_step_is_bad():
 
 def test_policies_cost_nothing_where_all_is_finite():
     data = make_data()
-    weights = [np.asarray(fit(data, non_finite=policy).params["weight"]) for policy in ("stop", "skip", "roll-back")]
+    weights = [np.asarray(fit(data, non_finite=policy).params["weight"]) for policy in ("stop", "skip")]
     assert weights[0].tobytes() == weights[1].tobytes()
-    np.testing.assert_allclose(weights[2], weights[0], rtol=1e-5)
-
-
-def steep(x):
-    """Finite only while |x| is under 80."""
-    return jnp.where(jnp.abs(x) < 80, x, jnp.nan)
-
-
-def test_roll_back_finds_a_rate_that_works():
-    net = fnn.chain(fnn.dense(3), steep)
-    options = {"net": net, "optimizer": optax.sgd(100.0), "epochs": 4}
-    assert fit(make_data(), **options).status == "non-finite"
-    run = fit(make_data(), **options, non_finite="roll-back")
-    share = run.history[-1].rate_share
-    assert run.status == "finished"
-    assert 2**-10 < share < 1
-    assert np.log2(share) % 1 == 0
-    assert [metrics.skipped_steps for metrics in run.history] == [0] * 4
-    assert run.train_state.step == 40
-    assert is_finite(run)
-    assert run.history[-1].train_loss < run.history[0].train_loss
-
-
-def test_a_smaller_rate_is_that_rate():
-    """The epochs after a roll-back are those of a run whose rate was smaller from the beginning."""
-    net = fnn.chain(fnn.dense(3), steep)
-    run = fit(make_data(), optax.sgd(100.0), net, epochs=4, non_finite="roll-back")
-    shares = [metrics.rate_share for metrics in run.history]
-    rate = optax.piecewise_constant_schedule(
-        100.0 * shares[0],
-        {10 * i: after / before for i, (before, after) in enumerate(pairwise(shares), 1)},
-    )
-    same = fit(make_data(), optax.sgd(rate), net, epochs=4)
-    assert same.status == "finished"
-    np.testing.assert_allclose(run.params["dense_0"]["weight"], same.params["dense_0"]["weight"], rtol=1e-4, atol=1e-5)
-
-
-def test_roll_back_stops_where_no_rate_helps():
-    run = fit(make_data(bad=(17,)), non_finite="roll-back")
-    assert (run.status, len(run.history)) == ("non-finite", 1)
-    assert run.history[0].rate_share == 2**-10
-    assert run.history[0].skipped_steps == 1
-    assert is_finite(run)
-
-
-def test_roll_back_goes_on_after_a_resumption(tmp_path):
-    net = fnn.chain(fnn.dense(3), steep)
-    options = {"net": net, "optimizer": optax.sgd(100.0), "non_finite": "roll-back"}
-    whole = fit(make_data(), **options, epochs=4)
-    fit(make_data(), **options, epochs=2, checkpoints=tmp_path)
-    resumed = fit(make_data(), **options, epochs=4, checkpoints=tmp_path)
-    assert resumed.restored_epochs == 2
-    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(resumed.params), strict=True):
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-def test_roll_back_with_parameters_that_the_optimizer_keeps_is_refused():
-    optimizer = optax.contrib.schedule_free_sgd(0.1)
-    with pytest.raises(fnn.InputError, match="non_finite: expected stop or skip, because eval_params is given, got"):
-        fit(make_data(), optimizer, non_finite="roll-back", eval_params=optax.contrib.schedule_free_eval_params)
 
 
 def test_an_unknown_policy_is_answered_with_the_nearest():
-    with pytest.raises(
-        fnn.InputError, match=r"non_finite: expected a known name, got 'rollback'\. Did you mean roll-back"
-    ):
-        fit(make_data(), non_finite="rollback")
+    with pytest.raises(fnn.InputError, match=r"non_finite: expected a known name, got 'skp'\. Did you mean skip"):
+        fit(make_data(), non_finite="skp")
 
 
 # Clipping

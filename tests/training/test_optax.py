@@ -34,7 +34,6 @@ def per_example(objective, has_aux):
     return differentiate
 
 
-SCHEDULE_FREE = {"eval_params": optax.contrib.schedule_free_eval_params}
 ADAM = optax.adam(0.05)
 
 NOT_CALLED = {"optimistic_adam", "dpsgd"}
@@ -87,7 +86,6 @@ WRAPPERS = {
 }
 ALL = OPTIMIZERS | WRAPPERS
 OPTIONS = {
-    **dict.fromkeys(("schedule_free", "schedule_free_adamw", "schedule_free_sgd"), SCHEDULE_FREE),
     "differentially_private_aggregate": {"gradient": per_example},
 }
 
@@ -171,18 +169,3 @@ def test_functions_of_one_s_own_that_return_something_else_are_refused():
     ):
         with pytest.raises(fnn.InputError, match=f"gradient: expected .*{words}"):
             fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, gradient=gradient)
-    with pytest.raises(fnn.InputError, match=r"eval_params: expected a function \(optimizer_state, params\)"):
-        fnn.fit(NET, fnn.cross_entropy, ADAM, DATA, epochs=1, eval_params=lambda state, params: state)
-
-
-def test_averaged_parameters_are_evaluated_and_returned():
-    rule = optax.contrib.schedule_free_sgd(0.1)
-    run = fnn.fit(NET, fnn.cross_entropy, rule, DATA, epochs=2, batch_size=16, **SCHEDULE_FREE)
-    expected = optax.contrib.schedule_free_eval_params(run.train_state.optimizer_state, run.train_state.params)
-    for a, b in zip(jax.tree.leaves(run.params), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    y, _ = NET.apply(run.params, {}, X, train=False)
-    assert run.history[-1].test_loss == pytest.approx(float(fnn.cross_entropy(y, LABELS)), rel=1e-5)
-    clipped = fnn.training.with_clipping(rule, 1.0)
-    again = fnn.fit(NET, fnn.cross_entropy, clipped, DATA, epochs=1, **SCHEDULE_FREE)
-    assert np.isfinite(again.history[-1].test_loss)

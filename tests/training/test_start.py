@@ -61,15 +61,6 @@ def test_parameters_and_state_begin_a_new_run():
     assert bits(fit(start=wide, seed=3).params) == bits(again.params)
 
 
-def test_make_train_starts_where_fit_does():
-    first = fit()
-    train = jax.jit(fnn.training.make_train(NET, RULE, epochs=2, batch_size=20))
-    for start in (first.train_state, (first.params, first.state)):
-        trained = train({}, jax.random.key(0), DATA, start)
-        expected = [metrics.train_loss for metrics in fit(start=start).history]
-        np.testing.assert_allclose(trained.epochs.loss, expected, rtol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("options", "hyperparameters", "data", "said"),
     [

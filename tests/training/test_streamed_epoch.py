@@ -95,7 +95,7 @@ def test_examples_may_be_pytrees():
     assert np.isfinite(run.history[0].train_loss)
 
 
-@pytest.mark.parametrize("policy", ["stop", "skip", "roll-back"])
+@pytest.mark.parametrize("policy", ["stop", "skip"])
 @pytest.mark.filterwarnings("ignore:Loss or update were not finite at step 1 of epoch 1")
 def test_steps_that_are_not_finite_change_nothing(policy):
     good = list(batches(1))
@@ -105,14 +105,6 @@ def test_steps_that_are_not_finite_change_nothing(policy):
     assert run.history[0].skipped_steps == 1
     assert np.isfinite(run.params["dense_0"]["weight"]).all()
     assert losses(run) != losses(fit(Stream(good), epochs=1))
-    assert run.history[0].rate_share == (2.0**-10 if policy == "roll-back" else 1)
-
-
-def test_roll_back_of_a_generator_is_refused_before_it_is_read():
-    generator = batches(1)
-    with pytest.raises(InputError, match="non_finite: expected stop or skip, because a generator cannot be read again"):
-        fit(Stream(generator, steps=1), non_finite="roll-back")
-    assert len(list(generator)) == 3
 
 
 @pytest.mark.parametrize(

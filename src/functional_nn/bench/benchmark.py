@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
+from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.compiled_program import (
     STAGES,
     CompiledProgram,
@@ -54,8 +54,7 @@ def benchmark(
 
     Args:
         function: a function of pytrees of arrays. Bind other arguments to it, for example with ``functools.partial``.
-        *arguments: the arguments of the calls. A pytree may also have functions and texts as leaves, as an Equinox
-            module has; they are constants of the program.
+        *arguments: the arguments of the calls.
         name: the name in tables; by default the function's.
         donate: the numbers of the arguments to donate, such as 0 for a train state that the function updates. They are
             copied before each call; the time of the copy is not counted.
@@ -72,8 +71,6 @@ def benchmark(
     (524288, 49152)
     """
     donate = check_call(function, arguments, donate)
-    if has_static_leaves(arguments):
-        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
     seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
     layers = check_flag("layers", layers)
     if name is not None and not isinstance(name, str):
@@ -127,7 +124,6 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
         memory=memory,
         flops=call.executions * flops_by_scope(live_program).total(),
         bytes=call.executions * bytes_by_scope(live_program).total(),
-        compiler_flops=program.compiler_flops,
         peaks=Peaks(tuple(trial.rate(times[number], times_faster) for number, trial in enumerate(peak_trials))),
         reference=times[0],
         layers=layers,
@@ -175,15 +171,14 @@ class Benchmark:
             them. If a call runs several programs, this is the memory of one of them.
         flops: floating-point operations of one call, counted from the traced program.
         bytes: the least number of bytes that one call moves, counted from the traced program.
-        compiler_flops: floating-point operations as XLA counts them (a loop's body once); None if XLA gives no number.
         peaks: the rates that the device reached in turns with this program.
         reference: the calls of the first peak measurement. They took turns with the program, round by round.
         layers: the cost of each outermost layer, forward and backward.
         findings: the causes of slowness that ``explain`` finds in the program.
         uncounted: the operations that ``flops`` leaves out, because they have no known count, and how often one
             call runs each. The number of steps of a ``while`` loop is unknown; its body is counted once.
-        devices: the number of devices that the program uses. ``peaks`` are those of all of them, ``memory`` and
-            ``compiler_flops`` are those of one.
+        devices: the number of devices that the program uses. ``peaks`` are those of all of them, ``memory`` is
+            that of one.
     """
 
     name: str
@@ -196,7 +191,6 @@ class Benchmark:
     memory: Memory | None
     flops: int
     bytes: int
-    compiler_flops: float | None
     peaks: Peaks
     reference: Timing
     layers: tuple[LayerCost, ...]
@@ -280,7 +274,6 @@ class Benchmark:
             "flops": self.flops,
             "not_counted": self.uncounted,
             "bytes": self.bytes,
-            "compiler_flops": self.compiler_flops,
             "flops_per_second": self.flops_per_second,
             "bytes_per_second": self.bytes_per_second,
             "shares": self.shares,
@@ -343,9 +336,6 @@ class Benchmark:
             yield "not counted", self.uncounted_text
         elif not self.flops:
             yield "", INTEGER_WORK
-        if self.compiler_flops is not None:
-            counted_part = "the body of a loop once" if self.devices == 1 else "the part of one device"
-            yield "", f"XLA counts {in_flops(self.compiler_flops)}, {counted_part}"
         yield (
             "bytes",
             f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "

@@ -1,16 +1,12 @@
-"""Arguments of ``benchmark`` and ``explain``: their checks, and leaves that are no arrays, such as functions."""
+"""Checks of the arguments of ``benchmark`` and ``explain``."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Integral
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
@@ -30,78 +26,14 @@ def check_call(function: object, arguments: Sequence[object], donate: object) ->
     return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
 
 
-def check_later_calls(function: Callable[..., object], calls: object) -> Sequence[Sequence[object]]:
-    """Checks that each later call is a tuple of arguments that the function takes; returns the calls."""
-    if not isinstance(calls, tuple | list) or not all(isinstance(call, tuple | list) for call in calls):
-        raise InputError("then", "tuples of arguments, one for each later call", shown(calls))
-    for call in calls:
-        check_leaves(call)
-        try:
-            inspect.signature(function).bind(*call)
-        except TypeError as error:
-            raise InputError("then", "tuples of arguments that the function takes", shown(call), f"{error}.") from None
-        except ValueError:  # some functions written in C have no signature
-            continue
-    return calls
-
-
 def check_leaves(arguments: Sequence[object]) -> None:
     """Raises an error for arguments that JAX cannot trace. It names the argument's number and the path inside it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
         number, *rest = path
-        is_constant = bool(rest) and is_static(leaf)  # in a pytree; as an argument of its own it is refused
-        if not is_constant and not _is_traceable(leaf):
+        if not _is_traceable(leaf):
             where = f"argument {number.idx}{jax.tree_util.keystr(tuple(rest))}"
             remedy = "Bind other values to the function: functools.partial(function, option=…)."
             raise InputError(where, "an array or a number", shown(leaf), remedy)
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class StaticLeaf:
-    """A leaf that ``jax.jit`` takes as part of a pytree's structure, and not as an array."""
-
-    value: Hashable
-
-
-def is_static(leaf: object) -> bool:
-    """Whether a leaf of a pytree is a constant: a function, a type or a text."""
-    is_constant = callable(leaf) or isinstance(leaf, str | bytes | np.dtype)
-    return is_constant and isinstance(leaf, Hashable)
-
-
-def hide_static_leaves(tree: object) -> object:
-    """The same pytree, with every constant leaf as a part of its structure."""
-    return jax.tree.map(lambda leaf: StaticLeaf(leaf) if is_static(leaf) else leaf, tree)
-
-
-def show_static_leaves(tree: object) -> object:
-    """Undoes ``hide_static_leaves``."""
-
-    def shown(leaf: object) -> object:
-        return leaf.value if isinstance(leaf, StaticLeaf) else leaf
-
-    return jax.tree.map(shown, tree, is_leaf=lambda node: isinstance(node, StaticLeaf))
-
-
-def has_static_leaves(tree: object) -> bool:
-    """Whether a pytree has leaves that are constants."""
-    return any(is_static(leaf) for leaf in jax.tree.leaves(tree))
-
-
-def taking_hidden(function: Callable[..., object]) -> Callable[..., object]:
-    """The function of pytrees whose constant leaves are hidden. Those of its result are hidden, too.
-
-    >>> tree = {"f": jax.numpy.cos, "x": 0.0}
-    >>> float(jax.jit(taking_hidden(lambda tree: tree["f"](tree["x"])))(hide_static_leaves(tree)))
-    1.0
-    """
-
-    @functools.wraps(function, updated=())
-    def with_constants(*hidden: object) -> object:
-        return hide_static_leaves(function(*(show_static_leaves(argument) for argument in hidden)))
-
-    return with_constants
 
 
 def _is_traceable(leaf: object) -> bool:

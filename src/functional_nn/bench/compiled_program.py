@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 import time
@@ -36,14 +35,6 @@ class CompiledProgram:
     jaxpr: ClosedJaxpr
     compiled: Compiled
     stages: dict[str, float]
-
-    @property
-    def compiler_flops(self) -> float | None:
-        """Floating-point operations as XLA counts them (a loop's body once); None if XLA gives no number."""
-        flops = (self.compiled.cost_analysis() or {}).get("flops")
-        if flops is None or not math.isfinite(flops) or flops < 0:
-            return None
-        return flops
 
     @property
     def devices(self) -> int:

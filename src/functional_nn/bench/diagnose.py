@@ -16,23 +16,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.stages import Compiled
 from jax.tree_util import KeyPath
 
-from functional_nn.bench.call_arguments import (
-    check_call,
-    check_later_calls,
-    has_static_leaves,
-    hide_static_leaves,
-    taking_hidden,
-)
+from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
 from functional_nn.jaxprs.counts import (
     ELEMENTWISE,
-    PRODUCTS,
     VIEWS,
-    flops_by_scope,
-    flops_of,
-    operand_types,
-    product_name,
     size_of,
 )
 from functional_nn.jaxprs.walk import (
@@ -108,12 +97,7 @@ class Explanation(NamedTuple):
         return [finding._asdict() for finding in self.findings]
 
 
-def explain(
-    function: Callable[..., object],
-    *arguments: object,
-    donate: int | Sequence[int] = (),
-    then: Sequence[Sequence[object]] = (),
-) -> Explanation:
+def explain(function: Callable[..., object], *arguments: object, donate: int | Sequence[int] = ()) -> Explanation:
     """Finds what makes a function slow as a compiled program. The function is compiled and not run.
 
     It looks for:
@@ -121,17 +105,15 @@ def explain(
     - a convolution in a loop for which XLA has no fast routine;
     - a pooling gradient that is a scatter;
     - large arrays that the function closes over;
-    - 64-bit numbers where no argument has 64 bits, and conversions that make products of a narrow type slow;
+    - 64-bit numbers where no argument has 64 bits, and arguments that every call converts to 32 bits;
     - an argument that could be donated, because a result is the changed argument;
-    - calls that are traced again, and the argument that causes it;
-    - products for which the platform has no fast routine.
+    - a result that is the argument of the next call but has another type, so that this call is traced again;
+    - products for which XLA has no fast routine on a CPU.
 
     Args:
         function: a function of pytrees of arrays.
-        *arguments: the arguments of its call. A pytree may also have functions and texts as leaves, as an Equinox
-            module has.
+        *arguments: the arguments of its call.
         donate: the numbers of the arguments that are already donated.
-        then: the arguments of later calls, to check whether these are traced again.
 
     Raises:
         InputError: if ``function`` is not a function, if an argument is not an array, or if ``donate`` has a number
@@ -143,14 +125,8 @@ def explain(
     Pass it as an argument.
     """
     donate = check_call(function, arguments, donate)
-    later_calls = check_later_calls(function, then)
-    if has_static_leaves((arguments, later_calls)):
-        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
-        later_calls = [tuple(map(hide_static_leaves, call)) for call in later_calls]
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
-    found = find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
-    again = retraced(function, (arguments, *later_calls)) if later_calls else ()
-    return Explanation(tuple(dict.fromkeys((*found.findings, *again))))
+    return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
 
 
 def find_causes(
@@ -165,20 +141,16 @@ def find_causes(
         *scatters_of_pooling(program),
         *captured_constants(program),
         *wide_numbers(program, arguments),
-        *widened_products(program),
         *donations(program, arguments, donate),
         *carried_types(jaxpr, arguments, results),
-        *slow_products(program, found, platform),
+        *slow_products(found, platform),
     )
     return Explanation(tuple(dict.fromkeys(findings)))
 
 
 LARGE_CONSTANT = 2**20
 """The smallest size in bytes of a constant that makes compiling noticeably slower."""
-SIXTEEN_BITS = frozenset(("bfloat16", "float16"))
 WIDE = frozenset(("float64", "complex128"))
-PASSED_ON = VIEWS | {"broadcast_in_dim", "slice", "pad", "concatenate", "rev", "copy"}
-"""Operations that move the numbers of their first operand and do not change them."""
 
 
 def place(scope: str) -> str:
@@ -260,43 +232,6 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
             return  # all later operations of this type follow from the first
-
-
-def widened_products(program: ClosedJaxpr) -> Iterator[Finding]:
-    """Warns of 32-bit products with an operand that had 16 bits before: type promotion made the product slow."""
-    flat = flattened(program)
-    was_narrow: dict[int, str] = {}  # places of 32-bit arrays, with the 16-bit type that their numbers had before
-    for step in flat.steps:
-        name = step.equation.primitive.name
-        operand = step.inputs[0] if step.inputs else None
-        if name in PRODUCTS:
-            yield from _widened_product(step, was_narrow)
-        elif not isinstance(operand, int):
-            continue
-        elif name == "convert_element_type" and flat.shapes[operand].dtype.name in SIXTEEN_BITS:
-            if flat.shapes[step.outputs[0]].dtype in (jnp.float32, jnp.float64):
-                was_narrow[step.outputs[0]] = flat.shapes[operand].dtype.name
-        elif name in PASSED_ON and operand in was_narrow:
-            was_narrow[step.outputs[0]] = was_narrow[operand]
-
-
-def _widened_product(step: Step, was_narrow: dict[int, str]) -> Iterator[Finding]:
-    """A finding if an operand of this product had 16 bits and another operand has, or had, another type."""
-    types: list[str] = [array_type(variable).dtype.name for variable in step.equation.invars]
-    original_types = set()
-    for operand, type_now in zip(step.inputs, types, strict=True):
-        original_types.add(was_narrow.get(operand, type_now) if isinstance(operand, int) else type_now)
-    # Nothing was widened if both operands still have one narrow type.
-    narrow_types = original_types & SIXTEEN_BITS
-    if narrow_types and (original_types != {*types} or len(original_types) > 1):
-        narrow, wide = min(narrow_types), array_type(step.equation.outvars[0]).dtype.name
-        yield Finding(
-            "conversion",
-            place(step.scope),
-            f"a product{_at_line(step.equation)} is computed in {wide}, though an operand comes in {narrow} and is "
-            "converted.",
-            f"Give both operands the type {narrow}, or keep the array in {wide} from the start.",
-        )
 
 
 def argument_name(path: KeyPath) -> str:
@@ -419,7 +354,13 @@ def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: ob
         after = before if before in alike or not alike else alike[0]
         for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
             if type_before != type_after:
-                yield _type_change(argument_name(path), type_before, type_after, "comes back as")
+                yield Finding(
+                    "retracing",
+                    "",
+                    f"argument {argument_name(path)} was {type_before} and comes back as {type_after}: such a call is "
+                    "traced and compiled again.",
+                    f"Start with that type: jax.numpy.asarray(value, jax.numpy.{type_after.dtype}).",
+                )
 
 
 def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
@@ -443,61 +384,9 @@ def _type_of(aval: AbstractValue) -> LeafType:
     return LeafType(shape, str(dtype), bool(getattr(aval, "weak_type", False)))
 
 
-def retraced(function: Callable[..., object], calls: Sequence[Sequence[object]]) -> Iterator[Finding]:
-    """Warns of calls after the first that are traced again, and names the argument that causes it."""
-    traces = 0
-
-    def counted(*arguments):
-        nonlocal traces
-        traces += 1
-        return function(*arguments)
-
-    jitted = jax.jit(counted)
-    last: tuple[Sequence[object], list[LeafType]] | None = None
-    for arguments in calls:
-        before = traces
-        # The call is traced and not run. JAX caches traces, so the counter shows whether this one was new.
-        types = [_type_of(aval) for aval in jitted.trace(*arguments).jaxpr.in_avals]
-        if traces > before:
-            if last is not None:
-                yield _difference(arguments, types, *last)
-            last = arguments, types
-
-
-def _difference(
-    arguments: Sequence[object], types: list[LeafType], earlier: Sequence[object], earlier_types: list[LeafType]
-) -> Finding:
-    if jax.tree.structure(tuple(arguments)) != jax.tree.structure(tuple(earlier)):
-        for number, (new, old) in enumerate(zip(arguments, earlier, strict=False)):
-            if jax.tree.structure(new) != jax.tree.structure(old):
-                return _retracing(f"argument {number} has another structure than in an earlier call")
-        return _retracing(f"there are {len(arguments)} arguments, after {len(earlier)}")
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
-    for path, new, old in zip(paths, types, earlier_types, strict=True):
-        if new != old:
-            return _type_change(argument_name(path), old, new, "is now")
-    return _retracing("its arguments have the same types, so a setting has changed, or the device they are on")
-
-
-def _type_change(argument: str, before: LeafType, after: LeafType, how: str) -> Finding:
-    remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype})."
-    if before.shape != after.shape:
-        remedy = "Keep shapes the same: pad the last batch, or leave it out."
-    return _retracing(f"argument {argument} was {before} and {how} {after}", remedy)
-
-
-def _retracing(change: str, remedy: str = "Call it with arguments of one structure, shape and type.") -> Finding:
-    return Finding("retracing", "", f"{change}: such a call is traced and compiled again.", remedy)
-
-
 USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
 """The axes of a convolution in the order NHWC, HWIO, for any number of spatial axes."""
 GROUPS = re.compile(r"(?:feature|batch)_group_count=(\d+)")
-HLO_TYPES = {"bfloat16": "bf16", "float16": "f16"}
-LEAST_SHARE = 0.05
-"""A product gets a warning only if it has at least this share of the program's operations."""
-TENSOR_CORE_MULTIPLE = 8
-"""On a GPU, sizes of 16-bit products that are multiples of this use its matrix units fully."""
 
 
 def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
@@ -515,57 +404,11 @@ def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[F
             )
 
 
-def slow_products(program: ClosedJaxpr, found: Sequence[Operation], platform: str) -> Iterator[Finding]:
-    """Warns of products for which XLA has no fast routine on this platform."""
+def slow_products(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
+    """Warns of products for which XLA's CPU compiler has no fast routine."""
     if platform == "cpu":
         yield from _integer_products(found)
         yield from _grouped_convolutions(found)
-    least_flops = LEAST_SHARE * max(flops_by_scope(program).total(), 1)
-    for scope, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS and repeats * flops_of(equation) >= least_flops:
-            slow = narrow_product(equation, found, platform)
-            if slow is not None:
-                reason, remedy = slow
-                yield Finding("slow product", place(scope), f"{product_name(equation)}: {reason}", remedy)
-
-
-def narrow_product(equation: JaxprEqn, found: Sequence[Operation], platform: str) -> tuple[str, str] | None:
-    """Why a product of 16-bit numbers is slow on a platform, and what to do; None if it is not."""
-    left, right = operand_types(equation)
-    if left.dtype.name not in SIXTEEN_BITS or right.dtype != left.dtype:
-        return None
-    if platform == "cpu":
-        if _has_narrow_routine(HLO_TYPES[left.dtype.name], found):
-            return None
-        reason = f"XLA has no routine for {left.dtype.name} on this CPU: operands are converted to float32."
-        return reason, "Compute in float32 here; 16 bits are faster on accelerators."
-    if platform not in ("gpu", "cuda", "rocm") or equation.primitive.name != "dot_general":
-        return None
-    if all(size % TENSOR_CORE_MULTIPLE == 0 for size in _product_sizes(equation)):
-        return None
-    reason = f"a size is not a multiple of {TENSOR_CORE_MULTIPLE}: the matrix units are used partly or not."
-    return reason, f"Make layer and batch sizes multiples of {TENSOR_CORE_MULTIPLE}."
-
-
-def _has_narrow_routine(hlo_type: str, found: Sequence[Operation]) -> bool:
-    """Whether any product of the compiled program reads numbers of this type."""
-    products = (operation for operation in found if _is_product(operation))
-    return any(hlo_type in operand for operation in products for operand in operation.operand_types)
-
-
-def _product_sizes(equation: JaxprEqn) -> list[int]:
-    """The sizes of the contracted axes and of the free axes of a product."""
-    contracted, batches = equation.params["dimension_numbers"]
-    operands = operand_types(equation)
-    sizes = [operands[0].shape[axis] for axis in contracted[0]]
-    for operand, contracted_axes, batch_axes in zip(operands, contracted, batches, strict=True):
-        taken = (*contracted_axes, *batch_axes)
-        sizes += [size for axis, size in enumerate(operand.shape) if axis not in taken]
-    return sizes
-
-
-def _is_product(operation: Operation) -> bool:
-    return operation.kind in ("dot", "convolution", "custom-call") or "__ynn_fusion" in operation.text
 
 
 def _integer_products(found: Sequence[Operation]) -> Iterator[Finding]:
@@ -597,7 +440,6 @@ OPERATION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
-OPERAND = re.compile(r"%([\w.\-]+)")
 OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -607,14 +449,12 @@ class Operation(NamedTuple):
     Args:
         kind: ``dot``, ``convolution``, ``fusion`` and so on.
         type: the type of its result, such as ``f32[128,10]{1,0}``.
-        operand_types: the types of its operands.
         text: everything after its kind.
         in_loop: whether it runs in the body of a ``while``.
     """
 
     kind: str
     type: str
-    operand_types: tuple[str, ...]
     text: str
     in_loop: bool
 
@@ -643,11 +483,8 @@ def operations(text: str) -> Iterator[Operation]:
         parts, {name for part in parts.values() for found in part for name in LOOP.findall(found["rest"])}
     )
     for name, part in parts.items():
-        types = {found["name"]: found["type"] for found in part}
         for found in part:
-            # Behind the first parenthesis there are attributes, which may also name computations.
-            operands = (types.get(operand, "") for operand in OPERAND.findall(found["rest"].partition(")")[0]))
-            yield Operation(found["kind"], found["type"], tuple(operands), found["rest"], name in looped)
+            yield Operation(found["kind"], found["type"], found["rest"], name in looped)
 
 
 def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:

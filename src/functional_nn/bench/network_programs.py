@@ -33,7 +33,7 @@ from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
 from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
-from functional_nn.training.devices import computing_on, put_everywhere
+from functional_nn.training.devices import computing_on
 from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.programs import CompiledPrograms, ProgramSpec
 from functional_nn.training.recipe import Hyperparameters, Recipe
@@ -162,14 +162,13 @@ TRAIN_STATE = 1
 produces a non-finite value, it is rerun from the state before."""
 
 
-def fit_call(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> MeasuredCall:
-    """The program that ``fit`` runs in each epoch for all full batches, which ``devices`` share."""
+def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
+    """The program that ``fit`` runs in each epoch for all full batches."""
     split = _random_split(network, batch_size)
-    spec = fit_spec(network, batch_size, precision, devices)
+    spec = fit_spec(network, batch_size, precision)
     with compiling_anew():
         seconds, programs = clocked(lambda: CompiledPrograms(spec))
-        key, split = put_everywhere((jax.random.key(0), split), programs.sharding)
-        arguments = _epoch_arguments(programs, {}, key, split)
+        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split)
         empty = compile_empty_program(arguments)
     program = _with_first_run(programs, arguments, seconds)
     return MeasuredCall(
@@ -231,11 +230,11 @@ def _sweep_executions(
     return tuple(executions)
 
 
-def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str, devices: int = 1) -> ProgramSpec:
-    """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches that ``devices`` share."""
+def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str) -> ProgramSpec:
+    """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches."""
     recipe = _recipe(network, network.learning_rate)
     shapes = _data_shapes(network, batch_size)
-    return ProgramSpec(recipe, batch_size, as_precision(precision), shapes, devices=devices)
+    return ProgramSpec(recipe, batch_size, as_precision(precision), shapes)
 
 
 def sweep_spec(

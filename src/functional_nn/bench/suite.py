@@ -112,19 +112,3 @@ def _layers_of_a_step(
     """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
     step = workload("step", network, batch_size, precision)
     return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
-
-
-NEAR_BEST = 0.8
-"""The knee is the smallest batch or population with this share of the best throughput."""
-
-
-def knee(sizes: Sequence[int], seconds: Sequence[float]) -> int:
-    """The smallest size with at least 80% of the best throughput, size / seconds.
-
-    A smaller size does not fill the device. A larger size only makes each step longer.
-
-    >>> knee([1, 8, 64, 512], [1.0, 1.0, 2.0, 15.0])
-    64
-    """
-    rates = {size: size / time for size, time in zip(sizes, seconds, strict=True)}
-    return min(size for size, rate in rates.items() if rate >= NEAR_BEST * max(rates.values()))

@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.sharding import SingleDeviceSharding
 from jax.stages import Compiled, Lowered
 
-from functional_nn.bench.call_arguments import check_call, has_static_leaves, hide_static_leaves, taking_hidden
+from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.compiled_program import Memory, clocked, planned_memory
 from functional_nn.bench.network_programs import TRAIN_STATE, MeasuredNetwork, Workload, fit_spec, sweep_spec, workload
 from functional_nn.bench.suite import BenchmarkCase
@@ -77,8 +77,6 @@ def target(
     known_chip = chip_named(chip)
     donate = check_call(function, _with_numbers_for_shapes(arguments), donate)
     name: str = getattr(function, "__name__", type(function).__name__)
-    if has_static_leaves(arguments):
-        function, arguments = taking_hidden(function), tuple(map(hide_static_leaves, arguments))
     return compile_for(name, known_chip, function, arguments, donate)
 
 

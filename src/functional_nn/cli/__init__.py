@@ -73,9 +73,6 @@ def command() -> None:
     """Train, inspect, verify and measure neural networks that are pure functions in JAX."""
 
 
-OTHER_NAMES = {"--lr": "--learning-rate", "--wd": "--weight-decay"}
-"""Names of flags in other programs, which are not similar enough to ours to be suggested."""
-
 NO_MEMORY = ("can't start new thread", "failed to map segment", "RESOURCE_EXHAUSTED")
 """What errors of Python and JAX other than ``MemoryError`` say if memory is short."""
 OUTPUT_UNREAD = 128 + 13
@@ -111,7 +108,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
         except click.ClickException as error:
-            _with_remedy(error).show()
+            error.show()
             return error.exit_code
         except InputError as error:
             click.echo(f"Error: {error}", err=True)
@@ -137,21 +134,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout is stdout:
                 raise
             return OUTPUT_UNREAD
-
-
-def _with_remedy(error: click.ClickException) -> click.ClickException:
-    """Says what to write, for two frequent mistakes at which click's own message does not help."""
-    if not isinstance(error, click.UsageError) or error.ctx is None:
-        return error
-    flags = {flag for parameter in error.ctx.command.params for flag in parameter.opts}
-    if isinstance(error, click.NoSuchOption):
-        meant = OTHER_NAMES.get(error.option_name)
-        if meant in flags:
-            return click.UsageError(f"No such option {error.option_name!r}. Did you mean {meant!r}?", error.ctx)
-    elif "unexpected extra argument" in error.message and "--hidden" in flags:
-        remedy = "A flag takes one value. Separate sizes by commas: --hidden 128,64."
-        return click.UsageError(f"{error.message}. {remedy}", error.ctx)
-    return error
 
 
 @contextmanager

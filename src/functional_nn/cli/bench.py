@@ -238,14 +238,12 @@ def _bench_target(
 
 
 def _print_measured(measured: list[Measured]) -> None:
-    """Prints the tables, the knees, and each warning once."""
+    """Prints the tables, and each warning once."""
     from functional_nn.reports import benchmark as tables
 
     click.echo(tables.times(measured))
     click.echo()
     click.echo(tables.shares(measured))
-    for knee in tables.knees(measured):
-        _print_wrapped(knee)
     findings = dict.fromkeys(finding for one in measured for finding in one.result.findings.findings)
     for finding in findings:
         _print_wrapped(f"warning: {finding}")

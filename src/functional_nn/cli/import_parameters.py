@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 FLAGS = (*NETWORK, "dataset", "data_dir", "image_size", "image_color")
 """The flags of a run that say what the network and its images are."""
 
-BETTER_THAN_CHANCE = 0.1
-"""A remark follows if the accuracy is below chance + this share of (1 - chance). Chance is 1 / classes."""
-
 
 @click.command("import", context_settings={"show_default": True})
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
@@ -72,13 +69,6 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     run_folder.finish_run_folder(out, params, state, (), result)
     click.echo(f"{escaped(str(out))}: {trees.size(params):,} parameters of {configuration.model}")
     click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
-    chance = 1 / data.classes
-    if metrics["test_accuracy"] < chance + BETTER_THAN_CHANCE * (1 - chance):
-        click.echo(
-            "That is hardly better than a random answer. Perhaps layers of equal shapes are in another order in the "
-            "file (--pair), an activation differs, or the model was trained on images that were prepared differently.",
-            err=True,
-        )
 
 
 # The flags of a run stand after the command's own.

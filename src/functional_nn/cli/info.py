@@ -25,22 +25,18 @@ class OptionalPackage(NamedTuple):
     install: str
 
 
-PLOTS, SWEEPS, EXACT = "'functional-nn[plots]'", "'functional-nn[sweeps]'", "'functional-nn[exact]'"
+PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
 OPTIONAL = {
     "matplotlib": OptionalPackage("pictures", PLOTS),
     "jinja2": OptionalPackage("HTML pages", PLOTS),
     "latex2mathml": OptionalPackage("formulas in HTML pages", PLOTS),
     "markdown-it-py": OptionalPackage("text in HTML pages", PLOTS),
     "gmpy2": OptionalPackage("faster many-digit numbers in verify", EXACT),
-    "pandas": OptionalPackage("tables of sweeps as data frames", SWEEPS),
-    "pyarrow": OptionalPackage("tables of sweeps as Parquet", SWEEPS),
-    "optuna": OptionalPackage("search for the best settings", SWEEPS),
     "submitit": OptionalPackage("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
     "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "flax": OptionalPackage("modules of Flax as layers", "'functional-nn[flax]'"),
     "equinox": OptionalPackage("modules of Equinox as layers", "'functional-nn[equinox]'"),
     "treescope": OptionalPackage("parameters in notebooks", "'functional-nn[notebook]'"),
-    "tensorboardX": OptionalPackage("logs for TensorBoard", "'functional-nn[tensorboard]'"),
     "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
     "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
     "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),

@@ -23,20 +23,9 @@ CLASS_WIDTH = 10
 """Longer names of classes are cut in the table. ``--json`` writes them whole."""
 
 
-class _Pictures(click.Argument):
-    """The pictures. If only one path is given, it may be a picture, and then the run folder is missing."""
-
-    def process_value(self, ctx: click.Context, value: object) -> object:
-        try:
-            return super().process_value(ctx, value)
-        except click.MissingParameter:
-            message = "Two arguments are needed: first the run folder, then the pictures, as in runs/first drawing.png."
-            raise click.UsageError(message, ctx) from None
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", cls=_Pictures, nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
 @JSON_FILE
 @COMPILATION_CACHE
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:

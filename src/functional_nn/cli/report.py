@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
     from functional_nn.data.dataset import Dataset
     from functional_nn.reports.run_report import RunContents
-    from functional_nn.storage.checkpoints import Checkpoint
     from functional_nn.storage.files import JsonObject
     from functional_nn.sweeps.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
@@ -35,8 +34,8 @@ LIBRARIES = ("jinja2", "matplotlib")
 def report(folder: Path, data_dir: str | None) -> None:
     """Write a page about a run or a sweep: FOLDER/report.html.
 
-    FOLDER is what train --out or sweep --out wrote, also after an interruption, or the checkpoints of fnn.fit. The
-    page is one file that needs no other. Parts for which something is missing are left out, and the page says so.
+    FOLDER is what train --out or sweep --out wrote, also after an interruption. The page is one file that needs no
+    other. Parts for which something is missing are left out, and the page says so.
     """
     with importing():
         import jax
@@ -44,7 +43,7 @@ def report(folder: Path, data_dir: str | None) -> None:
         from functional_nn.core.errors import DataError
         from functional_nn.reports import run_report, sweep_report
         from functional_nn.reports.page import check_libraries
-        from functional_nn.storage import checkpoints, run_folder
+        from functional_nn.storage import run_folder
         from functional_nn.storage.files import kept_open
         from functional_nn.sweeps.parts import read_sweep
         from functional_nn.sweeps.store import SWEEP
@@ -60,10 +59,8 @@ def report(folder: Path, data_dir: str | None) -> None:
         values = run_folder.read_configuration(folder)
         with jax.enable_x64(values.get("precision") == "float64"):
             run_report.write_page(page, read_run(folder, data_dir=data_dir))
-    elif checkpoints.steps(folder):
-        run_report.write_page(page, checkpoint_contents(folder))
     else:
-        remedy = "Give a folder that train --out, sweep --out or fnn.fit(…, checkpoints=…) wrote."
+        remedy = "Give a folder that train --out or sweep --out wrote."
         given = "nothing of the kind" if folder.is_dir() else "no folder"
         raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
     click.echo(escaped(str(page)))
@@ -161,7 +158,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     if data is None:
         data = _data(configuration, data_dir, classes, image_shape, notes)
     statistics = run_folder.read_layer_statistics(folder)
-    contents = RunContents(
+    return RunContents(
         values,
         history,
         result,
@@ -173,40 +170,6 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
         data,
         configuration.precision,
         notes,
-    )
-    return contents if contents.statistics else _with_statistics(contents, configuration)
-
-
-def checkpoint_contents(folder: Path) -> RunContents:
-    """What is known about a run of ``fit`` from its folder of checkpoints."""
-    from functional_nn.core.errors import DataError
-    from functional_nn.reports.run_report import RunContents
-    from functional_nn.storage import checkpoints
-    from functional_nn.storage.identity import SURROUNDINGS
-    from functional_nn.training.checkpointing import saved_history
-
-    found = checkpoints.newest(folder)
-    if found is None:
-        raise DataError(str(folder), "a folder with checkpoints", "none in it")
-    history = [metrics.row() for metrics in saved_history(found)]
-    settings = found.about["settings"]
-    known = settings[SURROUNDINGS] | settings
-    names = ("batch_size", "seed", "devices", "non_finite")
-    shown = {name: known[name] for name in names if name in known}
-    note = (
-        "fit wrote this folder. It does not say which network and which data the run had, so everything that needs "
-        "them is left out."
-    )
-    params = _part_of(found, "train_state/params")
-    return RunContents(shown, history, params=params, params_epoch=found.step, notes=[note])
-
-
-def _part_of(found: Checkpoint, root: str) -> Params:
-    from functional_nn.core import trees
-
-    start = f"{root}/"
-    return trees.unflatten(
-        {path.removeprefix(start): array for path, array in found.arrays.items() if path.startswith(start)}
     )
 
 
@@ -299,19 +262,3 @@ def _data(
         notes.append("The data set has changed since the run, so everything that needs it is left out.")
         return None
     return data
-
-
-def _with_statistics(contents: RunContents, configuration: Configuration) -> RunContents:
-    """Adds the statistics of layers after the last epoch, for a run that did not write any."""
-    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.classification import cross_entropy
-    from functional_nn.training.layer_statistics import make_layer_statistics, statistics_row
-
-    if contents.data is None or contents.net is None or contents.params is None or contents.state is None:
-        return contents
-    statistics = make_layer_statistics(with_hand_vjp(contents.net), cross_entropy, configuration.precision)
-    data = contents.data
-    row = statistics_row(
-        statistics, contents.params_epoch, contents.params, contents.state, data.train_images, data.train_labels
-    )
-    return replace(contents, statistics=[row])

@@ -33,7 +33,6 @@ from functional_nn.configuration.flag_types import (
     SCHEDULES,
     SEED,
     SHARE,
-    Distribution,
     FlagValue,
     Named,
     Part,
@@ -52,32 +51,13 @@ if TYPE_CHECKING:
 
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
-AXES = (
-    "model",
-    "hidden",
-    "activation",
-    "dropout",
-    "l1",
-    "l2",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "schedule",
-    "shift",
-    "deform",
-    "clip_norm",
-    "epochs",
-    "batch_size",
-)
-"""The flags that take several values."""
-
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def axis(
     name: str, kind: click.ParamType, default: str | None, help: str, *, metavar: str = "NUMBERS", separator: str = ","
 ) -> Callable[[Command], Command]:
-    """A flag of ``AXES``: it takes values of one type, with a separator between them."""
+    """A flag that takes several values of one type, with a separator between them, and is one of ``AXES``."""
     return click.option(name, type=Several(kind, separator), default=default, metavar=metavar, help=help)
 
 
@@ -112,14 +92,11 @@ def axis(
 @axis("--epochs", COUNT, "10", "Passes over the training data.")
 @axis("--batch-size", COUNT, "64", "Examples in a step.")
 @click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
-@click.option("--seed", type=SEED, default=0, help="The first seed, and the seed of --draws.")
-@click.option("--draws", type=COUNT, metavar="N", help="Settings to draw for flags such as log-uniform:1e-4:1e-2.")
-@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML or CSV file of settings.")
+@click.option("--seed", type=SEED, default=0, help="The first seed.")
+@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
 @click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
-@click.option("--exact", is_flag=True, help="Give each model the same bits as if it were trained alone.")
-@click.option("--order-seed", type=SEED, help="One order of the data for all models.  [default: each its own]")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
 @METRICS
 @click.option(
@@ -174,11 +151,8 @@ def sweep(
     json_file: Path | None,
     quiet: bool,
     seeds: int,
-    draws: int | None,
     grid_file: Path | None,
     plan: str,
-    exact: bool,
-    order_seed: int | None,
     patience: int | None,
     metrics: list[str] | None,
     halving: list[int] | None,
@@ -187,8 +161,8 @@ def sweep(
 ) -> int:
     """Train a model for every combination of values and seeds, and print which are best.
 
-    Flags take values separated by commas: --learning-rate 1e-3,3e-3 --dropout 0,0.2 --seeds 8 trains 32 models. With
-    --draws N numbers may be drawn: --learning-rate log-uniform:1e-4:1e-2.
+    Flags take values separated by commas: --learning-rate 1e-3,3e-3 --dropout 0,0.2 --seeds 8 trains 32 models. The
+    file of --grid can have numbers that are drawn.
     """
     clock = time.perf_counter()
     with importing():
@@ -205,7 +179,7 @@ def sweep(
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
     seconds_import = time.perf_counter() - clock
-    base, members = _members(flags, draws, grid_file)
+    base, members = _members(flags, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
     _check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
@@ -247,8 +221,6 @@ def sweep(
         batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
-        exact=exact,
-        order_seed=order_seed,
         patience=patience,
         halving=None if halving is None else Halving(tuple(halving), halving_keep),
         keep=out is not None,
@@ -269,6 +241,12 @@ def sweep(
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
         write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
     return signals.status if result.message else 0
+
+
+AXES = tuple(
+    flag.name for flag in sweep.params if isinstance(flag.type, Several) and flag.name not in ("metrics", "halving")
+)
+"""The flags that take several values, one for each member."""
 
 
 def _check_part_flags(
@@ -310,7 +288,7 @@ def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
 
 
 def _members(
-    flags: Mapping[str, FlagValue], draws: int | None, grid_file: Path | None
+    flags: Mapping[str, FlagValue], grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
     from functional_nn.configuration.run_flags import members_of_flags
@@ -319,41 +297,30 @@ def _members(
 
     single: dict[str, FlagValue] = {}
     several: dict[str, list[FlagValue]] = {}
-    drawn = {}
     for name, value in flags.items():
         if name not in AXES:
             single[name] = value
-        elif isinstance(value, Distribution):
-            draw = grids.uniform if value.name == "uniform" else grids.log_uniform
-            drawn[name] = draw(value.low, value.high)
         elif value is None:
             single[name] = None
         elif len(value) == 1:
             single[name] = value[0]
         else:
             several[name] = value
-    if bool(drawn) != (draws is not None):
-        given = f"--draws {draws} without one" if draws else f"{', '.join(drawn)} without --draws"
-        raise InputError("--draws", "a number, and flags such as --learning-rate log-uniform:1e-4:1e-2", given)
     parts = [grids.grid(**several)]
-    if draws is not None:
-        parts.append(grids.draws(draws, seed=flags["seed"], **drawn))
     if grid_file is not None:
         in_file = members_of_flags(read_grid(grid_file), grid_file, sweep, AXES)
-        _check_not_given(in_file[0].keys(), draws)
+        _check_not_given(in_file[0].keys())
         parts.append(in_file)
     members = grids.crossed(*parts)
     # Every member has its own values of the settings that vary. The shared configuration has the first member's.
     return Configuration(**(single | members[0])), members
 
 
-def _check_not_given(in_file: Collection[str], draws: int | None) -> None:
+def _check_not_given(in_file: Collection[str]) -> None:
     """Requires that no flag is given whose value would be replaced by those of the grid file."""
     flags = set(in_file)
     if "seed" in in_file:
         flags.add("seeds")
-        if draws is not None:
-            flags.remove("seed")  # it is the seed of --draws then
     if twice := [flag_of(name) for name in sorted(flags) if is_given(name)]:
         remedy = "Leave out the flag, or the column of the file."
         raise InputError("--grid", "names whose flags are not given", f"{', '.join(twice)} in addition", remedy)

@@ -54,12 +54,6 @@ if TYPE_CHECKING:
 @METRICS
 @click.option("--patience", type=COUNT, help="Stop after this number of epochs without a lower loss.")
 @click.option("--keep-best", is_flag=True, help="Keep the epoch with the lowest loss, not the last one; needs --out.")
-@click.option(
-    "--tensorboard",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Folder for the metrics of each epoch as TensorBoard reads them.",
-)
 @with_process_flags
 @JSON_FILE
 @COMPILATION_CACHE
@@ -74,7 +68,6 @@ def train(
     metrics: list[str] | None,
     patience: int | None,
     keep_best: bool,
-    tensorboard: Path | None,
     distributed: bool,
     coordinator: str | None,
     num_processes: int | None,
@@ -113,12 +106,11 @@ def train(
 
     from functional_nn.cli.info import versions
     from functional_nn.cli.report import statistics_recorder, write_run_report
-    from functional_nn.cli.trained_run import at_best_epoch, remark_on_guessing
+    from functional_nn.cli.trained_run import at_best_epoch
     from functional_nn.losses.classification import cross_entropy
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
-    from functional_nn.training.callbacks import tensorboard_log
     from functional_nn.training.checkpointing import Checkpoints
     from functional_nn.training.devices import device_name
     from functional_nn.training.fit import fit
@@ -130,7 +122,7 @@ def train(
     check_is_one_run(processes, context)
     if not processes.is_first:
         # The first process alone prints and writes.
-        out, tensorboard, json_file, quiet = None, None, None, True
+        out, json_file, quiet = None, None, True
     device = jax.devices()[0]
     if not quiet:
         click.echo(data.describe())
@@ -143,12 +135,10 @@ def train(
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
     check_freeze(configuration, net, data)
-    checkpoints, recorder, log = None, None, None
+    checkpoints, recorder = None, None
 
     def open_folders() -> None:
-        nonlocal checkpoints, recorder, log
-        if tensorboard is not None:
-            log = tensorboard_log(tensorboard)
+        nonlocal checkpoints, recorder
         if out is not None:
             context.with_resource(run_folder.opened_run_folder(out, resume))
             check_same_start(out, origin)
@@ -170,8 +160,6 @@ def train(
                 about |= {"class_names": data.class_names, "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
-        if log is not None:
-            log(metrics, train_state)
         if recorder is not None:
             recorder.record(metrics.epoch, train_state.params, train_state.state)
         if not quiet:
@@ -228,9 +216,6 @@ def train(
         click.echo(f"To continue: the same command{'' if resume else ' with --resume'}.", err=True)
     if run.history and processes.is_first:
         _print_result(run, kept_epoch, seconds, keep_best)
-        remark = remark_on_guessing(run.status, result["test_accuracy"], data)
-        if remark and not quiet:
-            click.echo(remark)
     # The file is written after the result is printed, which is not lost if the disk is full.
     if json_file is not None:
         write_json(json_file, result)
@@ -311,8 +296,6 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
         remarks.append(f"{metrics.skipped_steps} steps skipped")
     if metrics.clipped_steps:
         remarks.append(f"{metrics.clipped_steps} clipped")
-    if metrics.rate_share < 1:
-        remarks.append(f"{metrics.rate_share:g} of the learning rate")
     return f"  {', '.join(remarks)}" if remarks else ""
 
 

@@ -1,4 +1,4 @@
-"""A run after training: as it was at its best epoch, and whether it has learned."""
+"""A run after training, as it was at its best epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import jax
-import numpy as np
 
 from functional_nn.core.layer import Layer
 from functional_nn.data.dataset import Dataset
@@ -62,21 +61,6 @@ def at_best_epoch(
     if not found and run.test_metrics:
         found = _test_metrics(run, best.tree, net, data, metrics)
     return replace(run, train_state=best.tree, test_metrics=found), best.step
-
-
-def remark_on_guessing(status: str, accuracy: object, data: Dataset) -> str:
-    """A sentence if a finished run is no better than the same answer for every test example; otherwise empty.
-
-    Args:
-        status: the status of the run.
-        accuracy: its accuracy on the test examples; None if it has none.
-        data: the data set.
-    """
-    guessing = np.bincount(data.test_labels).max() / len(data.test_labels)
-    if status != "finished" or not isinstance(accuracy, float) or accuracy > guessing:
-        return ""
-    share = f"{guessing:.4f} for {data.classes} classes"
-    return f"This is no better than guessing ({share}). Try a smaller learning rate."
 
 
 def _test_metrics(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -58,11 +58,10 @@ OPTIMIZERS = (
 )
 GRADIENTS = ("auto", "jax", "formula")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step")
-NON_FINITE = ("stop", "skip", "roll-back")
+NON_FINITE = ("stop", "skip")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 CHIPS = ("tpu-v5e", "tpu-v6e", "cuda-h100")
 METRIC_NAMES = ("accuracy", "precision_score", "recall_score", "f1_score", "calibration_error", "brier_score")
-DISTRIBUTIONS = ("uniform", "log-uniform")
 LARGEST_SEED = 2**32 - 1
 MOST_SIZES = 200
 """The largest number of hidden layers. More take long, even to compute shapes: 300 took 7 s, 1,500 took 50 s."""
@@ -149,20 +148,12 @@ class ImageSize(Sizes):
         return sizes
 
 
-class Distribution(NamedTuple):
-    """A distribution to draw a flag's values from: ``log-uniform:1e-4:1e-2`` on the command line."""
-
-    name: str
-    low: float
-    high: float
-
-
-Values: TypeAlias = list[FlagValue] | Distribution | None
+Values: TypeAlias = list[FlagValue] | None
 """The values of a flag that takes several; None if it is not given."""
 
 
 class Several(click.ParamType):
-    """A list of values of one type, or a ``Distribution`` to draw them from.
+    """A list of values of one type.
 
     Args:
         kind: the type of each value.
@@ -177,15 +168,6 @@ class Several(click.ParamType):
     def convert(self, value: str | Values, param: click.Parameter | None, ctx: click.Context | None) -> Values:
         if not isinstance(value, str):
             return value
-        name, *bounds = value.split(":")
-        if bounds and name in DISTRIBUTIONS:
-            if not isinstance(self.kind, Number):
-                expected = f"values separated by {self.separator!r}, since {name}:LOW:HIGH works for real numbers only"
-                self.fail(f"expected {expected}, got {value!r}.", param, ctx)
-            if len(bounds) != 2:
-                self.fail(f"expected numbers as in {name}:LOW:HIGH, got {value!r}.", param, ctx)
-            low, high = (self.kind.convert(bound, param, ctx) for bound in bounds)
-            return Distribution(name, low, high)
         return [self.kind.convert(part, param, ctx) for part in value.split(self.separator)]
 
 

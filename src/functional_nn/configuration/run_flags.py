@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -37,19 +36,6 @@ Function = TypeVar("Function", bound=Callable[..., object])
 Decorator = Callable[[Function], Function]
 
 
-class SweptOption(click.Option):
-    """A flag that takes one value in ``train`` and several in ``sweep``. An error for several values says so."""
-
-    def type_cast_value(self, ctx: click.Context, value: object) -> object:
-        try:
-            return super().type_cast_value(ctx, value)
-        except click.BadParameter as error:
-            if not isinstance(value, str) or not ("," in value or "/" in value):
-                raise
-            message = f"{error.message.rstrip('.')}. To train with several values, use functional-nn sweep."
-            raise click.BadParameter(message, error.ctx, error.param) from None
-
-
 RUN_FLAGS: tuple[Decorator, ...] = (
     click.option(
         "--dataset",
@@ -68,63 +54,46 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         help="Share of the training images that is kept to choose by. Test images are then used once, at the end.",
     ),
     RECIPE,
-    click.option("--model", cls=SweptOption, type=Named(MODELS), default="mlp", help="The network."),
+    click.option("--model", type=Named(MODELS), default="mlp", help="The network."),
     click.option(
         "--hidden",
-        cls=SweptOption,
         type=Sizes(),
         metavar="SIZES",
         help="Hidden sizes, such as 128,64, or none.  [default: the model's]",
     ),
     click.option(
         "--activation",
-        cls=SweptOption,
         type=Named(ACTIVATIONS),
         metavar="NAME",
         help=f"One of: {', '.join(ACTIVATIONS)}.  [default: the model's]",
     ),
-    click.option(
-        "--dropout", cls=SweptOption, type=SHARE, default=0.0, help="Share of hidden outputs to drop in training."
-    ),
+    click.option("--dropout", type=SHARE, default=0.0, help="Share of hidden outputs to drop in training."),
     click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch."),
     click.option(
         "--shift",
-        cls=SweptOption,
         type=COUNT_OR_ZERO,
         default=0,
         help="Places that training images move by at most.",
     ),
-    click.option(
-        "--deform", cls=SweptOption, type=SHARE, default=0.0, help="Largest stretch and slant of training images."
-    ),
-    click.option(
-        "--l1", cls=SweptOption, type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights."
-    ),
-    click.option(
-        "--l2", cls=SweptOption, type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights."
-    ),
+    click.option("--deform", type=SHARE, default=0.0, help="Largest stretch and slant of training images."),
+    click.option("--l1", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate · Σ|w| on the weights."),
+    click.option("--l2", type=NOT_NEGATIVE, default=0.0, help="Rate of the penalty rate/2 · Σw² on the weights."),
     click.option(
         "--optimizer",
-        cls=SweptOption,
         type=Named(OPTIMIZERS),
         default="adam",
         metavar="NAME",
         help=f"One of: {', '.join(OPTIMIZERS)}.",
     ),
-    click.option(
-        "--learning-rate", cls=SweptOption, type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest."
-    ),
+    click.option("--learning-rate", type=POSITIVE, default=1e-3, help="Learning rate; a schedule's largest."),
     click.option(
         "--weight-decay",
-        cls=SweptOption,
         type=NOT_NEGATIVE,
         help="Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
     ),
-    click.option(
-        "--schedule", cls=SweptOption, type=Named(SCHEDULES), default="constant", help="Learning rate over the run."
-    ),
-    click.option("--epochs", cls=SweptOption, type=COUNT, default=10, help="Passes over the training data."),
-    click.option("--batch-size", cls=SweptOption, type=COUNT, default=64, help="Examples in a step."),
+    click.option("--schedule", type=Named(SCHEDULES), default="constant", help="Learning rate over the run."),
+    click.option("--epochs", type=COUNT, default=10, help="Passes over the training data."),
+    click.option("--batch-size", type=COUNT, default=64, help="Examples in a step."),
     click.option("--seed", type=SEED, default=0, help="For initial values, shuffling and noise."),
     click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the network computes in."),
     click.option("--devices", type=COUNT, default=1, help="Devices that share each batch; on a CPU, as many cores."),
@@ -134,9 +103,7 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         default="auto",
         help="jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
     ),
-    click.option(
-        "--clip-norm", cls=SweptOption, type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]"
-    ),
+    click.option("--clip-norm", type=POSITIVE, help="Largest norm of a step's gradient.  [default: none]"),
     click.option(
         "--freeze",
         metavar="PATTERNS",
@@ -146,7 +113,7 @@ RUN_FLAGS: tuple[Decorator, ...] = (
         "--non-finite",
         type=Named(NON_FINITE),
         default="stop",
-        help="After a step that is not finite: stop; skip it; roll-back the epoch, with half the learning rate.",
+        help="After a step that is not finite: stop; or skip it.",
     ),
 )
 
@@ -220,7 +187,7 @@ def members_of_flags(
             try:
                 converted[key] = flag_value(flags[name], value)
             except click.BadParameter as error:
-                place = f"{escaped(str(path))}, {_place(path, number)}, {name}"
+                place = f"{escaped(str(path))}, member {number}, {name}"
                 hint = f"'{flags[name].opts[0]}'"
                 raise click.BadParameter(f"{place}: {error.message}", param_hint=hint) from None
         return converted[key]
@@ -228,16 +195,6 @@ def members_of_flags(
     return [
         {name: convert(number, name, value) for name, value in member.items()} for number, member in enumerate(members)
     ]
-
-
-def _place(path: Path, number: int) -> str:
-    """The place of a member in the file."""
-    if path.suffix != ".csv":
-        return f"member {number}"
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        lines = [reader.line_num for row in reader if row]  # blank lines are no members
-    return f"line {lines[number + 1]}"  # the first of them has the names
 
 
 def _as_written(value: object) -> str:

@@ -44,8 +44,7 @@ class Stream:
         batches: a function of the epoch's number, from 1, that returns an iterable of pairs ``(x, labels)``. It may
             also be the iterable itself: a list, a PyTorch ``DataLoader``, ``tf.data.Dataset.as_numpy_iterator``, or a
             generator. A list or a loader starts again in every epoch. A generator continues where it stopped, so it
-            needs ``steps``. A run that was stopped cannot continue with the same batches, and
-            ``non_finite="roll-back"``, which reads an epoch again, is refused.
+            needs ``steps``. A run that was stopped cannot continue with the same batches.
         steps: the number of batches in an epoch. If it is None, an epoch ends where the iterable ends. A run that
             continues from a train state needs it if ``batches`` is a function.
         test_x, test_labels: the test examples in memory, as in a ``Split``.

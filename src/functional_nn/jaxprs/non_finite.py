@@ -364,14 +364,11 @@ HIDDEN = (
     " The forward pass does not use the number, as with jnp.where. But the backward pass multiplies a cotangent of 0 "
     "by the derivative, and 0 · ∞ = NaN."
 )
-TINY = " XLA takes this number as 0, since it is below the smallest normal number."
 CONSTANT = Cause(
     "A constant that the program reads here is NaN or infinite.",
     "Look at where it comes from: an array that the function closes over, or a condition under which jnp.where "
     "chooses it, such as a label that is out of range.",
 )
-NAMES = {"acos": "arccos", "acosh": "arccosh", "asin": "arcsin", "atan2": "arctan2", "atanh": "arctanh", "pow": "power"}
-"""The names that functions have in ``jax.numpy``, if they differ from the names of JAX's primitives."""
 
 SINGULARITIES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("log log2", lambda x: x < 0, "The logarithm of a negative number is not defined.", SAFE_LOGARITHM),
@@ -390,10 +387,7 @@ SINGULARITIES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
         "A negative number has real powers only for integer exponents.",
         INSIDE,
     ),
-    ("acos asin", lambda x: True, "The function is finite only for arguments in [-1, 1].", INSIDE),
-    ("acosh", lambda x: True, "The function is finite only for arguments in [1, ∞).", INSIDE),
-    ("atanh erf_inv", lambda x: True, "The function is finite only for arguments in (-1, 1).", INSIDE),
-    ("digamma lgamma", lambda x: x <= 0, "The function is infinite at 0 and at negative integers.", INSIDE),
+    ("atanh digamma erf_inv lgamma", lambda x: True, "The function is not finite for this argument.", INSIDE),
     ("cholesky", lambda *_: True, "The matrix is not positive definite.", SAFE_MATRIX),
     ("custom_linear_solve lu triangular_solve", lambda *_: True, "The matrix is singular.", SAFE_MATRIX),
     ("gather", lambda *_: True, "An index is outside of the array. JAX puts NaN there.", SAFE_INDEX),
@@ -404,7 +398,7 @@ SINGULARITIES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
 def _cause(origin: Origin, origins: Sequence[Origin], derivative_of: Sequence[str]) -> Cause:
     kind, made = origin.operation.kind, origin.kind
     if made == "made of infinity":
-        return _cause_of_infinity(kind, origin.numbers, is_constant=all(other.kind != "made" for other in origins))
+        return _cause_of_infinity(kind, is_constant=all(other.kind != "made" for other in origins))
     if made != "made":
         return CONSTANT
     cause = _singularity(origin)
@@ -422,8 +416,7 @@ def _singularity(origin: Origin) -> Cause | None:
     kind, numbers = origin.operation.kind, origin.numbers
     for kinds, condition, cause, remedy in SINGULARITIES:
         if kind in kinds.split() and np.any(condition(*numbers)):
-            is_tiny = kind in ("log", "log2", "rsqrt") and numbers[0].min() > 0
-            return Cause(cause + TINY if is_tiny else cause, remedy)
+            return Cause(cause, remedy)
     # The parts of a sum may overflow to ∞ and -∞, and their sum is NaN.
     if not np.isinf(origin.value) and kind not in SUMS:
         return Cause(f"{kind} is not defined for these numbers.", "Keep its arguments where it is defined.")
@@ -451,23 +444,17 @@ def _cause_of_argument(path: str) -> Cause:
     return Cause(f"{name} is not finite before anything is computed.", f"Look at what made it{makers}")
 
 
-def _cause_of_infinity(kind: str, numbers: Sequence[np.ndarray], *, is_constant: bool) -> Cause:
+def _cause_of_infinity(kind: str, *, is_constant: bool) -> Cause:
     """The cause of a NaN that was made of infinite numbers."""
-    zeros = any((operand == 0).any() for operand in numbers)
-    what, remedy = f"{kind} of an infinite number", "Keep its argument finite."
-    if kind in ("mul", *PRODUCTS) and zeros:
-        what, remedy = "0 · ∞", "Choose with jnp.where instead of multiplying by 0."
-    elif kind == "div":
-        what, remedy = "0 / 0" if zeros else "∞ / ∞", "Keep the numbers finite before the division."
-    elif kind in SUMS:
-        what, remedy = "∞ - ∞", GROWTH
-        if is_constant:
-            remedy = (
-                "If a row of a mask allows nothing, its maximum is -inf. Use a large finite number such as -1e30, or "
-                "fnn.dot_product_attention, which gives 0 for such rows."
-            )
-    source = " The infinite number is a constant of the program, such as that of a mask." if is_constant else ""
-    return Cause(f"{what} is not defined.{source}", remedy)
+    if is_constant:
+        cause = "The infinite number is a constant of the program, such as that of a mask."
+        remedy = (
+            "If a row of a mask allows nothing, its maximum is -inf. Use a large finite number such as -1e30, or "
+            "fnn.dot_product_attention, which gives 0 for such rows."
+        )
+        return Cause(f"{kind} of an infinite number is not defined. {cause}", remedy)
+    cause = f"{kind} of an infinite number is not defined, such as ∞ - ∞, 0 · ∞ or ∞ / ∞."
+    return Cause(cause, "Keep its arguments finite. Choose with jnp.where instead of multiplying by 0.")
 
 
 def _cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
@@ -479,18 +466,15 @@ def _cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
     cause = f"The derivative of {' or '.join(functions)} is not finite at this point."
     if is_hidden:
         return Cause(cause + HIDDEN, _harmless_argument(first))
-    if first in ("eigh", "svd"):
-        cause = f"The derivative of {first} is not finite if two eigenvalues or singular values are equal."
-        return Cause(cause, "Add a small diagonal matrix with different numbers, or use only the values.")
     if first in ("div", "atan2"):
         return Cause(cause, _harmless_argument(first))
     points = " and ".join(f"{point:g}" for point in STEEP_AT[first])
     how = "by adding 1e-6 to it" if points == "0" else "by jnp.clip"
-    return Cause(cause, f"Keep the argument of {NAMES.get(first, first)} away from {points}, for example {how}.")
+    return Cause(cause, f"Keep the argument of {first} away from {points}, for example {how}.")
 
 
 def _harmless_argument(kind: str) -> str:
     if kind in ("div", "rem", "atan2"):
         return "Replace the divisor before the division: jnp.where(d == 0, 0, x / jnp.where(d == 0, 1, d))."
-    call = f"jnp.{NAMES.get(kind, kind)}(jnp.where(ok, x, 0.5){', y' if kind == 'pow' else ''})"
+    call = f"jnp.{kind}(jnp.where(ok, x, 0.5){', y' if kind == 'pow' else ''})"
     return f"Choose a harmless argument before the operation: jnp.where(ok, {call}, 0)."

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.children import BACKWARD
@@ -249,9 +250,9 @@ class Recorder:
             if not goes_on.array.all():
                 # Under ``vmap``, every example has a condition of its own, and the ended ones keep their values.
                 for i, (old, new) in enumerate(zip(carry, after, strict=True)):
-                    which = with_axes(goes_on.array, new.array)
-                    choice = Operation(equation, "select_n", here, [Tracked(which, None), old, new])
-                    (after[i],) = self._recorded(choice, [jnp.where(which, new.array, old.array)])
+                    which = jnp.broadcast_to(with_axes(goes_on.array, new.array), new.array.shape)
+                    choice = jax.make_jaxpr(lax.select)(which, new.array, old.array)
+                    (after[i],) = self._run(choice, [Tracked(which, None), new, old], here)
             carry = after
             step += 1
 
@@ -272,8 +273,6 @@ class Recorder:
 def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
     """Whether the derivative of an equation may be infinite or not defined at some element of its operands."""
     name = equation.primitive.name
-    if name in ("eigh", "svd"):  # infinite if two eigenvalues or singular values are equal
-        return True
     # x², whose parameter y is 2, has a finite derivative.
     if name not in STEEP_AT or equation.params.get("y", -1) >= 0:
         return False
@@ -431,6 +430,8 @@ BY_DERIVATIVES = REDUCTIONS.union(
     ("dynamic_slice", "dynamic_update_slice", "gather", "pad", "split", "tile", "unstack"),
     ("dot_general", "conv_general_dilated", "reduce_window_sum", "scatter", "scatter-add", "scatter-sub"),
     ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"),
+    # What is not chosen does not count: jnp.where hides a NaN in its other branch.
+    ("select_n",),
 )
 """Operations for which a derivative at 1 is 0 if, and only if, the element is not read."""
 
@@ -441,10 +442,6 @@ def affected(operation: Operation, masks: Sequence[Mask]) -> list[Mask]:
     is_any = any(mask.any() for mask in masks)
     if operation.kind in ELEMENTWISE:
         return [np.asarray(np.logical_or.reduce(np.broadcast_arrays(*masks)))]
-    # What is not chosen does not count: jnp.where hides a NaN in its other branch.
-    if operation.kind == "select_n":
-        chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), shapes[0])
-        return [np.choose(chosen, [np.broadcast_to(mask, shapes[0]) for mask in masks[1:]])]
     # A tangent of 1 in each masked element reaches the elements that are computed from it.
     if operation.kind in BY_DERIVATIVES and is_any:
         pairs = zip(operation.operands, masks, strict=True)
@@ -461,10 +458,6 @@ def read(operation: Operation, masks: Sequence[Mask]) -> list[Mask]:
     is_any = any(mask.any() for mask in masks)
     if operation.kind in ELEMENTWISE:
         return [_to_shape(masks[0], shape) for shape in shapes]
-    if operation.kind == "select_n":
-        chosen = np.broadcast_to(np.asarray(operation.operands[0].array, int), masks[0].shape)
-        by_case = [_to_shape(masks[0] & (chosen == case), shape) for case, shape in enumerate(shapes[1:])]
-        return [np.zeros(shapes[0], bool), *by_case]
     if operation.kind == ROWS:
         return list(masks[0])
     if operation.kind == ROW:

@@ -266,16 +266,9 @@ def _type(equation: JaxprEqn) -> dict[str, object]:
     return {"to": np.dtype(equation.params["new_dtype"]).name}
 
 
-def _float_only(equation: JaxprEqn) -> dict[str, object]:
-    """Integers are divided with truncation, which the evaluator does not do."""
-    if any(array_type(variable).dtype != np.float32 for variable in equation.invars):
-        raise InputError("net", "operations that the page can compute", f"{equation.primitive.name} of integers")
-    return {}
-
-
-def _bool_only(equation: JaxprEqn) -> dict[str, object]:
-    """Integers are combined bit by bit, which the evaluator does not do."""
-    if any(array_type(variable).dtype != np.bool_ for variable in equation.invars):
+def _no_integers(equation: JaxprEqn) -> dict[str, object]:
+    """Integers are divided with truncation and combined bit by bit, which the evaluator does not do."""
+    if any(array_type(variable).dtype == np.int32 for variable in equation.invars):
         raise InputError("net", "operations that the page can compute", f"{equation.primitive.name} of integers")
     return {}
 
@@ -300,8 +293,7 @@ ELEMENTWISE = (
 
 OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     **dict.fromkeys(ELEMENTWISE, _nothing),
-    "div": _float_only,
-    **dict.fromkeys(("not", "and", "or"), _bool_only),
+    **dict.fromkeys(("div", "not", "and", "or"), _no_integers),
     "select_n": _two_cases,
     "integer_pow": _parameters(exponent="y"),
     "convert_element_type": _type,

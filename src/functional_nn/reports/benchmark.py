@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
 from functional_nn.bench.records import RecordComparison
-from functional_nn.bench.suite import NEAR_BEST, Measured, knee
+from functional_nn.bench.suite import Measured
 from functional_nn.bench.targets import TargetCase
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
@@ -64,24 +64,6 @@ def shares(measured: Sequence[Measured]) -> str:
         )
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
     return "\n".join([*aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
-
-
-def knees(measured: Sequence[Measured]) -> list[str]:
-    """A sentence for each program of several batch sizes: the smallest batch with most of the best throughput."""
-    groups: dict[tuple[str, str, int], list[Measured]] = {}
-    for one in measured:
-        groups.setdefault((one.case.what, one.case.precision, one.case.members), []).append(one)
-    lines = []
-    for (_, precision, _), group in groups.items():
-        if len(group) > 1:
-            size = knee([one.case.batch_size for one in group], [one.step.median for one in group])
-            name = group[0].result.name
-            line = f"knee of {name}, {precision}: batch {size} has {NEAR_BEST:.0%} of the best throughput"
-            # If the quartiles of a time differ by more than the knee's tolerance, the knee can be another size.
-            if any(one.step.quartiles[0] < NEAR_BEST * one.step.quartiles[1] for one in group):
-                line += "; uncertain, because quartiles are far apart: measure longer, with --seconds"
-            lines.append(line)
-    return lines
 
 
 def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = ()) -> str:

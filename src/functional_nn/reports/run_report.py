@@ -286,7 +286,7 @@ def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
     return table
 
 
-NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
+NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "learning_rate")
 """The numbers of an epoch that are not its metrics."""
 
 NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "from", "imported_from")

@@ -10,12 +10,6 @@ from .member import Member as Member
 from .member_batch import Halving as Halving
 from .parts import merge as merge
 from .plan import Plan as Plan
-from .results import EnsembleGain as EnsembleGain
 from .results import SweepResult as SweepResult
-from .results import ensemble_gain as ensemble_gain
-from .results import ensemble_probabilities as ensemble_probabilities
-from .sampling import search as search
-from .statistics import Comparison as Comparison
 from .statistics import Setting as Setting
-from .statistics import compare as compare
 from .statistics import summarize as summarize

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import os
@@ -173,11 +171,8 @@ def check_size(members: int, values: int) -> None:
         raise InputError("grid", expected, "more", "Use draws for fewer members.")
 
 
-MOST_BYTES = {".toml": 2**20, ".csv": 16 * 2**20}
-"""The largest size of a file. TOML is parsed in Python, where a megabyte can take two seconds. Long grids are CSV."""
-
-MOST_LINES = 2 * MOST_MEMBERS
-"""The most lines of a CSV file, with blank lines."""
+MOST_BYTES = 2**20
+"""The largest size of a file. TOML is parsed in Python, where a megabyte can take two seconds."""
 
 # The possessive repetitions (++ and *+) give nothing back, so the search does not try one text in many ways.
 _KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
@@ -187,10 +182,9 @@ of this number."""
 
 
 def read_grid(path: str | Path) -> list[Hyperparameters]:
-    """The members that a TOML or CSV file describes.
+    """The members that a TOML file describes.
 
-    A CSV file has one column for each hyper-parameter, and one row for each member. A TOML file has one or several of
-    these tables, which are combined by ``crossed``:
+    The file has one or several of these tables, which are combined by ``crossed``:
 
     - ``[grid]`` with a list of values for each hyper-parameter;
     - ``[zip]`` with lists of the same length;
@@ -203,22 +197,21 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
             the place in the file.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError("path", "the path of a .toml or a .csv file", short_repr(path))
+        raise InputError("path", "the path of a .toml file", short_repr(path))
     path = Path(path)
-    readers = {".toml": _read_toml, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise DataError(str(path), "a .toml or a .csv file", short_repr(path.suffix))
+    if path.suffix != ".toml":
+        raise DataError(str(path), "a .toml file", short_repr(path.suffix))
     try:
-        return check_grid(readers[path.suffix](_text(path)), str(path))
+        return check_grid(_read_toml(_text(path)), str(path))
     except OSError as error:
         raise DataError(str(path), "a file to read", error.strerror) from None
     # A DataError is a ValueError, but it names the file already.
     except DataError:
         raise
-    except (ValueError, RecursionError, csv.Error) as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise DataError(str(path), "a grid", f"one where {error}") from None
-        raise DataError(str(path), f"{path.suffix[1:].upper()} text", shortened(error)) from None
+        raise DataError(str(path), "TOML text", shortened(error)) from None
 
 
 def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
@@ -342,12 +335,11 @@ def _is_finite(value: object) -> bool:
 
 def _text(path: Path) -> str:
     """The text of a file. At most one byte more than allowed is read."""
-    most = MOST_BYTES[path.suffix]
     with open(path, "rb", opener=regular_file) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise DataError(str(path), f"a file of at most {most:,} bytes", "a larger one")
-    return content.decode("utf-8-sig")  # a spreadsheet may write a byte order mark
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DataError(str(path), f"a file of at most {MOST_BYTES:,} bytes", "a larger one")
+    return content.decode("utf-8-sig")  # an editor may write a byte order mark
 
 
 def _read_toml(text: str) -> list[Hyperparameters]:
@@ -383,43 +375,3 @@ def _drawn(table: Mapping[str, object]) -> list[Hyperparameters]:
 
     axes = {name: distribution(name, given) for name, given in table.items() if name not in ("number", "seed")}
     return draws(table.get("number"), seed=table.get("seed", 0), **axes)  # pyright: ignore[reportArgumentType]
-
-
-def _read_csv(text: str) -> list[Hyperparameters]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    names: list[str] = []
-    members: list[Hyperparameters] = []
-    for row in reader:
-        if reader.line_num > MOST_LINES:
-            raise InputError("lines", f"at most {MOST_LINES:,}, for {MOST_MEMBERS:,} members", "more")
-        if not row:
-            continue
-        if not names:
-            names = _names(row)
-            continue
-        check_size(len(members) + 1, (len(members) + 1) * len(names))
-        if len(row) != len(names):
-            raise InputError(f"line {reader.line_num}", f"{len(names)} values, one for each column", len(row))
-        members.append({name: _parsed(cell) for name, cell in zip(names, row, strict=True)})
-    if not names:
-        raise InputError("rows", "names and at least one member", "none")
-    return members
-
-
-def _names(row: list[str]) -> list[str]:
-    if len(row) > MOST_VALUES:
-        raise InputError("line 1", f"at most {MOST_VALUES:,} columns", f"{len(row):,}")
-    if len(set(row)) < len(row) or not all(row):
-        raise InputError("line 1", "a different name for each column", shortened(", ".join(row)))
-    return row
-
-
-def _parsed(text: str) -> bool | int | float | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -33,8 +33,7 @@ class Member:
             ``find_non_finite`` finds the operation that made it.
         curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
             number for each epoch. If the data have validation examples, these take the place of the test examples.
-        params, state: pytrees of NumPy arrays; None if they were not kept. The parameters are those that were
-            evaluated, an average over steps if ``eval_params`` makes one.
+        params, state: pytrees of NumPy arrays; None if they were not kept.
         test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -94,13 +93,11 @@ class MemberRules:
         members_at_once: the number of members that one program trains by ``vmap``; None if it trains one member.
         patience: the number of epochs without a lower loss after which a member is stopped; None for no limit. It
             is the loss on the validation examples if there are any, otherwise on the test examples.
-        order_key: the key of one order of examples for all members; None if each member has its own order.
     """
 
     dtype: DTypeLike
     members_at_once: int | None = None
     patience: int | None = None
-    order_key: jax.Array | None = None
 
 
 class MemberBatch:
@@ -152,7 +149,6 @@ class MemberBatch:
         compiled = self._group_programs.on(device)
         self._device = device
         hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
-        self._order_key = jax.device_put(self._rules.order_key, device)
         self._programs = Programs(compiled, hyperparameters)
         train_states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
@@ -177,16 +173,14 @@ class MemberBatch:
         """Whether any member still has epochs to run."""
         return self._epoch < self._last_epoch and any(history.running for history in self.histories)
 
-    def run_epoch(self) -> float:
-        """Trains all members for one epoch, evaluates them, and returns the seconds.
+    def run_epoch(self) -> None:
+        """Trains all members for one epoch, and evaluates them.
 
         The train state of a member goes into its history when the member has ended, and after the last epoch.
         """
-        clock = time.perf_counter()
-
         # The epoch with fast steps, and the evaluation.
         before = self._train_state
-        arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch), self._order_key)
+        arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch))
         after, result = self._programs.epoch(*arguments)
         metrics = self._metrics(after, result)
         bad_steps = np.atleast_1d(np.array(result.bad_step))
@@ -228,7 +222,6 @@ class MemberBatch:
         if not self.goes_on:
             self._train_state = None  # the histories have the members' states now
             self.done = True
-        return time.perf_counter() - clock
 
     def _set_down(self, members: Sequence[int], states: Sequence[TrainState]) -> None:
         """Puts the states of some members into their histories, without their keys, which the seeds make again."""
@@ -327,11 +320,12 @@ def joined(states: Sequence[PyTree]) -> PyTree:
 class Halving(NamedTuple):
     """Successive halving: after certain epochs, only the best members go on. Nothing is compiled again.
 
+    They are compared by the accuracy if there is one, or else by the loss, on validation examples if there are any, or
+    else on test examples.
+
     Args:
         epochs: the epochs after which the members are compared, in rising order.
         keep: the share of the members that go on. At least one member goes on.
-        metric: what is compared, such as ``test_loss``; None for the accuracy if there is one, or else the loss, on
-            validation examples if there are any, or else on test examples.
 
     >>> Halving((1, 3), keep=0.25).kept(64)
     16
@@ -342,7 +336,6 @@ class Halving(NamedTuple):
 
     epochs: tuple[int, ...]
     keep: float = 1 / 3
-    metric: str | None = None
 
     def kept(self, members: int) -> int:
         """The number of members that go on."""
@@ -353,7 +346,7 @@ class Halving(NamedTuple):
         """The same with plain numbers.
 
         Raises:
-            InputError: unless the epochs rise and are early enough, and share and metric are valid.
+            InputError: unless the epochs rise and are early enough, and the share is valid.
         """
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
@@ -361,17 +354,14 @@ class Halving(NamedTuple):
             raise InputError("halving", "rising epochs from 1 on", shown(self.epochs))
         if self.epochs[-1] >= shortest:
             raise InputError("halving", f"epochs before the last one, {shortest}", shown(self.epochs))
-        if self.metric is not None and not isinstance(self.metric, str):
-            raise InputError("halving", "the name of a metric", shown(self.metric))
-        return Halving(epochs, float(keep), self.metric)
+        return Halving(epochs, float(keep))
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:
         """Ends the running members that are not among the best, with status "halved". Of equals, the first go on."""
         running = [history for history in histories if history.running]
         if not running:
             return
-        names = tuple(running[0].curves)
-        metric = self.metric or default_metric(names)
+        metric = default_metric(tuple(running[0].curves))
         # The best come first in rising order, and NaN comes last.
         sign = -1 if larger_is_better(metric) else 1
         values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)

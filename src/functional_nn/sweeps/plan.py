@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, shown
-from functional_nn.storage.cache_folder import cache_folder
-from functional_nn.storage.files import write_private
 from functional_nn.training.devices import cores
 from functional_nn.training.run_programs import memory_statistics, system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
-
-PROCESS_STATUS = Path("/proc/self/status")
-"""The file in which Linux describes the process. Other systems have no such file."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ def maps_keys_alone() -> bool:
     return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
-def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = False) -> Plan:
+def planned(plan: str | Plan, members: int, groups: int = 1) -> Plan:
     """The plan for a sweep with ``groups`` static groups, of which the largest has ``members`` members.
 
     ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
@@ -77,13 +69,12 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     ``rbg``.
 
     Raises:
-        InputError: for an unknown plan; for a plan with ``vmap`` if ``exact`` is set, or if JAX's random generator
-            would not use each member's own key.
+        InputError: for an unknown plan; for a plan with ``vmap`` if JAX's random generator would not use each member's
+            own key.
     """
     devices, workers = jax.local_device_count(), most_workers()
     if isinstance(plan, str) and plan == "auto":
-        alone = exact or not maps_keys_alone() or on_cpu()
-        plan = "map" if alone else "vmap"
+        plan = "map" if on_cpu() or not maps_keys_alone() else "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
         if plan == "sequential":
@@ -97,9 +88,6 @@ def planned(plan: str | Plan, members: int, groups: int = 1, *, exact: bool = Fa
     if not isinstance(plan, Plan):
         raise InputError("plan", "a known name, or a Plan(workers, members)", shown(plan), suggest(str(plan), PLANS))
     plan = Plan(check_count("plan.workers", plan.workers), check_count("plan.members", plan.members))
-    if exact and plan.members > 1:
-        remedy = "Use the plan auto, map or sequential."
-        raise InputError("plan", "one that runs each member alone, because exact is True", str(plan), remedy)
     if plan.members > 1 and not maps_keys_alone():
         expected = "one that runs each member alone, because the generator rbg uses one key for all mapped members"
         remedy = "Use the plan auto, or set jax_default_prng_impl to threefry2x32."
@@ -121,30 +109,6 @@ def memory_limit() -> int:
     return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
 
 
-def used_bytes() -> tuple[int, int]:
-    """The bytes in use now, and the largest number so far; of the device, or on a CPU of the process.
-
-    On Windows, where the process cannot ask, they are 0.
-    """
-    statistics = memory_statistics()
-    if statistics:
-        return statistics.get("bytes_in_use", 0), statistics.get("peak_bytes_in_use", 0)
-    # On Linux, ``getrusage`` also counts the process that started this one, so the system's own figures come first.
-    # A line is "VmHWM:   123 kB"; the name stands for the largest size so far ("high water mark").
-    with suppress(OSError, KeyError):
-        lines = PROCESS_STATUS.read_text("ascii", "replace").splitlines()
-        sizes = dict(line.split(":", 1) for line in lines)
-        now, most = (1024 * int(sizes[name].split()[0]) for name in ("VmRSS", "VmHWM"))
-        return now, most
-    try:
-        import resource
-    except ImportError:
-        return 0, 0
-    # The unit is bytes on macOS and KiB elsewhere.
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return most, most
-
-
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     """The plan with fewer workers, or with fewer members at once, if memory has no room for more.
 
@@ -161,36 +125,3 @@ def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     if batch_bytes <= limit:
         return Plan(workers, plan.members)
     return Plan(workers, max(1, plan.members * limit // batch_bytes))
-
-
-def remembered_file() -> Path | None:
-    """The file of measured plans, which may be deleted; None if there is no safe cache folder."""
-    folder = cache_folder()
-    return None if folder is None else folder / "plans.json"
-
-
-def recall(situation: str) -> int | None:
-    """The number of workers that was fastest in this situation; None if it was not measured."""
-    workers = _remembered().get(situation)
-    return workers if isinstance(workers, int) and 1 <= workers <= most_workers() else None
-
-
-def remember(situation: str, workers: int) -> None:
-    """Saves the number of workers that was fastest. Without a safe and writable cache folder, it does nothing."""
-    file = remembered_file()
-    if file is None:
-        return
-    with suppress(OSError):
-        write_private(file, json.dumps(_remembered() | {situation: workers}, indent=1))
-
-
-def _remembered() -> dict[str, object]:
-    """The plans measured so far; none if the file is missing or damaged."""
-    file = remembered_file()
-    if file is None:
-        return {}
-    try:
-        known = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from queue import Queue
 from typing import TypeAlias
 
@@ -18,7 +16,6 @@ from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_choice
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoints import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
@@ -29,7 +26,7 @@ from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistor
 from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.static_groups import GroupPrograms, StaticGroup
 from functional_nn.sweeps.store import Store
-from functional_nn.training.devices import Device, cores
+from functional_nn.training.devices import Device
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import surroundings
 from functional_nn.training.run_programs import check_memory, program_bytes
@@ -46,9 +43,8 @@ class Population:
         data: data sets by name.
         precision: that of all members.
         plan: how many members are trained at a time. It is reduced if memory has no room for so many.
-        measure: whether the fastest number of workers is measured, or taken from an earlier measurement.
         keep: whether the parameters and state of the members are kept.
-        order_seed, patience: see ``sweep``.
+        patience: see ``sweep``.
 
     Attributes:
         histories: those of all members of the sweep.
@@ -64,41 +60,30 @@ class Population:
         precision: Precision,
         plan: Plan,
         *,
-        measure: bool,
         keep: bool,
-        order_seed: int | None = None,
         patience: int | None = None,
     ):
         self.histories = [MemberHistory(number) for number in range(len(grid))]
         self.plan = plan
         self._numbers = frozenset(numbers)
-        self._measure = measure
         self._grid = grid
         self._keep = keep
         self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
-        self._group_of = {number: group for group in self._groups for number in group.group.members}
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
         # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
         # would be slow for thousands of members.
         self._counted: set[int] = set()
         self.ended_here = 0
-        order_key = None if order_seed is None else jax.random.key(order_seed)
-        self._compile(shared_order=order_key is not None)
-        self._rules = MemberRules(precision.parameters, self._members_at_once, patience, order_key)
-        # Estimated for all workers of the plan, before a measurement may reduce them.
-        self._estimated_bytes = plans.used_bytes()[0] + self._needed_bytes()
-        workers = plans.recall(self._situation) if measure else None
-        if workers is not None:
-            self.plan = Plan(min(workers, self.plan.workers), self.plan.members)
-            self._measure = False
+        self._compile()
+        self._rules = MemberRules(precision.parameters, self._members_at_once, patience)
 
-    def _compile(self, *, shared_order: bool) -> None:
+    def _compile(self) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
         limit = plans.memory_limit()
         # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
         while True:
-            compiled = [group.compile(self.devices, self._members_at_once, shared_order) for group in self._groups]
+            compiled = [group.compile(self.devices, self._members_at_once) for group in self._groups]
             self._batch_bytes = max(map(program_bytes, compiled))
             fitting = plans.fitting(self.plan, self._batch_bytes, limit)
             is_done = fitting.members == self.plan.members
@@ -107,20 +92,6 @@ class Population:
                 break
         for group, programs in zip(self._groups, compiled, strict=True):
             check_memory(programs, tuple(group.splits.values()))
-
-    def _needed_bytes(self) -> int:
-        """The bytes of the data, of a batch for each worker, and of the members that are kept."""
-        data = sum(array.nbytes for group in self._groups for array in jax.tree.leaves(list(group.splits.values())))
-        kept = 0
-        if self._keep:
-            for group in self._groups:
-                state = group.on(self.devices[0]).train_state
-                leaves = jax.tree.leaves((state.params, state.state))
-                # The arrays of a program have the states of all members that it trains at once.
-                bytes_at_once = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-                members = len(self._numbers.intersection(group.group.members))
-                kept += members * bytes_at_once // (self._members_at_once or 1)
-        return data + self.plan.workers * self._batch_bytes + kept
 
     @property
     def devices(self) -> list[Device]:
@@ -131,14 +102,6 @@ class Population:
     @property
     def _members_at_once(self) -> int | None:
         return self.plan.members if self.plan.members > 1 else None
-
-    @cached_property
-    def _situation(self) -> str:
-        """What the fastest number of workers depends on: the machine, and the size of the work."""
-        first = self._groups[0]
-        sizes = [array.shape for array in jax.tree.leaves(first.on(self.devices[0]).train_state.params)]
-        machine = f"{jax.local_devices()[0].device_kind}, {cores()} cores, jax {jax.__version__}"
-        return f"{machine}, batch {first.group.batch_size}, parameters {sizes}"
 
     def train(self, rung: int | None, store: Store | None) -> Generator[None, None, None]:
         """Trains the running members up to epoch ``rung``, or to their ends; yields after each epoch of a batch.
@@ -164,7 +127,7 @@ class Population:
             del unsaved[batch]
             self._set_down_ended(batch.histories)
 
-        steps = self._run(Workers(self.devices), batches)
+        steps = Workers(self.devices).run(batches)
         hidden_errors: tuple[type[Exception], ...] = ()
         try:
             for batch, done in steps:
@@ -183,15 +146,6 @@ class Population:
                 with suppress(*hidden_errors):
                     save(batch)
             self._set_down_ended(self.histories)
-
-    def _run(self, workers: Workers, batches: Sequence[MemberBatch]) -> Generator[tuple[MemberBatch, bool], None, None]:
-        if self._measure and len(batches) > 1 and self.plan.workers > 1:
-            yield from workers.measure(batches)
-            if workers.measured:
-                self._measure = False
-                self.plan = Plan(len(workers.devices), self.plan.members)
-                plans.remember(self._situation, len(workers.devices))
-        yield from workers.run([batch for batch in batches if batch.goes_on])
 
     def _batches(self, group: StaticGroup) -> list[list[int]]:
         """The numbers of the running members of a group, in batches of the plan's size with the same data."""
@@ -220,22 +174,22 @@ class Population:
 
     # Members in memory and on disk
 
-    def _stored_part(self, group: GroupPrograms, train_state: TrainState, whole: bool) -> PyTree:
+    def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
         if whole:
             return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
-        return group.result_of(train_state) if self._keep else ()
+        return (train_state.params, train_state.state) if self._keep else ()
 
     def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
         parts = []
         for history in batch.histories:
             assert history.train_state is not None  # a batch that is done has put its states there
-            parts.append(self._stored_part(self._group_of[history.number], history.train_state, whole))
+            parts.append(self._stored_part(history.train_state, whole))
         store.save(name, batch.histories, parts)
 
     def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
-        stored_part = partial(self._stored_part, group, whole=whole)
+        stored_part = partial(self._stored_part, whole=whole)
         found = store.load(name, numbers, jax.eval_shape(stored_part, group.on(self.devices[0]).member_state))
         if found is None:
             return False
@@ -254,7 +208,7 @@ class Population:
         for history in histories:
             if not history.running and history.train_state is not None:
                 if self._keep:
-                    result = self._group_of[history.number].result_of(history.train_state)
+                    result = history.train_state.params, history.train_state.state
                     self._kept[history.number] = jax.device_get(result)
                 history.train_state = None
 
@@ -269,12 +223,6 @@ class Population:
         halving.leave_out(self.histories)
         self._count_ended(self.histories)
         self._set_down_ended(self.histories)
-
-    def check_metric(self, halving: Halving) -> None:
-        """Raises an InputError unless all members have the metric by which successive halving compares them."""
-        if halving.metric is not None:
-            for group in self._groups:
-                check_choice("metric", halving.metric, group.on(self.devices[0]).metric_names)
 
     # Reports
 
@@ -324,14 +272,12 @@ class Population:
         return self.histories[number].result({name: self._grid[number][name] for name in shown}, params, state)
 
     def described(self) -> dict[str, str | int]:
-        """The plan, its estimated memory, the largest memory so far, and the number of static groups."""
+        """The plan, and the number of static groups."""
         return {
             "name": str(self.plan),
             "workers": self.plan.workers,
             "members_at_once": self.plan.members,
             "groups": len(self._groups),
-            "estimated_bytes": self._estimated_bytes,
-            "peak_bytes": plans.used_bytes()[1],
         }
 
 
@@ -350,9 +296,8 @@ class Workers:
 
     def __init__(self, devices: Sequence[Device]):
         self.devices = list(devices)
-        self.measured = False
 
-    def run(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
+    def run(self, batches: Sequence[MemberBatch]) -> Generator[Step, None, None]:
         """Trains each batch up to its last epoch, and yields after each epoch of a batch.
 
         If the caller stops iterating, as after Ctrl-C, the workers end after their current epoch.
@@ -402,33 +347,3 @@ class Workers:
             stop.set()
             for thread in threads:
                 thread.join()
-
-    def measure(self, batches: Sequence[MemberBatch]) -> Iterator[Step]:
-        """Measures whether the workers are faster in parallel than one after another, and keeps one worker if not.
-
-        The measurement is part of the work: first one epoch of the first batch alone, then one epoch of as many batches
-        as there are workers. Yields what ``run`` yields.
-        """
-        count = len(self.devices)
-        # The first batch starts on the first device, the following ones on the devices of their workers.
-        for batch, device in zip(batches[: count + 1], (self.devices[0], *self.devices), strict=False):
-            batch.begin(device)
-        alone = batches[0].run_epoch()
-        yield batches[0], not batches[0].goes_on
-        together = [batch for batch in batches[: count + 1] if batch.goes_on][:count]
-        if len(together) < count:
-            return
-        settings = settings_of_this_thread()
-
-        def run_epoch(batch: MemberBatch) -> None:
-            with settings():
-                batch.run_epoch()
-
-        clock = time.perf_counter()
-        with ThreadPoolExecutor(count) as threads:
-            list(threads.map(run_epoch, together))
-        # One after another, the same epochs would have taken count * alone.
-        if time.perf_counter() - clock > count * alone:
-            del self.devices[1:]
-        self.measured = True
-        yield from ((batch, not batch.goes_on) for batch in together)

@@ -1,4 +1,4 @@
-"""The results of a sweep: members, tables, choices, and ensembles of members."""
+"""The results of a sweep: members, tables and choices."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, reduce
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from functional_nn.core.display import html_table
-from functional_nn.core.errors import FormulaMissing, InputError, escaped
+from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.layer import Layer
-from functional_nn.core.shapes import Shape, Shapes
+from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import aligned, suggest, words
-from functional_nn.core.validation import as_host_array, check_choice, is_array, is_numeric, shown
+from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import (
@@ -31,16 +27,13 @@ from functional_nn.sweeps.member import (
     HasMembers,
     Member,
     check_names,
-    check_result,
     chosen_metric,
     has_number,
     metric_names,
 )
-from functional_nn.sweeps.static_groups import StaticValues, traced_names, with_types
 from functional_nn.sweeps.statistics import Setting, summarize
 from functional_nn.training.evaluate import larger_is_better
-from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import (
     NOT_FOR_FUNCTIONS,
     HyperparameterReader,
@@ -61,12 +54,11 @@ class SweepResult:
         model: the ``model`` given to ``sweep``.
         precision: the ``precision`` given to ``sweep``.
         in_shape: the shape of one example as the networks took it.
-        plan: how the sweep was run, with its estimated memory.
+        plan: how the sweep was run.
         compilations: how many times a static group was compiled: once for each device, and again for each smaller plan
             if memory had no room. Programs that were already compiled in this process do not count.
         seconds: ``compile``, ``train`` and ``total``.
         message: why members were not run; empty if all were run.
-        static: the ``static`` given to ``sweep``.
         restored: the numbers of the members that an earlier call had trained; they were read from ``out``.
 
     Raises:
@@ -92,7 +84,6 @@ class SweepResult:
     compilations: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
-    static: tuple[str, ...] = ()
     restored: tuple[int, ...] = ()
 
     def __post_init__(self):
@@ -201,30 +192,16 @@ class SweepResult:
             raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
         return network_of(self.model, reader_of(member))
 
-    def to_pandas(self) -> Any:
-        """The rows as a pandas ``DataFrame``.
-
-        Raises:
-            InputError: if pandas is missing.
-        """
-        try:
-            import pandas  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("to_pandas", "pandas to be installed", "no pandas", remedy) from None
-        return pandas.DataFrame(self.rows(), columns=self._columns).astype({"bad_step": "Int64"})
-
     def save(self, path: str | Path) -> None:
-        """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl``, ``.json`` or ``.parquet``.
+        """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl`` or ``.json``.
 
-        The file is never half written. In JSON, numbers that are not finite are null. Parquet needs pandas and pyarrow.
-        In Parquet, a column becomes text if its values are tuples or have several types.
+        The file is never half written. In JSON, numbers that are not finite are null.
 
         Raises:
-            InputError: for another suffix, or if pandas or pyarrow is missing.
+            InputError: for another suffix.
         """
         path = check_path("path", path)
-        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json, ".parquet": self._parquet}
+        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json}
         if path.suffix not in writers:
             raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
         write_whole(path, writers[path.suffix]())
@@ -272,15 +249,6 @@ class SweepResult:
     def _json(self) -> str:
         return json.dumps(finite_json(self.rows()), indent=2) + "\n"
 
-    def _parquet(self) -> bytes:
-        frame = self.to_pandas()
-        texts = {name: frame[name].map(str, "ignore") for name in frame if frame[name].dtype == object}
-        try:
-            return frame.assign(**texts).to_parquet(None, index=False)
-        except ImportError:
-            remedy = "pip install 'functional-nn[sweeps]'"
-            raise InputError("path", "pyarrow to be installed for .parquet", "no pyarrow", remedy) from None
-
 
 def reader_of(member: Member) -> HyperparameterReader:
     """The hyper-parameters of a member, to make its network. The counts do not matter for a network."""
@@ -312,112 +280,6 @@ def sentences(result: SweepResult) -> list[str]:
     if result.message:
         lines.append(result.message)
     return lines
-
-
-COMBINATIONS = ("average", "vote")
-TRAINED = ("finished", "stopped early")
-
-
-class EnsembleGain(NamedTuple):
-    """The accuracy of an ensemble beside that of its members.
-
-    Args:
-        accuracy: that of the ensemble.
-        mean, best: the mean and the largest accuracy of its members. The best member is chosen by the same labels, so
-            its accuracy is too optimistic.
-        members: the number of members.
-    """
-
-    accuracy: float
-    mean: float
-    best: float
-    members: int
-
-    @property
-    def gain(self) -> float:
-        """The gain over the mean of the members. Which member is best is known only with labels."""
-        return self.accuracy - self.mean
-
-    def __str__(self) -> str:
-        return (
-            f"{self.members} members together {self.accuracy:.4f}: {100 * self.gain:+.2f} points over their mean "
-            f"{self.mean:.4f}, {100 * (self.accuracy - self.best):+.2f} over the best, {self.best:.4f}"
-        )
-
-
-def ensemble_probabilities(
-    result: SweepResult, x: ArrayLike, *, members: Iterable[Member] | None = None, combine: str = "average"
-) -> np.ndarray:
-    """The class probabilities of several members together.
-
-    Math:
-        p = Σₘ pₘ / n; or, by vote, the share of the members that give the class their largest probability
-
-    If two classes have the same number of votes, ``argmax`` takes the one with the smaller number. Members that differ
-    only in parameters and traced numbers share a compiled program.
-
-    Args:
-        result: the result of a sweep with ``keep=True``.
-        x: (examples, …); images are flattened if training flattened them.
-        members: the members, such as ``result.ranked()[:5]``; by default all that are finished or stopped early.
-        combine: ``"average"`` or ``"vote"``.
-
-    Raises:
-        InputError: if there is no such member, or if a given member is not finite or has no parameters.
-
-    >>> import functional_nn as fnn, optax
-    >>> data = fnn.load_dataset("mnist5k")
-    >>> result = fnn.sweep(fnn.dense(10), optax.adam(1e-3), fnn.grid(seed=range(3)), data, epochs=1)
-    >>> ensemble_probabilities(result, data.test_images[:5]).shape
-    (5, 10)
-
-    References:
-        Hansen and Salamon 1990, "Neural network ensembles"; Lakshminarayanan, Pritzel and Blundell 2017, "Simple and
-        scalable predictive uncertainty estimation using deep ensembles".
-    """
-    _check_combination(combine)
-    chosen = _chosen(result, members)
-    return _combined(_probabilities(result, chosen, x), len(chosen), combine)
-
-
-def ensemble_gain(
-    result: SweepResult,
-    x: ArrayLike,
-    labels: ArrayLike,
-    *,
-    members: Iterable[Member] | None = None,
-    combine: str = "average",
-) -> EnsembleGain:
-    """The accuracy of an ensemble, compared with the accuracies of its members.
-
-    Args:
-        result, x, members, combine: as for ``ensemble_probabilities``.
-        labels: the class of each example, (examples,).
-
-    Raises:
-        InputError: as ``ensemble_probabilities``, or for labels that do not fit.
-
-    >>> EnsembleGain(accuracy=0.95, mean=0.93, best=0.94, members=8).gain.__round__(4)
-    0.02
-    """
-    _check_combination(combine)
-    chosen = _chosen(result, members)
-    x, labels = as_host_array("x", x), as_host_array("labels", labels)
-    if x.ndim < 2:
-        raise InputError("x", "(examples, …)", shown(x))
-    if labels.shape != (len(x),) or not np.issubdtype(labels.dtype, np.integer):
-        given = f"{labels.dtype} of shape {labels.shape}"
-        raise InputError("labels", f"one integer for each example, shape ({len(x)},)", given)
-    accuracies: list[float] = []
-
-    # The probabilities are read one member at a time, so those of all members are never in memory together.
-    def with_accuracies() -> Iterator[np.ndarray]:
-        for probabilities in _probabilities(result, chosen, x):
-            accuracies.append(_accuracy(probabilities, labels))
-            yield probabilities
-
-    accuracy = _accuracy(_combined(with_accuracies(), len(chosen), combine), labels)
-    return EnsembleGain(accuracy, float(np.mean(accuracies)), max(accuracies), len(chosen))
 
 
 MOST_ROWS = 20
@@ -501,103 +363,3 @@ def _time(result: SweepResult, trained: int) -> str:
     seconds = result.seconds["total"]
     taken = f"in {seconds:.1f} s ({trained / seconds:.2f} models a second; {result.plan.get('name', '')})"
     return f": {earlier} in an earlier call, {trained} {taken}" if earlier else f" {taken}"
-
-
-def _chosen(result: SweepResult, members: object) -> Sequence[Member]:
-    check_result(result)
-    if members is not None and (is_array(members) or not isinstance(members, Iterable)):
-        raise InputError("members", "members of the result", shown(members), "Write result.ranked()[:5].")
-    if members is None:
-        chosen = [member for member in result.members if member.status in TRAINED and member.params is not None]
-        given = f"none of {len(result.members)}"
-    else:
-        chosen = list(members)
-        given = "none"
-        for member in chosen:
-            if not isinstance(member, Member):
-                raise InputError("members", "members of the result", repr(member), "Write result.ranked()[:5].")
-            if not member.has_result or member.params is None:
-                reason = "without parameters" if member.has_result else member.status
-                given = f"member {member.number}, {reason}"
-                raise InputError("members", "trained members with parameters", given, "Leave it out.")
-    if not chosen:
-        remedy = "Call sweep with keep=True."
-        raise InputError("members", "at least one trained member with parameters", given, remedy)
-    return chosen
-
-
-def _probabilities(result: SweepResult, members: Sequence[Member], x: ArrayLike) -> Iterator[np.ndarray]:
-    """The class probabilities of each member. Members that share a program follow each other."""
-    x = as_host_array("x", x)
-    if x.ndim < 2 or math.prod(x.shape[1:]) != math.prod(result.in_shape):
-        raise InputError("x", f"(examples, …) with examples of shape {result.in_shape}", f"shape {x.shape}")
-    precision = as_precision(result.precision)
-    traced = traced_names([member.hyperparameters for member in result.members], result.static)
-
-    # Members share a program if the static hyper-parameters are equal that the model reads.
-    sharing: dict[StaticValues, list[Member]] = {}
-    for member in members:
-        reader = reader_of(member)
-        network_of(result.model, reader)
-        fixed = with_types({name: reader[name] for name in reader.names_read if name not in traced})
-        sharing.setdefault(fixed, []).append(member)
-    for fixed, together in sharing.items():
-        net = _common_network(result.model, fixed)
-        examples = x.reshape(len(x), *_in_shape(result, together[0], x.shape[1:]))
-        for member in together:
-            numbers = {name: np.asarray(member.hyperparameters[name], precision.parameters) for name in traced}
-            state = {"network": member.state, "hyperparameters": numbers}
-            params = {} if member.params is None else member.params
-            yield predict_probabilities(net, params, state, examples, precision=precision)
-
-
-def _in_shape(result: SweepResult, member: Member, shape: Shape) -> Shape:
-    """The shape of an example for which the member's network has parameters of these shapes.
-
-    In one sweep, a convolution may have got images, and a dense layer flat vectors.
-    """
-    net = result.network(member)
-    shapes = jax.tree.map(np.shape, member.params)
-    for in_shape in (result.in_shape, shape, (math.prod(shape),)):
-        try:
-            params, _ = jax.eval_shape(lambda key, shape=in_shape: net.init(key, shape), jax.random.key(0))
-        except (TypeError, ValueError):
-            continue
-        if jax.tree.map(np.shape, params) == shapes:
-            return in_shape
-    raise InputError("x", f"examples that the network of member {member.number} takes", f"examples of shape {shape}")
-
-
-# The same values give the same network object, for which predict_probabilities has its compiled program already.
-@lru_cache(maxsize=32)
-def _common_network(model: ModelFunction, fixed: StaticValues) -> Layer:
-    """One network for all members with these static values. The other hyper-parameters are in its state."""
-
-    values = {name: value for name, _, value in fixed}
-
-    def forward(params, state, x, *, train, key=None):
-        net = network_of(model, values | state["hyperparameters"])
-        y, _, residuals = net.forward(params, state["network"], x, train=train, key=key)
-        return y, state, residuals
-
-    def only_evaluates(*arguments):
-        raise FormulaMissing("The common network of an ensemble can only be evaluated. Use result.network(member).")
-
-    return Layer("ensemble", init=only_evaluates, forward=forward, backward=only_evaluates)
-
-
-def _combined(each: Iterator[np.ndarray], count: int, combine: str) -> np.ndarray:
-    def share(probabilities: np.ndarray) -> np.ndarray:
-        if combine == "average":
-            return probabilities.astype(np.float64)
-        return (np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1, keepdims=True)).astype(np.float64)
-
-    return reduce(np.add, map(share, each)) / count
-
-
-def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(probabilities.argmax(axis=-1) == labels))
-
-
-def _check_combination(combine: str) -> None:
-    check_choice("combine", combine, COMBINATIONS)

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Params, State
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import flatten
 from functional_nn.data.dataset import Dataset, Split
@@ -27,7 +25,6 @@ from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.training.argument_checks import check_counts, check_functions
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
-from functional_nn.training.evaluate import evaluated_params
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
 from functional_nn.training.recipe import (
@@ -39,7 +36,6 @@ from functional_nn.training.recipe import (
     WithStaticValues,
 )
 from functional_nn.training.run_programs import compiled_programs
-from functional_nn.training.state import TrainState
 
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
@@ -204,7 +200,7 @@ class GroupPrograms:
         self._data: dict[tuple[Device, str], Split] = {}
         self._copying = threading.Lock()
 
-    def compile(self, devices: Sequence[Device], members_at_once: int | None, shared_order: bool) -> CompiledPrograms:
+    def compile(self, devices: Sequence[Device], members_at_once: int | None) -> CompiledPrograms:
         """Compiles the programs for the device of each worker; returns those on the first one."""
         spec = member_spec(
             self.group.make_recipe,
@@ -214,7 +210,6 @@ class GroupPrograms:
             self.group.traced,
             workers=len(devices),
             members=members_at_once,
-            shared_order=shared_order,
         )
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
@@ -237,14 +232,6 @@ class GroupPrograms:
                 self._data[device, name] = jax.device_put(self.splits[name], device)
             return self._data[device, name]
 
-    def result_of(self, train_state: TrainState) -> tuple[Params, State]:
-        """The parameters and the state of a member for the result: the parameters are those that were evaluated."""
-        eval_params = self.group.recipe.eval_params
-        if eval_params is not None:
-            # Members of one program have arrays of NumPy, whose arithmetic has other rules for types than JAX's.
-            train_state = jax.tree.map(jnp.asarray, train_state)
-        return evaluated_params(train_state, eval_params), train_state.state
-
     @property
     def loss_name(self) -> str:
         """The name of the loss, for the identity of the sweep."""
@@ -261,7 +248,6 @@ def member_spec(
     *,
     workers: int,
     members: int | None = None,
-    shared_order: bool = False,
 ) -> ProgramSpec:
     """The specification of the programs of a sweep. Benchmarks of sweeps measure the programs of this specification.
 
@@ -272,7 +258,6 @@ def member_spec(
         hyperparameters: the names of the traced hyper-parameters, which are numbers.
         workers: the number of threads that run the programs at the same time.
         members: the number of members that one program trains; None: one member, without ``vmap``.
-        shared_order: whether all members see the examples in the same order.
     """
     scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
     return ProgramSpec(
@@ -282,7 +267,6 @@ def member_spec(
         data=data,
         hyperparameters=tuple((name, scalar) for name in hyperparameters),
         members=members,
-        shared_order=shared_order,
         in_threads=workers > 1,
     )
 

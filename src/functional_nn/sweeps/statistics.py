@@ -1,4 +1,4 @@
-"""Statistics of sweeps: means over seeds with confidence intervals, and paired comparisons of two settings."""
+"""Statistics of sweeps: means over seeds with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import HasMembers, Member, check_result, chosen_metric, has_number
-from functional_nn.training.evaluate import larger_is_better
 
 CONFIDENCE = 0.95
-FLIPS = 2**15
-"""With at most 15 pairs, all sign flips are tried. With more pairs, this number of flips is drawn at random."""
 Deviation = TypeVar("Deviation", float, np.ndarray)
-
-ROUNDING = 1e-12
-"""Differences that are equal in exact arithmetic differ by less than this share of the largest value."""
 
 
 class Setting(NamedTuple):
@@ -56,45 +50,6 @@ class Setting(NamedTuple):
         """How many members the mean leaves out, and why, such as ``1 not finite, 2 not run``; empty for none."""
         counts = {"not finite": self.not_finite, "not run": self.not_run}
         return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-
-
-class Comparison(NamedTuple):
-    """A comparison of A and B, over pairs of members that are equal in everything else.
-
-    Args:
-        metric: the metric that was compared.
-        pairs: the number of pairs.
-        difference: the mean of A - B.
-        low, high: the 95% confidence interval of the difference.
-        p_value: the p-value of the paired, two-sided t test: the probability of a difference at least this large if A
-            and B were equally good. If all differences are equal, there is no t, and this is ``p_value_flips``.
-        p_value_flips: the p-value from flipping the signs of the differences. It does not assume a normal distribution.
-            With n pairs it cannot be smaller than 2 / 2ⁿ.
-    """
-
-    metric: str
-    pairs: int
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    p_value_flips: float
-
-    @property
-    def better(self) -> str | None:
-        """``"A"`` or ``"B"`` if the t test finds a difference at the 5% level; otherwise None."""
-        if self.p_value >= 1 - CONFIDENCE:
-            return None
-        return "A" if (self.difference > 0) == larger_is_better(self.metric) else "B"
-
-    def __str__(self) -> str:
-        is_share = self.metric.endswith("_accuracy")
-        points, unit = (100, " points") if is_share else (1, f" in {self.metric}")
-        difference, *ends = (points * value for value in (self.difference, self.low, self.high))
-        interval = f"95% interval {ends[0]:.3f} to {ends[1]:.3f}"
-        tests = f"p = {self.p_value:.2g} (t), {self.p_value_flips:.2g} (sign flips), {self.pairs} pairs"
-        verdict = f"{self.better} is better" if self.better else "no difference is seen"
-        return f"{verdict}: A - B = {difference:+.3f}{unit}, {interval}; {tests}"
 
 
 def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequence[str] = "seed") -> list[Setting]:
@@ -172,89 +127,3 @@ def half_width(deviation: Deviation, count: int) -> Deviation | float:
         return math.nan
     # The interval leaves out 2.5% at each end, so its quantile is 97.5%.
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count) * deviation
-
-
-def compare(first: HasMembers, second: HasMembers, metric: str | None = None) -> Comparison:
-    """Compares A with B by pairs of members with the same seed.
-
-    Hyper-parameters that vary in both A and B are also the same in each pair.
-
-    Args:
-        first, second: A and B, such as ``result.where(optimizer="adam")`` and ``result.where(optimizer="sgd")``.
-        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric`` of the first.
-
-    Raises:
-        InputError: if members cannot be paired one to one, if a member is not finite or was not trained to its end, or
-            if there is only one pair.
-
-    >>> import functional_nn as fnn, optax
-    >>> members = fnn.grid(learning_rate=[1e-4, 1e-2], seed=range(4))
-    >>> result = fnn.sweep(
-    ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
-    >>> compare(result.where(learning_rate=1e-2), result.where(learning_rate=1e-4)).better
-    'A'
-
-    References:
-        Student 1908, "The probable error of a mean"; Fisher 1935, "The design of experiments", section 21 (sign flips).
-    """
-    for result in (first, second):
-        check_result(result)
-    metric = chosen_metric(first, metric)
-    a, b = _paired(first, second)
-    values = [(x.last(metric), y.last(metric)) for x, y in zip(a, b, strict=True)]
-    count = len(values)
-    if count < 2:
-        raise InputError("pairs", "at least two", count, "Run more seeds.")
-    if not np.isfinite(values).all():
-        raise InputError("metric", "a metric that is finite for all members", repr(metric))
-    from scipy import stats
-
-    differences = np.subtract(*np.transpose(values))
-    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    p_value = p_value_flips = _flips(differences)
-    # If all differences are equal, the deviation is 0 or rounding, and t would be meaningless.
-    if deviation > ROUNDING * np.abs(values).max():
-        _, p_value = map(float, stats.ttest_1samp(differences, 0))
-    half = half_width(deviation, count)
-    return Comparison(metric, count, mean, mean - half, mean + half, p_value, p_value_flips)
-
-
-def _paired(first: HasMembers, second: HasMembers) -> tuple[list[Member], list[Member]]:
-    varying = [name for name in dict.fromkeys((*first.varied, *second.varied)) if name != "seed"]
-    # What varies in one of them only is what is compared, so it may differ within a pair.
-    both = ["seed", *(name for name in varying if name in first.varied and name in second.varied)]
-
-    def by_key(result: HasMembers, argument: str) -> dict[tuple[PlainValue, ...], Member]:
-        members = {tuple(member.hyperparameters.get(name) for name in both): member for member in result.members}
-        if len(members) < len(result.members):
-            remedy = "Choose one setting with where(…)."
-            given = f"{len(result.members)} members for {len(members)}"
-            raise InputError(argument, f"one member for each {', '.join(both)}", given, remedy)
-        bad = [member for member in result.members if not member.is_trained_to_its_end]
-        if bad:
-            given = f"{len(bad)} others, such as member {bad[0].number} ({bad[0].status})"
-            remedy = "Leave out their seeds in both results."
-            raise InputError(argument, "members that were trained to their end", given, remedy)
-        return members
-
-    a, b = by_key(first, "first"), by_key(second, "second")
-    if a.keys() != b.keys():
-        alone = len(a.keys() ^ b.keys())
-        raise InputError(
-            "second", f"members with the same {', '.join(both)} as the first", f"{alone} without a partner"
-        )
-    return list(a.values()), [b[key] for key in a]
-
-
-def _flips(differences: np.ndarray) -> float:
-    """The share of sign flips that give a mean at least as far from 0."""
-    from scipy import stats
-
-    largest = np.abs(differences).sum() or 1.0
-
-    def distance(values: np.ndarray, axis: int) -> np.ndarray:
-        # Flips that are equally far in exact arithmetic count as such, whatever the rounding of their sums.
-        return np.round(np.abs(values.sum(axis)) / largest / ROUNDING)
-
-    flips = {"permutation_type": "samples", "alternative": "greater", "n_resamples": FLIPS, "random_state": 0}
-    return float(stats.permutation_test((differences,), distance, **flips).pvalue)

@@ -32,7 +32,6 @@ from functional_nn.training.argument_checks import check_patience, check_seed
 from functional_nn.training.devices import check_single_process
 from functional_nn.training.evaluate import (
     SMALLER_IS_BETTER,
-    EvaluatedParams,
     MetricFunction,
     check_metrics,
     larger_is_better,
@@ -62,15 +61,12 @@ def sweep(
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     start: StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    exact: bool = False,
-    order_seed: int | None = None,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -106,14 +102,11 @@ def sweep(
         metrics: as for ``fit``. If the name of a metric ends in ``loss``, ``error``, ``mae``, ``mse``, ``rmse``,
             ``brier_score`` or ``perplexity``, smaller numbers are better, otherwise larger ones; so a ``Loss`` must
             have such a name.
-        gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+        gradient, epochs, batch_size, precision: as for ``fit``.
         start: ``(params, state)`` to start from in place of initial values, or a function ``h -> (params, state)``.
         static: names of numbers that are not traced, because a function needs their values.
-        plan: how many members are trained at a time, see ``Plan``. ``"auto"`` measures in the first epochs whether
-            several at a time are faster than one after another, and remembers the result for the device.
-        exact: whether each member must have the same bits as if it were trained alone. Then plans with ``vmap`` are
-            errors.
-        order_seed: the seed of one order of the data for all members. If it is None, each member has its own order.
+        plan: how many members are trained at a time: ``"auto"``, ``"sequential"``, ``"map"``, ``"vmap"``, ``"vmap:16"``
+            or a ``Plan``. Without ``vmap``, each member has the same bits as if it were trained alone.
         patience: stops a member early if its loss on the evaluated examples has not improved for this many epochs.
         halving: successive halving: after certain epochs only the best members go on.
         keep: whether the result has the parameters and state of the members.
@@ -144,7 +137,7 @@ def sweep(
     check_metrics(metrics)
     check_names_of_losses(metrics)
     named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params, start)
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     make_recipe.check()
     return train_members(
         make_recipe,
@@ -156,8 +149,6 @@ def sweep(
         precision=precision,
         static=static,
         plan=plan,
-        exact=exact,
-        order_seed=order_seed,
         patience=patience,
         halving=halving,
         keep=keep,
@@ -180,8 +171,6 @@ def train_members(
     precision: str | Precision,
     static: Sequence[str] = (),
     plan: str | Plan = "auto",
-    exact: bool = False,
-    order_seed: int | None = None,
     patience: int | None = None,
     halving: Halving | None = None,
     keep: bool = True,
@@ -200,8 +189,8 @@ def train_members(
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
-    order_seed, patience = check_choices(members, by_name, order_seed, patience)
-    check_options(static, halving, keep, exact, on_epoch, progress)
+    patience = check_choices(members, by_name, patience)
+    check_options(static, halving, keep, on_epoch, progress)
     if part is not None:
         check_part_of_sweep(part, len(members), halving)
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
@@ -213,7 +202,7 @@ def train_members(
     if halving is not None:
         halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
-    chosen = planned(plan, largest, len(groups), exact=exact)
+    chosen = planned(plan, largest, len(groups))
     population = Population(
         groups,
         members,
@@ -221,31 +210,27 @@ def train_members(
         by_name,
         policy,
         chosen,
-        measure=isinstance(plan, str) and plan == "auto",
         keep=keep,
-        order_seed=order_seed,
         patience=patience,
     )
     check_names(members[0], population.metric_names)
-    if halving is not None:
-        population.check_metric(halving)
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
-        settings = comparable_settings(
-            members,
-            by_name,
-            epochs=epochs,
-            batch_size=batch_size,
-            precision=policy,
-            order_seed=order_seed,
-            patience=patience,
-            halving=halving,
-            keep=keep,
-            static=static,
-            identity=identity,
-        )
-        settings[AT_ONCE] = population.plan.members
+        settings = {
+            "grid": members,
+            "data": {name: _digest(part) for name, part in by_name.items()},
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "precision": [str(part) for part in policy],
+            "patience": patience,
+            "halving": None if halving is None else list(halving),
+            "keep": keep,
+            "static": list(static),
+            SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+            IDENTITY: as_json("identity", identity),
+            AT_ONCE: population.plan.members,
+        }
         store = Store(out, settings | population.identity())
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
@@ -282,20 +267,16 @@ def train_members(
             "total": seconds,
         },
         message=message,
-        static=tuple(static),
         restored=population.restored,
     )
 
 
-def check_options(
-    static: object, halving: object, keep: object, exact: object, on_epoch: object, progress: object
-) -> None:
+def check_options(static: object, halving: object, keep: object, on_epoch: object, progress: object) -> None:
     if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
         raise InputError("static", "a list of names", shown(static))
     if halving is not None and not isinstance(halving, Halving):
-        raise InputError("halving", "a Halving(epochs, keep, metric)", shown(halving))
+        raise InputError("halving", "a Halving(epochs, keep)", shown(halving))
     check_flag("keep", keep)
-    check_flag("exact", exact)
     if on_epoch is not None:
         expected = "a function of two numbers: of members that have ended, and of all"
         check_function("on_epoch", on_epoch, expected, "ended, members")
@@ -312,10 +293,8 @@ def check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
             raise InputError("metrics", expected, repr(name), remedy)
 
 
-def check_choices(
-    members: list[Hyperparameters], data: Mapping[str, Dataset | Split], order_seed: object, patience: object
-) -> tuple[int | None, int | None]:
-    """Checks what is chosen for each member and for all; returns ``order_seed`` and ``patience`` as plain numbers."""
+def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | Split], patience: object) -> int | None:
+    """Checks what is chosen for each member and for all; returns ``patience`` as a plain number."""
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
@@ -325,13 +304,11 @@ def check_choices(
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
         remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
         raise InputError("data", expected, given, remedy)
-    if patience is not None:
-        for part in data.values():
-            check_patience(patience, as_split(part))
-    return (
-        None if order_seed is None else check_seed("order_seed", order_seed),
-        None if patience is None else check_count("patience", patience),
-    )
+    if patience is None:
+        return None
+    for part in data.values():
+        check_patience(patience, as_split(part))
+    return check_count("patience", patience)
 
 
 def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:
@@ -342,44 +319,6 @@ def check_part_of_sweep(part: object, members: int, halving: object, *, flag: st
     if halving is not None:
         remedy = "Each part would choose its best members without those of the others."
         raise InputError(flag, "a sweep without successive halving", "halving too", remedy)
-
-
-def comparable_settings(
-    members: Sequence[Hyperparameters],
-    data: Mapping[str, Dataset | Split],
-    *,
-    epochs: int,
-    batch_size: int,
-    precision: str | Precision,
-    order_seed: int | None,
-    patience: int | None,
-    halving: Halving | None,
-    keep: bool,
-    static: Sequence[str],
-    identity: str | Mapping[str, object] | None,
-) -> dict[str, object]:
-    """The entries of ``sweep.json`` that follow from the arguments of ``sweep``, without a look at the programs.
-
-    Args:
-        members: the grid, in which each member has a seed and the name of its data.
-        data: the data sets by name.
-
-    The other arguments are those of ``sweep``.
-    """
-    return {
-        "grid": members,
-        "data": {name: _digest(part) for name, part in data.items()},
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "precision": [str(part) for part in as_precision(precision)],
-        "order_seed": order_seed,
-        "patience": patience,
-        "halving": None if halving is None else list(halving),
-        "keep": keep,
-        "static": list(static),
-        SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
-        IDENTITY: as_json("identity", identity),
-    }
 
 
 def _with_data(

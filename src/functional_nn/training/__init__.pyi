@@ -6,12 +6,10 @@ from .find_non_finite import NonFinite as NonFinite
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import SCHEDULES as SCHEDULES
 from .optimizers import Clipping as Clipping
-from .optimizers import max_norm as max_norm
 from .optimizers import optimizer as optimizer
 from .optimizers import path_mask as path_mask
 from .optimizers import schedule as schedule
 from .optimizers import with_clipping as with_clipping
-from .precision import Precision as Precision
 from .prediction import predict as predict
 from .prediction import predict_probabilities as predict_probabilities
 from .run import EpochMetrics as EpochMetrics

@@ -1,4 +1,4 @@
-"""Callbacks for ``fit(on_epoch=…)``: logs as CSV and for TensorBoard, early stopping, and several callbacks in one.
+"""Callbacks for ``fit(on_epoch=…)``: a log as CSV, and early stopping.
 
 ``fit`` calls a callback after each epoch. A resumed run calls it for the epochs from its checkpoint first. So every
 callback here starts anew at epoch 1: it can be used for one run after another, but not for two runs at the same time.
@@ -9,17 +9,10 @@ from __future__ import annotations
 import csv
 import math
 import os
-import tempfile
-import time
-import weakref
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-from functional_nn.core.errors import InputError, imported
-from functional_nn.core.validation import check_count, check_function, check_number, shown
-from functional_nn.storage.files import check_new_folder, check_path
-from functional_nn.training.argument_checks import says_stop
+from functional_nn.core.errors import InputError
+from functional_nn.core.validation import check_count, check_number, shown
+from functional_nn.storage.files import check_path
 from functional_nn.training.epoch_loop import OnEpoch
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
@@ -29,7 +22,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     """A callback that writes the metrics of each epoch as a row of a CSV file.
 
     The columns are those of ``EpochMetrics.row()``: the epoch, each metric by its name, ``seconds``, ``skipped_steps``,
-    ``clipped_steps``, ``rate_share`` and ``learning_rate``, which is empty if it is not known. Each row is on the disk
+    ``clipped_steps`` and ``learning_rate``, which is empty if it is not known. Each row is on the disk
     when the next epoch starts. At epoch 1 the file is written anew, so a resumed run has no row twice.
 
     Args:
@@ -45,7 +38,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     ...     run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2, on_epoch=csv_log(path))
     ...     lines = path.read_text().splitlines()
     >>> lines[0]
-    'epoch,train_loss,test_loss,test_accuracy,seconds,skipped_steps,clipped_steps,rate_share,learning_rate'
+    'epoch,train_loss,test_loss,test_accuracy,seconds,skipped_steps,clipped_steps,learning_rate'
     >>> len(lines)
     3
     """
@@ -63,25 +56,6 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
             csv.writer(opened).writerows([row.keys(), row.values()] if is_first else [row.values()])
 
     return on_epoch
-
-
-def tensorboard_log(folder: str | os.PathLike[str]) -> OnEpoch:
-    """A callback that writes the metrics of each epoch for TensorBoard, by tensorboardX.
-
-    Each number of ``EpochMetrics.row()`` is a scalar of this name, at the step of its epoch. The numbers of an epoch
-    are in the file when the next epoch starts. At epoch 1 a new file begins, which tells TensorBoard to hide the points
-    of the files before it. So a resumed run has no point twice.
-
-    Args:
-        folder: of this run. TensorBoard shows runs side by side if they have folders of their own in one folder. It is
-            made now, if it does not exist.
-
-    Raises:
-        InputError: if tensorboardX is not installed, or the folder cannot be written to.
-
-    >>> tensorboard_log("runs/first")  # doctest: +SKIP
-    """
-    return _TensorBoardLog(check_new_folder("folder", folder))
 
 
 def early_stopping(patience: int, metric: str | None = None, least_change: float = 0.0) -> OnEpoch:
@@ -113,67 +87,6 @@ def early_stopping(patience: int, metric: str | None = None, least_change: float
         raise InputError("metric", "the name of a metric, or None", shown(metric))
     check_number("least_change", least_change, "a number not below 0", lambda change: 0 <= change < math.inf)
     return _EarlyStopping(patience, metric, least_change)
-
-
-def combine(*callbacks: OnEpoch) -> OnEpoch:
-    """One callback that calls several, in this order. The run stops if at least one of them returns True.
-
-    Args:
-        callbacks: functions of an epoch's metrics and the train state, as ``fit`` takes them. All of them are called
-            after each epoch, also if an earlier one has returned True.
-
-    Raises:
-        InputError: for a callback that is no function. After an epoch, if one returns neither a boolean nor None.
-
-    >>> on_epoch = combine(lambda metrics, train_state: None, lambda metrics, train_state: metrics.test_accuracy > 0.8)
-    """
-    for number, callback in enumerate(callbacks):
-        expected = "a function of an epoch's metrics and the train state"
-        check_function(f"callbacks[{number}]", callback, expected, "metrics, train_state")
-
-    def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> bool:
-        answers = [says_stop(f"callbacks[{i}]", call(metrics, train_state)) for i, call in enumerate(callbacks)]
-        return any(answers)
-
-    return on_epoch
-
-
-class _TensorBoardLog:
-    """Writes the events of one run after another to a folder."""
-
-    def __init__(self, folder: Path):
-        module = partial(imported, package="tensorboardX", argument="tensorboard_log", extra="tensorboard")
-        # SummaryWriter writes from a thread, whose queue cannot be flushed. The class below it writes at once.
-        self._writers = module("tensorboardX.event_file_writer")
-        self._events = module("tensorboardX.proto.event_pb2")
-        self._folder, self._writer = folder, None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError("folder", "a folder that can be written to", f"{folder} ({error.strerror})") from None
-
-    def __call__(self, metrics: EpochMetrics, train_state: TrainState) -> None:
-        if self._writer is None or metrics.epoch == 1:
-            self._writer = self._new_writer(metrics.epoch)
-        event = self._events.Event(wall_time=time.time(), step=metrics.epoch)
-        for name, value in metrics.row().items():
-            if name != "epoch" and value is not None:
-                event.summary.value.add(tag=name, simple_value=value)
-        self._writer.write_event(event)
-        self._writer.flush()
-
-    def _new_writer(self, epoch: int) -> Any:
-        """Begins a new file, with the event that makes TensorBoard leave out earlier points from this epoch on."""
-        if self._writer is not None:
-            self._close()
-        writer = self._writers.EventsWriter(str(self._folder / "events"))
-        # No callback is called at the end of a run. So the file is closed when this object is gone.
-        self._close = weakref.finalize(self, writer.close)
-        start = self._events.SessionLog(status=self._events.SessionLog.START)
-        writer.write_event(self._events.Event(wall_time=time.time(), step=epoch, session_log=start))
-        return writer
 
 
 class _EarlyStopping:

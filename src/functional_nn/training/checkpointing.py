@@ -25,7 +25,7 @@ from functional_nn.training.programs import surroundings
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
-NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "rate_share", "learning_rate")
+NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "learning_rate")
 """The numbers of an epoch in a row of the history. Its metrics by name follow them."""
 
 BEST_BY = "best_by"
@@ -337,7 +337,6 @@ def _metrics(row: Sequence[float], metric_names: Sequence[str], path: Path) -> E
         seconds=numbers["seconds"],
         skipped_steps=int(numbers["skipped_steps"]),
         clipped_steps=int(numbers["clipped_steps"]),
-        rate_share=numbers["rate_share"],
         learning_rate=None if math.isnan(numbers["learning_rate"]) else numbers["learning_rate"],
     )
 

@@ -1,4 +1,4 @@
-"""Data as a network takes them, and warnings of likely mistakes."""
+"""Data as a network takes them, and a warning of probabilities in the place of logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 
-from functional_nn.core.errors import TRANSPOSE, InputError, inside, looks_channels_first
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, checked_init
 from functional_nn.core.shapes import Shape, shape_of
@@ -47,33 +47,14 @@ def network_output(net: Layer, x: PyTree) -> PyTree:
 APPLIED_BY_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 """The function that a loss of logits applies itself."""
 
-USING_CHANNELS = (
-    "conv",
-    "conv_transpose",
-    "max_pool",
-    "average_pool",
-    "global_average_pool",
-    "global_max_pool",
-    "batch_norm",
-    "group_norm",
-    "instance_norm",
-    "spatial_dropout",
-    "random_shift",
-    "random_deformation",
-)
-"""Layers that treat the last axis of images as channels. After ``flatten``, the order of the axes does not matter."""
 
-
-def warn_of_likely_mistakes(net: Layer, loss: LossFunction, split: Split, batch_size: int) -> None:
-    """Warns of likely mistakes in the arguments of ``fit``, which calls this function."""
-    examples = number_of_examples(split.train_x)
-    if batch_size > examples:
-        _warn(f"batch_size {batch_size} is larger than the {examples} training examples: an epoch is one step.")
+def warn_of_probabilities(net: Layer, loss: LossFunction) -> None:
+    """Warns of a network whose last layer computes what the loss computes again. ``fit`` calls this function."""
     last = _last(net).name
     if isinstance(loss, Loss) and APPLIED_BY_LOSS.get(loss.name) == last:
-        _warn(f"{loss.name} takes logits, and the network ends in a {last}. Leave the {last} out.")
-    if _look_channels_first(split.train_x) and _first(net).name in USING_CHANNELS:
-        _warn(f"data: training images of shape {split.train_x.shape[1:]}. {TRANSPOSE}")
+        text = f"{loss.name} takes logits, and the network ends in a {last}. Leave the {last} out."
+        # The line that is shown is the one that calls fit: above this function, and fit.
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _check_labels(loss: Loss, shape: Shape, labels: np.ndarray, place: str) -> None:
@@ -130,20 +111,6 @@ def _network_output(net: Layer, structure: Hashable, leaves: tuple[tuple[Shape, 
         return net.apply(params, state, x, train=False)[0]
 
     return jax.eval_shape(output, jax.random.key(0), x)
-
-
-def _warn(text: str) -> None:
-    # The line that is shown is the one that calls fit: above this function, the one above it, and fit.
-    warnings.warn(text, UserWarning, stacklevel=4)
-
-
-def _look_channels_first(x: PyTree) -> bool:
-    return isinstance(x, np.ndarray) and looks_channels_first(x.shape)
-
-
-def _first(layer: Layer) -> Layer:
-    """The first layer inside the first combinator, and so on."""
-    return _first(layer.layers[0][1]) if layer.layers else layer
 
 
 def _last(layer: Layer) -> Layer:

@@ -33,12 +33,12 @@ from functional_nn.training.evaluate import (
     named_metrics,
     number_of_labels,
 )
-from functional_nn.training.non_finite import ROLL_BACK, SKIP, SMALLEST_SHARE, BadStep
+from functional_nn.training.non_finite import SKIP, BadStep
 from functional_nn.training.precision import Precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.run import EpochMetrics, Run
 from functional_nn.training.run_programs import Programs
-from functional_nn.training.state import TrainState, counts, learning_rate, rate_share
+from functional_nn.training.state import TrainState, counts, learning_rate
 from functional_nn.training.step import StepResult
 
 OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
@@ -159,7 +159,6 @@ class EpochLoop:
             seconds=seconds,
             skipped_steps=int(result.bad_steps) + new.skipped_steps - old.skipped_steps,
             clipped_steps=new.clipped_steps - old.clipped_steps,
-            rate_share=rate_share(after),
             learning_rate=learning_rate(after),
         )
         status, message = "", ""
@@ -228,34 +227,49 @@ def epochs_since_best(losses: Sequence[float]) -> int:
 
 
 def streamed_epoch(
-    policy: str,
     programs: Programs,
     reader: StreamReader,
     processes: Processes,
     check_interruption: Callable[[], None],
-    before: TrainState,
+    train_state: TrainState,
     number: jax.Array,
 ) -> tuple[TrainState, EpochResult, BadStep | None]:
     """Trains on all batches of an epoch. Steps that are not finite change nothing; the first of them is returned too.
 
-    The policy ``roll-back`` reads the epoch again, with half of the learning rate, until all steps are finite or the
-    rate is too small.
-
     Args:
-        policy: for values that are not finite, as ``fit`` takes it.
         programs: the compiled programs of a stream.
         reader: reads the batches.
         processes: those that train together. Each reads its own share of every batch.
         check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every step.
-        before: the train state before the epoch.
+        train_state: the train state before the epoch.
         number: the number of the epoch, from 0.
     """
-    while True:
-        after, result, bad_step = _all_batches(programs, reader, processes, check_interruption, before, int(number) + 1)
-        if policy != ROLL_BACK or not int(result.bad_steps) or before.optimizer_state.share <= SMALLEST_SHARE:
-            return after, result, bad_step
-        halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
-        before = before._replace(optimizer_state=halved)
+    compiled = programs.compiled
+    place = partial(put_batch, like=compiled.spec.data.part("train"), sharding=compiled.batch_sharding)
+    numbers: list[_Numbers] = []
+    step, bad_step = None, None
+
+    def start(train_state: TrainState, x: Value, labels: PyTree) -> _Step:
+        return _Step(train_state, x, labels, *programs.streamed_step(train_state, x, labels))
+
+    def end(step: _Step) -> TrainState:
+        nonlocal bad_step
+        train_state, of_step = step.ended()
+        numbers.append(of_step)
+        # With several processes, none of them has the whole batch.
+        if bad_step is None and not np.isfinite(of_step.loss) and not processes.are_several:
+            bad_step = BadStep(step.before, step.x, step.labels, None)
+        return train_state
+
+    with reader.epoch(int(number) + 1, place) as batches:
+        for x, labels in processes.in_step("batches", batches):
+            check_interruption()
+            if step is not None:
+                train_state = end(step)
+            step = start(train_state, x, labels)
+    assert step is not None  # an epoch without batches is an error
+    train_state = end(step)
+    return jax.block_until_ready(train_state), _summed_up(numbers), bad_step
 
 
 class _Step(NamedTuple):
@@ -349,42 +363,6 @@ def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding 
     if sharding is None or sharding.is_fully_addressable:
         return jax.block_until_ready(jax.device_put(arrays, sharding))
     return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), arrays)
-
-
-def _all_batches(
-    programs: Programs,
-    reader: StreamReader,
-    processes: Processes,
-    check_interruption: Callable[[], None],
-    train_state: TrainState,
-    epoch: int,
-) -> tuple[TrainState, EpochResult, BadStep | None]:
-    compiled = programs.compiled
-    place = partial(put_batch, like=compiled.spec.data.part("train"), sharding=compiled.batch_sharding)
-    numbers: list[_Numbers] = []
-    step, bad_step = None, None
-
-    def start(train_state: TrainState, x: Value, labels: PyTree) -> _Step:
-        return _Step(train_state, x, labels, *programs.streamed_step(train_state, x, labels))
-
-    def end(step: _Step) -> TrainState:
-        nonlocal bad_step
-        train_state, of_step = step.ended()
-        numbers.append(of_step)
-        # With several processes, none of them has the whole batch.
-        if bad_step is None and not np.isfinite(of_step.loss) and not processes.are_several:
-            bad_step = BadStep(step.before, step.x, step.labels, None)
-        return train_state
-
-    with reader.epoch(epoch, place) as batches:
-        for x, labels in processes.in_step("batches", batches):
-            check_interruption()
-            if step is not None:
-                train_state = end(step)
-            step = start(train_state, x, labels)
-    assert step is not None  # an epoch without batches is an error
-    train_state = end(step)
-    return jax.block_until_ready(train_state), _summed_up(numbers), bad_step
 
 
 def _summed_up(numbers: list[_Numbers]) -> EpochResult:

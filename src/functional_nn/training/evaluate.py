@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, as_layer
+from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.masked import values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
@@ -28,16 +28,12 @@ from functional_nn.training.argument_checks import (
     check_train_state,
 )
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.optimizers import Clipping
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import LossFunction, StepResult, forward
 
 MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
 """A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
-
-EvaluatedParams: TypeAlias = Callable[[PyTree, Params], Params]
-"""``evaluated_params(optimizer_state, params)``: the parameters to evaluate, such as an average over steps."""
 
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
 EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
@@ -61,7 +57,6 @@ def make_evaluate(
     loss: LossFunction,
     *,
     metrics: Mapping[str, MetricFunction] | None = None,
-    eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
     batch_size: int = 250,
 ) -> Evaluate:
@@ -76,14 +71,10 @@ def make_evaluate(
         metrics: by name, metrics (``functional_nn.metrics``), losses, or functions ``(y, labels) -> number``, whose
             value is taken as the mean over the examples of a batch. None: the accuracy if the labels are class numbers
             and the network has one output for each class; otherwise nothing but the loss.
-        eval_params: makes the parameters to evaluate from ``(optimizer_state, params)``, as
-            ``optax.contrib.schedule_free_eval_params`` does. None: the parameters as they are.
         precision: as for ``fit``.
         batch_size: the number of examples computed at a time.
     """
-    parts = make_evaluation_parts(
-        net, loss, metrics=metrics, eval_params=eval_params, precision=precision, batch_size=batch_size
-    )
+    parts = make_evaluation_parts(net, loss, metrics=metrics, precision=precision, batch_size=batch_size)
 
     def evaluate(train_state, x, labels):
         return parts.result(parts.totals(train_state, x, labels))
@@ -108,7 +99,6 @@ def make_evaluation_parts(
     loss: LossFunction,
     *,
     metrics: Mapping[str, MetricFunction] | None = None,
-    eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
     batch_size: int = 250,
 ) -> EvaluationParts:
@@ -123,11 +113,10 @@ def make_evaluation_parts(
         check_train_state(train_state)
         x, labels = tree_in_native_order((x, labels))
         batches, left = divmod(check_batch(x, labels), batch_size)
-        params = evaluated_params(train_state, eval_params)
 
         def totals(batch):
             inputs, targets = batch
-            y, _ = forward(net, policy, params, train_state.state, inputs, train=False)
+            y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
             return totals_of_outputs(y, targets)
 
         totals_of_batch = jax.jit(totals)  # traced once, for the shapes and for the loop
@@ -154,21 +143,6 @@ def make_evaluation_parts(
         return Evaluation(ratio(*loss_totals), results)
 
     return EvaluationParts(totals_of_examples, result)
-
-
-def evaluated_params(train_state: TrainState, eval_params: EvaluatedParams | None) -> Params:
-    """The parameters that are evaluated: those of the train state, or what ``eval_params`` makes of them."""
-    if eval_params is None:
-        return train_state.params
-    optimizer_state = train_state.optimizer_state
-    # Clipping is added around the user's optimizer, so the user's function expects the state inside.
-    while isinstance(optimizer_state, Clipping):
-        optimizer_state = optimizer_state.optimizer_state
-    params = eval_params(optimizer_state, train_state.params)
-    if jax.tree.structure(params) != jax.tree.structure(train_state.params):
-        expected = "a function (optimizer_state, params) that returns parameters"
-        raise InputError("eval_params", expected, f"one that returns {shown(params)}")
-    return params
 
 
 def check_metrics(metrics: object) -> None:

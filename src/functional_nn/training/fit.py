@@ -32,12 +32,11 @@ from functional_nn.training.argument_checks import (
     check_seed,
 )
 from functional_nn.training.checkpointing import Checkpoints, RunProgress, SharedSaver
-from functional_nn.training.data_for_network import data_for_network, warn_of_likely_mistakes
+from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
-from functional_nn.training.evaluate import EvaluatedParams, MetricFunction, check_metrics
-from functional_nn.training.non_finite import ROLL_BACK, check_policy, finite_epoch
-from functional_nn.training.optimizers import with_rate_share
+from functional_nn.training.evaluate import MetricFunction, check_metrics
+from functional_nn.training.non_finite import check_policy, finite_epoch
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.programs import ProgramSpec, shapes_of, surroundings, with_batches_of
@@ -68,7 +67,6 @@ def fit(
     penalty: PenaltyFunction | None = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     precision: str | Precision = "float32",
     devices: int | None = None,
     non_finite: str = "stop",
@@ -125,18 +123,14 @@ def fit(
         metrics: by name, what to evaluate in addition to the loss; see ``make_evaluate``. By default it is the accuracy
             if the labels are class numbers. Each must be one number.
         gradient: a function in the place of ``jax.value_and_grad``; see ``make_train_step``.
-        eval_params: makes the parameters to evaluate from ``(optimizer_state, params)``; see ``make_evaluate``.
-            ``Run.params`` are these parameters.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
-            ``"float16"`` the loss is scaled, see ``LossScale``), ``"float64"``, or a ``Precision`` of your own.
+            ``"float16"`` the loss is scaled, see ``LossScale``), or ``"float64"``.
         devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. None:
             one device; or, with several processes, all devices of all of them. The result differs from that of one
             device only by rounding. A CPU has one device, unless ``jax_num_cpu_devices`` is set before JAX computes
             anything. With one device per core, recurrent networks train faster (see docs/explanation/performance.md).
         non_finite: ``"stop"`` ends the run with that epoch. ``"skip"`` goes on without the bad steps, which are
-            counted, and stops only if all steps of an epoch are bad. ``"roll-back"`` runs the epoch again from its
-            start with half of the learning rate (of the updates), at most ten times in a run, and then stops. It
-            cannot be used with ``eval_params``, whose parameters the optimizer moves at the full rate.
+            counted, and stops only if all steps of an epoch are bad.
         patience: stops the run if the loss on the evaluated examples has not improved for this many epochs.
             ``Run.params`` are those of the last epoch; ``checkpoints`` keep those of the best epoch that was saved.
         checkpoints: a folder, or ``Checkpoints``, where every epoch is saved.
@@ -168,10 +162,7 @@ def fit(
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
-    if eval_params is not None:
-        expected = "a function of the optimizer's state and the parameters"
-        check_function("eval_params", eval_params, expected, "optimizer_state, params")
-    check_policy(non_finite, eval_params)
+    check_policy(non_finite)
     check_seed("seed", seed)
     if start is not None:
         check_start(start)
@@ -181,10 +172,6 @@ def fit(
     if progress is not None:
         check_flag("progress", progress)
     if isinstance(data, Stream):
-        if non_finite == ROLL_BACK and data.is_generator:
-            expected = "stop or skip, because a generator cannot be read again"
-            remedy = "Or give Stream a function that makes a new generator for each epoch."
-            raise InputError("non_finite", expected, repr(non_finite), remedy)
         _check_epoch_can_be_counted(data, start)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
@@ -206,10 +193,7 @@ def fit(
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
             check_patience(patience, split)
-        # Of a stream, the split has the first batch of this process.
-        warn_of_likely_mistakes(net, loss, split, number_of_examples(split.train_x) if streamed else batch_size)
-        if non_finite == ROLL_BACK:
-            optimizer = with_rate_share(optimizer)
+        warn_of_probabilities(net, loss)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
         settings = {}
@@ -238,7 +222,7 @@ def fit(
             # The programs of the run.
             clock = time.perf_counter()
             named = None if metrics is None else tuple(metrics.items())
-            recipe = Recipe(net, loss, optimizer, penalty, named, gradient, eval_params)
+            recipe = Recipe(net, loss, optimizer, penalty, named, gradient)
             shapes = shapes_of(split)
             if isinstance(data, Stream):
                 shapes = with_batches_of(shapes, batch_size)
@@ -270,9 +254,9 @@ def fit(
             in_memory = split if reader is None else split._replace(train_x=None, train_labels=None)
             on_device = put_everywhere(in_memory, compiled.sharding)
             if reader is None:
-                train_epoch = partial(finite_epoch, non_finite, programs, on_device.train_x, on_device.train_labels)
+                train_epoch = partial(finite_epoch, programs, on_device.train_x, on_device.train_labels)
             else:
-                train_epoch = partial(streamed_epoch, non_finite, programs, reader, processes, check_interruption)
+                train_epoch = partial(streamed_epoch, programs, reader, processes, check_interruption)
             loop = EpochLoop(
                 programs,
                 train_epoch,
@@ -301,7 +285,6 @@ def fit(
                     seconds=seconds | {"train": time.perf_counter() - clock},
                     restored_epochs=restored_epochs,
                     test_metrics={name: value for name, value in at_end.items() if name.startswith("test_")},
-                    eval_params=eval_params,
                     at_bad_step=loop.at_bad_step,
                     origin=loop.origin,
                 )

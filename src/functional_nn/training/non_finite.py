@@ -1,4 +1,4 @@
-"""Policies for values that are not finite in training (stop, skip, roll back), and the step that made the first one."""
+"""Policies for values that are not finite in training (stop, skip), and the step that made the first one."""
 
 from __future__ import annotations
 
@@ -13,26 +13,18 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.evaluate import EvaluatedParams
 from functional_nn.training.run_programs import Programs
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import numbers
 
-STOP, SKIP, ROLL_BACK = POLICIES = ("stop", "skip", "roll-back")
-"""``stop`` ends the run; ``skip`` leaves out the bad steps; ``roll-back`` repeats the epoch with half of the rate."""
-
-SMALLEST_SHARE = 2.0**-10
-"""The smallest part of the learning rate that is tried. If an epoch fails even then, the rate is not the reason."""
+STOP, SKIP = POLICIES = ("stop", "skip")
+"""``stop`` ends the run; ``skip`` leaves out the bad steps."""
 
 
-def check_policy(policy: object, eval_params: EvaluatedParams | None) -> None:
-    """Raises an InputError unless the policy is one of the three, and can be used with the run's ``eval_params``."""
+def check_policy(policy: object) -> None:
+    """Raises an InputError unless the policy is one of the two."""
     if policy not in POLICIES:
         raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
-    if policy == ROLL_BACK and eval_params is not None:
-        # A roll-back halves the updates. The parameters in the optimizer's state would move at the full rate, so the
-        # two would no longer belong together.
-        raise InputError("non_finite", "stop or skip, because eval_params is given", repr(policy))
 
 
 class BadStep(NamedTuple):
@@ -82,30 +74,25 @@ def bad_step_of(
 
 
 def finite_epoch(
-    policy: str, programs: Programs, x: Value, labels: PyTree, before: TrainState, number: jax.Array
+    programs: Programs, x: Value, labels: PyTree, before: TrainState, number: jax.Array
 ) -> tuple[TrainState, EpochResult, BadStep | None]:
-    """Runs an epoch with fast steps, which check nothing. If a value is not finite after it, the policy decides.
+    """Runs an epoch with fast steps, which check nothing.
 
-    ``stop`` and ``skip`` run the epoch again from its start, with steps that change nothing if a value would become
-    non-finite. ``roll-back`` runs it again with half of the learning rate, until all values stay finite or the rate is
-    too small.
+    If a value is not finite after it, the epoch is run again from its start, with steps that change nothing if a value
+    would become non-finite.
 
     Returns:
         the train state after the epoch, its result, and the first bad step; None if there is none.
     """
     after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    while not _stayed_finite(before, after, result):
-        if policy != ROLL_BACK or before.optimizer_state.share <= SMALLEST_SHARE:
-            after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
-            step = int(result.bad_step)
-            # This other program rounds differently, so at the edge of overflow it may find no bad step.
-            if step < 0 or before_bad_step is None:
-                return after, result, None
-            return after, result, bad_step_of(programs, before_bad_step, x, labels, number, step)
-        halved = before.optimizer_state._replace(share=before.optimizer_state.share / 2)
-        before = before._replace(optimizer_state=halved)
-        after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    return after, result, None
+    if _stayed_finite(before, after, result):
+        return after, result, None
+    after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
+    step = int(result.bad_step)
+    # This other program rounds differently, so at the edge of overflow it may find no bad step.
+    if step < 0 or before_bad_step is None:
+        return after, result, None
+    return after, result, bad_step_of(programs, before_bad_step, x, labels, number, step)
 
 
 def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:

@@ -10,15 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shortened
-from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Params
-from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.shapes import is_shape
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
@@ -46,8 +42,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
     """The Optax optimizer with a name. ``momentum`` and ``nesterov`` are gradient descent with momentum 0.9.
 
-    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``. Parameters in float16 are
-    refused if the rule's ``eps`` is 0 in float16, as Adam's 1e-8 is: a gradient of 0 would make them NaN.
+    ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``.
 
     >>> import jax.numpy as jnp
     >>> rule = optimizer("sgd", 0.5)
@@ -66,7 +61,7 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
         # A dtype may be given by its name. No other option is a string or a sequence.
         if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
             raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
-    return _refusing_vanished_eps(name, make(learning_rate, **options), _eps(make, options))
+    return make(learning_rate, **options)
 
 
 SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
@@ -224,62 +219,6 @@ def with_frozen(optimizer: optax.GradientTransformation, paths: trees.Paths) -> 
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
-def max_norm(
-    limit: float | jax.Array, paths: trees.Paths = "*weight", *, axis: int | tuple[int, ...] | None = None
-) -> optax.GradientTransformationExtraArgs:
-    """Keeps the norm of each unit's incoming weights at or below a limit. Put it last in ``optax.chain``.
-
-    Math:
-        w ← w' min(1, limit / ‖w'‖) with w' = w + update for each unit's weights w, so the update becomes
-        w' min(1, limit / ‖w'‖) - w. The bound holds up to the rounding of that sum.
-
-    Args:
-        limit: the largest norm, above 0. May be a traced array.
-        paths: which parameters, see ``trees.select``; by default the weights.
-        axis: the axes along which the incoming weights of one unit lie. By default these are all axes but the last,
-            as in dense and convolutional layers. A vector is taken as the weights of a single neuron. Other layers
-            have other axes: those stacked by ``repeat``, ``unembedding``, ``conv_transpose``, and the heads of
-            ``attention``. Leave them out by ``paths``, or use a second ``max_norm`` with another ``axis`` for them.
-
-    Raises:
-        InputError: if ``update`` is called without the parameters.
-
-    >>> rule = optax.chain(optax.sgd(1.0), max_norm(2.5))
-    >>> params = {"weight": jnp.array([[0.0], [4.0]])}
-    >>> updates, _ = rule.update({"weight": jnp.array([[-3.0], [0.0]])}, rule.init(params), params)
-    >>> print(optax.apply_updates(params, updates)["weight"].ravel())
-    [1.5 2. ]
-
-    References:
-        Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", section 5.1.
-    """
-    check_number("limit", limit, "a number above 0", lambda limit: limit > 0)
-    axes = (axis,) if isinstance(axis, int) else axis
-    if axes is not None and not is_shape(axes):
-        raise InputError("axis", "an axis, or a tuple of axes", shown(axis))
-
-    def project(update, w):
-        moved = w + update
-        # A vector has one axis only, which is not left out.
-        along = tuple(range(max(w.ndim - 1, 1))) if axes is None else axes
-        if axes is not None and not all(-w.ndim <= one < w.ndim for one in axes):
-            raise InputError("axis", f"axes of parameters of shape {w.shape}", shown(axis))
-        # The norm is computed from w / max |w|, so that squares neither overflow nor vanish.
-        largest = jnp.max(jnp.abs(moved), axis=along, keepdims=True)
-        largest = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-        norm = largest * jnp.sqrt(jnp.sum(jnp.square(moved / largest), axis=along, keepdims=True))
-        # For weights of 0, limit / 0 is infinite and the minimum is 1.
-        return moved * jnp.minimum(jnp.asarray(limit, w.dtype) / norm, 1) - w
-
-    def update(updates, params):
-        if params is None:
-            remedy = "Call update(gradients, state, params)."
-            raise InputError("params", "the parameters, to compute their norm after the update", None, remedy)
-        return jax.tree.map(project, updates, params)
-
-    return optax.masked(optax.stateless(update), path_mask(paths))
-
-
 def update_with(
     optimizer: optax.GradientTransformation,
     gradient: PyTree,
@@ -321,35 +260,6 @@ def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[No
         raise InputError("optimizer", "an Optax transformation that can compute updates", given, remedy) from error
 
 
-class RateShare(NamedTuple):
-    """The state of an optimizer whose updates are multiplied by ``share``, which ``fit`` lowers."""
-
-    optimizer_state: PyTree
-    share: jax.Array
-
-
-# Cached, so that a second run with the same optimizer has an equal recipe and finds its compiled programs.
-@cached_if_hashable(maxsize=32)
-def with_rate_share(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with its updates multiplied by a share, which starts at 1.
-
-    >>> rule = with_rate_share(optax.sgd(1.0))
-    >>> state = rule.init(jnp.zeros(1))
-    >>> print(rule.update(jnp.ones(1), state._replace(share=jnp.float32(0.5)))[0])
-    [-0.5]
-    """
-
-    def init(params):
-        return RateShare(optimizer.init(params), jnp.ones((), jnp.float32))
-
-    def update(updates, state, params=None, **extra):
-        updates, optimizer_state = update_with(optimizer, updates, state.optimizer_state, params, extra)
-        scaled = jax.tree.map(lambda leaf: leaf * state.share.astype(leaf.dtype), updates)
-        return scaled, RateShare(optimizer_state, state.share)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
 def is_gradient_transformation(value: object) -> bool:
     """Whether a value is an Optax transformation."""
     return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
@@ -360,28 +270,6 @@ def check_gradient_transformation(optimizer: object) -> None:
     if not is_gradient_transformation(optimizer):
         remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
         raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
-
-
-def _eps(make, options) -> float | None:
-    """The number ``eps`` that a rule adds to a denominator; None if there is none, or if it is traced."""
-    default = inspect.signature(make).parameters.get("eps")
-    eps = options.get("eps", None if default is None else default.default)
-    return float(eps) if eps is not None and is_concrete(eps) else None
-
-
-def _refusing_vanished_eps(name, rule, eps):
-    """Makes the rule refuse float16 parameters if ``eps`` is 0 in float16: a gradient of 0 would become 0 / 0."""
-    if eps is None or np.float16(eps) != 0:
-        return rule
-
-    def init(params):
-        if any(jnp.result_type(leaf) == jnp.float16 for leaf in jax.tree.leaves(params)):
-            remedy = "Keep the parameters in float32, as precision='float16' of fit does, or give eps=1e-4."
-            given = f"float16, in which {name}'s eps = {eps:g} is 0"
-            raise InputError("params", "parameters in float32, float64 or bfloat16", given, remedy)
-        return rule.init(params)
-
-    return rule._replace(init=init)
 
 
 def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:

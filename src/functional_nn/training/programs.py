@@ -181,8 +181,8 @@ class CompiledPrograms:
         x, labels = self.spec.data.part("train")
         shapes = self._shapes
         with jax.default_device(self._device):
-            traced = self._functions.jit(self._functions.careful_epoch, own=2, shared=4).trace(
-                shapes.hyperparameters, self.train_state, x, labels, shapes.number, shapes.order_key
+            traced = self._functions.jit(self._functions.careful_epoch, own=2, shared=3).trace(
+                shapes.hyperparameters, self.train_state, x, labels, shapes.number
             )
             return self._compile(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
 
@@ -278,29 +278,24 @@ class CompiledPrograms:
 
     def _compile_epoch(self, compile_program: StartCompilation) -> tuple[TrainState, EpochResult]:
         """Traces the programs of an epoch of examples in memory; returns the shapes of what the epoch returns."""
-        shapes, shared_order = self._shapes, self.spec.shared_order
+        shapes = self._shapes
         train_x, train_labels = self.spec.data.part("train")
-        if shared_order:
-            order = self._place(self._functions.draw_order).trace(shapes.order_key, shapes.number)
-        else:
-            order = self._functions.jit(self._functions.draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
+        order = self._functions.jit(self._functions.draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
         full, rest = compile_program("draw_order", order, QUICK | FIRST_LEVEL)
 
         train_state = compile_program("start", self._traced_start(), QUICK | RUN_ONCE)
 
-        # The order has a row for each member, unless all share one.
-        own_order = 0 if shared_order else 1
-        steps = self._functions.jit(self._functions.full_batches, own=2 + own_order, shared=3 - own_order).trace(
+        steps = self._functions.jit(self._functions.full_batches, own=3, shared=2).trace(
             shapes.hyperparameters, train_state, full, train_x, train_labels
         )
         options = step_options(steps.jaxpr)
         train_state_then, losses = compile_program("full_batches", steps, options)
 
-        last = self._functions.jit(self._functions.last_batch, own=3 + own_order, shared=3 - own_order).trace(
+        last = self._functions.jit(self._functions.last_batch, own=4, shared=2).trace(
             shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
         )
-        # full is (batches, batch_size), behind the axis of members if each has its own order. Without full batches,
-        # the last batch is the whole epoch and is optimized like one.
+        # full is (batches, batch_size), behind the axis of members. Without full batches, the last batch is the whole
+        # epoch and is optimized like one.
         last_options = options | QUICK if full.shape[-2] else options
         _, epoch_result = compile_program("last_batch", last, last_options)
         return train_state, epoch_result
@@ -339,7 +334,6 @@ class ProgramSpec:
         hyperparameters: for a sweep, the shapes and types of the traced hyper-parameters by name.
         members: the number of members that one program trains together by ``vmap``. Hyper-parameters, keys and train
             states then have a leading axis; data do not. None: the programs train one model.
-        shared_order: whether all members see the examples in the same order. It is drawn from a separate key.
         devices: the number of devices that share each batch.
         streamed: the parts of the data that come batch by batch: any of ``"train"``, ``"test"`` and ``"validation"``.
         in_threads: whether several threads run the programs at the same time.
@@ -351,7 +345,6 @@ class ProgramSpec:
     data: Split
     hyperparameters: tuple[tuple[str, jax.ShapeDtypeStruct], ...] = ()
     members: int | None = None
-    shared_order: bool = False
     devices: int = 1
     streamed: tuple[str, ...] = ()
     in_threads: bool = False
@@ -443,11 +436,11 @@ class ProgramFunctions:
         _, last_batch = self._epoch_parts(hyperparameters)
         return last_batch(train_state, losses, rest, x, labels)
 
-    def careful_epoch(self, hyperparameters, train_state, x, labels, number, order_key):
+    def careful_epoch(self, hyperparameters, train_state, x, labels, number):
         """An epoch of steps that change nothing if a value would become non-finite."""
         step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=True)
         full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size)
-        full, rest = self.draw_order(train_state.key if order_key is None else order_key, number)
+        full, rest = self.draw_order(train_state.key, number)
         # Several members do not need the state before the bad step, which would take memory.
         kept = train_state if self.spec.members is None else None
         first = Remembered(train_state, kept, jnp.bool_(False))
@@ -494,14 +487,12 @@ class ArgumentShapes(NamedTuple):
     hyperparameters: dict[str, jax.ShapeDtypeStruct]
     key: jax.ShapeDtypeStruct
     number: jax.ShapeDtypeStruct
-    order_key: jax.ShapeDtypeStruct | None
 
 
 def argument_shapes(spec: ProgramSpec) -> ArgumentShapes:
     """The shapes and types of these arguments."""
     key: PyTree = jax.eval_shape(lambda: jax.random.key(0))
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    order_key = key if spec.shared_order else None
     hyperparameters = dict(spec.hyperparameters)
     if spec.members is not None:
 
@@ -509,7 +500,7 @@ def argument_shapes(spec: ProgramSpec) -> ArgumentShapes:
             return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
 
         hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
-    return ArgumentShapes(hyperparameters, key, number, order_key)
+    return ArgumentShapes(hyperparameters, key, number)
 
 
 class Remembered(NamedTuple):

@@ -19,7 +19,6 @@ from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 from functional_nn.training.evaluate import (
     Evaluate,
-    EvaluatedParams,
     EvaluationParts,
     MetricFunction,
     check_metrics,
@@ -67,7 +66,6 @@ class Recipe(NamedTuple):
     penalty: PenaltyFunction | None = None
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
     gradient: GradientFunction = jax.value_and_grad
-    eval_params: EvaluatedParams | None = None
     start: tuple[Params, State] | None = None
 
     def train_state(self, key: jax.Array, in_shape: Shapes, precision: Precision) -> TrainState:
@@ -95,14 +93,12 @@ class Recipe(NamedTuple):
     def evaluate(self, precision: Precision) -> Evaluate:
         """The evaluation of a run."""
         metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluate(self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision)
+        return make_evaluate(self.net, self.loss, metrics=metrics, precision=precision)
 
     def evaluation_parts(self, precision: Precision) -> EvaluationParts:
         """The evaluation of a run on examples that come batch by batch."""
         metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluation_parts(
-            self.net, self.loss, metrics=metrics, eval_params=self.eval_params, precision=precision
-        )
+        return make_evaluation_parts(self.net, self.loss, metrics=metrics, precision=precision)
 
 
 class RecipeMaker(Protocol):
@@ -148,7 +144,6 @@ class RecipeFunctions:
     penalty: PenaltyMaker
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
     gradient: GradientFunction = jax.value_and_grad
-    eval_params: EvaluatedParams | None = None
     start: StartMaker = None
 
     def check(self) -> None:
@@ -171,9 +166,6 @@ class RecipeFunctions:
             check_function("penalty", self.penalty, expected, "h")
         check_metrics(None if self.metrics is None else dict(self.metrics))
         check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
-        if self.eval_params is not None:
-            expected = "a function of the optimizer's state and the parameters"
-            check_function("eval_params", self.eval_params, expected, "optimizer_state, params")
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
             check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
@@ -195,7 +187,7 @@ class RecipeFunctions:
             remedy = "Write (train_state.params, train_state.state)."
             raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
         net = network_of(self.model, hyperparameters)
-        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, self.eval_params, start)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, start)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.non_finite import NonFinite
-from functional_nn.training.evaluate import EvaluatedParams, check_metric, evaluated_params, larger_is_better
+from functional_nn.training.evaluate import check_metric, larger_is_better
 from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState
 
@@ -37,7 +37,6 @@ class EpochMetrics(NamedTuple):
         skipped_steps: steps that changed nothing: updates that were not finite, gradients that ``with_clipping`` left
             out, and gradients that overflowed with a scaled loss.
         clipped_steps: steps with a gradient that ``with_clipping`` shortened.
-        rate_share: the part of the learning rate that the policy ``"roll-back"`` has left.
         learning_rate: of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state, as in
             ``optax.inject_hyperparams(optax.adam)(learning_rate=schedule)``; else None.
     """
@@ -47,7 +46,6 @@ class EpochMetrics(NamedTuple):
     seconds: float
     skipped_steps: int = 0
     clipped_steps: int = 0
-    rate_share: float = 1.0
     learning_rate: float | None = None
 
     @property
@@ -131,7 +129,6 @@ class Run:
         restored_epochs: how many of the epochs came from a checkpoint.
         test_metrics: the metrics on the test examples at the end of the run, such as ``test_loss`` and
             ``test_accuracy``; empty if there are no test examples, and for an interrupted run with validation examples.
-        eval_params: the ``eval_params`` given to ``fit``.
         at_bad_step: for a run with status ``"non-finite"``, the arguments of the step that ended it: ``params``,
             ``state``, ``x``, ``labels`` and ``key``, and the run's ``penalty``, ``gradient`` and ``precision``. So
             ``find_non_finite(net, loss, **run.at_bad_step)`` computes what the run computed.
@@ -148,7 +145,6 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     restored_epochs: int = 0
     test_metrics: Mapping[str, float] = field(default_factory=dict)
-    eval_params: EvaluatedParams | None = None
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
@@ -164,8 +160,8 @@ class Run:
 
     @property
     def params(self) -> Params:
-        """The trained parameters: those that were evaluated, an average over steps if ``eval_params`` makes one."""
-        return evaluated_params(self.train_state, self.eval_params)
+        """The trained parameters."""
+        return self.train_state.params
 
     @property
     def state(self) -> State:

@@ -40,10 +40,10 @@ class Programs(NamedTuple):
         return self.compiled.start(self.hyperparameters, key)
 
     def epoch(
-        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
+        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike
     ) -> tuple[TrainState, EpochResult]:
         """Trains for one epoch, which uses every example once."""
-        full, rest = self.compiled.draw_order(train_state.key if order_key is None else order_key, number)
+        full, rest = self.compiled.draw_order(train_state.key, number)
         train_state, losses = self.compiled.full_batches(self.hyperparameters, train_state, full, x, labels)
         return self.compiled.last_batch(self.hyperparameters, train_state, losses, rest, x, labels)
 
@@ -52,14 +52,14 @@ class Programs(NamedTuple):
         return self.compiled.streamed_step(self.hyperparameters, train_state, x, labels)
 
     def careful_epoch(
-        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike, order_key: jax.Array | None = None
+        self, train_state: TrainState, x: Value, labels: PyTree, number: ArrayLike
     ) -> tuple[TrainState, EpochResult, TrainState | None]:
         """The same epoch with steps that change nothing if a value would become non-finite.
 
         Returns the train state after the epoch, the result, and, for a single model, the train state before the first
         bad step.
         """
-        return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number, order_key)
+        return self.compiled.careful_epoch(self.hyperparameters, train_state, x, labels, number)
 
     def evaluate(self, train_state: TrainState, x: Value, labels: PyTree) -> Evaluation:
         """The loss and the metrics on the examples that are evaluated after every epoch."""

@@ -20,7 +20,6 @@ from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers import (
     Clipping,
-    RateShare,
     check_gradient_transformation,
     explaining_optimizer,
     update_with,
@@ -218,12 +217,6 @@ def counts(train_state: TrainState) -> Counts:
     return Counts(skipped_steps, clipped_steps)
 
 
-def rate_share(train_state: TrainState) -> float:
-    """The part of the learning rate that roll-backs have left."""
-    state = train_state.optimizer_state
-    return float(state.share) if isinstance(state, RateShare) else 1.0
-
-
 def learning_rate(train_state: TrainState) -> float | None:
     """The learning rate of the last step, if ``optax.inject_hyperparams`` keeps it in the optimizer's state.
 
@@ -238,7 +231,7 @@ def learning_rate(train_state: TrainState) -> float | None:
     rates = [np.asarray(node.hyperparams["learning_rate"]) for node in nodes if keeps_rate(node)]
     # The shortest number that is this one in the type of the rate: 0.003 and not 0.003000000026077032.
     numbers = [float(str(rate)) for rate in rates if rate.ndim == 0]
-    return numbers[0] * rate_share(train_state) if numbers else None
+    return numbers[0] if numbers else None
 
 
 def _listed(tree: PyTree) -> str:

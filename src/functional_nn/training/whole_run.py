@@ -17,7 +17,7 @@ from functional_nn.data.dataset import Split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
-from functional_nn.training.evaluate import Evaluate, EvaluatedParams, Evaluation, MetricFunction, check_metrics
+from functional_nn.training.evaluate import Evaluate, Evaluation, MetricFunction, check_metrics
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     COUNTS,
@@ -29,7 +29,7 @@ from functional_nn.training.recipe import (
     PenaltyMaker,
     RecipeFunctions,
 )
-from functional_nn.training.state import TrainState, create_train_state, epochs_before
+from functional_nn.training.state import TrainState
 from functional_nn.training.step import GradientFunction
 
 
@@ -55,12 +55,11 @@ def make_train(
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
     gradient: GradientFunction = jax.value_and_grad,
-    eval_params: EvaluatedParams | None = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
 ) -> Callable[..., Trained]:
-    """Makes a pure function ``train(hyperparameters, key, data, start=None) -> Trained``, a whole training run.
+    """Makes a pure function ``train(hyperparameters, key, data) -> Trained``, a whole training run.
 
     It can be compiled, mapped over a population by ``vmap``, and differentiated. Nothing stops a run: a step that is
     not finite changes nothing, and the next step follows. ``sweep`` trains with the same steps, but epoch by epoch, so
@@ -68,10 +67,10 @@ def make_train(
 
     Args:
         model, optimizer, loss, penalty: as for ``sweep``; every hyper-parameter may be traced.
-        metrics, gradient, eval_params, epochs, batch_size, precision: as for ``fit``.
+        metrics, gradient, epochs, batch_size, precision: as for ``fit``.
 
-    ``start`` is what the run starts from in place of initial values, as for ``fit``. The examples that are evaluated
-    after each epoch are the validation examples if there are any, otherwise the test examples.
+    The examples that are evaluated after each epoch are the validation examples if there are any, otherwise the test
+    examples.
 
     >>> import functional_nn as fnn, optax
     >>> images = fnn.load_dataset("mnist5k")
@@ -88,10 +87,10 @@ def make_train(
     check_metrics(metrics)
     policy = as_precision(precision)
     named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, eval_params)
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient)
     make_recipe.check()
 
-    def train(hyperparameters, key, data, start=None):
+    def train(hyperparameters, key, data):
         if not isinstance(hyperparameters, Mapping):
             raise InputError("hyperparameters", "a dict of values by name", shown(hyperparameters))
         own = [name for name in COUNTS if name in hyperparameters]
@@ -108,18 +107,11 @@ def make_train(
         evaluated = data.part(data.evaluated_part)
         examples = check_batch(data.train_x, data.train_labels)
         check_batch(*evaluated)
-        steps_per_epoch = math.ceil(examples / batch_size)
-        counts = {"epochs": epochs, "batch_size": batch_size, STEPS: epochs * steps_per_epoch}
+        counts = {"epochs": epochs, "batch_size": batch_size, STEPS: epochs * math.ceil(examples / batch_size)}
         recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
-        first = create_train_state(recipe.net, recipe.optimizer, key, shape_of(data.train_x), policy, start)
+        first = recipe.train_state(key, shape_of(data.train_x), policy)
         epoch = make_epoch(recipe.train_step(policy, keep_finite=True), batch_size)
-
-        def later_epoch(train_state, x, labels, number):
-            return epoch(train_state, x, labels, epochs_before(first, steps_per_epoch) + number)
-
-        # A run that continues another one does not repeat the orders of its epochs.
-        continues = isinstance(start, TrainState)
-        run = make_run(later_epoch if continues else epoch, recipe.evaluate(policy), epochs)
+        run = make_run(epoch, recipe.evaluate(policy), epochs)
         return Trained(*run(first, data.train_x, data.train_labels, *evaluated))
 
     return train
