@@ -305,7 +305,7 @@ def calls():
         ),
         "explain": (
             lambda function, **given: fnn.explain(function, X, **given),
-            {"function": jnp.sin, "donate": (), "then": ()},
+            {"function": jnp.sin, "donate": ()},
         ),
         "target": (
             lambda function, **given: fnn.bench.target(function, X, **given),
