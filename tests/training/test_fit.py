@@ -106,7 +106,7 @@ def test_programs_of_an_optimizer_that_is_gone_are_let_go():
     for rate in (0.2, 0.3):
         optimizer = optax.sgd(rate)
         fit(optimizer=optimizer, epochs=1)
-    assert number_of_programs() == kept
+    assert number_of_programs() <= kept  # those of other tests may go, too
     assert fit(optimizer=optimizer, epochs=1).seconds["compile"] == 0
 
 

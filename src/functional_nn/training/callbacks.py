@@ -31,6 +31,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     Raises:
         InputError: if the file cannot be written to.
 
+    >>> from pathlib import Path
     >>> import tempfile, optax, functional_nn as fnn
     >>> data = fnn.load_dataset("mnist5k")
     >>> with tempfile.TemporaryDirectory() as folder:
