@@ -153,7 +153,9 @@ def test_sweep(monkeypatch, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "6 finished in" in printed
     assert "8 finished in" in printed
-    assert "A is better: A - B = +" in printed
+    low, high, p = map(float, re.search(r"minus \S+: (\S+) to (\S+), p = (\S+)", printed).groups())
+    assert 0 < low < high
+    assert 0 <= p < 0.05
     together, mean, best = map(
         float, re.search(r"together: (\S+); alone (\S+) on average, (\S+) at best", printed).groups()
     )
