@@ -1,6 +1,6 @@
 """The folder of a run: its configuration, metrics, parameters and result, which are verified together.
 
-Pictures and checkpoints are in the same folder; other modules write them.
+Checkpoints and the page are in the same folder; other modules write them.
 """
 
 from __future__ import annotations
