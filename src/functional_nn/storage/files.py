@@ -368,13 +368,6 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(temporary, dir_fd=above)
 
 
-def remove_file(path: Path) -> None:
-    """Removes a file, or a link but not what it leads to. It need not be there."""
-    name, folder = _placed(path)
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
-
-
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
     for name in fnmatch.filter(names_in(parent), HALF_WRITTEN) if parent.is_dir() else ():
