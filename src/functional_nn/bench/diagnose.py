@@ -40,24 +40,12 @@ from functional_nn.jaxprs.walk import (
 )
 from functional_nn.training.precision import x64_enabled
 
-KINDS = (
-    "convolution in a loop",
-    "scatter of a pooling gradient",
-    "captured constant",
-    "float64",
-    "conversion",
-    "donation",
-    "retracing",
-    "slow product",
-)
-"""All kinds of warnings."""
-
-
 class Finding(NamedTuple):
     """A cause of slowness.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: "convolution in a loop", "scatter of a pooling gradient", "captured constant", "float64", "conversion",
+            "donation", "retracing" or "slow product".
         layer: the path of the layer, and the direction; empty outside of layers.
         message: what was found, in a sentence.
         remedy: what to do, in a sentence.
