@@ -40,6 +40,7 @@ from functional_nn.jaxprs.walk import (
 )
 from functional_nn.training.precision import x64_enabled
 
+
 class Finding(NamedTuple):
     """A cause of slowness.
 
