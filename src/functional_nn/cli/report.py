@@ -83,9 +83,9 @@ def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
         return []
     from functional_nn.reports import sweep_report
     from functional_nn.storage import run_folder
-    from functional_nn.sweeps.parts import sweep_settings
+    from functional_nn.sweeps.store import read_settings
 
-    sweep_report.write_page(folder / run_folder.REPORT, result, sweep_settings(folder))
+    sweep_report.write_page(folder / run_folder.REPORT, result, read_settings(folder))
     return [run_folder.REPORT]
 
 
