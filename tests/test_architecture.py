@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "functional_nn"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 LEVELS = [
-    {"core"},
+    {"core", "names"},
     {"storage", "data", "jaxprs", "activations"},
     {"losses", "layers", "metrics"},
     {"models"},

@@ -13,13 +13,14 @@ from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
-    from functional_nn.configuration.run_configuration import Configuration
-    from functional_nn.core.layer import Layer, Params, State
+    from functional_nn.configuration.settings import Configuration
+    from functional_nn.core.layer import Params, State
     from functional_nn.data.dataset import Dataset
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage.files import JsonObject
     from functional_nn.sweeps.results import SweepResult
     from functional_nn.training.layer_statistics import StatisticsRecorder
+    from functional_nn.training.recipe import Recipe
 
 LIBRARIES = ("jinja2", "matplotlib")
 """The libraries that make pages."""
@@ -100,21 +101,15 @@ def _has_libraries() -> bool:
 
 
 def statistics_recorder(
-    folder: Path, net: Layer, configuration: Configuration, data: Dataset, restored_epochs: int
+    folder: Path, recipe: Recipe, precision: str, data: Dataset, restored_epochs: int
 ) -> StatisticsRecorder:
     """What writes the statistics of layers after each epoch of a run; see ``training.layer_statistics``."""
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
-    from functional_nn.losses.classification import cross_entropy
     from functional_nn.training.layer_statistics import StatisticsRecorder
 
+    images, labels = data.train_images, data.train_labels
     return StatisticsRecorder(
-        folder,
-        with_hand_vjp(net),
-        cross_entropy,
-        configuration.precision,
-        data.train_images,
-        data.train_labels,
-        restored_epochs,
+        folder, with_hand_vjp(recipe.net), recipe.loss, precision, images, labels, restored_epochs
     )
 
 
@@ -132,7 +127,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
         DataError: if the configuration or the metrics are damaged.
     """
 
-    from functional_nn.configuration.run_configuration import Configuration
+    from functional_nn.configuration.settings import Configuration
     from functional_nn.core.errors import DataError
     from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.run_report import RunContents

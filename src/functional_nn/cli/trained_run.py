@@ -1,34 +1,25 @@
-"""A run after training, as it was at its best epoch."""
+"""A run after training: as it was at its best epoch, and its metrics on the test examples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import jax
 
-from functional_nn.core.layer import Layer
 from functional_nn.data.dataset import Dataset
-from functional_nn.losses.classification import cross_entropy
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.evaluate import (
-    MetricFunction,
-    as_numbers,
-    evaluated_metrics,
-    make_evaluate,
-    number_of_labels,
-)
+from functional_nn.training.evaluate import as_numbers, evaluated_metrics, number_of_labels
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
 from functional_nn.training.state import TrainState
 
 
-def at_best_epoch(
-    run: Run, checkpoints: Path, net: Layer, data: Dataset, metrics: Mapping[str, MetricFunction] | None
-) -> tuple[Run, int]:
+def at_best_epoch(run: Run, checkpoints: Path, recipe: Recipe, data: Dataset) -> tuple[Run, int]:
     """The run with the parameters and the test metrics of its best epoch, and the number of this epoch.
 
     It is the epoch with the lowest loss on validation examples, or else on test examples, of those that were saved. If
@@ -37,9 +28,8 @@ def at_best_epoch(
     Args:
         run: what ``fit`` returned, with at least one epoch.
         checkpoints: the folder of its checkpoints.
-        net: the network.
+        recipe: what was trained.
         data: what it was trained on.
-        metrics: what was evaluated in addition to the loss.
 
     Raises:
         DataError: if the checkpoint is damaged.
@@ -59,14 +49,15 @@ def at_best_epoch(
     found = {name: value for name, value in run.history[best.step - 1].metrics.items() if name.startswith("test_")}
     # With validation examples, the test examples are evaluated once, and only if the run was not interrupted.
     if not found and run.test_metrics:
-        found = _test_metrics(run, best.tree, net, data, metrics)
+        found = test_metrics(recipe, best.tree, data, run.precision)
     return replace(run, train_state=best.tree, test_metrics=found), best.step
 
 
-def _test_metrics(
-    run: Run, train_state: TrainState, net: Layer, data: Dataset, metrics: Mapping[str, MetricFunction] | None
+def test_metrics(
+    recipe: Recipe, train_state: TrainState, data: Dataset, precision: str | Precision
 ) -> dict[str, float]:
-    split = data_for_network(net, cross_entropy, data)
-    evaluate = jax.jit(make_evaluate(net, cross_entropy, metrics=metrics, precision=run.precision))
+    """The loss and the metrics of a network on the test examples."""
+    split = data_for_network(recipe.net, recipe.loss, data)
+    evaluate = jax.jit(recipe.evaluate(as_precision(precision)))
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
     return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))
