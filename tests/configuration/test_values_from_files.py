@@ -71,7 +71,7 @@ def test_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
     path = tmp_path / "grid.toml"
     path.write_text(f"[[members]]\nlearning_rate = 0.1\n{name} = 1\n")
     said = refusal(capsys, "--grid", path)
-    assert "--grid: expected names of flags (shift, deform, model," in said
+    assert "--grid: expected names of flags (model, hidden," in said
     assert "x" * 81 not in said
 
 

@@ -106,8 +106,7 @@ def train(
     import jax
 
     from functional_nn.cli.info import versions
-    from functional_nn.cli.report import statistics_recorder, write_run_report
-    from functional_nn.cli.trained_run import at_best_epoch
+    from functional_nn.cli.report import write_run_report
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
@@ -140,6 +139,8 @@ def train(
     def open_folders() -> None:
         nonlocal checkpoints, recorder
         if out is not None:
+            from functional_nn.cli.trained_run import statistics_recorder
+
             context.with_resource(run_folder.opened_run_folder(out, resume))
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
@@ -197,6 +198,8 @@ def train(
         seconds["statistics"] = recorder.seconds
     kept_epoch = len(run.history)
     if keep_best and out is not None and run.history:
+        from functional_nn.cli.trained_run import at_best_epoch
+
         run, kept_epoch = at_best_epoch(run, out / run_folder.CHECKPOINTS, recipe, data)
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, kept_epoch, seconds) | {

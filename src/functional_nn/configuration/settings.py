@@ -55,14 +55,14 @@ class Setting(NamedTuple):
     """What the table says about a setting, besides its type for Python and its default.
 
     Args:
-        group: the part of the help that it stands in.
+        group: the part of the help that it stands in. ``import`` has the flags of data and network only.
         kind: the type of its flag, which also checks a value in a file.
         help: what its flag says.
         several: what its flag says in ``sweep``, if that is something else.
         metavar: the name of its value in the help.
         swept: whether the members of a sweep may have different values: by a flag, only in a grid file, or not at all.
         separator: the text between two values in ``sweep``.
-        commands: which commands have its flag.
+        alone: whether only ``train`` has its flag.
         may_change: whether a run that goes on may have another value.
     """
 
@@ -73,8 +73,14 @@ class Setting(NamedTuple):
     metavar: str | None = None
     swept: Literal["flag", "file", "no"] = "no"
     separator: str = ","
-    commands: tuple[str, ...] = ("train", "sweep")
+    alone: bool = False
     may_change: bool = False
+
+    def is_of(self, command: str) -> bool:
+        """Whether a command has the flag."""
+        if command == "import":
+            return self.group != TRAINING
+        return command == "train" or not self.alone
 
 
 def setting(group: str, kind: click.ParamType, default: object, help: str, **more: Any) -> Any:
@@ -83,8 +89,6 @@ def setting(group: str, kind: click.ParamType, default: object, help: str, **mor
 
 
 DATA, NETWORK, TRAINING = "Data", "Network", "Training"
-IMPORT = ("train", "sweep", "import")
-ALONE = ("train",)
 
 
 @dataclass(frozen=True)
@@ -101,16 +105,9 @@ class Configuration:
         "mnist5k (in the package), folder:PATH (a folder of images for each class), mnist, fashion_mnist, kmnist, "
         "or any TFDS image set.",
         metavar="NAME",
-        commands=IMPORT,
     )
     data_dir: str | None = setting(
-        DATA,
-        TEXT,
-        None,
-        "Folder of IDX files, or a prepared TFDS folder.",
-        metavar="DIR",
-        commands=IMPORT,
-        may_change=True,
+        DATA, TEXT, None, "Folder of IDX files, or a prepared TFDS folder.", metavar="DIR", may_change=True
     )
     image_size: tuple[int, ...] | None = setting(
         DATA,
@@ -118,39 +115,14 @@ class Configuration:
         None,
         "Height and width for images of folder:PATH: 64, or 48,64.  [default: their common size, else 64]",
         metavar="SIZE",
-        commands=IMPORT,
     )
     image_color: str | None = setting(
         DATA,
         Named(("gray", "rgb")),
         None,
         "Colors for images of folder:PATH: gray or rgb.  [default: gray if all are gray]",
-        commands=IMPORT,
     )
-    validation: float = setting(
-        DATA,
-        SHARE,
-        0.0,
-        "Share of the training images that is kept to choose by. Test images are then used once, at the end.",
-    )
-    shift: int = setting(DATA, COUNT_OR_ZERO, 0, "Places that training images move by at most.", swept="flag")
-    deform: Number = setting(
-        DATA,
-        SHARE,
-        0.0,
-        "Largest stretch and slant of training images.",
-        several="Largest stretches and slants of training images.",
-        swept="flag",
-    )
-    model: str = setting(
-        NETWORK,
-        Named(names.MODELS),
-        "mlp",
-        "The network.",
-        several=f"Some of: {', '.join(names.MODELS)}.",
-        swept="flag",
-        commands=IMPORT,
-    )
+    model: str = setting(NETWORK, Named(names.MODELS), "mlp", "The network.", swept="flag")
     hidden: tuple[int, ...] | None = setting(
         NETWORK,
         SIZES,
@@ -160,85 +132,48 @@ class Configuration:
         metavar="SIZES",
         swept="flag",
         separator="/",
-        commands=IMPORT,
     )
     activation: str | None = setting(
         NETWORK,
         Named(names.ACTIVATIONS),
         None,
         f"One of: {', '.join(names.ACTIVATIONS)}.  [default: the model's]",
-        several="Activations by name.  [default: the model's]",
         metavar="NAME",
         swept="flag",
-        commands=IMPORT,
     )
-    dropout: Number = setting(
-        NETWORK,
-        SHARE,
-        0.0,
-        "Share of hidden outputs to drop in training.",
-        several="Shares of hidden outputs to drop.",
-        swept="flag",
-        commands=IMPORT,
-    )
-    batch_norm: bool = setting(
-        NETWORK, click.BOOL, False, "Normalize each hidden layer over the batch.", swept="file", commands=IMPORT
-    )
-    precision: str = setting(
-        NETWORK, Named(names.PRECISIONS), "float32", "The type the network computes in.", commands=IMPORT
-    )
+    dropout: Number = setting(NETWORK, SHARE, 0.0, "Share of hidden outputs to drop in training.", swept="flag")
+    batch_norm: bool = setting(NETWORK, click.BOOL, False, "Normalize each hidden layer over the batch.", swept="file")
+    precision: str = setting(NETWORK, Named(names.PRECISIONS), "float32", "The type the network computes in.")
     optimizer: str = setting(
         TRAINING,
         Named(names.OPTIMIZERS),
         "adam",
         f"One of: {', '.join(names.OPTIMIZERS)}.",
-        several=f"Some of: {', '.join(names.OPTIMIZERS)}.",
         metavar="NAME",
         swept="flag",
     )
-    learning_rate: Number = setting(
-        TRAINING, POSITIVE, 1e-3, "Learning rate; a schedule's largest.", several="Learning rates.", swept="flag"
-    )
-    schedule: str = setting(
-        TRAINING,
-        Named(names.SCHEDULES),
-        "constant",
-        "Learning rate over the run.",
-        several=f"Some of: {', '.join(names.SCHEDULES)}.",
-        swept="flag",
-    )
+    learning_rate: Number = setting(TRAINING, POSITIVE, 1e-3, "Learning rate; a schedule's largest.", swept="flag")
+    schedule: str = setting(TRAINING, Named(names.SCHEDULES), "constant", "Learning rate over the run.", swept="flag")
     weight_decay: Number | None = setting(
         TRAINING,
         NOT_NEGATIVE,
         None,
         "Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
-        several="Decays of the weights, for sgd, adamw and their like.",
         swept="flag",
     )
     clip_norm: Number | None = setting(
-        TRAINING,
-        POSITIVE,
-        None,
-        "Largest norm of a step's gradient.  [default: none]",
-        several="Largest norms of a step's gradient.  [default: none]",
-        swept="flag",
+        TRAINING, POSITIVE, None, "Largest norm of a step's gradient.  [default: none]", swept="flag"
     )
-    l1: Number = setting(
+    l1: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate · Σ|w| on the weights.", swept="flag")
+    l2: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate/2 · Σw² on the weights.", swept="flag")
+    validation: float = setting(
         TRAINING,
-        NOT_NEGATIVE,
+        SHARE,
         0.0,
-        "Rate of the penalty rate · Σ|w| on the weights.",
-        several="Rates of the penalty rate · Σ|w|.",
-        swept="flag",
+        "Share of the training images that is kept to choose by. Test images are then used once, at the end.",
     )
-    l2: Number = setting(
-        TRAINING,
-        NOT_NEGATIVE,
-        0.0,
-        "Rate of the penalty rate/2 · Σw² on the weights.",
-        several="Rates of the penalty rate/2 · Σw².",
-        swept="flag",
-    )
+    shift: int = setting(TRAINING, COUNT_OR_ZERO, 0, "Places that training images move by at most.", swept="flag")
+    deform: Number = setting(TRAINING, SHARE, 0.0, "Largest stretch and slant of training images.", swept="flag")
     epochs: int = setting(TRAINING, COUNT, 10, "Passes over the training data.", swept="flag")
     batch_size: int = setting(TRAINING, COUNT, 64, "Examples in a step.", swept="flag")
     seed: int = setting(
@@ -252,7 +187,7 @@ class Configuration:
         swept="file",
     )
     non_finite: str = setting(
-        TRAINING, Named(names.NON_FINITE), "stop", "After a step that is not finite: stop; or skip it.", commands=ALONE
+        TRAINING, Named(names.NON_FINITE), "stop", "After a step that is not finite: stop; or skip it.", alone=True
     )
     freeze: str | None = setting(
         TRAINING,
@@ -260,15 +195,10 @@ class Configuration:
         None,
         "Parameters that keep their values, such as 'conv_*,dense_0/*'; see --from.  [default: none]",
         metavar="PATTERNS",
-        commands=ALONE,
+        alone=True,
     )
     devices: int = setting(
-        TRAINING,
-        COUNT,
-        1,
-        "Devices that share each batch; on a CPU, as many cores.",
-        commands=ALONE,
-        may_change=True,
+        TRAINING, COUNT, 1, "Devices that share each batch; on a CPU, as many cores.", alone=True, may_change=True
     )
     metrics: tuple[str, ...] | None = setting(
         TRAINING,
@@ -462,8 +392,9 @@ def with_settings(command: str) -> Callable[[Function], Function]:
     """Gives a command the flags of its settings."""
 
     def add(function: Function) -> Function:
-        for name in reversed([name for name, one in SETTINGS.items() if command in one.commands]):
-            function = _option(name, in_sweep=command == "sweep")(function)
+        for name, one in reversed(SETTINGS.items()):
+            if one.is_of(command):
+                function = _option(name, in_sweep=command == "sweep")(function)
         return function
 
     return add
@@ -471,12 +402,15 @@ def with_settings(command: str) -> Callable[[Function], Function]:
 
 def _option(name: str, *, in_sweep: bool) -> Callable[[Function], Function]:
     one, default = SETTINGS[name], getattr(Configuration, name)
-    text = one.several if in_sweep and one.several else one.help
+    text = one.several or one.help if in_sweep else one.help
     if one.kind is click.BOOL:
         return click.option(flag_of(name), is_flag=True, help=text)
     if not in_sweep or name not in AXES:
         return click.option(flag_of(name), type=one.kind, default=default, metavar=one.metavar, help=text)
-    metavar = "NAMES" if isinstance(one.kind, Named) else one.metavar or "NUMBERS"
+    metavar = one.metavar or "NUMBERS"
+    if isinstance(one.kind, Named):
+        # The names stand in the text, since the flag takes several.
+        metavar, text = "NAMES", f"Some of: {', '.join(one.kind.choices)}." + text[len(text.partition("  [")[0]) :]
     default = None if default is None else as_written(default)
     kind = Several(one.kind, one.separator)
     return click.option(flag_of(name), type=kind, default=default, metavar=metavar, help=text)
