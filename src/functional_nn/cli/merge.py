@@ -67,4 +67,4 @@ def write_result(
         if not quiet:
             click.echo(f"{escaped(str(out))}: {', '.join(names)}")
     if json_file is not None:
-        write_json(json_file, result.to_dict() | (about or {}))
+        write_json(json_file, {**result.to_dict(), **(about or {})})
