@@ -120,7 +120,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
             put_entries(state, child, child_state)
         return params, state
 
-    def make_forward(layers):
+    def make_forward(*layers):
         inner = dict(zip(names, layers, strict=True))
 
         def forward(params, state, x, *, train, key=None):
