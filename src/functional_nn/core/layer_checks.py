@@ -133,7 +133,8 @@ def check_input(x: jax.Array, axes: str, features: int | None = None, *, remedy:
         raise InputError(argument, axes, f"shape {x.shape}", "Add a batch axis: x[None]." if x.ndim < 2 else remedy)
     if features is not None and x.shape[-1] != features:
         kind = "channels" if axes.endswith("channels)") else "features"
-        flatten = " If x are images, put flatten() before this layer." if x.ndim > 2 and "…" in axes else ""
+        is_flat = kind == "features" and "…" in axes
+        flatten = " If x are images, put flatten() before this layer." if is_flat and x.ndim > 2 else ""
         given = f"{x.shape[-1]} (shape {x.shape})"
         raise InputError(
             argument, f"{features} {kind} on the last axis", given, f"Call init with this in_shape.{flatten}"

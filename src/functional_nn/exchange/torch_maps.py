@@ -124,13 +124,17 @@ def _dense(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare
     if layer.flattened is not None:
         parts = weight.reshape(len(weight), *layer.flattened)
         weight = _channels_first(parts, first=1).reshape(len(weight), -1)
-    return {**ours, "weight": weight}
+    return {"weight": weight, **_bias(ours)}
 
 
 def _convolution(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
     """Both convolutions: the two axes of channels come first there, and last and exchanged here."""
     *window, in_axis, out_axis = range(ours["weight"].ndim)
-    return {**ours, "weight": ours["weight"].transpose(out_axis, in_axis, *window)}
+    return {"weight": ours["weight"].transpose(out_axis, in_axis, *window), **_bias(ours)}
+
+
+def _bias(ours: Arrays) -> Arrays:
+    return {"bias": ours["bias"]} if "bias" in ours else {}
 
 
 def for_each_feature(names: dict[str, str]) -> WeightMap:

@@ -323,7 +323,7 @@ def test_wrong_rank_channels_and_type(make):
     layer = make(3, (3, 3))
     with pytest.raises(fnn.InputError, match=r"x: expected a batch axis, 2 spatial axes \(the window's\)"):
         layer.init(jax.random.key(0), (5, 2))
-    with pytest.raises(fnn.InputError, match="x: expected a batch axis, one to three spatial axes"):
+    with pytest.raises(fnn.InputError, match=r"in_shape: expected \(position, …, in_size\), got \(2,\)"):
         make(3, 3).init(jax.random.key(0), (2,))
     params, _ = layer.init(jax.random.key(0), (5, 7, 2))
     for x, words in (

@@ -255,7 +255,8 @@ def _convolution_layer(
             # Within each group, input and output channels change sides: (*window, out_size // groups, groups, in_part).
             parts = jnp.swapaxes(weight.reshape(*weight.shape[:-1], groups, -1), -1, -3)
             weight = parts.reshape(*windows.window, out_size // groups, in_size)
-        return dict(zip(names, (weight, bias_value), strict=False)), {}
+        params: dict[str, jax.Array] = dict(zip(names, (weight, bias_value), strict=False))
+        return params, {}
 
     def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
         channels = (out_size // groups, "in_size") if is_transposed else ("in_size // groups", out_size)
