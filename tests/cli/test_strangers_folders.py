@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from tests.data.prepared import prepare_arrays
 
 import functional_nn as fnn
 from functional_nn.cli import export, run, submitted
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.data import tfds
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.store import Store
@@ -196,7 +196,7 @@ CODE = {
 @pytest.fixture(params=CODE)
 def hostile_data(request, tmp_path, monkeypatch) -> Path:
     """A prepared set of TFDS whose ``features.json`` names a class of a module beside it."""
-    prepared = tfds.prepare_arrays("mnist", arrays(), tmp_path / "data")
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
     (prepared / "features.json").write_text(json.dumps(CODE[request.param]))
     (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)

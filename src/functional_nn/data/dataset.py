@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,12 +53,12 @@ class Dataset(NamedTuple):
         >>> fnn.load_dataset("mnist5k").with_validation(0.1)
         <Dataset mnist5k: 3,600 training, 400 validation and 1,000 test images, 28x28x1, 10 classes>
         """
-        rest, kept = _rows(self.train_labels, len(self.train_labels), self.validation_labels, share, seed)
+        split = self.split().with_validation(share, seed)
         return self._replace(
-            train_images=self.train_images[rest],
-            train_labels=self.train_labels[rest],
-            validation_images=self.train_images[kept],
-            validation_labels=self.train_labels[kept],
+            train_images=split.train_x,
+            train_labels=split.train_labels,
+            validation_images=split.validation_x,
+            validation_labels=split.validation_labels,
         )
 
     def split(self) -> Split:
@@ -128,21 +129,18 @@ class Split(NamedTuple):
 
         from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
 
+        if self.validation_x is not None:
+            raise InputError("data", "data without validation examples", "data that have some already")
         x = as_host_arrays("data.train_x", self.train_x)
         labels = as_host_arrays("data.train_labels", self.train_labels)
         check_examples("training data", x, labels)
-        rest, kept = _rows(labels, number_of_examples(x), self.validation_x, share, seed)
-
-        def chosen(tree: Value, rows: np.ndarray) -> Value:
-            return jax.tree.map(lambda array: array[rows], tree)
-
-        return Split(
-            chosen(x, rest),
-            chosen(labels, rest),
-            self.test_x,
-            self.test_labels,
-            chosen(x, kept),
-            chosen(labels, kept),
+        is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+        rest, kept = training_and_validation(number_of_examples(x), labels if is_class else None, share, seed)
+        return self._replace(
+            train_x=jax.tree.map(itemgetter(rest), x),
+            train_labels=jax.tree.map(itemgetter(rest), labels),
+            validation_x=jax.tree.map(itemgetter(kept), x),
+            validation_labels=jax.tree.map(itemgetter(kept), labels),
         )
 
     @property
@@ -287,16 +285,6 @@ def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> 
     return tuple(value)
 
 
-def _rows(labels: object, examples: int, validation: object, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the examples for training and for validation."""
-    if validation is not None:
-        raise InputError("data", "data without validation examples", "data that have some already")
-    classes = None
-    if isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        classes = labels
-    return training_and_validation(examples, classes, share, seed)
-
-
 def in_words(value: object) -> str:
     """An array, or a pytree of arrays, by types and shapes."""
     from functional_nn.core.masked import Masked
@@ -309,9 +297,6 @@ def in_words(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{name}: {in_words(part)}' for name, part in value.items())}}}"
     return shown(value)
-
-
-# The command reads data while it imports JAX, so this module must not import JAX at its top.
 
 
 def training_and_validation(

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import DataError, InputError, escaped, short_repr
+from functional_nn.core.errors import DataError, InputError, escaped, reading, short_repr
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
@@ -270,17 +270,15 @@ def _part_folders(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     others = []
-    for entry in _entries(folder):
-        if _kind(entry) != "folder":
-            continue
-        part = PART_OF_NAME.get(entry.name.lower())
-        if part is not None:
-            if part in found:
-                given = f"{found[part].name} and {entry.name}"
-                raise DataError(str(folder), f"one folder of {part} images", given, "Rename or remove one of them.")
-            found[part] = Path(entry.path)
+    for path in _content(folder).folders:
+        part = PART_OF_NAME.get(path.name.lower())
+        if part is None:
+            others.append(path.name)
+        elif part in found:
+            given = f"{found[part].name} and {path.name}"
+            raise DataError(str(folder), f"one folder of {part} images", given, "Rename or remove one of them.")
         else:
-            others.append(entry.name)
+            found[part] = path
     if TRAIN not in found or len(found) == 1:
         return {}
     if others:
@@ -294,29 +292,24 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
 def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> dict[str, list[Path]]:
     """The image files of each class, both sorted by name."""
-    folders: dict[str, Path] = {}
-    loose = []
-    for entry in _entries(folder):
-        if _kind(entry) != "folder":
-            loose += [entry.name] if is_image_name(entry.name) else []
-            continue
-        # macOS and Linux write accents in different ways. A class must have one name on both.
-        name = unicodedata.normalize("NFC", entry.name)
-        if name in folders:
-            raise DataError(str(folder), "classes with different names", f"two folders {name!r}", "Rename one of them.")
-        folders[name] = Path(entry.path)
-    remedy = "Put the images of each class into a folder that has the name of the class."
-    if not folders:
-        given = f"{counted(len(loose), 'image')} and no folder" if loose else "no folder"
-        raise DataError(str(folder), "a folder for each class", given, remedy)
-    if loose:
-        given = f"{loose[0]!r} beside the folders of the classes"
-        raise DataError(str(folder), "images inside the folders of their classes", given, "Move it or remove it.")
-    if len(folders) == 1:
+    content = _content(folder)
+    loose = [path.name for path in content.files if is_image_name(path.name)]
+    # macOS and Linux write accents in different ways. A class must have one name on both.
+    folders = {unicodedata.normalize("NFC", path.name): path for path in content.folders}
+    given, remedy = "", "Put the images of each class into a folder that has the name of the class."
+    if len(folders) < len(content.folders):
+        given, remedy = "two folders with the same name", "Rename one of them."
+    elif not folders:
+        given = "no folder"
+    elif loose:
+        given = f"{loose[0]!r} beside the folders"
+    elif len(folders) == 1:
         ((name, path),) = folders.items()
-        if any(_kind(entry) == "folder" for entry in _entries(path)):
+        given = f"only {name!r}"
+        if _content(path).folders:
             remedy = f"If the classes are inside {name!r}, load that folder."
-        raise DataError(str(folder), "at least two folders, one for each class", f"only {name!r}", remedy)
+    if given:
+        raise DataError(str(folder), "at least two folders, one for each class, and nothing beside them", given, remedy)
     return {name: _files_of_class(folders[name], left_out, least) for name in sorted(folders)}
 
 
@@ -326,17 +319,14 @@ def _files_of_class(folder: Path, left_out: Counter[str], least: int) -> list[Pa
     others: Counter[str] = Counter()
     pending = [folder]
     while pending:
-        for entry in _entries(pending.pop()):
-            kind, path = _kind(entry), Path(entry.path)
-            if kind == "folder":
-                if entry.is_symlink():
-                    remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
-                    raise DataError(entry.path, "an image, or a folder of images", "a link to a folder", remedy)
-                pending.append(path)
-            elif is_image_name(entry.name):
-                found.append(path)
-            else:
-                others[path.suffix.lower()] += 1
+        content = _content(pending.pop())
+        for path in content.folders:
+            if path.is_symlink():
+                remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
+                raise DataError(str(path), "an image, or a folder of images", "a link to a folder", remedy)
+        pending += content.folders
+        found += [path for path in content.files if is_image_name(path.name)]
+        others.update(path.suffix.lower() for path in content.files if not is_image_name(path.name))
     if len(found) < least:
         given = counted(len(found), "image") if found else "no image"
         if others:
@@ -390,24 +380,23 @@ def is_image_name(name: str) -> bool:
     return not ending or PIL.Image.registered_extensions().get(ending) in readable_formats()
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted by name, without hidden files and those that systems make."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
-    except OSError as error:
-        raise DataError(str(folder), "a folder that can be read", error.strerror) from None
-    return sorted(entries, key=lambda entry: entry.name)
+class Content(NamedTuple):
+    """What is in a folder, sorted by name, without hidden files and those that systems make. Links are followed."""
+
+    folders: list[Path]
+    files: list[Path]
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    """``"folder"`` or ``"file"``. Links are followed. Anything else is an error: reading a pipe would never end."""
-    try:
-        if entry.is_dir():
-            return "folder"
-        if entry.is_file():
-            return "file"
-        given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
-    except OSError as error:  # a link to itself
-        given = f"a link that cannot be followed ({error.strerror})"
-    raise DataError(entry.path, "a file or a folder", given, "Remove it.")
+def _content(folder: Path) -> Content:
+    """Lists a folder. Anything but files and folders is an error: reading a pipe would never end."""
+    with reading(folder, "a folder that can be read", errors=OSError), os.scandir(folder) as found:
+        entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
+    content = Content([], [])
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        with reading(entry.path, "a file or a folder", "Remove it.", errors=OSError):  # a link may lead to itself
+            kind = content.folders if entry.is_dir() else content.files if entry.is_file() else None
+        if kind is None:
+            given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
+            raise DataError(entry.path, "a file or a folder", given, "Remove it.")
+        kind.append(Path(entry.path))
+    return content

@@ -5,15 +5,15 @@ The reader of a stream checks each batch. It reads the next ones in a thread of 
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
-from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -173,18 +173,11 @@ class Stream:
 
     def epoch(self, number: int) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of an epoch as they come; ``number`` counts from 1. There may be more of them than ``steps``."""
-        batches = self.batches(number) if callable(self.batches) else self.batches
-        if not isinstance(batches, Iterable):
-            raise InputError("batches", "a function that returns an iterable of pairs (x, labels)", shown(batches))
-        return iter(batches)
+        return _started("batches", self.batches, number)
 
     def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
-        given = getattr(self, part)
-        batches = given() if callable(given) else given
-        if not isinstance(batches, Iterable):
-            raise InputError(part, "a function that returns an iterable of pairs (x, labels)", shown(batches))
-        return iter(batches)
+        return _started(part, getattr(self, part))
 
     def _check_evaluated(self, part: str) -> None:
         given = getattr(self, part)
@@ -200,6 +193,13 @@ class Stream:
             raise InputError(part, expected, shown(given), remedy)
         if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
             raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")
+
+
+def _started(argument: str, given: Callable[..., Batches] | Batches, *number: int) -> Iterator[tuple[PyTree, PyTree]]:
+    batches = given(*number) if callable(given) else given
+    if not isinstance(batches, Iterable):
+        raise InputError(argument, "a function that returns an iterable of pairs (x, labels)", shown(batches))
+    return iter(batches)
 
 
 Placed = TypeVar("Placed")
@@ -370,14 +370,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 END = object()
-"""What the thread gives in place of an item when there is none left."""
-
-
-class _Answer(NamedTuple):
-    """An item, or the exception that was raised in its place."""
-
-    item: object
-    error: BaseException | None = None
+"""What comes in place of an item when there is none left."""
 
 
 class ReadAhead(Generic[Item]):
@@ -398,9 +391,8 @@ class ReadAhead(Generic[Item]):
     def __init__(self, items: Generator[Item, None, None], ahead: int):
         self._items = items
         self._ahead = ahead
-        self._requests: SimpleQueue[Callable[[Item], object] | None] = SimpleQueue()
-        self._answers: SimpleQueue[_Answer] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._requests: deque[Future[Any]] = deque()
+        self._thread: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> ReadAhead[Item]:
         return self
@@ -410,16 +402,21 @@ class ReadAhead(Generic[Item]):
 
     def first(self) -> Item:
         """The first item; the generator must have one. Nothing is read after it until ``rest`` is called."""
+        if not self._ahead:
+            return next(self._items)
         self._ask(lambda item: item)
-        return self._take()
+        return self._requests.popleft().result()
 
     def rest(self, prepare: Callable[[Item], Result]) -> Iterator[Result]:
         """The items that are left, each after ``prepare``. Reading begins at once."""
-        for _ in range(max(self._ahead, 1)):
+        if not self._ahead:
+            return map(prepare, self._items)
+        for _ in range(self._ahead):
             self._ask(prepare)
 
         def taken() -> Iterator[Result]:
-            while (item := self._take()) is not END:
+            # An exception that was raised in place of an item has the traceback of the place where it was raised.
+            while (item := self._requests.popleft().result()) is not END:
                 self._ask(prepare)  # this item makes room for another one
                 yield item
 
@@ -427,49 +424,22 @@ class ReadAhead(Generic[Item]):
 
     def close(self) -> None:
         """Closes the generator and waits for the end of the thread. It may be called again."""
-        try:
-            while True:
-                self._requests.get_nowait()
-        except Empty:
-            self._requests.put(None)
+        for request in self._requests:
+            request.cancel()
         if self._thread is None:
             self._items.close()
-        elif self._thread.is_alive():
-            self._thread.join()
+        else:
+            closing = self._thread.submit(self._items.close)
+            self._thread.shutdown()
+            self._thread = None
+            closing.result()
 
     def _ask(self, prepare: Callable[[Item], object]) -> None:
-        if self._ahead and self._thread is None:
-            settings, context = settings_of_this_thread(), copy_context()
-
-            def read() -> None:
-                with settings():
-                    while self._answer():
-                        pass
-
-            # If the user has no patience with an item that never comes, and presses Ctrl-C again while it is awaited, a
-            # daemon lets the process end.
-            self._thread = threading.Thread(target=context.run, args=(read,), name="functional_nn stream", daemon=True)
-            self._thread.start()
-        self._requests.put(prepare)
-
-    def _take(self) -> Any:
-        """Waits for an answer: an item after its function, or ``END``. Raises the exception that came in its place."""
         if self._thread is None:
-            self._answer()
-        answer = self._answers.get()
-        if answer.error is not None:
-            raise answer.error  # with the traceback of the place where it was raised
-        return answer.item
+            self._context = copy_context()
+            self._thread = ThreadPoolExecutor(1, "functional_nn stream", settings_of_this_thread())
+        self._requests.append(self._thread.submit(self._context.run, self._read, prepare))
 
-    def _answer(self) -> bool:
-        """Answers one request; returns whether others may follow."""
-        prepare = self._requests.get()
-        if prepare is None:
-            self._items.close()
-            return False
-        try:
-            item: Any = next(self._items, END)
-            self._answers.put(_Answer(END if item is END else prepare(item)))
-        except BaseException as error:  # raised again where the item is needed
-            self._answers.put(_Answer(END, error))
-        return True
+    def _read(self, prepare: Callable[[Item], object]) -> object:
+        item: Any = next(self._items, END)
+        return item if item is END else prepare(item)

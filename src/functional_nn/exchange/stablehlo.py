@@ -168,10 +168,7 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     """
     path = check_path("path", path)
     imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
-    try:
-        arrays, _ = unpacked(path, follow_links=True)
-    except FileNotFoundError:
-        raise DataError(str(path), "a file that to_stablehlo wrote", "no such file") from None
+    arrays, _ = unpacked(path, follow_links=True)
     program = arrays.pop(PROGRAM, None)
     if program is None:
         raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")

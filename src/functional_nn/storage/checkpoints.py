@@ -1,22 +1,15 @@
 """Checkpoints: saving, restoring and removing them in a folder that has only one writer at a time.
 
-A checkpoint is a folder with the arrays of a pytree, and a manifest with their checksums. The history of a run is the
-metrics of its epochs: one row for each, appended once and verified when read. Each row ends with the SHA-256 of all
-rows up to it. A checkpoint records the last one, which verifies all rows before it, and appending a row takes the same
-time however long the run is. Every later checkpoint needs the rows, so there are two copies: a damaged copy is replaced
-by the other one.
+A checkpoint is a folder with the arrays of a pytree, and a manifest with their checksums.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import re
-import struct
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -24,7 +17,7 @@ import jax
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, InputError, reading
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage.arrays import (
@@ -38,7 +31,6 @@ from functional_nn.storage.arrays import (
     unpacked,
 )
 from functional_nn.storage.files import (
-    MOST_BYTES_OF_ROWS,
     JsonObject,
     as_json,
     check_new_folder,
@@ -51,7 +43,6 @@ from functional_nn.storage.files import (
     read_file,
     remove_folder,
     signed_text,
-    unlinked_file,
     write_folder_whole,
 )
 
@@ -256,12 +247,8 @@ def restore_checkpoint(
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: None) -> Checkpoint | None:
+def newest(folder: Path) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
-
-    Args:
-        folder: of checkpoints.
-        verify: checks the files that a checkpoint refers to, and raises ``DamagedCheckpoint``.
 
     Raises:
         DataError: if all are damaged.
@@ -271,10 +258,9 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
         path = _path(folder, step)
         try:
             found = read_checkpoint(path, step)
-            verify(found)
         except DamagedCheckpoint as error:
             if not os.path.lexists(path):  # the writer of the folder has removed it, after it saved a newer one
-                return newest(folder, verify)
+                return newest(folder)
             damaged.append(str(error))
             continue
         if damaged:
@@ -334,19 +320,18 @@ Value = TypeVar("Value")
 MANIFEST = "manifest.json"
 ARRAYS = "arrays.safetensors"
 
-ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
+ENTRIES = ("format", "version", "step", "loss", "about", "tree")
 """The entries of a manifest, in their order."""
 
 SCHEMA = {
     "step": int,
     "loss": (float, None),
     "about": dict,
-    "file": {"bytes": int, "sha256": str},
     "tree": {...: {"form": str, "sha256": (str, None), "key": (str, None)}},
 }
 """The schema of a manifest."""
 
-VERSION = 2
+VERSION = 3
 """The version of the format. The manifest of every version is a JSON object with the integer ``version``."""
 
 
@@ -406,23 +391,20 @@ def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, ab
     from safetensors.numpy import save
 
     arrays = named_arrays(tree)
-    content = save(arrays)
     entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
     for name, array in arrays.items():
         entries[name]["sha256"] = checksum({name: array})
     for name, key_type in key_types(tree).items():
         entries[name]["key"] = key_type
-    file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest = {
         "format": "functional_nn checkpoint",
         "version": VERSION,
         "step": step,
         "loss": loss,
         "about": as_json("about", dict(about)),
-        "file": file,
         "tree": entries,
     }
-    write_folder_whole(path, {ARRAYS: content, MANIFEST: signed_text(manifest).encode()})
+    write_folder_whole(path, {ARRAYS: save(arrays), MANIFEST: signed_text(manifest).encode()})
 
 
 def read_checkpoint(path: Path, step: int) -> Checkpoint:
@@ -437,22 +419,14 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     place = str(path / ARRAYS)
     try:
-        content = read_file(path / ARRAYS, most=manifest["file"]["bytes"])
-    except OSError as error:
-        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
-    if len(content) != manifest["file"]["bytes"]:
-        raise DamagedCheckpoint(place, f"{manifest['file']['bytes']} bytes", f"{len(content)}")
-    try:
         arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
-    except FileNotFoundError as error:  # a writer has removed the checkpoint since its bytes were read
-        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
     except DataError as error:
         raise DamagedCheckpoint(place, error.expected, error.given) from None
     entries = manifest["tree"]
     expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
     wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
-        raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
+    if wrong:
+        raise DamagedCheckpoint(place, "the arrays that were written", f"damage in {', '.join(wrong)}")
     found = {name: entry["form"] for name, entry in entries.items()}
     generators = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
     return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, generators)
@@ -461,13 +435,9 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
 def read_manifest(path: Path) -> JsonObject:
     """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
     place = str(path / MANIFEST)
-    try:
+    with reading(place, "the manifest of a checkpoint", kind=DamagedCheckpoint):
         content = read_file(path / MANIFEST)
         text, manifest = content.decode(), parsed(content)
-    except OSError as error:
-        raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(place, "a manifest as JSON", shortened(error)) from None
     if not isinstance(manifest, dict):
         raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
     version = manifest.get("version")
@@ -504,93 +474,3 @@ def _kind(node: object) -> str:
     elif isinstance(node, tuple | list):
         parts = node
     return f"{type(node).__name__}({', '.join(_kind(part) for part in parts)})"
-
-
-COPIES = ("history.bin", "history.copy.bin")
-DIGEST_BYTES = 32
-START = hashlib.sha256(b"functional_nn history").digest()
-"""The digest before the first row."""
-
-
-class History:
-    """The rows in a folder of checkpoints. Only one process at a time writes to the folder.
-
-    Args:
-        folder: need not exist before the first row is added.
-        columns: the numbers in a row; each is written as a float64.
-    """
-
-    def __init__(self, folder: Path, columns: int):
-        self._files = [folder / name for name in COPIES]
-        self._row = struct.Struct(f"<{columns}d")
-        self._row_bytes = self._row.size + DIGEST_BYTES
-        # The digests after 0, 1, 2, … rows.
-        self._digests = [START]
-        # The content that the files must start with before rows are added; None if they are known to have it.
-        self._beginning: bytes | None = b""
-
-    def read(self, rows: int, digest: str) -> list[tuple[float, ...]]:
-        """Reads and verifies the first rows. ``extend`` can then add rows after them.
-
-        Args:
-            rows: the number of rows.
-            digest: the digest that ``extend`` returned for the last of them.
-
-        Raises:
-            DamagedCheckpoint: if these rows are damaged or missing in both copies.
-        """
-        for path in self._files:
-            content = b""
-            with suppress(FileNotFoundError):
-                content = read_file(path, MOST_BYTES_OF_ROWS)[: rows * self._row_bytes]
-            read, digests = self._verified(content)
-            if len(read) == rows and digests[-1].hex() == digest:
-                self._digests, self._beginning = digests, content
-                return read
-        place = " and ".join(str(path) for path in self._files)
-        raise DamagedCheckpoint(place, f"the {rows} rows that were written", "other ones, or fewer")
-
-    def extend(self, rows: Sequence[Sequence[float]], after: int) -> str:
-        """Writes rows to both copies, and returns the digest of all rows in hexadecimal digits.
-
-        Args:
-            rows: what to write.
-            after: the number of rows before them, which were read or written here. The rows after these are replaced:
-                a run that resumes from an earlier checkpoint writes them again, and so does a call that was
-                interrupted.
-        """
-        del self._digests[after + 1 :]
-        added = b""
-        for row in rows:
-            packed = self._row.pack(*row)
-            self._digests.append(hashlib.sha256(self._digests[-1] + packed).digest())
-            added += packed + self._digests[-1]
-        for path in self._files:
-            # One copy after the other, each until it is on the disk: a crash damages one of them at most.
-            with open(unlinked_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
-                # Without this, a file that was cut or removed during the run would get zeros in place of earlier rows.
-                if self._beginning is None and os.fstat(file.fileno()).st_size < after * self._row_bytes:
-                    raise OSError(errno.EIO, f"a file of {after} rows or more was cut or removed", str(path))
-                # A damaged copy gets the verified rows of the other one.
-                if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
-                    file.seek(0)
-                    file.write(self._beginning)
-                file.seek(after * self._row_bytes)
-                file.write(added)
-                file.truncate()
-                file.flush()
-                os.fsync(file.fileno())
-        self._beginning = None
-        return self._digests[-1].hex()
-
-    def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], list[bytes]]:
-        """The rows before the first damaged one, and the digests after 0, 1, 2, … of them."""
-        read, digests = [], [START]
-        for start in range(0, len(content), self._row_bytes):
-            packed = content[start : start + self._row.size]
-            found = content[start + self._row.size : start + self._row_bytes]
-            if hashlib.sha256(digests[-1] + packed).digest() != found:
-                break
-            digests.append(found)
-            read.append(self._row.unpack(packed))
-        return read, digests
