@@ -257,7 +257,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="The checkpoint of step 3 .*those before it are whole"):
+        with pytest.raises(OSError, match=r"The checkpoint of step 3 .*those before it are whole"):
             fit(tmp_path)
     assert steps(tmp_path) == [1, 2]
     assert bits(fit(tmp_path)) == bits(whole)
@@ -337,8 +337,8 @@ def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
         return fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice)
 
     whole = train(tmp_path / "whole")
-    # Saving an epoch calls fsync for the checkpoint (1, 2, 3), gives it its name (4), calls fsync for the folder (5), and
-    # renames the old checkpoint, to remove it (6).
+    # Saving an epoch calls fsync for the checkpoint (1, 2, 3), gives it its name (4), calls fsync for the folder (5),
+    # and renames the old checkpoint, to remove it (6).
     for epoch, moment in enumerate((1, 3, 4, 6), 1):
         run = train(tmp_path / "run", moment)
         assert (run.status, len(run.history), run.restored_epochs) == ("interrupted", epoch, epoch - 1)
