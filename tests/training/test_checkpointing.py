@@ -220,9 +220,7 @@ def test_other_settings_are_refused_and_listed(tmp_path, options, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "about", [None, dict.fromkeys(("settings", "status", "message"), 3)], ids=["none", "numbers"]
-)
+@pytest.mark.parametrize("about", [None, dict.fromkeys(("settings", "status", "message"), 3)], ids=["none", "numbers"])
 def test_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
     fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)}, about=about)
     with pytest.raises(InputError, match="which fit did not write"):

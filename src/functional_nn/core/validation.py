@@ -233,20 +233,18 @@ def as_array(argument: str, value: object) -> jax.Array:
     """The value as a JAX array of numbers."""
     if isinstance(value, np.ndarray | np.generic):
         check_integers_fit(argument, in_native_order(np.asarray(value)))
-    try:
-        array = value if isinstance(value, Tracer) else jnp.asarray(in_native_order(value))
-    except (TypeError, ValueError, OverflowError):
-        array = None
-    if array is None or not is_numeric(array):
-        raise InputError(argument, "an array of numbers", shown(value), _numbers_of_texts(argument, value))
-    return array
+    return _numbers(argument, value, lambda value: value if isinstance(value, Tracer) else jnp.asarray(value))
 
 
 def as_host_array(argument: str, value: object) -> np.ndarray:
     """The value as a NumPy array of numbers."""
+    return _numbers(argument, value, np.asarray)
+
+
+def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any:
     try:
-        array = in_native_order(np.asarray(value))
-    except (TypeError, ValueError):
+        array = in_native_order(convert(in_native_order(value)))
+    except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not is_numeric(array):
         raise InputError(argument, "an array of numbers", shown(value), _numbers_of_texts(argument, value))

@@ -199,32 +199,20 @@ def make_dataset(
     """
     if classes is not None and not is_count(classes):
         raise DataError(f"{name} classes", "a positive integer", short_repr(classes))
-    train_images = _checked_images(f"{name} training images", train_images)
-    test_images = _checked_images(f"{name} test images", test_images)
+    train_images, train_labels = _checked_part(f"{name} training", train_images, train_labels)
+    test_images, test_labels = _checked_part(f"{name} test", test_images, test_labels)
     if train_images.shape[1:] != test_images.shape[1:]:
         size = train_images.shape[1:]
         raise DataError(f"{name} test images", f"the training images' size {size}", test_images.shape[1:])
-    train_labels = _checked_labels(f"{name} training labels", train_labels, len(train_images))
-    test_labels = _checked_labels(f"{name} test labels", test_labels, len(test_images))
     names = None if class_names is None else _checked_names(f"{name} class_names", class_names, classes)
-    if classes is None and names is not None:
-        classes = len(names)
     if classes is None:
-        classes = 1 + int(max(train_labels.max(), test_labels.max()))
-    for split, labels in (("training", train_labels), ("test", test_labels)):
-        for label in (int(labels.min()), int(labels.max())):
-            if not 0 <= label < classes:
-                raise DataError(f"{name} {split} labels", f"labels in 0 .. {classes - 1}", label)
-    return Dataset(
-        name,
-        train_images,
-        train_labels.astype(np.int32),
-        test_images,
-        test_labels.astype(np.int32),
-        classes,
-        source,
-        class_names=names,
-    )
+        classes = len(names) if names else 1 + int(max(train_labels.max(), test_labels.max()))
+    for part, labels in (("training", train_labels), ("test", test_labels)):
+        if not 0 <= labels.min() <= labels.max() < classes:
+            wrong = labels[(labels < 0) | (labels >= classes)][0]
+            raise DataError(f"{name} {part} labels", f"labels in 0 .. {classes - 1}", wrong)
+    train_labels, test_labels = train_labels.astype(np.int32), test_labels.astype(np.int32)
+    return Dataset(name, train_images, train_labels, test_images, test_labels, classes, source, class_names=names)
 
 
 def check_name(name: str) -> None:
@@ -248,31 +236,22 @@ def _as_array(argument: str, value: ArrayLike) -> np.ndarray:
         raise DataError(argument, "an array", short_repr(value)) from None
 
 
-def _checked_images(argument: str, value: ArrayLike) -> np.ndarray:
-    """The images as bytes with four axes: number, height, width, channels."""
-    images = _as_array(argument, value)
+def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
+    images, labels = _as_array(f"{part} images", images), _as_array(f"{part} labels", labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.dtype != np.uint8 or images.ndim != 4:
-        expected = "uint8 (number, height, width, channels)"
-        raise DataError(argument, expected, f"{images.dtype} {images.shape}")
-    if images.size == 0:
-        raise DataError(argument, "at least one pixel", images.shape)
-    if looks_channels_first(images.shape):
-        raise DataError(argument, "(number, height, width, channels)", images.shape, TRANSPOSE)
-    return images
-
-
-def _checked_labels(argument: str, value: ArrayLike, images: int) -> np.ndarray:
-    """The labels as an array of integers with one axis, one for each image."""
-    labels = _as_array(argument, value)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0 or looks_channels_first(images.shape):
+        expected = "uint8 (number, height, width, channels), with at least one pixel"
+        remedy = TRANSPOSE if looks_channels_first(images.shape) else ""
+        raise DataError(f"{part} images", expected, f"{images.dtype} {images.shape}", remedy)
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise DataError(argument, "integers (number,)", f"{labels.dtype} {labels.shape}")
-    if len(labels) != images:
-        raise DataError(argument, f"as many labels as images, {images}", len(labels))
+        raise DataError(f"{part} labels", "integers (number,)", f"{labels.dtype} {labels.shape}")
+    if len(labels) != len(images):
+        raise DataError(f"{part} labels", f"as many labels as images, {len(images)}", len(labels))
     if labels.max() > np.iinfo(np.int32).max:
-        raise DataError(argument, "labels that int32 holds", labels.max())
-    return labels
+        raise DataError(f"{part} labels", "labels that int32 holds", labels.max())
+    return images, labels
 
 
 def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> tuple[str, ...]:

@@ -99,18 +99,15 @@ def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int
 
 
 def _dataset(name: str, folder: Path, layout: Layout, images: np.ndarray) -> Dataset:
-    labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
     # Images and labels are in the order of the parts, one part after the other.
-    ends = np.cumsum([len(files) for files in layout.parts.values()])
-    split_images, split_labels = np.split(images, ends[:-1]), np.split(labels, ends[:-1])
-    parts = dict(zip(layout.parts, zip(split_images, split_labels, strict=True), strict=True))
+    labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
+    ends = np.cumsum([len(files) for files in layout.parts.values()])[:-1]
+    parts = dict(zip(layout.parts, zip(np.split(images, ends), np.split(labels, ends), strict=True), strict=True))
     rule = "" if layout.is_split else " (1 image in 5 of each class is for testing)"
     data = make_dataset(
         name, *parts[TRAIN], *parts[TEST], source=f"the folder {folder}{rule}", class_names=layout.class_names
     )
-    if VALIDATION not in parts:
-        return data
-    validation_images, validation_labels = parts[VALIDATION]
+    validation_images, validation_labels = parts.get(VALIDATION, (None, None))
     return data._replace(validation_images=validation_images, validation_labels=validation_labels)
 
 
@@ -268,23 +265,18 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
     Without ``test``, the validation images are for testing, as TFDS does. A folder ``train`` alone can be a class.
     """
-    found: dict[str, Path] = {}
-    others = []
-    for path in _content(folder).folders:
-        part = PART_OF_NAME.get(path.name.lower())
-        if part is None:
-            others.append(path.name)
-        elif part in found:
-            given = f"{found[part].name} and {path.name}"
-            raise DataError(str(folder), f"one folder of {part} images", given, "Rename or remove one of them.")
-        else:
-            found[part] = path
-    if TRAIN not in found or len(found) == 1:
+    folders = _content(folder).folders
+    others = [path.name for path in folders if path.name.lower() not in PART_OF_NAME]
+    named = [(PART_OF_NAME[path.name.lower()], path) for path in folders if path.name not in others]
+    found = dict(named)
+    if TRAIN not in found or len(named) == 1:
         return {}
+    names = ", ".join(path.name for path in found.values())
+    if len(found) < len(named):
+        raise DataError(str(folder), f"only one folder for each part, such as {names}", f"{len(named)} of them")
     if others:
         remedy = "Move it into them if it is a class, and elsewhere if it is not."
-        expected = f"only {', '.join(path.name for path in found.values())}"
-        raise DataError(str(folder), expected, f"the folder {others[0]!r} beside them", remedy)
+        raise DataError(str(folder), f"only {names}", f"the folder {others[0]!r} beside them", remedy)
     if TEST not in found:
         found[TEST] = found.pop(VALIDATION)
     return {part: found[part] for part in (TRAIN, TEST, VALIDATION) if part in found}
