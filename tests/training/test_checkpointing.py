@@ -164,7 +164,7 @@ def test_the_metric_of_the_best_epoch_has_to_exist_and_to_stay_the_same(tmp_path
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
     fit(tmp_path, stop_after=3)
-    file = tmp_path / "0000000003" / "arrays.safetensors"
+    file = tmp_path / "0000000003.checkpoint.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 4
     file.write_bytes(content)
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
 
 def test_no_run_begins_where_all_are_damaged(tmp_path):
     fit(tmp_path, epochs=1)
-    (tmp_path / "0000000001" / "manifest.json").unlink()
+    (tmp_path / "0000000001.checkpoint.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="damaged ones only"):
         fit(tmp_path)
     assert steps(tmp_path) == [1]
@@ -244,8 +244,8 @@ def test_two_runs_in_one_folder(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, monkeypatch):
-    """Saving an epoch synchronizes four files and folders."""
-    fsync, room = os.fsync, [10]
+    """Saving an epoch synchronizes a file and its folder."""
+    fsync, room = os.fsync, [4]
 
     def full(descriptor):
         room[0] -= 1
@@ -295,12 +295,12 @@ def test_an_error_in_on_epoch_loses_no_epochs(tmp_path, error):
 
 
 def test_interrupted_while_saving(tmp_path, whole, monkeypatch):
-    """Ctrl-C just behind the rename, before anything of it is remembered."""
-    rename, done = os.rename, []
+    """Ctrl-C just behind the renaming, before anything of it is remembered."""
+    replace, done = os.replace, []
 
     def interrupted(source, target, **folders):
-        rename(source, target, **folders)
-        if str(target).endswith("0000000002") and not done:
+        replace(source, target, **folders)
+        if str(target).startswith("0000000002") and not done:
             done.append(target)
             raise KeyboardInterrupt
 
@@ -314,10 +314,10 @@ def test_interrupted_while_saving(tmp_path, whole, monkeypatch):
 
 def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
     """Each call is interrupted in the first epoch that it saves."""
-    rename = os.rename
+    replace, unlink = os.replace, os.unlink
 
     def train(folder, moment=0):
-        """A run with Ctrl-C after a number of calls that put a file on the disk or rename a folder."""
+        """A run with Ctrl-C after a number of calls that put a file on the disk, rename or remove one."""
         calls = []
 
         def interrupting(function):
@@ -330,14 +330,15 @@ def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
             return interrupted
 
         monkeypatch.setattr(os, "fsync", interrupting(lambda descriptor: None))
-        monkeypatch.setattr(os, "rename", interrupting(rename))
+        monkeypatch.setattr(os, "replace", interrupting(replace))
+        monkeypatch.setattr(os, "unlink", interrupting(unlink))
         choice = fnn.training.Checkpoints(folder, keep=1)
         return fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice)
 
     whole = train(tmp_path / "whole")
-    # Saving an epoch calls fsync for the checkpoint (1, 2, 3), gives it its name (4), calls fsync for the folder (5),
-    # and renames the old checkpoint, to remove it (6).
-    for epoch, moment in enumerate((1, 3, 4, 6), 1):
+    # Saving an epoch calls fsync for the checkpoint (1), gives it its name (2), calls fsync for the folder (3), and
+    # removes the old checkpoint (4).
+    for epoch, moment in enumerate((1, 2, 3, 4), 1):
         run = train(tmp_path / "run", moment)
         assert (run.status, len(run.history), run.restored_epochs) == ("interrupted", epoch, epoch - 1)
     run = train(tmp_path / "run")

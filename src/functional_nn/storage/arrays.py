@@ -9,7 +9,7 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from functional_nn.core.errors import DataError, InputError, reading, short_repr
 from functional_nn.core.layer import Params, State
 from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.trees import PyTree
-from functional_nn.storage.files import check_path, parsed, regular_file, unlinked_file, write_whole
+from functional_nn.storage.files import JsonObject, check_path, parsed, regular_file, unlinked_file, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -267,12 +267,7 @@ def unpacked(
         reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
         open(path, "rb", opener=opener) as file,
     ):
-        beginning = file.read(8)
-        longest = LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY
-        if (length := int.from_bytes(beginning, "little")) > longest:
-            raise ValueError(f"a header of more than {longest:,} bytes")
-        beginning += file.read(length)
-        header = parsed(beginning[8:])
+        beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
         if most is not None and len(header) > most:
             raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
         found = {name: _as_in_header(path, array) for name, array in header.items() if name != METADATA}
@@ -294,6 +289,22 @@ def unpacked(
     if expected != checksum(arrays, json.dumps(about, sort_keys=True)):
         raise DataError(str(path), "the arrays that were written", "a damaged file, whose checksum does not match")
     return arrays, about
+
+
+def texts_in(path: Path) -> dict[str, str]:
+    """The texts about the arrays of a safetensors file. Its arrays are not read, and no checksum is verified."""
+    with reading(path, "a safetensors file", errors=DAMAGES), open(path, "rb", opener=unlinked_file) as file:
+        _, header = _header(file, LARGEST_HEADER)
+        return header[METADATA]
+
+
+def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
+    """The first bytes of a safetensors file, and the header in them."""
+    beginning = file.read(8)
+    if (length := int.from_bytes(beginning, "little")) > longest:
+        raise ValueError(f"a header of more than {longest:,} bytes")
+    beginning += file.read(length)
+    return beginning, parsed(beginning[8:])
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:

@@ -1,15 +1,14 @@
 """Checkpoints: saving, restoring and removing them in a folder that has only one writer at a time.
 
-A checkpoint is a folder with the arrays of a pytree, and a manifest with their checksums.
+A checkpoint is a safetensors file with the arrays of a pytree. A text in its header, the manifest, says what they are.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -22,11 +21,12 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage.arrays import (
     check_array,
-    checksum,
     differences,
     form,
     key_types,
     named_arrays,
+    packed,
+    texts_in,
     tree_like,
     unpacked,
 )
@@ -39,11 +39,11 @@ from functional_nn.storage.files import (
     misfit,
     names_in,
     one_writer,
-    parsed,
-    read_file,
-    remove_folder,
+    read_signed,
+    remove_file,
     signed_text,
-    write_folder_whole,
+    synchronize,
+    write_whole,
 )
 
 LARGEST_STEP = 2**63 - 1
@@ -95,42 +95,27 @@ class CheckpointWriter:
             OSError: if it could not be written; the other checkpoints are unchanged.
         """
         path = _path(self.folder, step)
-        if step not in self._begun:
-            self._clear(path, step)
-            self._begun.add(step)
+        if step in self._losses and step not in self._begun:
+            # A damaged one is replaced.
+            with suppress(DamagedCheckpoint):
+                read_checkpoint(path, step)
+                remedy = "Restore it and go on from there, or name another folder."
+                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
+        self._begun.add(step)
         try:
-            if path.name not in names_in(self.folder):  # it is there if this call was interrupted after writing it
-                write_checkpoint(path, step, tree, loss, about or {})
+            write_checkpoint(path, step, tree, loss, about or {})
+            synchronize(self.folder)  # its name is on the disk, too, before others are removed
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
         self._known.add(step)
-        # Old checkpoints are removed last, when the new one is safely on the disk. The new one stays in any case: its
-        # step is below the newest ones if it continues from an earlier checkpoint.
-        names = names_in(self.folder)
+        # The new one stays in any case: its step is below the newest ones if it continues from an earlier checkpoint.
         for unwanted in self._known - self._kept() - {step}:
+            remove_file(_path(self.folder, unwanted))
             self._losses.pop(unwanted, None)
-            if (path_of_unwanted := _path(self.folder, unwanted)).name in names:
-                remove_folder(path_of_unwanted)
+            self._known.discard(unwanted)
         return path
-
-    def _clear(self, path: Path, step: int) -> None:
-        """Removes a checkpoint that is damaged or is to be replaced, and refuses to replace anything else."""
-        if not os.path.lexists(path):
-            return
-        if not _is_checkpoint(path):
-            remedy = "It is left as it is. Move it away, or name another folder."
-            raise InputError("step", "a step whose folder can be made", f"{path}, which is no checkpoint", remedy)
-        if step in self._losses:
-            try:
-                read_checkpoint(path, step)
-            except DamagedCheckpoint:
-                pass
-            else:
-                remedy = "Restore it and go on from there, or name another folder."
-                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
-        remove_folder(path)
 
     def _kept(self) -> set[int]:
         """The newest checkpoints, and the one with the lowest loss."""
@@ -183,7 +168,7 @@ def save_checkpoint(
         keep: the number of newest checkpoints to keep.
 
     Returns:
-        The folder of the checkpoint.
+        The file of the checkpoint.
 
     Raises:
         InputError: for a tree that cannot be saved, and if another process writes to the folder.
@@ -192,8 +177,8 @@ def save_checkpoint(
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save_checkpoint(folder, 1, {"w": numpy.ones(3)}, about={"seed": 0})
-    ...     path.name, sorted(file.name for file in path.iterdir())
-    ('0000000001', ['arrays.safetensors', 'manifest.json'])
+    ...     path.name
+    '0000000001.checkpoint.safetensors'
     """
     path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     if loss is not None:
@@ -275,59 +260,44 @@ def newest(folder: Path) -> Checkpoint | None:
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
     try:
-        paths = [folder / name for name in names_in(folder)]
+        names = names_in(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name) for path in paths if _has_step_name(path) and _is_checkpoint(path))
-
-
-def _has_step_name(path: Path) -> bool:
-    """Whether a name is the one that ``_path`` gives a step: no more zeros than needed, and no digits but 0 to 9."""
-    return re.fullmatch("[0-9]{10,}", path.name) is not None and _path(path.parent, int(path.name)) == path
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether this is a checkpoint, perhaps a damaged one, and not a file or folder of the user with such a name.
-
-    Checkpoints are removed, so a folder counts only if it has both files of one, or one of them and nothing else.
-    Hidden files do not count, since systems make some in every folder.
-    """
-    if os.path.islink(path):
-        return False
-    try:
-        names = {name for name in names_in(path) if not name.startswith(".")}
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    files = {MANIFEST, ARRAYS}
-    return bool(names) and (names <= files or files <= names)
+    numbers = [int(digits) for digits in (name.removesuffix(ENDING) for name in names) if digits.isdecimal()]
+    # The name of a step has no more zeros than needed, and no digits but 0 to 9.
+    return sorted(number for number in set(numbers) if _path(folder, number).name in names)
 
 
 def _path(folder: Path, step: int) -> Path:
-    return folder / f"{step:010d}"
+    return folder / f"{step:010d}{ENDING}"
 
 
 def _loss(folder: Path, step: int) -> float | None:
     """The loss of a checkpoint; None if it has none or is damaged."""
+    path = _path(folder, step)
     try:
-        return read_manifest(_path(folder, step))["loss"]
-    except DamagedCheckpoint:
+        texts = texts_in(path)
+    except DataError:
         return None
+    with suppress(DamagedCheckpoint):
+        return _manifest(path, texts)["loss"]
+    return None
 
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
 
-MANIFEST = "manifest.json"
-ARRAYS = "arrays.safetensors"
+ENDING = ".checkpoint.safetensors"
+"""The ending of a checkpoint's name."""
 
-ENTRIES = ("format", "version", "step", "loss", "about", "tree")
-"""The entries of a manifest, in their order."""
+MANIFEST = "manifest"
+"""The text in the header that says what the arrays are: a JSON object with a checksum."""
 
 SCHEMA = {
     "step": int,
     "loss": (float, None),
     "about": dict,
-    "tree": {...: {"form": str, "sha256": (str, None), "key": (str, None)}},
+    "tree": {...: {"form": str, "key": (str, None)}},
 }
 """The schema of a manifest."""
 
@@ -336,14 +306,14 @@ VERSION = 3
 
 
 class DamagedCheckpoint(DataError):
-    """A checkpoint that differs from what was written: with flipped bits, cut short, or with a file missing."""
+    """A checkpoint that differs from what was written: with flipped bits, cut short, or missing."""
 
 
 class Checkpoint(NamedTuple):
     """A checkpoint that was read and verified.
 
     Args:
-        path: its folder.
+        path: its file.
         step: its number.
         loss: its loss, or None.
         about: further entries, as JSON values.
@@ -387,24 +357,13 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
-    """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves no files."""
-    from safetensors.numpy import save
-
-    arrays = named_arrays(tree)
-    entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
-    for name, array in arrays.items():
-        entries[name]["sha256"] = checksum({name: array})
+    """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves what was there."""
+    entries = {name: {"form": form} for name, form in forms(tree).items()}
     for name, key_type in key_types(tree).items():
         entries[name]["key"] = key_type
-    manifest = {
-        "format": "functional_nn checkpoint",
-        "version": VERSION,
-        "step": step,
-        "loss": loss,
-        "about": as_json("about", dict(about)),
-        "tree": entries,
-    }
-    write_folder_whole(path, {ARRAYS: save(arrays), MANIFEST: signed_text(manifest).encode()})
+    about = as_json("about", dict(about))
+    manifest = {"version": VERSION, "step": step, "loss": loss, "about": about, "tree": entries}
+    write_whole(path, packed(named_arrays(tree), {MANIFEST: signed_text(manifest)}))
 
 
 def read_checkpoint(path: Path, step: int) -> Checkpoint:
@@ -414,42 +373,29 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         DamagedCheckpoint: if it differs from what was written.
         DataError: if it has another version of the format.
     """
-    manifest = read_manifest(path)
+    try:
+        arrays, texts = unpacked(path)
+    except DataError as error:
+        raise DamagedCheckpoint(str(path), error.expected, error.given) from None
+    manifest = _manifest(path, texts)
     if manifest["step"] != step:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
-    place = str(path / ARRAYS)
-    try:
-        arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
-    except DataError as error:
-        raise DamagedCheckpoint(place, error.expected, error.given) from None
-    entries = manifest["tree"]
-    expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
-    wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    if wrong:
-        raise DamagedCheckpoint(place, "the arrays that were written", f"damage in {', '.join(wrong)}")
-    found = {name: entry["form"] for name, entry in entries.items()}
-    generators = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
+    found = {name: entry["form"] for name, entry in manifest["tree"].items()}
+    generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
     return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, generators)
 
 
-def read_manifest(path: Path) -> JsonObject:
-    """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
-    place = str(path / MANIFEST)
-    with reading(place, "the manifest of a checkpoint", kind=DamagedCheckpoint):
-        content = read_file(path / MANIFEST)
-        text, manifest = content.decode(), parsed(content)
-    if not isinstance(manifest, dict):
-        raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
+def _manifest(path: Path, texts: Mapping[str, str]) -> JsonObject:
+    """The manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
+    expected = "a checkpoint as it was written"
+    with reading(path, expected, errors=(ValueError, LookupError, RecursionError), kind=DamagedCheckpoint):
+        manifest = read_signed(texts[MANIFEST].encode())
     version = manifest.get("version")
     if isinstance(version, int) and version != VERSION:
         remedy = "Use another folder, or use the version of functional_nn that wrote it."
-        raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
-    manifest.pop("sha256", None)
-    # The same entries always give the same text. So this compares every byte, also spaces and the checksum.
-    if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
-        raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
+        raise DataError(str(path), f"format version {VERSION}", f"version {shown(version)}", remedy)
     if found := misfit(manifest, SCHEMA):
-        raise DamagedCheckpoint(place, "the manifest of a checkpoint", f"one with {found}")
+        raise DamagedCheckpoint(str(path), expected, f"one with {found}")
     return manifest
 
 
