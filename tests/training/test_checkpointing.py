@@ -305,7 +305,7 @@ def test_interrupted_while_saving(tmp_path, whole, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "rename", interrupted)
+        patched.setattr(os, "replace", interrupted)
         run = fnn.fit(NET, fnn.cross_entropy, OPTIMIZER, DATA, epochs=5, batch_size=16, seed=3, checkpoints=tmp_path)
     assert (run.status, len(run.history)) == ("interrupted", 2)
     assert steps(tmp_path) == [1, 2]
