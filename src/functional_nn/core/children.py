@@ -21,10 +21,9 @@ from functional_nn.core.layer import (
     checked_init,
     output_shape,
 )
-from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value, check_mask
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import is_array, shown
+from functional_nn.core.validation import check_key, is_array, shown
 
 MARK = "functional_nn:"
 """The prefix of the marks that combinators put on layers' outputs in traced programs; the layer's name follows."""

@@ -15,7 +15,6 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import FormulaMissing, InputError, inside
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
@@ -23,6 +22,8 @@ from functional_nn.core.trees import PyTree, is_under, path_of
 from functional_nn.core.validation import (
     check_arrays,
     check_flag,
+    check_key,
+    check_trees,
     is_array,
     is_function,
     is_numeric,

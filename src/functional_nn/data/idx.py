@@ -189,23 +189,15 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
     Raises:
         DataError: if some of the four are missing.
     """
-    places = [folder, folder / "raw"]
-    if name in TORCHVISION_FOLDERS:
-        places.append(folder / TORCHVISION_FOLDERS[name] / "raw")
-    for place in places:
-        found = [_find_file(place, stem) for stem in FILE_STEMS]
-        files = tuple(file for file in found if file is not None)
+    for place in (folder, folder / "raw", folder / TORCHVISION_FOLDERS.get(name, name) / "raw"):
+        found = {stem: _find_file(place, stem) for stem in FILE_STEMS}
+        files = tuple(file for file in found.values() if file is not None)
         if len(files) == len(FILE_STEMS):
             return files
         if files:
-            missing = [stem for stem, file in zip(FILE_STEMS, found, strict=True) if file is None]
-            present = ", ".join(file.name for file in files)
-            raise DataError(
-                str(place),
-                f"the IDX files {', '.join(FILE_STEMS)}",
-                f"only {present}",
-                f"Add {', '.join(missing)}.",
-            )
+            expected, given = f"the IDX files {', '.join(FILE_STEMS)}", ", ".join(file.name for file in files)
+            missing = ", ".join(stem for stem, file in found.items() if file is None)
+            raise DataError(str(place), expected, f"only {given}", f"Add {missing}.")
     return None
 
 

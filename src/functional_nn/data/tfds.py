@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
 import numpy as np
@@ -125,15 +125,15 @@ def _read(name: str, folder: Path) -> Dataset:
             raise DataError(str(folder), f"the prepared set {name}", shortened(builder.name))
         splits = builder.info.splits
         test = next((split for split in ("test", "validation") if split in splits), None)
-        features = image_features(name, builder)
+        image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
             given = f"only {shortened(', '.join(splits))}"
             raise DataError(str(folder), "a split train and one of test, validation", given)
-        train_images, train_labels = _read_split(folder, builder, "train", features)
-        test_images, test_labels = _read_split(folder, builder, test, features)
+        train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key)
+        test_images, test_labels = _read_split(folder, builder, test, image_key, label_key)
     source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
     arrays = train_images, train_labels, test_images, test_labels
-    return make_dataset(name, *arrays, classes=features.classes, source=source)
+    return make_dataset(name, *arrays, classes=classes, source=source)
 
 
 def _check_features(folder: Path) -> None:
@@ -173,20 +173,22 @@ def _class_names(value: JsonValue) -> Iterator[str]:
                 yield from _class_names(entry)
 
 
-def _read_split(folder: Path, builder: Builder, split: str, features: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(
+    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
+) -> tuple[np.ndarray, np.ndarray]:
     """The images and the labels of one split, as two arrays."""
     number = builder.info.splits[split].num_examples
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
     for example in _examples(folder, builder, split):
-        image = np.asarray(example[features.image_key])
+        image = np.asarray(example[image_key])
         # The first image shows the shape and type of all.
         if count == 0:
             images = np.empty((number, *image.shape), image.dtype)
         elif image.shape != images.shape[1:]:
             expected = f"images of one size, {images.shape[1:]} as the first"
             raise DataError(f"{folder}, {split} image {count}", expected, image.shape)
-        images[count], labels[count] = image, example[features.label_key]
+        images[count], labels[count] = image, example[label_key]
         count += 1
     if count != number:
         raise DataError(f"{folder}, {split}", f"{number} images", count)
@@ -340,16 +342,8 @@ Builder: TypeAlias = Any
 """A builder of TFDS. The annotations of TFDS itself leave out much of what a builder has."""
 
 
-class ImageFeatures(NamedTuple):
-    """The keys of the image and the label in each example of a set, and the number of classes."""
-
-    image_key: str
-    label_key: str
-    classes: int
-
-
-def image_features(name: str, builder: Builder) -> ImageFeatures:
-    """Finds the features of an image-classification set.
+def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
+    """The keys of the image and the label in each example of a set, and the number of classes.
 
     Raises:
         DataError: if the set does not consist of images with a class label each.
@@ -363,7 +357,7 @@ def image_features(name: str, builder: Builder) -> ImageFeatures:
         by_key = dict(features.items())
         label = by_key.get(label_key)
         if isinstance(by_key.get(image_key), tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
-            return ImageFeatures(image_key, label_key, int(label.num_classes or 0))
+            return image_key, label_key, int(label.num_classes or 0)
     raise DataError(f"data set {name}", "a set of images with a class label each", shortened(features))
 
 

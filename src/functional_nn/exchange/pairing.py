@@ -14,10 +14,9 @@ import numpy as np
 
 from functional_nn.core.errors import InputError, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shape, Shapes, is_shape
 from functional_nn.core.texts import suggest
-from functional_nn.core.validation import is_function
+from functional_nn.core.validation import check_trees, is_function
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module
 from functional_nn.storage.arrays import MOST_LISTED, listed

@@ -8,9 +8,8 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_floating, check_key
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_count, check_number
+from functional_nn.core.validation import check_count, check_floating, check_key, check_number
 
 
 def random_shift(most: int, *, name: str = "random_shift") -> Layer:

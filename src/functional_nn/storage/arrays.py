@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, reading, short_repr, shortened
 from functional_nn.core.layer import Params, State
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_trees
 from functional_nn.storage.files import JsonObject, check_path, parsed, regular_file, unlinked_file, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
