@@ -212,8 +212,13 @@ def _shapes(y: Value) -> tuple[object, ...]:
 
 def _listed(shapes: tuple[object, ...]) -> str:
     """Shapes as a message shows them."""
-    is_masked = [isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], tuple) for shape in shapes]
-    texts = (f"{shape[0]}, masked" if masked else str(shape) for shape, masked in zip(shapes, is_masked, strict=True))
+    texts = []
+    for shape in shapes:
+        match shape:
+            case (tuple() as of_values,):
+                texts.append(f"{of_values}, masked")
+            case _:
+                texts.append(str(shape))
     return ", ".join(texts)
 
 

@@ -1,6 +1,7 @@
 """Checks of arguments: types, ranges, parameters, state, shapes and random keys.
 
-Each check raises ``InputError``, or gives the value back. The value of a traced array is not known, so only its shape and type are checked. Checks add nothing to a program.
+Each check raises ``InputError``, or gives the value back. The value of a traced array is not known, so only its shape
+and type are checked. Checks add nothing to a program.
 """
 
 from __future__ import annotations

@@ -398,7 +398,7 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
     except Exception as error:  # a damaged file leads to many errors
         warnings.warn(f"The cached data set {path} is damaged and made again: {shortened(error)}", stacklevel=2)
     dataset = read()
-    about = {"classes": np.array(dataset.classes), "source": np.array(dataset.source)}
+    arrays = {array: getattr(dataset, array) for array in ARRAYS}
     with suppress(OSError), opened_whole(path) as file:
-        np.savez(file, **{array: getattr(dataset, array) for array in ARRAYS}, **about)
+        np.savez(file, allow_pickle=False, **arrays, classes=dataset.classes, source=dataset.source)
     return dataset
