@@ -84,10 +84,10 @@ def load_image_folder(
         _check_bytes(folder, len(files), shape)
         images = np.empty((len(files), *shape), np.uint8)
 
-        def read(number: int) -> None:
-            images[number] = read_fitted_image(files[number].path, shape)
+        def read(number: int, path: Path) -> None:
+            images[number] = read_fitted_image(path, shape)
 
-        _in_threads("reading images", read, range(len(files)), lambda number: files[number].path, progress)
+        _in_threads("reading images", read, [file.path for file in files], progress)
     _warn_of_left_out(folder, layout.left_out)
     return _dataset(name, folder, layout, images)
 
@@ -130,7 +130,7 @@ def _common_shape(
     if size is not None and color is not None:
         return size[0], size[1], IMAGE_COLORS[color]
     paths = [file.path for file in files]
-    forms = _in_threads("looking at images", image_form, paths, lambda path: path, progress)
+    forms = _in_threads("looking at images", lambda number, path: image_form(path), paths, progress)
     if size is None:
         sizes = {(height, width) for height, width, _ in forms}
         common = sizes.pop()
@@ -150,31 +150,27 @@ def _check_bytes(folder: Path, number: int, shape: tuple[int, int, int]) -> None
 
 
 def _in_threads(
-    title: str,
-    function: Callable[..., Found],
-    arguments: Sequence[object],
-    path_of: Callable[..., Path],
-    progress: bool | None,
+    title: str, function: Callable[[int, Path], Found], paths: Sequence[Path], progress: bool | None
 ) -> list[Found]:
-    """The results of a function for each file, computed in threads: Pillow releases Python's lock.
+    """The results of ``function(number, path)`` for each file, computed in threads: Pillow releases Python's lock.
 
     Raises:
         DataError: for the first file that cannot be read. It names others, too, so that all can be mended at once.
     """
-    show = False if progress is None and len(arguments) < MANY else progress
+    show = False if progress is None and len(paths) < MANY else progress
     results: list[Found] = []
     errors: list[DataError] = []
     threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
-        with progress_bar(title, len(arguments), show) as advance:
+        with progress_bar(title, len(paths), show) as advance:
             # All are submitted before the first result is awaited: otherwise they would run one after the other.
-            futures = [threads.submit(function, argument) for argument in arguments]
-            for argument, future in zip(arguments, futures, strict=True):
+            futures = [threads.submit(function, number, path) for number, path in enumerate(paths)]
+            for path, future in zip(paths, futures, strict=True):
                 try:
                     results.append(future.result())
                 except DataError as error:
                     errors.append(error)
-                advance(escaped(path_of(argument).parent.name))
+                advance(escaped(path.parent.name))
     finally:
         threads.shutdown(cancel_futures=True)
     if errors:

@@ -183,16 +183,15 @@ class Stream:
         given = getattr(self, part)
         if given is None:
             return
-        expected = (
-            "an iterable of pairs (x, labels) that starts again, or a function without arguments that returns one"
-        )
-        remedy = f"Arrays are given as {part}_x and {part}_labels."
-        if isinstance(given, Iterator):
-            remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
-        if isinstance(given, Iterator) or not (callable(given) or isinstance(given, Iterable)):
-            raise InputError(part, expected, shown(given), remedy)
         if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
             raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")
+        is_read_once = isinstance(given, Iterator)
+        if is_read_once or not (callable(given) or isinstance(given, Iterable)):
+            expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
+            remedy = f"Arrays are given as {part}_x and {part}_labels."
+            if is_read_once:
+                remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
+            raise InputError(part, expected, shown(given), remedy)
 
 
 def _started(argument: str, given: Callable[..., Batches] | Batches, *number: int) -> Iterator[tuple[PyTree, PyTree]]:
@@ -284,18 +283,16 @@ class StreamReader:
 
     def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
         """The batches of an epoch. They must be like the given batch; None: like the first of them."""
-        read, expected = 0, self._stream.steps or 1
-        source = self._stream.epoch(number)
+        source, steps = self._stream.epoch(number), self._stream.steps
+        read = 0
         try:
-            for pair in islice(source, self._stream.steps):
+            for pair in islice(source, steps):
                 read += 1
                 batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
                 like = like or batch
                 yield batch
-            if like is None:
-                raise InputError("batches", f"at least one batch in epoch {number}", "none")
-            if read < expected:
-                raise InputError("batches", f"at least {expected} in epoch {number}", read)
+            if read < (steps or 1):
+                raise InputError("batches", f"at least {steps or 1} in epoch {number}", read or "none")
         finally:
             # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
             # generator of the user may be read on.
@@ -304,23 +301,21 @@ class StreamReader:
 
     def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
         """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
-        read, is_last = 0, False
         source = self._stream.evaluated(part)
+        read, last = 0, None
         try:
             for pair in source:
                 read += 1
-                batch = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
-                like = like or batch
-                if is_last:
+                if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
                     raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
-                is_last = number_of_examples(batch.x) < number_of_examples(like.x)
-                yield batch
+                last = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
+                like = like or last
+                yield last
             if not read:
                 raise InputError(part, "at least one batch", "none")
-        except BaseException:
+        finally:
             _close(source)
-            raise
 
 
 def _close(source: Iterator[object]) -> None:
