@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import InputError, short_repr, shortened
@@ -173,6 +174,8 @@ def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
         try:
             make_folder(folder)
             stack.enter_context(kept_open(folder))
+            with TemporaryFile(dir=folder):
+                pass
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
         try:

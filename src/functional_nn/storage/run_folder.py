@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -95,11 +94,6 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
     check_kind(argument, folder, "a run")
     with folder_to_write(argument, folder):
         check_no_links(argument, folder, CHECKPOINTS)
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})") from None
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
         has_run = has_checkpoints or CONFIGURATION in names_in(folder)
         if has_run and not resume:
