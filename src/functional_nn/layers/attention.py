@@ -28,9 +28,9 @@ from functional_nn.core.validation import (
     check_entries,
     check_flag,
     check_floating,
+    check_input,
     check_key,
     check_number,
-    check_one_array,
     is_array,
     is_concrete,
     shown,
@@ -686,12 +686,8 @@ def split_shapes(in_shape: Shapes) -> tuple[Shape, Shape]:
 def check_sequence(argument: str, x: Value, features: int) -> None:
     """Requires sequences with this number of features."""
     check_mask(x)
-    x = values_of(x)
-    check_one_array(x, argument)
-    if x.ndim != 3 or x.shape[-1] != features:
-        expected = f"sequences of {features} features, (batch, time, {features})"
-        raise InputError(argument, expected, f"shape {x.shape}", "For attention to another sequence, give (x, memory).")
-    check_floating(x)
+    remedy = "For attention to another sequence, give (x, memory)."
+    check_input(values_of(x), "(batch, time, features)", features, remedy=remedy, argument=argument)
 
 
 def _check_part_shapes(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, rotary: bool) -> None:
