@@ -280,7 +280,7 @@ def _loss(folder: Path, step: int) -> float | None:
     except DataError:
         return None
     with suppress(DamagedCheckpoint):
-        return _manifest(path, texts)["loss"]
+        return _manifest(path, texts).get("loss")
     return None
 
 
@@ -382,7 +382,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     found = {name: entry["form"] for name, entry in manifest["tree"].items()}
     generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
-    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, generators)
+    return Checkpoint(path, step, manifest.get("loss"), manifest["about"], arrays, found, generators)
 
 
 def _manifest(path: Path, texts: Mapping[str, str]) -> JsonObject:
