@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import jax
 import numpy as np
@@ -155,6 +156,18 @@ def test_own_parameters_go_in_again(finished, tmp_path, capsys):
     assert f"test accuracy {accuracy:.4f}" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == accuracy
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_a_tensor_of_one_number_and_a_huge_shape_is_not_converted(state_dict, images, tmp_path, monkeypatch, capsys):
+    """A tensor that PyTorch has expanded takes a few bytes in the file and in memory."""
+    (tmp_path / "model.pt").touch()
+    huge = state_dict | {"out.weight": np.broadcast_to(np.float64(1), (3, 10**8))}
+    monkeypatch.setattr("functional_nn.exchange.torch._read_file", lambda path: huge)
+    arguments = ["import", tmp_path / "model.pt", *images, "--hidden", "8", "--out", tmp_path / "run"]
+    tracemalloc.start()
+    refused(capsys, arguments, "does not fit out")
+    assert tracemalloc.get_traced_memory()[1] < 2e8
+    tracemalloc.stop()
 
 
 def test_numbers_of_other_types_become_those_of_the_network(state_dict, images, tmp_path, capsys):

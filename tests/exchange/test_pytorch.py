@@ -1,6 +1,7 @@
 """Parameters from and for PyTorch."""
 
 import pickle
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +89,16 @@ def test_files_of_torch_save(tmp_path):
         with pytest.raises(DataError, match=r"model.pt: expected a state dict that torch.save wrote"):
             from_torch(net, path, in_shape)
     assert not danger.exists()
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(3, 1000)}, path)
+    with zipfile.ZipFile(path) as parts, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for part in parts.infolist():
+            small.writestr(part.filename, parts.read(part))
+    with pytest.raises(DataError, match=r"small.pt: expected a state dict .*larger than the file"):
+        from_torch(fnn.dense(3, bias=False), tmp_path / "small.pt", (1000,), check=False)
 
 
 def test_bfloat16_and_float16():

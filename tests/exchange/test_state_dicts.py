@@ -14,6 +14,7 @@ from tests.exchange.networks import NETWORKS, assert_same_bits, outputs, random_
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.exchange import from_torch, to_torch
+from functional_nn.exchange.torch import write_state_dict
 
 NET = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3))
 
@@ -179,6 +180,17 @@ def test_damaged_files(tmp_path):
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"model.safetensors: expected a safetensors file"):
+            from_torch(NET, path, (4,), check=False)
+
+
+def test_a_damaged_file_of_our_own_is_noticed_by_its_checksum(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_state_dict("out", path, state_dict())
+    whole = path.read_bytes()
+    assert_same_bits(from_torch(NET, path, (4,), check=False), from_torch(NET, state_dict(), (4,), check=False))
+    for place in (-1, -40, -90):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[len(whole) + place + 1 :])
+        with pytest.raises(DataError, match="checksum does not match"):
             from_torch(NET, path, (4,), check=False)
 
 

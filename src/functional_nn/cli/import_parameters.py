@@ -95,7 +95,7 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
-    from functional_nn.exchange.torch import from_torch, read_state_dict
+    from functional_nn.exchange.torch import from_state_dict, read_state_dict
     from functional_nn.storage.arrays import is_own_file, load_parameters
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
@@ -103,9 +103,9 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
         return load_parameters(file, shapes)
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
-    arrays = {name: np.asarray(array, dtype) for name, array in read_state_dict(file).items()}
+    arrays = read_state_dict(file)
     try:
-        return from_torch(net, arrays, in_shape, names=names, check=False)
+        return from_state_dict(net, arrays, in_shape, names, dtype)
     except InputError as error:
         remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
         raise InputError(error.argument, error.expected, error.given, remedy) from None

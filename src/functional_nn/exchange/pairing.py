@@ -47,9 +47,9 @@ class Pairs(NamedTuple):
     in_shape: Shapes
     pairs: Sequence[tuple[NetworkLayer, Module]]
 
-    def read(self) -> tuple[Params, State]:
-        """The trees of the network with the arrays of the modules: ``(params, state)``."""
-        arrays = [read_arrays(layer, module.arrays) for layer, module in self.pairs]
+    def read(self, dtype: np.dtype | None = None) -> tuple[Params, State]:
+        """The trees of the network with the arrays of the modules, in their types or in one: ``(params, state)``."""
+        arrays = [read_arrays(layer, module.arrays, dtype) for layer, module in self.pairs]
         self._check_fit(arrays)
         layers = [layer for layer, _ in self.pairs]
         return trees_of(self.net, self.in_shape, layers, [ours for ours in arrays if ours is not None])

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
@@ -29,7 +30,7 @@ from functional_nn.exchange.pairing import (
 )
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
-from functional_nn.storage.files import check_path, write_whole
+from functional_nn.storage.files import check_path, regular_file, write_whole
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
 """The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
@@ -155,6 +156,13 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     return _arrays("path", path)
 
 
+def from_state_dict(
+    net: Layer, arrays: Arrays, in_shape: Shapes, names: Names | None, dtype: np.dtype
+) -> tuple[Params, State]:
+    """As ``from_torch`` with ``check=False``, for the arrays of a file, which are converted to a type if they fit."""
+    return paired(net, in_shape, network_layers(net, in_shape), _modules(arrays), names).read(dtype)
+
+
 def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict of NumPy arrays to a safetensors file, or, for any other ending, as ``torch.save`` does.
 
@@ -237,6 +245,11 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
     try:
+        with open(path, "rb", opener=regular_file) as file:
+            # torch.save compresses nothing. A small compressed file could fill the memory.
+            is_archive = zipfile.is_zipfile(file)
+            if is_archive and sum(part.file_size for part in zipfile.ZipFile(file).infolist()) > path.stat().st_size:
+                raise ValueError("its parts are larger than the file")
         # PyTorch could also map the file into memory. Then the process would crash if somebody cuts the file.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # unpickling a damaged file may raise anything
@@ -257,7 +270,7 @@ def _as_numpy(name: object, tensor: Any) -> np.ndarray:
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":
             torch = imported("torch", "torch", "source")
-            return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         try:
             tensor = tensor.numpy()
         except TypeError as error:  # a float8 or a sparse tensor

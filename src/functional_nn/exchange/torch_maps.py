@@ -73,8 +73,11 @@ def write_arrays(layer: NetworkLayer, ours: Arrays, like: Arrays) -> Arrays | No
     return theirs
 
 
-def read_arrays(layer: NetworkLayer, theirs: Arrays) -> Arrays | None:
-    """The arrays of a layer from those of a module; None if they do not fit, or if one of them would not be read."""
+def read_arrays(layer: NetworkLayer, theirs: Arrays, dtype: np.dtype | None = None) -> Arrays | None:
+    """The arrays of a layer from those of a module; None if they do not fit, or if one of them would not be read.
+
+    They are converted to ``dtype``, if it is given, only when they fit: a tensor of one number can have any shape.
+    """
     if layer.kind == "prelu" and [array.size for array in theirs.values()] == [1]:
         shape = layer.shapes["negative_slope"]
         theirs = {name: np.broadcast_to(array.reshape(-1), shape) for name, array in theirs.items()}
@@ -87,6 +90,8 @@ def read_arrays(layer: NetworkLayer, theirs: Arrays) -> Arrays | None:
     where = _mapped(layer, places, theirs, lambda array: array)
     if where is None or any(name not in where or where[name].shape != theirs[name].shape for name in theirs):
         return None
+    if dtype is not None:
+        theirs = {name: array.astype(dtype) for name, array in theirs.items()}
     # The sum of -0 and a number is that number, also of -0.
     read, is_read = np.full(size, -0.0, np.result_type(*theirs.values())), np.zeros(size, bool)
     for name, array in theirs.items():

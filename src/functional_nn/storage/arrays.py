@@ -249,7 +249,8 @@ def unpacked(
 
     Args:
         path: the file.
-        has_checksum: whether ``packed`` made the file, so that its header has a checksum to verify.
+        has_checksum: whether ``packed`` must have made the file, with a checksum in its header. Otherwise a checksum is
+            verified if there is one, and no other text.
         most: the largest number of arrays; None for no limit.
         forms: the type and the shape that each array must have, by its path. They are compared before the arrays are
             read, since a small archive can contain gigabytes.
@@ -281,7 +282,7 @@ def unpacked(
             name: np.frombuffer(array["data"], _stored_type(path, array["dtype"])).reshape(array["shape"])
             for name, array in sorted(deserialize(beginning + file.read()))
         }
-    if not has_checksum:
+    if not has_checksum and set(about) != {"sha256"}:  # a file of another program
         return arrays, about
     expected = about.pop("sha256", None)
     if expected is None:
@@ -354,7 +355,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
 def is_own_file(path: Path) -> bool:
     """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
     try:
-        arrays, about = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
+        arrays, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
     except DataError:
         return False
-    return "sha256" in about and bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)
+    return bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)
