@@ -238,6 +238,12 @@ def test_spreads_of_equal_and_far_values(values):
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == len(values)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_numbers_that_nearly_overflow(tmp_path):
+    members = [member(seed, {"seed": seed}, value, loss=1.0) for seed, value in enumerate((0.5, 1e308, -1e308))]
+    assert draw_all(result(*members), tmp_path) == ["curves.png", "spread.png"]
+
+
 @pytest.mark.parametrize("made", [result(), result(member(0, {"seed": 0}, math.nan, status="non-finite", epochs=0))])
 def test_nothing_to_see_is_said(made, tmp_path):
     with pytest.raises(InputError, match="one with a finite t"):

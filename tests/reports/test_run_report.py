@@ -177,6 +177,18 @@ def test_the_page_of_a_long_run_is_small(tmp_path):
     assert len(text) < 150_000
 
 
+@pytest.mark.parametrize("name", [r"$\frac$", "$" + "{" * 300 + "}" * 300 + "$", "x" * 200_000], ids=len)
+def test_names_of_metrics_of_a_stranger_are_drawn_as_they_are(tmp_path, name):
+    text = written(tmp_path, RunContents({}, [{"epoch": 1, f"train_{name}": 1.0, f"test_{name}": 2.0}]))
+    assert text.count("<svg") == 1
+
+
+def test_a_page_has_40_charts_and_says_that_there_are_more(tmp_path):
+    text = written(tmp_path, RunContents({}, [{"epoch": 1, **{f"test_m{number}": 1.0 for number in range(2000)}}]))
+    assert text.count("<svg") == 40
+    assert "Of 2000 charts, the first 40 are shown." in text
+
+
 def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
     given = []
 

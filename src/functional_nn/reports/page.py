@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core.errors import InputError
+from functional_nn.reports.plots.axes import save_plainly
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
     stream = io.StringIO()
     # Texts stay texts, in the font of the page.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+        save_plainly(figure, stream, format="svg", transparent=True, metadata={"Date": None})
     # The picture becomes a part of the page. There a style element would hold for all of it, and an identifier may come
     # only once. Without width and height, the picture is as wide as its column.
     svg = stream.getvalue()[stream.getvalue().index("<svg") :]

@@ -50,6 +50,10 @@ MOST_CONFUSIONS = 20
 """The length of the list of the most frequent errors."""
 
 
+MOST_CHARTS = 40
+"""The largest number of charts."""
+
+
 class Wrong(NamedTuple):
     """A test example that was taken for another class, for the page."""
 
@@ -87,14 +91,15 @@ def write_page(path: str | Path, contents: RunContents) -> None:
     """
     check_libraries(("jinja2", "matplotlib"))
     probabilities, reason = _probabilities(contents)
+    charts, left_out = _charts(contents.history)
     rows = contents.statistics
     values = {
         "title": title(contents),
         "sentence": sentence(contents),
         "outcome": [(words(name), number(value)) for name, value in outcome(contents).items()],
         "message": message(contents),
-        "notes": [*contents.notes, reason] if reason else contents.notes,
-        "charts": _charts(contents.history),
+        "notes": [*contents.notes, *filter(None, (reason, left_out))],
+        "charts": charts,
         "confusion": _confusion(contents, probabilities),
         "wrong": _most_wrong(contents, probabilities),
         "weights": _weights(contents),
@@ -144,10 +149,13 @@ def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
     return None, reason
 
 
-def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
-    """A chart for each metric, with a line for each part of the data: the losses first. A changing rate is the last."""
+def _charts(history: Sequence[JsonObject]) -> tuple[list[tuple[str, str]], str]:
+    """A chart for each metric, with a line for each part of the data: the losses first. A changing rate is the last.
+
+    The second is a sentence about the metrics that are left out, or empty.
+    """
     if not history:
-        return []
+        return [], ""
     by_metric: dict[str, list[str]] = {}
     for name in metrics_of(history[-1]):
         part, _, metric = name.partition("_")
@@ -156,12 +164,13 @@ def _charts(history: Sequence[JsonObject]) -> list[tuple[str, str]]:
         by_metric["learning_rate"] = ["learning_rate"]
     epochs = [row["epoch"] for row in history]
     charts = []
-    for metric, names in by_metric.items():
+    for metric, names in list(by_metric.items())[:MOST_CHARTS]:
         curves = {name: [math.nan if row.get(name) is None else row[name] for row in history] for name in names}
         ends = "; ".join(f"{words(name)} from {number(y[0])} to {number(y[-1])}" for name, y in curves.items())
         figure = metric_chart(epochs, curves, metric)
         charts.append((words(metric), as_svg(figure, metric, f"{words(metric)} by epoch: {ends}", COLORS)))
-    return charts
+    left_out = len(by_metric) - len(charts)
+    return charts, f"Of {len(by_metric)} charts, the first {len(charts)} are shown." if left_out else ""
 
 
 def _small(values: Sequence[float | None], label: str, *, logarithmic: bool = False) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -122,3 +123,18 @@ def as_plain_text(text: str, most: int = 24) -> str:
     text = escaped(text)
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     return re.sub(r"(?<!\\)\$", r"\\$", text)
+
+
+def save_plainly(figure: Figure, stream: IO[Any], **options: Any) -> None:
+    """Saves a figure with its texts cut and without formulas: they may come from a stranger's file."""
+    from matplotlib.text import Text
+
+    # The texts of ticks are set again while they are drawn.
+    for text in figure.findobj(Text):
+        lines = text.get_text().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
+        text.set(text="\n".join(as_plain_text(line, MOST_LETTERS) for line in lines))
+    with warnings.catch_warnings():
+        # The names of settings may have letters that matplotlib's font lacks. They are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # long texts leave no room
+        figure.savefig(stream, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,10 @@ from functional_nn.core import trees
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import words
 from functional_nn.reports.plots.axes import (
-    MOST_LETTERS,
-    as_plain_text,
     limit_accuracy,
     make_axes,
     plain_axes,
+    save_plainly,
     scale_losses,
 )
 from functional_nn.storage.files import write_whole
@@ -43,18 +41,8 @@ MOST_MARKERS = 40
 
 def write_picture(path: Path, figure: Figure) -> None:
     """Writes a picture as PNG, whole or not at all."""
-    from matplotlib.text import Text
-
-    # Texts may come from a stranger's file. The texts of ticks are set again while they are drawn.
-    for text in figure.findobj(Text):
-        lines = text.get_text().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
-        text.set(text="\n".join(as_plain_text(line, MOST_LETTERS) for line in lines))
     content = io.BytesIO()
-    with warnings.catch_warnings():
-        # The names of settings may have letters that matplotlib's font lacks. They are drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        warnings.filterwarnings("ignore", "constrained_layout not applied")  # long texts leave no room
-        figure.savefig(content, format="png")
+    save_plainly(figure, content, format="png")
     write_whole(path, content.getvalue())
 
 

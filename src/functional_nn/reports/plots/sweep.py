@@ -144,7 +144,8 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
         raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
-    edges = _bins(panels)
+    drawn = [np.clip(values, -LARGEST, LARGEST) for values in panels]
+    edges = _bins(drawn)
     if is_share(metric):
         # The bin around 1 ends there, and so does the axis.
         edges = np.append(edges[edges < 1], min(edges[-1], 1))
@@ -153,7 +154,7 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     figure, grid = make_axes(
         len(shown), 1, width=max(7, 0.8 + 0.067 * min(MOST_LETTERS, max(map(len, titles)))), height=height
     )
-    for axes, (row, _), values, title in zip(grid.flat, shown, panels, titles, strict=True):
+    for axes, (row, _), values, title in zip(grid.flat, shown, drawn, titles, strict=True):
         axes.hist(values, bins=edges, color="#66a9d2", edgecolor="white", lw=0.5)
         axes.axvline(row.mean, color=MEAN, lw=1.8)
         axes.set_xlim(edges[0], edges[-1])
