@@ -222,11 +222,11 @@ def check_name(name: str) -> None:
     >>> check_name("../mnist")
     Traceback (most recent call last):
         ...
-    functional_nn.core.errors.DataError: data set: expected a name of letters, digits, _ and -, got '../mnist'. ...
+    functional_nn.core.errors.DataError: data set: expected a name of at most 200 letters, digits, _ and -, got ...
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", name):
         remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
-        raise DataError("data set", "a name of letters, digits, _ and -", short_repr(name), remedy)
+        raise DataError("data set", "a name of at most 200 letters, digits, _ and -", short_repr(name), remedy)
 
 
 def _as_array(argument: str, value: ArrayLike) -> np.ndarray:

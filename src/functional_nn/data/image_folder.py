@@ -116,7 +116,7 @@ def _checked_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] |
     if image_size is None:
         return None
     sizes = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sizes) != 2 or not all(is_count(size) for size in sizes):
+    if len(sizes) != 2 or not all(is_count(size, most=MOST_BYTES) for size in sizes):
         expected = "a number of pixels such as 64, or height and width such as (48, 64)"
         raise InputError("image_size", expected, short_repr(image_size))
     height, width = sizes

@@ -51,6 +51,11 @@ def check_path(argument: str, value: object) -> Path:
         raise InputError(argument, expected, short_repr(value))
     if "\0" in text:
         raise InputError(argument, f"{expected}, without NUL characters", short_repr(value))
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(argument, expected, f"{short_repr(value)}, which is too long") from None
     return Path(text)
 
 

@@ -8,10 +8,9 @@ import jax
 import numpy as np
 
 from functional_nn import names
-from functional_nn.core.errors import InputError
 from functional_nn.core.masked import Value
-from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_choice
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.run_programs import Programs
@@ -24,8 +23,7 @@ STOP, SKIP = names.NON_FINITE
 
 def check_policy(policy: object) -> None:
     """Raises an InputError unless the policy is one of the two."""
-    if policy not in names.NON_FINITE:
-        raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), names.NON_FINITE))
+    check_choice("non_finite", policy, names.NON_FINITE)
 
 
 class BadStep(NamedTuple):

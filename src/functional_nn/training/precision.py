@@ -11,8 +11,8 @@ from jax.typing import DTypeLike
 
 from functional_nn import names
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_choice
 
 
 class Precision(NamedTuple):
@@ -55,9 +55,7 @@ def as_precision(precision: str | Precision) -> Precision:
     dtype('float32')
     """
     if not isinstance(precision, Precision):
-        if not isinstance(precision, str) or precision not in PRECISIONS:
-            raise InputError("precision", "a known name", repr(precision), suggest(str(precision), PRECISIONS))
-        precision = PRECISIONS[precision]
+        precision = PRECISIONS[check_choice("precision", precision, PRECISIONS)]
     if precision.parameters == jnp.float64 and not x64_enabled():
         remedy = 'Call jax.config.update("jax_enable_x64", True) first. Otherwise JAX computes in float32.'
         raise InputError("precision", "64-bit numbers switched on for float64", "JAX with them switched off", remedy)
