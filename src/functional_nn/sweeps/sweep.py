@@ -48,7 +48,7 @@ from functional_nn.training.recipe import (
     StartMaker,
 )
 from functional_nn.training.state import SETTING_OF_BITS
-from functional_nn.training.step import GradientFunction
+from functional_nn.training.step import Gradient
 
 
 def sweep(
@@ -60,7 +60,7 @@ def sweep(
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     start: StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,

@@ -21,6 +21,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
+from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.training.argument_checks import says_stop
 from functional_nn.training.checkpointing import RunProgress, SharedSaver
 from functional_nn.training.devices import put_on_one
@@ -168,7 +169,9 @@ class EpochLoop:
 
                 spec = self.programs.compiled.spec
                 recipe = spec.recipe_for(self.programs.hyperparameters)
-                options = {"penalty": recipe.penalty, "gradient": recipe.gradient, "precision": spec.precision}
+                # The caller has the network as it was given to ``fit``, before ``with_gradient``.
+                gradient = "formula" if isinstance(recipe.net.forward, ByFormula) else recipe.gradient
+                options = {"penalty": recipe.penalty, "gradient": gradient, "precision": spec.precision}
                 self.at_bad_step = bad_step.arguments | options
                 self.origin = origin_in_step(self.programs.compiled.spec, self.programs.hyperparameters, bad_step)
             status, message = "non-finite", self._non_finite_message(int(result.bad_step), metrics.epoch)

@@ -13,7 +13,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag, check_function, tree_in_native_order
+from functional_nn.core.validation import check_flag, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.non_finite import BadStep
@@ -22,6 +22,7 @@ from functional_nn.training.programs import ProgramSpec
 from functional_nn.training.recipe import Hyperparameters, Recipe
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import (
+    Gradient,
     GradientFunction,
     LossFunction,
     PenaltyFunction,
@@ -29,6 +30,7 @@ from functional_nn.training.step import (
     is_number,
     make_objective,
     numbers,
+    with_gradient,
 )
 
 NETWORK = "network"
@@ -44,7 +46,7 @@ def find_non_finite(
     labels: PyTree,
     *,
     penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
     train: bool = True,
     key: jax.Array | None = None,
@@ -77,17 +79,17 @@ def find_non_finite(
     >>> found.cause
     'The logarithm of 0 is -inf.'
     """
-    net, policy = as_layer(net), as_precision(precision)
+    net, differentiate = with_gradient(as_layer(net), gradient)
+    policy = as_precision(precision)
     check_loss_function(loss)
     check_penalty(penalty)
-    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     check_trees(params, state)
     check_batch(x, labels)
     check_flag("train", train)
     if key is not None:
         check_key(key)
 
-    function = _loss_and_gradient(net, loss, penalty, gradient, policy, train, key)
+    function = _loss_and_gradient(net, loss, penalty, differentiate, policy, train, key)
     return _network_origin(net, function, params, state, x, labels)
 
 

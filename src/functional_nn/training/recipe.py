@@ -29,12 +29,15 @@ from functional_nn.training.precision import Precision
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import (
     CheckedStep,
+    Gradient,
     GradientFunction,
     LossFunction,
     PenaltyFunction,
     TrainStep,
+    check_gradient,
     make_checked_step,
     make_train_step,
+    with_gradient,
 )
 
 HyperparameterValue: TypeAlias = Any
@@ -57,7 +60,8 @@ COUNTS = ("epochs", "batch_size", STEPS)
 class Recipe(NamedTuple):
     """What a run trains and how: the arguments of ``fit`` with these names.
 
-    ``metrics`` are pairs of a name and a metric, since recipes are compared and hashed.
+    ``metrics`` are pairs of a name and a metric, since recipes are compared and hashed. ``net`` and ``gradient`` are
+    what ``with_gradient`` gives.
     """
 
     net: Layer
@@ -143,7 +147,7 @@ class RecipeFunctions:
     loss: LossMaker
     penalty: PenaltyMaker
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
-    gradient: GradientFunction = jax.value_and_grad
+    gradient: Gradient = "auto"
     start: StartMaker = None
 
     def check(self) -> None:
@@ -165,7 +169,7 @@ class RecipeFunctions:
             expected = "a penalty, or a function of the hyper-parameters that makes one"
             check_function("penalty", self.penalty, expected, "h")
         check_metrics(None if self.metrics is None else dict(self.metrics))
-        check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
+        check_gradient(self.gradient)
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
             check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
@@ -186,8 +190,8 @@ class RecipeFunctions:
             # It has a key of its own, so the seeds of the members would be ignored.
             remedy = "Write (train_state.params, train_state.state)."
             raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
-        net = network_of(self.model, hyperparameters)
-        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, start)
+        net, gradient = with_gradient(network_of(self.model, hyperparameters), self.gradient)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, gradient, start)
 
 
 @dataclass(frozen=True)

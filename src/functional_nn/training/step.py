@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer import Layer, Params, State, as_layer, is_faster_by_formula
 from functional_nn.core.layer_checks import EXAMPLES, check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_flag, check_function, shown
+from functional_nn.core.validation import as_array, check_choice, check_flag, check_function, shown
 from functional_nn.data.preparation import scaled_bytes
+from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.training.argument_checks import (
     check_batch,
     check_functions,
@@ -60,6 +62,31 @@ Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
 GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
 """A function with the interface of ``jax.value_and_grad``."""
 
+Gradient: TypeAlias = str | GradientFunction
+"""``"auto"``, ``"jax"`` or ``"formula"``, or a function in the place of ``jax.value_and_grad``."""
+
+
+def with_gradient(net: Layer, gradient: Gradient) -> tuple[Layer, GradientFunction]:
+    """The network as it is trained, and the function that differentiates its loss.
+
+    ``"jax"`` is automatic differentiation, and ``"formula"`` the hand-derived backward pass (``with_hand_vjp``).
+    ``"auto"`` is the formula where a layer of the network says that it is faster, and else automatic differentiation.
+    """
+    check_gradient(gradient)
+    if not isinstance(gradient, str):
+        return net, gradient
+    by_formula = gradient == "formula" or (gradient == "auto" and is_faster_by_formula(net))
+    return (with_hand_vjp(net) if by_formula else net), jax.value_and_grad
+
+
+def check_gradient(gradient: Gradient) -> None:
+    """Raises an InputError unless it is a known name or a function."""
+    if isinstance(gradient, str):
+        check_choice("gradient", gradient, names.GRADIENTS)
+    else:
+        expected = "'auto', 'jax', 'formula', or a function with the interface of jax.value_and_grad"
+        check_function("gradient", gradient, expected)
+
 
 def make_train_step(
     net: Layer,
@@ -67,19 +94,21 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
     keep_finite: bool = True,
 ) -> TrainStep:
     """Makes a pure function ``train_step(train_state, x, labels) -> (train_state, loss)``.
 
-    The gradient of loss plus penalty over the batch is computed by ``jax.value_and_grad``. The returned loss is without
-    the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
+    The step follows the gradient of loss plus penalty over the batch. ``"jax"`` computes it by automatic
+    differentiation, and ``"formula"`` by the network's hand-derived backward pass, as for ``with_hand_vjp``. ``"auto"``
+    takes the formula where a layer of the network is faster by it: convolutions and recurrent layers. The returned loss
+    is without the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
 
-    ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective, has_aux=True)``
-    gives a function of ``(params, state, x, labels, key)`` that returns ``((value, auxiliary), gradient)``. Here
-    ``objective(params, state, x, labels, key) -> (value, auxiliary)`` is the loss plus the penalty. It can be called
-    for parts of the batch, as gradients that are clipped one by one need, or at other parameters.
+    A function as ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective,
+    has_aux=True)`` gives a function of ``(params, state, x, labels, key)`` that returns ``((value, auxiliary),
+    gradient)``. Here ``objective(params, state, x, labels, key) -> (value, auxiliary)`` is the loss plus the penalty.
+    It can be called for parts of the batch, as gradients that are clipped one by one need, or at other parameters.
 
     The optimizer gets ``value``, ``grad``, ``value_fn``, ``obj_fn`` (both are the objective as a function of the
     parameters) and ``grad_fn`` (its gradient), if it takes arguments with these names.
@@ -122,7 +151,7 @@ def make_checked_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
 ) -> CheckedStep:
     """Makes a train step that only says whether its numbers stay finite. The caller decides what follows from it.
@@ -130,9 +159,9 @@ def make_checked_step(
     ``step(train_state, x, labels)`` returns the new train state without its key, the loss, what the loss reports, and
     a function that computes whether all numbers stay finite. If it is not called, nothing is added to the program.
     """
-    net, policy = as_layer(net), as_precision(precision)
+    net, differentiate = with_gradient(as_layer(net), gradient)
+    policy = as_precision(precision)
     check_functions(loss, optimizer, penalty)
-    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
     unscaled = make_objective(net, loss, penalty, policy)
 
     def checked_step(train_state, x, labels):
@@ -153,7 +182,7 @@ def make_checked_step(
 
         # The gradient of the (scaled) loss. Only the gradient has the scale: total and value are auxiliary values.
         (total, value, reports, new_state), gradients = differentiated(
-            gradient, objective, params, state, x, labels, key_step
+            differentiate, objective, params, state, x, labels, key_step
         )
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)

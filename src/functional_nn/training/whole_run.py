@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -30,7 +29,7 @@ from functional_nn.training.recipe import (
     RecipeFunctions,
 )
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import GradientFunction
+from functional_nn.training.step import Gradient
 
 
 class Trained(NamedTuple):
@@ -54,7 +53,7 @@ def make_train(
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",

@@ -307,7 +307,7 @@ def _convolution_layer(
         differentiable=partial(forward_in_version, differentiated=True),
         by_hand=partial(forward_in_version, differentiated=False),
     )
-    return Layer(name, init, forward, backward)
+    return Layer(name, init, forward, backward, faster_by_formula=True)
 
 
 def _started(
