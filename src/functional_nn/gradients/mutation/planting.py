@@ -268,8 +268,12 @@ EQUIVALENT = (
         ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
     ),
     Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
-    Equivalent("conv.*", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1", CROPPED),
-    Equivalent("conv.*|resnet", r"products\.py \((_jvp|bilinear)\)", "pad: 0 became 1", CROPPED),
+    Equivalent(
+        "conv.*|resnet",
+        r"(sliding_windows|conv)\.py \((sum_window_places|window_places|_product_of_pairs)\)",
+        "pad: 0 became 1",
+        CROPPED,
+    ),
     Equivalent(
         "global_max_pool.*",
         r"pooling\.py \(.*pool_back\)",
