@@ -35,7 +35,7 @@ from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import computing_on
 from functional_nn.training.precision import as_precision, cast
-from functional_nn.training.programs import CompiledPrograms, ProgramSpec
+from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
 from functional_nn.training.recipe import Hyperparameters, Recipe
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
@@ -167,7 +167,7 @@ def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> Measu
     split = _random_split(network, batch_size)
     spec = fit_spec(network, batch_size, precision)
     with compiling_anew():
-        seconds, programs = clocked(lambda: CompiledPrograms(spec))
+        seconds, programs = clocked(lambda: Programs(spec, ProgramCache()))
         arguments = _epoch_arguments(programs, {}, jax.random.key(0), split)
         empty = compile_empty_program(arguments)
     program = _with_first_run(programs, arguments, seconds)
@@ -222,7 +222,7 @@ def _sweep_executions(
     with compiling_anew():
         for device in jax.local_devices()[:device_count]:
             with computing_on(device):
-                seconds, programs = clocked(lambda: CompiledPrograms(spec))
+                seconds, programs = clocked(lambda: Programs(spec, ProgramCache()))
             hyperparameters = jax.device_put({"learning_rate": rates}, device)
             keys, device_split = jax.device_put((_keys(mapped), split), device)
             arguments = _epoch_arguments(programs, hyperparameters, keys, device_split)
@@ -262,13 +262,13 @@ def sweep_spec(
 class _Execution(NamedTuple):
     """The programs on one device, and the arguments of an execution there."""
 
-    programs: CompiledPrograms
+    programs: Programs
     arguments: tuple[object, ...]
     empty: Compiled
     compile_seconds: float
 
     def run(self) -> None:
-        jax.block_until_ready(self.programs.full_batches(*self.arguments))
+        jax.block_until_ready(self.programs.compiled["full"](*self.arguments))
 
     def run_empty(self) -> None:
         jax.block_until_ready(self.empty(*self.arguments))
@@ -300,22 +300,20 @@ def _keys(mapped: int | None) -> jax.Array:
 
 
 def _epoch_arguments(
-    programs: CompiledPrograms,
+    programs: Programs,
     hyperparameters: Mapping[str, jax.Array],
     keys: jax.Array,
     split: Split,
 ) -> tuple[object, ...]:
     """Makes the arguments for the program of the first epoch's full batches."""
-    train_state = programs.start(hyperparameters, keys)
-    order, _ = programs.draw_order(train_state.key, np.int32(0))
+    train_state = programs.start(keys, hyperparameters)
+    order, _ = programs.order(train_state.key, np.int32(0))
     x, labels = jax.tree.map(jax.numpy.asarray, (split.train_x, split.train_labels))
     return hyperparameters, train_state, order, x, labels
 
 
-def _with_first_run(
-    programs: CompiledPrograms, arguments: tuple[object, ...], compile_seconds: float
-) -> CompiledProgram:
-    executable: Compiled = programs.full_batches
+def _with_first_run(programs: Programs, arguments: tuple[object, ...], compile_seconds: float) -> CompiledProgram:
+    executable: Compiled = programs.compiled["full"]
     first_run, _ = clocked(executable, *arguments)
     stages = {"compile": compile_seconds, "first_run": first_run}
-    return CompiledProgram(programs.jaxprs["full_batches"], executable, stages)
+    return CompiledProgram(programs.jaxprs["full"], executable, stages)

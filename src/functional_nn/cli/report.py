@@ -137,7 +137,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_run
     from functional_nn.reports.run_report import RunContents
     from functional_nn.storage import run_folder
-    from functional_nn.training.run_programs import bytes_of
+    from functional_nn.training.memory import bytes_of
 
     values = run_folder.read_configuration(folder)
     path = folder / run_folder.CONFIGURATION

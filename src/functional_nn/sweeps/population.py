@@ -27,9 +27,9 @@ from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.static_groups import GroupPrograms, StaticGroup
 from functional_nn.sweeps.store import Store
 from functional_nn.training.devices import Device
+from functional_nn.training.memory import check_memory, program_bytes
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import surroundings
-from functional_nn.training.run_programs import check_memory, program_bytes
 from functional_nn.training.state import TrainState
 
 

@@ -22,11 +22,11 @@ from functional_nn.data.examples import number_of_examples
 from functional_nn.data.preparation import as_split
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
-from functional_nn.training.argument_checks import check_counts, check_functions
+from functional_nn.training.argument_checks import check_counts
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import Precision
-from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
+from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
 from functional_nn.training.recipe import (
     COUNTS,
     NOT_FOR_FUNCTIONS,
@@ -35,7 +35,6 @@ from functional_nn.training.recipe import (
     RecipeMaker,
     WithStaticValues,
 )
-from functional_nn.training.run_programs import compiled_programs
 
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
@@ -196,11 +195,11 @@ class GroupPrograms:
                 self.splits[name] = data_for_network(group.recipe.net, group.recipe.loss, data[name])
         self.compilations = 0
         self.seconds = 0.0
-        self._programs: dict[Device, CompiledPrograms] = {}
+        self._programs: dict[Device, Programs] = {}
         self._data: dict[tuple[Device, str], Split] = {}
         self._copying = threading.Lock()
 
-    def compile(self, devices: Sequence[Device], members_at_once: int | None) -> CompiledPrograms:
+    def compile(self, devices: Sequence[Device], members_at_once: int | None) -> Programs:
         """Compiles the programs for the device of each worker; returns those on the first one."""
         spec = member_spec(
             self.group.make_recipe,
@@ -214,13 +213,13 @@ class GroupPrograms:
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
             with computing_on(device):
-                self._programs[device], compiled_now = compiled_programs(spec)
-            if compiled_now:
+                programs = self._programs[device] = Programs(spec)
+            if programs.compiled_now:
                 self.compilations += 1
                 self.seconds += time.perf_counter() - clock
         return self._programs[devices[0]]
 
-    def on(self, device: Device) -> CompiledPrograms:
+    def on(self, device: Device) -> Programs:
         """The programs on a device."""
         return self._programs[device]
 
@@ -291,7 +290,6 @@ def _checked_recipes(
     for number in members:
         with inside(f"member {number}"):
             recipe, read_by_member = make_recipe.read({name: float(grid[number][name]) for name in traced})
-            check_functions(recipe.loss, recipe.optimizer, recipe.penalty)
             recipes.append(recipe)
             names_read |= read_by_member
     return recipes[0], names_read

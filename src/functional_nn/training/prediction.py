@@ -14,8 +14,8 @@ from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_array, check_arrays, check_count, is_array, shown, tree_in_native_order
 from functional_nn.data.examples import number_of_examples
+from functional_nn.training.memory import check_bytes
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.run_programs import check_bytes
 from functional_nn.training.step import forward
 
 
