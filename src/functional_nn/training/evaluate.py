@@ -137,7 +137,8 @@ def evaluation_of_totals(recipe: Recipe, totals: EvaluationTotals) -> Evaluation
         metric = metrics.get(name)
         return metric.result(totals) if isinstance(metric, Metric | Loss) else ratio(*totals)
 
-    return Evaluation(ratio(*loss_totals), {name: result(name, total) for name, total in other_totals.items()})
+    results = {name: result(name, total) for name, total in other_totals.items()}
+    return Evaluation(ratio(*loss_totals), results)
 
 
 ROUNDING = 1e-6
