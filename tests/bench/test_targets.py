@@ -76,9 +76,7 @@ def test_without_the_compiler(monkeypatch, chip, module, extra):
 def test_an_epoch_is_the_program_that_is_trained(network, members):
     spec = fit_spec(network, 2, "float32") if members is None else sweep_spec(network, 2, "float32", members)
     made = epoch_program(spec)
-    assert str(jax.jit(made.function).trace(*made.arguments).jaxpr) == str(
-        Programs(spec).jaxprs["full"]
-    )
+    assert str(jax.jit(made.function).trace(*made.arguments).jaxpr) == str(Programs(spec).jaxprs["full"])
 
 
 @pytest.mark.usefixtures("cpu_for_chip")

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from functional_nn.training.programs import Programs
 
 import functional_nn as fnn
 from functional_nn.storage.files import one_writer
@@ -20,6 +19,7 @@ from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.sweeps.parts import read_sweep
 from functional_nn.sweeps.store import Store
+from functional_nn.training.programs import Programs
 from functional_nn.training.recipe import RecipeFunctions
 
 
