@@ -173,8 +173,7 @@ def sweep(
         from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
-        from functional_nn.sweeps.sweep import train_members
-        from functional_nn.training.recipe import Recipe
+        from functional_nn.sweeps.sweep import sweep as run_sweep
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -194,7 +193,6 @@ def sweep(
         return 0
     data = base.load_data(progress=False if quiet else None)
     chosen_metrics = metrics_by_name(metrics)
-    named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
         of_part = "" if part is None else f"part {part[0]} of {part[1]} of "
@@ -204,19 +202,16 @@ def sweep(
         signals.defer()
         signals.check()
 
-    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
-        configuration = _configuration(base, hyperparameters)
-        optimizer = configuration.transformation(len(data.train_images))
-        net = configuration.network(data.classes)
-        return Recipe(net, cross_entropy, optimizer, configuration.penalty(), named_metrics)
-
     if out is not None:
         click.get_current_context().with_resource(folder_to_write("--out", out))
-    result = train_members(
-        make_recipe,
+    result = run_sweep(
         lambda h: _configuration(base, h).network(data.classes),
+        lambda h: _configuration(base, h).transformation(len(data.train_images)),
         members,
         data,
+        loss=cross_entropy,
+        penalty=lambda h: _configuration(base, h).penalty(),
+        metrics=chosen_metrics,
         epochs=base.epochs,
         batch_size=base.batch_size,
         precision=base.precision,

@@ -21,7 +21,7 @@ from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.static_groups import GroupPrograms, keys, traced_values
+from functional_nn.sweeps.static_groups import StaticGroup, keys, traced_values
 from functional_nn.training.devices import Device
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_loop import epochs_since_best
@@ -107,7 +107,7 @@ class MemberBatch:
     batches of a group use the same program.
 
     Args:
-        programs: the programs and the data of the members' static group.
+        group: the members' static group.
         grid: the hyper-parameters of all members of the sweep.
         histories: those of the members in this batch.
         rules: the rules that all members share.
@@ -116,15 +116,14 @@ class MemberBatch:
 
     def __init__(
         self,
-        programs: GroupPrograms,
+        group: StaticGroup,
         grid: Sequence[Hyperparameters],
         histories: Sequence[MemberHistory],
         rules: MemberRules,
         rung: int | None,
     ):
-        self.group = programs.group
+        self.group = group
         self.histories = tuple(histories)
-        self._group_programs = programs
         self._data_name = grid[histories[0].number]["data"]  # the members of a batch have the same data
         self._rules = rules
         self._last_epoch = self.group.epochs if rung is None else rung
@@ -133,7 +132,7 @@ class MemberBatch:
             numbers = histories[0].number
         else:
             numbers = _filled([history.number for history in histories], rules.members_at_once)
-        self._hyperparameters = traced_values(self.group, grid, numbers, rules.dtype)
+        self._hyperparameters = traced_values(group, grid, numbers, rules.dtype)
         self._keys = keys(grid, numbers)
         self._train_state: PyTree = None
         self._epoch = 0
@@ -145,8 +144,8 @@ class MemberBatch:
 
     def begin(self, device: Device) -> None:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
-        self._data = self._group_programs.data_on(device, self._data_name)
-        self._programs = self._group_programs.on(device)
+        self._data = self.group.data_on(device, self._data_name)
+        self._programs = self.group.programs[device]
         self._device = device
         self._hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
         train_states = [history.train_state for history in self.histories]

@@ -22,7 +22,7 @@ from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.argument_checks import says_stop
-from functional_nn.training.checkpointing import RunProgress, SharedSaver
+from functional_nn.training.checkpointing import RunProgress, RunSaver
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import (
@@ -76,7 +76,7 @@ class EpochLoop:
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
-    def run(self, saver: SharedSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
         """Runs the epochs that are left, and saves them; returns the status of the run and its message.
 
         Args:
@@ -261,15 +261,15 @@ class RunData:
         """Trains on all batches of an epoch. Steps that are not finite change nothing."""
         programs = self.programs
         place = partial(put_batch, like=programs.spec.data.part("train"), sharding=programs.batch_sharding)
-        numbers: list[_Numbers] = []
+        results: list[StepResult] = []
         step, bad_step = None, None
 
         def end(step: _Step) -> TrainState:
             nonlocal bad_step
-            train_state, of_step = step.ended()
-            numbers.append(of_step)
+            train_state, result = step.ended()
+            results.append(result)
             # With several processes, none of them has the whole batch.
-            if bad_step is None and not np.isfinite(of_step.loss) and not self.processes.are_several:
+            if bad_step is None and not np.isfinite(result.loss) and not self.processes.are_several:
                 bad_step = BadStep(step.before, step.x, step.labels, None)
             return train_state
 
@@ -281,7 +281,7 @@ class RunData:
                 step = _Step(train_state, x, labels, *programs.step(train_state, x, labels))
         assert step is not None  # an epoch without batches is an error
         train_state = end(step)
-        return jax.block_until_ready(train_state), _summed_up(numbers), bad_step
+        return jax.block_until_ready(train_state), _summed_up(results), bad_step
 
 
 class _Step(NamedTuple):
@@ -293,17 +293,10 @@ class _Step(NamedTuple):
     after: TrainState
     result: StepResult
 
-    def ended(self) -> tuple[TrainState, _Numbers]:
-        """Waits for the step. Returns the train state to go on from, and the numbers to report."""
-        loss, is_finite, reports = jax.device_get(self.result)
-        return self.after if is_finite else self.before, _Numbers(loss, reports)
-
-
-class _Numbers(NamedTuple):
-    """The loss of a step and what it reports in addition, in memory. The loss of a bad step is not finite."""
-
-    loss: np.ndarray
-    reports: Mapping[str, np.ndarray]
+    def ended(self) -> tuple[TrainState, StepResult]:
+        """Waits for the step. Returns the train state to go on from, and the result in the memory of the host."""
+        result = jax.device_get(self.result)
+        return self.after if result.is_finite else self.before, result
 
 
 def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding | None) -> tuple[Value, PyTree]:
@@ -326,15 +319,15 @@ def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding 
     return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), arrays)
 
 
-def _summed_up(numbers: list[_Numbers]) -> EpochResult:
+def _summed_up(steps: list[StepResult]) -> EpochResult:
     """The result of an epoch, computed from the results of its steps. All batches have one size."""
-    losses = np.array([step.loss for step in numbers])
+    losses = np.array([step.loss for step in steps])
     is_finite = np.isfinite(losses)
 
     def mean(values: np.ndarray) -> jax.Array:
         # The mean of no numbers is NaN, as for data in memory.
         return jnp.asarray(np.mean(values[is_finite]) if is_finite.any() else np.float32(np.nan))
 
-    means = {name: mean(np.array([step.reports[name] for step in numbers])) for name in numbers[0].reports}
+    means = {name: mean(np.array([step.reports[name] for step in steps])) for name in steps[0].reports}
     first_bad = -1 if is_finite.all() else np.argmin(is_finite)
     return EpochResult(mean(losses), jnp.int32(first_bad), jnp.int32(np.sum(~is_finite)), means)

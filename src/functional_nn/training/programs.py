@@ -326,12 +326,15 @@ class Programs:
         evaluation_names = ["totals" if is_streamed else "evaluate"] if part else []
         self._make([*self._epoch_names, *evaluation_names], spec.data.part(part) if part else ())
         self.train_state: TrainState = self._shapes["state"]
-        evaluation = self._shapes.get("evaluation")
-        if is_streamed:
-            evaluation = jax.eval_shape(mapped(spec, "from_totals"), self._shapes["h"], self._shapes["totals"])
-        named = named_metrics(part, self._shapes["result"], evaluation)
-        check_metric_shapes(named, spec.members)
-        self.metric_names = tuple(named)
+        entry = self._entry("metric names")
+        if entry.made is None:
+            evaluation = self._shapes.get("evaluation")
+            if is_streamed:
+                evaluation = jax.eval_shape(mapped(spec, "from_totals"), self._shapes["h"], self._shapes["totals"])
+            named = named_metrics(part, self._shapes["result"], evaluation)
+            check_metric_shapes(named, spec.members)
+            entry.made = tuple(named)
+        self.metric_names: tuple[str, ...] = entry.made
 
     def start(self, key: jax.Array, h: Hyperparameters = NO_HYPERPARAMETERS) -> TrainState:
         """The train state before the first epoch."""
@@ -501,7 +504,7 @@ def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
 
 def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
     """The shapes and types of the arguments that a run starts with, by name."""
-    key: PyTree = jax.eval_shape(lambda: jax.random.key(0))
+    key: PyTree = jax.eval_shape(jax.random.key, 0)
     hyperparameters = dict(spec.hyperparameters)
     if spec.members is not None:
 
