@@ -22,6 +22,7 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
+from functional_nn.gradients.check import joined_by_jax
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
@@ -232,7 +233,7 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     verdicts = list(_layer_verdicts(training, case, regime, quick))
     if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
         verdicts += comparison(False).first_order(regime="evaluation", jvp=not case.no_jvp)
-    skipped = []
+    skipped = list(joined_by_jax(case.layer))
     if case.no_jvp:
         skipped.append((f"{case.name}: jvp", case.no_jvp))
     if case.no_bfloat16:

@@ -44,6 +44,7 @@ from functional_nn.training.recipe import (
     OptimizerFunction,
     PenaltyMaker,
     RecipeFunctions,
+    RecipeMaker,
     StartMaker,
 )
 from functional_nn.training.state import SETTING_OF_BITS
@@ -132,12 +133,59 @@ def sweep(
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
-    clock = time.perf_counter()
     check_metrics(metrics)
     check_names_of_losses(metrics)
     named = None if metrics is None else tuple(metrics.items())
     make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     make_recipe.check()
+    return train_members(
+        make_recipe,
+        model,
+        grid,
+        data,
+        epochs=epochs,
+        batch_size=batch_size,
+        precision=precision,
+        static=static,
+        plan=plan,
+        patience=patience,
+        halving=halving,
+        keep=keep,
+        part=part,
+        out=out,
+        identity=identity,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+
+
+def train_members(
+    make_recipe: RecipeMaker,
+    model: ModelFunction,
+    grid: Sequence[Mapping[str, object]],
+    data: Dataset | Split | Mapping[str, Dataset | Split],
+    *,
+    epochs: int,
+    batch_size: int,
+    precision: str | Precision,
+    static: Sequence[str] = (),
+    plan: str | Plan = "auto",
+    patience: int | None = None,
+    halving: Halving | None = None,
+    keep: bool = True,
+    part: tuple[int, int] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    identity: str | Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    progress: bool | None = None,
+) -> SweepResult:
+    """The same as ``sweep``, with one function that makes the whole recipe of a member. The command line calls it.
+
+    ``model`` makes the network again when a result needs it. ``defaults`` are values in ``identity`` that a folder from
+    before these were added does not have. The other arguments are those of ``sweep``.
+    """
+    clock = time.perf_counter()
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
@@ -175,7 +223,7 @@ def sweep(
             IDENTITY: as_json("identity", identity),
             AT_ONCE: population.plan.members,
         }
-        store = Store(out, settings | population.identity())
+        store = Store(out, settings | population.identity(), defaults)
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
     rungs = () if halving is None else halving.epochs

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
 from functional_nn.core.functions import path_name
 from functional_nn.core.layer import Layer, Params, State, as_layer
@@ -40,7 +41,7 @@ from functional_nn.training.step import (
     step_of,
 )
 
-STOP, SKIP = POLICIES = ("stop", "skip")
+STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
 
 NETWORK = "network"
@@ -107,8 +108,8 @@ def find_non_finite(
 
 def check_policy(policy: object) -> None:
     """Raises an InputError unless the policy is one of the two."""
-    if policy not in POLICIES:
-        raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
+    if policy not in names.NON_FINITE:
+        raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), names.NON_FINITE))
 
 
 class BadStep(NamedTuple):
