@@ -504,7 +504,7 @@ def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
 
 def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
     """The shapes and types of the arguments that a run starts with, by name."""
-    key: PyTree = jax.eval_shape(jax.random.key, 0)
+    key = shapes_of(jax.random.key(0))  # a trace for its shape would be repeated by every run
     hyperparameters = dict(spec.hyperparameters)
     if spec.members is not None:
 
