@@ -452,12 +452,12 @@ def for_hand_vjp(layer: Layer) -> Layer:
     return layer
 
 
-def composed_forward(make_forward: Callable[[tuple[Layer, ...]], Forward], layers: tuple[Layer, ...]) -> Forward:
-    """A combinator's forward pass, ``make_forward(layers)``, in two versions where a layer inside has two."""
+def composed_forward(make_forward: Callable[..., Forward], layers: tuple[Layer, ...]) -> Forward:
+    """A combinator's forward pass, ``make_forward(*layers)``, in two versions where a layer inside has two."""
     by_hand = tuple(for_hand_vjp(layer) for layer in layers)
     if all(one is other for one, other in zip(layers, by_hand, strict=True)):
-        return make_forward(layers)
-    return TwoForwardPasses(make_forward(layers), make_forward(by_hand))
+        return make_forward(*layers)
+    return TwoForwardPasses(make_forward(*layers), make_forward(*by_hand))
 
 
 Result = TypeVar("Result")

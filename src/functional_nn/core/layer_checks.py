@@ -100,11 +100,55 @@ def check_entry_shapes(argument: str, tree: Mapping[str, PyTree], shapes: Mappin
             raise InputError(f"{argument}/{name}", expected, shown_entry, remedy)
 
 
-def check_shape(in_shape: Shape, expected: str) -> Shape:
-    """Requires a shape of at least one axis; gives it as a tuple."""
-    if not is_shape(in_shape) or not in_shape or min(in_shape) < 1:
-        raise shape_error(in_shape, expected)
+def check_shape(in_shape: Shape, axes: str, remedy: str = "") -> Shape:
+    """Requires the shape of an example with these axes, such as ``(…, in_size)``; gives it as a tuple.
+
+    >>> check_shape((5,), "(time, in_size)")
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: in_shape: expected (time, in_size), got (5,). It leaves out the batch ...
+    """
+    if not is_shape(in_shape) or not in_shape or min(in_shape) < 1 or not _has_axes(in_shape, axes):
+        raise shape_error(in_shape, axes, remedy)
     return tuple(in_shape)
+
+
+def check_input(x: jax.Array, axes: str, features: int | None = None, *, remedy: str = "", argument: str = "x") -> None:
+    """Requires floating-point numbers with these axes, and with this many features on the last one.
+
+    Args:
+        x: the input.
+        axes: such as ``(batch, …, in_size)``, where "…" stands for any number of axes.
+        features: the size of the last axis, which the parameters have.
+        remedy: what to do about another number of axes.
+        argument: the name of the input.
+
+    >>> check_input(jnp.ones((7, 2)), "(batch, …, in_size)", 3)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: x: expected 3 features on the last axis, got 2 (shape (7, 2)). Call init ...
+    """
+    check_floating(x, argument)
+    if not _has_axes(x.shape, axes):
+        raise InputError(argument, axes, f"shape {x.shape}", "Add a batch axis: x[None]." if x.ndim < 2 else remedy)
+    if features is not None and x.shape[-1] != features:
+        kind = "channels" if axes.endswith("channels)") else "features"
+        is_flat = kind == "features" and "…" in axes
+        flatten = " If x are images, put flatten() before this layer." if is_flat and x.ndim > 2 else ""
+        given = f"{x.shape[-1]} (shape {x.shape})"
+        raise InputError(
+            argument, f"{features} {kind} on the last axis", given, f"Call init with this in_shape.{flatten}"
+        )
+
+
+def _has_axes(shape: Sequence[int], axes: str) -> bool:
+    """Whether a shape has these axes, where "…" stands for any number of them.
+
+    >>> [_has_axes(shape, "(batch, …, in_size)") for shape in ((7,), (7, 3), (7, 5, 3))]
+    [False, True, True]
+    """
+    names = axes.strip("(,)").split(", ")
+    return len(shape) >= len(names) - 1 if "…" in names else len(shape) == len(names)
 
 
 def check_one_array(x: jax.Array, argument: str = "x") -> None:
@@ -113,16 +157,12 @@ def check_one_array(x: jax.Array, argument: str = "x") -> None:
         raise InputError(argument, "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
 
 
-def check_floating(x: jax.Array, expected: str = "floating-point numbers") -> None:
+def check_floating(x: jax.Array, argument: str = "x") -> None:
     """Requires one array of floating-point numbers. Images as uint8 would be used as values up to 255."""
-    check_one_array(x)
+    check_one_array(x, argument)
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            "x",
-            expected,
-            f"{x.dtype} of shape {x.shape}",
-            "Convert images by functional_nn.data.scaled_bytes(x); put embedding() before it if x are tokens.",
-        )
+        remedy = "Convert images by functional_nn.data.scaled_bytes(x); put embedding() before it if x are tokens."
+        raise InputError(argument, "floating-point numbers", f"{x.dtype} of shape {x.shape}", remedy)
 
 
 def check_key(key: object) -> jax.Array:

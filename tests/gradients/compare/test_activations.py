@@ -19,12 +19,12 @@ def by_name(activation):
     return activation.name
 
 
-def test_every_activation_has_a_formula():
-    assert set(FORMULAS) == {activation.name for activation in ACTIVATIONS}
+def test_every_formula_is_that_of_an_activation():
+    assert FORMULAS.keys() <= fnn.activations.ACTIVATIONS.keys()
 
 
 @pytest.mark.parametrize("digits", [50, 80])
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, *PARAMETRIC], ids=by_name)
+@pytest.mark.parametrize("activation", [*map(fnn.activations.activation, FORMULAS), *PARAMETRIC], ids=by_name)
 def test_derivatives_in_mpmath_are_the_slopes(activation, digits):
     formula, parameters = FORMULAS[activation.name], map(mp.mpf, activation.parameters)
     parameters = tuple(parameters)
