@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.layer_checks import EXAMPLES
+from functional_nn.core.validation import EXAMPLES
 
 NORMS = [fnn.layer_norm(), fnn.rms_norm(), fnn.group_norm(2), fnn.instance_norm(), fnn.batch_norm()]
 

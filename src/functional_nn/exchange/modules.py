@@ -15,10 +15,17 @@ from functional_nn.core import trees
 from functional_nn.core.children import check_name
 from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, short_repr
 from functional_nn.core.layer import Backward, Layer, Params, State
-from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_key
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_function, is_array, is_function
+from functional_nn.core.validation import (
+    check_arrays,
+    check_batch_is_whole,
+    check_entries,
+    check_function,
+    check_key,
+    is_array,
+    is_function,
+)
 
 EXPECTED = "a Flax NNX or Equinox module, or a function of a key that makes one"
 

@@ -19,10 +19,10 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from functional_nn.core.errors import InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.products import bilinear_p, traced_for
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_trees
 from functional_nn.exchange.pairing import difference, random_batch
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import layer_of, trace

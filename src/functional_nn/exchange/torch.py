@@ -16,8 +16,8 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes
+from functional_nn.core.validation import check_trees
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
 from functional_nn.exchange.pairing import (
     Check,

@@ -20,11 +20,21 @@ from functional_nn.activations.accurate_derivatives import softmax_product
 from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, backward_of
-from functional_nn.core.layer_checks import check_entries, check_floating, check_input, check_key, is_concrete
 from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import Shape, Shapes, is_shape, wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number, is_array, shown
+from functional_nn.core.validation import (
+    check_count,
+    check_entries,
+    check_flag,
+    check_floating,
+    check_input,
+    check_key,
+    check_number,
+    is_array,
+    is_concrete,
+    shown,
+)
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 

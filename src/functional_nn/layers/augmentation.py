@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_input, check_key
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_count, check_number
+from functional_nn.core.validation import check_count, check_input, check_key, check_number
 
 
 def random_shift(most: int, *, name: str = "random_shift") -> Layer:

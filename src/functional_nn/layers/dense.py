@@ -10,9 +10,16 @@ import jax.numpy as jnp
 from functional_nn.activations.activation_types import Activation, VectorActivation, as_activation
 from functional_nn.activations.piecewise import identity, relu
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entry_shapes, check_input, check_shape, without_input_size
 from functional_nn.core.products import summed_product
-from functional_nn.core.validation import check_count, check_flag, check_number
+from functional_nn.core.validation import (
+    check_count,
+    check_entry_shapes,
+    check_flag,
+    check_input,
+    check_number,
+    check_shape,
+    without_input_size,
+)
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 

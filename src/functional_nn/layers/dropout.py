@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.layer import Layer, Shape
-from functional_nn.core.layer_checks import check_input, check_key
-from functional_nn.core.validation import check_number
+from functional_nn.core.validation import check_input, check_key, check_number
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:

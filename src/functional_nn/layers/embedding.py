@@ -12,7 +12,11 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
-from functional_nn.core.layer_checks import (
+from functional_nn.core.products import summed_product
+from functional_nn.core.shapes import is_shape, wide_type
+from functional_nn.core.validation import (
+    as_array,
+    check_count,
     check_entries,
     check_entry_shapes,
     check_input,
@@ -20,9 +24,6 @@ from functional_nn.core.layer_checks import (
     check_shape,
     is_concrete,
 )
-from functional_nn.core.products import summed_product
-from functional_nn.core.shapes import is_shape, wide_type
-from functional_nn.core.validation import as_array, check_count
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 

@@ -19,18 +19,21 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Shape, State
-from functional_nn.core.layer_checks import (
-    check_batch_is_whole,
-    check_entries,
-    check_entry_shapes,
-    check_input,
-    check_shape,
-    is_concrete,
-    without_input_size,
-)
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_known, wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number, shown
+from functional_nn.core.validation import (
+    check_batch_is_whole,
+    check_count,
+    check_entries,
+    check_entry_shapes,
+    check_flag,
+    check_input,
+    check_number,
+    check_shape,
+    is_concrete,
+    shown,
+    without_input_size,
+)
 
 
 @without_input_size()

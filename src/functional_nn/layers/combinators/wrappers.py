@@ -25,11 +25,10 @@ from functional_nn.core.layer import (
     composed_forward,
     leaves_and_none,
 )
-from functional_nn.core.layer_checks import check_entries, check_key
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.core.trees import path_of
-from functional_nn.core.validation import check_count, check_function, shown
+from functional_nn.core.validation import check_count, check_entries, check_function, check_key, shown
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:

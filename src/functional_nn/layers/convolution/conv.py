@@ -28,17 +28,19 @@ from jax import lax
 
 from functional_nn.core.errors import InputError, explaining_channels_first
 from functional_nn.core.layer import Layer, TwoForwardPasses
-from functional_nn.core.layer_checks import (
+from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import (
+    check_choice,
+    check_count,
     check_entries,
     check_entry_shapes,
+    check_flag,
     check_floating,
     check_input,
     check_shape,
     without_input_size,
 )
-from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
-from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,
     Sizes,

@@ -15,10 +15,9 @@ from functional_nn.activations.accurate_derivatives import with_second_derivativ
 from functional_nn.activations.activation_types import Activation, as_activation
 from functional_nn.activations.smooth import sigmoid, tanh
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_key, without_input_size
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number
+from functional_nn.core.validation import check_count, check_flag, check_key, check_number, without_input_size
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals
-from functional_nn.core.layer_checks import check_entry_shapes, check_input, check_shape
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
-from functional_nn.core.validation import check_choice
+from functional_nn.core.validation import check_choice, check_entry_shapes, check_input, check_shape
 
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
