@@ -49,6 +49,7 @@ from functional_nn.training.evaluate import (
     Evaluation,
     EvaluationTotals,
     check_metric_shapes,
+    evaluation_of_examples,
     evaluation_of_totals,
     named_metrics,
     totals_of_examples,
@@ -160,8 +161,7 @@ def streamed_step(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: V
 
 def evaluate(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree) -> Evaluation:
     """The loss and the metrics on examples in memory."""
-    recipe = _recipe(spec, h)
-    return evaluation_of_totals(recipe, totals_of_examples(recipe, spec.precision, state, x, labels))
+    return evaluation_of_examples(_recipe(spec, h), spec.precision, state, x, labels)
 
 
 def batch_totals(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree):
