@@ -281,7 +281,7 @@ class Configuration:
         """The network, with one output per class."""
         from functional_nn.layers.augmentation import random_deformation, random_shift
         from functional_nn.layers.combinators.chain import chain
-        from functional_nn.training.step import with_gradient
+        from functional_nn.training.recipe import with_gradient
 
         options = {name: value for name in MODEL_FLAGS if is_on(value := getattr(self, name))}
         if "activation" in options:
