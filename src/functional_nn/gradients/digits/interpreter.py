@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -14,7 +16,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.digits import complex_numbers, decompositions, operations
+from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
+from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import (
     SPECIAL,
     SPECIAL_BY_MPMATH,
@@ -27,8 +30,6 @@ from functional_nn.gradients.digits.numbers import (
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
 from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
-
-RULES = operations.RULES | operations.MOVING | decompositions.RULES
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]
@@ -140,8 +141,7 @@ class _InManyDigits:
     def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
         """Computes the results of an equation by the rule of its primitive."""
         name = equation.primitive.name
-        rules = complex_numbers.RULES if complex_numbers.is_complex(equation) else RULES
-        if name not in rules:
+        if not operations.has_rule(equation):
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
             raise InputError(
                 "function",
@@ -149,7 +149,7 @@ class _InManyDigits:
                 f"{name}, used in {place_of(equation) or 'an unknown place'}",
                 remedy,
             )
-        outputs = rules[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
+        outputs = operations.RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
         for output, variable in zip(outputs, equation.outvars, strict=True):
@@ -336,15 +336,13 @@ class _SourceArithmetic(Arithmetic):
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
         plain = super().numbers(array)
-        if np.iscomplexobj(array):  # made of two parts, each by this function
-            return plain
         made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
         return _array_of(made).reshape(plain.shape)
 
     def function(self, name: str) -> Function:
         of_values = super().function(name)
         if name == "divide":
-            return np.frompyfunc(lambda a, b: _quotient(of_values, a, b), 2, 1)
+            return np.frompyfunc(lambda a, b: _combined(of_values, a, b, a), 2, 1)
         if name == "is_finite":
             return np.frompyfunc(lambda x: of_values(x.value), 1, 1)
         if name in WHOLE:
@@ -354,12 +352,15 @@ class _SourceArithmetic(Arithmetic):
 
         def of_numbers(*operands: _SourcedNumber | Number) -> _SourcedNumber:
             self.cost += cost
-            sources = 0
-            for operand in operands:
-                sources |= _sources(operand)
-            return _SourcedNumber(self, of_values(*map(_value, operands)), sources)
+            return _SourcedNumber(self, of_values(*map(_value, operands)), reduce(or_, map(_sources, operands)))
 
         return lambda *arrays: np.frompyfunc(of_numbers, len(arrays), 1)(*arrays)
+
+    def of_matrix(self, decompose: Function, matrix: np.ndarray) -> list[np.ndarray]:
+        self.cost += COST_OF_SPECIAL * matrix.size
+        sources = reduce(or_, map(_sources, matrix.flat), 0)
+        made = super().of_matrix(decompose, np.frompyfunc(_value, 1, 1)(matrix))
+        return [np.frompyfunc(lambda value: _SourcedNumber(self, value, sources), 1, 1)(one) for one in made]
 
     def _whole(self, value: Number, x: _SourcedNumber) -> _SourcedNumber:
         # At a whole number, floor and ceil jump. Otherwise they are constant near x, and have no sources.
@@ -372,6 +373,7 @@ class _SourcedNumber:
     """A number of many digits, with the bits of its sources. Plain integers in the same operation have no sources."""
 
     __slots__ = ("arithmetic", "sources", "value")
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, arithmetic: _SourceArithmetic, value: Number, sources: int):
         self.arithmetic = arithmetic
@@ -380,26 +382,27 @@ class _SourcedNumber:
         arithmetic.cost += 1
 
     def __add__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, self.value + _value(other), self.sources | _sources(other))
+        return _combined(operator.add, self, other)
 
     def __sub__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, self.value - _value(other), self.sources | _sources(other))
+        return _combined(operator.sub, self, other)
 
     def __rsub__(self, other: int) -> _SourcedNumber:
         return _SourcedNumber(self.arithmetic, other - self.value, self.sources)
 
     def __mul__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        a, b = self.value, _value(other)
-        sources = self.sources | _sources(other)
-        if (a == 0 and not self.sources) or (b == 0 and not _sources(other)):
-            sources = 0
-        return _SourcedNumber(self.arithmetic, a * b, sources)
+        return _combined(operator.mul, self, other, self, other)
 
     def __truediv__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _quotient(operator.truediv, self, other)
+        return _combined(operator.truediv, self, other, self)
 
     def __neg__(self) -> _SourcedNumber:
         return _SourcedNumber(self.arithmetic, -self.value, self.sources)
+
+    def __abs__(self) -> _SourcedNumber:
+        if self.value == 0:
+            self.arithmetic.tied |= self.sources
+        return _SourcedNumber(self.arithmetic, abs(self.value), self.sources)
 
     def __int__(self) -> int:
         return int(self.value)
@@ -409,7 +412,15 @@ class _SourcedNumber:
 
     __radd__ = __add__
     __rmul__ = __mul__
-    __hash__ = None  # type: ignore[assignment]
+
+
+def _combined(
+    operate: Function, a: _SourcedNumber, b: _SourcedNumber | Number, *factors: _SourcedNumber | Number
+) -> _SourcedNumber:
+    """The result of an operation. If one of its factors is a constant 0, so is the result: it has no sources."""
+    is_zero = any(_value(factor) == 0 and not _sources(factor) for factor in factors)
+    sources = 0 if is_zero else a.sources | _sources(b)
+    return _SourcedNumber(a.arithmetic, operate(a.value, _value(b)), sources)
 
 
 def _compared(compare: Callable[[Number, Number], bool]) -> Callable[[_SourcedNumber, object], bool]:
@@ -435,8 +446,3 @@ def _value(number: object) -> Number:
 
 def _sources(number: object) -> int:
     return number.sources if isinstance(number, _SourcedNumber) else 0
-
-
-def _quotient(divide: Function, a: _SourcedNumber, b: _SourcedNumber | Number) -> _SourcedNumber:
-    is_zero = a.value == 0 and not a.sources
-    return _SourcedNumber(a.arithmetic, divide(a.value, _value(b)), 0 if is_zero else a.sources | _sources(b))
