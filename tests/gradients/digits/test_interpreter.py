@@ -266,7 +266,7 @@ def test_every_rule_is_used_by_these_functions(monkeypatch):
     }
     # Moves and sums of products are the same for complex numbers.
     moves = {"name", "device_put", "gather", "dynamic_slice", "dynamic_update_slice", "conv_general_dilated", "add_any"}
-    moves |= {name for name in operations.SCATTERS} | set(operations.MOVED_BY_JAX)
+    moves |= set(operations.SCATTERS) | set(operations.MOVED_BY_JAX)
     assert operations.COMPLEX - used_for_complex <= moves
 
 
