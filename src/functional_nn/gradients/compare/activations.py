@@ -102,14 +102,14 @@ def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iter
 
     with jax.numpy_dtype_promotion("standard"):
         value, hand, automatic = map(np.asarray, computed(x))
-    results = {"vjp": (hand, automatic), "value": (value, None)}
+    by_kind = {"vjp": hand, "value": value}
     end = 0
     for regime, points in regimes.items():
         part = slice(end, end := end + len(points))
         for kind, right in exact.items():
-            found, others = (None if array is None else array[part] for array in results[kind])
             numbers = [ExactNumbers(*(array[part] for array in one)) for one in right]
-            yield _verdict(activation, kind, regime, points, numbers, found, others)
+            other = automatic[part] if kind == "vjp" else None
+            yield _verdict(activation, kind, regime, points, numbers, by_kind[kind][part], other)
 
 
 def _exact(activation: Activation, x: np.ndarray) -> dict[str, tuple[ExactNumbers, ExactNumbers]]:
@@ -267,7 +267,7 @@ class Formula(NamedTuple):
     kinks: Mapping[float, int] = {}
     zeros: tuple[float, ...] = ()
 
-    def at(self, points: np.ndarray, parameters: Sequence[float], *, slope: bool) -> np.ndarray:
+    def at(self, points: np.ndarray, parameters: Sequence[float | jax.Array], *, slope: bool) -> np.ndarray:
         """The function or its slope at points, as the rows of ``ExactNumbers``; the condition is not computed."""
         compute = self._slope if slope else self.function
         with mp.workdps(DIGITS[1]):
@@ -280,12 +280,15 @@ class Formula(NamedTuple):
     def _slope(self, x: Number, *parameters: Number) -> Number:
         side, step = self.kinks.get(float(x)), (abs(x) or 1) * mp.mpf(10) ** STEP
         ahead, behind = x if side == -1 else x + step, x if side == 1 else x - step
-        for digits in DIGITS:
+
+        def change(digits: int) -> tuple[Number, Number]:
             with mp.workdps(digits):
                 value = self.function(ahead, *parameters)
-                difference = value - self.function(behind, *parameters)
-            if abs(difference) >= abs(value) * mp.mpf(10) ** -LOST_DIGITS:
-                break
+                return value, value - self.function(behind, *parameters)
+
+        value, difference = change(DIGITS[0])
+        if not abs(difference) >= abs(value) * mp.mpf(10) ** -LOST_DIGITS:
+            _, difference = change(DIGITS[1])
         return difference / (ahead - behind)
 
 

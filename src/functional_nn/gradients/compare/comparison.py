@@ -125,7 +125,7 @@ class JacobianComparison:
                 for hand, automatic, scale in zip(*found, strict=True)
             ]
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, doubts)
+            reference = reference_jacobian(function, leaves, doubts, _zeros(found))
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
@@ -220,7 +220,7 @@ class JacobianComparison:
             found = as_rows(derivatives, self.problem.leaves, 1)
             doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
+            reference = reference_second_order(problem, self.y_bars, self.directions, doubts, _zeros(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             yield self._verdict(
@@ -347,6 +347,11 @@ class JacobianComparison:
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return relative_error(found - other, scale)
+
+
+def _zeros(found: Derivatives) -> list[np.ndarray]:
+    """Which derivatives are 0 by the formula and by automatic differentiation, and have no terms other than 0."""
+    return [np.all([np.asarray(array) == 0 for array in of_leaf], 0) for of_leaf in zip(*found, strict=True)]
 
 
 def _says_no_rule(error: Exception) -> bool:

@@ -68,14 +68,8 @@ def condensed(problem: Problem) -> Problem:
 
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
     """Computes full Jacobians: the formula and automatic differentiation pull back every cotangent of the basis."""
-    y, automatic_pullback = vjp(problem.function, leaves)
-    basis = basis_of(y)
-    automatic = jax.vmap(automatic_pullback)(basis)
-    has_terms = has_absolute_terms(problem.function, leaves)
-    scale = jax.vmap(partial(pullback_scale, problem, leaves, has_terms))(basis)
-    if not has_terms:
-        scale = _with_largest(scale, automatic)
-    return Derivatives(jax.vmap(partial(problem.pullback, leaves))(basis), automatic, scale)
+    basis = basis_of(jax.eval_shape(problem.function, leaves))
+    return _with_scale(problem, leaves, jax.vmap(partial(_pulled_back, problem, leaves))(basis))
 
 
 def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], Leaves]]:
@@ -122,32 +116,35 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
     """Pulls back one cotangent by the formula and by automatic differentiation."""
-    y_bars = list(map(jnp.asarray, y_bars))
-    automatic = automatic_pullback(problem, leaves, y_bars)
-    has_terms = has_absolute_terms(problem.function, leaves)
-    scale = pullback_scale(problem, leaves, has_terms, y_bars)
-    if not has_terms:
-        scale = _with_largest(scale, automatic)
-    return Derivatives(problem.pullback(leaves, y_bars), automatic, scale)
+    return _with_scale(problem, leaves, _pulled_back(problem, leaves, list(map(jnp.asarray, y_bars))))
 
 
-def _with_largest(rounding: Leaves, derivatives: Leaves) -> Leaves:
-    """For each leaf, the effect of rounding, plus the largest derivative instead of the absolute terms."""
-    return [noise + jnp.max(jnp.abs(bars), initial=0) for noise, bars in zip(rounding, derivatives, strict=True)]
+def _pulled_back(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
+    """The same, with the effect of rounding as the scale, and the absolute terms if they can be computed."""
+    automatic = partial(automatic_pullback, problem)
+    noise = rounding(automatic, leaves, y_bars)
+    scale = _with_terms(problem, leaves, noise, lambda: absolute_terms(partial(automatic, leaves), y_bars))
+    return Derivatives(problem.pullback(leaves, y_bars), automatic(leaves, y_bars), scale)
+
+
+def _with_terms(problem: Problem, leaves: Leaves, noise: Leaves, terms: Callable[[], Leaves]) -> Leaves:
+    """The sum of the effect of rounding and the absolute terms; without terms, if these cannot be computed."""
+    if not has_absolute_terms(problem.function, leaves):
+        return noise
+    return [a + b for a, b in zip(terms(), noise, strict=True)]
+
+
+def _with_scale(problem: Problem, leaves: Leaves, found: Derivatives) -> Derivatives:
+    """Takes the largest derivative by each leaf in place of absolute terms that cannot be computed."""
+    if has_absolute_terms(problem.function, leaves):
+        return found
+    scale = [noise + jnp.max(jnp.abs(d), initial=0) for noise, d in zip(found.scale, found.automatic, strict=True)]
+    return found._replace(scale=scale)
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
     """Pulls back a cotangent by automatic differentiation."""
     return vjp(problem.function, leaves)[1](y_bars)
-
-
-def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Leaves:
-    """The scale of errors for a pulled-back cotangent: the effect of rounding; ``has_terms`` adds absolute terms."""
-    noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
-    if not has_terms:
-        return noise
-    terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
-    return [a + b for a, b in zip(terms, noise, strict=True)]
 
 
 def under_transforms(
@@ -199,12 +196,8 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
 
     one = jnp.ones(())
     automatic = partial(derivative, partial(automatic_pullback, problem))
-    found, noise = automatic(one), rounding(automatic, one)
-    if has_absolute_terms(problem.function, leaves):
-        scale = [a + b for a, b in zip(absolute_terms(automatic, one), noise, strict=True)]
-    else:
-        scale = _with_largest(noise, found)
-    return Derivatives(derivative(problem.pullback, one), found, scale)
+    scale = _with_terms(problem, leaves, rounding(automatic, one), lambda: absolute_terms(automatic, one))
+    return _with_scale(problem, leaves, Derivatives(derivative(problem.pullback, one), automatic(one), scale))
 
 
 Pullbacks: TypeAlias = Callable[[Leaves, Leaves], Derivatives]

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits.numbers import Arithmetic, Values
-from functional_nn.gradients.digits.operations import RULES, ZERO, no_rule
+from functional_nn.gradients.digits.operations import RULES, no_rule
 from functional_nn.jaxprs.evaluate import bind
 
 
@@ -33,18 +33,9 @@ def _transposed(x: Values) -> Values:
 
 @RULES.of("cholesky")
 def _cholesky(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """L with L Lᵀ = x, column by column. Only the lower triangle of x is read."""
-    a = _matrices(x)
-    n = len(a)
-    lower = np.full(a.shape, arithmetic.numbers(0.0), object)
-    for j in range(n):
-        for i in range(j, n):
-            rest = a[i, j] - np.sum(lower[i, :j] * lower[j, :j], 0) if j else a[i, j]
-            if i == j:
-                lower[j, j] = arithmetic.function("sqrt")(rest)
-            else:
-                lower[i, j] = arithmetic.function("divide")(rest, lower[j, j])
-    return _values(lower)
+    """L with L Lᵀ = x. Only the lower triangle of x is read."""
+    lower = np.tri(x.shape[-2], dtype=bool)[..., None]
+    return _by_mpmath(arithmetic, lambda mp, a: [mp.cholesky(a)], np.where(lower, x, _transposed(x)))[0]
 
 
 @RULES.of("triangular_solve")
@@ -123,31 +114,17 @@ def _permutation(arithmetic: Arithmetic, equation: JaxprEqn, pivots: Values) -> 
 
 @RULES.of("qr")
 def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """Q and R by Householder's reflections, with the signs of LAPACK: R has -sign(x₀)‖x‖ on its diagonal."""
+    """Q and R by Householder's reflections, with the signs of LAPACK."""
     if equation.params.get("pivoting"):
         raise no_rule("a QR decomposition without pivoting", "one with pivoting")
-    r = _matrices(x)
-    rows, columns = r.shape[:2]
-    zero, one = arithmetic.numbers(0.0), arithmetic.numbers(1.0)
-    q = np.full((rows, rows, *r.shape[2:]), zero, object)
-    q[range(rows), range(rows)] = one
-    for k in range(min(rows - 1, columns)):
-        # For a column x with first element x₀, let v = x + sign(x₀)‖x‖e₀. Then (I - 2vvᵀ / vᵀv) x = -sign(x₀)‖x‖e₀,
-        # and v₀ is a sum without cancellation.
-        vector = r[k:, k].copy()
-        below = np.sum(vector[1:] * vector[1:], 0)
-        size = arithmetic.function("sqrt")(below + vector[0] * vector[0])
-        vector[0] = np.where(vector[0] < ZERO, vector[0] - size, vector[0] + size)
-        square = below + vector[0] * vector[0]
-        # Where the column is 0 below the diagonal, LAPACK does not reflect.
-        is_done = below == 0
-        factor = np.where(is_done, zero, arithmetic.function("divide")(one * 2, np.where(is_done, one, square)))
-        # R is multiplied by the reflection from the left, and Q from the right, so Q R stays the same matrix.
-        r[k:] = r[k:] - vector[:, None] * factor * np.sum(vector[:, None] * r[k:], 0)
-        q[:, k:] = q[:, k:] - np.sum(q[:, k:] * vector, 1)[:, None] * factor * vector
-        r[k + 1 :, k] = zero
-    kept = rows if equation.params["full_matrices"] else min(rows, columns)
-    return [_values(q[:, :kept]), _values(r[:kept])]
+    rows = x.shape[-3]
+    mode = "full" if equation.params["full_matrices"] else "skinny"
+    # Q is made of the first columns, as many as there are rows. Then R = Qᵀ x.
+    (q,) = _by_mpmath(arithmetic, lambda mp, a: mp.qr(a, mode)[:1], x[..., :rows, :])
+    q = q * _signs(equation, x, q, 0)
+    r = np.moveaxis(np.matmul(np.moveaxis(_transposed(q), -1, 0), np.moveaxis(x, -1, 0)), 0, -1)
+    upper = np.tri(*r.shape[-2:-4:-1], dtype=bool).T[..., None]
+    return [q, np.where(upper, r, arithmetic.numbers(0))]
 
 
 @RULES.of("eigh")

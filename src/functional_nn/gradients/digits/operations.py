@@ -122,6 +122,8 @@ RULES = Rules(
         "is_finite": lambda arithmetic, equation, x: arithmetic.function("is_finite")(x).astype(bool),
         "rsqrt": lambda arithmetic, equation, x: _quotient(arithmetic, 1, arithmetic.function("sqrt")(x)),
         "logistic": lambda arithmetic, equation, x: _quotient(arithmetic, 1, 1 + arithmetic.function("exp")(-x)),
+        "exp2": lambda arithmetic, equation, x: arithmetic.function("power")(arithmetic.numbers(2), x),
+        "conj": lambda arithmetic, equation, x: np.conjugate(_as_complex(arithmetic, x)),
         "squeeze": lambda arithmetic, equation, x: _reshaped(equation, x),
         "reshape": lambda arithmetic, equation, x: _reshaped(equation, x),
         "transpose": lambda arithmetic, equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
@@ -131,6 +133,10 @@ RULES = Rules(
 
 def _quotient(arithmetic: Arithmetic, a: Values | int, b: Values) -> Values:
     return arithmetic.function("divide")(arithmetic.numbers(a) if isinstance(a, int) else a, b)
+
+
+def _as_complex(arithmetic: Arithmetic, x: Values) -> Values:
+    return arithmetic.function("complex")(arithmetic.function("real")(x), arithmetic.function("imag")(x))
 
 
 def _reshaped(equation: JaxprEqn, x: Values) -> Values:
@@ -194,12 +200,6 @@ def _cbrt(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.where(size == 0, x, np.where(x < ZERO, -root, root))
 
 
-@RULES.of("exp2")
-def _exp2(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """e^{x log 2}."""
-    return arithmetic.function("exp")(x * arithmetic.function("log")(arithmetic.numbers(2)))
-
-
 @RULES.of("polynomial")
 def _polynomial(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *coefficients: Values) -> Values:
     """c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12."""
@@ -214,12 +214,6 @@ def _sign(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         return _quotient(arithmetic, x, np.where(size == 0, arithmetic.numbers(1), size))
     sign = (x > ZERO).astype(int) - (x < ZERO)
     return np.where(x != x, x, arithmetic.numbers(sign)) if gives_floating(equation) else sign
-
-
-@RULES.of("conj")
-def _conj(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    imag = arithmetic.function("imag")(x)
-    return arithmetic.function("complex")(arithmetic.function("real")(x), -imag)
 
 
 @RULES.of("round")
@@ -274,8 +268,7 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
         x = arithmetic.function("real")(x)
     if gives_floating(equation):
         x = x if is_floating(given) else arithmetic.numbers(x)
-        to_complex = gives_complex(equation) and not is_complex(given)
-        return arithmetic.function("complex")(x, arithmetic.numbers(0)) if to_complex else x
+        return _as_complex(arithmetic, x) if gives_complex(equation) else x
     if not is_floating(given):
         return x.astype(dtype)
     if np.issubdtype(dtype, bool):
@@ -456,16 +449,10 @@ def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> 
     return np.broadcast_to(x.reshape(*aligned, x.shape[-1]), (*shape, x.shape[-1]))
 
 
-@RULES.of("dynamic_slice")
-def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *starts: Values) -> Values:
-    return _at_each_point(lambda starts, x: _moved(equation, [x], starts)[0], starts, x)
-
-
-@RULES.of("dynamic_update_slice")
-def _dynamic_update_slice(
-    arithmetic: Arithmetic, equation: JaxprEqn, x: Values, update: Values, *starts: Values
-) -> Values:
-    return _at_each_point(lambda starts, *moved: _moved(equation, moved, starts)[0], starts, x, update)
+@RULES.of("dynamic_slice", "dynamic_update_slice")
+def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
+    count = 1 if equation.primitive.name == "dynamic_slice" else 2
+    return _at_each_point(lambda starts, *x: _moved(equation, x, starts)[0], operands[count:], *operands[:count])
 
 
 @RULES.of("gather")

@@ -303,51 +303,39 @@ def signature(arguments: Sequence[PyTree]) -> str:
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 
 
-def changed_operands(
-    alternatives: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]
-) -> Arrays:
+def changed_operands(here: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]) -> Arrays:
     """The operands of an equation in the active mutant."""
-    values = list(operands)
-    for number, alternative in alternatives:
-        if alternative.before and may_be(active, number):
-            values = pick(active, number, operands, values, alternative.before(list(operands)))
-    return values
+    before = [(number, lambda change=one.before: change(list(operands))) for number, one in here if one.before]
+    return _chosen(before, active, operands)
 
 
 def changed_results(
-    alternatives: Sequence[tuple[int, Alternative]],
+    here: Sequence[tuple[int, Alternative]],
     active: Number,
     operands: Sequence[jax.Array],
     results: Sequence[jax.Array],
 ) -> Arrays:
     """The results of an equation in the active mutant."""
-    values = list(results)
-    for number, alternative in alternatives:
-        if alternative.after and may_be(active, number):
-            values = pick(active, number, results, values, alternative.after(list(operands), list(results)))
-    return values
+    after = [
+        (number, lambda change=one.after: change(list(operands), list(results))) for number, one in here if one.after
+    ]
+    return _chosen(after, active, results)
 
 
-def may_be(active: Number, number: int) -> bool:
-    """Whether this mutant can be the active one. If the active number is traced, every mutant can be."""
-    return not isinstance(active, int) or active == number
-
-
-def pick(
-    active: Number,
-    number: int,
-    originals: Sequence[jax.Array],
-    values: Sequence[jax.Array],
-    others: Sequence[jax.Array],
+def _chosen(
+    changes: Sequence[tuple[int, Callable[[], Arrays]]], active: Number, originals: Sequence[jax.Array]
 ) -> Arrays:
-    """Chooses the arrays ``others`` if this mutant is active, otherwise ``values``.
-
-    ``values`` already includes the choices for earlier mutants.
+    """Chooses the arrays that the active mutant makes in place of the originals. If its number is traced, it can be any
+    of these mutants.
     """
-    picked = []
-    for original, value, other in zip(originals, values, others, strict=True):
-        if other is original:
-            picked.append(value)  # this mutant does not change the array
-        else:
-            picked.append(other if isinstance(active, int) else lax.select_n(active == number, value, other))
-    return picked
+    values = list(originals)
+    for number, change in changes:
+        if isinstance(active, int) and active != number:
+            continue
+        for place, other in enumerate(change()):
+            if other is originals[place]:
+                continue  # this mutant does not change the array
+            if not isinstance(active, int):
+                other = lax.select_n(active == number, values[place], other)
+            values[place] = other
+    return values
