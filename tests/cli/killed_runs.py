@@ -7,7 +7,6 @@ end is compared with one that got no signal, and another one is begun.
 """
 
 import importlib
-import json
 import os
 import random
 import shutil
@@ -17,9 +16,10 @@ import time
 import warnings
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 from functional_nn import cli
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bits import bits
 
 for module in ("data.sources", "reports.plots.run", "reports.plots.sweep", "sweeps.sweep", "training.fit"):
     importlib.import_module(f"functional_nn.{module}")
@@ -29,13 +29,9 @@ RESULTS = ("model.safetensors", "members.csv")
 
 
 def contents(path: Path) -> object:
-    """What a file must say whether its run was killed or not: all but seconds and restored epochs."""
-    if path.suffix == ".safetensors":
-        arrays = load_file(path)
-        return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
-    if path.name == "metrics.jsonl":
-        return [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
-    return path.read_bytes() if path.suffix == ".csv" else None
+    """What a file must say whether its run was killed or not."""
+    is_compared = path.suffix in (".safetensors", ".csv") or path.name in ("metrics.jsonl", "members.jsonl")
+    return bits(path) if is_compared else None
 
 
 def outcome(folder: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tests import bits
 
 from functional_nn import cli
 from functional_nn.cli.submitted import JOBS, PARTS
@@ -17,11 +18,9 @@ from functional_nn.cli.submitted import JOBS, PARTS
 Found = TypeVar("Found")
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a sweep's folder, except for its lock and those of jobs and parts."""
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    others = (".lock", f"{JOBS}/", f"{PARTS}/")
-    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(others)}
+def contents(folder: Path) -> dict[str, object]:
+    """All files of a sweep's folder, except for those of jobs and parts."""
+    return bits.contents(folder, (f"{JOBS}/", f"{PARTS}/"))
 
 
 def sweep_of(tiny: list[str], flags: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from tests.bits import bits
 
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
@@ -20,14 +20,9 @@ COMMAND = [sys.executable, "-m", "functional_nn"]
 
 def outcome(folder: Path) -> tuple:
     """What must be the same: parameters, the lines of metrics but for their seconds, and the last checkpoint."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("seconds")
     newest = max((folder / "checkpoints").glob("[0-9]*"))
-    arrays = load_file(newest / "arrays.safetensors")
-    names = {name: array.tobytes() for name, array in arrays.items()}
-    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    return (folder / "model.safetensors").read_bytes(), lines, names, kept
+    files = (folder / "model.safetensors", folder / "metrics.jsonl", newest / "arrays.safetensors")
+    return *map(bits, files), sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 def started(*arguments) -> subprocess.Popen:

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from tests.bits import bits
 
 from functional_nn import cli
 
@@ -174,11 +175,11 @@ def test_the_same_command_goes_on_and_another_is_refused(swept, tmp_path, capsys
     out = tmp_path / "out"
     command = [*swept, "--learning-rate", "0.01,0.1", "--out", str(out)]
     assert cli.run(command) == 0
-    table = (out / "members.csv").read_bytes()
+    table = bits(out / "members.csv")
     (out / "members.csv").unlink()
     next(out.glob("batches/*")).unlink()
     assert cli.run(command) == 0
-    assert (out / "members.csv").read_bytes() == table
+    assert bits(out / "members.csv") == table
     capsys.readouterr()
     assert cli.run([*command, "--epochs", "3"]) == 2
     assert "whose sweep has epochs 2 instead of 3. Use another folder." in capsys.readouterr().err

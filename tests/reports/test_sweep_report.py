@@ -49,7 +49,7 @@ def test_the_best_models_come_first_and_those_without_a_number_last(page):
     models = [re.search(r'data-model="(\d+)"', row)[1] for row in rows]
     assert models[:3] == ["297", "296", "295"]
     assert set(models[-2:]) == {"298", "299"}
-    assert any("not finite at step 7" in row for row in rows)
+    assert any('<td class="wrong">non-finite</td><td class="n" data-value="7">7</td>' in row for row in rows)
     assert sum(" hidden" in row for row in rows) == 100
 
 
@@ -73,7 +73,7 @@ def test_texts_of_users_are_escaped(page):
 
 def test_a_sweep_of_which_no_model_has_a_number(tmp_path):
     write_page(tmp_path / "a.html", result([member(0, 0.0, "non-finite"), member(1, 0.0, "non-finite")]), SETTINGS)
-    assert "No model ended with a finite number." in (tmp_path / "a.html").read_text("utf-8")
+    assert "best: none ended with a finite number" in (tmp_path / "a.html").read_text("utf-8")
     write_page(tmp_path / "b.html", result([Member(0, {"seed": 0}, "not run", None)]), SETTINGS)
     assert "<td>not run</td>" in (tmp_path / "b.html").read_text("utf-8")
 

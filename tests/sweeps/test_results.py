@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import math
+import re
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from tests.sweeps.made_up_results import member, over_seeds, result
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
+from functional_nn.reports.sweep_report import write_page
+from functional_nn.sweeps.columns import columns
 
 STATUSES = ("finished", "non-finite", "stopped early", "halved", "not run")
 
@@ -42,6 +45,22 @@ def test_rows_are_flat_and_say_how_each_ended(mixed):
     assert (rows[1]["status"], rows[1]["bad_step"], rows[1]["epochs_run"]) == ("non-finite", 7, 1)
     assert rows[4]["epochs_run"] == 0
     assert math.isnan(rows[4]["test_accuracy"])
+
+
+def test_all_tables_have_the_same_columns(mixed, tmp_path):
+    """What a column says stands in rows and in CSV, in the printed table and the notebook's, and on the page."""
+    mixed.save(tmp_path / "members.csv")
+    write_page(tmp_path / "page.html", mixed, {"grid": [{"rate": 0.1}]})
+    page = (tmp_path / "page.html").read_text("utf-8")
+    table, shown = columns(mixed.members), [column for column in columns(mixed.members) if column.is_shown]
+    in_rows = [column.name for column in table if column.of_member]
+    assert in_rows == list(mixed.rows()[0]) == (tmp_path / "members.csv").read_text().splitlines()[0].split(",")
+    of_settings = [column.title for column in shown if column.of_setting]
+    assert "".join(of_settings).split() == "".join(re.split("  +", str(mixed).splitlines()[0].strip())).split()
+    assert of_settings == re.findall("<th>(.*?)</th>", mixed._repr_html_())
+    heads = re.findall('<button type="button" class="sort">(.*?)<span', page)
+    assert heads == ["rank", *(column.title for column in shown if column.of_member)]
+    assert re.findall('<th scope="col">([^<]*)</th>', page) == of_settings
 
 
 def test_curves_end_in_nan_where_a_member_ran_no_further(mixed):

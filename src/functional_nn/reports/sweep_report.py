@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted, words
 from functional_nn.reports.page import as_svg, check_libraries, number, write_template
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
-from functional_nn.reports.run_report import OFF_AT_ZERO
+from functional_nn.reports.run_report import settings_table
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
+from functional_nn.sweeps.columns import of_members, shown_value
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import Member, has_number, metric_names
-from functional_nn.sweeps.results import MOST_ROWS, SweepResult, ranked_settings, shown_value
+from functional_nn.sweeps.member import Member, metric_names
+from functional_nn.sweeps.results import SweepResult, sentences, settings_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,14 +37,6 @@ MOST_AXES = 8
 """The largest number of settings with an axis."""
 
 PIXELS_PER_INCH = 96
-
-STATUSES = {
-    "finished": "finished",
-    "stopped early": "stopped early",
-    "halved": "left out by halving",
-    "non-finite": "not finite",
-    "not run": "not run",
-}
 
 
 class Cell(NamedTuple):
@@ -75,11 +68,11 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
     names_of = {member.number: _name(member, names, metric) for member in drawn}
     without_seed = [name for name in names if name != "seed"]
     with_axis = (without_seed or names)[:MOST_AXES]
-    metrics = _metrics_in_order(metric_names(result.members), metric)
-    not_run = ["not run"] if any(member.status == "not run" for member in result.members) else []
+    (summary_heads, *summary), _ = settings_cells(result)
+    table = [(column.title, value) for column, value in of_members(result.members) if column.is_shown]
     values = {
         "title": f"A sweep of {counted(len(result.members), 'model')}",
-        "sentence": _sentence(result),
+        "sentence": sentences(result)[0],
         "message": result.message,
         "counts": _counts(result),
         "metric": words(metric),
@@ -91,16 +84,19 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         ),
         "most_ticks": MOST_TICKS,
         "axes_left_out": [name for name in without_seed if name not in with_axis],
-        "charts": _charts(drawn, names_of, metrics, metric),
+        "charts": _charts(drawn, names_of, metric_names(result.members), metric),
         "thinned": len(drawn) < len(ranked),
         "drawn": len(drawn),
         "best_drawn": len(drawn) // 2,
         "models": len(ranked),
-        "head": _head(names, metrics),
-        "rows": [_row(rank, member, names, metrics, metric) for rank, member in enumerate(ranked, start=1)],
+        "heads": ["rank", *(title for title, _ in table)],
+        "rows": [
+            (member.number, [Cell(str(rank), rank), *(_cell(value(member), member) for _, value in table)])
+            for rank, member in enumerate(ranked, start=1)
+        ],
         "rows_at_first": ROWS_AT_FIRST,
-        "summary": _summary(result, metric) if "seed" in names and without_seed else [],
-        "summary_heads": [*without_seed, "models", words(metric), "95% interval", "not finite", *not_run],
+        "summary": summary if "seed" in names and without_seed else [],
+        "summary_heads": summary_heads,
         "settings": _settings(settings, names),
         "script": (Path(__file__).parent / "templates" / "sweep_report.js").read_text("utf-8"),
     }
@@ -136,33 +132,12 @@ def _name(member: Member, varied: Sequence[str], metric: str) -> str:
     return f"model {member.number}: {settings}, {words(metric)} {number(member.last(metric))}"
 
 
-def _sentence(result: SweepResult) -> str:
-    """The best model in words."""
-    metric = result.metric
-    try:
-        best = result.best()
-    except InputError:
-        return "No model ended with a finite number."
-    varied = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
-    about = f" ({varied})" if varied else ""
-    chosen = ", chosen on test data" if metric.startswith("test_") else ""
-    text = f"The best is model {best.number}{about}: {words(metric)} {number(best.last(metric))}{chosen}."
-    on_test = "; ".join(f"{words(name)} {number(value)}" for name, value in best.test_metrics.items())
-    return f"{text} On the test examples: {on_test}." if on_test else text
-
-
 def _counts(result: SweepResult) -> list[tuple[str, int, bool]]:
     """The number of models, and of those with each status."""
     statuses = Counter(member.status for member in result.members)
     rows = [("models", len(result.members), False)]
-    rows += [(STATUSES.get(status, status), count, status == "non-finite") for status, count in statuses.items()]
+    rows += [(status, count, status == "non-finite") for status, count in statuses.items()]
     return rows
-
-
-def _metrics_in_order(names: Sequence[str], metric: str) -> list[str]:
-    """The metric that models are compared by, then its loss, then the others."""
-    part = metric.partition("_")[0]
-    return sorted(names, key=lambda name: (name != metric, name != f"{part}_loss", not name.startswith(part)))
 
 
 def _charts(
@@ -180,60 +155,12 @@ def _charts(
     return charts
 
 
-def _head(names: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, bool]]:
-    """The names of the table's columns, and whether they hold numbers."""
-    return [
-        ("rank", True),
-        ("model", True),
-        *((name, False) for name in names),
-        *((words(name), True) for name in metrics),
-        ("epochs", True),
-        ("status", False),
-    ]
-
-
-def _row(
-    rank: int, member: Member, names: Sequence[str], metrics: Sequence[str], metric: str
-) -> tuple[int, list[Cell]]:
-    settings = [_setting_cell(member.hyperparameters[name]) for name in names]
-    numbers = [_number_cell(member, name) for name in metrics]
-    status = STATUSES.get(member.status, member.status)
-    if member.bad_step is not None:
-        status = f"{status} at step {member.bad_step}"
-    is_bad = member.status == "non-finite" or (member.has_result and not has_number(member, metric))
-    epochs = Cell(str(member.epochs), member.epochs)
-    return member.number, [Cell(str(rank), rank), *settings, *numbers, epochs, Cell(status, is_bad=is_bad)]
-
-
-def _setting_cell(value: PlainValue) -> Cell:
-    is_number = are_numbers([value])
-    return Cell(shown_value(value), float(value) if is_number and isinstance(value, int | float) else None)
-
-
-def _number_cell(member: Member, metric: str) -> Cell:
-    value = member.last(metric)
-    if member.status == "not run" or not member.epochs:
+def _cell(value: PlainValue, member: Member) -> Cell:
+    if value is None or (not member.epochs and value != value):  # NaN is the metric of a member that has not run
         return Cell("–")
-    text = number(value, 5)
-    return Cell(text, None, is_bad=True) if text == "not finite" else Cell(text, value)
-
-
-def _summary(result: SweepResult, metric: str) -> list[list[str]]:
-    """A row for each setting, with the mean over its seeds, the best first."""
-    rows = ranked_settings(result, metric)
-    names = [name for name in result.varied if name != "seed"]
-    interrupted = any(row.not_run for row in rows)
-    return [
-        [
-            *(shown_value(row.hyperparameters[name]) for name in names),
-            str(row.models),
-            number(row.mean) if row.models else "–",
-            f"± {number(row.half_width, 2)}" if row.models > 1 else "",
-            str(row.not_finite or ""),
-            *([str(row.not_run or "")] if interrupted else []),
-        ]
-        for row in rows[:MOST_ROWS]
-    ]
+    if not are_numbers([value]):
+        return Cell(shown_value(value), is_bad=value == "non-finite")
+    return Cell(shown_value(value), value) if math.isfinite(value) else Cell("not finite", is_bad=True)
 
 
 def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[tuple[str, str]]:
@@ -250,8 +177,4 @@ def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[
         if name not in varied and (name, value) != ("data", ""):
             shared[name] = value
     shared |= settings.get(SURROUNDINGS) or {}
-    return [
-        (words(name), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for name, value in shared.items()
-        if name not in varied and value is not None and value is not False and not (name in OFF_AT_ZERO and value == 0)
-    ]
+    return settings_table({name: value for name, value in shared.items() if name not in varied})

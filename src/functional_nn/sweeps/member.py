@@ -16,9 +16,6 @@ from functional_nn.core.validation import check_choice, shown
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.training.evaluate import default_metric
 
-COLUMNS = ("number", "status", "bad_step", "epochs_run")
-"""The columns of a row besides the hyper-parameters and the metrics."""
-
 
 @dataclass(frozen=True, eq=False)
 class Member:
@@ -72,16 +69,6 @@ class Member:
         curve = self.curves.get(metric)
         return math.nan if curve is None or not len(curve) else float(curve[-1])
 
-    def row(self, metrics: Iterable[str]) -> dict[str, PlainValue]:
-        """A flat dict: number, hyper-parameters, status, ``bad_step``, number of epochs, and the last metrics.
-
-        Args:
-            metrics: the names of the metrics, in the order of the columns.
-        """
-        about = {"status": self.status, "bad_step": self.bad_step, "epochs_run": self.epochs}
-        last = {metric: self.last(metric) for metric in metrics}
-        return {"number": self.number, **self.hyperparameters, **about, **last}
-
 
 def has_number(member: Member, metric: str) -> bool:
     """Whether a member ended with a finite metric. Only such members can win, and count in statistics.
@@ -91,27 +78,11 @@ def has_number(member: Member, metric: str) -> bool:
     return member.has_result and math.isfinite(member.last(metric))
 
 
-def check_names(names: Iterable[str], metrics: Iterable[str] = ()) -> None:
-    """Raises an InputError if a hyper-parameter has the name of another column of the rows.
-
-    Args:
-        names: those of the hyper-parameters.
-        metrics: the names of the metrics, if they are known. Those of losses and accuracies are always taken.
-    """
-    usual = (f"{part}_{metric}" for part in ("train", "validation", "test") for metric in ("loss", "accuracy"))
-    taken = sorted(set(names) & {*COLUMNS, *usual, *metrics})
-    if taken:
-        raise InputError("grid", "names that the columns of the result do not have", ", ".join(taken), "Rename them.")
-
-
 class HasMembers(Protocol):
     """The part of a sweep's result that statistics use."""
 
     @property
     def members(self) -> tuple[Member, ...]: ...
-
-    @property
-    def varied(self) -> tuple[str, ...]: ...
 
 
 def metric_names(members: Iterable[Member]) -> tuple[str, ...]:

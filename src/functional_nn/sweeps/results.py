@@ -21,17 +21,10 @@ from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import aligned, suggest, words
 from functional_nn.core.validation import is_array, is_numeric, shown
 from functional_nn.storage.files import check_path, finite_json, write_whole
+from functional_nn.sweeps.columns import check_names, columns, of_members, shown_value, varied_names
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import (
-    COLUMNS,
-    HasMembers,
-    Member,
-    check_names,
-    chosen_metric,
-    has_number,
-    metric_names,
-)
-from functional_nn.sweeps.statistics import Setting, summarize
+from functional_nn.sweeps.member import HasMembers, Member, chosen_metric, has_number, metric_names
+from functional_nn.sweeps.statistics import ranked_settings
 from functional_nn.training.evaluate import larger_is_better
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import (
@@ -92,8 +85,8 @@ class SweepResult:
 
     def rows(self) -> list[dict[str, PlainValue]]:
         """The table of the members: a flat dict for each."""
-        metrics = metric_names(self.members)[::-1]
-        return [member.row(metrics) for member in self.members]
+        table = of_members(self.members)
+        return [{column.name: value(member) for column, value in table} for member in self.members]
 
     def curves(self, metric: str | None = None) -> np.ndarray:
         """A metric after each epoch, (members, epochs); NaN for epochs that a member did not run.
@@ -111,9 +104,7 @@ class SweepResult:
     @property
     def varied(self) -> tuple[str, ...]:
         """The hyper-parameters that differ between members, the seed last."""
-        given = [member.hyperparameters for member in self.members]
-        names = [name for name in given[0] if len({member[name] for member in given}) > 1] if given else []
-        return tuple(sorted(names, key=lambda name: name == "seed"))
+        return varied_names(self.members)
 
     @property
     def metric(self) -> str:
@@ -234,12 +225,8 @@ class SweepResult:
         (heads, *rows), _ = settings_cells(self)
         return html_table(". ".join(sentences(self)), heads, rows)
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(self.rows()[0]) if self.members else list(COLUMNS)
-
     def _csv(self) -> str:
-        lines = [_csv_line(self._columns)]
+        lines = [_csv_line(column.name for column, _ in of_members(self.members))]
         lines += [_csv_line(row.values()) for row in self.rows()]
         return "".join(lines)
 
@@ -297,48 +284,11 @@ def settings_table(result: HasMembers) -> list[str]:
 
 def settings_cells(result: HasMembers) -> tuple[list[list[str]], int]:
     """The cells of the table, with the heads first, and the number of settings that are left out."""
-    metric = chosen_metric(result, None)
-    settings = ranked_settings(result, metric)
-    names = [name for name in result.varied if name != "seed"]
-    listed = settings[:MOST_ROWS]
-    # The column of epochs is shown only if members ran different numbers of epochs.
-    uneven = len({epochs for row in settings if row.models for epochs in row.epochs}) > 1
-    epochs_column = ["epochs"] if uneven else []
-    # After an interruption, a column counts the members that were not run.
-    interrupted = any(row.not_run for row in settings)
-    not_run_column = ["not run"] if interrupted else []
-    cells = [
-        [*names, *epochs_column, "models", words(metric), "± 95%", "not finite", *not_run_column],
-    ]
-    for row in listed:
-        spread = "" if math.isnan(row.half_width) else f"{row.half_width:.4f}"
-        mean = "" if math.isnan(row.mean) else f"{row.mean:.4f}"
-        values = [shown_value(row.hyperparameters[name]) for name in names]
-        epochs = ["–".join(map(str, dict.fromkeys(row.epochs)))] if uneven else []
-        not_run = [str(row.not_run or "")] if interrupted else []
-        cells.append([*values, *epochs, str(row.models), mean, spread, str(row.not_finite or ""), *not_run])
-    return cells, len(settings) - len(listed)
-
-
-def ranked_settings(result: HasMembers, metric: str) -> list[Setting]:
-    """The settings of the hyper-parameters, averaged over their seeds, the best first."""
-    return sorted(summarize(result, metric), key=lambda row: place_of(row, metric))
-
-
-def place_of(row: Setting, metric: str) -> tuple[bool, float]:
-    """A key to sort settings by: the best is first, and those without a mean are last."""
-    if math.isnan(row.mean):
-        return True, 0.0
-    return False, -row.mean if larger_is_better(metric) else row.mean
-
-
-def shown_value(value: object) -> str:
-    """The value of a hyper-parameter as tables and pictures show it."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    return str(value)
+    table = [(column.title, column.of_setting) for column in columns(result.members) if column.is_shown]
+    texts = [(head, text) for head, text in table if text is not None]
+    settings = ranked_settings(result, chosen_metric(result, None))
+    rows = [[text(row, members) for _, text in texts] for row, members in settings[:MOST_ROWS]]
+    return [[head for head, _ in texts], *rows], len(settings) - len(rows)
 
 
 def _csv_line(values: Iterable[object]) -> str:

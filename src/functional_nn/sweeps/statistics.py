@@ -12,6 +12,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import HasMembers, Member, check_result, chosen_metric, has_number
+from functional_nn.training.evaluate import larger_is_better
 
 CONFIDENCE = 0.95
 Deviation = TypeVar("Deviation", float, np.ndarray)
@@ -83,21 +84,32 @@ def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequ
     unknown = [name for name in over if name not in known and name != "seed"]
     if unknown:
         raise InputError("over", "hyper-parameters of the sweep", ", ".join(unknown), suggest(unknown[0], known))
-    return [setting(given, members, metric) for given, members in together(result, over)]
+    return [row for row, _ in settings_of(result, metric, over)]
 
 
-def together(
-    result: HasMembers, over: Sequence[str] = ("seed",)
-) -> list[tuple[Mapping[str, PlainValue], list[Member]]]:
-    """Groups of members that differ only in these hyper-parameters, each with the values that they share."""
+def settings_of(result: HasMembers, metric: str, over: Sequence[str] = ("seed",)) -> list[tuple[Setting, list[Member]]]:
+    """The settings, averaged over some hyper-parameters, each with its members; in the order of the grid."""
     shared: dict[tuple[tuple[str, PlainValue], ...], list[Member]] = {}
     for member in result.members:
         rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
         shared.setdefault(rest, []).append(member)
-    return [(dict(rest), members) for rest, members in shared.items()]
+    return [(_setting(dict(rest), members, metric), members) for rest, members in shared.items()]
 
 
-def setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
+def ranked_settings(
+    result: HasMembers, metric: str, over: Sequence[str] = ("seed",)
+) -> list[tuple[Setting, list[Member]]]:
+    """The same, the best first. Those without a mean are last."""
+    sign = -1 if larger_is_better(metric) else 1
+
+    def place(pair: tuple[Setting, list[Member]]) -> float:
+        mean = pair[0].mean
+        return math.inf if math.isnan(mean) else sign * mean
+
+    return sorted(settings_of(result, metric, over), key=place)
+
+
+def _setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
     """The statistics of a metric over some members."""
     counted = [member for member in members if has_number(member, metric)]
     values = np.array([member.last(metric) for member in counted])

@@ -20,8 +20,8 @@ from functional_nn.losses.loss import Loss
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY
+from functional_nn.sweeps.columns import check_names
 from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
-from functional_nn.sweeps.member import check_names
 from functional_nn.sweeps.member_batch import Halving
 from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population

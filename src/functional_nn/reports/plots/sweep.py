@@ -32,10 +32,11 @@ from functional_nn.reports.plots.axes import (
     values_of,
 )
 from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
+from functional_nn.sweeps.columns import shown_value
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import Member, check_result, chosen_metric, has_number
-from functional_nn.sweeps.results import SweepResult, place_of, shown_value
-from functional_nn.sweeps.statistics import Setting, half_width, setting, together
+from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.statistics import Setting, half_width, ranked_settings, settings_of
 from functional_nn.training.evaluate import check_metric, larger_is_better
 from functional_nn.training.run import Run
 
@@ -302,8 +303,7 @@ def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> li
 
 def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tuple[Setting, list[Member]]]:
     others = [name for name in (result.members[0].hyperparameters if result.members else ()) if name not in by]
-    settings = [(setting(given, members, metric), members) for given, members in together(result, others)]
-    return sorted(settings, key=lambda pair: place_of(pair[0], metric))
+    return ranked_settings(result, metric, others)
 
 
 def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
@@ -370,8 +370,8 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
             raise InputError(name, f"at most {MOST_CELLS} values", f"{len(values)}", remedy)
     others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
     cells: dict[tuple[int, int], Setting] = {}
-    for given, members in together(result, others):
-        cells[rows.index(given[y]), columns.index(given[x])] = setting(given, members, metric)
+    for cell, _ in settings_of(result, metric, others):
+        cells[rows.index(cell.hyperparameters[y]), columns.index(cell.hyperparameters[x])] = cell
     table = np.full((len(rows), len(columns)), np.nan)
     for place, cell in cells.items():
         table[place] = cell.mean
