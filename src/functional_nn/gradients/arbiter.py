@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -339,7 +339,7 @@ def exact_jacobian(
     """
     program = Program(function, leaves)
     chosen = _chosen_columns(leaves, columns)
-    arithmetic = Arithmetic(digits + MORE_DIGITS)
+    arithmetic = Arithmetic(digits + MOST_DIGITS)
     with arithmetic.precision():
         outputs = program(arithmetic, [arithmetic.numbers(leaf)[..., None] for leaf in leaves])
     found = [
@@ -489,8 +489,6 @@ MOST_LOST = 300
 """A loss of more digits counts as a loss of this many: 10 to a higher power overflows in float64."""
 MARGIN = 1000
 """The estimate of the effect of rounding is multiplied by this factor to get a bound."""
-SPARE_DIGITS = 10
-"""The effects of rounding in two evaluations differ by less than this power of ten."""
 SMALLEST = 5e-324
 """The smallest positive number of float64."""
 
@@ -502,9 +500,17 @@ class Level(NamedTuple):
     step: int
 
 
-MORE_DIGITS = 350
-"""The additional digits where the first levels cannot tell a derivative from rounding. They make the change of an
-output of size 1 visible for every derivative that is not too small for float64."""
+MOST_DIGITS = 430
+"""The additional digits of the outputs, which say how many digits cancel inside the function in other evaluations."""
+
+
+def pairs_of_levels(digits: int) -> tuple[tuple[Level, Level], ...]:
+    """Two evaluations for every derivative, and two with many more digits for those that may be rounding alone.
+
+    The second pair makes the change of an output of size 1 visible for every derivative that float64 can hold.
+    """
+    first = Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+    return first, (Level(digits + 350, 60), Level(digits + 390, 75))
 
 
 class Differences(NamedTuple):
@@ -587,56 +593,24 @@ def derivatives(
         outputs: the outputs with many more digits, (m, 1).
         zeros: which derivatives are known to be 0 or too small to matter.
     """
-    levels = Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
-    coarse, fine = (differences(program, leaves, number, columns, level) for level in levels)
-    cancellation, unsafe = _cancellation(fine, outputs)
-    value, error, kink, agree = _compared(coarse, fine, cancellation)
-    # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
-    doubtful = (((~agree | unsafe) & ~np.asarray(zeros)) | np.isinf(error)) & np.isfinite(value)
-    # This bound stays for the elements that are not computed again.
-    error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
-    # Each column needs two points at up to two levels. All leaves share the cost.
-    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
-    if again.size:
-        before = np.maximum(np.abs(fine.central), fine.jump)[:, again] * 10 ** (fine.level.digits - fine.level.step)
-        compute = partial(differences, program, leaves, number)
-        better = _in_more_digits(compute, columns[again], before, cancellation, digits + MORE_DIGITS)
-        for old, new in zip((value, error, kink), better, strict=True):
-            old[:, again] = np.where(doubtful[:, again], new, old[:, again])
-    return value, error, kink
-
-
-def _in_more_digits(
-    compute: Callable[[np.ndarray, Level], Differences],
-    columns: np.ndarray,
-    before: np.ndarray,
-    cancellation: np.ndarray,
-    digits: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes derivatives with more digits, and confirms with even more those that are not just rounding.
-
-    Args:
-        compute: computes the differences of columns at a level.
-        columns: the columns.
-        before: the differences or jumps with fewer digits, in units of rounding there.
-        cancellation: see ``Differences.rounding``.
-        digits: the digits.
-    """
-    many = compute(columns, Level(digits, 60))
-    # Rounding of 10^-digits, divided by a step of 10^-step, leaves digits - step right digits. The effect of rounding
-    # has shrunk by as many digits as this number has grown. A derivative, or a jump of it, has not.
-    shrunk = before * 10**SPARE_DIGITS / 10 ** (many.level.digits - many.level.step)
-    # The cancellation was measured with fewer digits, so its estimate gets the margin once more.
-    limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
-    # What does not exceed the limit may be rounding alone. All other derivatives are confirmed at the second level.
-    nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
-    value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
-    kink = np.zeros(value.shape, bool)
-    some = np.flatnonzero(~nothing.all(0))
-    if some.size:
-        confirming = compute(columns[some], Level(digits + 40, 75))
-        coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
-        value[:, some], error[:, some], kink[:, some], _ = _compared(coarse, confirming, cancellation)
+    value, error = np.zeros((2, program.outputs, len(columns)))
+    kink, doubtful = np.zeros(value.shape, bool), np.ones(value.shape, bool)
+    is_zero = np.broadcast_to(zeros, value.shape)
+    at = np.arange(len(columns))
+    for levels in pairs_of_levels(digits):
+        coarse, fine = (differences(program, leaves, number, columns[at], level) for level in levels)
+        cancellation, unsafe = _cancellation(fine, outputs)
+        *found, agree = _compared(coarse, fine, cancellation)
+        for old, new in zip((value, error, kink), found, strict=True):
+            old[:, at] = np.where(doubtful[:, at], new, old[:, at])
+        # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
+        doubtful[:, at] &= ((~agree | unsafe) & ~is_zero[:, at]) | np.isinf(error[:, at])
+        doubtful &= np.isfinite(value)
+        # This bound stays for the elements that are not computed again.
+        bound = np.maximum(error[:, at], fine.rounding(cancellation).astype(np.float64))
+        error[:, at] = np.where(doubtful[:, at], bound, error[:, at])
+        # Each column needs two points at two levels. All leaves share the cost.
+        at = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
     return value, error, kink
 
 

@@ -144,11 +144,11 @@ class JacobianComparison:
             for y_bars, pulled in zip(cotangents, drawn, strict=True):
                 y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
                 hand, automatic = np.asarray(pulled.hand[number]), np.asarray(pulled.automatic[number])
-                yield judged(values.pulled_back(y_bar, hand, automatic), transform="drawn")
+                yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)
-                yield judged(values.along(direction, product), kind="jvp")
+                yield judged(values.multiplied(direction, values.hand @ direction, product, forward=True), kind="jvp")
 
     def _judged_function(self, leaves: Leaves) -> Function:
         """The function whose derivative the arbiter computes at a point."""
@@ -383,21 +383,20 @@ class ComparedValues:
     scale: np.ndarray
     underflow: float
 
-    def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
-        size = np.abs(direction)
-        arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
-        underflow = self.underflow * max(1.0, float(size.sum()))
-        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size, underflow)
-
-    def pulled_back(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """Multiplies a cotangent by these Jacobians. The products by the formula and by automatic differentiation,
-        (1, columns), are given.
+    def multiplied(
+        self, weights: np.ndarray, hand: np.ndarray, automatic: np.ndarray, *, forward: bool = False
+    ) -> ComparedValues:
+        """Multiplies a cotangent by these Jacobians, or with ``forward`` the Jacobians by a direction. The products by
+        the formula and by automatic differentiation are given.
         """
-        size = np.abs(y_bar)[None]
-        arbiter, error = y_bar[None] @ self.arbiter, size @ self.arbiter_error
+
+        def product(array: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return array @ weights if forward else weights[None] @ array
+
+        size = np.abs(weights)
         underflow = self.underflow * max(1.0, float(size.sum()))
-        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow)
+        arbiter, error = product(self.arbiter, weights), product(self.arbiter_error, size)
+        return ComparedValues(hand, automatic, arbiter, error, product(self.scale, size), underflow)
 
     def with_usable_scale(self) -> ComparedValues:
         """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.

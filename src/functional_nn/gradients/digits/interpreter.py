@@ -14,7 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
@@ -24,8 +24,6 @@ Lift: TypeAlias = Callable[[Operand], Values]
 """``lift(operand) -> values``."""
 Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
-VARYING: Value = object()
-"""Stands for any value that depends on the inputs, while the inputs are not yet known."""
 
 
 class Program:
@@ -43,29 +41,16 @@ class Program:
     def __init__(self, function: Callable[[list[Array]], Sequence[Array]], leaves: Sequence[Array]):
         self._program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
         self._constant_results: dict[EquationPath, Results] = {}
-        evaluate(self._program, [VARYING for _ in leaves], self._find_constant)
-
-    def _find_constant(
-        self, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
-    ) -> list[Value]:
-        """The hook that stores results which do not depend on the inputs, for equations at the top level."""
-        if any(operand is VARYING for operand in operands):
-            return [VARYING for _ in equation.outvars]
-        results = _computed_by_jax(equation, operands, compute)
-        # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
-        if len(path) == 1:
-            self._constant_results[path] = results
-        return results
 
     @property
     def numbers(self) -> int:
         """How many numbers one evaluation makes for each point, at least. This estimates the memory that it needs."""
         jaxpr = self._program.jaxpr
-        made = list(jaxpr.invars)
-        for number, equation in enumerate(jaxpr.eqns):
-            if (number,) not in self._constant_results:
-                made += equation.outvars
-        return sum(array_type(variable).size for variable in made)
+        varying = {id(variable): variable for variable in jaxpr.invars}
+        for equation in jaxpr.eqns:
+            if any(id(operand) in varying for operand in equation.invars):
+                varying |= {id(variable): variable for variable in equation.outvars}
+        return sum(array_type(variable).size for variable in varying.values())
 
     @property
     def outputs(self) -> int:
@@ -80,11 +65,6 @@ class Program:
         # An output that does not depend on the inputs has one point so far.
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
-
-
-def _computed_by_jax(equation: JaxprEqn, operands: Sequence[Operand], compute: Compute) -> Results:
-    """The results of an equation whose operands do not depend on the inputs."""
-    return compute(operands) if equation.primitive.name in CALLS else list(bind(equation, operands))
 
 
 class _InManyDigits:
@@ -104,7 +84,11 @@ class _InManyDigits:
         if path in self._constant_results:
             return self._constant_results[path]
         if not any(isinstance(operand, Points) for operand in operands):
-            return _computed_by_jax(equation, operands, compute)
+            results = compute(operands) if name in CALLS else list(bind(equation, operands))
+            # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
+            if len(path) == 1:
+                self._constant_results[path] = results
+            return results
         # A call is entered, because some equations inside it may not depend on the inputs.
         if name in CALLS:
             return compute(operands)
