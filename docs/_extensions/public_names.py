@@ -1,7 +1,10 @@
 """The directive ``public-names``: the descriptions of public names, from their docstrings.
 
-``.. public-names:: dense training.make_epoch`` describes ``fnn.dense`` and ``fnn.training.make_epoch``. Formulas that a
-page in ``formulas`` derives are typeset, and linked to their derivation.
+``.. public-names:: dense training.make_epoch`` describes ``fnn.dense`` and ``fnn.training.make_epoch``, and
+``from:activations.smooth`` all public names of that module. Formulas that a page in ``formulas`` derives are typeset,
+and linked to their derivation.
+
+The directive ``settings`` makes the table of the settings of a run.
 """
 
 from __future__ import annotations
@@ -10,14 +13,17 @@ import functools
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 from docutils import nodes
+from listed_names import listed
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 import functional_nn as fnn
+from functional_nn.configuration.settings import DEFAULTS, SETTINGS, flag_of
 from functional_nn.reports.verification import SECTION
 
 TEXT_SECTIONS = ("Math", "Shapes", "Gradient", "At kinks", "At ties")
@@ -34,9 +40,28 @@ class PublicNames(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         lines: list[str] = []
-        for name in " ".join(self.content).split():
+        for name in listed(" ".join(self.content)):
             value = functools.reduce(getattr, name.split("."), fnn)
             lines += [*described(name, value, self), ""]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+class Settings(SphinxDirective):
+    """A table of all settings of a run, from the table that makes their flags."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - flag", "     - what", "     - default"]
+        lines += ["     - in a sweep", "     - with ``--resume``"]
+        for name, one in SETTINGS.items():
+            swept = {"flag": "several values", "file": "in a grid file", "no": "one value"}[one.swept]
+            cells = [
+                f"``{flag_of(name)}``",
+                escaped(one.help.partition("  [default")[0]),
+                "" if DEFAULTS[name] is None else f"``{DEFAULTS[name]}``",
+                "no such flag" if one.alone else swept,
+                "may change" if one.may_change else "",
+            ]
+            lines += [f"   {'*' if cell is cells[0] else ' '} - {cell}" for cell in cells]
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -128,7 +153,7 @@ def docstring(name: str, value: object, directive: SphinxDirective) -> list[str]
 
 
 def _constant(value: object) -> str:
-    return textwrap.shorten(", ".join(map(str, value)) if isinstance(value, dict) else repr(value), 300)
+    return textwrap.shorten(", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value), 300)
 
 
 def derivation(name: str, docs: Path) -> tuple[str, str]:
@@ -155,4 +180,5 @@ def indented(lines: list[str]) -> list[str]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
+    app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -13,6 +13,7 @@ from .activations.activation_types import Activation as Activation
 from .activations.piecewise import elu as elu
 from .activations.piecewise import hard_silu as hard_silu
 from .activations.piecewise import hard_tanh as hard_tanh
+from .activations.piecewise import identity as identity
 from .activations.piecewise import leaky_relu as leaky_relu
 from .activations.piecewise import relu as relu
 from .activations.piecewise import relu6 as relu6
@@ -28,7 +29,6 @@ from .activations.smooth import softmax as softmax
 from .activations.smooth import softplus as softplus
 from .activations.smooth import softsign as softsign
 from .activations.smooth import tanh as tanh
-from .activations.table import identity as identity
 from .bench.benchmark import benchmark as benchmark
 from .bench.diagnose import explain as explain
 from .core import trees as trees

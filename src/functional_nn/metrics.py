@@ -18,7 +18,7 @@ as NaN in y does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
@@ -317,10 +318,5 @@ brier_score = Metric(
     "logits; for probabilities, give their logarithms. A logit of +∞ has no probability, and gives NaN. Brier 1950.",
 )
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        accuracy, precision_score, recall_score, f1_score, confusion_matrix, calibration_error, brier_score,
-    )
-}  # fmt: skip
+METRICS: Mapping[str, Metric] = names.METRICS
 """Every metric without options by its name."""

@@ -7,8 +7,7 @@ import pytest
 from functional_nn import cli
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
-from functional_nn.configuration.flag_types import RECIPES
-from functional_nn.configuration.run_configuration import Configuration, flag_of
+from functional_nn.configuration.settings import RECIPES, Configuration, flag_of
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -16,17 +16,14 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 
-from functional_nn import load_dataset
-from functional_nn.activations import table as activations
+from functional_nn import load_dataset, names
 from functional_nn.bench.targets import CHIPS
 from functional_nn.cli import run
 from functional_nn.cli.train import _number
-from functional_nn.configuration import flag_types
-from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.settings import SETTINGS, Configuration
 from functional_nn.models import named_models as models
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
-from functional_nn.training import non_finite, optimizers, precision
 from functional_nn.training.devices import device_name
 
 FILES = [
@@ -202,9 +199,8 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
-    elsewhere = {"dataset", "data_dir", "image_size", "image_color"}  # in test_image_folder.py
-    fields = set(Configuration.__dataclass_fields__)
-    assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == fields - elsewhere
+    elsewhere = {"dataset", "data_dir", "image_size", "image_color", "metrics"}  # in other tests
+    assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == SETTINGS.keys() - elsewhere
 
 
 @pytest.fixture
@@ -216,7 +212,7 @@ def configuration():
     return lambda **changes: Configuration(**{**defaults, **changes})
 
 
-@pytest.mark.parametrize("name", flag_types.MODELS)
+@pytest.mark.parametrize("name", names.MODELS)
 def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
     config = configuration(model=name, hidden=None, activation=None).completed()
     assert config.hidden
@@ -254,14 +250,24 @@ def test_penalties_are_those_of_the_rates(configuration):
     assert configuration(l1=0.1, l2=0.1).penalty()(params) == pytest.approx(0.9)
 
 
-def test_names_in_help_are_those_of_the_package():
-    assert list(flag_types.OPTIMIZERS) == list(optimizers.OPTIMIZERS)
-    assert list(flag_types.SCHEDULES) == list(optimizers.SCHEDULES)
-    assert list(flag_types.PRECISIONS) == list(precision.PRECISIONS)
-    assert list(flag_types.NON_FINITE) == list(non_finite.POLICIES)
-    assert list(flag_types.MODELS) == list(models.MODELS)
-    assert list(flag_types.CHIPS) == list(CHIPS)
-    assert sorted(flag_types.ACTIVATIONS) == sorted(activations.ACTIVATIONS)
+TABLES = {
+    "ACTIVATIONS": names.ACTIVATIONS,
+    "LOSSES": names.LOSSES,
+    "METRICS": names.METRICS,
+    "MODELS": names.MODELS,
+    "OPTIMIZERS": names.OPTIMIZERS,
+    "SCHEDULES": names.SCHEDULES,
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_name_is_found_and_is_that_of_its_value(table):
+    for name, value in TABLES[table].items():
+        assert getattr(value, "name", name) == name
+
+
+def test_chips_are_those_of_the_benchmarks():
+    assert list(names.CHIPS) == list(CHIPS)
 
 
 def test_configuration_survives_its_file(configuration):

@@ -3,8 +3,7 @@
 import pytest
 
 from functional_nn import cli
-from functional_nn.cli.sweep import AXES, sweep
-from functional_nn.configuration.run_flags import members_of_flags
+from functional_nn.configuration.settings import members_of_file
 
 REFUSED = {
     "learning_rate": [-1, 0, '"fast"', "true"],
@@ -78,16 +77,18 @@ def test_columns_that_may_not_differ_between_members(tmp_path, capsys, name):
 
 def test_values_become_what_the_flags_make_of_them(tmp_path):
     given = {"hidden": (64, 32), "learning_rate": 1, "epochs": 3, "batch_norm": True, "optimizer": "sgd", "seed": 0}
-    (member,) = members_of_flags([given], tmp_path / "grid.toml", sweep, AXES)
+    (member,) = members_of_file([given], tmp_path / "grid.toml")
     assert member == given
     assert isinstance(member["learning_rate"], float)
     sizes = [{"hidden": value} for value in (7, "64,32", "none", ())]
-    members = members_of_flags(sizes, tmp_path / "grid.toml", sweep, AXES)
+    members = members_of_file(sizes, tmp_path / "grid.toml")
     assert [member["hidden"] for member in members] == [(7,), (64, 32), (), ()]
 
 
 def test_each_value_of_a_column_is_converted_once(tmp_path, monkeypatch):
     converted = []
-    monkeypatch.setattr("functional_nn.configuration.run_flags.flag_value", lambda flag, value: converted.append(value))
-    members_of_flags([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.toml", sweep, AXES)
+    monkeypatch.setattr(
+        "functional_nn.configuration.settings.from_value", lambda flag, kind, value: converted.append(value)
+    )
+    members_of_file([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.toml")
     assert converted == [0, 1, 2]

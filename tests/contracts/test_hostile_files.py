@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from functional_nn.cli import run
-from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.settings import Configuration
 from functional_nn.core.errors import InputError
 from functional_nn.data import read_idx
 from functional_nn.data.images import read_image

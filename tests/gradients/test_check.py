@@ -482,3 +482,12 @@ def test_what_is_no_layer_has_no_formula_or_nothing_to_differentiate_by():
         check_layer(jnp.sin, (2,))
     with pytest.raises(InputError, match="at least one array of floating-point numbers"):
         check_layer(fnn.flatten(), (2,), x=np.ones((2, 2), int))
+
+
+def test_a_report_names_what_jax_differentiates_in_the_formula_too():
+    net = fnn.chain(fnn.remat(fnn.compose({"first": fnn.dense(2)}, lambda net, x: jnp.sin(net.first(x)), name="wave")))
+    report = check_layer(net, (2,), second_order=False, mutants=False)
+    assert report.passed
+    assert [subject for subject, _ in report.skipped] == ["wave, the operations between its layers, with jax.grad"]
+    assert "Not compared: wave, the operations between its layers" in str(report)
+    assert not check_layer(fnn.dense(2), (2,), second_order=False, mutants=False).skipped

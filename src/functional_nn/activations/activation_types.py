@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from functional_nn import names
 from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_floating, is_concrete
-from functional_nn.core.validation import as_array, in_native_order, is_array, is_function, shown
+from functional_nn.core.validation import as_array, check_choice, in_native_order, is_array, is_function, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +157,16 @@ def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activ
         raise FormulaMissing(f"{name} is a plain function: give its derivative with Activation({name!r}, …).")
 
     return Activation(name, value, no_derivative)
+
+
+ACTIVATIONS: Mapping[str, Activation | VectorActivation] = names.ACTIVATIONS
+"""Every activation by its name, as flags and configurations use it."""
+
+
+def activation(name: str) -> Activation | VectorActivation:
+    """Looks up an activation by its name.
+
+    >>> activation("relu").formula
+    "f(x) = max(x, 0), f'(x) = 1 if x > 0 else 0"
+    """
+    return ACTIVATIONS[check_choice("activation", name, ACTIVATIONS)]

@@ -1,4 +1,4 @@
-"""Activations of several pieces: ReLU and its relatives, and approximations of smooth activations by simple pieces.
+"""Activations of pieces: the identity, ReLU and its relatives, and simple approximations of smooth activations.
 
 Where two pieces meet, there may be a kink, where the slope jumps. The docstring of each derivative says which value it
 has there.
@@ -12,6 +12,11 @@ import jax.numpy as jnp
 from functional_nn.activations.accurate_derivatives import exp_and_scale, in_wide_type
 from functional_nn.activations.activation_types import Activation
 from functional_nn.core.validation import check_number
+
+
+def _one(x):
+    """1 everywhere."""
+    return jnp.ones_like(x)
 
 
 def _relu_derivative(x):
@@ -72,6 +77,7 @@ def _selu_derivative(x):
     return jnp.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * e * scale)
 
 
+identity = Activation("identity", lambda x: x, _one, "f(x) = x, f'(x) = 1")
 relu = Activation("relu", jax.nn.relu, _relu_derivative, "f(x) = max(x, 0), f'(x) = 1 if x > 0 else 0")
 leaky_relu = leaky_relu_with(0.01)
 elu = elu_with(1.0)

@@ -13,20 +13,11 @@ from click.core import ParameterSource
 
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import (
-    CHIPS,
-    JSON_FILE,
-    MODELS,
-    POSITIVE,
-    PRECISIONS,
-    Doubled,
-    Named,
-    Several,
-    Sizes,
-)
+from functional_nn.configuration.flag_types import JSON_FILE, POSITIVE, SIZES, Doubled, Named, Several
 from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted
+from functional_nn.names import CHIPS, MODELS, PRECISIONS
 
 if TYPE_CHECKING:
     from functional_nn.bench.network_programs import MeasuredNetwork
@@ -43,7 +34,7 @@ WIDTH = 80
 
 @click.command(context_settings={"show_default": True})
 @click.option("--model", type=Named(MODELS), default="mlp", help="The network, on images of 28 x 28 in ten classes.")
-@click.option("--hidden", type=Sizes(), metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
+@click.option("--hidden", type=SIZES, metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
 @click.option(
     "--batch-size",
     "batch_sizes",
@@ -93,10 +84,10 @@ def bench(
     signals: Signals,
     model: str,
     hidden: tuple[int, ...] | None,
-    batch_sizes: list[int],
-    what: list[str] | None,
-    precisions: list[str],
-    members: list[int] | None,
+    batch_sizes: tuple[int, ...],
+    what: tuple[str, ...] | None,
+    precisions: tuple[str, ...],
+    members: tuple[int, ...] | None,
     seconds: float,
     details: bool,
     json_file: Path | None,
@@ -127,9 +118,9 @@ def bench(
     fit into the memory of the chip.
     """
     if what is None:
-        what = list(MEASURED if target is None else TARGETED)
+        what = MEASURED if target is None else TARGETED
     if members is None:
-        members = list(MEASURED_MEMBERS if target is None else TARGETED_MEMBERS)
+        members = MEASURED_MEMBERS if target is None else TARGETED_MEMBERS
     if target is not None:
         of_seconds = click.get_current_context().get_parameter_source("seconds")
         flags = {"--details": details, "--against": old_file}

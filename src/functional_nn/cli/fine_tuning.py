@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from functional_nn.configuration.run_configuration import Configuration, flag_of
+from functional_nn.configuration.settings import NETWORK, SETTINGS, Configuration, flag_of
 from functional_nn.core.errors import InputError, short_repr
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from functional_nn.core.trees import PyTree
     from functional_nn.data.dataset import Dataset
     from functional_nn.storage.files import JsonObject
-
-NETWORK = ("model", "hidden", "activation", "dropout", "batch_norm", "precision")
 
 
 def with_settings_of(run: Path, configuration: Configuration, context: click.Context) -> Configuration:
@@ -51,7 +49,7 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
 
     if not is_free("model") and configuration.model != earlier.model:
         raise InputError("--from", f"a run of the model {configuration.model}", f"{run}, a run of {earlier.model}")
-    names = [name for name in NETWORK if is_free(name)]
+    names = [name for name, one in SETTINGS.items() if one.group == NETWORK and is_free(name)]
     if is_free("dataset"):
         has_path = earlier.dataset.startswith(PREFIX)
         if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):

@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.fine_tuning import NETWORK
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import FlagValue
-from functional_nn.configuration.run_configuration import Configuration
-from functional_nn.configuration.run_flags import default_flags, run_flag
+from functional_nn.configuration.settings import Configuration, GroupedCommand, with_settings
 from functional_nn.core.errors import InputError, escaped, short_repr
 
 if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
-    from functional_nn.data.dataset import Dataset
-
-FLAGS = (*NETWORK, "dataset", "data_dir", "image_size", "image_color")
-"""The flags of a run that say what the network and its images are."""
 
 
-@click.command("import", context_settings={"show_default": True})
+@click.command("import", cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new run folder.")
 @click.option(
@@ -32,6 +26,7 @@ FLAGS = (*NETWORK, "dataset", "data_dir", "image_size", "image_color")
     metavar="OURS=THEIRS",
     help="A layer here and its module in the file, such as dense_2=fc3, if they are in another order; repeatable.",
 )
+@with_settings("import")
 @COMPILATION_CACHE
 def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: FlagValue) -> None:
     """Make a run folder from a file of trained parameters.
@@ -46,21 +41,25 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         import jax
 
         from functional_nn.cli.info import versions
+        from functional_nn.cli.trained_run import test_metrics
         from functional_nn.core import trees
         from functional_nn.exchange.hub import check_finite
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import checksum_of
+        from functional_nn.training.precision import as_precision
 
-    configuration = Configuration(**(default_flags() | flags)).completed()
+    configuration = Configuration(**flags).completed()
     # Before the data are loaded, which may take long.
     click.get_current_context().with_resource(run_folder.opened_run_folder(out))
     data = configuration.load_data()
     in_shape = data.train_images.shape[1:]
     with jax.enable_x64(configuration.precision == "float64"):
-        net = configuration.network(data.classes)
-        params, state = _read(file, net, in_shape, names)
+        recipe = configuration.recipe(data.classes, len(data.train_images))
+        params, state = _read(file, recipe.net, in_shape, names)
         check_finite(params, state, file)
-        metrics = _evaluated(configuration, net, params, state, data)
+        precision = as_precision(configuration.precision)
+        train_state = recipe._replace(start=(params, state)).train_state(jax.random.key(0), in_shape, precision)
+        metrics = test_metrics(recipe, train_state, data, configuration.precision)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
@@ -69,10 +68,6 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     run_folder.finish_run_folder(out, params, state, (), result)
     click.echo(f"{escaped(str(out))}: {trees.size(params):,} parameters of {configuration.model}")
     click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
-
-
-# The flags of a run stand after the command's own.
-import_parameters.params[-1:-1] = [run_flag(name) for name in FLAGS]
 
 
 def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -114,16 +109,3 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     except InputError as error:
         remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
         raise InputError(error.argument, error.expected, error.given, remedy) from None
-
-
-def _evaluated(
-    configuration: Configuration, net: Layer, params: Params, state: State, data: Dataset
-) -> dict[str, float]:
-    """The loss and the accuracy on the test images."""
-    from functional_nn.losses.classification import cross_entropy
-    from functional_nn.metrics import accuracy
-    from functional_nn.training.evaluate import as_numbers
-    from functional_nn.training.prediction import predict
-
-    y, labels = predict(net, params, state, data.test_images, precision=configuration.precision), data.test_labels
-    return as_numbers({"test_accuracy": accuracy(y, labels), "test_loss": cross_entropy(y, labels)}, len(labels))

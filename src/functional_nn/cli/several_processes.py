@@ -13,21 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO
 from functional_nn.core.errors import InputError, LostProcess, shortened
 
 if TYPE_CHECKING:
     from functional_nn.training.processes import Processes
-
-Function = TypeVar("Function", bound=Callable[..., object])
 
 WAIT_SECONDS = 50
 """How long a process waits at the start for others, if no flag says otherwise."""
@@ -274,21 +271,3 @@ def _check_secret(processes: Processes) -> None:
             time.sleep(1)  # with this process, JAX ends the others, which say the same first
         given = f"another one, or none, in process {', '.join(others)}"
         raise LostProcess(str(InputError(SECRET, "the same value in every process", given)))
-
-
-def with_process_flags(command: Function) -> Function:
-    """Gives a command these flags. It takes them as the arguments of ``SeveralProcesses``."""
-    flags = (
-        click.option(
-            "--distributed",
-            is_flag=True,
-            help="Train together with the other processes that a cluster has started, such as Slurm.",
-        ),
-        click.option("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes."),
-        click.option("--num-processes", type=COUNT, help="Number of processes that train together."),
-        click.option("--process-id", type=COUNT_OR_ZERO, help="Number of this process, from 0."),
-        click.option("--wait", type=COUNT, default=WAIT_SECONDS, help="Seconds to wait for the others at the start."),
-    )
-    for flag in reversed(flags):
-        command = flag(command)
-    return command

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,89 +15,42 @@ from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
 from functional_nn.configuration.flag_types import (
-    ACTIVATIONS,
     COUNT,
-    COUNT_OR_ZERO,
-    GRADIENTS,
-    IMAGE_COLOR,
-    IMAGE_SIZE,
     JSON_FILE,
-    METRICS,
-    MODELS,
-    NOT_NEGATIVE,
-    OPTIMIZERS,
-    POSITIVE,
-    PRECISIONS,
-    RECIPE,
-    SCHEDULES,
-    SEED,
+    NAME_AND_VALUE,
+    PART,
     SHARE,
     FlagValue,
-    Named,
-    Part,
-    Setting,
     Several,
-    Sizes,
-    is_given,
-    metrics_by_name,
+    is_on_command_line,
 )
-from functional_nn.configuration.run_configuration import Configuration, flag_of
+from functional_nn.configuration.settings import (
+    AXES,
+    DEFAULTS,
+    RECIPE,
+    Configuration,
+    GroupedCommand,
+    flag_of,
+    members_of_file,
+    with_settings,
+)
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
-    from functional_nn.training.recipe import Hyperparameters
+    from functional_nn.training.recipe import Hyperparameters, Recipe
 
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
-Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def axis(
-    name: str, kind: click.ParamType, default: str | None, help: str, *, metavar: str = "NUMBERS", separator: str = ","
-) -> Callable[[Command], Command]:
-    """A flag that takes several values of one type, with a separator between them, and is one of ``AXES``."""
-    return click.option(name, type=Several(kind, separator), default=default, metavar=metavar, help=help)
-
-
-@click.command(context_settings={"show_default": True})
-@click.option("--dataset", default="mnist5k", metavar="NAME", help="As for train.")
-@click.option("--data-dir", metavar="DIR", help="Folder of IDX files, or a prepared TFDS folder.")
-@IMAGE_SIZE
-@IMAGE_COLOR
+@click.command(cls=GroupedCommand, context_settings={"show_default": True})
+@with_settings("sweep")
 @RECIPE
-@axis("--model", Named(MODELS), "mlp", f"Some of: {', '.join(MODELS)}.", metavar="NAMES")
-@axis(
-    "--hidden",
-    Sizes(),
-    None,
-    "Hidden sizes, one list or several: 128,64/256.  [default: the model's]",
-    metavar="SIZES",
-    separator="/",
-)
-@axis("--activation", Named(ACTIVATIONS), None, "Activations by name.  [default: the model's]", metavar="NAMES")
-@axis("--dropout", SHARE, "0", "Shares of hidden outputs to drop.")
-@click.option("--validation", type=SHARE, default=0.0, help="As for train.")
-@click.option("--batch-norm", is_flag=True, help="Normalize each hidden layer over the batch.")
-@axis("--shift", COUNT_OR_ZERO, "0", "Places that training images move by at most.")
-@axis("--deform", SHARE, "0", "Largest stretches and slants of training images.")
-@axis("--l1", NOT_NEGATIVE, "0", "Rates of the penalty rate · Σ|w|.")
-@axis("--l2", NOT_NEGATIVE, "0", "Rates of the penalty rate/2 · Σw².")
-@axis("--optimizer", Named(OPTIMIZERS), "adam", f"Some of: {', '.join(OPTIMIZERS)}.", metavar="NAMES")
-@axis("--learning-rate", POSITIVE, "1e-3", "Learning rates.")
-@axis("--weight-decay", NOT_NEGATIVE, None, "Decays of the weights, for sgd, adamw and their like.")
-@axis("--clip-norm", POSITIVE, None, "Largest norms of a step's gradient.  [default: none]")
-@axis("--schedule", Named(SCHEDULES), "constant", f"Some of: {', '.join(SCHEDULES)}.", metavar="NAMES")
-@axis("--epochs", COUNT, "10", "Passes over the training data.")
-@axis("--batch-size", COUNT, "64", "Examples in a step.")
 @click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
-@click.option("--seed", type=SEED, default=0, help="The first seed.")
 @click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML file of settings.")
-@click.option("--precision", type=Named(PRECISIONS), default="float32", help="The type the networks compute in.")
-@click.option("--gradient", type=Named(GRADIENTS), default="auto", help="As for train.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
 @click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
-@METRICS
 @click.option(
     "--halving", type=Several(COUNT), metavar="EPOCHS", help="After each of these epochs, only the best models go on."
 )
@@ -118,7 +70,7 @@ def axis(
 )
 @click.option(
     "--part",
-    type=Part(),
+    type=PART,
     metavar="K/N",
     help="Train the K-th of N parts only, each on a computer of its own. Then functional-nn merge puts their folders "
     "together.",
@@ -133,7 +85,7 @@ def axis(
 @click.option(
     "--job",
     "job_settings",
-    type=Setting(),
+    type=NAME_AND_VALUE,
     multiple=True,
     help="A setting of the jobs of --submit, such as slurm_partition=gpu or gpus_per_node=1; repeatable. Slurm needs "
     "timeout_min=MINUTES.",
@@ -154,8 +106,7 @@ def sweep(
     grid_file: Path | None,
     plan: str,
     patience: int | None,
-    metrics: list[str] | None,
-    halving: list[int] | None,
+    halving: tuple[int, ...] | None,
     halving_keep: float,
     **flags: FlagValue,
 ) -> int:
@@ -169,12 +120,10 @@ def sweep(
         import jax
 
         from functional_nn.cli.info import versions
-        from functional_nn.losses.classification import cross_entropy
         from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
         from functional_nn.sweeps.sweep import train_members
-        from functional_nn.training.recipe import Recipe
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -193,8 +142,6 @@ def sweep(
         write_merged(merged, out, json_file, quiet=quiet)
         return 0
     data = base.load_data(progress=False if quiet else None)
-    chosen_metrics = metrics_by_name(metrics)
-    named_metrics = None if chosen_metrics is None else tuple(chosen_metrics.items())
     if not quiet:
         click.echo(data.describe())
         of_part = "" if part is None else f"part {part[0]} of {part[1]} of "
@@ -205,16 +152,13 @@ def sweep(
         signals.check()
 
     def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
-        configuration = _configuration(base, hyperparameters)
-        optimizer = configuration.transformation(len(data.train_images))
-        net = configuration.network(data.classes)
-        return Recipe(net, cross_entropy, optimizer, configuration.penalty(), named_metrics)
+        return base.of_member(hyperparameters).recipe(data.classes, len(data.train_images))
 
     if out is not None:
         click.get_current_context().with_resource(folder_to_write("--out", out))
     result = train_members(
         make_recipe,
-        lambda h: _configuration(base, h).network(data.classes),
+        lambda h: base.of_member(h).network(data.classes),
         members,
         data,
         epochs=base.epochs,
@@ -222,11 +166,12 @@ def sweep(
         precision=base.precision,
         plan=plan,
         patience=patience,
-        halving=None if halving is None else Halving(tuple(halving), halving_keep),
+        halving=None if halving is None else Halving(halving, halving_keep),
         keep=out is not None,
         part=part,
         out=out,
         identity=base.settings(),
+        defaults=DEFAULTS,
         on_epoch=on_epoch,
         progress=False if quiet else None,
     )
@@ -241,12 +186,6 @@ def sweep(
         about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
         write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
     return signals.status if result.message else 0
-
-
-AXES = tuple(
-    flag.name for flag in sweep.params if isinstance(flag.type, Several) and flag.name not in ("metrics", "halving")
-)
-"""The flags that take several values, one for each member."""
 
 
 def _check_part_flags(
@@ -291,29 +230,20 @@ def _members(
     flags: Mapping[str, FlagValue], grid_file: Path | None
 ) -> tuple[Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
-    from functional_nn.configuration.run_flags import members_of_flags
     from functional_nn.sweeps import grid as grids
-    from functional_nn.sweeps.grid import read_grid
 
-    single: dict[str, FlagValue] = {}
-    several: dict[str, list[FlagValue]] = {}
-    for name, value in flags.items():
-        if name not in AXES:
-            single[name] = value
-        elif value is None:
-            single[name] = None
-        elif len(value) == 1:
-            single[name] = value[0]
-        else:
-            several[name] = value
+    # In the order of the command line, which is that of the members.
+    values = {name: value for name, value in flags.items() if name in AXES and value is not None}
+    several = {name: value for name, value in values.items() if len(value) > 1}
+    single = {name: value[0] for name, value in values.items() if len(value) == 1}
     parts = [grids.grid(**several)]
     if grid_file is not None:
-        in_file = members_of_flags(read_grid(grid_file), grid_file, sweep, AXES)
+        in_file = members_of_file(grids.read_grid(grid_file), grid_file)
         _check_not_given(in_file[0].keys())
         parts.append(in_file)
     members = grids.crossed(*parts)
     # Every member has its own values of the settings that vary. The shared configuration has the first member's.
-    return Configuration(**(single | members[0])), members
+    return Configuration(**{**flags, **single, **members[0]}), members
 
 
 def _check_not_given(in_file: Collection[str]) -> None:
@@ -321,22 +251,6 @@ def _check_not_given(in_file: Collection[str]) -> None:
     flags = set(in_file)
     if "seed" in in_file:
         flags.add("seeds")
-    if twice := [flag_of(name) for name in sorted(flags) if is_given(name)]:
+    if twice := [flag_of(name) for name in sorted(flags) if is_on_command_line(name)]:
         remedy = "Leave out the flag, or the column of the file."
         raise InputError("--grid", "names whose flags are not given", f"{', '.join(twice)} in addition", remedy)
-
-
-def _configuration(base: Configuration, hyperparameters: Hyperparameters) -> Configuration:
-    """The configuration of one member.
-
-    Some of its numbers are traced. ``completed`` has to read values, so traced numbers are put in afterwards.
-    """
-    import jax
-
-    known = {field.name for field in fields(Configuration)}
-    given = {name: value for name, value in hyperparameters.items() if name in known}
-    traced = {name: value for name, value in given.items() if isinstance(value, jax.Array)}
-    plain = {name: value for name, value in given.items() if name not in traced}
-    # If a model does not take a flag, it refuses the flag unless it is off. This holds for traced values too.
-    off = {name: 0.0 for name in traced if name in ("dropout", "l1", "l2")}
-    return replace(replace(base, **(plain | off)).completed(), **traced)

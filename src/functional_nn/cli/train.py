@@ -7,18 +7,18 @@ import signal
 import statistics
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
-from functional_nn.cli.several_processes import SeveralProcesses, check_is_one_run, with_process_flags
+from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, check_is_one_run
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
-from functional_nn.configuration.flag_types import COUNT, JSON_FILE, METRICS, NOT_NEGATIVE, FlagValue, metrics_by_name
-from functional_nn.configuration.run_configuration import Configuration
-from functional_nn.configuration.run_flags import with_run_flags
+from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO, JSON_FILE, NOT_NEGATIVE, FlagValue
+from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.texts import counted, words
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from functional_nn.training.state import TrainState
 
 
-@click.command(context_settings={"show_default": True})
-@with_run_flags
+@click.command(cls=GroupedCommand, context_settings={"show_default": True})
+@with_settings("train")
+@RECIPE
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -51,10 +52,17 @@ if TYPE_CHECKING:
     default=0.0,
     help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
-@METRICS
 @click.option("--patience", type=COUNT, help="Stop after this number of epochs without a lower loss.")
 @click.option("--keep-best", is_flag=True, help="Keep the epoch with the lowest loss, not the last one; needs --out.")
-@with_process_flags
+@click.option(
+    "--distributed",
+    is_flag=True,
+    help="Train together with the other processes that a cluster has started, such as Slurm.",
+)
+@click.option("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes.")
+@click.option("--num-processes", type=COUNT, help="Number of processes that train together.")
+@click.option("--process-id", type=COUNT_OR_ZERO, help="Number of this process, from 0.")
+@click.option("--wait", type=COUNT, default=WAIT_SECONDS, help="Seconds to wait for the others at the start.")
 @JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the last line only.")
@@ -65,14 +73,8 @@ def train(
     from_run: Path | None,
     resume: bool,
     checkpoint_minutes: float,
-    metrics: list[str] | None,
     patience: int | None,
     keep_best: bool,
-    distributed: bool,
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
-    wait: int,
     json_file: Path | None,
     quiet: bool,
     **flags: FlagValue,
@@ -82,6 +84,7 @@ def train(
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
     signals: Signals = context.obj
+    others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)
     if from_run is not None:
         configuration = with_settings_of(from_run, configuration, context)
@@ -92,8 +95,6 @@ def train(
     if keep_best and checkpoint_minutes:
         given = f"--checkpoint-minutes {checkpoint_minutes:g}"
         raise InputError("--keep-best", "a checkpoint after every epoch", given, "Leave out one of the two.")
-
-    others = SeveralProcesses(distributed, coordinator, num_processes, process_id, wait)
     others.check()
 
     seconds: dict[str, float] = {}
@@ -105,9 +106,7 @@ def train(
     import jax
 
     from functional_nn.cli.info import versions
-    from functional_nn.cli.report import statistics_recorder, write_run_report
-    from functional_nn.cli.trained_run import at_best_epoch
-    from functional_nn.losses.classification import cross_entropy
+    from functional_nn.cli.report import write_run_report
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
@@ -127,25 +126,29 @@ def train(
     if not quiet:
         click.echo(data.describe())
         click.echo(f"{_described(configuration, data.classes)} on {_hardware(processes)}")
-    net = configuration.network(data.classes)
+    recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
-        params, state, anew = start_from(from_run, net, configuration, data)
+        params, state, anew = start_from(from_run, recipe.net, configuration, data)
         start, origin = (params, state), {"from": run_folder.origin(from_run)}
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
-    check_freeze(configuration, net, data)
+    check_freeze(configuration, recipe.net, data)
     checkpoints, recorder = None, None
 
     def open_folders() -> None:
         nonlocal checkpoints, recorder
         if out is not None:
+            from functional_nn.cli.trained_run import statistics_recorder
+
             context.with_resource(run_folder.opened_run_folder(out, resume))
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
-            checkpoints = Checkpoints(folder, minutes=checkpoint_minutes, settings=configuration.settings())
+            checkpoints = Checkpoints(
+                folder, minutes=checkpoint_minutes, settings=configuration.settings(), defaults=DEFAULTS
+            )
             last = max(saved_steps(folder), default=0)
-            recorder = statistics_recorder(out, net, configuration, data, last)
+            recorder = statistics_recorder(out, recipe, configuration.precision, data, last)
 
     # A folder that cannot be used ends the run in all processes.
     processes.first(open_folders)
@@ -170,20 +173,20 @@ def train(
         # The run's message, which is printed below, says the same.
         warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
         run = fit(
-            net,
-            cross_entropy,
-            configuration.transformation(len(data.train_images)),
+            recipe.net,
+            recipe.loss,
+            recipe.optimizer,
             data,
             epochs=configuration.epochs,
             batch_size=configuration.batch_size,
             seed=configuration.seed,
             start=start,
-            penalty=configuration.penalty(),
+            penalty=recipe.penalty,
             precision=configuration.precision,
             devices=None if processes.are_several else configuration.devices,
             non_finite=configuration.non_finite,
             patience=patience,
-            metrics=metrics_by_name(metrics),
+            metrics=None if recipe.metrics is None else dict(recipe.metrics),
             checkpoints=checkpoints,
             on_epoch=on_epoch,
             progress=False if quiet else None,
@@ -195,7 +198,9 @@ def train(
         seconds["statistics"] = recorder.seconds
     kept_epoch = len(run.history)
     if keep_best and out is not None and run.history:
-        run, kept_epoch = at_best_epoch(run, out / run_folder.CHECKPOINTS, net, data, metrics_by_name(metrics))
+        from functional_nn.cli.trained_run import at_best_epoch
+
+        run, kept_epoch = at_best_epoch(run, out / run_folder.CHECKPOINTS, recipe, data)
     seconds["total"] = time.perf_counter() - STARTED
     result = _result(run, kept_epoch, seconds) | {
         "device": f"{device.platform}: {device_name(device)}",

@@ -70,6 +70,7 @@ class Layer(NamedTuple):
             and ``jax.grad`` work as always, and ``vjp`` raises ``FormulaMissing``.
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
         layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
+        joined_by_jax: whether JAX differentiates what stands between the layers inside, as in ``compose``.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
@@ -87,6 +88,7 @@ class Layer(NamedTuple):
     backward: Backward | None = None
     takes_mask: bool = False
     layers: tuple[tuple[str, Layer], ...] = ()
+    joined_by_jax: bool = False
 
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from functional_nn.configuration.run_configuration import Configuration, flag_of
-from functional_nn.configuration.run_flags import default_flags
+from functional_nn.configuration.settings import DEFAULTS, Configuration, flag_of
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, escaped, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State
@@ -317,9 +316,9 @@ def _plain(text: str) -> str:
 
 def command_of(configuration: Configuration) -> str:
     """The command that trains with a configuration. Flags that have their default value are left out."""
-    words, defaults = ["functional-nn", "train"], default_flags()
+    words = ["functional-nn", "train"]
     for name, value in configuration.to_dict().items():
-        if name in NOT_A_FLAG or value == defaults[name]:
+        if name in NOT_A_FLAG or value == DEFAULTS[name]:
             continue
         words.append(flag_of(name))
         if value is not True:

@@ -202,6 +202,7 @@ def check_layer(
         second_order=second_order,
         mutants=mutants,
         equivalent=equivalent,
+        skipped=joined_by_jax(layer),
     )
 
 
@@ -292,7 +293,18 @@ def check_gradients(
         return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
 
     subject = f"{layer.name}, {loss.name}"
-    return check_problem(subject, problem_in, _types(leaves), seed=seed, second_order=False, mutants=mutants)
+    skipped = () if gradient else joined_by_jax(layer)
+    types = _types(leaves)
+    return check_problem(subject, problem_in, types, seed=seed, second_order=False, mutants=mutants, skipped=skipped)
+
+
+def joined_by_jax(layer: Layer) -> tuple[tuple[str, str], ...]:
+    """What no comparison with ``jax.grad`` tells about a network, for ``Report.skipped``."""
+    own = [(f"{layer.name}, the operations between its layers, with jax.grad", JOINED)] if layer.joined_by_jax else []
+    return (*own, *(entry for _, inner in layer.layers for entry in joined_by_jax(inner)))
+
+
+JOINED = "JAX differentiates them in the formula too. The comparison with the arbiter is independent."
 
 
 def _numbers(leaf: PyTree) -> np.ndarray:
@@ -341,6 +353,7 @@ def check_problem(
     kinks_as_automatic: bool = True,
     stop_gradient_as_constant: bool = False,
     equivalent: Mapping[str, str] | None = None,
+    skipped: tuple[tuple[str, str], ...] = (),
 ) -> Report:
     """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
 
@@ -354,6 +367,7 @@ def check_problem(
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
         equivalent: reasons why a planted error changes nothing, by its description.
+        skipped: what is not compared, with the reasons.
     """
     check_count("seed", seed, least=0)
     check_flag("second_order", second_order)
@@ -380,4 +394,4 @@ def check_problem(
         if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
             planted, survivors = plant(comparison, equivalent=equivalent)
     seconds = time.perf_counter() - started
-    return Report(tuple(verdicts), planted, survivors, seconds=seconds, title=subject)
+    return Report(tuple(verdicts), planted, survivors, skipped, seconds, subject)

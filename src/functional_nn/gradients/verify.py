@@ -22,6 +22,7 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
+from functional_nn.gradients.check import joined_by_jax
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
@@ -231,8 +232,9 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
         verdicts += comparison(False).first_order(regime="evaluation", jvp=not case.no_jvp)
     reasons = {"jvp": case.no_jvp, "bfloat16": case.no_bfloat16}
-    skipped = tuple((f"{case.name}: {what}", reason) for what, reason in reasons.items() if reason)
-    return Report(tuple(verdicts), *plant(training, limit=0 if quick else MUTANTS), skipped)
+    skipped = [(f"{case.name}: {what}", reason) for what, reason in reasons.items() if reason]
+    planted = plant(training, limit=0 if quick else MUTANTS)
+    return Report(tuple(verdicts), *planted, (*joined_by_jax(case.layer), *skipped))
 
 
 def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:

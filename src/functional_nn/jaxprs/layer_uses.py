@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from functional_nn.jaxprs.walk import (
     closed,
     equations,
     inner_programs,
+    layer_of,
     live,
     while_parts,
 )
@@ -90,7 +92,9 @@ def layer_uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
     """
     uses = _uses(program, paths)
     written_by_hand = {posixpath.dirname(use.scope) for use in uses if use.parameters and not use.has_own_path}
-    flops = flops_by_scope(live(program))
+    flops: Counter[str] = Counter()
+    for scope, count in flops_by_scope(live(program)).items():
+        flops[layer_of(scope)[0]] += count
     layers: dict[tuple[str, int | tuple[str, ...]], LayerUse] = {}
     for number, use in enumerate(uses):
         if posixpath.dirname(use.scope) not in written_by_hand:
@@ -114,8 +118,10 @@ def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
     """Every mark of a layer in a program, with the operations and the parameters since the last one of its scope."""
     # The parameters are the first inputs of the program, in the order of the paths.
     origins = {number: frozenset([number]) for number in range(len(paths))}
+    # The function of ``compose`` is traced by ``jax.vjp``, which writes its own name into the scopes.
     steps = [
-        (located, read) for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
+        (located._replace(scope=layer_of(located.scope)[0]), read)
+        for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
     ]
     uses: list[LayerUse] = []
     ends: dict[str, int] = {}

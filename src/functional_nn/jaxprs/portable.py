@@ -20,7 +20,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.products import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.walk import CALLS, Place, Step, array_type, counted_program, flattened, joined, scan_parts
+from functional_nn.jaxprs.walk import CALLS, Place, Step, array_type, counted_program, flattened, joined, layer_of, scan_parts
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""
@@ -136,7 +136,7 @@ class _Conversion:
 
         for step in flat.steps:
             operands = [read(place) for place in step.inputs]
-            results = self.step(step._replace(scope=joined(scope, step.scope)), operands, steps, observed)
+            results = self.step(step._replace(scope=layer_of(joined(scope, step.scope))[0]), operands, steps, observed)
             values.update(zip(step.outputs, results, strict=True))
         return [read(place) for place in flat.outputs]
 

@@ -34,8 +34,6 @@ CALLS = frozenset(
 Such an equation may also contain a rule for derivatives or for ``vmap``. This rule is another program, which never
 runs here.
 """
-PLAIN_CALLS = frozenset(("jit", "call", "closed_call", "eval_jaxpr"))
-"""The calls that have no rule for derivatives or for ``vmap``, and do not recompute values."""
 CALLED = ("jaxpr", "call_jaxpr", "call")
 """The possible names of the parameter that holds the program of a call. Each call has one of them."""
 LOOPS = frozenset(("scan", "while"))

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activations.activation_types import Activation, VectorActivation, as_activation
-from functional_nn.activations.piecewise import relu
-from functional_nn.activations.table import identity
+from functional_nn.activations.piecewise import identity, relu
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape, without_input_size

@@ -7,7 +7,7 @@ y, class numbers, or rows of probabilities.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, check_mask, values_of
@@ -384,3 +385,7 @@ def one_hot(y: jax.Array, labels: jax.Array) -> jax.Array:
     numbers = jnp.expand_dims(jnp.arange(y.shape[-1], dtype=labels.dtype), range(y.ndim - 1))
     is_class = (labels >= 0) & (labels < y.shape[-1])
     return jnp.where(is_class, (labels == numbers).astype(y.dtype), jnp.nan)
+
+
+LOSSES: Mapping[str, Loss] = names.LOSSES
+"""Every loss by its name."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
+from functional_nn import names
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.piecewise import relu
 from functional_nn.activations.smooth import tanh
@@ -287,9 +288,7 @@ def transformer(
     return chain(*tokens, blocks, layer_norm(), global_average_pool(), dense(out_size), name="transformer")
 
 
-MODELS: dict[str, Callable[..., Layer]] = {
-    maker.__name__: maker for maker in (mlp, cnn, lenet, deep_cnn, resnet, rnn, lstm, gru, transformer)
-}
+MODELS: Mapping[str, Callable[..., Layer]] = names.MODELS
 """Every named model by its name, as flags and configurations use it."""
 
 

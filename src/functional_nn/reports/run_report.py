@@ -12,13 +12,13 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from functional_nn.activations.table import ACTIVATIONS
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted, words
 from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
+from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel
 from functional_nn.reports.page import (
     MOST_UNITS,

@@ -32,12 +32,19 @@ FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
 
 
-def difference(known: Mapping[str, JsonValue], given: Mapping[str, JsonValue]) -> str:
+def difference(
+    known: Mapping[str, JsonValue], given: Mapping[str, JsonValue], defaults: Mapping[str, object] | None = None
+) -> str:
     """The differences between a folder's identity and a given one, as text; empty if there are none.
+
+    ``defaults`` are values of the user's entries that the folder may lack, because they were added later.
 
     >>> difference({"seed": 0, "loss": "mse"}, {"seed": 0, "loss": "mae"})
     'loss "mse" instead of "mae"'
     """
+    of_user, new = known.get(IDENTITY), given.get(IDENTITY)
+    if defaults and isinstance(of_user, dict) and isinstance(new, dict):
+        known = {**known, IDENTITY: {name: defaults[name] for name in new if name in defaults} | of_user}
     settings = [
         {name: identity[name] for name in identity.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}}
         for identity in (known, given)

@@ -67,6 +67,7 @@ class Store:
     Args:
         folder: a folder for this sweep alone; created if it does not exist.
         identity: by name, everything that must be equal for a sweep to continue in the folder.
+        defaults: values of the user's entries that a folder from before these were added does not have.
 
     Raises:
         InputError: if the folder cannot be written to, has links in it, is in use by another process, or belongs to
@@ -74,9 +75,10 @@ class Store:
         DataError: if ``sweep.json`` is damaged or of another version.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, object]):
+    def __init__(self, folder: Path, identity: Mapping[str, object], defaults: Mapping[str, object] | None = None):
         self.folder = folder
         self._identity = as_json("identity", identity)
+        self._defaults = defaults
         self._fingerprint = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
         self._stack = ExitStack()
 
@@ -106,7 +108,12 @@ class Store:
             known = read_identity(path)
         except OSError as error:
             raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
-        check_settings(self.folder, {name: known[name] for name in known if name not in FILE_ENTRIES}, self._identity)
+        check_settings(
+            self.folder,
+            {name: known[name] for name in known if name not in FILE_ENTRIES},
+            self._identity,
+            self._defaults,
+        )
         # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
         # from ours. Its files contain its own fingerprint.
         self._fingerprint = known["fingerprint"]
@@ -170,9 +177,9 @@ class Store:
         return self.folder / BATCHES / f"{name}.safetensors"
 
 
-def check_settings(folder: Path, known: JsonObject, given: JsonObject) -> None:
+def check_settings(folder: Path, known: JsonObject, given: JsonObject, defaults: Mapping[str, object] | None) -> None:
     """Requires that a sweep has the settings of the one in the folder."""
-    if different := difference(known, given):
+    if different := difference(known, given, defaults):
         found = f"{folder}, whose sweep has {different}"
         remedy = "Use another folder."
         at_once = known.get("members_at_once")

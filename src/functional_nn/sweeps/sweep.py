@@ -177,12 +177,14 @@ def train_members(
     part: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     identity: str | Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
     """The same as ``sweep``, with one function that makes the whole recipe of a member. The command line calls it.
 
-    ``model`` makes the network again when a result needs it. The other arguments are those of ``sweep``.
+    ``model`` makes the network again when a result needs it. ``defaults`` are values in ``identity`` that a folder from
+    before these were added does not have. The other arguments are those of ``sweep``.
     """
     clock = time.perf_counter()
     policy = as_precision(precision)
@@ -231,7 +233,7 @@ def train_members(
             IDENTITY: as_json("identity", identity),
             AT_ONCE: population.plan.members,
         }
-        store = Store(out, settings | population.identity())
+        store = Store(out, settings | population.identity(), defaults)
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
     rungs = () if halving is None else halving.epochs

@@ -64,6 +64,7 @@ class Checkpoints(NamedTuple):
         best_by: the name of the metric that decides which epoch is the best, such as ``"validation_accuracy"``. Smaller
             numbers are better if its name ends as ``early_stopping`` says, otherwise larger ones. None: the loss on
             validation examples, or else on test examples, or else in training. A run continues only with the same.
+        defaults: the values of ``settings`` that a folder from before these were added does not have.
     """
 
     folder: str | os.PathLike[str]
@@ -71,6 +72,7 @@ class Checkpoints(NamedTuple):
     minutes: float = 0.0
     settings: Mapping[str, object] | None = None
     best_by: str | None = None
+    defaults: Mapping[str, object] | None = None
 
 
 class RunProgress(NamedTuple):
@@ -110,6 +112,7 @@ class RunSaver:
             # The user's settings are an entry of their own, so that they replace none of the others.
             own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
             self._best_by = checkpoints.best_by
+            self._defaults = checkpoints.defaults
             best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
             self._settings = as_json("settings", {**settings, **own, **best_by})
             # So the first epoch is saved at once.
@@ -234,7 +237,7 @@ class RunSaver:
         if PROGRAMS not in self._settings:
             # Before compilation these three are not known yet; restored compares again with them.
             known = {name: known[name] for name in known if name not in (METRICS, PROGRAMS, SURROUNDINGS)}
-        if different := difference(known, self._settings):
+        if different := difference(known, self._settings, self._defaults):
             given = f"{self._found.path.parent}, whose run has {different}"
             remedy = "Use the arguments of that run, or another folder."
             raise InputError("checkpoints", "a new folder, or the folder of this run", given, remedy)

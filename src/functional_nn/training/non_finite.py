@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
 from functional_nn.core.masked import Value
 from functional_nn.core.texts import suggest
@@ -17,14 +18,14 @@ from functional_nn.training.run_programs import Programs
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import numbers
 
-STOP, SKIP = POLICIES = ("stop", "skip")
+STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
 
 
 def check_policy(policy: object) -> None:
     """Raises an InputError unless the policy is one of the two."""
-    if policy not in POLICIES:
-        raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), POLICIES))
+    if policy not in names.NON_FINITE:
+        raise InputError("non_finite", "a known name", repr(policy), suggest(str(policy), names.NON_FINITE))
 
 
 class BadStep(NamedTuple):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from functional_nn import names
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.core.layer import Params
@@ -19,24 +20,13 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "sgd": optax.sgd,
-    "momentum": partial(optax.sgd, momentum=0.9),
-    "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
-    "adagrad": optax.adagrad,
-    "adadelta": optax.adadelta,
-    "rmsprop": optax.rmsprop,
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "adamax": optax.adamax,
-    "nadam": optax.nadam,
-    "radam": optax.radam,
-    "amsgrad": optax.amsgrad,
-    "adabelief": optax.adabelief,
-    "lamb": optax.lamb,
-    "lion": optax.lion,
-}
+OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = names.OPTIMIZERS
 """Every named optimizer: a function of the learning rate (a number, a traced array or a schedule)."""
+SCHEDULES: Mapping[str, Callable[[float | jax.Array, int], optax.Schedule]] = names.SCHEDULES
+"""Every named schedule: a function of the learning rate and the number of steps in the run."""
+
+momentum = partial(optax.sgd, momentum=0.9)
+nesterov = partial(optax.sgd, momentum=0.9, nesterov=True)
 
 
 def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> optax.GradientTransformation:
@@ -64,18 +54,22 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
     return make(learning_rate, **options)
 
 
-SCHEDULES: dict[str, Callable[[float | jax.Array, int], optax.Schedule]] = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
-    "one-cycle": lambda rate, steps: optax.cosine_onecycle_schedule(steps, rate),
-    "step": lambda rate, steps: optax.piecewise_constant_schedule(rate, _step_boundaries(steps)),
-}
-"""Every named schedule: a function of the learning rate and the number of steps in the run."""
+def constant(rate: float | jax.Array, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(rate)
 
 
-def _step_boundaries(steps: int) -> dict[int, float]:
-    """The steps at which the schedule ``step`` divides the rate by 10; step 0 is left out, in very short runs."""
-    return {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary > 0}
+def cosine(rate: float | jax.Array, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(rate, steps)
+
+
+def one_cycle(rate: float | jax.Array, steps: int) -> optax.Schedule:
+    return optax.cosine_onecycle_schedule(steps, rate)
+
+
+def step(rate: float | jax.Array, steps: int) -> optax.Schedule:
+    # Step 0 is left out, in very short runs.
+    boundaries = {boundary: 0.1 for boundary in (steps // 2, steps * 3 // 4) if boundary > 0}
+    return optax.piecewise_constant_schedule(rate, boundaries)
 
 
 def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.Schedule:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from functional_nn import names
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
@@ -37,13 +38,9 @@ class Precision(NamedTuple):
 
 
 PRECISIONS = {
-    name: Precision(*map(np.dtype, (parameters, compute, parameters)))
-    for name, parameters, compute in (
-        ("float32", jnp.float32, jnp.float32),
-        ("bfloat16", jnp.float32, jnp.bfloat16),
-        ("float16", jnp.float32, jnp.float16),
-        ("float64", jnp.float64, jnp.float64),
-    )
+    name: Precision(*(np.dtype(getattr(jnp, kind)) for kind in (parameters, name, parameters)))
+    for name in names.PRECISIONS
+    for parameters in ("float64" if name == "float64" else "float32",)
 }
 """Every precision by name. With 16 bits only the network computes; parameters, optimizer and loss stay in float32."""
 

@@ -22,8 +22,7 @@ import mpmath as mp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from functional_nn.activations.activation_types import Activation
-from functional_nn.activations.table import ACTIVATIONS
+from functional_nn.activations.activation_types import ACTIVATIONS, Activation
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import as_host_array, check_dtype, shown
 from functional_nn.gradients.compare.problem import converted_anew

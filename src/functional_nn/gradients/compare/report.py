@@ -133,8 +133,13 @@ class Report:
         return f"Passed{title}. {self.sentence}"
 
     def __str__(self) -> str:
-        verdict_line = textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)
-        return f"{verdict_line}\n\n{text_table(self.verdicts)}" if self.verdicts else verdict_line
+        parts = [textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)]
+        if self.verdicts:
+            parts.append(text_table(self.verdicts))
+        if self.skipped:
+            left_out = dict.fromkeys(f"Not compared: {subject}. {reason}" for subject, reason in self.skipped)
+            parts.append("\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in left_out))
+        return "\n\n".join(parts)
 
     __repr__ = __str__
 

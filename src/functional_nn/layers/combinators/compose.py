@@ -1,27 +1,22 @@
-"""The composer: a network of named layers and a plain function that calls them, with a composed backward pass.
-
-The function is traced with each call of a layer as one equation. The residuals of its backward pass are those of the
-layers and of the equations between them.
-"""
+"""The composer: a network of named layers and a plain function that calls them, with a composed backward pass."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
-from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching
-from jax.tree_util import register_pytree_node_class
+from jax.extend.core import get_opaque_trace_state
+from jax.tree_util import Partial
 
 from functional_nn.core.children import (
     check_no_other_names,
-    child_backward,
     child_forward,
     child_init,
     child_keys,
@@ -29,18 +24,20 @@ from functional_nn.core.children import (
     put_entries,
 )
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, Params, Residuals, State, checked_init, composed_forward, with_key_if_needed
+from functional_nn.core.layer import Layer, Params, State, checked_init, composed_forward, with_key_if_needed
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shapes, shape_of, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_function, shown
-from functional_nn.jaxprs.tape import Bar, Tape, make_tape, run_backward, run_forward, signature
-from functional_nn.jaxprs.walk import PLAIN_CALLS, equations, flattened
 from functional_nn.layers.combinators.chain import Member
+from functional_nn.layers.combinators.hand_vjp import by_formula, none_for_integers
 
 Function: TypeAlias = Callable[..., Value]
 """``function(net, x) -> y``, with the keyword arguments ``train`` and ``key`` if it names them."""
+
+Call: TypeAlias = Callable[[str, Value], Value]
+"""``call(child, x) -> y``."""
 
 OWN_KEY = "/function"
 """The name from which the function's own random key is derived. No layer has it, since it has a "/"."""
@@ -57,9 +54,9 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         is found by tracing the function.
 
     Gradient:
-        The function is traced once. Its backward pass goes through its operations from the last to the first, and uses
-        the hand-derived rule of each operation (``jaxprs/backward_rules.py``) and the backward pass of each child. A
-        value or a child that is used several times gets the sum of its cotangents:
+        Each call of a child has the child's own backward pass. What the function computes between the calls is
+        differentiated by JAX (``jax.vjp``). A value or a child that is used several times gets the sum of its
+        cotangents:
 
         u_bar = Σ_uses u_bar_use, params_bar = Σ_calls params_bar_call
 
@@ -72,9 +69,8 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         name: used in parameter trees and in error messages.
 
     Raises:
-        InputError: at ``init``, for a child that is never called, and for a child inside a loop, a branch, ``vmap`` or
-            a derivative in the function.
-        FormulaMissing: from a pullback, for an operation without a rule. ``apply`` and ``jax.grad`` work with any.
+        InputError: at ``init``, for a child that is never called, and for a child inside a loop, a branch, ``jit``,
+            ``vmap`` or a derivative in the function.
 
     >>> import functional_nn as fnn
     >>> def siamese(net, x):
@@ -95,23 +91,20 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
     check_function("function", function, "a function of the children and the input")
     options = [option for option in ("train", "key") if option in _parameters(function)]
 
-    def traced_call(call, x, key, train) -> tuple[Traced, dict[int, jax.Array]]:
-        """Traces the function. Its input and its key become the arguments of the program."""
-
-        def with_options(x: Value, key: jax.Array | None) -> Value:
-            given = {"train": train, "key": key}
-            try:
-                return function(Children(call, names), x, **{option: given[option] for option in options})
-            except TypeError as error:
-                if key is None and "key" in options and "PRNG key type" in str(error):
-                    expected = "a key, since the function draws random numbers"
-                    raise InputError("key", expected, None, "Pass key=jax.random.key(seed).") from error
-                raise
-
-        return trace_function(with_options, (x, key if "key" in options else None))
+    def run(call: Call, x: Value, train: bool, key: jax.Array | None) -> Value:
+        """The function, which calls its children by ``call``."""
+        given = {"train": train, "key": key}
+        try:
+            y = function(Children(call, names), x, **{option: given[option] for option in options})
+        except TypeError as error:
+            if key is None and "key" in options and "PRNG key type" in str(error):
+                expected = "a key, since the function draws random numbers"
+                raise InputError("key", expected, None, "Pass key=jax.random.key(seed).") from error
+            raise
+        return jax.tree.map(jnp.asarray, y)
 
     def init(key, in_shape):
-        in_shapes = _input_shapes(traced_call, members, in_shape)
+        in_shapes = _input_shapes(run, members, in_shape)
         params: dict[str, Params] = {}
         state: dict[str, State] = {}
         for (child, layer), child_key in zip(members.items(), child_keys(key, names), strict=True):
@@ -121,72 +114,91 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         return params, state
 
     def make_forward(layers):
-        inner = dict(zip(names, layers, strict=True))
+        # ``jax.vjp`` below takes the formula of each child. Where JAX differentiates the whole forward pass, as for
+        # ``jax.grad`` of ``apply``, it still differentiates the code of the children and not the formulas.
+        inner = {
+            child: layer._replace(forward=by_formula(layer, child))
+            for child, layer in zip(names, layers, strict=True)
+        }
 
         def forward(params, state, x, *, train, key=None):
             check_no_other_names(names, params=params, state=state)
             child_key, own_key = _keys(key, names)
-            call = partial(call_by_program, inner, params, state, train, key)
-            program, constants = traced_call(call, x, own_key, train)
-            new_state, residuals = dict(state), []
-            counts = dict.fromkeys(names, 0)
 
-            def run_child(equation, operands):
-                made: ChildCall = equation.params["call"]
-                # The first call has the child's key itself. Each further call has a key of its own, and the state that
-                # the call before it left. Calls are counted here, as they run: a call inside ``jax.jit`` is traced once
-                # and may run several times.
-                call_key, number = child_key[made.name], counts[made.name]
-                counts[made.name] = number + 1
-                if call_key is not None and number:
-                    call_key = jax.random.fold_in(call_key, number)
-                own = params.get(made.name, {}), new_state.get(made.name, {})
-                y, child_state, child_residuals = made.run(*own, operands, call_key)
-                put_entries(new_state, made.name, child_state)
-                residuals.append(child_residuals)
-                return jax.tree.leaves(y)
+            def outputs(params: Params, x: Value) -> tuple[Value, State]:
+                new_state: dict[str, State] = dict(state)
+                counts: Counter[str] = Counter()
 
-            arguments = jax.tree.leaves((x, own_key if "key" in options else None))
-            results, kept = run_forward(program.tape, constants, arguments, run_child)
-            uncalled = {child: params[child] for child in params if child not in program.calls}
-            recording = Recording(kept, tuple(residuals), jax.tree.map(jnp.zeros_like, uncalled), program)
-            return jax.tree.unflatten(program.out_tree, results), new_state, recording
+                def call(child: str, x: Value) -> Value:
+                    # The first call has the child's key itself. Each further call has a key of its own, and the state
+                    # that the call before it left.
+                    call_key, number = child_key[child], counts[child]
+                    counts[child] += 1
+                    if call_key is not None and number:
+                        call_key = jax.random.fold_in(call_key, number)
+                    y, child_state, _ = child_forward(
+                        child, inner[child], params, new_state, x, train=train, key=call_key
+                    )
+                    put_entries(new_state, child, child_state)
+                    return y
+
+                return run(call, x, train, own_key), new_state
+
+            y, pullback, new_state = jax.vjp(outputs, params, x, has_aux=True)
+            kinds = jax.tree.map(jax.typeof, y)
+            return y, new_state, Partial(partial(_pulled_back, kinds), pullback)
 
         return forward
 
-    def backward(recording: Recording, y_bar):
-        program = recording.program
-        remaining = list(recording.residuals)
-        params_bar: dict[str, Any] = dict(recording.uncalled)
-
-        def pull_child(equation, result_bars):
-            made: ChildCall = equation.params["call"]
-            # Calls are pulled back from the last to the first, so the next residuals are at the end of the list.
-            given = jax.tree.unflatten(made.y_tree, made.filled(result_bars))
-            child_bar, x_bar = child_backward(made.name, members[made.name], remaining.pop(), given)
-            if child_bar:
-                before = params_bar.get(made.name)
-                params_bar[made.name] = child_bar if before is None else jax.tree.map(jnp.add, before, child_bar)
-            return made.x_tree.flatten_up_to(x_bar)
-
-        result_bars = program.out_tree.flatten_up_to(y_bar)
-        bars = run_backward(program.tape, recording.kept, result_bars, pull_child)
-        x_bar, _ = jax.tree.unflatten(program.in_tree, program.filled(bars))
-        return {child: params_bar[child] for child in names if child in params_bar}, x_bar
+    def backward(residuals: Partial, y_bar: Value) -> tuple[Params, Value]:
+        return residuals(y_bar)
 
     forward = composed_forward(make_forward, tuple(members.values()))
-    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(members.items()))
+    return Layer(
+        name, init, forward, backward, takes_mask=True, layers=tuple(members.items()), joined_by_jax=True
+    )
 
 
-def _input_shapes(traced_call: Callable[..., object], members: Mapping[str, Layer], in_shape: Shapes) -> dict[str, Any]:
+def _pulled_back(kinds: PyTree, pullback: Callable[..., PyTree], y_bar: Value) -> tuple[Params, Value]:
+    """The cotangents of the parameters and of the input; None for integers and masks."""
+
+    def cotangent(kind: ShapedArray, bar: jax.Array | None) -> jax.Array | np.ndarray:
+        if not jnp.issubdtype(kind.dtype, jnp.inexact):
+            return np.zeros(kind.shape, jax.dtypes.float0)
+        return jnp.zeros(kind.shape, kind.dtype) if bar is None else jnp.asarray(bar, kind.dtype)
+
+    return none_for_integers(pullback(jax.tree.map(cotangent, kinds, y_bar)))
+
+
+def _input_shapes(run: Callable[..., Value], members: Mapping[str, Layer], in_shape: Shapes) -> dict[str, Shapes]:
     """The shape of each child's input, found by tracing the function with stand-ins.
 
     A child that is called in training only is found in a second pass.
     """
     found: dict[str, Shapes] = {}
-    call = partial(call_by_shapes, members, found)
+
+    def call(child: str, x: Value) -> Value:
+        child_shape = found.setdefault(child, shape_of(x))
+        layer = members[child]
+        with inside(child):
+            params, state = checked_init(layer, jax.random.key(0), child_shape)
+
+        def output(x: Value) -> Value:
+            return with_key_if_needed(
+                lambda key: child_forward(child, layer, {child: params}, {child: state}, x, train=False, key=key)[0]
+            )
+
+        try:
+            return output(x)
+        except (InputError, TypeError) as refusal:
+            # It may take integers, such as tokens, where the stand-in has floating-point numbers.
+            try:
+                return output(jax.tree.map(lambda leaf: leaf.astype(jnp.int32), x))
+            except (InputError, TypeError):
+                raise refusal from None
+
     for train in (False, True):
-        traced(lambda x, train=train: traced_call(call, x, jax.random.key(0), train), in_shape)
+        traced(lambda x, train=train: jax.eval_shape(lambda x: run(call, x, train, jax.random.key(0)), x), in_shape)
         if len(found) == len(members):
             return found
     missing = ", ".join(child for child in members if child not in found)
@@ -207,114 +219,6 @@ def _parameters(function: Function) -> tuple[str, ...]:
         return ()
 
 
-Structure: TypeAlias = Any
-"""The structure of a pytree, a ``jax.tree_util.PyTreeDef``. Its class has no type that checkers know."""
-
-CHILD_CALL = "functional_nn_child"
-"""The name of the equation that stands for the call of a child in a traced function."""
-
-child_call = Primitive(CHILD_CALL)
-child_call.multiple_results = True
-child_call.def_abstract_eval(lambda *operands, call: call.types)
-
-
-@dataclass(frozen=True, eq=False)
-class ChildCall:
-    """One call of a child: its name and its program.
-
-    Args:
-        name: the child's name.
-        x_tree: the structure of its input.
-        y_tree: the structure of its output.
-        types: the shape and type of each array of the output.
-        program: ``params, state, x, key -> (y, state, residuals)``, traced; None where only shapes are wanted.
-        out_tree: the structure of ``(y, state, residuals)``.
-    """
-
-    name: str
-    x_tree: Structure
-    y_tree: Structure
-    types: list[ShapedArray]
-    program: ClosedJaxpr | None = None
-    out_tree: Structure | None = None
-
-    def run(
-        self, params: Params, state: State, operands: Sequence[jax.Array], key: jax.Array | None
-    ) -> tuple[Value, State, Residuals]:
-        """The child's forward pass."""
-        assert self.program is not None
-        assert self.out_tree is not None
-        arguments = jax.tree.leaves((params, state, list(operands), key))
-        return jax.tree.unflatten(self.out_tree, evaluate_program(self.program, arguments))
-
-    def filled(self, bars: Sequence[Bar]) -> list[Bar]:
-        """The cotangents of the output, with zeros for those that nothing uses. Integers and masks have None."""
-        return _filled(bars, self.types)
-
-    def __repr__(self) -> str:
-        return f"{self.name} {self.x_tree} {self.out_tree}"
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """A traced function: its tape, and the structures of its arguments and results.
-
-    Two of them are equal if their programs are. So the residuals of two calls have the same structure for JAX.
-    """
-
-    tape: Tape
-    in_tree: Structure
-    in_types: list[ShapedArray]
-    out_tree: Structure
-    calls: frozenset[str]
-
-    @cached_property
-    def text(self) -> str:
-        """A text that is equal for equal programs."""
-        return f"{self.in_tree} {self.in_types} {self.out_tree}\n{signature(self.tape)}"
-
-    def filled(self, bars: Sequence[Bar]) -> list[Bar]:
-        """The cotangents of the arguments, with zeros for those that nothing uses."""
-        return _filled(bars, self.in_types)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Traced) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        return f"Traced({hash(self)})"
-
-
-@register_pytree_node_class
-@dataclass(frozen=True)
-class Recording:
-    """The residuals of a composed network: arrays, and the traced function as a static part.
-
-    Args:
-        kept: the values that the rules of the function's operations need.
-        residuals: the residuals of each call of a child, in order.
-        uncalled: zeros for the parameters of children that this function did not call.
-        program: the traced function.
-    """
-
-    kept: tuple[jax.Array, ...]
-    residuals: tuple[Residuals, ...]
-    uncalled: dict[str, Params]
-    program: Traced
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Traced]:
-        """The arrays, and the static part."""
-        return (self.kept, self.residuals, self.uncalled), self.program
-
-    @classmethod
-    def tree_unflatten(cls, program: Traced, parts: tuple[Any, ...]) -> Recording:
-        """The inverse of ``tree_flatten``."""
-        kept, residuals, uncalled = parts
-        return cls(kept, residuals, uncalled, program)
-
-
 class NoSuchChild(InputError, AttributeError):
     """A name that no child has. It is an AttributeError too, so that ``hasattr`` works."""
 
@@ -322,8 +226,9 @@ class NoSuchChild(InputError, AttributeError):
 class Children:
     """The children of a composed network, as its function sees them: ``net.encoder(x)`` or ``net["encoder"](x)``."""
 
-    def __init__(self, call: Callable[[str, Value], Value], names: tuple[str, ...]):
+    def __init__(self, call: Call, names: tuple[str, ...]):
         self._call, self._names = call, names
+        self._trace = get_opaque_trace_state()
 
     def __getitem__(self, name: str) -> Callable[[Value], Value]:
         if name not in self._names:
@@ -338,135 +243,14 @@ class Children:
         return partial(self._run, name)
 
     def _run(self, name: str, x: Value) -> Value:
+        # Inside a loop, ``vmap`` or the like JAX traces anew, and the state that the child leaves could not get out.
+        if get_opaque_trace_state() != self._trace:
+            raise InputError(
+                "function",
+                "children that are called outside of loops, branches, jit, vmap and derivatives",
+                f"a call of {name} inside one of them",
+                "Call it outside, in a Python loop, or make a layer of the loop (repeat).",
+            )
         with inside(name):
             check_arrays("x", x)
         return self._call(name, x)
-
-
-def call_by_program(
-    layers: Mapping[str, Layer],
-    params: Params,
-    state: State,
-    train: bool,
-    key: jax.Array | None,
-    name: str,
-    x: Value,
-) -> Value:
-    """Calls a child while its composed network is traced: an equation that holds the child's traced program."""
-    leaves, x_tree = jax.tree.flatten(x)
-
-    def run(params, state, leaves, key):
-        x = jax.tree.unflatten(x_tree, leaves)
-        return child_forward(name, layers[name], {name: params}, {name: state}, x, train=train, key=key)
-
-    arguments = params.get(name, {}), state.get(name, {}), leaves, key
-    program, made = jax.make_jaxpr(run, return_shape=True)(*arguments)
-    # The program returns the arrays of (y, state, residuals) in this order, so those of y come first.
-    y_types, y_tree = jax.tree.flatten(made[0])
-    types = program.out_avals[: len(y_types)]
-    call = ChildCall(name, x_tree, y_tree, types, program, jax.tree.structure(made))
-    return jax.tree.unflatten(y_tree, child_call.bind(*map(jnp.asarray, leaves), call=call))
-
-
-def call_by_shapes(layers: Mapping[str, Layer], in_shapes: dict[str, Shapes], name: str, x: Value) -> Value:
-    """Calls a child while shapes are inferred, and notes the shape of its input at its first call."""
-    in_shape = in_shapes.setdefault(name, shape_of(x))
-    layer = layers[name]
-
-    def output(x):
-        with inside(name):
-            params, state = checked_init(layer, jax.random.key(0), in_shape)
-        return with_key_if_needed(
-            lambda key: child_forward(name, layer, {name: params}, {name: state}, x, train=False, key=key)[0]
-        )
-
-    made = _of_any_type(output, x)
-    types, y_tree = jax.tree.flatten(made)
-    leaves, x_tree = jax.tree.flatten(x)
-    avals = [ShapedArray(leaf.shape, leaf.dtype) for leaf in types]
-    return jax.tree.unflatten(y_tree, child_call.bind(*leaves, call=ChildCall(name, x_tree, y_tree, avals)))
-
-
-def _of_any_type(function: Callable[[Value], Value], x: Value) -> Value:
-    """The shapes of ``function(x)``. If it refuses floating-point numbers, x is taken as integers, such as tokens."""
-    try:
-        return jax.eval_shape(function, x)
-    except (InputError, TypeError) as refusal:
-        tokens = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.int32), x)
-        try:
-            return jax.eval_shape(function, tokens)
-        except (InputError, TypeError):
-            raise refusal from None
-
-
-def trace_function(function: Callable[..., Value], arguments: tuple[Value, ...]) -> tuple[Traced, dict[int, jax.Array]]:
-    """Traces a function that calls children, and prepares its backward pass. Also gives its constants by place."""
-    leaves, in_tree = jax.tree.flatten(arguments)
-    out_tree: list[Structure] = []
-
-    def flat(*leaves):
-        # A traced program has arrays only, so the structure of the result is noted here.
-        results, tree = jax.tree.flatten(function(*jax.tree.unflatten(in_tree, leaves)))
-        out_tree.append(tree)
-        return [jnp.asarray(result) for result in results]
-
-    # In the flat program, calls such as ``jax.jit`` are replaced by their equations. What still has a program inside is
-    # a loop, a branch or the like, in which a child cannot be called.
-    program = jax.make_jaxpr(flat)(*leaves)
-    flat_program = flattened(program, PLAIN_CALLS)
-    called = set()
-    for step in flat_program.steps:
-        if step.equation.primitive is child_call:
-            called.add(step.equation.params["call"].name)
-            continue
-        values = [part for value in step.equation.params.values() for part in _parts(value)]
-        # A parameter is a program if it has equations itself (a Jaxpr), or in its ``jaxpr`` (a ClosedJaxpr).
-        inner = [value for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
-        for inner_program in inner:
-            for located in equations(inner_program):
-                if located.equation.primitive is child_call:
-                    name = step.equation.primitive.name
-                    _refuse(located.equation.params["call"], "jax.checkpoint" if name == "remat2" else name)
-    tape = make_tape(flat_program, CHILD_CALL)
-    traced = Traced(tape, in_tree, program.in_avals, out_tree[-1], frozenset(called))
-    return traced, {place: jnp.asarray(constant) for place, constant in flat_program.constants.items()}
-
-
-def _parts(value: PyTree) -> tuple[PyTree, ...]:
-    """The branches of a ``cond``, which are in a tuple; any other parameter of an equation alone."""
-    return value if isinstance(value, tuple) else (value,)
-
-
-def evaluate_program(program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:
-    """The results of a traced program. Its equations keep their names of layers."""
-    run: Callable[..., list[jax.Array]] = jaxpr_as_fun(program)
-    return run(*arguments)
-
-
-def _refuse(call: ChildCall, where: str) -> None:
-    remedy = "Call it outside, in a Python loop, or make a layer of the loop (repeat)."
-    raise InputError(
-        "function",
-        "children that are called outside of loops, branches, vmap and derivatives",
-        f"a call of {call.name} inside {where}",
-        remedy,
-    )
-
-
-def _refuse_rule(where: str) -> Callable[..., Any]:
-    return lambda *arguments, call, **options: _refuse(call, where)
-
-
-batching.primitive_batchers[child_call] = _refuse_rule("vmap")
-ad.primitive_jvps[child_call] = _refuse_rule("a derivative")
-
-
-def _filled(bars: Sequence[Bar], types: Sequence[ShapedArray]) -> list[Bar]:
-    """Zeros in place of None for floating-point arrays, and None for anything else."""
-    filled: list[Bar] = []
-    for bar, kind in zip(bars, types, strict=True):
-        if not jnp.issubdtype(kind.dtype, jnp.floating):
-            filled.append(None)
-        else:
-            filled.append(jnp.zeros(kind.shape, kind.dtype) if bar is None else bar)
-    return filled

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 
 from functional_nn.core.errors import inside
 from functional_nn.core.layer import (
+    Forward,
     Layer,
-    Residuals,
-    State,
     TypesByPath,
     as_layer,
     backward_of,
@@ -20,7 +17,7 @@ from functional_nn.core.layer import (
     cotangents_of,
     for_hand_vjp,
 )
-from functional_nn.core.masked import Value
+from functional_nn.core.trees import PyTree
 
 
 def with_hand_vjp(layer: Layer) -> Layer:
@@ -51,37 +48,43 @@ def with_hand_vjp(layer: Layer) -> Layer:
     layer = as_layer(layer)
     # JAX does not differentiate the forward pass. Layers with two versions of it have one for this use.
     layer = for_hand_vjp(layer)
+    return layer._replace(forward=by_formula(layer, layer.name))
 
-    def with_mode(train: bool) -> Callable[..., tuple[Value, State, Residuals]]:
-        """The forward pass in training or in evaluation. ``custom_vjp`` takes arrays only, so train is fixed here."""
 
-        def run(params, state, x, key):
-            return checked_forward(layer, params, state, x, train=train, key=key)
+def by_formula(layer: Layer, name: str) -> Forward:
+    """A layer's forward pass, of which JAX takes the hand-derived backward pass as the derivative.
+
+    ``name`` is the layer's name in error messages.
+    """
+
+    def forward(params, state, x, *, train, key=None):
+        # The residuals of two calls may have different structures, and ``jax.custom_vjp`` requires one structure from
+        # both functions below. So they give the arrays alone, and the structure is noted.
+        structure = []
 
         def run_forward(params, state, x, key):
-            outputs = run(params, state, x, key)
-            _, _, residuals = outputs
-            return outputs, (residuals, TypesByPath.of(params, x))
+            y, new_state, residuals = checked_forward(layer, params, state, x, train=train, key=key)
+            leaves, tree = jax.tree.flatten(residuals)
+            structure[:] = [tree]
+            return (y, new_state, leaves), (residuals, TypesByPath.of(params, x))
 
         def run_backward(residuals_and_types, cotangents):
             residuals, types = residuals_and_types
-            # JAX gives booleans and integers (a mask) cotangents of type float0; here they are None.
-            y_bar = jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, cotangents[0])
             # JAX's own message about a wrong shape does not name the layer.
-            with inside(layer.name):
-                params_bar, x_bar = cotangents_of(backward_of(layer)(residuals, y_bar))
-                check_cotangents(types, params_bar, x_bar)
-                params_bar, x_bar = cast_cotangents(types, params_bar, x_bar)
+            with inside(name):
+                bars = cotangents_of(backward_of(layer)(residuals, none_for_integers(cotangents[0])))
+                check_cotangents(types, *bars)
+                params_bar, x_bar = cast_cotangents(types, *bars)
             return params_bar, None, x_bar, None
 
-        function = jax.custom_vjp(run)
+        function = jax.custom_vjp(lambda *arguments: run_forward(*arguments)[0])
         function.defvjp(run_forward, run_backward)
-        return function
+        y, new_state, leaves = function(params, state, x, key)
+        return y, new_state, jax.tree.unflatten(structure[0], leaves)
 
-    in_training, in_evaluation = with_mode(True), with_mode(False)
+    return forward
 
-    def forward(params, state, x, *, train, key=None):
-        function = in_training if train else in_evaluation
-        return function(params, state, x, key)
 
-    return layer._replace(forward=forward)
+def none_for_integers(bars: PyTree) -> PyTree:
+    """Cotangents with None in place of those of booleans and integers, such as a mask. JAX gives them type float0."""
+    return jax.tree.map(lambda bar: None if bar.dtype == jax.dtypes.float0 else bar, bars)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from functional_nn import DataError, cli
-from functional_nn.configuration.run_configuration import Configuration
+from functional_nn.configuration.settings import Configuration
 from functional_nn.storage.run_folder import read_configuration
 
 GOOD = {
