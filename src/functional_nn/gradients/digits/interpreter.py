@@ -84,7 +84,7 @@ class _InManyDigits:
         if path in self._constant_results:
             return self._constant_results[path]
         if not any(isinstance(operand, Points) for operand in operands):
-            results = compute(operands) if name in CALLS else list(bind(equation, operands))
+            results: Results = [*(compute(operands) if name in CALLS else bind(equation, operands))]
             # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
             if len(path) == 1:
                 self._constant_results[path] = results

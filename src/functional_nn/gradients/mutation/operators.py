@@ -623,7 +623,8 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     "cos": unary(sin=jnp.sin),
     "erf": unary(erfc=lax.erfc),
     "erfc": unary(erf=lax.erf),
-} | dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations)
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
+}
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
