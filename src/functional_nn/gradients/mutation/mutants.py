@@ -65,12 +65,17 @@ class Mutant:
         family: ``"bar"`` for an error in a result of the formula; ``"library"`` for one inside a function of JAX with
             a guard, such as the rule for infinity in ``jax.nn.softplus``; ``"selection"`` for one in a selection, such
             as ``jnp.where``, or in its condition; ``"equation"`` for one in another equation.
+        path: the path of the equation; ``OUTPUTS`` for an error in a bar.
+        alternative: the error.
+        population: the mutants of the formula.
     """
 
     number: int
     description: str
     place: str
     family: str
+    path: EquationPath = field(repr=False)
+    alternative: Alternative = field(repr=False, compare=False)
     population: Mutants = field(repr=False, compare=False)
 
     def __call__(self, *arguments: PyTree) -> PyTree:
@@ -78,22 +83,6 @@ class Mutant:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.description}"
-
-
-class Entry(NamedTuple):
-    """What a population needs to make one mutant: the error, and the equation that has it.
-
-    Args:
-        path: the path of the equation; ``OUTPUTS`` for an error in a bar.
-        alternative: the error.
-        place, description, family: as in ``Mutant``.
-    """
-
-    path: EquationPath
-    alternative: Alternative
-    place: str
-    description: str
-    family: str
 
 
 class AtEquation(NamedTuple):
@@ -142,16 +131,16 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
     names = [path_of(path) or "bar" for path in paths]
     bars = [
-        Entry(OUTPUTS, alternative, names[number], alternative.text, "bar")
+        (alternative.text, names[number], "bar", OUTPUTS, alternative)
         for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))
     ]
     equations = [
-        Entry(
+        (
+            f"{site.equation.primitive.name}: {alternative.text}",
+            site.place,
+            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
             site.path,
             alternative,
-            site.place,
-            f"{site.equation.primitive.name}: {alternative.text}",
-            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
         )
         for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
         if any(array_type(variable).size for variable in site.equation.outvars)
@@ -178,16 +167,14 @@ class Mutants:
         program: ClosedJaxpr,
         arguments: Sequence[PyTree],
         structure: object,
-        entries: Sequence[Entry],
+        errors: Sequence[tuple[str, str, str, EquationPath, Alternative]],
     ):
         self._program, self._structure = program, structure
         self._expected = signature(arguments)
+        self._mutants = [Mutant(number, *error, self) for number, error in enumerate(errors)]
         self._alternatives: dict[EquationPath, list[tuple[int, Alternative]]] = {}
-        for number, entry in enumerate(entries):
-            self._alternatives.setdefault(entry.path, []).append((number, entry.alternative))
-        self._mutants = [
-            Mutant(number, entry.description, entry.place, entry.family, self) for number, entry in enumerate(entries)
-        ]
+        for mutant in self._mutants:
+            self._alternatives.setdefault(mutant.path, []).append((mutant.number, mutant.alternative))
         self._population = quick_jit(self._all)
 
     def __len__(self) -> int:
@@ -217,13 +204,8 @@ class Mutants:
 
     def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
         """What mutants do to their own equations at each point. Errors in bars, loops and branches are left out."""
-        wanted = {
-            number
-            for path, alternatives in self._alternatives.items()
-            if path != OUTPUTS and not is_inside_loop(self._program, path)
-            for number, _ in alternatives
-            if number in numbers
-        }
+        paths = {number: self._mutants[number].path for number in numbers}
+        wanted = {n for n, path in paths.items() if path != OUTPUTS and not is_inside_loop(self._program, path)}
         fixed = fixed_operands(self._program)
 
         def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:

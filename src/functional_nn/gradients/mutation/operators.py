@@ -152,7 +152,6 @@ class Site(NamedTuple):
         path: its path in the program.
         equation: the equation.
         place: the source file and line that it comes from.
-        live: the variables of its program that the results depend on.
         only_selects: the masks that only ``select_n`` reads.
         in_library: whether it is inside a function of JAX that has a guard.
     """
@@ -160,7 +159,6 @@ class Site(NamedTuple):
     path: EquationPath
     equation: JaxprEqn
     place: str
-    live: set[Var]
     only_selects: set[Var]
     in_library: bool
 
@@ -188,7 +186,7 @@ def sites(
         if not any(variable in live for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or str(place_of(equation) or "?")
-        yield Site(here, equation, place, live, only_selects, in_library)
+        yield Site(here, equation, place, only_selects, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
             of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
             inner_used = [variable in live for variable in equation.outvars]
