@@ -26,7 +26,7 @@ def test_info_prints_versions_and_devices(capsys):
     assert lines["device"].startswith("cpu 0")
     assert lines["device"].endswith(f": {environment()['device']}")
     for name, package in info.OPTIONAL.items():
-        assert f"for {package.purpose}" in lines[name]
+        assert f"for {package[0]}" in lines[name]
 
 
 def test_info_lists_the_packages_of_the_extras():
@@ -35,7 +35,7 @@ def test_info_lists_the_packages_of_the_extras():
     extras = {name: extras[name] for name in extras.keys() - {"test", "conformance", "lint", "docs", "browser"}}
     listed = {re.match(r"[\w-]+", line)[0]: name for name, lines in extras.items() for line in lines}
     for package, extra in listed.items():
-        assert info.OPTIONAL[package].install == f"'functional-nn[{extra}]'"
+        assert info.OPTIONAL[package][1] == f"'functional-nn[{extra}]'"
     assert info.OPTIONAL.keys() - listed == {"tensorflow"}
 
 

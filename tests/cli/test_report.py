@@ -245,8 +245,8 @@ def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):
     assert not REQUEST.search(text)
     sections = ["Settings and test accuracy", "Curves", "Means over seeds", "Models", "Settings of all models"]
     assert titles(text) == sections
-    assert text.count("not finite at step") == 3
-    assert text.count("<td>left out by halving</td>") == 2
+    assert text.count('<td class="wrong">non-finite</td>') == 3
+    assert text.count("<td>halved</td>") == 2
     assert text.count("<td>finished</td>") == 1
     next(tmp_path.glob("batches/*-end*")).unlink()
     assert run(["report", str(tmp_path)]) == 0

@@ -13,6 +13,7 @@ import pytest
 from tests.bits import bits
 
 from functional_nn.cli import run
+from functional_nn.configuration.settings import Configuration
 from functional_nn.storage import run_folder
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
@@ -129,6 +130,24 @@ def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     refused(capsys, [*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
     assert {path: path.read_bytes() for path in before} == before
     refused(capsys, command, "Use another folder. With --resume the run in it goes on.")
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name):
+    command = [name, *tiny[1:], "--out", str(tmp_path / "run")]
+    now = Configuration.settings
+
+    def before(configuration):
+        settings = now(configuration)
+        del settings["clip_norm"]
+        return settings
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Configuration, "settings", before)
+        assert run(command) == 0
+    again = [*command, "--resume"] if name == "train" else command
+    assert run(again) == 0
+    refused(capsys, [*again, "--clip-norm", "5"], "clip_norm null instead of 5.0")
 
 
 def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):

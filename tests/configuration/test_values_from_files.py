@@ -83,12 +83,3 @@ def test_values_become_what_the_flags_make_of_them(tmp_path):
     sizes = [{"hidden": value} for value in (7, "64,32", "none", ())]
     members = members_of_file(sizes, tmp_path / "grid.toml")
     assert [member["hidden"] for member in members] == [(7,), (64, 32), (), ()]
-
-
-def test_each_value_of_a_column_is_converted_once(tmp_path, monkeypatch):
-    converted = []
-    monkeypatch.setattr(
-        "functional_nn.configuration.settings.from_value", lambda flag, kind, value: converted.append(value)
-    )
-    members_of_file([{"seed": number % 3} for number in range(1000)], tmp_path / "grid.toml")
-    assert converted == [0, 1, 2]

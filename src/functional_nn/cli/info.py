@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,33 +18,26 @@ if TYPE_CHECKING:
 REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
 
 
-class OptionalPackage(NamedTuple):
-    """What a package is for, and how to install it."""
-
-    purpose: str
-    install: str
-
-
 PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
 OPTIONAL = {
-    "matplotlib": OptionalPackage("pictures", PLOTS),
-    "jinja2": OptionalPackage("HTML pages", PLOTS),
-    "latex2mathml": OptionalPackage("formulas in HTML pages", PLOTS),
-    "markdown-it-py": OptionalPackage("text in HTML pages", PLOTS),
-    "gmpy2": OptionalPackage("faster many-digit numbers in verify", EXACT),
-    "submitit": OptionalPackage("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
-    "torch": OptionalPackage("parameters from and for PyTorch", "'functional-nn[torch]'"),
-    "flax": OptionalPackage("modules of Flax as layers", "'functional-nn[flax]'"),
-    "equinox": OptionalPackage("modules of Equinox as layers", "'functional-nn[equinox]'"),
-    "treescope": OptionalPackage("parameters in notebooks", "'functional-nn[notebook]'"),
-    "flatbuffers": OptionalPackage("files of exported programs", "'functional-nn[stablehlo]'"),
-    "jax2onnx": OptionalPackage("models in ONNX", "'functional-nn[onnx]'"),
-    "onnxruntime": OptionalPackage("checks of models in ONNX", "'functional-nn[onnx]'"),
-    "libtpu": OptionalPackage("programs for TPUs, also without one", "'functional-nn[tpu-target]'"),
-    "jax-cuda13-plugin": OptionalPackage("programs for GPUs, also without one", "'functional-nn[cuda-target]'"),
-    "tensorflow": OptionalPackage("TFDS sets whose builder needs it", "tensorflow"),
+    "matplotlib": ("pictures", PLOTS),
+    "jinja2": ("HTML pages", PLOTS),
+    "latex2mathml": ("formulas in HTML pages", PLOTS),
+    "markdown-it-py": ("text in HTML pages", PLOTS),
+    "gmpy2": ("faster many-digit numbers in verify", EXACT),
+    "submitit": ("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
+    "torch": ("parameters from and for PyTorch", "'functional-nn[torch]'"),
+    "flax": ("modules of Flax as layers", "'functional-nn[flax]'"),
+    "equinox": ("modules of Equinox as layers", "'functional-nn[equinox]'"),
+    "treescope": ("parameters in notebooks", "'functional-nn[notebook]'"),
+    "flatbuffers": ("files of exported programs", "'functional-nn[stablehlo]'"),
+    "jax2onnx": ("models in ONNX", "'functional-nn[onnx]'"),
+    "onnxruntime": ("checks of models in ONNX", "'functional-nn[onnx]'"),
+    "libtpu": ("programs for TPUs, also without one", "'functional-nn[tpu-target]'"),
+    "jax-cuda13-plugin": ("programs for GPUs, also without one", "'functional-nn[cuda-target]'"),
+    "tensorflow": ("TFDS sets whose builder needs it", "tensorflow"),
 }
-"""The packages of the extras, and TensorFlow."""
+"""The packages of the extras, and TensorFlow: what each is for, and what to install."""
 
 
 def versions() -> dict[str, str | None]:
@@ -57,12 +50,12 @@ def info() -> None:
     """Print versions, optional packages, the cache folder and devices."""
     for name, number in versions().items():
         click.echo(f"{name:20} {number}")
-    for name, package in OPTIONAL.items():
+    for name, (purpose, package) in OPTIONAL.items():
         number = installed_version(name)
         if number is None:
-            click.echo(f"{name:20} missing; for {package.purpose}: pip install {package.install}")
+            click.echo(f"{name:20} missing; for {purpose}: pip install {package}")
         else:
-            click.echo(f"{name:20} {number}; for {package.purpose}")
+            click.echo(f"{name:20} {number}; for {purpose}")
     click.echo(f"{'cache':20} {_cache()}")
     with importing():
         from functional_nn.training.devices import device_name

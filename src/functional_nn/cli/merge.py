@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.report import write_sweep_report
+from functional_nn.cli.report import page_of
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import JSON_FILE
 from functional_nn.core.errors import escaped
@@ -31,29 +32,39 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
         from functional_nn.sweeps.parts import merged
 
     with merged(folders, out) as result:
-        write_merged(result, out, json_file, quiet=quiet)
+        write_result(result, out, json_file, quiet=quiet)
 
 
-def write_merged(result: SweepResult, out: Path, json_file: Path | None, *, quiet: bool) -> None:
-    """Prints the table of a merged sweep, and writes the tables, the pictures and the page."""
+def write_result(
+    result: SweepResult,
+    out: Path | None,
+    json_file: Path | None,
+    about: Mapping[str, object] | None = None,
+    *,
+    quiet: bool,
+) -> None:
+    """Prints the table of a sweep, and writes its tables, pictures and page, and the file of ``--json``.
+
+    Args:
+        result: of the sweep.
+        out: its folder, if there is one.
+        json_file: the file of ``--json``.
+        about: more entries of this file.
+        quiet: whether the names of the files are left out.
+    """
+    from functional_nn.reports.plots.sweep import draw_all
     from functional_nn.storage.files import write_json
 
     click.echo(result)
-    write_sweep_files(out, result, quiet=quiet)
+    if out is not None:
+        tables = ["members.csv", "members.jsonl"]
+        for table in tables:
+            result.save(out / table)
+        pictures = draw_all(result, out)
+        if not pictures:
+            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
+        names = tables + pictures + page_of(out)
+        if not quiet:
+            click.echo(f"{escaped(str(out))}: {', '.join(names)}")
     if json_file is not None:
-        write_json(json_file, result.to_dict())
-
-
-def write_sweep_files(out: Path, result: SweepResult, *, quiet: bool) -> None:
-    """Writes the tables, the pictures and the page of a sweep, and prints their names."""
-    from functional_nn.reports.plots.sweep import draw_all
-
-    tables = ["members.csv", "members.jsonl"]
-    for table in tables:
-        result.save(out / table)
-    pictures = draw_all(result, out)
-    if not pictures:
-        click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
-    page = write_sweep_report(out, result)
-    if not quiet:
-        click.echo(f"{escaped(str(out))}: {', '.join(tables + pictures + page)}")
+        write_json(json_file, {**result.to_dict(), **(about or {})})

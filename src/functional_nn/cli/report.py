@@ -13,7 +13,6 @@ from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
     from functional_nn.data.dataset import Dataset
-    from functional_nn.sweeps.results import SweepResult
 
 LIBRARIES = ("jinja2", "matplotlib")
 """The libraries that make pages."""
@@ -32,64 +31,53 @@ def report(folder: Path, data_dir: str | None) -> None:
     other. Parts for which something is missing are left out, and the page says so.
     """
     with importing():
-        import jax
-
-        from functional_nn.cli.trained_run import read_run
-        from functional_nn.core.errors import DataError
-        from functional_nn.reports import run_report, sweep_report
         from functional_nn.reports.page import check_libraries
-        from functional_nn.storage import run_folder
         from functional_nn.storage.files import kept_open
-        from functional_nn.sweeps.parts import read_sweep
-        from functional_nn.sweeps.store import SWEEP
 
     check_libraries(LIBRARIES)
     if folder.is_dir():
         click.get_current_context().with_resource(kept_open(folder))
-    page = folder / run_folder.REPORT
-    if (folder / SWEEP).exists():
-        result, settings = read_sweep(folder)
-        sweep_report.write_page(page, result, settings)
-    elif (folder / run_folder.CONFIGURATION).exists():
-        values = run_folder.read_configuration(folder)
-        with jax.enable_x64(values.get("precision") == "float64"):
-            run_report.write_page(page, read_run(folder, data_dir=data_dir))
-    else:
-        remedy = "Give a folder that train --out or sweep --out wrote."
-        given = "nothing of the kind" if folder.is_dir() else "no folder"
-        raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
-    click.echo(escaped(str(page)))
+    click.echo(escaped(str(_write_page(folder, None, data_dir))))
 
 
-def write_run_report(folder: Path, data: Dataset) -> list[str]:
-    """Writes the page of a run that has just ended, and returns its name in a list; empty if a library is missing."""
-    if not _has_libraries():
-        return []
-    from functional_nn.cli.trained_run import read_run
-    from functional_nn.reports import run_report
-    from functional_nn.storage import run_folder
+def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
+    """Writes the page of a run or a sweep that has just ended.
 
-    run_report.write_page(folder / run_folder.REPORT, read_run(folder, data))
-    return [run_folder.REPORT]
+    Args:
+        folder: the folder of the run or the sweep.
+        data: the data of the run.
 
-
-def write_sweep_report(folder: Path, result: SweepResult) -> list[str]:
-    """Writes the page of a sweep that has just ended, and returns its name in a list; empty if a library is missing."""
-    if not _has_libraries():
-        return []
-    from functional_nn.reports import sweep_report
-    from functional_nn.storage import run_folder
-    from functional_nn.sweeps.parts import sweep_settings
-
-    sweep_report.write_page(folder / run_folder.REPORT, result, sweep_settings(folder))
-    return [run_folder.REPORT]
-
-
-def _has_libraries() -> bool:
+    Returns:
+        the name of the page in a list, which is empty if a library is missing.
+    """
     for library in LIBRARIES:
         try:
             importlib.import_module(library)
         except ImportError:
             click.echo(f"No report.html, since {library} is missing: pip install 'functional-nn[plots]'.", err=True)
-            return False
-    return True
+            return []
+    return [_write_page(folder, data, None).name]
+
+
+def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Path:
+    import jax
+
+    from functional_nn.cli.trained_run import read_run
+    from functional_nn.core.errors import DataError
+    from functional_nn.reports import run_report, sweep_report
+    from functional_nn.storage import run_folder
+    from functional_nn.sweeps.parts import read_sweep
+    from functional_nn.sweeps.store import SWEEP
+
+    page = folder / run_folder.REPORT
+    if (folder / SWEEP).exists():
+        sweep_report.write_page(page, *read_sweep(folder))
+    elif (folder / run_folder.CONFIGURATION).exists():
+        values = run_folder.read_configuration(folder)
+        with jax.enable_x64(values.get("precision") == "float64"):
+            run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
+    else:
+        remedy = "Give a folder that train --out or sweep --out wrote."
+        given = "nothing of the kind" if folder.is_dir() else "no folder"
+        raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
+    return page

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli import ARGUMENTS
-from functional_nn.cli.merge import write_merged, write_sweep_files
+from functional_nn.cli.merge import write_result
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
@@ -120,7 +120,7 @@ def sweep(
         import jax
 
         from functional_nn.cli.info import versions
-        from functional_nn.storage.files import check_new_folder, folder_to_write, write_json
+        from functional_nn.storage.files import check_new_folder, folder_to_write
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
         from functional_nn.sweeps.sweep import train_members
@@ -139,7 +139,7 @@ def sweep(
         merged = submitted_sweep(arguments, number_of_parts, dict(job_settings), out, signals, quiet=quiet)
         if merged is None:
             return signals.status
-        write_merged(merged, out, json_file, quiet=quiet)
+        write_result(merged, out, json_file, quiet=quiet)
         return 0
     data = base.load_data(progress=False if quiet else None)
     if not quiet:
@@ -175,16 +175,12 @@ def sweep(
         on_epoch=on_epoch,
         progress=False if quiet else None,
     )
-    click.echo(result)
+    about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
+    write_result(result, out, json_file, about | {"seconds_import": seconds_import}, quiet=quiet)
     if out is not None and result.message:
         click.echo("The same command continues the sweep.")
-    if out is not None:
-        write_sweep_files(out, result, quiet=quiet)
-        if part is not None and not result.message and not quiet:
-            click.echo("When all parts have ended: functional-nn merge FOLDERS --out FOLDER")
-    if json_file is not None:
-        about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
-        write_json(json_file, result.to_dict() | {"seconds_import": seconds_import, **about})
+    elif part is not None and not quiet:
+        click.echo("When all parts have ended: functional-nn merge FOLDERS --out FOLDER")
     return signals.status if result.message else 0
 
 

@@ -106,7 +106,7 @@ def train(
     import jax
 
     from functional_nn.cli.info import versions
-    from functional_nn.cli.report import write_run_report
+    from functional_nn.cli.report import page_of
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
@@ -210,7 +210,7 @@ def train(
     if out is not None:
         history = [metrics.row() for metrics in run.history]
         run_folder.finish_run_folder(out, run.params, run.state, history, result)
-        page = write_run_report(out, data)
+        page = page_of(out, data)
         if not quiet:
             click.echo(f"{escaped(str(out))}: configuration, metrics, parameters")
             for name in page:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import reduce
@@ -431,19 +431,12 @@ class GroupedCommand(click.Command):
 
 
 RECIPES: dict[str, dict[str, str]] = {
-    "fast": {"model": "lenet", "epochs": "1", "learning_rate": "0.02", "schedule": "one-cycle"},
-    "best": {
-        "model": "deep_cnn",
-        "dropout": "0.25",
-        "shift": "2",
-        "deform": "0.2",
-        "epochs": "15",
-        "batch_size": "128",
-        "optimizer": "adamw",
-        "learning_rate": "0.003",
-        "weight_decay": "0.01",
-        "schedule": "one-cycle",
-    },
+    name: dict(pair.split("=") for pair in text.split())
+    for name, text in {
+        "fast": "model=lenet epochs=1 learning_rate=0.02 schedule=one-cycle",
+        "best": "model=deep_cnn dropout=0.25 shift=2 deform=0.2 epochs=15 batch_size=128 optimizer=adamw "
+        "learning_rate=0.003 weight_decay=0.01 schedule=one-cycle",
+    }.items()
 }
 """Values by flag, written as on the command line. docs/reference/models.md has the measured accuracies and times."""
 
@@ -478,18 +471,13 @@ def members_of_file(members: Sequence[Mapping[str, object]], path: Path) -> list
     known = [name for name, one in SETTINGS.items() if one.swept != "no"]
     if unknown := sorted(members[0].keys() - set(known)):
         raise InputError("--grid", f"names of flags ({', '.join(known)})", shortened(", ".join(unknown)))
-    # Many members have the same values, so each value is converted once. The key has the type, since True == 1.
-    converted: dict[tuple[str, type, Hashable], FlagValue] = {}
 
-    def convert(number: int, name: str, value: Hashable) -> FlagValue:
-        key = name, type(value), value
-        if key not in converted:
-            try:
-                converted[key] = from_value(flag_of(name), SETTINGS[name].kind, value)
-            except click.BadParameter as error:
-                place = f"{escaped(str(path))}, member {number}, {name}"
-                raise click.BadParameter(f"{place}: {error.message}", param_hint=f"'{flag_of(name)}'") from None
-        return converted[key]
+    def convert(number: int, name: str, value: object) -> FlagValue:
+        try:
+            return from_value(flag_of(name), SETTINGS[name].kind, value)
+        except click.BadParameter as error:
+            place = f"{escaped(str(path))}, member {number}, {name}"
+            raise click.BadParameter(f"{place}: {error.message}", param_hint=f"'{flag_of(name)}'") from None
 
     return [
         {name: convert(number, name, value) for name, value in member.items()} for number, member in enumerate(members)

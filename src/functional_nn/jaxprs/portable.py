@@ -20,7 +20,17 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.products import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.walk import CALLS, Place, Step, array_type, counted_program, flattened, joined, layer_of, scan_parts
+from functional_nn.jaxprs.walk import (
+    CALLS,
+    Place,
+    Step,
+    array_type,
+    counted_program,
+    flattened,
+    joined,
+    layer_of,
+    scan_parts,
+)
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""

@@ -20,8 +20,8 @@ def by_name(activation):
     return activation.name
 
 
-def test_every_activation_has_a_formula():
-    assert set(FORMULAS) == {activation.name for activation in ACTIVATIONS}
+def test_every_formula_is_that_of_an_activation():
+    assert FORMULAS.keys() <= fnn.activations.ACTIVATIONS.keys()
 
 
 def test_every_regime_and_kind_is_compared():

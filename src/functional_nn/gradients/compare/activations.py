@@ -246,7 +246,7 @@ def mpmath_formula(activation: Activation) -> Formula | None:
     """The mpmath formula of one of the package's activations; None for a user's activation of the same name."""
     ours = ACTIVATIONS.get(activation.name)
     is_ours = isinstance(ours, Activation) and ours.function is activation.function
-    return FORMULAS[activation.name] if is_ours else None
+    return FORMULAS.get(activation.name) if is_ours else None
 
 
 Number: TypeAlias = Any
@@ -338,4 +338,5 @@ FORMULAS: dict[str, Formula] = {
     "hard_sigmoid": Formula(lambda x: _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}),
     "hard_silu": Formula(lambda x: x * _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}, (-1.5,)),
 }
-"""Every activation that acts on single elements, by its name in ``functional_nn.activations.ACTIVATIONS``."""
+"""Activations that act on single elements, by their names in ``functional_nn.activations.ACTIVATIONS``. The function of
+one without a formula here is evaluated in 50 digits, so only its derivative is compared."""

@@ -117,8 +117,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         # ``jax.vjp`` below takes the formula of each child. Where JAX differentiates the whole forward pass, as for
         # ``jax.grad`` of ``apply``, it still differentiates the code of the children and not the formulas.
         inner = {
-            child: layer._replace(forward=by_formula(layer, child))
-            for child, layer in zip(names, layers, strict=True)
+            child: layer._replace(forward=by_formula(layer, child)) for child, layer in zip(names, layers, strict=True)
         }
 
         def forward(params, state, x, *, train, key=None):
@@ -154,9 +153,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         return residuals(y_bar)
 
     forward = composed_forward(make_forward, tuple(members.values()))
-    return Layer(
-        name, init, forward, backward, takes_mask=True, layers=tuple(members.items()), joined_by_jax=True
-    )
+    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(members.items()), joined_by_jax=True)
 
 
 def _pulled_back(kinds: PyTree, pullback: Callable[..., PyTree], y_bar: Value) -> tuple[Params, Value]:
