@@ -19,6 +19,7 @@ def bits(path: Path) -> object:
     if path.suffix == ".safetensors":
         with safe_open(path, "np") as file:
             about, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in sorted(file.keys())}
+        arrays.pop("history", None)  # of a checkpoint: the metrics of all epochs, with their times
         members = [without_times(member) for member in json.loads(about.get("members", "[]"))]
         return about.get("fingerprint"), members, {name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}
     return None if path.name == "report.html" else path.read_bytes()

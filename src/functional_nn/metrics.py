@@ -29,10 +29,9 @@ from jax.typing import ArrayLike
 
 from functional_nn import names
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_count, shown
+from functional_nn.core.validation import as_array, check_count, is_concrete, shown
 from functional_nn.losses.loss import (
     as_examples,
     as_labels,

@@ -16,7 +16,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.bench.compiled_program import Memory, Timing, clocked, copies, memory_of, out_of_memory, race
 from functional_nn.bench.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, workload
+from functional_nn.bench.network_programs import FUNCTIONS, MeasuredNetwork, cases_of, measure, workload
 from functional_nn.bench.peaks import (
     Peaks,
     Rate,
@@ -27,7 +27,6 @@ from functional_nn.bench.peaks import (
     speedup,
     trials,
 )
-from functional_nn.bench.suite import cases_of, measure
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import InputError
 from functional_nn.jaxprs.counts import product_name
@@ -126,7 +125,7 @@ def test_a_suite_measures_all_cases(network):
         ("sweep", 1, 32),
         ("sweep", 3, 32),
     ]
-    several = list(measure(network, cases, seconds=0.02, layers=True))
+    several = [measure(network, case, seconds=0.02, layers=True) for case in cases]
     assert [one.case for one in several] == cases
     train, predict, one, three = (measured.result for measured in several)
     assert [result.name for result in (train, predict, one, three)] == ["train", "predict", "sweep of 1", "sweep of 3"]

@@ -95,13 +95,11 @@ def test_what_is_no_record_is_named_and_kept(tmp_path, text):
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 @pytest.mark.timeout(20)
-def test_a_pipe_without_another_end_does_not_hang(tmp_path):
+def test_records_go_into_a_pipe_and_are_not_read_from_one(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a regular file"):
         read_records(path)
-    with pytest.raises(OSError, match="a pipe that no program reads"):
-        add_records(path, [record([1.0])])
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     add_records(path, [record([1.0])])
     assert json.loads(os.read(reader, 10_000))["what"] == "train"
@@ -158,14 +156,10 @@ def test_nothing_to_compare_with_is_said(tmp_path):
         compared(written(path, record([1.0], steady={})), [record([1.0])])
 
 
-def test_steps_tell_records_of_earlier_versions_apart(tmp_path):
-    """Earlier versions measured a single train step, and their records do not say so."""
-    old = record([1.0] * 5)
-    del old["steps"]
-    path = written(tmp_path / "a", old)
-    assert compared(path, [record([1.0] * 5, steps=1)])
-    with pytest.raises(DataError, match="records of this version"):
-        check_matching(path, read_records(path), [record([1.0] * 5)])
+def test_records_of_other_steps_are_not_compared(tmp_path):
+    path = written(tmp_path / "a", record([1.0] * 5))
+    assert compared(path, [record([1.0] * 5)])
+    assert not compared(path, [record([1.0] * 5, steps=1)])
 
 
 def test_settings_that_differ_are_named(tmp_path):

@@ -13,9 +13,8 @@ from jax import lax
 import functional_nn as fnn
 from functional_nn.bench import targets as target_module
 from functional_nn.bench.compiled_program import Memory
-from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_spec, sweep_spec
-from functional_nn.bench.suite import cases_of
-from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, epoch_program, flops_by_cost, targets
+from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, cases_of, fit_spec, sweep_spec
+from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, epoch_program, flops_by_cost, target_case
 from functional_nn.jaxprs.counts import least_bytes
 from functional_nn.jaxprs.walk import all_equations, trace
 from functional_nn.jaxprs.xla_options import for_platform
@@ -84,7 +83,7 @@ def test_an_epoch_is_the_program_that_is_trained(network, members):
 @pytest.mark.usefixtures("cpu_for_chip")
 def test_the_programs_of_a_network(network):
     cases = cases_of(["step", "train", "sweep"], [2], ["float32"], [3])
-    step, train, sweep = (one.report for one in targets(network, cases, CHIPS["tpu-v5e"]))
+    step, train, sweep = (target_case(network, case, CHIPS["tpu-v5e"]) for case in cases)
     assert (step.steps, train.steps, sweep.steps) == (1, STEPS, STEPS)
     by_hand = 2 * 2 * (2 * 5 * 4 + 3 * 4 * 3)
     assert step.products == {1: by_hand}
@@ -98,9 +97,10 @@ def test_an_mlp_compiles_for_a_chip(name, module, monkeypatch):
     pytest.importorskip(module, reason="needs the extra tpu-target or cuda-target")
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # libtpu ends a process if one of them is for a CPU
     network = MeasuredNetwork(fnn.models.mlp(10), fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
-    for one in targets(network, cases_of(["step", "train"], [8], ["float32"]), CHIPS[name]):
-        assert one.report.compiles, one.report.reason
-        assert one.report.fits
+    for case in cases_of(["step", "train"], [8], ["float32"]):
+        report = target_case(network, case, CHIPS[name])
+        assert report.compiles, report.reason
+        assert report.fits
 
 
 # Numbers counted by hand

@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from functional_nn import cli
-from functional_nn.bench import records, suite
-from functional_nn.bench.suite import PROGRAMS
+from functional_nn.bench import network_programs, records
+from functional_nn.bench.network_programs import PROGRAMS
 from functional_nn.configuration.flag_types import Doubled
 
 bench = import_module("functional_nn.cli.bench")
@@ -94,14 +94,14 @@ def test_ctrl_c_ends_with_the_table_of_what_was_measured(tmp_path, monkeypatch, 
     ],
 )
 def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, monkeypatch, capsys):
-    measure_one = suite._measure_one
+    measure = network_programs.measure
 
-    def failing(network, case, *more):
+    def failing(network, case, **more):
         if case.batch_size == 3:
             raise error
-        return measure_one(network, case, *more)
+        return measure(network, case, **more)
 
-    monkeypatch.setattr(suite, "_measure_one", failing)
+    monkeypatch.setattr(network_programs, "measure", failing)
     assert cli.run([*FLAGS, "--batch-size", "2,3,4"]) == 2
     captured = capsys.readouterr()
     assert re.findall(r"^predict +(\d+) +float32 .*%", captured.out, re.MULTILINE) == ["2"]
@@ -111,10 +111,10 @@ def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, mon
 
 
 def test_other_errors_of_the_compiler_are_not_hidden(monkeypatch):
-    def failing(*arguments):
+    def failing(*arguments, **options):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
-    monkeypatch.setattr(suite, "_measure_one", failing)
+    monkeypatch.setattr(network_programs, "measure", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
         cli.run(FLAGS)
 
@@ -141,7 +141,7 @@ def test_results_without_an_older_record_are_named(record, capsys):
         (["--json", "no/such/folder/a"], "Make the folder first"),
         (["--against", "nothing.jsonl"], "does not exist"),
         (["--againts", "x"], "--against"),
-        (["--hidden", "a"], "expected positive integers"),
+        (["--hidden", "a"], "positive integers such as 128,64"),
         (["more"], "unexpected extra argument"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_record_of_something_else_is_refused_before_anything_is_measured(recor
     ("given", "sizes"), [("8", [8]), ("3,1", [3, 1]), ("1..8", [1, 2, 4, 8]), ("3..13", [3, 6, 12]), ("5..5", [5])]
 )
 def test_sizes_may_double(given, sizes):
-    assert Doubled().convert(given, None, None) == sizes
+    assert list(Doubled().convert(given, None, None)) == sizes
 
 
 def test_the_flag_knows_every_program():

@@ -7,16 +7,14 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from functional_nn.cli import run
 from functional_nn.core.errors import InputError
 from functional_nn.storage.arrays import unpacked
-from functional_nn.storage.checkpoints import Checkpoint, History, newest
+from functional_nn.storage.checkpoints import newest
 from functional_nn.storage.files import read_signed
 from functional_nn.storage.run_folder import RESULT, VERIFIED, verify_run_folder
-from functional_nn.training.checkpointing import METRICS, NUMBERS
 
 FOR_PEOPLE = (".png", ".csv", ".jsonl", ".html")
 """Files that the package writes and does not read, but for a run's metrics."""
@@ -33,16 +31,10 @@ def folders(tiny, tmp_path_factory) -> Path:
 
 
 def resumed(folder: Path) -> tuple:
-    """What a run would go on from: every bit of the newest good checkpoint, and the metrics before it."""
-
-    def rows(found: Checkpoint) -> list:
-        columns = len(NUMBERS) + len(found.about["settings"][METRICS])
-        read = History(folder, columns).read(found.about["epochs"], found.about["history"])
-        return [np.float64(row).tobytes() for row in read]  # NaN is equal to itself
-
-    found = newest(folder, rows)
+    """What a run would go on from: every bit of the newest good checkpoint."""
+    found = newest(folder)
     assert found is not None
-    return {name: array.tobytes() for name, array in found.arrays.items()}, found.about, rows(found)
+    return {name: array.tobytes() for name, array in found.arrays.items()}, found.about
 
 
 def read(folders: Path, path: Path) -> object:
@@ -105,7 +97,7 @@ def report_of(folder: Path, capsys) -> tuple[int, str, str]:
 def flips_seen_by_report(folder: Path, capsys, count: int, seed: int) -> Counter:
     """Flips bits of a folder's files. A page that changes without a word about it is silent."""
     chance, outcomes = random.Random(seed), Counter()
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".jsonl", ".safetensors", ".bin")]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".jsonl", ".safetensors")]
     files = [path for path in files if path.name != "members.jsonl"]
     _, good_page, good_words = report_of(folder, capsys)
     for number in range(count):

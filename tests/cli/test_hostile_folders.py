@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
 from functional_nn.cli import run
@@ -250,15 +251,14 @@ def test_a_header_of_300_000_arrays_is_refused_at_once(folders, tiny, capsys, na
 def test_arrays_that_are_not_those_of_the_manifest_are_refused(folders, capsys):
     """A made manifest may say that the arrays have the shapes of the network, whatever they are."""
     tree = {"w": np.zeros(3, np.int8)}
-    path = fnn.storage.save_checkpoint(folders / "saved", 1, tree) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["sha256"]
+    path = fnn.storage.save_checkpoint(folders / "saved", 1, tree)
+    manifest = manifest_of(path)
     manifest["tree"]["w"]["form"] = "float32(2, 2)"
-    path.write_text(signed_text(manifest))
+    with_manifest(path, manifest)
     with pytest.raises(fnn.DataError, match=r"w int8\(3,\) instead of float32\(2, 2\)"):
         fnn.storage.restore_checkpoint(folders / "saved", {"w": np.zeros((2, 2), np.float32)})
     manifest["tree"]["w"] = {"form": 7}
-    path.write_text(signed_text(manifest))
+    with_manifest(path, manifest)
     with pytest.raises(fnn.DataError, match="tree/w/form 7"):
         fnn.storage.restore_checkpoint(folders / "saved", tree)
 
@@ -322,12 +322,11 @@ def test_every_wrong_entry_of_a_run(folders, tiny, capsys, name):
 @pytest.mark.filterwarnings("ignore:The checkpoint of step:UserWarning")
 def test_every_wrong_entry_of_a_checkpoint(folders, tiny, capsys):
     checkpoints = folders / "run" / "checkpoints"
-    path = max(checkpoints.glob("0*")) / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["sha256"]
+    path = max(checkpoints.glob("0*"))
+    manifest = manifest_of(path)
     (folders / "run" / "result.json").unlink()
     for number, (what, new) in enumerate(variants(manifest, 4, VALUES)):
-        path.write_text(signed_text(new))
+        with_manifest(path, new)
         is_answered(what, ["report", folders / "run", "--data-dir", tiny[tiny.index("--data-dir") + 1]], capsys)
         is_answered(what, ["report", checkpoints], capsys)
         for step in ("newest", "best"):

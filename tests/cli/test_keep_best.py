@@ -33,7 +33,7 @@ def check_best_is_kept(folder):
         name: rows[best - 1][name] for name in ("train_loss", "validation_loss")
     }
     kept = load_file(folder / "model.safetensors")
-    saved = load_file(folder / "checkpoints" / f"{best:010d}" / "arrays.safetensors")
+    saved = load_file(folder / "checkpoints" / f"{best:010d}.checkpoint.safetensors")
     for name, array in kept.items():
         np.testing.assert_array_equal(array, saved[f"train_state/{name}"])
     return best, result

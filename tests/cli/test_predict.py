@@ -112,7 +112,7 @@ def test_files_that_are_no_images(finished, tmp_path, capsys):
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
     for name in ("text.png", "empty.png", "half.png"):
         refused(capsys, [finished.folder, tmp_path / name], name, "image")
-    refused(capsys, [finished.folder, tmp_path / "none.png"], "none.png", "No such file exists")
+    refused(capsys, [finished.folder, tmp_path / "none.png"], "none.png", "No such file")
     refused(capsys, [finished.folder, tmp_path], str(tmp_path))
     refused(capsys, [finished.folder, tmp_path / ("x" * 300)], "too long")
 

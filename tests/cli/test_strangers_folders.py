@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from tests.data.prepared import prepare_arrays
+from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
 from functional_nn.cli import export, run, submitted
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.data import tfds
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.store import Store
@@ -115,7 +116,8 @@ def test_pipes_that_the_user_names_do_not_hang(stranger, tmp_path, picture, tiny
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "report.html", "curves.png", "checkpoints", "checkpoints/0000000001"]
+    "name",
+    ["metrics.jsonl", "report.html", "curves.png", "checkpoints", "checkpoints/0000000001.checkpoint.safetensors"],
 )
 def test_training_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr("functional_nn.storage.run_folder.create_run_folder", None)
@@ -196,7 +198,7 @@ CODE = {
 @pytest.fixture(params=CODE)
 def hostile_data(request, tmp_path, monkeypatch) -> Path:
     """A prepared set of TFDS whose ``features.json`` names a class of a module beside it."""
-    prepared = tfds.prepare_arrays("mnist", arrays(), tmp_path / "data")
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
     (prepared / "features.json").write_text(json.dumps(CODE[request.param]))
     (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -386,10 +388,10 @@ def test_jobs_use_the_path_that_was_looked_at(tiny, tmp_path, monkeypatch):
 def test_the_message_of_a_run_loses_control_characters(tiny, tmp_path, capsys):
     out = tmp_path / "out"
     assert run([*tiny, "--epochs", "1", "--out", str(out), "--quiet"]) == 0
-    manifest = out / "checkpoints" / "0000000001" / "manifest.json"
-    entries = read_signed(manifest.read_bytes())
-    entries["about"] |= {"status": "non-finite", "message": "\x1b]0;owned\x07"}
-    manifest.write_text(signed_text(entries))
+    path = out / "checkpoints" / "0000000001.checkpoint.safetensors"
+    manifest = manifest_of(path)
+    manifest["about"] |= {"status": "non-finite", "message": "\x1b]0;owned\x07"}
+    with_manifest(path, manifest)
     (out / "result.json").unlink()
     capsys.readouterr()
     run([*tiny, "--epochs", "1", "--out", str(out), "--resume", "--quiet"])

@@ -33,9 +33,44 @@ def nothing(theirs: Tensors) -> dict[str, Any]:
 
 
 def read(kind: str, theirs: Tensors, *, shapes=None, **about) -> dict[str, Any]:
-    """The parameters of a layer of this kind, by the map of the package."""
-    layer = NetworkLayer(kind, kind, shapes or {}, **about)
-    return trees.unflatten(PYTORCH[kind].read(theirs, layer))
+    """The parameters of a layer of this kind, by the transpose of the package's map, which is from ours to theirs.
+
+    All numbers of a layer go to one place, except for a bias in two parts. So the transpose is the way back.
+    """
+    if not theirs:
+        return {}
+    shapes = _our_shapes(kind, theirs) if shapes is None else shapes
+    layer = NetworkLayer(kind, kind, shapes, **about)
+    dtype = next(iter(theirs.values())).dtype
+    ours = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
+
+    def write(ours):
+        return PYTORCH[kind](ours, layer, theirs, lambda bias: bias)
+
+    written = jax.eval_shape(write, ours)
+    (found,) = jax.linear_transpose(write, ours)(
+        {
+            name: jnp.asarray(theirs[name]) if name in theirs else jnp.zeros(one.shape, dtype)
+            for name, one in written.items()
+        }
+    )
+    return trees.unflatten(found)
+
+
+def _our_shapes(kind: str, theirs: Tensors) -> dict[str, tuple[int, ...]]:
+    """The shapes of a layer's arrays from those of PyTorch."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+    if kind in ("dense", "conv"):
+        out_size, in_size, *window = shapes["weight"]
+        return {**shapes, "weight": (*window, in_size, out_size)}
+    if kind in ("norm", "batch_norm"):
+        names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
+        return {names[name]: (*shape[1:], *shape[:1]) for name, shape in shapes.items()}
+    if kind in ("lstm", "gru"):
+        width, size = shapes["weight_hh"]
+        ours = {"input_weight": shapes["weight_ih"][::-1], "hidden_weight": (size, width), "bias": (width,)}
+        return ours | ({"hidden_bias": (size,)} if kind == "gru" else {})
+    return shapes
 
 
 def linear(theirs: Tensors) -> dict[str, Any]:
@@ -114,8 +149,11 @@ def attention(heads: int, prefix: str = "") -> Map:
         size = own["out_proj.weight"].shape[0]
         in_sizes = {letter: own.get(f"{letter}_proj_weight", own["out_proj.weight"]).shape[1] for letter in "qkv"}
         names = {"q": "query", "k": "key", "v": "value"}
-        shapes = {f"{names[letter]}/weight": (in_sizes[letter], heads, size // heads) for letter in "qkv"}
-        return read("attention", own, shapes={**shapes, "output/weight": (heads, size // heads, size)})
+        each = heads, size // heads
+        shapes = {f"{names[letter]}/weight": (in_sizes[letter], *each) for letter in "qkv"}
+        if "in_proj_bias" in own:
+            shapes |= {"query/bias": each, "value/bias": each, "output/bias": (size,)}
+        return read("attention", own, shapes={**shapes, "output/weight": (*each, size)})
 
     return mapped
 

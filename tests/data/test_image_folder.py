@@ -326,14 +326,17 @@ def test_no_folder(tmp_path):
 
 
 def test_no_classes(tmp_path):
-    refused(tmp_path, "expected a folder for each class, got no folder. Put the images of each class into a folder")
+    refused(
+        tmp_path,
+        "nothing beside them, got no folder. Put the images of each class into a folder",
+    )
     save(tmp_path / "1.png", plain(0))
-    refused(tmp_path, "got 1 image and no folder")
+    refused(tmp_path, "got no folder")
 
 
 def test_one_class(tmp_path):
     write_classes(tmp_path / "pets", 2, ("cat",))
-    refused(tmp_path / "pets", "at least two folders, one for each class, got only 'cat'. Put the images")
+    refused(tmp_path / "pets", "at least two folders, one for each class, .*, got only 'cat'. Put the images")
     write_classes(tmp_path / "pets", 2)
     refused(tmp_path, "got only 'pets'. If the classes are inside 'pets', load that folder")
 
@@ -350,7 +353,7 @@ def test_an_empty_class(tmp_path):
 
 def test_images_beside_the_classes(tmp_path):
     save(write_classes(tmp_path, 2) / "stray.jpg", plain(0))
-    refused(tmp_path, "images inside the folders of their classes, got 'stray.jpg' beside the folders")
+    refused(tmp_path, "got 'stray.jpg' beside the folders. Put the images of each class")
 
 
 def test_parts_that_do_not_fit(tmp_path):
@@ -362,7 +365,7 @@ def test_parts_that_do_not_fit(tmp_path):
     (tmp_path / "bird").mkdir()
     refused(tmp_path, "expected only (test, train|train, test), got the folder 'bird' beside them")
     (tmp_path / "bird").rename(tmp_path / "Train")
-    refused(tmp_path, "one folder of train images, got Train and train")
+    refused(tmp_path, "only one folder for each part, such as .*test.*, got 3 of them")
 
 
 def test_an_empty_class_of_the_test_part(tmp_path):
@@ -419,7 +422,10 @@ def test_links_that_lead_nowhere_or_round_in_circles(tmp_path):
     refused(folder, "link.png: expected a file or a folder, got a link that leads nowhere")
     link.unlink()
     link.symlink_to("link.png")
-    refused(folder, "link.png: expected a file or a folder, got a link that cannot be followed|leads nowhere")
+    refused(
+        folder,
+        "link.png: expected a file or a folder, got (Too many levels|a link that leads nowhere)",
+    )
     for target in ("..", ".", "/", "../dog"):
         link.unlink()
         link.symlink_to(target)

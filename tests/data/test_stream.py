@@ -103,7 +103,7 @@ class Source:
 
 
 def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "functional_nn stream"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("functional_nn stream")]
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 3])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 from PIL import Image
+from tests.data.prepared import prepare_arrays
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError
@@ -80,28 +81,19 @@ def colors(number: int, side: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
-def test_arrays_written_as_a_tfds_set_are_read_back_the_same(name, tmp_path):
+def test_a_prepared_set_is_read(name, tmp_path):
     given = arrays()
-    prepared = tfds.prepare_arrays(name, given, tmp_path / "prepared")
+    prepared = prepare_arrays(name, given, tmp_path / "prepared")
     for folder in (tmp_path / "prepared", prepared):
         dataset = load_dataset(name, folder)
         assert_same_arrays(dataset, given)
         assert dataset.classes == 10
         assert name in dataset.source
-    assert [path.name for path in (tmp_path / "prepared").iterdir()] == [name]
-
-
-def test_tfds_itself_reads_what_was_prepared(tmp_path):
-    given = arrays(50)
-    tfds.prepare_arrays("mnist", given, tmp_path)
-    source = tensorflow_datasets.data_source("mnist", split="train", data_dir=str(tmp_path))
-    read = [(example["image"].tobytes(), example["label"]) for example in source]
-    assert read == pairs(given[0], given[1])
 
 
 def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
     given = arrays(50)
-    tfds.prepare_arrays("mnist", given, tfds.default_folder())
+    prepare_arrays("mnist", given, tfds.default_folder())
     assert_same_arrays(load_dataset("mnist"), given)
     monkeypatch.setattr(tfds, "_read", pytest.fail)
     assert_same_arrays(load_dataset("mnist"), given)
@@ -114,12 +106,12 @@ def test_an_empty_variable_does_not_make_the_working_directory_the_default_folde
 
 def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
     for number in (50, 60):
-        tfds.prepare_arrays("mnist", arrays(number), tmp_path / str(number))
+        prepare_arrays("mnist", arrays(number), tmp_path / str(number))
         assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
 
 
 def test_nothing_is_printed_on_standard_output(tmp_path, capfd):
-    tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepare_arrays("mnist", arrays(20), tmp_path)
     capfd.readouterr()
     load_dataset("mnist", tmp_path)
     assert capfd.readouterr() == ("", "")
@@ -158,7 +150,7 @@ def test_a_set_without_labels_is_refused(tmp_path):
 
 
 def test_another_set_in_the_folder_is_never_taken(tmp_path):
-    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
     with pytest.raises(DataError, match="the prepared set kmnist, got mnist"):
         load_dataset("kmnist", prepared)
     with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
@@ -166,7 +158,7 @@ def test_another_set_in_the_folder_is_never_taken(tmp_path):
 
 
 def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
-    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
     info = prepared / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     for file in prepared.glob("*.array_record-*"):
@@ -179,7 +171,7 @@ def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
 def test_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):
-    prepared = tfds.prepare_arrays("mnist", arrays(20), tmp_path)
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
     (file,) = prepared.glob(pattern)
     content = file.read_bytes()
     if damage == "missing":
@@ -236,7 +228,8 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
     assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["kmnist"]
     for file in online.iterdir():
         file.unlink()
-    assert_same_arrays(load_dataset("kmnist"), given)
+    for data_dir in (None, tmp_path / "tfds", tmp_path / "tfds" / "kmnist"):
+        assert_same_arrays(load_dataset("kmnist", data_dir), given)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "page"])

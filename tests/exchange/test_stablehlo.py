@@ -112,7 +112,7 @@ def test_wrong_arguments_and_files(tmp_path):
     for platforms in ("cpu", [], ["gpu"], 3, None):
         with pytest.raises(InputError, match=r"platforms: expected a list with some of cpu, cuda, tpu, rocm"):
             to_stablehlo(net, params, state, (3,), platforms=platforms)
-    with pytest.raises(DataError, match=r"expected a file that to_stablehlo wrote, got no such file"):
+    with pytest.raises(DataError, match=r"expected a safetensors file, got No such file"):
         load_stablehlo(path)
     fnn.storage.save_parameters(path, params, state)
     with pytest.raises(DataError, match=r"got one without a program"):

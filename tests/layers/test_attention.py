@@ -268,9 +268,9 @@ def test_shapes_that_cannot_be_initialized(layer, in_shape, words):
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (jnp.ones((2, 4)), r"attention_0: x: expected sequences of 4 features"),
+        (jnp.ones((2, 4)), r"attention_0: x: expected \(batch, time, features\)"),
         (jnp.ones((2, 3, 4), int), "attention_0: x: expected floating-point numbers"),
-        ((jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5))), "attention_0: memory: expected sequences of 4 features"),
+        ((jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5))), "attention_0: memory: expected 4 features on the last axis"),
         ({"a": jnp.ones((2, 3, 4))}, "attention_0: x: expected one array, got {'a'"),
         (fnn.Masked(jnp.ones((2, 3, 4)), jnp.ones((2, 4), bool)), "attention_0: mask: expected booleans"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.layer_checks import EXAMPLES
+from functional_nn.core.validation import EXAMPLES
 
 NORMS = [fnn.layer_norm(), fnn.rms_norm(), fnn.group_norm(2), fnn.instance_norm(), fnn.batch_norm()]
 
@@ -401,7 +401,7 @@ def test_prelu_starts_as_a_leaky_relu_and_agrees_at_the_kink():
     params_bar, x_bar = pullback(jnp.array([[5.0, 7.0, 11.0]]))
     np.testing.assert_allclose(x_bar, [[0.5, 7.0, 11.0]])
     np.testing.assert_allclose(params_bar["negative_slope"], [-10.0, 0.0, 0.0])
-    with pytest.raises(fnn.InputError, match="channels last"):
+    with pytest.raises(fnn.InputError, match="expected 3 channels on the last axis"):
         layer.apply(params, state, jnp.ones((2, 4)), train=True)
 
 

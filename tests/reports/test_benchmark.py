@@ -6,9 +6,9 @@ import math
 from functional_nn.bench.benchmark import Benchmark
 from functional_nn.bench.compiled_program import Memory, Timing
 from functional_nn.bench.diagnose import Explanation, Finding
+from functional_nn.bench.network_programs import BenchmarkCase, Measured
 from functional_nn.bench.peaks import Peaks, Rate
 from functional_nn.bench.records import Ratio, RecordComparison
-from functional_nn.bench.suite import BenchmarkCase, Measured
 from functional_nn.reports.benchmark import comparisons, shares, times
 
 TRACED = {"trace": 0.1, "lower": 0.1}

@@ -54,7 +54,7 @@ def killed_after_a_moment(folder: Path, moment: float) -> int:
 def verify(folder: Path) -> int:
     """Every checkpoint is whole and what its number determines; gives the newest."""
     for step in steps(folder):
-        arrays = read_checkpoint(folder / f"{step:010d}", step).arrays
+        arrays = read_checkpoint(folder / f"{step:010d}.checkpoint.safetensors", step).arrays
         assert {name: array.tobytes() for name, array in arrays.items()} == {
             name: array.tobytes() for name, array in tree(step).items()
         }

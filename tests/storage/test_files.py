@@ -20,7 +20,6 @@ from functional_nn.storage.files import (
     read_signed,
     remove_leftovers,
     signed_text,
-    write_folder_whole,
     write_whole,
 )
 
@@ -115,10 +114,8 @@ def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
     (target / "folder").mkdir(parents=True)
     parent.mkdir()
     (parent / ".0000000002.functional_nn.tmp").symlink_to(target)
-    write_folder_whole(parent / "0000000002", {"a": b"new"})
     remove_leftovers(parent)
     assert not list(parent.glob(".*"))
-    assert (parent / "0000000002" / "a").read_bytes() == b"new"
     assert (target / "folder").is_dir()
 
 
@@ -182,20 +179,6 @@ def test_a_file_that_is_larger_than_its_archive_is_not_read(tmp_path):
         file.truncate(2**42)
     with pytest.raises(OSError, match="a file of more than"):
         read_file(tmp_path / "config.json")
-
-
-def test_a_half_written_folder_that_gets_a_link_is_not_written_through(tmp_path, monkeypatch):
-    (tmp_path / "thesis").write_text("precious")
-    mkdir = os.mkdir
-
-    def mkdir_and_link(path, *arguments, **options):
-        mkdir(path, *arguments, **options)
-        os.symlink(tmp_path / "thesis", f"{path}/manifest.json")
-
-    monkeypatch.setattr(os, "mkdir", mkdir_and_link)
-    with pytest.raises(FileExistsError):
-        write_folder_whole(tmp_path / "0000000001", {"manifest.json": b"new"})
-    assert (tmp_path / "thesis").read_text() == "precious"
 
 
 def test_a_sparse_file_of_arrays_is_not_read(tmp_path):

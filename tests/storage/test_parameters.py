@@ -172,7 +172,7 @@ def test_a_file_without_a_checksum_is_refused(tmp_path):
 
 
 def test_missing_files(tmp_path):
-    refused(tmp_path / "none", parameters(), "no such file")
+    refused(tmp_path / "none", parameters(), "No such file")
     refused(tmp_path, parameters())
 
 

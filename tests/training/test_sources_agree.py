@@ -3,16 +3,17 @@
 import jax
 import numpy as np
 import optax
+from tests.data.prepared import prepare_arrays
 
 import functional_nn as fnn
-from functional_nn.data import tfds, write_idx
+from functional_nn.data import write_idx
 
 
 def test_a_run_from_tfds_ends_with_the_bits_of_one_from_idx_files(tmp_path, monkeypatch):
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "cache"))
     digits = fnn.load_dataset("mnist5k")
     arrays = (digits.train_images[:200], digits.train_labels[:200], digits.test_images[:50], digits.test_labels[:50])
-    tfds.prepare_arrays("kmnist", arrays, tmp_path / "tfds")
+    prepare_arrays("kmnist", arrays, tmp_path / "tfds")
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     (tmp_path / "idx").mkdir()
     for name, array in zip(names, arrays, strict=True):

@@ -11,8 +11,16 @@ import jax.numpy as jnp
 from functional_nn import names
 from functional_nn.core.errors import FormulaMissing, InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_floating, is_concrete
-from functional_nn.core.validation import as_array, check_choice, in_native_order, is_array, is_function, shown
+from functional_nn.core.validation import (
+    as_array,
+    check_choice,
+    check_floating,
+    in_native_order,
+    is_array,
+    is_concrete,
+    is_function,
+    shown,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import jax
 
-from functional_nn.bench.call_arguments import check_call
 from functional_nn.bench.compiled_program import (
     STAGES,
     CompiledProgram,
     MeasuredCall,
     Memory,
     Timing,
+    check_call,
     clocked,
     compile_empty_program,
     compile_program,
@@ -26,7 +25,7 @@ from functional_nn.bench.compiled_program import (
 from functional_nn.bench.diagnose import Explanation, find_causes
 from functional_nn.bench.layer_times import LayerCost, layer_costs
 from functional_nn.bench.peaks import Peaks, speedup, trials
-from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import words
@@ -149,9 +148,6 @@ BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "launch": "sta
 LEAST_SHOWN = 0.005
 """A smaller share is printed as 0%."""
 INTEGER_WORK = "moves, integers (except in matrix products), random bits, comparisons and sorts count as 0"
-WIDTH = 80
-"""Printed lines have at most this number of characters."""
-LABEL_WIDTH = 14
 
 
 @dataclass(frozen=True, repr=False)
@@ -270,7 +266,7 @@ class Benchmark:
             "dispatch_seconds": self.dispatch,
             "launch_seconds": self.launch.median,
             "program_devices": self.devices,
-            "memory": self.memory and {**self.memory._asdict(), "peak": self.memory.peak},
+            "memory": self.memory and self.memory.to_dict(),
             "flops": self.flops,
             "not_counted": self.uncounted,
             "bytes": self.bytes,
@@ -305,14 +301,9 @@ class Benchmark:
         return ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
 
     def __str__(self) -> str:
-        lines = []
-        for label, text in self._labeled_lines():
-            lines += textwrap.wrap(
-                text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
-            )
-        return "\n".join([*lines, *self._layer_lines()])
+        return "\n".join([*labeled(self._facts()), *self._layer_lines()])
 
-    def _labeled_lines(self) -> Iterator[tuple[str, str]]:
+    def _facts(self) -> Iterator[tuple[str, str]]:
         yield (
             f"{self.name} ",  # the space keeps a long name apart from the text
             ", ".join(f"{words(stage)} {in_seconds(self.stages[stage])}" for stage in STAGES

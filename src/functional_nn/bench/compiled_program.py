@@ -1,4 +1,4 @@
-"""A compiled program: its stages, its memory, and the timing of its calls."""
+"""A compiled program: checks of a call's arguments, its stages, its memory, and the timing of its calls."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
+from jax.tree_util import KeyPath
 
 from functional_nn.bench.units import in_bytes, seconds_scale
+from functional_nn.core.errors import InputError
+from functional_nn.core.layer import Layer
+from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
 from functional_nn.jaxprs.walk import fresh
 
 STAGES = ("trace", "lower", "compile", "first_run")
@@ -114,6 +119,10 @@ class Memory(NamedTuple):
     def peak(self) -> int:
         """The sum of arguments, results that do not share memory with arguments, and scratch memory."""
         return self.arguments + self.outputs - self.shared + self.temporary
+
+    def to_dict(self) -> dict[str, int | None]:
+        """All numbers, ready for JSON."""
+        return {**self._asdict(), "peak": self.peak}
 
     def __str__(self) -> str:
         parts = f"{in_bytes(self.arguments)} in, {in_bytes(self.outputs)} out, {in_bytes(self.temporary)} scratch"
@@ -278,3 +287,33 @@ def race(contestants: Mapping[Name, Callable[[], float]], seconds: float) -> dic
             rounds[name].append(tuple(contestants[name]() for _ in range(calls[name])))
         turn += 1
     return {name: Timing(tuple(rounds[name])) for name in names}
+
+
+def check_call(function: object, arguments: Sequence[object], donate: object) -> tuple[int, ...]:
+    """Checks the function, its arguments and the numbers of the donated arguments; returns these numbers."""
+    if isinstance(function, Layer):
+        remedy = "Write: lambda params, x: net.apply(params, state, x, train=False)[0], and give it params and x."
+        raise InputError("function", "a function of arrays", "a network", remedy)
+    check_function("function", function, "a function of arrays")
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
+        if not _is_traceable(leaf):
+            remedy = "Bind other values to the function: functools.partial(function, option=…)."
+            raise InputError(f"argument {argument_name(path)}", "an array or a number", shown(leaf), remedy)
+    numbers = (donate,) if isinstance(donate, Integral) else donate
+    if not isinstance(numbers, tuple | list | range):
+        raise InputError("donate", "an argument's number, or several", shown(donate))
+    return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
+
+
+def argument_name(path: KeyPath) -> str:
+    """The name of a leaf among the arguments, such as ``0['weight']``."""
+    number, *rest = path
+    return f"{getattr(number, 'idx', number)}{jax.tree_util.keystr(tuple(rest))}"
+
+
+def _is_traceable(leaf: object) -> bool:
+    if is_array(leaf):
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or is_numeric(leaf) or leaf.dtype.kind == "c"
+    if isinstance(leaf, int):
+        return abs(leaf) <= LARGEST
+    return isinstance(leaf, float | complex)

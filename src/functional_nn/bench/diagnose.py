@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,16 +15,11 @@ from jax.core import AbstractValue
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.stages import Compiled
-from jax.tree_util import KeyPath
 
-from functional_nn.bench.call_arguments import check_call
+from functional_nn.bench.compiled_program import argument_name, check_call
 from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
-from functional_nn.jaxprs.counts import (
-    ELEMENTWISE,
-    VIEWS,
-    size_of,
-)
+from functional_nn.jaxprs.counts import ELEMENTWISE, VIEWS, size_of
 from functional_nn.jaxprs.walk import (
     Flat,
     Place,
@@ -123,16 +119,14 @@ def find_causes(
 ) -> Explanation:
     """Finds the causes of slowness in a program that is already traced, and compiled for a platform."""
     program = live(jaxpr)
-    found = list(operations(compiled.as_text() or ""))
     results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
     findings = (
-        *looped_convolutions(found, platform),
         *scatters_of_pooling(program),
         *captured_constants(program),
         *wide_numbers(program, arguments),
         *donations(program, arguments, donate),
         *carried_types(jaxpr, arguments, results),
-        *slow_products(found, platform),
+        *slow_products(compiled.as_text() or "", platform),
     )
     return Explanation(tuple(dict.fromkeys(findings)))
 
@@ -223,34 +217,10 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
             return  # all later operations of this type follow from the first
 
 
-def argument_name(path: KeyPath) -> str:
-    """The name of a leaf among the arguments, such as ``0['weight']``."""
-    number, *rest = path
-    return f"{getattr(number, 'idx', number)}{jax.tree_util.keystr(tuple(rest))}"
-
-
 WORTH_DONATING = 2**16
 """The smallest size in bytes of an argument that is worth donating."""
 UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy"}
 """Operations that change an array element by element."""
-
-
-class LeafType(NamedTuple):
-    """Shape and type of a leaf, and whether it is a Python number. If one changes, JAX traces the call again."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    weak: bool
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{list(self.shape)}{' (weak, as of a Python number)' if self.weak else ''}"
-
-
-class _TypedTree(NamedTuple):
-    """The structure of a pytree, which can be compared, and the types of its leaves."""
-
-    structure: object
-    types: list[LeafType]
 
 
 def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequence[int]) -> Iterator[Finding]:
@@ -328,49 +298,38 @@ def _same_type(flat: Flat, place: int, output: int) -> bool:
 def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: object) -> Iterator[Finding]:
     """Warns of results with the structure of an argument but other types. A next call with them is traced again."""
     several = results if isinstance(results, tuple) and not hasattr(results, "_fields") else (results,)
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]]
-    given = _typed_trees(program.in_avals, arguments)
-    made = _typed_trees(program.out_avals, several)
-    start = 0
-    for argument, before in zip(arguments, given, strict=True):
-        own_paths = paths[start : start + len(before.types)]
-        start += len(before.types)
-        if not before.types or not isinstance(argument, dict | list | tuple):
+    avals = iter(program.in_avals)
+    for number, argument in enumerate(arguments):
+        leaves, structure = jax.tree_util.tree_flatten_with_path(argument)
+        before = list(itertools.islice(avals, len(leaves)))
+        if not isinstance(argument, dict | list | tuple):
             continue
         # A result with the same structure and shapes is assumed to be the argument of the next call: one of the same
         # types, or else the first one.
-        alike = [tree for tree in made if _is_alike(before, tree)]
-        after = before if before in alike or not alike else alike[0]
-        for path, type_before, type_after in zip(own_paths, before.types, after.types, strict=True):
-            if type_before != type_after:
+        made = [jax.tree.leaves(result) for result in several if jax.tree.structure(result) == structure]
+        alike = [after for after in made if all(map(_same_shape, before, after))]
+        types = list(map(_type_of, before))
+        if not alike or any(list(map(_type_of, after)) == types for after in alike):
+            continue
+        for (path, _), type_before, after in zip(leaves, types, alike[0], strict=True):
+            if type_before != _type_of(after):
                 yield Finding(
                     "retracing",
                     "",
-                    f"argument {argument_name(path)} was {type_before} and comes back as {type_after}: such a call is "
-                    "traced and compiled again.",
-                    f"Start with that type: jax.numpy.asarray(value, jax.numpy.{type_after.dtype}).",
+                    f"argument {number}{jax.tree_util.keystr(path)} was {type_before} and comes back as "
+                    f"{_type_of(after)}: such a call is traced and compiled again.",
+                    f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype}).",
                 )
 
 
-def _is_alike(one: _TypedTree, other: _TypedTree) -> bool:
-    same_shapes = [leaf.shape for leaf in one.types] == [leaf.shape for leaf in other.types]
-    return one.structure == other.structure and same_shapes
+def _same_shape(one: AbstractValue, other: AbstractValue) -> bool:
+    return getattr(one, "shape", ()) == getattr(other, "shape", ())
 
 
-def _typed_trees(avals: Sequence[AbstractValue], trees: Sequence[object]) -> list[_TypedTree]:
-    """The structure of each tree and the types of its leaves. ``avals`` has the leaves of all trees in order."""
-    typed, start = [], 0
-    for tree in trees:
-        structure = jax.tree.structure(tree)
-        end = start + structure.num_leaves
-        typed.append(_TypedTree(structure, [_type_of(aval) for aval in avals[start:end]]))
-        start = end
-    return typed
-
-
-def _type_of(aval: AbstractValue) -> LeafType:
-    shape, dtype = getattr(aval, "shape", ()), getattr(aval, "dtype", None)
-    return LeafType(shape, str(dtype), bool(getattr(aval, "weak_type", False)))
+def _type_of(aval: AbstractValue) -> str:
+    """The type and shape of a leaf, and whether it is a Python number. If one changes, JAX traces the call again."""
+    weak = " (weak, as of a Python number)" if getattr(aval, "weak_type", False) else ""
+    return f"{getattr(aval, 'dtype', None)}{list(getattr(aval, 'shape', ()))}{weak}"
 
 
 USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
@@ -378,114 +337,40 @@ USUAL_AXES = re.compile(r"dim_labels=b(\d*)f_\1io->b\1f\b")
 GROUPS = re.compile(r"(?:feature|batch)_group_count=(\d+)")
 
 
-def looped_convolutions(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
-    """Warns of convolutions with unusual axes in a loop, for which XLA's CPU compiler has only a slow routine."""
-    if platform != "cpu":
-        return
-    for operation in found:
-        if operation.kind == "convolution" and operation.in_loop and not USUAL_AXES.search(operation.text):
+PRODUCT = re.compile(r"= (?P<type>\w+)\[\S* (?P<kind>dot|convolution)\((?P<rest>.*)$", re.MULTILINE)
+"""A product in the text of a compiled program, with the type of its elements, such as ``f32``."""
+OP_NAME = re.compile(r'op_name="([^"]*)/[^"/]*"')
+"""The names of the scopes in which JAX traced an operation, such as ``jit(step)/jvp(dense_0)``."""
+LOOP_BODY = "while/body"
+"""The scope of what a loop repeats."""
+
+
+def slow_products(text: str, platform: str) -> Iterator[Finding]:
+    """Warns of products for which XLA's CPU compiler has only a slow routine."""
+    for found in PRODUCT.finditer(text) if platform == "cpu" else ():
+        kind, rest = found["kind"], found["rest"]
+        name, groups = OP_NAME.search(rest), GROUPS.search(rest)
+        scope = name[1] if name else ""
+        if kind == "convolution" and LOOP_BODY in scope and not USUAL_AXES.search(rest):
             yield Finding(
                 "convolution in a loop",
-                place(operation.scope),
+                place(scope),
                 "a convolution whose axes are not in the order NHWC, HWIO takes about 20 times as long in a loop on a "
                 "CPU; JAX makes such convolutions for gradients.",
                 'Use functional_nn.conv with lowering="auto" or with_hand_vjp, or take it out of the loop.',
             )
-
-
-def slow_products(found: Sequence[Operation], platform: str) -> Iterator[Finding]:
-    """Warns of products for which XLA's CPU compiler has no fast routine."""
-    if platform == "cpu":
-        yield from _integer_products(found)
-        yield from _grouped_convolutions(found)
-
-
-def _integer_products(found: Sequence[Operation]) -> Iterator[Finding]:
-    for operation in found:
-        if operation.kind in ("dot", "convolution") and re.match(r"[su]\d|pred", operation.dtype):
+        if re.match(r"[su]\d|pred", found["type"]):
             yield Finding(
                 "slow product",
-                place(operation.scope),
-                f"a {operation.kind} of integers ({operation.dtype}) runs in plain loops on a CPU.",
+                place(scope),
+                f"a {kind} of integers ({found['type']}) runs in plain loops on a CPU.",
                 "Convert to float32 before the product; if the product selects rows, use indexing.",
             )
-
-
-def _grouped_convolutions(found: Sequence[Operation]) -> Iterator[Finding]:
-    for operation in found:
-        groups = GROUPS.search(operation.text)
-        if operation.kind == "convolution" and groups and int(groups[1]) > 1:
+        if kind == "convolution" and groups and int(groups[1]) > 1:
             yield Finding(
                 "slow product",
-                place(operation.scope),
+                place(scope),
                 f"a convolution in {groups[1]} groups has no fast routine on a CPU; vmap over weights makes such "
                 "convolutions.",
                 'Use functional_nn.conv with lowering="product", or lax.map over the members.',
             )
-
-
-HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) \(?.*\{$")
-OPERATION = re.compile(r"^\s+(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\S+) (?P<kind>[\w\-]+)\((?P<rest>.*)$")
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
-OP_NAME = re.compile(r'op_name="([^"]*)"')
-
-
-class Operation(NamedTuple):
-    """An operation of a compiled program.
-
-    Args:
-        kind: ``dot``, ``convolution``, ``fusion`` and so on.
-        type: the type of its result, such as ``f32[128,10]{1,0}``.
-        text: everything after its kind.
-        in_loop: whether it runs in the body of a ``while``.
-    """
-
-    kind: str
-    type: str
-    text: str
-    in_loop: bool
-
-    @property
-    def scope(self) -> str:
-        """The names of the scopes in which JAX traced it, such as ``jit(step)/jvp(dense_0)``."""
-        found = OP_NAME.search(self.text)
-        return found[1].rpartition("/")[0] if found else ""
-
-    @property
-    def dtype(self) -> str:
-        """The type of its elements, such as ``f32``."""
-        return self.type.partition("[")[0]
-
-
-def operations(text: str) -> Iterator[Operation]:
-    """Reads all operations from the text of a compiled program."""
-    parts: dict[str, list[re.Match[str]]] = {}
-    current: list[re.Match[str]] = []
-    for line in text.splitlines():
-        if head := HEAD.match(line):
-            current = parts.setdefault(head["name"], [])
-        elif found := OPERATION.match(line):
-            current.append(found)
-    looped = _reached(
-        parts, {name for part in parts.values() for found in part for name in LOOP.findall(found["rest"])}
-    )
-    for name, part in parts.items():
-        for found in part:
-            yield Operation(found["kind"], found["type"], found["rest"], name in looped)
-
-
-def _reached(parts: dict[str, list[re.Match[str]]], start: set[str]) -> set[str]:
-    """All computations that are called, directly or indirectly, from those in ``start``; includes ``start``."""
-    reached: set[str] = set()
-    waiting = list(start)
-    while waiting:
-        name = waiting.pop()
-        if name in reached or name not in parts:
-            continue
-        reached.add(name)
-        for found in parts[name]:
-            waiting += CALLED.findall(found["rest"])
-            waiting += [part.strip(" %") for group in BRANCHES.findall(found["rest"]) for part in group.split(",")]
-    return reached

@@ -1,9 +1,9 @@
-"""Programs of a network that are measured: single steps, and those of fit and sweep."""
+"""Programs of a network, and their measurements: single steps, and the programs of fit and sweep."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,17 +14,15 @@ import numpy as np
 import optax
 from jax.stages import Compiled
 
-from functional_nn.bench.compiled_program import (
-    CompiledProgram,
-    MeasuredCall,
-    clocked,
-    compile_empty_program,
-)
+from functional_nn.bench.benchmark import Benchmark, benchmark, measure_call
+from functional_nn.bench.compiled_program import CompiledProgram, MeasuredCall, Timing, clocked, compile_empty_program
+from functional_nn.bench.layer_times import LayerCost, layer_costs
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Split
+from functional_nn.jaxprs.walk import trace
 from functional_nn.jaxprs.xla_options import compiling_anew
 from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.classification import cross_entropy
@@ -33,7 +31,7 @@ from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
 from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
-from functional_nn.training.devices import computing_on
+from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.programs import CompiledPrograms, ProgramSpec
 from functional_nn.training.recipe import Hyperparameters, Recipe
@@ -41,6 +39,90 @@ from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
 
 FUNCTIONS = ("step", "predict", "gradient", "hand")
+PROGRAMS = ("train", *FUNCTIONS, "sweep")
+"""The programs that ``measure`` knows: those of ``fit`` and of ``sweep``, and the functions of ``workload``."""
+
+
+class BenchmarkCase(NamedTuple):
+    """A program of a network to measure, or to compile for a chip.
+
+    Args:
+        what: one of ``PROGRAMS``.
+        batch_size: the number of examples in a batch.
+        precision: its name.
+        members: the number of models that a sweep trains; 1 for other programs.
+    """
+
+    what: str
+    batch_size: int
+    precision: str
+    members: int = 1
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that one call runs."""
+        return STEPS if self.what in ("train", "sweep") else 1
+
+    def to_dict(self) -> dict[str, object]:
+        """The case, ready for JSON."""
+        return {**self._asdict(), "steps": self.steps}
+
+
+class Measured(NamedTuple):
+    """A case and its measurements."""
+
+    case: BenchmarkCase
+    result: Benchmark
+
+    @property
+    def step(self) -> Timing:
+        """The timing of one step of all models. One call of ``fit``'s program runs several steps."""
+        return self.result.timing.divided_by(self.case.steps)
+
+    @property
+    def seconds_per_example(self) -> float:
+        """Seconds for one example of one model."""
+        return self.step.median / self.case.batch_size / self.case.members
+
+    def to_dict(self) -> dict[str, object]:
+        """The case and the measurements, ready for JSON."""
+        return {**self.case.to_dict(), **self.result.to_dict()}
+
+
+def cases_of(
+    what: Sequence[str], batch_sizes: Sequence[int], precisions: Sequence[str], members: Sequence[int] = (1,)
+) -> list[BenchmarkCase]:
+    """Makes the cases of all combinations. Only sweeps use ``members``."""
+    return [
+        BenchmarkCase(name, batch_size, precision, count)
+        for precision in precisions
+        for batch_size in batch_sizes
+        for name in what
+        for count in (members if name == "sweep" else (1,))
+    ]
+
+
+def measure(network: MeasuredNetwork, case: BenchmarkCase, *, seconds: float = 2.0, layers: bool = False) -> Measured:
+    """Measures a case for about ``seconds``; with ``layers``, also a train step layer by layer."""
+    what, batch_size, precision, members = case
+    if what == "train":
+        costs = _layers_of_a_step(network, batch_size, precision, seconds) if layers else ()
+        result = measure_call(what, fit_call(network, batch_size, precision), seconds, costs)
+    elif what == "sweep":
+        call = sweep_call(network, batch_size, precision, members)
+        result = measure_call(f"sweep of {members}", call, seconds, ())
+    else:
+        made = workload(what, network, batch_size, precision)
+        result = benchmark(made.function, *made.arguments, name=made.name, donate=made.donate, seconds=seconds)
+    return Measured(case, result)
+
+
+def _layers_of_a_step(
+    network: MeasuredNetwork, batch_size: int, precision: str, seconds: float
+) -> tuple[LayerCost, ...]:
+    """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
+    step = workload("step", network, batch_size, precision)
+    return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
 
 
 class Workload(NamedTuple):
@@ -164,20 +246,9 @@ produces a non-finite value, it is rerun from the state before."""
 
 def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
     """The program that ``fit`` runs in each epoch for all full batches."""
-    split = _random_split(network, batch_size)
     spec = fit_spec(network, batch_size, precision)
-    with compiling_anew():
-        seconds, programs = clocked(lambda: CompiledPrograms(spec))
-        arguments = _epoch_arguments(programs, {}, jax.random.key(0), split)
-        empty = compile_empty_program(arguments)
-    program = _with_first_run(programs, arguments, seconds)
-    return MeasuredCall(
-        program,
-        arguments,
-        run=lambda: program.compiled(*arguments),
-        run_empty=lambda: empty(*arguments),
-        kept=(TRAIN_STATE,),
-    )
+    execution = _execution(spec, None, {}, jax.random.key(0), _random_split(network, batch_size))
+    return _call([execution], [execution], execution.run, execution.run_empty)
 
 
 def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, members: int) -> MeasuredCall:
@@ -191,18 +262,13 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
     device_count = min(plan.workers, jax.local_device_count())
     on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count, plan.workers)
     # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
-    count = math.ceil(members / plan.members)
-    executions = [on_devices[number % len(on_devices)] for number in range(count)]
+    executions = [on_devices[number % len(on_devices)] for number in range(math.ceil(members / plan.members))]
     threads = ThreadPoolExecutor(plan.workers)
-    first = on_devices[0]
-    return MeasuredCall(
-        _with_first_run(first.programs, first.arguments, sum(one.compile_seconds for one in on_devices)),
-        first.arguments,
+    return _call(
+        on_devices,
+        executions,
         run=lambda: list(threads.map(_Execution.run, executions)),
         run_empty=lambda: list(threads.map(_Execution.run_empty, executions)),
-        executions=count,
-        kept=(TRAIN_STATE,),
-        program_copies=min(len(on_devices), count),
     )
 
 
@@ -215,19 +281,13 @@ def _sweep_executions(
     The latest programs are cached. On a CPU, all sweeps with at least as many members as cores use the same programs.
     """
     learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
-    rates = learning_rate if mapped is None else np.full(mapped, learning_rate)
+    rates = {"learning_rate": learning_rate if mapped is None else np.full(mapped, learning_rate)}
+    key = jax.random.key(0)
+    keys = key if mapped is None else jax.random.split(key, mapped)
     split = _random_split(network, batch_size)
     spec = sweep_spec(network, batch_size, precision, mapped, workers)
-    executions = []
-    with compiling_anew():
-        for device in jax.local_devices()[:device_count]:
-            with computing_on(device):
-                seconds, programs = clocked(lambda: CompiledPrograms(spec))
-            hyperparameters = jax.device_put({"learning_rate": rates}, device)
-            keys, device_split = jax.device_put((_keys(mapped), split), device)
-            arguments = _epoch_arguments(programs, hyperparameters, keys, device_split)
-            executions.append(_Execution(programs, arguments, compile_empty_program(arguments), seconds))
-    return tuple(executions)
+    devices = jax.local_devices()[:device_count]
+    return tuple(_execution(spec, device, rates, keys, split) for device in devices)
 
 
 def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str) -> ProgramSpec:
@@ -259,21 +319,6 @@ def sweep_spec(
     )
 
 
-class _Execution(NamedTuple):
-    """The programs on one device, and the arguments of an execution there."""
-
-    programs: CompiledPrograms
-    arguments: tuple[object, ...]
-    empty: Compiled
-    compile_seconds: float
-
-    def run(self) -> None:
-        jax.block_until_ready(self.programs.full_batches(*self.arguments))
-
-    def run_empty(self) -> None:
-        jax.block_until_ready(self.empty(*self.arguments))
-
-
 def _recipe(network: MeasuredNetwork, learning_rate: float | jax.Array) -> Recipe:
     return Recipe(network.trained_net, network.loss, network.make_optimizer(learning_rate))
 
@@ -295,27 +340,52 @@ def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
     return Split(x, labels, x, labels)
 
 
-def _keys(mapped: int | None) -> jax.Array:
-    return jax.random.key(0) if mapped is None else jax.random.split(jax.random.key(0), mapped)
+class _Execution(NamedTuple):
+    """The programs on one device, and the arguments of an execution there."""
+
+    programs: CompiledPrograms
+    arguments: tuple[object, ...]
+    empty: Compiled
+    compile_seconds: float
+
+    def run(self) -> None:
+        jax.block_until_ready(self.programs.full_batches(*self.arguments))
+
+    def run_empty(self) -> None:
+        jax.block_until_ready(self.empty(*self.arguments))
 
 
-def _epoch_arguments(
-    programs: CompiledPrograms,
-    hyperparameters: Mapping[str, jax.Array],
-    keys: jax.Array,
-    split: Split,
-) -> tuple[object, ...]:
-    """Makes the arguments for the program of the first epoch's full batches."""
-    train_state = programs.start(hyperparameters, keys)
-    order, _ = programs.draw_order(train_state.key, np.int32(0))
-    x, labels = jax.tree.map(jax.numpy.asarray, (split.train_x, split.train_labels))
-    return hyperparameters, train_state, order, x, labels
+def _execution(
+    spec: ProgramSpec, device: Device, hyperparameters: Mapping[str, np.ndarray], keys: jax.Array, split: Split
+) -> _Execution:
+    """Compiles the programs for a device, and makes the arguments of the first epoch's full batches there."""
+    with compiling_anew():
+        with computing_on(device):
+            seconds, programs = clocked(lambda: CompiledPrograms(spec))
+        hyperparameters, keys, x, labels = jax.device_put((hyperparameters, keys, *split.part("train")), device)
+        train_state = programs.start(hyperparameters, keys)
+        order, _ = programs.draw_order(train_state.key, np.int32(0))
+        arguments = hyperparameters, train_state, order, x, labels
+        return _Execution(programs, arguments, compile_empty_program(arguments), seconds)
 
 
-def _with_first_run(
-    programs: CompiledPrograms, arguments: tuple[object, ...], compile_seconds: float
-) -> CompiledProgram:
-    executable: Compiled = programs.full_batches
-    first_run, _ = clocked(executable, *arguments)
-    stages = {"compile": compile_seconds, "first_run": first_run}
-    return CompiledProgram(programs.jaxprs["full_batches"], executable, stages)
+def _call(
+    on_devices: Sequence[_Execution],
+    executions: Sequence[_Execution],
+    run: Callable[[], object],
+    run_empty: Callable[[], object],
+) -> MeasuredCall:
+    """The call that runs executions, of programs that were compiled for several devices."""
+    first = on_devices[0]
+    executable: Compiled = first.programs.full_batches
+    first_run, _ = clocked(executable, *first.arguments)
+    stages = {"compile": sum(one.compile_seconds for one in on_devices), "first_run": first_run}
+    return MeasuredCall(
+        CompiledProgram(first.programs.jaxprs["full_batches"], executable, stages),
+        first.arguments,
+        run,
+        run_empty,
+        executions=len(executions),
+        kept=(TRAIN_STATE,),
+        program_copies=min(len(on_devices), len(executions)),
+    )

@@ -138,14 +138,6 @@ def _product_of(equation: JaxprEqn) -> _Product:
     return _Product(f"{equation.primitive.name} {types} {sorted(equation.params.items(), key=str)}", equation)
 
 
-def _least_work() -> tuple[float, float]:
-    return WORK.get(jax.default_backend(), MUCH)
-
-
-def _repeats(work_of_one: float, least_work: float) -> int:
-    return max(1, min(MOST_REPEATS, math.ceil(least_work / max(work_of_one, 1))))
-
-
 @lru_cache(maxsize=64)
 def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> Trial:
     x = _random_numbers((size, size), dtype)
@@ -153,14 +145,15 @@ def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> T
     def product(x, y):
         return jnp.matmul(x, y, precision=precision)
 
-    return _repeated(f"{size}³", product, (x, x), flops_by_scope(trace(product, x, x)).total())
+    return _repeated_product(f"{size}³", product, x, x, flops_by_scope(trace(product, x, x)).total())
 
 
 @lru_cache(maxsize=64)
 def _product_of_program(product: _Product) -> Trial:
     equation = product.equation
     left, right = (_random_numbers(operand.shape, operand.dtype) for operand in operand_types(equation))
-    return _repeated(product_name(equation), lambda x, y: bind(equation, (x, y))[0], (left, right), flops_of(equation))
+    name = product_name(equation)
+    return _repeated_product(name, lambda x, y: bind(equation, (x, y))[0], left, right, flops_of(equation))
 
 
 def _random_numbers(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -169,64 +162,76 @@ def _random_numbers(shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     return jnp.asarray(2 * uniform - 1 if jnp.issubdtype(dtype, jnp.inexact) else 8 * uniform).astype(dtype)
 
 
-def _repeated(
-    name: str,
-    product: Callable[[jax.Array, jax.Array], jax.Array],
-    operands: tuple[jax.Array, jax.Array],
-    flops: int,
+def _repeated_product(
+    name: str, product: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, y: jax.Array, flops: int
 ) -> Trial:
     """A loop of products. Each product reads an element of the previous result, so it has to wait for it.
 
     The loop carries the whole result, so that all of it is computed. In an unrolled loop XLA computed only one element
     of an outer product.
     """
-    repeats = _repeats(flops, _least_work()[0])
-    out = jax.eval_shape(product, *operands)
+    out = jax.eval_shape(product, x, y)
 
-    def run(x, y):
-        def again(_, carry):
-            x, out = carry
-            x = x.at[(0,) * x.ndim].set(out[(0,) * out.ndim].astype(x.dtype))
-            return x, product(x, y)
+    def again(out, x, y):
+        x = x.at[(0,) * x.ndim].set(out[(0,) * out.ndim].astype(x.dtype))
+        return product(x, y), x, y
 
-        return lax.fori_loop(0, repeats, again, (x, jnp.zeros(out.shape, out.dtype)))[1]
-
-    moved = sum(size_of(operand) for operand in operands) + size_of(out)
-    return Trial(name, _timed_call(run, *operands), repeats, flops, moved)
+    moved = size_of(x) + size_of(y) + size_of(out)
+    return _repeated(name, again, (jnp.zeros(out.shape, out.dtype), x, y), flops, moved, flops / _least_work()[0])
 
 
 @lru_cache(maxsize=64)
 def _stream(size: int) -> Trial:
     """A loop that reads and writes an array of ``size`` bytes."""
-    x = jnp.ones(size // 4, jnp.float32)
-    repeats = _repeats(2 * size, _least_work()[1])
 
-    def run(x):
+    def again(x):
         # The numbers stay near 1. With infinite or subnormal numbers, the speed could be another one.
-        return lax.fori_loop(0, repeats, lambda _, x: x * 0.999 + 0.001, x)
+        return (x * 0.999 + 0.001,)
 
-    return Trial(f"stream of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, 2 * (size // 4), 2 * size)
+    x = jnp.ones(size // 4, jnp.float32)
+    name = f"stream of {size / 2**20:.3g} MiB"
+    return _repeated(name, again, (x,), 2 * (size // 4), 2 * size, 2 * size / _least_work()[1])
 
 
 @lru_cache(maxsize=64)
 def _sum(size: int) -> Trial:
     """A loop that reads an array of ``size`` bytes and sums it up."""
-    x = jnp.ones(size // 4, jnp.float32)
-    repeats = _repeats(size, _least_work()[1])
 
-    def add_up(_, carry):
-        x, total = carry
+    def again(total, x):
         x = x.at[0].set(total)  # each sum depends on the previous one, so XLA cannot leave one out
-        return x, jnp.sum(x)
+        return jnp.sum(x), x
 
-    def run(x):
-        return lax.fori_loop(0, repeats, add_up, (x, jnp.float32(0)))[1]
-
-    return Trial(f"sum of {size / 2**20:.3g} MiB", _timed_call(run, x), repeats, size // 4, size)
+    carry = jnp.float32(0), jnp.ones(size // 4, jnp.float32)
+    return _repeated(f"sum of {size / 2**20:.3g} MiB", again, carry, size // 4, size, size / _least_work()[1])
 
 
-def _timed_call(run: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[], float]:
-    compiled = jax.jit(run).lower(*arguments).compile()
+def _least_work() -> tuple[float, float]:
+    return WORK.get(jax.default_backend(), MUCH)
+
+
+def _repeated(
+    name: str,
+    again: Callable[..., tuple[jax.Array, ...]],
+    carry: tuple[jax.Array, ...],
+    flops: int,
+    moved: int,
+    share: float,
+) -> Trial:
+    """A program that repeats ``again`` on its own results, the first of which it returns.
+
+    Args:
+        name: the operation.
+        again: one repeat.
+        carry: the arguments of the first repeat.
+        flops, moved: operations and bytes of one repeat.
+        share: the share of the least work of a call that one repeat does.
+    """
+    repeats = max(1, min(MOST_REPEATS, math.ceil(1 / share)))
+
+    def run(*carry):
+        return lax.fori_loop(0, repeats, lambda _, carry: again(*carry), carry)[0]
+
+    compiled = jax.jit(run).lower(*carry).compile()
     # The first call is slower than the others, and is not measured.
-    jax.block_until_ready(compiled(*arguments))
-    return lambda: clocked(compiled, *arguments)[0]
+    jax.block_until_ready(compiled(*carry))
+    return Trial(name, lambda: clocked(compiled, *carry)[0], repeats, flops, moved)

@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -38,17 +38,8 @@ ACCELERATOR_LIBRARIES = (
 """They are in a record only if they are installed."""
 DRIVER = Path("/sys/module/nvidia/version")
 """On Linux, the file with the version of NVIDIA's driver."""
-KEY: dict[str, str | int | None] = {
-    "model": None,
-    "hidden": None,
-    "what": None,
-    "batch_size": None,
-    "precision": None,
-    "members": None,
-    "target": None,  # the chip, if nothing was run
-    "steps": 1,  # records of earlier versions do not have it
-}
-"""Two records measure the same thing if they are equal in these entries. A missing entry counts as the value here."""
+KEY = ("model", "hidden", "what", "batch_size", "precision", "members", "target", "steps")
+"""Two records measure the same thing if they are equal in these entries. ``target`` is the chip, if nothing was run."""
 
 
 def environment() -> dict[str, object]:
@@ -95,7 +86,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
 
     Raises:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
-        OSError: if the disk is full, or if the file is a pipe that no program reads. Then nothing is appended.
+        OSError: if the disk is full. Then nothing is appended.
     """
     has_records = path.exists() and path.stat().st_size > 0
     if has_records:
@@ -106,7 +97,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
     if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
         content = b"\n" + content
     # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
-    with open(path, "ab", buffering=0, opener=_without_waiting) as file:
+    with open(path, "ab", buffering=0) as file:
         written = file.write(content)
         if written < len(content):
             file.truncate(file.tell() - written)
@@ -139,22 +130,9 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """An opener of files to write. A pipe that no program reads is an error: opening it would wait for ever."""
-    try:
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "a pipe that no program reads", path) from None
-        raise
-    if os.name == "posix":
-        os.set_blocking(descriptor, True)
-    return descriptor
-
-
 def key_of(record: Record) -> tuple[str, ...]:
     """The key that says what a record measures. Records with equal keys can be compared."""
-    return tuple(json.dumps(finite_json(record.get(name, default))) for name, default in KEY.items())
+    return tuple(json.dumps(finite_json(record.get(name))) for name in KEY)
 
 
 def _commit() -> str | None:
@@ -162,17 +140,17 @@ def _commit() -> str | None:
 
     An installed package may lie inside another repository, such as in the virtual environment of a project.
     """
-    own_file = Path(__file__)
+    own_file, said = Path(__file__), ""
     try:
-        _git(own_file.parent, "ls-files", "--error-unmatch", own_file.name)
-        return _git(own_file.parent, "describe", "--always", "--dirty", "--abbrev=12") or None
+        for command in (
+            ("ls-files", "--error-unmatch", own_file.name),
+            ("describe", "--always", "--dirty", "--abbrev=12"),
+        ):
+            done = subprocess.run(["git", *command], cwd=own_file.parent, capture_output=True, text=True, check=True)
+            said = done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return said or None
 
 
 def _versions() -> dict[str, str | None]:
@@ -304,14 +282,18 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
         raise DataError(str(path), "records with the times of their rounds", f"one without ({error!r})") from None
     # The cores of the host hardly matter to a program on an accelerator.
     device = ("platform", "device", "cores") if new.get("platform") == "cpu" else ("platform", "device")
+    settings, before = _settings(new), _settings(old)
+    differing = [name for name in (settings | before) if settings.get(name) != before.get(name)]
     return RecordComparison(
         describe(new),
         str(old["date"]),
         ratio(time_new, time_old),
         ratio(relative_new, relative_old),
         same_device=all(new.get(name) == old.get(name) for name in device),
-        same_products=_settings(new)["matmul_precision"] == _settings(old)["matmul_precision"],
-        differences=tuple(_differences(_settings(new), _settings(old))),
+        same_products="matmul_precision" not in differing,
+        differences=tuple(
+            f"{name}: {settings.get(name) or 'none'}, was {before.get(name) or 'none'}" for name in differing
+        ),
     )
 
 
@@ -323,16 +305,6 @@ def _settings(record: Record) -> dict[str, JsonValue]:
     versions = record.get("versions")
     others = {} if not isinstance(versions, dict) else versions
     return settings | {name: number for name, number in others.items() if name != "functional-nn"}
-
-
-def _differences(new: Mapping[str, JsonValue], old: Mapping[str, JsonValue]) -> Iterator[str]:
-    for name in dict.fromkeys((*new, *old)):
-        if new.get(name) != old.get(name):
-            yield f"{name}: {_or_none(new.get(name))}, was {_or_none(old.get(name))}"
-
-
-def _or_none(value: JsonValue) -> str:
-    return "none" if value is None else str(value)
 
 
 def _round_times(record: Record) -> tuple[list[float], list[float]]:

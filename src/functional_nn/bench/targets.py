@@ -6,11 +6,11 @@ import functools
 import glob
 import os
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -21,11 +21,17 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.sharding import SingleDeviceSharding
 from jax.stages import Compiled, Lowered
 
-from functional_nn.bench.call_arguments import check_call
-from functional_nn.bench.compiled_program import Memory, clocked, planned_memory
-from functional_nn.bench.network_programs import TRAIN_STATE, MeasuredNetwork, Workload, fit_spec, sweep_spec, workload
-from functional_nn.bench.suite import BenchmarkCase
-from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.compiled_program import Memory, check_call, clocked, planned_memory
+from functional_nn.bench.network_programs import (
+    TRAIN_STATE,
+    BenchmarkCase,
+    MeasuredNetwork,
+    Workload,
+    fit_spec,
+    sweep_spec,
+    workload,
+)
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError, imported
 from functional_nn.core.texts import suggest
@@ -134,25 +140,30 @@ def _with_numbers_for_shapes(arguments: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: 0 if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, arguments)
 
 
-class TargetCase(NamedTuple):
-    """A case, and the report on its program."""
-
-    case: BenchmarkCase
-    report: TargetReport
-
-    def to_dict(self) -> dict[str, object]:
-        """The case and the report, ready for JSON."""
-        return {**self.case.to_dict(), **self.report.to_dict()}
-
-
-def targets(network: MeasuredNetwork, cases: Sequence[BenchmarkCase], chip: Chip) -> Iterator[TargetCase]:
-    """Compiles every case for a chip, and yields each report when it is done.
+def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> TargetReport:
+    """Compiles a case for a chip.
 
     ``train`` and ``sweep`` are the programs for the full batches of an epoch. A sweep trains all of its members by one
     program, as it does on one accelerator.
     """
-    for case in cases:
-        yield TargetCase(case, _report(network, case, chip))
+    what, batch_size, precision, members = case
+    if what == "train":
+        name, spec = what, fit_spec(network, batch_size, precision)
+    elif what == "sweep":
+        name = f"sweep of {members}"
+        spec = sweep_spec(network, batch_size, precision, members if members > 1 else None)
+    else:
+        made = workload(what, network, batch_size, precision)
+        return compile_for(made.name, chip, made.function, made.arguments, made.donate)
+
+    def options(program: ClosedJaxpr) -> Options:
+        """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
+        on_chip = for_platform(program, chip.platform)
+        return step_options(on_chip) | sum_options(on_chip)
+
+    made = epoch_program(spec)
+    # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
+    return compile_for(name, chip, made.function, made.arguments, options=options, steps=case.steps)
 
 
 def epoch_program(spec: ProgramSpec) -> Workload:
@@ -165,33 +176,6 @@ def epoch_program(spec: ProgramSpec) -> Workload:
     train_state = jax.eval_shape(start, shapes.hyperparameters, shapes.key)
     arguments = (shapes.hyperparameters, train_state, order, *spec.data.part("train"))
     return Workload("train", full_batches, arguments, (TRAIN_STATE,))
-
-
-def _report(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> TargetReport:
-    what, batch_size, precision, members = case
-    if what == "train":
-        return _epoch_report(what, fit_spec(network, batch_size, precision), case, chip)
-    if what == "sweep":
-        spec = sweep_spec(network, batch_size, precision, members if members > 1 else None)
-        return _epoch_report(f"sweep of {members}", spec, case, chip)
-    made = workload(what, network, batch_size, precision)
-    return compile_for(made.name, chip, made.function, made.arguments, made.donate)
-
-
-def _epoch_report(name: str, spec: ProgramSpec, case: BenchmarkCase, chip: Chip) -> TargetReport:
-    def options(program: ClosedJaxpr) -> Options:
-        """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
-        on_chip = for_platform(program, chip.platform)
-        return step_options(on_chip) | sum_options(on_chip)
-
-    made = epoch_program(spec)
-    # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
-    return compile_for(name, chip, made.function, made.arguments, options=options, steps=case.steps)
-
-
-LABEL_WIDTH = 14
-WIDTH = 80
-"""Printed lines have at most this number of characters."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -259,17 +243,11 @@ class TargetReport:
         """All numbers, ready for JSON."""
         return {
             "name": self.name,
-            "chip": {
-                "name": self.chip.name,
-                "flops_per_second": self.chip.flops_per_second,
-                "bytes_per_second": self.chip.bytes_per_second,
-                "memory": self.chip.memory,
-                "cache": self.chip.cache,
-            },
+            "chip": {name: getattr(self.chip, name) for name in PUBLISHED},
             "compiles": self.compiles,
             "reason": self.reason,
             "stages": self.stages,
-            "memory": self.memory and {**self.memory._asdict(), "peak": self.memory.peak},
+            "memory": self.memory and self.memory.to_dict(),
             "fits": self.fits,
             "flops": self.flops,
             "not_counted": self.uncounted,
@@ -291,12 +269,8 @@ class TargetReport:
 
     def __str__(self) -> str:
         steps = f", {self.steps} steps a call" if self.steps > 1 else ""
-        lines = [f"{self.name} for {self.chip.name}{steps}; nothing was run"]
-        for label, text in self.facts():
-            lines += textwrap.wrap(
-                text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
-            )
-        return "\n".join(lines)
+        head = f"{self.name} for {self.chip.name}{steps}; nothing was run"
+        return "\n".join([head, *labeled(self.facts())])
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """The label and the text of each fact."""
@@ -356,33 +330,12 @@ def _cost(equation: JaxprEqn, chip: Chip) -> float:
     return max(chip.float32_costs.get(one, chip.float32_costs[lax.Precision.DEFAULT]) for one in wanted)
 
 
-H100 = """
-platform_name: "CUDA"
-device_description_str: "NVIDIA H100 80GB HBM3"
-runtime_version { major: 13 }
-dnn_version_info { major: 9 minor: 10 }
-gpu_device_info {
-  cuda_compute_capability { major: 9 }
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  memory_bandwidth: 3350000000000
-  device_memory_size: 80000000000
-  l2_cache_size: 52428800
-  threads_per_warp: 32
-  threads_per_block_limit: 1024
-  threads_per_core_limit: 2048
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  registers_per_block_limit: 65536
-  registers_per_core_limit: 65536
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-}
-"""
+H100 = Path(__file__).with_name("h100.txtpb")
 """The description of an NVIDIA H100 (SXM) that XLA compiles for, in the text form of its ``GpuTargetConfigProto``."""
+
+
+PUBLISHED = ("name", "flops_per_second", "bytes_per_second", "memory", "cache")
+"""What a record says about a chip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -439,7 +392,7 @@ CHIPS = {
         Chip(
             name="cuda-h100",
             platform="cuda",
-            topology={"topology_name": "h100", "topology": "1x1x1", "target_config": H100},
+            topology={"topology_name": "h100", "topology": "1x1x1", "target_config": H100.read_text("utf-8")},
             flops_per_second=989.5e12,
             bytes_per_second=3350e9,
             memory=80 * 10**9,

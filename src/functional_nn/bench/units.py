@@ -1,6 +1,23 @@
-"""Seconds, bytes and floating-point operations as short texts with units."""
+"""Seconds, bytes and floating-point operations as short texts with units, and lines of labeled facts."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+LABEL_WIDTH = 14
+WIDTH = 80
+"""Printed lines have at most this number of characters."""
+
+
+def labeled(facts: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines of facts, each with its label in front."""
+    lines = []
+    for label, text in facts:
+        lines += textwrap.wrap(
+            text, WIDTH, initial_indent=label.ljust(LABEL_WIDTH), subsequent_indent=" " * LABEL_WIDTH
+        )
+    return lines
 
 
 def seconds_scale(seconds: float) -> tuple[float, str]:

@@ -20,9 +20,8 @@ from functional_nn.core.texts import counted
 from functional_nn.names import CHIPS, MODELS, PRECISIONS
 
 if TYPE_CHECKING:
-    from functional_nn.bench.network_programs import MeasuredNetwork
+    from functional_nn.bench.network_programs import BenchmarkCase, Measured, MeasuredNetwork
     from functional_nn.bench.records import RecordComparison
-    from functional_nn.bench.suite import BenchmarkCase, Measured
 
 WHATS = ("train", "step", "predict", "gradient", "hand", "sweep")
 MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
@@ -130,8 +129,7 @@ def bench(
 
         from functional_nn.bench import records
         from functional_nn.bench.compiled_program import out_of_memory
-        from functional_nn.bench.network_programs import named_network
-        from functional_nn.bench.suite import cases_of, measure
+        from functional_nn.bench.network_programs import cases_of, measure, named_network
         from functional_nn.reports import benchmark as tables
 
     if "float64" in precisions:
@@ -158,7 +156,8 @@ def bench(
     failure: str | None = None
     try:
         with progress_bar("measuring", len(cases)) as advance, suppress(KeyboardInterrupt):
-            for one in measure(network, cases, seconds=seconds, layers=details):
+            for case in cases:
+                one = measure(network, case, seconds=seconds, layers=details)
                 measured.append(one)
                 signals.defer("measurement")  # from now on, Ctrl-C lets a measurement end before the table is printed
                 if json_file is not None:
@@ -206,7 +205,7 @@ def _bench_target(
 ) -> int:
     """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
     from functional_nn.bench import records
-    from functional_nn.bench.targets import TargetCase, chip_named, device_of, targets
+    from functional_nn.bench.targets import chip_named, device_of, target_case
     from functional_nn.reports import benchmark as tables
 
     chip = chip_named(chip_name)
@@ -214,18 +213,17 @@ def _bench_target(
     about = {**about, "target": chip.name, **records.environment()}
     if json_file is not None:
         records.add_records(json_file, [])
-    done: list[TargetCase] = []
+    reports = []
     with progress_bar("compiling", len(cases)) as advance:
-        for one in targets(network, cases, chip):
-            done.append(one)
+        for case in cases:
+            report = target_case(network, case, chip)
+            reports.append(report)
             if json_file is not None:
-                records.add_records(json_file, [{**about, **one.to_dict()}])
-            click.echo(
-                f"{clear_line()}{about['model']}, batch {one.case.batch_size}, {one.case.precision}\n{one.report}\n"
-            )
-            advance(one.report.name)
-    click.echo(tables.targets(done))
-    return 0 if all(one.report.fits for one in done) else 1
+                records.add_records(json_file, [{**about, **case.to_dict(), **report.to_dict()}])
+            click.echo(f"{clear_line()}{about['model']}, batch {case.batch_size}, {case.precision}\n{report}\n")
+            advance(report.name)
+    click.echo(tables.targets(cases, reports))
+    return 0 if all(report.fits for report in reports) else 1
 
 
 def _print_measured(measured: list[Measured]) -> None:

@@ -172,8 +172,6 @@ def _unfinished(
         notes.append(f"The checkpoints could not be read, so everything that needs them is left out. {error}")
         return [], None, None, 0
     notes.append(f"The run has not ended. Everything here comes from its newest checkpoint, after epoch {found.step}.")
-    if not run_folder.has_checksum(folder):
-        notes.append("The file config.json has no checksum, so damage in it would not be noticed.")
     try:
         written = run_folder.read_metrics(folder)
     except DataError as error:

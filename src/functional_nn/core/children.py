@@ -21,10 +21,9 @@ from functional_nn.core.layer import (
     checked_init,
     output_shape,
 )
-from functional_nn.core.layer_checks import check_key
 from functional_nn.core.masked import Masked, Value, check_mask
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import is_array, shown
+from functional_nn.core.validation import check_key, is_array, shown
 
 MARK = "functional_nn:"
 """The prefix of the marks that combinators put on layers' outputs in traced programs; the layer's name follows."""
@@ -64,10 +63,9 @@ def named_layers(layers: Sequence[object], named: Mapping[str, object]) -> dict[
 
 def check_name(name: object) -> None:
     """Requires a name that can be a part of a path and of a scope in a traced program."""
-    if not isinstance(name, str) or not name or "/" in name:
-        raise InputError("name", "a name without '/', which separates the names in a path", shown(name))
-    if name == BACKWARD:
-        raise InputError("name", "another name than 'backward', which marks backward passes", shown(name))
+    if not isinstance(name, str) or name in ("", BACKWARD) or "/" in name:
+        expected = f"a name without '/', which separates the names in a path, and not {BACKWARD!r}"
+        raise InputError("name", expected, shown(name))
 
 
 def put_entries(tree: dict[str, Params], name: str, entries: Params) -> None:

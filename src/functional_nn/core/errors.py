@@ -85,6 +85,33 @@ class DataError(InputError):
     """A file or a data set that cannot be used; ``argument`` is its path and, where known, the byte."""
 
 
+@contextmanager
+def reading(
+    place: object,
+    expected: str,
+    remedy: str = "",
+    *,
+    errors: type[Exception] | tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
+    kind: type[DataError] = DataError,
+) -> Iterator[None]:
+    """Turns errors that a file can cause into a ``DataError``. Those that are an ``InputError`` already stay.
+
+    Args:
+        place: the path of the file and, where known, the place in it.
+        expected, remedy: as for ``InputError``.
+        errors: the classes of the errors.
+        kind: the class of the new error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        reason = shortened(getattr(error, "strerror", None) or error) or type(error).__name__
+        given = reason if isinstance(error, OSError) else f"a damaged one ({reason})"
+        raise kind(str(place), expected, given, remedy) from error
+
+
 class FormulaMissing(NotImplementedError):
     """A layer or a function has no hand-derived formula, and one is needed. The message begins with its path."""
 

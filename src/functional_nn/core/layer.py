@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,15 @@ from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import FormulaMissing, InputError, inside
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
+from functional_nn.core.texts import counted
 from functional_nn.core.trees import PyTree, is_under, path_of
 from functional_nn.core.validation import (
     check_arrays,
     check_flag,
+    check_key,
+    check_trees,
     is_array,
     is_function,
     is_numeric,
@@ -167,26 +169,24 @@ def checked_forward(
 ) -> tuple[Value, State, Residuals]:
     """A layer's forward pass. Raises an InputError unless it returns three values."""
     result = layer.forward(params, state, x, train=train, key=key)
-    if not isinstance(result, tuple) or len(result) != 3:
-        remedy = "residuals are the arrays that backward needs, and () if it needs none."
-        raise InputError("forward", "(y, state, residuals) to come back", _returned(result), remedy)
-    return result
+    remedy = "residuals are the arrays that backward needs, and () if it needs none."
+    return _returned("forward", result, ("y", "state", "residuals"), remedy)
 
 
 def checked_init(layer: Layer, key: jax.Array | None, in_shape: Shape) -> tuple[Params, State]:
     """A layer's initial parameters and state. Raises an InputError unless ``init`` returns these two."""
-    result = layer.init(key, in_shape)
-    if not isinstance(result, tuple) or len(result) != 2:
-        remedy = "A layer without state returns (params, {})."
-        raise InputError("init", "(params, state) to come back", _returned(result), remedy)
+    remedy = "A layer without state returns (params, {})."
+    return _returned("init", layer.init(key, in_shape), ("params", "state"), remedy)
+
+
+def _returned(argument: str, result: object, names: tuple[str, ...], remedy: str = "") -> Any:
+    """What a user's function returned, which has to be a tuple of these values."""
+    if not isinstance(result, tuple) or len(result) != len(names):
+        given = f"one {type(result).__name__}"
+        if isinstance(result, tuple):
+            given = counted(len(result), "value")
+        raise InputError(argument, f"({', '.join(names)}) to come back", given, remedy)
     return result
-
-
-def _returned(result: object) -> str:
-    """What a user's function returned, where a tuple of values was expected."""
-    if not isinstance(result, tuple):
-        return f"one {type(result).__name__}"
-    return f"{len(result)} value{'' if len(result) == 1 else 's'}"
 
 
 def _structure(layer: Layer, name: str, levels: int) -> str:
@@ -284,31 +284,30 @@ def as_layer(value: object) -> Layer:
         return value
     if isinstance(value, HasLayer):
         return value.as_layer()
-    expected = "layers, activations or functions of one array"
+    name = getattr(value, "__name__", "function").strip("<>")
+    given, remedy = "", ""
     if is_of_pytorch(value):
+        given = f"a PyTorch module, {type(value).__name__}"
         remedy = (
             "Build the network from the layers of functional_nn. functional_nn.exchange.from_torch(net, module, "
             "in_shape) takes over the module's parameters: docs/how_to/coming_from_pytorch.md."
         )
-        raise InputError("layers", expected, f"a PyTorch module, {type(value).__name__}", remedy)
-    if not is_function(value):
-        remedy = "Write chain(*layers)." if isinstance(value, list | tuple) else ""
+    elif not is_function(value):
+        given, remedy = repr(value), "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         if isinstance(getattr(value, "layer", None), Layer):
             remedy = "Write model.layer."
-        raise InputError("layers", expected, repr(value), remedy)
-    if arrays := held_arrays(value):
-        kind = type(value).__name__
-        raise InputError(
-            "layers",
-            expected,
-            f"a {kind}, which holds {len(arrays)} array{'' if len(arrays) == 1 else 's'}",
+    elif arrays := held_arrays(value):
+        given = f"a {type(value).__name__}, which holds {counted(len(arrays), 'array')}"
+        remedy = (
             "They would be constants that training does not change. Write functional_nn.exchange.layer_of(…) for a "
             "module of Flax or Equinox, and a Layer for any other object: docs/how_to/adding_a_layer.md, section "
-            "Modules of other libraries.",
+            "Modules of other libraries."
         )
-    name = getattr(value, "__name__", "function").strip("<>")
-    if (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
-        raise InputError("layers", expected, f"the function {name}, which makes one", f"Write {name}(…).")
+    elif (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
+        given, remedy = f"the function {name}, which makes one", f"Write {name}(…)."
+    if given:
+        raise InputError("layers", "layers, activations or functions of one array", given, remedy)
+    function = cast(Callable[[jax.Array], jax.Array], value)
 
     def no_formula(residuals, y_bar):
         raise FormulaMissing(
@@ -317,7 +316,7 @@ def as_layer(value: object) -> Layer:
         )
 
     def forward(x):
-        y = value(x)
+        y = function(x)
         with inside(name):
             check_arrays("y", y)
         return y, ()
@@ -354,15 +353,12 @@ def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
     Raises:
         InputError: if it is no pair, or a pair in the other order.
     """
-    expected = "(params_bar, x_bar) to come back"
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        given = f"{len(returned)} values" if isinstance(returned, tuple | list) else shown(returned)
-        raise InputError("backward", expected, given)
-    params_bar, x_bar = returned
+    pair = tuple(returned) if isinstance(returned, list) else returned
+    params_bar, x_bar = _returned("backward", pair, ("params_bar", "x_bar"))
     if params_bar is not None and not isinstance(params_bar, Mapping):
         remedy = "params_bar is a dict like params, and {} for a layer without parameters."
         given = "(x_bar, params_bar)" if isinstance(x_bar, Mapping) else f"{shown(params_bar)} as params_bar"
-        raise InputError("backward", expected, given, remedy)
+        raise InputError("backward", "(params_bar, x_bar) to come back", given, remedy)
     return params_bar, x_bar
 
 
@@ -371,13 +367,12 @@ def check_cotangents(expected: TypesByPath, params_bar: PyTree, x_bar: PyTree) -
     leaves = leaves_and_none({"params_bar": params_bar, "x_bar": x_bar})
     given = {path: None if leaf is None else jnp.shape(leaf) for path, leaf in leaves.items()}
     like = {path: kind.shape for path, kind in expected.types}
-    names = ", ".join(like)
-    for path in like:
-        if not any(is_under(path, returned) for returned in given):
-            raise InputError("backward", f"cotangents {names}", f"none for {path}", "None stands for no gradient.")
+    missing = [path for path in like if not any(is_under(path, returned) for returned in given)]
+    others = [path for path in given if given[path] is not None and path not in like]
+    if missing or others:
+        wrong = f"none for {missing[0]}" if missing else f"also {others[0]}"
+        raise InputError("backward", f"cotangents {', '.join(like)}", wrong, "None stands for no gradient.")
     for path, shape in given.items():
-        if shape is not None and path not in like:
-            raise InputError("backward", f"cotangents {names}", f"also {path}")
         if shape is not None and shape != like[path]:
             raise cotangent_error(f"backward: {path}", shape, like[path])
 
@@ -452,12 +447,12 @@ def for_hand_vjp(layer: Layer) -> Layer:
     return layer
 
 
-def composed_forward(make_forward: Callable[[tuple[Layer, ...]], Forward], layers: tuple[Layer, ...]) -> Forward:
-    """A combinator's forward pass, ``make_forward(layers)``, in two versions where a layer inside has two."""
+def composed_forward(make_forward: Callable[..., Forward], layers: tuple[Layer, ...]) -> Forward:
+    """A combinator's forward pass, ``make_forward(*layers)``, in two versions where a layer inside has two."""
     by_hand = tuple(for_hand_vjp(layer) for layer in layers)
     if all(one is other for one, other in zip(layers, by_hand, strict=True)):
-        return make_forward(layers)
-    return TwoForwardPasses(make_forward(layers), make_forward(by_hand))
+        return make_forward(*layers)
+    return TwoForwardPasses(make_forward(*layers), make_forward(*by_hand))
 
 
 Result = TypeVar("Result")

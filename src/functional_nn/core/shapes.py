@@ -40,12 +40,12 @@ def is_shape(value: object) -> TypeGuard[Shape]:
     return isinstance(value, tuple | list) and all(isinstance(size, Integral) for size in value)
 
 
-def shape_error(in_shape: object, expected: str) -> InputError:
+def shape_error(in_shape: object, expected: str, remedy: str = "") -> InputError:
     """The error for a wrong ``in_shape``. A traced one comes from ``jax.eval_shape(net.init, key, in_shape)``."""
     if any(isinstance(size, Tracer) for size in jax.tree.leaves(in_shape)):
         remedy = "Write jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), key)."
         return InputError("in_shape", expected, "a traced shape", remedy)
-    remedy = "It leaves out the batch axis: (784,) or (28, 28, 1)."
+    remedy = remedy or "It leaves out the batch axis: (784,) or (28, 28, 1)."
     return InputError("in_shape", expected, short_repr(in_shape), remedy)
 
 

@@ -81,20 +81,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         similar = [name for name in by_lower_case if len(name) == SHORT and name[0] == word[0].lower()]
     if not similar:
         return None
-    return by_lower_case[min(similar, key=lambda name: (_edit_distance(word.lower(), name), name))]
-
-
-def _edit_distance(a: str, b: str) -> int:
-    """The fewest edits from a to b: letters inserted, removed, replaced, or exchanged with their neighbor."""
-    # distance[i, j] is for the first i letters of a and the first j letters of b.
-    distance = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            edits = [distance[i - 1, j] + 1, distance[i, j - 1] + 1, distance[i - 1, j - 1] + (a[i - 1] != b[j - 1])]
-            if i > 1 and j > 1 and a[i - 2 : i] == b[j - 1] + b[j - 2]:
-                edits.append(distance[i - 2, j - 2] + 1)
-            distance[i, j] = min(edits)
-    return distance[len(a), len(b)]
+    # Of the similar names, which come in the order of their likeness, the first that is as long or nearly so.
+    return by_lower_case[min(similar, key=lambda name: abs(len(name) - len(word)))]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

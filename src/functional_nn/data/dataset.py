@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,12 +53,12 @@ class Dataset(NamedTuple):
         >>> fnn.load_dataset("mnist5k").with_validation(0.1)
         <Dataset mnist5k: 3,600 training, 400 validation and 1,000 test images, 28x28x1, 10 classes>
         """
-        rest, kept = _rows(self.train_labels, len(self.train_labels), self.validation_labels, share, seed)
+        split = self.split().with_validation(share, seed)
         return self._replace(
-            train_images=self.train_images[rest],
-            train_labels=self.train_labels[rest],
-            validation_images=self.train_images[kept],
-            validation_labels=self.train_labels[kept],
+            train_images=split.train_x,
+            train_labels=split.train_labels,
+            validation_images=split.validation_x,
+            validation_labels=split.validation_labels,
         )
 
     def split(self) -> Split:
@@ -128,21 +129,18 @@ class Split(NamedTuple):
 
         from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
 
+        if self.validation_x is not None:
+            raise InputError("data", "data without validation examples", "data that have some already")
         x = as_host_arrays("data.train_x", self.train_x)
         labels = as_host_arrays("data.train_labels", self.train_labels)
         check_examples("training data", x, labels)
-        rest, kept = _rows(labels, number_of_examples(x), self.validation_x, share, seed)
-
-        def chosen(tree: Value, rows: np.ndarray) -> Value:
-            return jax.tree.map(lambda array: array[rows], tree)
-
-        return Split(
-            chosen(x, rest),
-            chosen(labels, rest),
-            self.test_x,
-            self.test_labels,
-            chosen(x, kept),
-            chosen(labels, kept),
+        is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+        rest, kept = training_and_validation(number_of_examples(x), labels if is_class else None, share, seed)
+        return self._replace(
+            train_x=jax.tree.map(itemgetter(rest), x),
+            train_labels=jax.tree.map(itemgetter(rest), labels),
+            validation_x=jax.tree.map(itemgetter(kept), x),
+            validation_labels=jax.tree.map(itemgetter(kept), labels),
         )
 
     @property
@@ -201,32 +199,20 @@ def make_dataset(
     """
     if classes is not None and not is_count(classes):
         raise DataError(f"{name} classes", "a positive integer", short_repr(classes))
-    train_images = _checked_images(f"{name} training images", train_images)
-    test_images = _checked_images(f"{name} test images", test_images)
+    train_images, train_labels = _checked_part(f"{name} training", train_images, train_labels)
+    test_images, test_labels = _checked_part(f"{name} test", test_images, test_labels)
     if train_images.shape[1:] != test_images.shape[1:]:
         size = train_images.shape[1:]
         raise DataError(f"{name} test images", f"the training images' size {size}", test_images.shape[1:])
-    train_labels = _checked_labels(f"{name} training labels", train_labels, len(train_images))
-    test_labels = _checked_labels(f"{name} test labels", test_labels, len(test_images))
     names = None if class_names is None else _checked_names(f"{name} class_names", class_names, classes)
-    if classes is None and names is not None:
-        classes = len(names)
     if classes is None:
-        classes = 1 + int(max(train_labels.max(), test_labels.max()))
-    for split, labels in (("training", train_labels), ("test", test_labels)):
-        for label in (int(labels.min()), int(labels.max())):
-            if not 0 <= label < classes:
-                raise DataError(f"{name} {split} labels", f"labels in 0 .. {classes - 1}", label)
-    return Dataset(
-        name,
-        train_images,
-        train_labels.astype(np.int32),
-        test_images,
-        test_labels.astype(np.int32),
-        classes,
-        source,
-        class_names=names,
-    )
+        classes = len(names) if names else 1 + int(max(train_labels.max(), test_labels.max()))
+    for part, labels in (("training", train_labels), ("test", test_labels)):
+        if not 0 <= labels.min() <= labels.max() < classes:
+            wrong = labels[(labels < 0) | (labels >= classes)][0]
+            raise DataError(f"{name} {part} labels", f"labels in 0 .. {classes - 1}", wrong)
+    train_labels, test_labels = train_labels.astype(np.int32), test_labels.astype(np.int32)
+    return Dataset(name, train_images, train_labels, test_images, test_labels, classes, source, class_names=names)
 
 
 def check_name(name: str) -> None:
@@ -250,31 +236,22 @@ def _as_array(argument: str, value: ArrayLike) -> np.ndarray:
         raise DataError(argument, "an array", short_repr(value)) from None
 
 
-def _checked_images(argument: str, value: ArrayLike) -> np.ndarray:
-    """The images as bytes with four axes: number, height, width, channels."""
-    images = _as_array(argument, value)
+def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
+    images, labels = _as_array(f"{part} images", images), _as_array(f"{part} labels", labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.dtype != np.uint8 or images.ndim != 4:
-        expected = "uint8 (number, height, width, channels)"
-        raise DataError(argument, expected, f"{images.dtype} {images.shape}")
-    if images.size == 0:
-        raise DataError(argument, "at least one pixel", images.shape)
-    if looks_channels_first(images.shape):
-        raise DataError(argument, "(number, height, width, channels)", images.shape, TRANSPOSE)
-    return images
-
-
-def _checked_labels(argument: str, value: ArrayLike, images: int) -> np.ndarray:
-    """The labels as an array of integers with one axis, one for each image."""
-    labels = _as_array(argument, value)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0 or looks_channels_first(images.shape):
+        expected = "uint8 (number, height, width, channels), with at least one pixel"
+        remedy = TRANSPOSE if looks_channels_first(images.shape) else ""
+        raise DataError(f"{part} images", expected, f"{images.dtype} {images.shape}", remedy)
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise DataError(argument, "integers (number,)", f"{labels.dtype} {labels.shape}")
-    if len(labels) != images:
-        raise DataError(argument, f"as many labels as images, {images}", len(labels))
+        raise DataError(f"{part} labels", "integers (number,)", f"{labels.dtype} {labels.shape}")
+    if len(labels) != len(images):
+        raise DataError(f"{part} labels", f"as many labels as images, {len(images)}", len(labels))
     if labels.max() > np.iinfo(np.int32).max:
-        raise DataError(argument, "labels that int32 holds", labels.max())
-    return labels
+        raise DataError(f"{part} labels", "labels that int32 holds", labels.max())
+    return images, labels
 
 
 def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> tuple[str, ...]:
@@ -285,16 +262,6 @@ def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> 
     if classes is not None and len(value) != classes:
         raise DataError(argument, f"as many names as classes, {classes}", len(value))
     return tuple(value)
-
-
-def _rows(labels: object, examples: int, validation: object, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the examples for training and for validation."""
-    if validation is not None:
-        raise InputError("data", "data without validation examples", "data that have some already")
-    classes = None
-    if isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        classes = labels
-    return training_and_validation(examples, classes, share, seed)
 
 
 def in_words(value: object) -> str:
@@ -309,9 +276,6 @@ def in_words(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{name}: {in_words(part)}' for name, part in value.items())}}}"
     return shown(value)
-
-
-# The command reads data while it imports JAX, so this module must not import JAX at its top.
 
 
 def training_and_validation(

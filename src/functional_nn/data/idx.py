@@ -1,6 +1,6 @@
 """The IDX file format of MNIST: reading with checks of every length, and atomic writing.
 
-Gzip files are decompressed in pieces of a megabyte, with a bound on the work for hostile files. Python's ``gzip`` reads
+Gzip files are decompressed in large pieces, with a bound on the work for hostile files. Python's ``gzip`` reads
 pieces of 8 KiB (up to Python 3.11) and waits for the interpreter's lock after each of them. While another thread is
 busy, that takes several times as long.
 """
@@ -12,7 +12,6 @@ import hashlib
 import io
 import math
 import os
-import re
 import struct
 import zlib
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.errors import DataError, InputError, reading, short_repr
 from functional_nn.core.texts import is_count
 from functional_nn.storage.files import check_path, opened_whole, regular_file
 
@@ -73,18 +72,18 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     check_path("path", path)
     if not is_count(maximum_bytes, least=0):
         raise InputError("maximum_bytes", "a number of bytes", short_repr(maximum_bytes))
-    try:
-        with open(path, "rb", opener=regular_file) as file:
-            length = os.fstat(file.fileno()).st_size
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if not compressed:
-                return _parse(file, path, length, maximum_bytes)
-            return _parse(Inflated(file, str(path)), path, length * DEFLATE_RATIO, maximum_bytes)
-    except (EOFError, zlib.error) as error:
-        raise DataError(str(path), "an intact gzip file", f"“{error}”", "Fetch the file again.") from error
-    except OSError as error:
-        raise DataError(str(path), "a readable file", f"“{error.strerror}”") from error
+    gzip_errors = EOFError, zlib.error
+    with (
+        reading(path, "an intact gzip file", "Fetch the file again.", errors=gzip_errors),
+        reading(path, "a readable file", errors=OSError),
+        open(path, "rb", opener=regular_file) as file,
+    ):
+        length = os.fstat(file.fileno()).st_size
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not compressed:
+            return _parse(file, path, length, maximum_bytes)
+        return _parse(Inflated(file, str(path)), path, length * DEFLATE_RATIO, maximum_bytes)
 
 
 def _parse(
@@ -190,23 +189,15 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
     Raises:
         DataError: if some of the four are missing.
     """
-    places = [folder, folder / "raw"]
-    if name in TORCHVISION_FOLDERS:
-        places.append(folder / TORCHVISION_FOLDERS[name] / "raw")
-    for place in places:
-        found = [_find_file(place, stem) for stem in FILE_STEMS]
-        files = tuple(file for file in found if file is not None)
+    for place in (folder, folder / "raw", folder / TORCHVISION_FOLDERS.get(name, name) / "raw"):
+        found = {stem: _find_file(place, stem) for stem in FILE_STEMS}
+        files = tuple(file for file in found.values() if file is not None)
         if len(files) == len(FILE_STEMS):
             return files
         if files:
-            missing = [stem for stem, file in zip(FILE_STEMS, found, strict=True) if file is None]
-            present = ", ".join(file.name for file in files)
-            raise DataError(
-                str(place),
-                f"the IDX files {', '.join(FILE_STEMS)}",
-                f"only {present}",
-                f"Add {', '.join(missing)}.",
-            )
+            expected, given = f"the IDX files {', '.join(FILE_STEMS)}", ", ".join(file.name for file in files)
+            missing = ", ".join(stem for stem, file in found.items() if file is None)
+            raise DataError(str(place), expected, f"only {given}", f"Add {missing}.")
     return None
 
 
@@ -232,8 +223,7 @@ def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarr
         Training images, training labels, test images, test labels.
 
     Raises:
-        DataError: if a file is missing or damaged, differs from its known checksum, or has not one label for
-            each image.
+        DataError: if a file is missing or damaged, or differs from its known checksum.
     """
     files = find_idx_files(Path(folder), name)
     if files is None:
@@ -243,12 +233,6 @@ def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarr
         for file, array, md5 in zip(files, arrays, MD5_SUMS[name], strict=True):
             _check_md5(file, array, md5, name)
     train_images, train_labels, test_images, test_labels = arrays
-    for images, labels, file in (
-        (train_images, train_labels, files[1]),
-        (test_images, test_labels, files[3]),
-    ):
-        if len(images) != len(labels):
-            raise DataError(str(file), f"as many labels as images, {len(images)}", len(labels))
     return train_images, train_labels, test_images, test_labels
 
 
@@ -266,26 +250,17 @@ def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
         )
 
 
-PIECE = 2**20
-"""Compressed bytes that are read at a time."""
+PIECE = 2**18
+"""Compressed bytes that are read at a time. What a member leaves over of them is copied for the next one."""
 
-MOST_AT_ONCE = 4 * PIECE
+MOST_AT_ONCE = 2**22
 """The largest number of bytes that are decompressed at a time, and then copied to where they belong."""
-
-FIRST_STEP = 2**10
-"""Compressed bytes of the first step of a member. Each next step is twice as long, up to a piece.
-
-The bytes that a member leaves over from its last step are copied. Short first steps avoid that a piece with many short
-members is copied once for each of them.
-"""
 
 MOST_MEMBERS = 10_000
 """The largest number of members in a file. bgzip writes one for every 64 KiB and reaches it at 640 MB."""
 
 GZIP = 16 + zlib.MAX_WBITS
 """The code of zlib for the largest window with gzip's header and checksum."""
-
-ZEROS = re.compile(rb"\0*")
 
 
 class Inflated:
@@ -301,13 +276,9 @@ class Inflated:
     """
 
     def __init__(self, file: BinaryIO, place: str = "gzip file"):
-        self._file = file
-        self._place = place
-        self._piece = memoryview(b"")
-        self._start = 0  # the first byte of the piece that was not used yet
-        self._member = zlib.decompressobj(GZIP)
-        self._members = 1
-        self._step = FIRST_STEP
+        self._file, self._place = file, place
+        self._input = b""  # what was read and not used yet
+        self._member, self._members = zlib.decompressobj(GZIP), 1
 
     def read(self, size: int) -> bytes:
         """Reads the next ``size`` bytes, as ``readinto`` does."""
@@ -326,15 +297,11 @@ class Inflated:
         """
         filled = 0
         while filled < len(buffer) and not (self._member.eof and self._ended()):
-            if self._start == len(self._piece):
-                self._read_piece()
-            given = self._piece[self._start : self._start + self._step]
+            given = self._input or self._file.read(PIECE)
             # The result is bounded, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
             part = self._member.decompress(given, min(len(buffer) - filled, MOST_AT_ONCE))
             # What zlib did not use is the beginning of the next member, or input that found no room in the result.
-            unused = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            self._start += len(given) - len(unused)
-            self._step = min(2 * self._step, PIECE)
+            self._input = self._member.unused_data or self._member.unconsumed_tail
             # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
             if not (given or part or self._member.eof):
                 raise EOFError("the file ends within the compressed data")
@@ -342,23 +309,17 @@ class Inflated:
             filled += len(part)
         return filled
 
-    def _read_piece(self) -> None:
-        self._piece, self._start = memoryview(self._file.read(PIECE)), 0
-
     def _ended(self) -> bool:
         """Whether the file has no further member. If there is one, prepares to read it."""
         # Zeros between members may go on in the next piece.
-        while True:
-            zeros = ZEROS.match(self._piece, self._start)
-            self._start = zeros.end() if zeros else self._start
-            if self._start < len(self._piece):
-                break
-            self._read_piece()
-            if not self._piece:
+        while not (rest := self._input.lstrip(b"\0")):
+            self._input = self._file.read(PIECE)
+            if not self._input:
                 return True
+        self._input = rest
         self._members += 1
         if self._members > MOST_MEMBERS:
             remedy = "Compress its content again, as one member."
             raise DataError(self._place, f"at most {MOST_MEMBERS:,} gzip members", "more", remedy)
-        self._member, self._step = zlib.decompressobj(GZIP), FIRST_STEP
+        self._member = zlib.decompressobj(GZIP)
         return False

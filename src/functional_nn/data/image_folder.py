@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import DataError, InputError, escaped, short_repr
+from functional_nn.core.errors import DataError, InputError, escaped, reading, short_repr
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
@@ -84,10 +84,10 @@ def load_image_folder(
         _check_bytes(folder, len(files), shape)
         images = np.empty((len(files), *shape), np.uint8)
 
-        def read(number: int) -> None:
-            images[number] = read_fitted_image(files[number].path, shape)
+        def read(number: int, path: Path) -> None:
+            images[number] = read_fitted_image(path, shape)
 
-        _in_threads("reading images", read, range(len(files)), lambda number: files[number].path, progress)
+        _in_threads("reading images", read, [file.path for file in files], progress)
     _warn_of_left_out(folder, layout.left_out)
     return _dataset(name, folder, layout, images)
 
@@ -99,18 +99,15 @@ def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int
 
 
 def _dataset(name: str, folder: Path, layout: Layout, images: np.ndarray) -> Dataset:
-    labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
     # Images and labels are in the order of the parts, one part after the other.
-    ends = np.cumsum([len(files) for files in layout.parts.values()])
-    split_images, split_labels = np.split(images, ends[:-1]), np.split(labels, ends[:-1])
-    parts = dict(zip(layout.parts, zip(split_images, split_labels, strict=True), strict=True))
+    labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
+    ends = np.cumsum([len(files) for files in layout.parts.values()])[:-1]
+    parts = dict(zip(layout.parts, zip(np.split(images, ends), np.split(labels, ends), strict=True), strict=True))
     rule = "" if layout.is_split else " (1 image in 5 of each class is for testing)"
     data = make_dataset(
         name, *parts[TRAIN], *parts[TEST], source=f"the folder {folder}{rule}", class_names=layout.class_names
     )
-    if VALIDATION not in parts:
-        return data
-    validation_images, validation_labels = parts[VALIDATION]
+    validation_images, validation_labels = parts.get(VALIDATION, (None, None))
     return data._replace(validation_images=validation_images, validation_labels=validation_labels)
 
 
@@ -133,7 +130,7 @@ def _common_shape(
     if size is not None and color is not None:
         return size[0], size[1], IMAGE_COLORS[color]
     paths = [file.path for file in files]
-    forms = _in_threads("looking at images", image_form, paths, lambda path: path, progress)
+    forms = _in_threads("looking at images", lambda number, path: image_form(path), paths, progress)
     if size is None:
         sizes = {(height, width) for height, width, _ in forms}
         common = sizes.pop()
@@ -153,31 +150,27 @@ def _check_bytes(folder: Path, number: int, shape: tuple[int, int, int]) -> None
 
 
 def _in_threads(
-    title: str,
-    function: Callable[..., Found],
-    arguments: Sequence[object],
-    path_of: Callable[..., Path],
-    progress: bool | None,
+    title: str, function: Callable[[int, Path], Found], paths: Sequence[Path], progress: bool | None
 ) -> list[Found]:
-    """The results of a function for each file, computed in threads: Pillow releases Python's lock.
+    """The results of ``function(number, path)`` for each file, computed in threads: Pillow releases Python's lock.
 
     Raises:
         DataError: for the first file that cannot be read. It names others, too, so that all can be mended at once.
     """
-    show = False if progress is None and len(arguments) < MANY else progress
+    show = False if progress is None and len(paths) < MANY else progress
     results: list[Found] = []
     errors: list[DataError] = []
     threads = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
-        with progress_bar(title, len(arguments), show) as advance:
+        with progress_bar(title, len(paths), show) as advance:
             # All are submitted before the first result is awaited: otherwise they would run one after the other.
-            futures = [threads.submit(function, argument) for argument in arguments]
-            for argument, future in zip(arguments, futures, strict=True):
+            futures = [threads.submit(function, number, path) for number, path in enumerate(paths)]
+            for path, future in zip(paths, futures, strict=True):
                 try:
                     results.append(future.result())
                 except DataError as error:
                     errors.append(error)
-                advance(escaped(path_of(argument).parent.name))
+                advance(escaped(path.parent.name))
     finally:
         threads.shutdown(cancel_futures=True)
     if errors:
@@ -268,25 +261,18 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
     Without ``test``, the validation images are for testing, as TFDS does. A folder ``train`` alone can be a class.
     """
-    found: dict[str, Path] = {}
-    others = []
-    for entry in _entries(folder):
-        if _kind(entry) != "folder":
-            continue
-        part = PART_OF_NAME.get(entry.name.lower())
-        if part is not None:
-            if part in found:
-                given = f"{found[part].name} and {entry.name}"
-                raise DataError(str(folder), f"one folder of {part} images", given, "Rename or remove one of them.")
-            found[part] = Path(entry.path)
-        else:
-            others.append(entry.name)
-    if TRAIN not in found or len(found) == 1:
+    folders = _content(folder).folders
+    others = [path.name for path in folders if path.name.lower() not in PART_OF_NAME]
+    named = [(PART_OF_NAME[path.name.lower()], path) for path in folders if path.name not in others]
+    found = dict(named)
+    if TRAIN not in found or len(named) == 1:
         return {}
+    names = ", ".join(path.name for path in found.values())
+    if len(found) < len(named):
+        raise DataError(str(folder), f"only one folder for each part, such as {names}", f"{len(named)} of them")
     if others:
         remedy = "Move it into them if it is a class, and elsewhere if it is not."
-        expected = f"only {', '.join(path.name for path in found.values())}"
-        raise DataError(str(folder), expected, f"the folder {others[0]!r} beside them", remedy)
+        raise DataError(str(folder), f"only {names}", f"the folder {others[0]!r} beside them", remedy)
     if TEST not in found:
         found[TEST] = found.pop(VALIDATION)
     return {part: found[part] for part in (TRAIN, TEST, VALIDATION) if part in found}
@@ -294,29 +280,24 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
 def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> dict[str, list[Path]]:
     """The image files of each class, both sorted by name."""
-    folders: dict[str, Path] = {}
-    loose = []
-    for entry in _entries(folder):
-        if _kind(entry) != "folder":
-            loose += [entry.name] if is_image_name(entry.name) else []
-            continue
-        # macOS and Linux write accents in different ways. A class must have one name on both.
-        name = unicodedata.normalize("NFC", entry.name)
-        if name in folders:
-            raise DataError(str(folder), "classes with different names", f"two folders {name!r}", "Rename one of them.")
-        folders[name] = Path(entry.path)
-    remedy = "Put the images of each class into a folder that has the name of the class."
-    if not folders:
-        given = f"{counted(len(loose), 'image')} and no folder" if loose else "no folder"
-        raise DataError(str(folder), "a folder for each class", given, remedy)
-    if loose:
-        given = f"{loose[0]!r} beside the folders of the classes"
-        raise DataError(str(folder), "images inside the folders of their classes", given, "Move it or remove it.")
-    if len(folders) == 1:
+    content = _content(folder)
+    loose = [path.name for path in content.files if is_image_name(path.name)]
+    # macOS and Linux write accents in different ways. A class must have one name on both.
+    folders = {unicodedata.normalize("NFC", path.name): path for path in content.folders}
+    given, remedy = "", "Put the images of each class into a folder that has the name of the class."
+    if len(folders) < len(content.folders):
+        given, remedy = "two folders with the same name", "Rename one of them."
+    elif not folders:
+        given = "no folder"
+    elif loose:
+        given = f"{loose[0]!r} beside the folders"
+    elif len(folders) == 1:
         ((name, path),) = folders.items()
-        if any(_kind(entry) == "folder" for entry in _entries(path)):
+        given = f"only {name!r}"
+        if _content(path).folders:
             remedy = f"If the classes are inside {name!r}, load that folder."
-        raise DataError(str(folder), "at least two folders, one for each class", f"only {name!r}", remedy)
+    if given:
+        raise DataError(str(folder), "at least two folders, one for each class, and nothing beside them", given, remedy)
     return {name: _files_of_class(folders[name], left_out, least) for name in sorted(folders)}
 
 
@@ -326,17 +307,14 @@ def _files_of_class(folder: Path, left_out: Counter[str], least: int) -> list[Pa
     others: Counter[str] = Counter()
     pending = [folder]
     while pending:
-        for entry in _entries(pending.pop()):
-            kind, path = _kind(entry), Path(entry.path)
-            if kind == "folder":
-                if entry.is_symlink():
-                    remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
-                    raise DataError(entry.path, "an image, or a folder of images", "a link to a folder", remedy)
-                pending.append(path)
-            elif is_image_name(entry.name):
-                found.append(path)
-            else:
-                others[path.suffix.lower()] += 1
+        content = _content(pending.pop())
+        for path in content.folders:
+            if path.is_symlink():
+                remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
+                raise DataError(str(path), "an image, or a folder of images", "a link to a folder", remedy)
+        pending += content.folders
+        found += [path for path in content.files if is_image_name(path.name)]
+        others.update(path.suffix.lower() for path in content.files if not is_image_name(path.name))
     if len(found) < least:
         given = counted(len(found), "image") if found else "no image"
         if others:
@@ -390,24 +368,23 @@ def is_image_name(name: str) -> bool:
     return not ending or PIL.Image.registered_extensions().get(ending) in readable_formats()
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted by name, without hidden files and those that systems make."""
-    try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
-    except OSError as error:
-        raise DataError(str(folder), "a folder that can be read", error.strerror) from None
-    return sorted(entries, key=lambda entry: entry.name)
+class Content(NamedTuple):
+    """What is in a folder, sorted by name, without hidden files and those that systems make. Links are followed."""
+
+    folders: list[Path]
+    files: list[Path]
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
-    """``"folder"`` or ``"file"``. Links are followed. Anything else is an error: reading a pipe would never end."""
-    try:
-        if entry.is_dir():
-            return "folder"
-        if entry.is_file():
-            return "file"
-        given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
-    except OSError as error:  # a link to itself
-        given = f"a link that cannot be followed ({error.strerror})"
-    raise DataError(entry.path, "a file or a folder", given, "Remove it.")
+def _content(folder: Path) -> Content:
+    """Lists a folder. Anything but files and folders is an error: reading a pipe would never end."""
+    with reading(folder, "a folder that can be read", errors=OSError), os.scandir(folder) as found:
+        entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
+    content = Content([], [])
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        with reading(entry.path, "a file or a folder", "Remove it.", errors=OSError):  # a link may lead to itself
+            kind = content.folders if entry.is_dir() else content.files if entry.is_file() else None
+        if kind is None:
+            given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
+            raise DataError(entry.path, "a file or a folder", given, "Remove it.")
+        kind.append(Path(entry.path))
+    return content

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, shortened
+from functional_nn.core.errors import DataError, reading, shortened
 from functional_nn.storage.files import regular_file
 
 if TYPE_CHECKING:
@@ -192,21 +192,20 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
     import PIL.Image
 
     remedy = "Give a PNG, JPEG or other image file."
-    try:
-        with open(path, "rb", opener=regular_file) as file, PIL.Image.open(file, formats=readable_formats()) as image:
-            yield image
-    except PIL.UnidentifiedImageError:
-        given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
-        raise DataError(str(path), "an image file", given, remedy) from None
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
-        limit = f"at most {MOST_PIXELS:,} pixels"
-        raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
-    except FileNotFoundError:
-        remedy = "No such file exists: check its name and its folder."
-        raise DataError(str(path), "an image file", "nothing there", remedy) from None
-    except Exception as error:  # Pillow's decoders raise whatever their libraries do
-        given = shortened(getattr(error, "strerror", None) or error)
-        raise DataError(str(path), "a readable image file", given, remedy) from None
+    # Pillow's decoders raise whatever their libraries do.
+    with (
+        reading(path, "a readable image file", remedy, errors=Exception),
+        open(path, "rb", opener=regular_file) as file,
+    ):
+        try:
+            with PIL.Image.open(file, formats=readable_formats()) as image:
+                yield image
+        except PIL.UnidentifiedImageError:
+            given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
+            raise DataError(str(path), "an image file", given, remedy) from None
+        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+            limit = f"at most {MOST_PIXELS:,} pixels"
+            raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
 
 
 def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:

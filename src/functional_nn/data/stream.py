@@ -5,15 +5,15 @@ The reader of a stream checks each batch. It reads the next ones in a thread of 
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
-from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -173,33 +173,32 @@ class Stream:
 
     def epoch(self, number: int) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of an epoch as they come; ``number`` counts from 1. There may be more of them than ``steps``."""
-        batches = self.batches(number) if callable(self.batches) else self.batches
-        if not isinstance(batches, Iterable):
-            raise InputError("batches", "a function that returns an iterable of pairs (x, labels)", shown(batches))
-        return iter(batches)
+        return _started("batches", self.batches, number)
 
     def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
-        given = getattr(self, part)
-        batches = given() if callable(given) else given
-        if not isinstance(batches, Iterable):
-            raise InputError(part, "a function that returns an iterable of pairs (x, labels)", shown(batches))
-        return iter(batches)
+        return _started(part, getattr(self, part))
 
     def _check_evaluated(self, part: str) -> None:
         given = getattr(self, part)
         if given is None:
             return
-        expected = (
-            "an iterable of pairs (x, labels) that starts again, or a function without arguments that returns one"
-        )
-        remedy = f"Arrays are given as {part}_x and {part}_labels."
-        if isinstance(given, Iterator):
-            remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
-        if isinstance(given, Iterator) or not (callable(given) or isinstance(given, Iterable)):
-            raise InputError(part, expected, shown(given), remedy)
         if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
             raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")
+        is_read_once = isinstance(given, Iterator)
+        if is_read_once or not (callable(given) or isinstance(given, Iterable)):
+            expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
+            remedy = f"Arrays are given as {part}_x and {part}_labels."
+            if is_read_once:
+                remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
+            raise InputError(part, expected, shown(given), remedy)
+
+
+def _started(argument: str, given: Callable[..., Batches] | Batches, *number: int) -> Iterator[tuple[PyTree, PyTree]]:
+    batches = given(*number) if callable(given) else given
+    if not isinstance(batches, Iterable):
+        raise InputError(argument, "a function that returns an iterable of pairs (x, labels)", shown(batches))
+    return iter(batches)
 
 
 Placed = TypeVar("Placed")
@@ -284,18 +283,16 @@ class StreamReader:
 
     def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
         """The batches of an epoch. They must be like the given batch; None: like the first of them."""
-        read, expected = 0, self._stream.steps or 1
-        source = self._stream.epoch(number)
+        source, steps = self._stream.epoch(number), self._stream.steps
+        read = 0
         try:
-            for pair in islice(source, self._stream.steps):
+            for pair in islice(source, steps):
                 read += 1
                 batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
                 like = like or batch
                 yield batch
-            if like is None:
-                raise InputError("batches", f"at least one batch in epoch {number}", "none")
-            if read < expected:
-                raise InputError("batches", f"at least {expected} in epoch {number}", read)
+            if read < (steps or 1):
+                raise InputError("batches", f"at least {steps or 1} in epoch {number}", read or "none")
         finally:
             # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
             # generator of the user may be read on.
@@ -304,23 +301,21 @@ class StreamReader:
 
     def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
         """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
-        read, is_last = 0, False
         source = self._stream.evaluated(part)
+        read, last = 0, None
         try:
             for pair in source:
                 read += 1
-                batch = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
-                like = like or batch
-                if is_last:
+                if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
                     raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
-                is_last = number_of_examples(batch.x) < number_of_examples(like.x)
-                yield batch
+                last = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
+                like = like or last
+                yield last
             if not read:
                 raise InputError(part, "at least one batch", "none")
-        except BaseException:
+        finally:
             _close(source)
-            raise
 
 
 def _close(source: Iterator[object]) -> None:
@@ -370,14 +365,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 END = object()
-"""What the thread gives in place of an item when there is none left."""
-
-
-class _Answer(NamedTuple):
-    """An item, or the exception that was raised in its place."""
-
-    item: object
-    error: BaseException | None = None
+"""What comes in place of an item when there is none left."""
 
 
 class ReadAhead(Generic[Item]):
@@ -398,9 +386,8 @@ class ReadAhead(Generic[Item]):
     def __init__(self, items: Generator[Item, None, None], ahead: int):
         self._items = items
         self._ahead = ahead
-        self._requests: SimpleQueue[Callable[[Item], object] | None] = SimpleQueue()
-        self._answers: SimpleQueue[_Answer] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._requests: deque[Future[Any]] = deque()
+        self._thread: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> ReadAhead[Item]:
         return self
@@ -410,16 +397,21 @@ class ReadAhead(Generic[Item]):
 
     def first(self) -> Item:
         """The first item; the generator must have one. Nothing is read after it until ``rest`` is called."""
+        if not self._ahead:
+            return next(self._items)
         self._ask(lambda item: item)
-        return self._take()
+        return self._requests.popleft().result()
 
     def rest(self, prepare: Callable[[Item], Result]) -> Iterator[Result]:
         """The items that are left, each after ``prepare``. Reading begins at once."""
-        for _ in range(max(self._ahead, 1)):
+        if not self._ahead:
+            return map(prepare, self._items)
+        for _ in range(self._ahead):
             self._ask(prepare)
 
         def taken() -> Iterator[Result]:
-            while (item := self._take()) is not END:
+            # An exception that was raised in place of an item has the traceback of the place where it was raised.
+            while (item := self._requests.popleft().result()) is not END:
                 self._ask(prepare)  # this item makes room for another one
                 yield item
 
@@ -427,49 +419,22 @@ class ReadAhead(Generic[Item]):
 
     def close(self) -> None:
         """Closes the generator and waits for the end of the thread. It may be called again."""
-        try:
-            while True:
-                self._requests.get_nowait()
-        except Empty:
-            self._requests.put(None)
+        for request in self._requests:
+            request.cancel()
         if self._thread is None:
             self._items.close()
-        elif self._thread.is_alive():
-            self._thread.join()
+        else:
+            closing = self._thread.submit(self._items.close)
+            self._thread.shutdown()
+            self._thread = None
+            closing.result()
 
     def _ask(self, prepare: Callable[[Item], object]) -> None:
-        if self._ahead and self._thread is None:
-            settings, context = settings_of_this_thread(), copy_context()
-
-            def read() -> None:
-                with settings():
-                    while self._answer():
-                        pass
-
-            # If the user has no patience with an item that never comes, and presses Ctrl-C again while it is awaited, a
-            # daemon lets the process end.
-            self._thread = threading.Thread(target=context.run, args=(read,), name="functional_nn stream", daemon=True)
-            self._thread.start()
-        self._requests.put(prepare)
-
-    def _take(self) -> Any:
-        """Waits for an answer: an item after its function, or ``END``. Raises the exception that came in its place."""
         if self._thread is None:
-            self._answer()
-        answer = self._answers.get()
-        if answer.error is not None:
-            raise answer.error  # with the traceback of the place where it was raised
-        return answer.item
+            self._context = copy_context()
+            self._thread = ThreadPoolExecutor(1, "functional_nn stream", settings_of_this_thread())
+        self._requests.append(self._thread.submit(self._context.run, self._read, prepare))
 
-    def _answer(self) -> bool:
-        """Answers one request; returns whether others may follow."""
-        prepare = self._requests.get()
-        if prepare is None:
-            self._items.close()
-            return False
-        try:
-            item: Any = next(self._items, END)
-            self._answers.put(_Answer(END if item is END else prepare(item)))
-        except BaseException as error:  # raised again where the item is needed
-            self._answers.put(_Answer(END, error))
-        return True
+    def _read(self, prepare: Callable[[Item], object]) -> object:
+        item: Any = next(self._items, END)
+        return item if item is END else prepare(item)

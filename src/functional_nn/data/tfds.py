@@ -1,42 +1,37 @@
 """Image-classification sets of TensorFlow Datasets (TFDS), without TensorFlow where the set allows it.
 
-Loading, download and preparation, and a cache of decoded sets: IDX files with checksums that are verified whenever a
-set is read.
+Loading, download and preparation, and a cache of decoded sets: files of NumPy, whose checksums are verified whenever
+a set is read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import io
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import DataError, shortened
+from functional_nn.core.errors import DataError, reading, shortened
 from functional_nn.core.texts import suggest
-from functional_nn.data.dataset import Dataset, check_name, make_dataset
-from functional_nn.data.idx import read_idx, write_idx
+from functional_nn.data.dataset import Dataset, make_dataset
+from functional_nn.data.idx import find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.storage.cache_folder import cache_folder
-from functional_nn.storage.files import JsonValue, checksum_of, regular_file
-
-if TYPE_CHECKING:
-    from tensorflow_datasets.core import DatasetInfo
+from functional_nn.storage.files import JsonValue, opened_whole, regular_file
 
 BATCH = 1000
 """Examples that are read at a time."""
@@ -57,14 +52,15 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     Raises:
         DataError: if the set is unknown, cannot be downloaded, or is not images of one size with a label each.
     """
-    check_name(name)
-    if data_dir is not None:
-        folder = find_prepared(name, Path(data_dir))
-        if folder is None:
-            raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
-    else:
-        folder = find_prepared(name, default_folder()) or download(name, default_folder())
-    return cached(name, _fingerprint(folder), lambda: _read(name, folder))
+    root = default_folder() if data_dir is None else Path(data_dir)
+    folder = find_prepared(name, root)
+    if folder is None and data_dir is not None:
+        raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
+    prepared = folder or download(name, root)
+    if find_idx_files(prepared, name):
+        source = f"the files that TensorFlow Datasets downloads, in {prepared}"
+        return make_dataset(name, *read_idx_folder(prepared, name), source=source)
+    return cached(name, _fingerprint(prepared), lambda: _read(name, prepared))
 
 
 def default_folder() -> Path:
@@ -95,7 +91,7 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         data_dir: TFDS's folder, with ``<name>/<version>`` in it, or that innermost folder itself.
 
     Returns:
-        The folder that holds ``dataset_info.json``, or None.
+        The folder that holds ``dataset_info.json``, or the IDX files that ``download`` wrote; None if there is none.
 
     Raises:
         DataError: if there is one but it is damaged.
@@ -108,6 +104,8 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         return data_dir
     if not name.isidentifier():
         return None
+    if find_idx_files(data_dir / name, name):
+        return data_dir / name
     with _damage_as_data_error(data_dir / name):
         _check_features(data_dir / name)
         try:
@@ -127,15 +125,15 @@ def _read(name: str, folder: Path) -> Dataset:
             raise DataError(str(folder), f"the prepared set {name}", shortened(builder.name))
         splits = builder.info.splits
         test = next((split for split in ("test", "validation") if split in splits), None)
-        features = image_features(name, builder)
+        image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
             given = f"only {shortened(', '.join(splits))}"
             raise DataError(str(folder), "a split train and one of test, validation", given)
-        train_images, train_labels = _read_split(folder, builder, "train", features)
-        test_images, test_labels = _read_split(folder, builder, test, features)
+        train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key)
+        test_images, test_labels = _read_split(folder, builder, test, image_key, label_key)
     source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
     arrays = train_images, train_labels, test_images, test_labels
-    return make_dataset(name, *arrays, classes=features.classes, source=source)
+    return make_dataset(name, *arrays, classes=classes, source=source)
 
 
 def _check_features(folder: Path) -> None:
@@ -175,20 +173,22 @@ def _class_names(value: JsonValue) -> Iterator[str]:
                 yield from _class_names(entry)
 
 
-def _read_split(folder: Path, builder: Builder, split: str, features: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(
+    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
+) -> tuple[np.ndarray, np.ndarray]:
     """The images and the labels of one split, as two arrays."""
     number = builder.info.splits[split].num_examples
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
     for example in _examples(folder, builder, split):
-        image = np.asarray(example[features.image_key])
+        image = np.asarray(example[image_key])
         # The first image shows the shape and type of all.
         if count == 0:
             images = np.empty((number, *image.shape), image.dtype)
         elif image.shape != images.shape[1:]:
             expected = f"images of one size, {images.shape[1:]} as the first"
             raise DataError(f"{folder}, {split} image {count}", expected, image.shape)
-        images[count], labels[count] = image, example[features.label_key]
+        images[count], labels[count] = image, example[label_key]
         count += 1
     if count != number:
         raise DataError(f"{folder}, {split}", f"{number} images", count)
@@ -212,16 +212,10 @@ def _examples(folder: Path, builder: Builder, split: str) -> Iterator[Mapping[st
         raise DataError(str(folder), "the file format array_record", file_format, remedy)
 
 
-@contextmanager
-def _damage_as_data_error(folder: Path) -> Iterator[None]:
+def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
     """Turns any error that TFDS raises for a damaged folder into a `DataError`."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        remedy = "Delete the folder and prepare it again."
-        raise DataError(str(folder), "a prepared TFDS set that can be read", f"“{shortened(error)}”", remedy) from error
+    remedy = "Delete the folder and prepare it again."
+    return reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception)
 
 
 def _fingerprint(folder: Path) -> str:
@@ -254,7 +248,7 @@ def download(name: str, data_dir: Path) -> Path:
         data_dir: the TFDS folder to write into.
 
     Returns:
-        The folder of the prepared set.
+        The folder of the prepared set. MNIST and sets like it stay IDX files, in ``<data_dir>/<name>``.
 
     Raises:
         DataError: if the set is unknown, is not an image-classification set, or cannot be downloaded or prepared.
@@ -280,8 +274,13 @@ def download(name: str, data_dir: Path) -> Path:
         with _download_folder(data_dir) as download_dir:
             if is_mnist_like:
                 manager = tfds.download.DownloadManager(download_dir=download_dir, url_infos=known_urls)
-                arrays = [read_idx(manager.download(url)) for url in urls]
-                return prepare_arrays(name, arrays, data_dir)
+                # They are decompressed once. The folder gets its name when it is complete.
+                complete = Path(download_dir) / name
+                complete.mkdir()
+                for url, file in zip(urls, IDX_NAMES, strict=True):
+                    write_idx(complete / file.removesuffix(".gz"), read_idx(manager.download(url)))
+                make_dataset(name, *read_idx_folder(complete, name), source="a download")
+                return complete.rename(data_dir / name)
             builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
             return Path(builder.data_path)
     except DataError:
@@ -290,56 +289,6 @@ def download(name: str, data_dir: Path) -> Path:
         raise unavailable(name, f"a TFDS builder that needs more than is installed (“{error}”)") from error
     except Exception as error:  # builders raise whatever their libraries do
         raise unavailable(name, f"a failure to download or prepare it (“{shortened(error)}”)") from error
-
-
-@quiet()
-def prepare_arrays(name: str, arrays: Iterable[np.ndarray], data_dir: str | os.PathLike[str]) -> Path:
-    """Writes arrays as one of TFDS's MNIST-like sets, without TensorFlow, in their own order.
-
-    TFDS shuffles the sets that it prepares. Here the shuffling is switched off, so that a training run sees the same
-    order of examples, and ends with the same bits, as from IDX files.
-
-    Args:
-        name: ``mnist``, ``fashion_mnist`` or ``kmnist``.
-        arrays: training images, training labels, test images, test labels, as `make_dataset` takes them.
-        data_dir: the TFDS folder to write into.
-
-    Returns:
-        The folder of the prepared set.
-
-    Raises:
-        DataError: if the arrays do not make a data set.
-    """
-    import tensorflow_datasets as tfds
-
-    dataset = make_dataset(name, *arrays, source="arrays")
-    mnist_like: Builder = tfds.builder_cls(name)
-
-    class ArrayBuilder(mnist_like, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
-        name = mnist_like.name
-
-        def _info(self) -> DatasetInfo:
-            known = super()._info()
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=known.description,
-                features=known.features,
-                supervised_keys=known.supervised_keys,
-                homepage=known.homepage,
-                citation=known.citation,
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, bytes | int]]]]:
-            return {
-                "train": _png_examples(dataset.train_images, dataset.train_labels),
-                "test": _png_examples(dataset.test_images, dataset.test_labels),
-            }
-
-    with _download_folder(Path(data_dir)) as download_dir:
-        builder = ArrayBuilder(data_dir=str(data_dir))
-        builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
-    return Path(builder.data_path)
 
 
 def unavailable(name: str, given: str) -> DataError:
@@ -374,15 +323,6 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
     return any(status < 500 for status in answers)
 
 
-def _png_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict[str, bytes | int]]]:
-    from PIL import Image
-
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        png = io.BytesIO()
-        Image.fromarray(image[..., 0]).save(png, "PNG")
-        yield index, {"image": png.getvalue(), "label": int(label)}
-
-
 @contextmanager
 def _download_folder(data_dir: Path) -> Iterator[str]:
     """A temporary folder for the files that TFDS downloads while it prepares a set.
@@ -402,16 +342,8 @@ Builder: TypeAlias = Any
 """A builder of TFDS. The annotations of TFDS itself leave out much of what a builder has."""
 
 
-class ImageFeatures(NamedTuple):
-    """The keys of the image and the label in each example of a set, and the number of classes."""
-
-    image_key: str
-    label_key: str
-    classes: int
-
-
-def image_features(name: str, builder: Builder) -> ImageFeatures:
-    """Finds the features of an image-classification set.
+def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
+    """The keys of the image and the label in each example of a set, and the number of classes.
 
     Raises:
         DataError: if the set does not consist of images with a class label each.
@@ -425,14 +357,11 @@ def image_features(name: str, builder: Builder) -> ImageFeatures:
         by_key = dict(features.items())
         label = by_key.get(label_key)
         if isinstance(by_key.get(image_key), tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
-            return ImageFeatures(image_key, label_key, int(label.num_classes or 0))
+            return image_key, label_key, int(label.num_classes or 0)
     raise DataError(f"data set {name}", "a set of images with a class label each", shortened(features))
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-MANIFEST = "manifest.json"
-VERSION = 1
-"""The version of the manifest's format. Data sets of other versions are made again."""
 
 
 def datasets_folder() -> Path | None:
@@ -458,64 +387,18 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
     datasets = datasets_folder()
     if datasets is None:
         return read()
-    folder = datasets / f"{name}-{fingerprint[:16]}"
-    if folder.is_dir():
-        try:
-            found = _read_cached(folder)
-        except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            warnings.warn(f"The cached data set {folder} is damaged and made again: {error}", stacklevel=2)
-            found = None
-        if found is not None:
-            return found
-        shutil.rmtree(folder, ignore_errors=True)
+    path = datasets / f"{name}-{fingerprint[:16]}.npz"
+    try:
+        # NumPy unpickles nothing, and verifies the checksum of each array.
+        with open(path, "rb", opener=regular_file) as file, np.load(file) as found:
+            arrays = [found[array] for array in ARRAYS]
+            return make_dataset(name, *arrays, classes=int(found["classes"]), source=str(found["source"]))
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a damaged file leads to many errors
+        warnings.warn(f"The cached data set {path} is damaged and made again: {shortened(error)}", stacklevel=2)
     dataset = read()
-    with contextlib.suppress(OSError):
-        _write_cached(folder, dataset)
+    arrays = {array: getattr(dataset, array) for array in ARRAYS}
+    with suppress(OSError), opened_whole(path) as file:
+        np.savez(file, allow_pickle=False, **arrays, classes=dataset.classes, source=dataset.source)
     return dataset
-
-
-def _read_cached(folder: Path) -> Dataset | None:
-    """Reads a data set and verifies all checksums; None if the manifest has another format version.
-
-    Raises:
-        DataError: for a damaged file. A damaged manifest may lead to other errors.
-    """
-    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    if manifest.get("version") != VERSION:
-        return None
-    about = manifest["about"]
-    _check_sha256(folder / MANIFEST, manifest["sha256"], _sha256_of_json(about))
-    for array in ARRAYS:
-        _check_sha256(folder / array, about["sha256"][array], checksum_of(folder / array))
-    arrays = [read_idx(folder / array) for array in ARRAYS]
-    return make_dataset(about["name"], *arrays, classes=about["classes"], source=about["source"])
-
-
-def _write_cached(folder: Path, dataset: Dataset) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
-        complete = Path(temporary) / folder.name
-        complete.mkdir()
-        for array in ARRAYS:
-            write_idx(complete / array, getattr(dataset, array))
-        about = {
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "source": dataset.source,
-            "sha256": {array: checksum_of(complete / array) for array in ARRAYS},
-        }
-        manifest = {"version": VERSION, "about": about, "sha256": _sha256_of_json(about)}
-        (complete / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
-        # The folder gets its name when it is complete. If another process was faster, this raises an OSError, which
-        # ``cached`` ignores.
-        complete.rename(folder)
-
-
-def _check_sha256(path: Path, expected: object, given: str) -> None:
-    if given != expected:
-        raise DataError(str(path), f"the SHA-256 {shortened(expected)}", given)
-
-
-def _sha256_of_json(value: object) -> str:
-    """The checksum of a value that JSON can hold. The order of names has no effect."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

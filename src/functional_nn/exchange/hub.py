@@ -176,6 +176,9 @@ def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> 
 
 
 MODEL_CARD = "README.md"
+CARD = Path(__file__).with_name("model_card.md")
+"""The text of a model card, with places for what is different in each."""
+
 ORIGINS = ("from", "imported_from")
 """The entries of a configuration that say where the parameters came from."""
 
@@ -232,59 +235,24 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
     """
     configuration = network.configuration
     dataset = _name(configuration.dataset)
-    shapes = {path: leaf.shape for path, leaf in trees.flatten(network.params).items()}
     height, width, channels = network.in_shape
-    header = [
-        "---",
-        "library_name: functional_nn",
-        "pipeline_tag: image-classification",
-        "tags: [jax, functional_nn, image-classification]",
-        "---",
-    ]
-    lines = [
-        *header,
-        "",
-        f"# {configuration.model} trained on {_plain(dataset)}",
-        "",
-        "A classifier of images, trained with functional_nn, a neural network toolkit for JAX.",
-        "",
-        "## How to load it",
-        "",
-        "```python",
-        "import functional_nn as fnn",
-        "",
-        'network = fnn.exchange.load("FOLDER")',
-        f"probabilities = network.predict(images)  # images: (batch, {height}, {width}, {channels}), bytes or 0 to 1",
-        "```",
-        "",
-        "On the command line: `functional-nn predict FOLDER image.png`.",
-        "",
-        "## Results",
-        "",
-        "| number | value |",
-        "|---|---|",
-        *(f"| {_plain(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()),
-        "",
-        "## Data",
-        "",
-        f"The data set `{dataset}`, as images of {height} x {width} pixels and {channels} "
-        f"{'channel' if channels == 1 else 'channels'}. Bytes are divided by 255.",
-        *_classes(network),
-        "",
-        "## Architecture",
-        "",
-        f"{sum(trees.size(leaf) for leaf in network.params.values()):,} parameters:",
-        "",
-        "| parameter | shape |",
-        "|---|---|",
-        *(f"| `{path}` | {' x '.join(map(str, shape)) or 'one number'} |" for path, shape in shapes.items()),
-        "",
-        "## Training",
-        "",
-        *_training(configuration, result, origins),
-        "",
-    ]
-    return "\n".join(lines)
+    results = [f"| {_plain(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()]
+    shapes = {path: " x ".join(map(str, leaf.shape)) for path, leaf in trees.flatten(network.params).items()}
+    names = ", ".join(f"`{_name(name)}`" for name in network.class_names or ())
+    return CARD.read_text("utf-8").format(
+        model=configuration.model,
+        title=_plain(dataset),
+        dataset=dataset,
+        height=height,
+        width=width,
+        channels=channels,
+        channels_in_words=counted(channels, "channel"),
+        results="\n".join(results),
+        classes=f"\nIts classes, in the order of the outputs: {names}.\n" if names else "",
+        size=trees.size(network.params),
+        shapes="\n".join(f"| `{path}` | {shape or 'one number'} |" for path, shape in shapes.items()),
+        training="\n".join(_training(configuration, result, origins)),
+    )
 
 
 def _training(
@@ -341,10 +309,3 @@ def _numbers(result: Mapping[str, object]) -> dict[str, float]:
         for name, value in result.items()
         if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
     }
-
-
-def _classes(network: SavedNetwork) -> list[str]:
-    if network.class_names is None:
-        return []
-    names = ", ".join(f"`{_name(name)}`" for name in network.class_names)
-    return ["", f"Its classes, in the order of the outputs: {names}."]

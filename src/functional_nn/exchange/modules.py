@@ -15,10 +15,17 @@ from functional_nn.core import trees
 from functional_nn.core.children import check_name
 from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, short_repr
 from functional_nn.core.layer import Backward, Layer, Params, State
-from functional_nn.core.layer_checks import check_batch_is_whole, check_entries, check_key
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_function, is_array, is_function
+from functional_nn.core.validation import (
+    check_arrays,
+    check_batch_is_whole,
+    check_entries,
+    check_function,
+    check_key,
+    is_array,
+    is_function,
+)
 
 EXPECTED = "a Flax NNX or Equinox module, or a function of a key that makes one"
 
@@ -52,7 +59,22 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     check_name(name)
     if backward is not None:
         check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
-    functions = _functions_of(module)
+    if is_nnx_module(module):
+        make = with_values_of_nnx(module)
+    elif is_equinox_module(module):
+        make = lambda key: module  # noqa: E731
+    elif is_function(module):
+        make = module
+    else:
+        raise InputError("module", EXPECTED, short_repr(module))
+    with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
+        made = _example_of(make)
+    if is_nnx_module(made):
+        functions = functions_of_nnx(make)
+    elif is_equinox_module(made):
+        functions = functions_of_equinox(make)
+    else:
+        raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
 
     def init(key, in_shape):
         check_key(key)
@@ -74,33 +96,11 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     return Layer(name, init, forward, backward)
 
 
-def _functions_of(module: Any) -> ModuleFunctions:
-    """How the library of a module initializes and runs it."""
-    if is_nnx_module(module):
-        return functions_of_nnx(with_values_of_nnx(module))
-    if is_equinox_module(module):
-        return functions_of_equinox(lambda key: module)
-    if not is_function(module):
-        raise InputError("module", EXPECTED, short_repr(module))
-    made = _example_of(module)
-    if is_nnx_module(made):
-        return functions_of_nnx(module)
-    if is_equinox_module(made):
-        return functions_of_equinox(module)
-    raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
-
-
-def _example_of(make: MakeModule) -> Any:
-    """What a function makes of a key. Its arrays are not computed."""
-    made: list[Any] = []
-
-    def look(key: jax.Array) -> tuple[()]:
-        made.append(make(key))
-        return ()
-
-    with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
-        jax.eval_shape(look, jax.random.key(0))
-    return made[0]
+def _example_of(make: MakeModule, look: Callable[[Any], Any] = lambda made: made) -> Any:
+    """What a function makes of a key, or what ``look`` sees of it. Its arrays have shapes and no values."""
+    seen: list[Any] = []
+    jax.eval_shape(lambda key: seen.append(look(make(key))), jax.random.key(0))
+    return seen[0]
 
 
 def _described(x: Any) -> str:
@@ -131,17 +131,15 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
     def parts(module: Any) -> tuple[Any, Any, Any, Any]:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
-    kept: list[tuple[Any, NamedLeaves, NamedLeaves, Any, bool]] = []
-
-    def look(key: jax.Array) -> Any:
-        # The arrays have no values here, so only structures are kept.
-        graph, params, random, rest = parts(make(key))
+    def structures(module: Any) -> tuple[Any, NamedLeaves, NamedLeaves, Any, list[jax.ShapeDtypeStruct], bool]:
+        graph, params, random, rest = parts(module)
         couples_examples = any(isinstance(leaf, nnx.BatchStat) for _, leaf in nnx.to_flat_state(rest))
-        kept.append((graph, _name(params), _name(rest), jax.tree.structure(random), couples_examples))
-        return random
+        leaves, structure = jax.tree.flatten(random)
+        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+        return graph, _name(params), _name(rest), structure, shapes, couples_examples
 
-    random_shapes = jax.tree.leaves(jax.eval_shape(look, jax.random.key(0)))
-    ((graph, named_params, named_rest, random_structure, couples_examples),) = kept
+    made = _example_of(make, structures)
+    graph, named_params, named_rest, random_structure, random_shapes, couples_examples = made
 
     def random_leaves(key: jax.Array) -> list[jax.Array]:
         """A key of its own for each random generator, and counts from 0."""
@@ -221,19 +219,13 @@ def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
         arrays, fixed = eqx.partition(others, is_array)
         return params, (arrays, memory), fixed
 
-    kept: list[tuple[NamedLeaves, NamedLeaves, PyTree, bool]] = []
-
-    def look(key: jax.Array) -> tuple[()]:
-        # The arrays have no values here, so only structures are kept.
-        made = make(key)
+    def structures(made: Any) -> tuple[NamedLeaves, NamedLeaves, PyTree, bool]:
         params, (arrays, memory), fixed = parts(made)
         paths = name_leaves(arrays).paths + _paths_of_memory(fixed, memory)
         rest = NamedLeaves(paths, jax.tree.structure((arrays, memory)))
-        kept.append((name_leaves(params), rest, fixed, memory is not None))
-        return ()
+        return name_leaves(params), rest, fixed, memory is not None
 
-    jax.eval_shape(look, jax.random.key(0))
-    ((named_params, named_rest, fixed, has_memory),) = kept
+    named_params, named_rest, fixed, has_memory = _example_of(make, structures)
     takes_key = "key" in inspect.signature(type(fixed).__call__).parameters
 
     def init(key, in_shape):

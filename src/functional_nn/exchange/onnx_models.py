@@ -19,13 +19,13 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from functional_nn.core.errors import InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.products import bilinear_p, traced_for
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
-from functional_nn.exchange.pairing import difference
+from functional_nn.core.validation import check_trees
+from functional_nn.exchange.pairing import difference, random_batch
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
-from functional_nn.jaxprs.walk import all_equations, array_type, layer_of, trace
+from functional_nn.jaxprs.walk import layer_of, trace
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def to_onnx(
         x, program, y = traced(program_of, in_shape)
         model = converted(program, net.name, list(_by_name("input", x)), list(_by_name("output", y)))
         content = model.SerializeToString()
-        _check_by_running(content, apply, [_random_batch(x, program, size) for size in BATCHES])
+        _check_by_running(content, apply, [random_batch(x, program, size) for size in BATCHES])
     if path is not None:
         write_whole(path, content)
     return model
@@ -111,25 +111,6 @@ def _by_name(prefix: str, tree: PyTree) -> dict[str, jax.Array]:
     paths, _ = jax.tree.flatten_with_path(tree)
     keys = [jax.tree_util.keystr(path, simple=True, separator="_") for path, _ in paths]
     return {f"{prefix}_{key}" if key else prefix: leaf for key, (_, leaf) in zip(keys, paths, strict=True)}
-
-
-def _random_batch(x: PyTree, program: ClosedJaxpr, size: int) -> PyTree:
-    """A batch of normally distributed numbers, tokens, and masks of sequences of different lengths."""
-    rng = np.random.default_rng(size)
-    # A token is a row of a table, and there is no way to tell which one. So all tokens are rows of the smallest one.
-    tables = [array_type(one.invars[0]).shape for one in all_equations(program) if one.primitive.name == "gather"]
-    tokens = min((shape[0] for shape in tables if shape and isinstance(shape[0], int)), default=2)
-
-    def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
-        shape = (size, *like.shape[1:])
-        if like.dtype == bool:
-            lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-            return np.arange(shape[-1]) < lengths
-        if jnp.issubdtype(like.dtype, jnp.integer):
-            return rng.integers(0, tokens, shape).astype(like.dtype)
-        return rng.normal(size=shape).astype(like.dtype)
-
-    return jax.tree.map(draw, x)
 
 
 def _check_by_running(content: bytes, apply: Callable[[PyTree], PyTree], batches: Sequence[PyTree]) -> None:
@@ -148,20 +129,12 @@ def _check_by_running(content: bytes, apply: Callable[[PyTree], PyTree], batches
         raise InputError("net", "a model that ONNX Runtime can run", shortened(error), REMEDY) from error
     expected = [jax.tree.leaves(apply(x)) for x in batches]
     for ours, theirs in zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True):
-        _check_output(np.concatenate(ours), np.concatenate(theirs))
-
-
-def _check_output(expected: np.ndarray, found: np.ndarray) -> None:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        given = f"one of shape {found.shape} and type {found.dtype}"
-        wanted = f"an output of shape {expected.shape} and type {expected.dtype} from ONNX Runtime"
-        raise InputError("net", wanted, given, REMEDY)
-    if jnp.issubdtype(expected.dtype, jnp.floating):
-        given = difference(found, expected)
-    else:
-        given = "" if np.array_equal(found, expected) else f"other values of type {found.dtype}"
-    if given:
-        raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
+        wanted, output = np.concatenate(ours), np.concatenate(theirs)
+        given = f"an output of shape {output.shape} and type {output.dtype}"
+        if output.shape == wanted.shape and output.dtype == wanted.dtype:
+            given = difference(output, wanted)
+        if given:
+            raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
 
 
 OPSET = 21

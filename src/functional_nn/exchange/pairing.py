@@ -6,107 +6,149 @@ Layers and modules are paired in order, and a wrong pair of equal shapes gives n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError, short_repr, shortened
-from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape
-from functional_nn.core.layer_checks import check_trees
-from functional_nn.core.shapes import Shape, Shapes, is_shape
+from functional_nn.core.layer import Layer, Params, State, output_shape
+from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
 from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_function
-from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
-from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module
+from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, trees_of
+from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, read_arrays, write_arrays
+from functional_nn.jaxprs.walk import all_equations, array_type
 from functional_nn.storage.arrays import MOST_LISTED, listed
 
 Names: TypeAlias = Mapping[str, str]
 """For some layers, the path of the module with which each is paired."""
 
+Outputs: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From a batch of inputs to the outputs of the other model, both in the layout of this package."""
 
-def read_modules(
-    net: Layer,
-    modules: Sequence[Module],
-    in_shape: Shapes,
-    names: Names | None,
-    check: Check,
-    outputs: Outputs | None,
-) -> tuple[Params, State]:
-    """The trees of a network with the arrays of modules: ``(params, state)``.
+Check: TypeAlias = bool | Outputs
+"""Whether the outputs are compared, or the function that computes those of the other model."""
+
+
+class Pairs(NamedTuple):
+    """A network whose layers are paired with modules.
 
     Args:
         net: the network.
-        modules: the modules with their arrays.
         in_shape: the shape of an example.
-        names: for some layers, the path of the module.
-        check: whether the outputs are compared, or the function that computes the model's.
-        outputs: the function that runs the model; None if there are parameters only.
+        pairs: each layer with its module, in the order in which the layers run.
     """
-    net, check = as_layer(net), check_argument(check)
-    layers = network_layers(net, in_shape)
-    pairs = _pairs(layers, modules, names)
-    arrays, problems = [], []
-    for layer, module in pairs:
-        weight_map = PYTORCH[layer.kind]
-        ours = _mapped(weight_map.read, module.arrays, layer)
-        # The other direction has to give all arrays of the module back. Otherwise one of them was not read.
-        back = {} if ours is None else _mapped(weight_map.write, ours, layer, module.arrays) or {}
-        if ours is None or _shapes(ours) != layer.shapes or set(module.arrays) - set(back):
-            problems.append(_misfit(layer, module))
-        else:
-            arrays.append(ours)
-    _raise_if_any(problems)
-    params, state = trees_of(net, in_shape, layers, arrays)
-    _check(net, params, state, in_shape, layers, modules, check, outputs)
-    return params, state
+
+    net: Layer
+    in_shape: Shapes
+    pairs: Sequence[tuple[NetworkLayer, Module]]
+
+    def read(self) -> tuple[Params, State]:
+        """The trees of the network with the arrays of the modules: ``(params, state)``."""
+        arrays = [read_arrays(layer, module.arrays) for layer, module in self.pairs]
+        self._check_fit(arrays)
+        layers = [layer for layer, _ in self.pairs]
+        return trees_of(self.net, self.in_shape, layers, [ours for ours in arrays if ours is not None])
+
+    def write(self, params: Params, state: State) -> Arrays:
+        """The arrays of the network for the modules, by their full names in the model."""
+        fitting: list[Arrays | None] = []
+        for layer, module in self.pairs:
+            theirs = write_arrays(layer, arrays_of(layer, params, state), module.arrays) or {}
+            # A bias of zeros that the module does not have changes nothing.
+            spare = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
+            theirs = {name: array for name, array in theirs.items() if name not in spare}
+            fitting.append(theirs if _shapes(theirs) == _shapes(module.arrays) else None)
+        self._check_fit(fitting)
+        # In C order, since safetensors writes the memory of an array as it is, also of a transposed one.
+        return {
+            module.names[name]: np.array(array, order="C")
+            for (_, module), theirs in zip(self.pairs, fitting, strict=True)
+            for name, array in (theirs or {}).items()
+        }
+
+    def _check_fit(self, exchanged: Sequence[Arrays | None]) -> None:
+        """Requires arrays for each pair."""
+        problems = [_misfit(*pair) for pair, arrays in zip(self.pairs, exchanged, strict=True) if arrays is None]
+        if problems:
+            raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
+
+    def check(self, params: Params, state: State, check: Check, outputs: Outputs | None) -> None:
+        """Compares the outputs of the network with those of the model.
+
+        Args:
+            params, state: the trees of the network.
+            check: whether they are compared, or the function that computes the model's.
+            outputs: the function that runs the model; None if there are parameters only.
+        """
+        if check is True and outputs is None:
+            self._check_is_unambiguous(params, state)
+        elif check and (run := outputs if check is True else check):
+            self._check_outputs(params, state, run)
+
+    def _check_outputs(self, params: Params, state: State, outputs: Outputs) -> None:
+        """Runs the network and the model on a random batch, and compares their outputs."""
+        if not is_shape(self.in_shape):
+            remedy = "Give check=False, and compare the outputs yourself."
+            raise InputError("check", "a network of one array", f"one with the inputs {self.in_shape}", remedy)
+
+        def apply(x: PyTree) -> PyTree:
+            return self.net.apply(params, state, x, train=False)[0]
+
+        def with_input(dtype: np.dtype) -> tuple[PyTree, ClosedJaxpr]:
+            return traced(lambda x: (x, jax.make_jaxpr(apply)(x)), tuple(self.in_shape), dtype)
+
+        try:
+            made = with_input(next((array.dtype for array in jax.tree.leaves(params)), np.dtype(np.float32)))
+        except (InputError, TypeError):
+            made = with_input(np.dtype(np.int32))  # tokens
+        x = random_batch(*made, EXAMPLES)
+        found = np.asarray(apply(jnp.asarray(x)))
+        try:
+            expected = np.asarray(outputs(x))
+        except Exception as error:  # the model is the user's, and may raise anything
+            expected = f"a model that can be run on an input of shape {x.shape}"
+            raise InputError("check", expected, f"{type(error).__name__}: {shortened(error)}", REMEDY) from error
+        if expected.shape != found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
+            given = f"{expected.shape} of type {expected.dtype}"
+            raise InputError("check", f"floating-point outputs of shape {found.shape}", given, REMEDY)
+        if given := difference(found, expected):
+            remedy = (
+                "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
+                "shapes: names={path of a layer: path of its module} pairs them."
+            )
+            raise InputError("net", "a network with the outputs of the model", given, remedy)
+
+    def _check_is_unambiguous(self, params: Params, state: State) -> None:
+        """Requires parameters that fit in one way only, where no model can be run, as for a state dict or a file.
+
+        These are the parameters of dense layers and norms of different shapes, from a vector to a vector.
+        """
+        simple = ("dense", "norm", "batch_norm", "prelu")
+        of_vectors = is_shape(self.in_shape) and len(self.in_shape) == 1
+        of_vectors = of_vectors and all(layer.kind in simple for layer, _ in self.pairs)
+        given = ""
+        if not of_vectors or len(output_shape(self.net, params, state, tuple(self.in_shape))) != 1:
+            given = "True for a network that has other layers than dense ones and norms, or other inputs than vectors"
+        seen = set()
+        for _, module in self.pairs:
+            shapes = module.group, tuple(sorted(np.shape(array) for array in module.arrays.values()))
+            if shapes in seen:
+                given = given or f"True for {module.group} of equal shapes, whose order is not certain"
+            seen.add(shapes)
+        if given:
+            expected = "a function that computes the model's outputs, or False, since a state dict cannot be run"
+            raise InputError("check", expected, given)
 
 
-def write_modules(
-    net: Layer,
-    params: Params,
-    state: State,
-    in_shape: Shapes,
-    modules: Sequence[Module],
-    names: Names | None,
-) -> dict[str, np.ndarray]:
-    """The arrays of a network for modules of these shapes, by their full names in the model."""
-    check_trees(params, state)
-    written: dict[str, np.ndarray] = {}
-    problems = []
-    for layer, module in _pairs(network_layers(as_layer(net), in_shape), modules, names):
-        theirs = _mapped(PYTORCH[layer.kind].write, arrays_of(layer, params, state), layer, module.arrays) or {}
-        # A bias of zeros that the module does not have changes nothing.
-        left_out = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
-        theirs = {name: array for name, array in theirs.items() if name not in left_out}
-        if _shapes(theirs) == _shapes(module.arrays):
-            # In C order, since safetensors writes the memory of an array as it is, also of a transposed one.
-            written |= {module.names[name]: np.array(array, order="C") for name, array in theirs.items()}
-        else:
-            problems.append(_misfit(layer, module))
-    _raise_if_any(problems)
-    return written
-
-
-def check_written(
-    net: Layer,
-    params: Params,
-    state: State,
-    in_shape: Shapes,
-    modules: Sequence[Module],
-    check: Check,
-    outputs: Outputs | None,
-) -> None:
-    """Compares the outputs of a network with those of the model to which its parameters were written."""
-    net = as_layer(net)
-    _check(net, params, state, in_shape, network_layers(net, in_shape), modules, check_argument(check), outputs)
-
-
-def _pairs(
-    layers: Sequence[NetworkLayer], modules: Sequence[Module], names: Names | None
-) -> list[tuple[NetworkLayer, Module]]:
-    """Each layer with its module: those that ``names`` says, and the others of each group in their order."""
+def paired(
+    net: Layer, in_shape: Shapes, layers: Sequence[NetworkLayer], modules: Sequence[Module], names: Names | None
+) -> Pairs:
+    """Pairs each layer with its module: those that ``names`` says, and the others of each group in their order."""
     unknown = [layer for layer in layers if layer.kind not in PYTORCH]
     if unknown:
         given = ", ".join(f"{layer.label} ({layer.kind})" for layer in unknown)
@@ -118,17 +160,17 @@ def _pairs(
     if not isinstance(names, Mapping) or not all(isinstance(text, str) for pair in names.items() for text in pair):
         raise InputError("names", "a dict from paths of layers to paths of modules", short_repr(names))
     for label, path in names.items():
-        if label not in by_label:
-            raise InputError("names", "layers of the network", repr(label), suggest(label, by_label))
-        if path not in by_path:
-            raise InputError("names", "modules of the PyTorch model", repr(path), suggest(path, by_path))
+        known = (label, by_label, "layers of the network"), (path, by_path, "modules of the PyTorch model")
+        for name, among, expected in known:
+            if name not in among:
+                raise InputError("names", expected, repr(name), suggest(name, among))
         chosen[label] = by_path.pop(path)
     problems = []
     for group in dict.fromkeys(GROUPS.values()):
         ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
         theirs = [module for module in by_path.values() if module.group == group]
         if len(ours) != len(theirs):
-            paths = [shortened(module.path) or "the model itself" for module in theirs]
+            paths = [_path(module) for module in theirs]
             listing = ", ".join([*paths[:MOST_LISTED], *(["…"] if len(paths) > MOST_LISTED else [])]) or "none"
             problems.append(f"{len(ours)} {group} in the network ({', '.join(ours) or 'none'}), {len(theirs)} in ")
             problems[-1] += f"the model ({listing})"
@@ -136,19 +178,15 @@ def _pairs(
     if problems:
         remedy = "Change the network, or pair them yourself: names={path of a layer: path of its module}."
         raise InputError("net", "as many layers of each kind as the PyTorch model has", listed(problems), remedy)
-    return [(layer, chosen[layer.label]) for layer in layers]
-
-
-def _mapped(function: Callable[..., Arrays], *arguments: object) -> Arrays | None:
-    """One direction of a weight map; None if arrays are missing or have other shapes."""
-    try:
-        return function(*arguments)
-    except (KeyError, ValueError, IndexError):
-        return None
+    return Pairs(net, in_shape, [(layer, chosen[layer.label]) for layer in layers])
 
 
 def _shapes(arrays: Arrays) -> dict[str, Shape]:
     return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def _path(module: Module) -> str:
+    return shortened(module.path) or "the model itself"
 
 
 def _misfit(layer: NetworkLayer, module: Module) -> str:
@@ -157,37 +195,8 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
         ", ".join(f"{shortened(name)} {shape}" for name, shape in sorted(shapes.items())[:MOST_LISTED])
         for shapes in (layer.shapes, _shapes(module.arrays))
     )
-    path = shortened(module.path) or "the model itself"
-    return f"{layer.label} ({layer.kind}: {ours}) does not fit {path} ({theirs})"
+    return f"{layer.label} ({layer.kind}: {ours}) does not fit {_path(module)} ({theirs})"
 
-
-def _raise_if_any(problems: Sequence[str]) -> None:
-    if problems:
-        raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
-
-
-def _check(
-    net: Layer,
-    params: Params,
-    state: State,
-    in_shape: Shapes,
-    layers: Sequence[NetworkLayer],
-    modules: Sequence[Module],
-    check: Check,
-    outputs: Outputs | None,
-) -> None:
-    """Compares outputs, by the function of the caller or by running the model; see ``read_modules``."""
-    if check is True and outputs is None:
-        check_is_unambiguous(net, params, state, in_shape, layers, modules)
-    elif check and (run := outputs if check is True else check):
-        check_outputs(net, params, state, in_shape, layers, run)
-
-
-Outputs: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""From a batch of inputs to the outputs of the other model, both in the layout of this package."""
-
-Check: TypeAlias = bool | Outputs
-"""Whether the outputs are compared, or the function that computes those of the other model."""
 
 EXAMPLES = 8
 TOLERANCES = {8: (1e-9, 1e-12), 4: (1e-4, 2e-6), 2: (0.05, 0.02)}
@@ -223,36 +232,35 @@ def with_channels_first(run: Outputs, modules: Sequence[Module]) -> Outputs:
     return outputs
 
 
-def check_outputs(
-    net: Layer, params: Params, state: State, in_shape: Shapes, layers: Sequence[NetworkLayer], outputs: Outputs
-) -> None:
-    """Runs the network and the model on a random batch, and compares their outputs.
+def random_batch(x: PyTree, program: ClosedJaxpr, size: int) -> PyTree:
+    """A batch of normally distributed numbers, tokens, and masks of sequences of different lengths.
 
-    Raises:
-        InputError: if they differ, or if the model cannot be run on such a batch.
+    Args:
+        x: the shapes and types of the arrays that a network takes.
+        program: the traced program of the network.
+        size: the number of examples.
     """
-    x = _random_batch(net, params, state, in_shape, layers)
-    found = np.asarray(net.apply(params, state, jnp.asarray(x), train=False)[0])
-    try:
-        expected = np.asarray(outputs(x))
-    except Exception as error:  # the model is the user's, and may raise anything
-        given = f"{type(error).__name__}: {shortened(error)}"
-        raise InputError("check", f"a model that can be run on an input of shape {x.shape}", given, REMEDY) from error
-    if expected.shape != found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
-        given = f"{expected.shape} of type {expected.dtype}"
-        raise InputError("check", f"floating-point outputs of shape {found.shape}", given, REMEDY)
-    if given := difference(found, expected):
-        raise InputError(
-            "net",
-            "a network with the outputs of the model",
-            given,
-            "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
-            "shapes: names={path of a layer: path of its module} pairs them.",
-        )
+    rng = np.random.default_rng(size)
+    # A token is a row of a table, and there is no way to tell which one. So all tokens are rows of the smallest one.
+    tables = [array_type(one.invars[0]).shape for one in all_equations(program) if one.primitive.name == "gather"]
+    tokens = min((shape[0] for shape in tables if shape and isinstance(shape[0], int)), default=2)
+
+    def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        shape = (size, *like.shape[1:])
+        if like.dtype == bool:
+            lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+            return np.arange(shape[-1]) < lengths
+        if jnp.issubdtype(like.dtype, jnp.integer):
+            return rng.integers(0, tokens, shape).astype(like.dtype)
+        return rng.normal(size=shape).astype(like.dtype)
+
+    return jax.tree.map(draw, x)
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> str:
     """How outputs of one shape differ by more than rounding, as a part of a sentence; empty if they do not."""
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        return "" if np.array_equal(found, expected) else f"other values of type {found.dtype}"
     of_spread, of_size = TOLERANCES[found.dtype.itemsize]
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     # Infinite outputs, such as those of masks, have to be equal. They do not count for the tolerance.
@@ -264,51 +272,3 @@ def difference(found: np.ndarray, expected: np.ndarray) -> str:
     if largest <= of_spread * spread + of_size * size and is_same.all():
         return ""
     return f"outputs that differ by {largest:.2g}, where the largest is {size:.2g}"
-
-
-def check_is_unambiguous(
-    net: Layer,
-    params: Params,
-    state: State,
-    in_shape: Shapes,
-    layers: Sequence[NetworkLayer],
-    modules: Sequence[Module],
-) -> None:
-    """Requires parameters that fit in one way only, where no model can be run, as for a state dict or a file.
-
-    These are the parameters of dense layers and norms of different shapes, from a vector to a vector.
-
-    Raises:
-        InputError: for other layers, for inputs or outputs of several axes, and for modules of equal shapes.
-    """
-    expected = "a function that computes the model's outputs, or False, since a state dict cannot be run"
-    simple = ("dense", "norm", "batch_norm", "prelu")
-    of_vectors = is_shape(in_shape) and len(in_shape) == 1 and all(layer.kind in simple for layer in layers)
-    if not of_vectors or len(output_shape(net, params, state, tuple(in_shape))) != 1:
-        given = "True for a network that has other layers than dense ones and norms, or other inputs than vectors"
-        raise InputError("check", expected, given)
-    for group in dict.fromkeys(module.group for module in modules):
-        shapes = [
-            tuple(sorted(np.shape(array) for array in module.arrays.values()))
-            for module in modules
-            if module.group == group
-        ]
-        if len(set(shapes)) < len(shapes):
-            raise InputError("check", expected, f"True for {group} of equal shapes, whose order is not certain")
-
-
-def _random_batch(
-    net: Layer, params: Params, state: State, in_shape: Shapes, layers: Sequence[NetworkLayer]
-) -> np.ndarray:
-    """A batch of normally distributed numbers; of tokens if the network refuses numbers."""
-    if not is_shape(in_shape):
-        remedy = "Give check=False, and compare the outputs yourself."
-        raise InputError("check", "a network of one array", f"one with the inputs {in_shape}", remedy)
-    rng = np.random.default_rng(0)
-    dtype = next((array.dtype for array in jax.tree.leaves(params)), np.dtype(np.float32))
-    try:
-        output_shape(net, params, state, tuple(in_shape), dtype)
-    except (InputError, TypeError):
-        counts = [layer.shapes["weight"][0] for layer in layers if layer.kind == "embedding"]
-        return rng.integers(0, min(counts, default=2), (EXAMPLES, *in_shape)).astype(np.int32)
-    return rng.normal(size=(EXAMPLES, *in_shape)).astype(dtype)

@@ -20,10 +20,9 @@ from jax.typing import ArrayLike, DTypeLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, imported, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_dtype, check_flag
+from functional_nn.core.validation import check_dtype, check_flag, check_trees
 from functional_nn.storage.arrays import check_not_narrowed, named_arrays, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
@@ -168,10 +167,7 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     """
     path = check_path("path", path)
     imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
-    try:
-        arrays, _ = unpacked(path, follow_links=True)
-    except FileNotFoundError:
-        raise DataError(str(path), "a file that to_stablehlo wrote", "no such file") from None
+    arrays, _ = unpacked(path, follow_links=True)
     program = arrays.pop(PROGRAM, None)
     if program is None:
         raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")

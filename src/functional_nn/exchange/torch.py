@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -17,18 +17,17 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
+from functional_nn.core.validation import check_trees
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
 from functional_nn.exchange.pairing import (
     Check,
     Names,
     Outputs,
     check_argument,
-    check_written,
-    read_modules,
+    paired,
     with_channels_first,
-    write_modules,
 )
-from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, group_of_weight, modules_of
+from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
 from functional_nn.storage.files import check_path, write_whole
 
@@ -91,10 +90,11 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    modules = _modules(_arrays("source", source))
-    has_program = not isinstance(source, Mapping | str | os.PathLike)
-    outputs = _outputs_of(source, modules) if has_program else None
-    return read_modules(net, modules, in_shape, names, check, outputs)
+    net, check, modules = as_layer(net), check_argument(check), _modules(_arrays("source", source))
+    pairs = paired(net, in_shape, network_layers(net, in_shape), modules, names)
+    params, state = pairs.read()
+    pairs.check(params, state, check, _outputs_of(source, modules))
+    return params, state
 
 
 def to_torch(
@@ -131,21 +131,22 @@ def to_torch(
     >>> {name: array.shape for name, array in state_dict.items()}
     {'dense_0.weight': (3, 4), 'dense_0.bias': (3,), 'dense_1.weight': (2, 3), 'dense_1.bias': (2,)}
     """
-    check = check_argument(check)
-    if like is None:
-        modules = [_default_module(layer) for layer in network_layers(as_layer(net), in_shape)]
-        return write_modules(net, params, state, in_shape, modules, names)
-    modules = _modules(_arrays("like", like))
-    written = write_modules(net, params, state, in_shape, modules, names)
-    if isinstance(like, Mapping | str | os.PathLike):
-        check_written(net, params, state, in_shape, modules, check, None)
+    net, check = as_layer(net), check_argument(check)
+    check_trees(params, state)
+    layers = network_layers(net, in_shape)
+    modules = [_default_module(layer) for layer in layers] if like is None else _modules(_arrays("like", like))
+    pairs = paired(net, in_shape, layers, modules, names)
+    written = pairs.write(params, state)
+    if not _is_module(like):
+        if like is not None:
+            pairs.check(params, state, check, None)
         return written
     tensors = {name: tensor.clone() for name, tensor in like.state_dict().items()}
     tensors |= {name: _as_tensor(array) for name, array in written.items()}
     if check:
         module: Any = copy.deepcopy(like)
         module.load_state_dict(tensors)
-        check_written(net, params, state, in_shape, modules, check, _outputs_of(module, modules))
+        pairs.check(params, state, check, _outputs_of(module, modules))
     return tensors
 
 
@@ -177,13 +178,21 @@ def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndar
     write_whole(path, content.getvalue())
 
 
-def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs:
-    """The function that runs a copy of a module in evaluation. Images are channels last for it."""
+def _is_module(source: object) -> TypeGuard[HasStateDict]:
+    """Whether parameters come with a program: they do in a module, and not in a state dict or a file."""
+    return not isinstance(source, Mapping | str | os.PathLike | None)
+
+
+def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs | None:
+    """The function that runs a copy of a module in evaluation; None for parameters alone. Images are channels last."""
+    if not _is_module(module):
+        return None
     torch = imported("torch", "torch", "source")
 
     def run(x: np.ndarray) -> np.ndarray:
         tensor = _as_tensor(x)
-        in_evaluation = copy.deepcopy(module).eval()
+        in_evaluation: Any = copy.deepcopy(module)
+        in_evaluation.eval()
         device = next(iter(in_evaluation.parameters())).device
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
@@ -271,7 +280,11 @@ def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
             name, place = recurrent.groups(default="")
             path = f"{path}:{place.removeprefix('_')}" if place else path
         parts.setdefault(path, {})[name] = full_name
-    return modules_of(parts, arrays, _group)
+    modules = []
+    for path, names in parts.items():
+        own = {name: arrays[full_name] for name, full_name in names.items()}
+        modules.append(Module(path, _group(own), own, names))
+    return modules
 
 
 def _is_attention(path: str, arrays: Mapping[str, np.ndarray]) -> bool:
@@ -286,14 +299,20 @@ def _group(arrays: Arrays) -> str:
         return GROUPS["lstm"]
     if "running_mean" in arrays:
         return GROUPS["batch_norm"]
-    return group_of_weight(arrays)
+    if "weight" not in arrays:
+        return GROUPS["others"]
+    axes = arrays["weight"].ndim
+    # The bias of a norm over several axes has as many axes as its weight.
+    if axes < 2 or ("bias" in arrays and arrays["bias"].ndim == axes):
+        return GROUPS["norm"]
+    return GROUPS["dense"] if axes == 2 else GROUPS["conv"]
 
 
 def _default_module(layer: NetworkLayer) -> Module:
     """The module of a layer whose path is the layer's, with points in place of slashes."""
     zeros = {name: np.zeros(shape, np.bool_) for name, shape in layer.shapes.items()}
     path = layer.path.replace("/", ".") + (f".{layer.copy}" if layer.copy is not None else "")
-    arrays = PYTORCH[layer.kind].write(zeros, layer, {}) if layer.kind in PYTORCH else {}
+    arrays = write_arrays(layer, zeros, {}) or {} if layer.kind in PYTORCH else {}
     suffix = "_l0" if "weight_ih" in arrays else ""
     names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
     return Module(path, GROUPS.get(layer.kind, GROUPS["others"]), arrays, names)

@@ -1,12 +1,14 @@
 """The weight maps of PyTorch: what its modules keep in place of the arrays of each kind of layer.
 
-The maps take NumPy's arrays and JAX's: the tests differentiate through them.
+A map says where the numbers of a layer go in a module. The way back follows from it: a map of the numbers' places says
+where each of them comes from. Maps take NumPy's arrays and JAX's: the tests differentiate through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,14 @@ GROUPS = {
 Some kinds have arrays of the same names and ranks in other libraries, so they are in one group.
 """
 
+RECURRENT = ("rnn", "lstm", "gru")
+
+Spare: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""What the second of two arrays gets that are added: zeros when a module is written, and the same places when read."""
+
+WeightMap: TypeAlias = Callable[[Arrays, NetworkLayer, Collection[str], Spare], Arrays]
+"""``map(ours, layer, has, spare)`` gives the module's arrays from the layer's; ``has`` are the names that it has."""
+
 
 class Module(NamedTuple):
     """A part of another library's model that corresponds to one layer.
@@ -52,93 +62,64 @@ class Module(NamedTuple):
     names: dict[str, str]
 
 
-def modules_of(
-    parts: Mapping[str, dict[str, str]], arrays: Mapping[str, np.ndarray], group: Callable[[Arrays], str]
-) -> list[Module]:
-    """The modules of a model.
-
-    Args:
-        parts: for the path of each module, the full names of its arrays by their names inside the module.
-        arrays: the arrays by their full names.
-        group: gives the group of a module from its arrays.
-    """
-    modules = []
-    for path, names in parts.items():
-        own = {name: arrays[full_name] for name, full_name in names.items()}
-        modules.append(Module(path, group(own), own, names))
-    return modules
+def write_arrays(layer: NetworkLayer, ours: Arrays, like: Arrays) -> Arrays | None:
+    """The arrays of a module from those of a layer; None if the layer lacks some. ``like`` are those that it has."""
+    theirs = _mapped(layer, ours, like, np.zeros_like)
+    if theirs and layer.kind == "prelu" and "weight" in like and like["weight"].size == 1:
+        # Other libraries may have one slope for all features; here each feature has its own.
+        slope = theirs["weight"]
+        if np.all(slope == slope.flat[0]):
+            return {"weight": slope.flat[0].reshape(like["weight"].shape)}
+    return theirs
 
 
-def group_of_weight(arrays: Arrays) -> str:
-    """The group of a module that has a ``weight`` and perhaps a ``bias``, by the number of their axes."""
-    if "weight" not in arrays:
-        return GROUPS["others"]
-    axes = arrays["weight"].ndim
-    # The bias of a norm over several axes has as many axes as its weight.
-    if axes < 2 or ("bias" in arrays and arrays["bias"].ndim == axes):
-        return GROUPS["norm"]
-    return GROUPS["dense"] if axes == 2 else GROUPS["conv"]
+def read_arrays(layer: NetworkLayer, theirs: Arrays) -> Arrays | None:
+    """The arrays of a layer from those of a module; None if they do not fit, or if one of them would not be read."""
+    if layer.kind == "prelu" and [array.size for array in theirs.values()] == [1]:
+        shape = layer.shapes["negative_slope"]
+        theirs = {name: np.broadcast_to(array.reshape(-1), shape) for name, array in theirs.items()}
+    # Each number of the layer has a place. The place 0 is for numbers of the module that have no effect.
+    places: Arrays = {}
+    size = 1
+    for name, shape in layer.shapes.items():
+        places[name] = np.arange(size, size + math.prod(shape)).reshape(shape)
+        size += places[name].size
+    where = _mapped(layer, places, theirs, lambda array: array)
+    if where is None or any(name not in where or where[name].shape != theirs[name].shape for name in theirs):
+        return None
+    # The sum of -0 and a number is that number, also of -0.
+    read, is_read = np.full(size, -0.0, np.result_type(*theirs.values())), np.zeros(size, bool)
+    for name, array in theirs.items():
+        read[where[name]] += array
+        is_read[where[name]] = True
+    ours = {}
+    for name, own in places.items():
+        if not is_read[own].all():
+            if layer.kind not in RECURRENT or "bias" not in name:
+                return None
+            read[own] = 0  # a recurrent module without biases
+        sources = [array.dtype for other, array in theirs.items() if (where[other] == own.flat[0]).any()]
+        ours[name] = read[own].astype(np.result_type(*sources) if sources else read.dtype)
+    return ours
 
 
-class WeightMap(NamedTuple):
-    """The two directions between the arrays of a layer and those of a module.
-
-    Args:
-        read: ``read(theirs, layer)`` gives the layer's arrays.
-        write: ``write(ours, layer, like)`` gives the module's arrays; ``like`` are those that it has, or none.
-    """
-
-    read: Callable[[Arrays, NetworkLayer], Arrays]
-    write: Callable[[Arrays, NetworkLayer, Arrays], Arrays]
+def _mapped(layer: NetworkLayer, arrays: Arrays, has: Collection[str], spare: Spare) -> Arrays | None:
+    """The arrays of a module; None if those of the layer are not what its kind has."""
+    try:
+        return PYTORCH[layer.kind](arrays, layer, has, spare)
+    except (KeyError, ValueError, IndexError):
+        return None
 
 
-def renamed(names: Mapping[str, str]) -> WeightMap:
-    """A map that changes names only: from theirs to ours. Arrays that a layer does not have are left out.
-
-    >>> renamed({"gamma": "scale", "beta": "bias"}).read({"gamma": 1}, None)
-    {'scale': 1}
-    """
-
-    def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-        return {own: theirs[name] for name, own in names.items() if name in theirs}
-
-    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-        return {name: ours[own] for name, own in names.items() if own in ours}
-
-    return WeightMap(read, write)
+def _same(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
+    return ours
 
 
-def prelu(name: str) -> WeightMap:
-    """The map of PReLU. Other libraries may have one slope for all features; here each feature has its own."""
-
-    def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-        slope = theirs[name]
-        if slope.size == 1:
-            slope = slope.reshape(1) * np.ones(layer.shapes["negative_slope"], slope.dtype)
-        return {"negative_slope": slope}
-
-    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-        slope = np.asarray(ours["negative_slope"])
-        is_one = name in like and like[name].size == 1 and np.all(slope == slope.flat[0])
-        return {name: slope.reshape(-1)[0].reshape(like[name].shape) if is_one else slope}
-
-    return WeightMap(read, write)
-
-
-def _read_dense(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-    """The weight (out, in) becomes (in, out).
+def _dense(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
+    """The weight (in, out) becomes (out, in).
 
     After ``flatten`` of images, PyTorch has the features channels first, and this package has them channels last.
     """
-    weight = theirs["weight"]
-    if layer.flattened is not None:
-        *sizes, channels = layer.flattened
-        parts = weight.reshape(len(weight), channels, *sizes)
-        weight = _channels_last(parts, first=1).reshape(len(weight), -1)
-    return {"weight": weight.T, **_bias(theirs)}
-
-
-def _write_dense(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weight = ours["weight"].T
     if layer.flattened is not None:
         parts = weight.reshape(len(weight), *layer.flattened)
@@ -146,124 +127,68 @@ def _write_dense(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     return {"weight": weight, **_bias(ours)}
 
 
-def _read_convolution(theirs: Arrays, layer: NetworkLayer) -> Arrays:
+def _convolution(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
     """Both convolutions: the two axes of channels come first there, and last and exchanged here."""
-    weight = theirs["weight"]
-    return {"weight": weight.transpose(*range(2, weight.ndim), 1, 0), **_bias(theirs)}
+    *window, in_axis, out_axis = range(ours["weight"].ndim)
+    return {"weight": ours["weight"].transpose(out_axis, in_axis, *window), **_bias(ours)}
 
 
-def _write_convolution(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-    weight = ours["weight"]
-    *window, in_axis, out_axis = range(weight.ndim)
-    return {"weight": weight.transpose(out_axis, in_axis, *window), **_bias(ours)}
+def _bias(ours: Arrays) -> Arrays:
+    return {"bias": ours["bias"]} if "bias" in ours else {}
 
 
-def for_each_feature(of_names: WeightMap) -> WeightMap:
-    """A map of arrays that have a number for each feature: those of norms and of PReLU.
+def for_each_feature(names: dict[str, str]) -> WeightMap:
+    """A map of arrays with a number for each feature, those of norms and of PReLU: from their names to ours.
 
     For a norm over whole images, and after ``flatten`` of images, the order of the channels changes.
     """
 
-    def read(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-        ours = of_names.read(theirs, layer)
-        return {name: _reordered(array, layer, to_last=True) for name, array in ours.items()}
+    def reordered(array: np.ndarray, layer: NetworkLayer) -> np.ndarray:
+        if array.ndim > 2 or (array.ndim == 2 and layer.after_convolution):
+            return _channels_first(array)
+        if layer.flattened is None or array.ndim == 0:
+            return array
+        return _channels_first(array.reshape(layer.flattened)).reshape(-1)
 
-    def write(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-        return of_names.write(
-            {name: _reordered(array, layer, to_last=False) for name, array in ours.items()}, layer, like
-        )
+    def mapped(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
+        return {name: reordered(ours[own], layer) for name, own in names.items() if own in ours}
 
-    return WeightMap(read, write)
-
-
-def _reordered(array: np.ndarray, layer: NetworkLayer, *, to_last: bool) -> np.ndarray:
-    if array.ndim > 2 or (array.ndim == 2 and layer.after_convolution):
-        return _channels_last(array) if to_last else _channels_first(array)
-    if layer.flattened is None or array.ndim == 0:
-        return array
-    *sizes, channels = layer.flattened
-    parts = array.reshape(channels, *sizes) if to_last else array.reshape(layer.flattened)
-    return (_channels_last(parts) if to_last else _channels_first(parts)).reshape(-1)
+    return mapped
 
 
-def _read_recurrent(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-    """Weights (gates · hidden, in) become (in, gates · hidden); the gates have the same order, i, f, g, o.
+def _recurrent(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
+    """Weights (in, gates · hidden) become (gates · hidden, in); the gates have the same order, i, f, g, o or r, z, n.
 
-    PyTorch adds two biases in every step, which are one here.
+    PyTorch adds two biases in every step, which are one here. In a GRU, the reset gate multiplies the last third of the
+    second one, so that part remains alone, as ``hidden_bias``.
     """
-    return {
-        "input_weight": theirs["weight_ih"].T,
-        "hidden_weight": theirs["weight_hh"].T,
-        "bias": theirs["bias_ih"] + theirs["bias_hh"]
-        if "bias_ih" in theirs
-        else _zeros_like(theirs["weight_hh"][:, 0]),
-    }
-
-
-def _write_recurrent(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     bias = ours["bias"]
+    second = spare(bias)
+    if layer.kind == "gru":
+        hidden_bias = ours["hidden_bias"]
+        second = _joined([second[: 2 * len(hidden_bias)], hidden_bias])
     weights = {"weight_ih": ours["input_weight"].T, "weight_hh": ours["hidden_weight"].T}
-    return {**weights, "bias_ih": bias, "bias_hh": _zeros_like(bias)}
+    return {**weights, "bias_ih": bias, "bias_hh": second}
 
 
-def _read_gru(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-    """As for the others, with the gates r, z, n in the same order.
+def _attention(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
+    """Of query, key and value, (in, heads, head_size) becomes (heads · head_size, in). Of the output likewise.
 
-    The reset gate multiplies the last third of the second bias, so that part remains alone, as ``hidden_bias``.
+    The bias of the keys is 0: it would add the same number to all scores of a query, so the attention weights stay the
+    same.
     """
-    size = theirs["weight_hh"].shape[1]
-    none = _zeros_like(theirs["weight_hh"][:, 0])
-    hidden_bias, input_bias = theirs.get("bias_hh", none), theirs.get("bias_ih", none)
-    added = _joined([hidden_bias[: 2 * size], none[2 * size :]])
-    return {
-        "input_weight": theirs["weight_ih"].T,
-        "hidden_weight": theirs["weight_hh"].T,
-        "bias": input_bias + added,
-        "hidden_bias": hidden_bias[2 * size :],
-    }
-
-
-def _write_gru(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
-    written = _write_recurrent(ours, layer, like)
-    gates = _zeros_like(ours["bias"][: 2 * len(ours["hidden_bias"])])
-    return {**written, "bias_hh": _joined([gates, ours["hidden_bias"]])}
-
-
-def _read_attention(theirs: Arrays, layer: NetworkLayer) -> Arrays:
-    """Of query, key and value, (heads · head_size, in) becomes (in, heads, head_size). Of the output likewise.
-
-    The bias of the keys is left out: it adds the same number to all scores of a query, so the attention
-    weights stay the same.
-    """
-    ours = {}
-    for number, part in enumerate(("query", "key", "value")):
-        if "in_proj_weight" in theirs:
-            size = len(theirs["in_proj_weight"]) // 3
-            weight = theirs["in_proj_weight"][number * size : (number + 1) * size]
-        else:
-            weight = theirs[f"{part[0]}_proj_weight"]
-        ours[f"{part}/weight"] = weight.T.reshape(layer.shapes[f"{part}/weight"])
-        if "in_proj_bias" in theirs and part != "key":
-            size = len(theirs["in_proj_bias"]) // 3
-            bias = theirs["in_proj_bias"][number * size : (number + 1) * size]
-            ours[f"{part}/bias"] = bias.reshape(layer.shapes[f"{part}/weight"][1:])
-    ours["output/weight"] = theirs["out_proj.weight"].T.reshape(layer.shapes["output/weight"])
-    return ours | ({"output/bias": theirs["out_proj.bias"]} if "out_proj.bias" in theirs else {})
-
-
-def _write_attention(ours: Arrays, layer: NetworkLayer, like: Arrays) -> Arrays:
     weights = {part: _in_rows(ours[f"{part}/weight"]) for part in ("query", "key", "value")}
-    if "q_proj_weight" not in like and len({weight.shape for weight in weights.values()}) == 1:
-        written = {"in_proj_weight": _joined(list(weights.values()))}
+    if "q_proj_weight" not in has and len({weight.shape for weight in weights.values()}) == 1:
+        theirs = {"in_proj_weight": _joined(list(weights.values()))}
     else:
-        written = {f"{part[0]}_proj_weight": weight for part, weight in weights.items()}
+        theirs = {f"{part[0]}_proj_weight": weight for part, weight in weights.items()}
     output = ours["output/weight"]
-    written["out_proj.weight"] = output.reshape(-1, output.shape[-1]).T
+    theirs["out_proj.weight"] = output.reshape(-1, output.shape[-1]).T
     if "query/bias" in ours:
         query_bias, value_bias = ours["query/bias"].reshape(-1), ours["value/bias"].reshape(-1)
-        written["in_proj_bias"] = _joined([query_bias, _zeros_like(query_bias), value_bias])
-        written["out_proj.bias"] = ours["output/bias"]
-    return written
+        theirs["in_proj_bias"] = _joined([query_bias, np.zeros(query_bias.shape, query_bias.dtype), value_bias])
+        theirs["out_proj.bias"] = ours["output/bias"]
+    return theirs
 
 
 def _in_rows(weight: np.ndarray) -> np.ndarray:
@@ -276,44 +201,26 @@ def _joined(parts: list[np.ndarray]) -> Any:
     return jnp.concatenate(parts) if isinstance(parts[0], jax.Array) else np.concatenate(parts)
 
 
-def _zeros_like(array: np.ndarray) -> np.ndarray:
-    return np.zeros(array.shape, array.dtype)
-
-
-def _bias(arrays: Arrays) -> Arrays:
-    return {"bias": arrays["bias"]} if "bias" in arrays else {}
-
-
-def _channels_last(array: np.ndarray, first: int = 0) -> np.ndarray:
-    """The axis ``first`` becomes the last one."""
-    return array.transpose(*range(first), *range(first + 1, array.ndim), first)
-
-
 def _channels_first(array: np.ndarray, first: int = 0) -> np.ndarray:
     """The last axis becomes the axis ``first``."""
     return array.transpose(*range(first), array.ndim - 1, *range(first, array.ndim - 1))
 
 
-_SAME = renamed({"weight": "weight"})
-_NORM = for_each_feature(
-    renamed({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
-)
-_RECURRENT = WeightMap(_read_recurrent, _write_recurrent)
-_CONVOLUTION = WeightMap(_read_convolution, _write_convolution)
+_NORM = for_each_feature({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"})
 
-PYTORCH = {
-    "dense": WeightMap(_read_dense, _write_dense),
-    "embedding": _SAME,
-    "unembedding": _SAME,
-    "learned_positions": _SAME,
-    "conv": _CONVOLUTION,
-    "conv_transpose": _CONVOLUTION,
+PYTORCH: dict[str, WeightMap] = {
+    "dense": _dense,
+    "embedding": _same,
+    "unembedding": _same,
+    "learned_positions": _same,
+    "conv": _convolution,
+    "conv_transpose": _convolution,
     "norm": _NORM,
     "batch_norm": _NORM,
-    "prelu": for_each_feature(prelu("weight")),
-    "rnn": _RECURRENT,
-    "lstm": _RECURRENT,
-    "gru": WeightMap(_read_gru, _write_gru),
-    "attention": WeightMap(_read_attention, _write_attention),
+    "prelu": for_each_feature({"weight": "negative_slope"}),
+    "rnn": _recurrent,
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "attention": _attention,
 }
 """The weight map of each kind of layer that PyTorch has."""

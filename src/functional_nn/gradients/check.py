@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
@@ -24,6 +23,8 @@ from functional_nn.core.validation import (
     check_count,
     check_flag,
     check_function,
+    check_key,
+    check_trees,
     is_array,
     shown,
     tree_in_native_order,

@@ -20,11 +20,21 @@ from functional_nn.activations.accurate_derivatives import softmax_product
 from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, backward_of
-from functional_nn.core.layer_checks import check_entries, check_floating, check_key, check_one_array, is_concrete
 from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import Shape, Shapes, is_shape, wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number, is_array, shown
+from functional_nn.core.validation import (
+    check_count,
+    check_entries,
+    check_flag,
+    check_floating,
+    check_input,
+    check_key,
+    check_number,
+    is_array,
+    is_concrete,
+    shown,
+)
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
@@ -676,12 +686,8 @@ def split_shapes(in_shape: Shapes) -> tuple[Shape, Shape]:
 def check_sequence(argument: str, x: Value, features: int) -> None:
     """Requires sequences with this number of features."""
     check_mask(x)
-    x = values_of(x)
-    check_one_array(x, argument)
-    if x.ndim != 3 or x.shape[-1] != features:
-        expected = f"sequences of {features} features, (batch, time, {features})"
-        raise InputError(argument, expected, f"shape {x.shape}", "For attention to another sequence, give (x, memory).")
-    check_floating(x)
+    remedy = "For attention to another sequence, give (x, memory)."
+    check_input(values_of(x), "(batch, time, features)", features, remedy=remedy, argument=argument)
 
 
 def _check_part_shapes(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, rotary: bool) -> None:

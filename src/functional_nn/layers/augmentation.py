@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_floating, check_key
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_count, check_number
+from functional_nn.core.validation import check_count, check_input, check_key, check_number
 
 
 def random_shift(most: int, *, name: str = "random_shift") -> Layer:
@@ -43,7 +41,7 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
     most = check_count("most", most)
 
     def forward(params, state, x, *, train, key=None):
-        _check_spatial(x)
+        check_input(x, "(batch, position, …, channels)", remedy="Put it before flatten().")
         if not train:
             return x, state, None
         shift = jax.random.randint(check_key(key), (x.shape[0], x.ndim - 2), -most, most + 1)
@@ -93,7 +91,7 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
     most = check_number("most", most, "a number between 0 and 1", lambda most: 0 < most < 1)
 
     def forward(params, state, x, *, train, key=None):
-        _check_spatial(x)
+        check_input(x, "(batch, position, …, channels)", remedy="Put it before flatten().")
         if not train:
             return x, state, None
         axes = x.ndim - 2
@@ -134,14 +132,6 @@ def _interpolation_weights(row: jax.Array, x: jax.Array, axis: int) -> jax.Array
 def _multiply_along(axis: int, weights: jax.Array, x: jax.Array) -> jax.Array:
     """The product of the weights with x along one spatial axis."""
     return jnp.moveaxis(weights @ jnp.moveaxis(x, 1 + axis, -2), -2, 1 + axis)
-
-
-def _check_spatial(x: jax.Array) -> None:
-    check_floating(x)
-    if x.ndim < 3:
-        raise InputError(
-            "x", "(batch, …, channels) with a spatial axis", f"shape {x.shape}", "Put it before flatten()."
-        )
 
 
 def _shifted(x: jax.Array, shift: jax.Array, most: int) -> jax.Array:

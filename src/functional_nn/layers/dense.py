@@ -9,11 +9,17 @@ import jax.numpy as jnp
 
 from functional_nn.activations.activation_types import Activation, VectorActivation, as_activation
 from functional_nn.activations.piecewise import identity, relu
-from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_entry_shapes, check_floating, check_shape, without_input_size
 from functional_nn.core.products import summed_product
-from functional_nn.core.validation import check_count, check_flag, check_number
+from functional_nn.core.validation import (
+    check_count,
+    check_entry_shapes,
+    check_flag,
+    check_input,
+    check_number,
+    check_shape,
+    without_input_size,
+)
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
@@ -56,16 +62,14 @@ def neuron(
     initializer = default_initializer(activation) if initializer is None else initializer
 
     def init(key, in_shape):
-        if len(check_shape(in_shape, "one feature axis, (in_size,)")) != 1:
-            raise InputError("in_shape", "one feature axis, (in_size,)", in_shape, "Put flatten() before this layer.")
-        (in_size,) = in_shape
+        (in_size,) = check_shape(in_shape, "(in_size,)", "Put flatten() before this layer.")
         weight, bias = weight_and_bias(initializer, key, (in_size, 1))
         return {"weight": weight[:, 0], "bias": bias[0]}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, {"weight": ("in_size",), "bias": ()})
         weight, bias = params["weight"], params["bias"]
-        _check(x, weight, rank=2)
+        check_input(x, "(batch, in_size)", weight.shape[0], remedy="Put flatten() before this layer.")
         z = x @ weight + bias
         return activation(z), state, (x, weight, z)
 
@@ -109,20 +113,17 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
     """
     out_size = check_count("out_size", out_size)
     bias = check_flag("bias", bias)
-    shapes = {"weight": ("in_size", out_size), **({"bias": (out_size,)} if bias else {})}
+    shapes = {"weight": ("in_size", out_size)} | ({"bias": (out_size,)} if bias else {})
 
     def init(key, in_shape):
-        in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
-        weight, bias_value = weight_and_bias(initializer, key, (in_size, out_size))
-        params = {"weight": weight}
-        if bias:
-            params["bias"] = bias_value
-        return params, {}
+        in_size = check_shape(in_shape, "(…, in_size)")[-1]
+        drawn = weight_and_bias(initializer, key, (in_size, out_size))
+        return dict(zip(shapes, drawn, strict=False)), {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, shapes)
         weight = params["weight"]
-        _check(x, weight)
+        check_input(x, "(batch, …, in_size)", weight.shape[0])
         y = x @ weight
         if bias:
             y = y + jnp.expand_dims(params["bias"], range(y.ndim - 1))
@@ -142,21 +143,6 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
 def default_initializer(activation: Activation | VectorActivation) -> str:
     """The name of a suitable initializer: He's for ReLU, which sets half of its outputs to 0; otherwise Glorot's."""
     return "he" if activation is relu else "glorot"
-
-
-def _check(x: jax.Array, weight: jax.Array, rank: int | None = None) -> None:
-    check_floating(x)
-    if x.ndim < 2 or (rank and x.ndim != rank):
-        sizes = "(batch, in_size)" if rank else "(batch, …, in_size)"
-        remedy = "Add a batch axis: x[None]." if x.ndim < 2 else "Use dense(1) for further axes."
-        raise InputError("x", f"a batch axis and a feature axis, {sizes}", f"shape {x.shape}", remedy)
-    if x.shape[-1] != weight.shape[0]:
-        raise InputError(
-            "x",
-            f"{weight.shape[0]} features on the last axis, for a weight of shape {weight.shape}",
-            f"{x.shape[-1]} (shape {x.shape})",
-            "If x are images, put flatten() before this layer. Otherwise call init with this in_shape.",
-        )
 
 
 def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
@@ -191,15 +177,13 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
     check_number("negative_slope", negative_slope)
 
     def init(key, in_shape):
-        channels = check_shape(in_shape, "at least a channel axis, (…, channels)")[-1]
+        channels = check_shape(in_shape, "(…, channels)")[-1]
         return {"negative_slope": jnp.full(channels, negative_slope, float)}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, {"negative_slope": ("channels",)})
-        check_floating(x)
         a = params["negative_slope"]
-        if x.ndim < 2 or x.shape[-1:] != a.shape:
-            raise InputError("x", f"(batch, …, {a.shape[0]}), channels last", f"shape {x.shape}")
+        check_input(x, "(batch, …, channels)", a.shape[0])
         return jnp.where(x >= 0, x, x * jnp.expand_dims(a, range(x.ndim - 1))), state, (x, a)
 
     def backward(residuals, y_bar):

@@ -7,10 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Shape
-from functional_nn.core.layer_checks import check_floating, check_key
-from functional_nn.core.validation import check_number
+from functional_nn.core.validation import check_input, check_key, check_number
 
 
 def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
@@ -68,14 +66,9 @@ def spatial_dropout(rate: float | jax.Array, *, name: str = "spatial_dropout") -
         Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2.
     """
 
-    def mask_shape(shape):
-        if len(shape) < 3:
-            raise InputError(
-                "x", "(batch, …, channels) with an axis of positions", f"shape {shape}", "Use dropout for vectors."
-            )
-        return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
-
-    return _dropout_layer(name, rate, mask_shape)
+    return _dropout_layer(
+        name, rate, lambda shape: (shape[0], *(1 for _ in shape[1:-1]), shape[-1]), "(batch, position, …, channels)"
+    )
 
 
 def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth") -> Layer:
@@ -107,14 +100,16 @@ def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth")
     return _dropout_layer(name, rate, lambda shape: (shape[0], *(1 for _ in shape[1:])))
 
 
-def _dropout_layer(name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape]) -> Layer:
-    """A layer y = m x / (1 - rate). ``mask_shape`` gives the shape of m for the shape of x."""
+def _dropout_layer(
+    name: str, rate: float | jax.Array, mask_shape: Callable[[Shape], Shape], axes: str = "(batch, …)"
+) -> Layer:
+    """A layer y = m x / (1 - rate). ``mask_shape`` gives the shape of m for the shape of x, which has these axes."""
     check_number("rate", rate, "a number in [0, 1), the share to drop", lambda rate: 0 <= rate < 1)
 
     def forward(params, state, x, *, train, key=None):
         if not train:
             return x, state, None
-        check_floating(x)
+        check_input(x, axes, remedy="Use dropout for vectors.")
         kept = jax.random.bernoulli(check_key(key), 1.0 - rate, mask_shape(x.shape))
         factor = kept.astype(x.dtype) / jnp.asarray(1.0 - rate, x.dtype)
         return x * factor, state, factor

@@ -12,17 +12,18 @@ from jax import lax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
-from functional_nn.core.layer_checks import (
+from functional_nn.core.products import summed_product
+from functional_nn.core.shapes import is_shape, wide_type
+from functional_nn.core.validation import (
+    as_array,
+    check_count,
     check_entries,
     check_entry_shapes,
-    check_floating,
+    check_input,
     check_key,
     check_shape,
     is_concrete,
 )
-from functional_nn.core.products import summed_product
-from functional_nn.core.shapes import is_shape, wide_type
-from functional_nn.core.validation import as_array, check_count
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
 
@@ -118,15 +119,13 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
     count = check_count("count", count)
 
     def init(key, in_shape):
-        in_size = check_shape(in_shape, "at least a feature axis, (…, in_size)")[-1]
+        in_size = check_shape(in_shape, "(…, in_size)")[-1]
         return {"weight": _draw(initializer, key, count, in_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, {"weight": (count, "in_size")})
-        check_floating(x)
         weight = params["weight"]
-        if x.ndim < 2 or x.shape[-1] != weight.shape[1]:
-            raise InputError("x", f"(batch, …, {weight.shape[1]})", f"shape {x.shape}")
+        check_input(x, "(batch, …, in_size)", weight.shape[1])
         return x @ weight.T, state, (x, weight)
 
     def backward(residuals, y_bar):
@@ -187,7 +186,7 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
     """
 
     def forward(x):
-        _check_sequence(x)
+        check_input(x, "(batch, time, features)")
         _, time, features = x.shape
         if features % 2:
             raise InputError(
@@ -235,17 +234,14 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
     max_time = check_count("max_time", max_time)
 
     def init(key, in_shape):
-        if not is_shape(in_shape) or len(in_shape) != 2:
-            raise InputError("in_shape", "(time, features)", repr(in_shape), "It leaves out the batch axis.")
-        return {"weight": 0.02 * jax.random.normal(check_key(key), (max_time, in_shape[1]))}, {}
+        _, features = check_shape(in_shape, "(time, features)")
+        return {"weight": 0.02 * jax.random.normal(check_key(key), (max_time, features))}, {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, {"weight": (max_time, "features")})
         weight = params["weight"]
-        _check_sequence(x)
-        _, time, features = x.shape
-        if features != weight.shape[1]:
-            raise InputError("x", f"{weight.shape[1]} features on the last axis", f"shape {x.shape}")
+        check_input(x, "(batch, time, features)", weight.shape[1])
+        time = x.shape[1]
         if time > max_time:
             raise InputError("x", f"at most max_time = {max_time} steps", f"{time} (shape {x.shape})")
         return x + weight[None, :time], state, ()
@@ -273,7 +269,7 @@ def continued_positions(positions: Layer, max_time: int) -> Layer:
 
     def forward(params, state, x, *, train, key=None):
         check_entries("state", state, ("position",))
-        _check_sequence(x)
+        check_input(x, "(batch, time, features)")
         _, time, features = x.shape
         # What the layer adds at each position is its output for zeros.
         table, _ = positions.apply(params, {}, jnp.zeros((1, max_time, features), x.dtype), train=train)
@@ -281,9 +277,3 @@ def continued_positions(positions: Layer, max_time: int) -> Layer:
         return x + vectors, {"position": state["position"] + time}, ()
 
     return Layer(positions.name, init, forward)
-
-
-def _check_sequence(x: jax.Array) -> None:
-    check_floating(x)
-    if x.ndim != 3:
-        raise InputError("x", "sequences, (batch, time, features)", f"shape {x.shape}")

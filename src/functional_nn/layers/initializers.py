@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import check_key
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import LARGEST, check_choice, is_array, is_function, shown
+from functional_nn.core.validation import LARGEST, check_choice, check_key, is_array, is_function, shown
 
 Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
 

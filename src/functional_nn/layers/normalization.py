@@ -7,7 +7,7 @@ values with scale, bias and the backward passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import NamedTuple, TypeAlias
 
@@ -19,18 +19,21 @@ from jax.typing import DTypeLike
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Shape, State
-from functional_nn.core.layer_checks import (
-    check_batch_is_whole,
-    check_entries,
-    check_entry_shapes,
-    check_floating,
-    check_shape,
-    is_concrete,
-    without_input_size,
-)
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_known, wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number, shown
+from functional_nn.core.validation import (
+    check_batch_is_whole,
+    check_count,
+    check_entries,
+    check_entry_shapes,
+    check_flag,
+    check_input,
+    check_number,
+    check_shape,
+    is_concrete,
+    shown,
+    without_input_size,
+)
 
 
 @without_input_size()
@@ -106,53 +109,30 @@ def batch_norm(
         """The axes over which statistics are computed."""
         return tuple(range(rank - 1)) if axes is None else chosen_axes(axes, rank, batch=True)
 
-    def init(key, in_shape):
-        shape = (1, *check_shape(in_shape, "at least a channel axis, (…, channels)"))
-        channels = _channels(shape, group_axes(len(shape)))
-        params = {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)}
-        return params, {"mean": jnp.zeros(channels), "variance": jnp.ones(channels)}
+    def channel_axes(rank: int) -> Axes:
+        return tuple(axis for axis in range(rank) if axis not in group_axes(rank))
 
-    def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, ("scale", "bias"))
-        check_entries("state", state, ("mean", "variance"))
-        params = {name: params[name] for name in ("scale", "bias")}
-        values, mask = values_and_mask(x)
-        channels = params["scale"].shape
-        if values.ndim < 2 or _channels(values.shape, group_axes(values.ndim)) != channels:
-            expected = f"(batch, …, {channels[0]}), channels last" if axes is None else f"channels of shape {channels}"
-            raise InputError("x", expected, f"shape {values.shape}")
-        check_entry_shapes("params", params, {"bias": channels})
-        check_entry_shapes("state", state, {"mean": channels, "variance": channels})
-        groups = Groups(group_axes(values.ndim), mask, axis_name)
+    def normalized(values: jax.Array, groups: Groups, state: State, train: bool) -> tuple[Normalized, State]:
         if train:
             check_batch_is_whole()
             _check_size(groups, values)
-            normalized, statistics = normalize(values, groups, epsilon)
-            state = _updated_state(state, statistics, groups.axes, momentum)
-        else:
-            mean = expand_shared(state["mean"], groups.axes, values.dtype)
-            variance = expand_shared(state["variance"], groups.axes, values.dtype)
-            s = lax.rsqrt(variance + jnp.asarray(epsilon, values.dtype))
-            # m is None: the running statistics are constants for the backward pass.
-            normalized = Normalized((values - mean) * s, s, None)
-        y = groups.real(affine(normalized.x_hat, params, groups.axes)).astype(values_of(x).dtype)
-        return with_mask_of(x, y), state, (normalized, params, mask)
+            in_training, statistics = normalize(values, groups, epsilon)
+            return in_training, _updated_state(state, statistics, groups.axes, momentum)
+        mean, variance = (expand_shared(state[name], groups.axes, values.dtype) for name in ("mean", "variance"))
+        s = lax.rsqrt(variance + jnp.asarray(epsilon, values.dtype))
+        # m is None: the running statistics are constants for the backward pass.
+        return Normalized((values - mean) * s, s, None), state
 
-    def backward(residuals, y_bar):
-        normalized, params, mask = residuals
-        x_hat = normalized.x_hat
-        groups = Groups(group_axes(x_hat.ndim), mask, axis_name)
-        given = values_of(y_bar)
-        # Padding did not reach the output, so its cotangent is set to 0 first.
-        params_bar, g = affine_pullback(x_hat, params, groups.axes, groups.real(given.astype(x_hat.dtype)))
-        return params_bar, with_mask_of(y_bar, normalize_pullback(normalized, groups, g).astype(given.dtype))
-
-    return Layer(name, init, forward, backward, takes_mask=True)
-
-
-def _channels(shape: Shape, group_axes: Axes) -> Shape:
-    """The sizes of the axes that are not summed over."""
-    return tuple(size for axis, size in enumerate(shape) if axis not in group_axes)
+    return _norm_layer(
+        name,
+        lambda shape: shape,
+        group_axes,
+        channel_axes,
+        normalized,
+        params={"scale": jnp.ones, "bias": jnp.zeros},
+        state={"mean": jnp.zeros, "variance": jnp.ones},
+        axis_name=axis_name,
+    )
 
 
 def _check_size(groups: Groups, values: jax.Array) -> None:
@@ -405,40 +385,74 @@ def example_norm(
         centered: whether the mean is subtracted.
     """
     check_epsilon(epsilon)
-    names = tuple(name for name, is_used in (("scale", scale), ("bias", bias)) if check_flag(name, is_used))
+    is_used = {"scale": check_flag("scale", scale), "bias": check_flag("bias", bias)}
+    starting_values = {"scale": jnp.ones, "bias": jnp.zeros}
+
+    def normalized(values: jax.Array, groups: Groups, state: State, train: bool) -> tuple[Normalized, State]:
+        if centered and math.prod(values.shape[axis] for axis in groups.axes) < 2:
+            raise InputError("x", "at least two values to normalize together", f"one (shape {values.shape})")
+        return normalize(values, groups, epsilon, centered=centered)[0], state
+
+    params = {name: start for name, start in starting_values.items() if is_used[name]}
+    return _norm_layer(name, grouped_shape, group_axes, parameter_axes, normalized, params, {}, centered=centered)
+
+
+def _norm_layer(
+    name: str,
+    grouped_shape: Callable[[Shape], Shape],
+    group_axes: Callable[[int], Axes],
+    parameter_axes: Callable[[int], Axes],
+    normalized_by: Callable[[jax.Array, Groups, State, bool], tuple[Normalized, State]],
+    params: Mapping[str, Callable[[Shape], jax.Array]],
+    state: Mapping[str, Callable[[Shape], jax.Array]],
+    *,
+    centered: bool = True,
+    axis_name: AxisName | None = None,
+) -> Layer:
+    """The layer of every norm; see ``example_norm`` for what is not below.
+
+    Args:
+        name, grouped_shape, group_axes, parameter_axes: as for ``example_norm``.
+        normalized_by: ``normalized_by(values, groups, state, train) -> (normalized, state)``.
+        params, state: for each entry, the function of a shape that gives its starting value.
+        centered: whether the mean is subtracted.
+        axis_name: as for ``batch_norm``.
+    """
+    starts = {"params": params, "state": state}
 
     def shared_axes(rank: int) -> Axes:
         """The axes of x along which scale and bias are the same."""
         return tuple(axis for axis in range(rank) if axis not in parameter_axes(rank))
 
     def init(key, in_shape):
-        shape = (1, *check_shape(in_shape, "at least a feature axis, (…, features)"))
+        shape = (1, *check_shape(in_shape, "(…, channels)"))
         grouped_shape(shape)  # raises if this number of channels cannot be divided into groups
         sizes = tuple(shape[axis] for axis in parameter_axes(len(shape)))
-        starting_values = {"scale": jnp.ones, "bias": jnp.zeros}
-        return {name: starting_values[name](sizes) for name in names}, {}
+        made = {part: {entry: start(sizes) for entry, start in of.items()} for part, of in starts.items()}
+        return made["params"], made["state"]
 
     def forward(params, state, x, *, train, key=None):
-        check_entries("params", params, names)
-        params = {name: params[name] for name in names}
+        check_entries("params", params, tuple(starts["params"]))
+        params = {entry: params[entry] for entry in starts["params"]}
         values, mask = values_and_mask(x)
         shape, rank = values.shape, values.ndim
-        for leaf in params.values():
-            if leaf.shape != tuple(shape[axis] for axis in parameter_axes(rank)):
-                raise InputError("x", f"values for {names[0]} of shape {leaf.shape}", f"shape {shape}")
-
-        groups = Groups(group_axes(rank), mask)
-        parts = grouped_shape(shape)
-        if centered and math.prod(parts[axis] for axis in groups.axes) < 2:
-            raise InputError("x", "at least two values to normalize together", f"one (shape {shape})")
-        normalized, _ = normalize(values.reshape(parts), groups, epsilon, centered=centered)
+        sizes = tuple(shape[axis] for axis in parameter_axes(rank))
+        for entry, leaf in params.items():
+            if leaf.shape != sizes:
+                expected = f"as many channels or features as the {entry} of shape {leaf.shape} is for"
+                raise InputError(
+                    "x", expected, f"shape {shape}", "They are the last axis. Call init with this in_shape."
+                )
+        check_entry_shapes("state", state, dict.fromkeys(starts["state"], sizes))
+        groups = Groups(group_axes(rank), mask, axis_name)
+        normalized, state = normalized_by(values.reshape(grouped_shape(shape)), groups, state, train)
         y = groups.real(affine(normalized.x_hat.reshape(shape), params, shared_axes(rank)))
         return with_mask_of(x, y.astype(values_of(x).dtype)), state, (normalized, params, mask)
 
     def backward(residuals, y_bar):
         normalized, params, mask = residuals
         given = values_of(y_bar)
-        groups, rank = Groups(group_axes(given.ndim), mask), given.ndim
+        groups, rank = Groups(group_axes(given.ndim), mask, axis_name), given.ndim
         x_hat = normalized.x_hat.reshape(given.shape)
         # Padding did not reach the output, so its cotangent is set to 0 first.
         params_bar, g = affine_pullback(x_hat, params, shared_axes(rank), groups.real(given.astype(x_hat.dtype)))
@@ -599,13 +613,9 @@ def expand_shared(leaf: jax.Array, shared: Axes, dtype: DTypeLike) -> jax.Array:
 
 def values_and_mask(x: Value) -> tuple[jax.Array, jax.Array | None]:
     """The values of an input, in float32 or wider and with 0 in place of padding, and its mask."""
-    check_floating(values_of(x))
     check_mask(x)
     values, mask = values_of(x), mask_of(x)
-    if mask is None and values.ndim < 2:
-        raise InputError("x", "(batch, …, features)", f"shape {values.shape}")
-    if mask is not None and values.ndim < 3:
-        raise InputError("x", "(batch, time, …, features)", f"shape {values.shape}")
+    check_input(values, "(batch, …, features)" if mask is None else "(batch, time, …, features)")
     values = values.astype(wide_type(values.dtype))
     return Groups((), mask).real(values), mask
 

@@ -6,9 +6,8 @@ import math
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, stateless
-from functional_nn.core.layer_checks import check_one_array
 from functional_nn.core.shapes import Shape, is_shape
-from functional_nn.core.validation import check_count, shown
+from functional_nn.core.validation import check_count, check_one_array, shown
 
 
 def reshape(shape: Shape, *, name: str = "reshape") -> Layer:

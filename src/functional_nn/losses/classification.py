@@ -11,8 +11,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.activations.smooth import log_sigmoid, log_softmax, softplus
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import is_concrete
-from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number
+from functional_nn.core.validation import LARGEST, as_array, as_host_array, check_count, check_number, is_concrete
 from functional_nn.losses.loss import (
     Loss,
     are_probabilities,

@@ -18,10 +18,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn import names
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import is_concrete
 from functional_nn.core.masked import Masked, Value, check_mask, values_of
 from functional_nn.core.shapes import Shape, wide_type
-from functional_nn.core.validation import as_array
+from functional_nn.core.validation import as_array, is_concrete
 
 
 @dataclass(frozen=True, eq=False)

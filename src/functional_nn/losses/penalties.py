@@ -11,9 +11,8 @@ import jax.numpy as jnp
 
 from functional_nn.core import trees
 from functional_nn.core.layer import Params
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_number, tree_in_native_order
+from functional_nn.core.validation import check_number, check_trees, tree_in_native_order
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ from functional_nn.activations.activation_types import Activation, VectorActivat
 from functional_nn.activations.piecewise import relu
 from functional_nn.activations.smooth import gelu
 from functional_nn.core.layer import Layer, backward_of
-from functional_nn.core.layer_checks import check_one_array, check_shape
 from functional_nn.core.masked import values_of
-from functional_nn.core.validation import check_count, check_flag
+from functional_nn.core.validation import check_count, check_flag, check_one_array, check_shape
 from functional_nn.layers.attention import attention
 from functional_nn.layers.combinators.chain import chain, residual
 from functional_nn.layers.convolution.conv import conv

@@ -17,9 +17,19 @@ from functional_nn.activations.smooth import gelu
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State
-from functional_nn.core.layer_checks import check_entries, check_key, check_trees, is_concrete
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import as_array, check_choice, check_count, check_flag, check_number, shown
+from functional_nn.core.validation import (
+    as_array,
+    check_choice,
+    check_count,
+    check_entries,
+    check_flag,
+    check_key,
+    check_number,
+    check_trees,
+    is_concrete,
+    shown,
+)
 from functional_nn.layers.attention import attention, cached_attention
 from functional_nn.layers.combinators.chain import Member, chain
 from functional_nn.layers.combinators.wrappers import shared

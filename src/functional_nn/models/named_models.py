@@ -126,7 +126,9 @@ def lenet(
         LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document recognition", section II.B;
         Ioffe and Szegedy 2015, "Batch normalization".
     """
-    first, second, size = _sizes(hidden, 3, "two numbers of channels and a size, such as (16, 32, 128)")
+    first, second, size = _sizes(
+        hidden, "two numbers of channels and a size, such as (16, 32, 128)", lambda sizes: len(sizes) == 3
+    )
     images = [
         *_with_norm_and_activation(conv(first, 5, stride=2, padding="valid", bias=False), activation=activation),
         *_with_norm_and_activation(conv(second, 3, padding="valid", bias=False), max_pool(2), activation=activation),
@@ -162,7 +164,9 @@ def deep_cnn(
         Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition" (several small
         windows in sequence); Ioffe and Szegedy 2015, "Batch normalization".
     """
-    first, second, third, size = _sizes(hidden, 4, "three numbers of channels and a size, such as (32, 64, 128, 128)")
+    first, second, third, size = _sizes(
+        hidden, "three numbers of channels and a size, such as (32, 64, 128, 128)", lambda sizes: len(sizes) == 4
+    )
     images = [
         *_with_norm_and_activation(conv(first, 5, padding="valid", bias=False), max_pool(2), activation=activation),
         *_with_norm_and_activation(conv(second, 3, bias=False), activation=activation),
@@ -195,9 +199,7 @@ def resnet(
     References:
         He et al. 2016, "Deep residual learning for image recognition".
     """
-    hidden = check_counts("hidden", hidden)
-    if not hidden:
-        raise InputError("hidden", "at least one size", "none")
+    hidden = _sizes(hidden, "at least one size", bool)
     blocks = [residual_block(size, stride=1 if i == 0 else 2, activation=activation) for i, size in enumerate(hidden)]
     stem = conv(hidden[0], 3, bias=False), batch_norm_layer(), activation
     return chain(*stem, *blocks, global_average_pool(), *dropped(dropout), dense(out_size), name="resnet")
@@ -280,9 +282,7 @@ def transformer(
     References:
         Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
     """
-    hidden = check_counts("hidden", hidden)
-    if not hidden or len(set(hidden)) > 1:
-        raise InputError("hidden", "equal sizes, one for each block", tuple(hidden), "For example (32, 32).")
+    hidden = _sizes(hidden, "equal sizes, one for each block, such as (32, 32)", lambda sizes: len(set(sizes)) == 1)
     blocks = repeat(transformer_block(heads, dropout=dropout), len(hidden))
     tokens = flatten(keep=1), dense(hidden[0]), sinusoidal_positions()
     return chain(*tokens, blocks, layer_norm(), global_average_pool(), dense(out_size), name="transformer")
@@ -309,9 +309,7 @@ def _over_rows(
     layer: Callable[[int, Returns], Layer],
 ) -> Layer:
     """Stacked recurrent layers over the rows of an image, then dense on the last state."""
-    hidden = check_counts("hidden", hidden)
-    if not hidden:
-        raise InputError("hidden", "at least one size", "none")
+    hidden = _sizes(hidden, "at least one size", bool)
     layers: list[Member] = [flatten(keep=1)]
     for i, size in enumerate(hidden, start=1):
         # The next recurrent layer needs all states, and the dense layer needs only the last one.
@@ -320,11 +318,11 @@ def _over_rows(
     return chain(*layers, dense(out_size), name=name)
 
 
-def _sizes(hidden: Sequence[int], count: int, expected: str) -> tuple[int, ...]:
-    """Requires this number of hidden sizes."""
+def _sizes(hidden: Sequence[int], expected: str, holds: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...]:
+    """Requires hidden sizes for which a condition holds."""
     sizes = check_counts("hidden", hidden)
-    if len(sizes) != count:
-        raise InputError("hidden", expected, sizes)
+    if not holds(sizes):
+        raise InputError("hidden", expected, sizes or "none")
     return sizes
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from functional_nn.bench.benchmark import LEAST_SHOWN, WIDTH
+from functional_nn.bench.benchmark import LEAST_SHOWN
+from functional_nn.bench.network_programs import BenchmarkCase, Measured
 from functional_nn.bench.records import RecordComparison
-from functional_nn.bench.suite import Measured
-from functional_nn.bench.targets import TargetCase
-from functional_nn.bench.units import in_bytes, in_flops, in_seconds
+from functional_nn.bench.targets import TargetReport
+from functional_nn.bench.units import WIDTH, in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import aligned
 
@@ -21,10 +21,10 @@ def title(measured: Measured) -> str:
     return f"{measured.result.name}, batch {case.batch_size}, {case.precision}{steps}"
 
 
-def targets(several: Sequence[TargetCase]) -> str:
+def targets(cases: Sequence[BenchmarkCase], reports: Sequence[TargetReport]) -> str:
     """A row for each program that was compiled for a chip, with a lower bound of its time."""
     rows = [("program", "batch", "type", "compile", "memory", "step at least")]
-    for case, report in several:
+    for case, report in zip(cases, reports, strict=True):
         rows.append(
             (
                 report.name,

@@ -9,18 +9,18 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, reading, short_repr, shortened
 from functional_nn.core.layer import Params, State
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.trees import PyTree
-from functional_nn.storage.files import check_path, parsed, regular_file, unlinked_file, write_whole
+from functional_nn.core.validation import check_trees
+from functional_nn.storage.files import JsonObject, check_path, parsed, regular_file, unlinked_file, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -47,6 +47,9 @@ MOST_AXES = 64
 
 BYTES_OF_AN_ENTRY = 400
 """About the largest number of bytes that an array takes in the header, most of them for its path."""
+
+DAMAGES = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError)
+"""The errors that a damaged header, or one from a stranger, can cause."""
 
 MOST_LISTED = 12
 """The largest number of differences in a message."""
@@ -253,49 +256,31 @@ def unpacked(
         follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        DataError: if it is damaged, a link that is not followed, or has too many arrays, others than those in
+        DataError: if it is missing, damaged, a link that is not followed, or has too many arrays, others than those in
             ``forms``, or numbers of a type that NumPy lacks, such as float8.
     """
     from safetensors import SafetensorError, deserialize
 
-    try:
-        # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
-        with open(path, "rb", opener=regular_file if follow_links else unlinked_file) as file:
-            beginning = file.read(8)
-            longest = LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY
-            if (length := int.from_bytes(beginning, "little")) > longest:
-                raise ValueError(f"a header of more than {longest:,} bytes")
-            beginning += file.read(length)
-            header = parsed(beginning[8:])
-            if most is not None and len(header) > most:
-                raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
-            found = {name: _as_in_header(path, array) for name, array in header.items() if name != METADATA}
-            if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
-                raise DataError(str(path), "the parameters of this network", different)
-            end = sum(size for _, size in found.values())
-            if os.fstat(file.fileno()).st_size != len(beginning) + end:
-                raise ValueError("it is longer or shorter than its header says")
-            content = beginning + file.read()
+    opener = regular_file if follow_links else unlinked_file
+    # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
+    with (
+        reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
+        open(path, "rb", opener=opener) as file,
+    ):
+        beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
+        if most is not None and len(header) > most:
+            raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
+        found = {name: _as_in_header(path, array) for name, array in header.items() if name != METADATA}
+        if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
+            raise DataError(str(path), "the parameters of this network", different)
+        end = sum(size for _, size in found.values())
+        if os.fstat(file.fileno()).st_size != len(beginning) + end:
+            raise ValueError("it is longer or shorter than its header says")
         about = header.get(METADATA) or {}
         arrays = {
             name: np.frombuffer(array["data"], _stored_type(path, array["dtype"])).reshape(array["shape"])
-            for name, array in sorted(deserialize(content))
+            for name, array in sorted(deserialize(beginning + file.read()))
         }
-    except (FileNotFoundError, DataError):
-        raise
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-        MemoryError,
-    ) as error:
-        reason = shortened(error) or type(error).__name__
-        raise DataError(str(path), "a safetensors file", f"a damaged one ({reason})") from None
     if not has_checksum:
         return arrays, about
     expected = about.pop("sha256", None)
@@ -304,6 +289,22 @@ def unpacked(
     if expected != checksum(arrays, json.dumps(about, sort_keys=True)):
         raise DataError(str(path), "the arrays that were written", "a damaged file, whose checksum does not match")
     return arrays, about
+
+
+def texts_in(path: Path) -> dict[str, str]:
+    """The texts about the arrays of a safetensors file. Its arrays are not read, and no checksum is verified."""
+    with reading(path, "a safetensors file", errors=DAMAGES), open(path, "rb", opener=unlinked_file) as file:
+        _, header = _header(file, LARGEST_HEADER)
+        return header[METADATA]
+
+
+def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
+    """The first bytes of a safetensors file, and the header in them."""
+    beginning = file.read(8)
+    if (length := int.from_bytes(beginning, "little")) > longest:
+        raise ValueError(f"a header of more than {longest:,} bytes")
+    beginning += file.read(length)
+    return beginning, parsed(beginning[8:])
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
@@ -345,11 +346,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
         raise InputError("like", "a network's parameters and state, as its init gives them", short_repr(like))
     named = {"params": like[0], "state": like[1]}
     forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-    try:
-        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
-    except FileNotFoundError:
-        remedy = "Give a run folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote, whole."
-        raise DataError(str(path), "a file of parameters", "no such file", remedy) from None
+    found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
 
@@ -358,6 +355,6 @@ def is_own_file(path: Path) -> bool:
     """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
     try:
         arrays, about = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
-    except (DataError, FileNotFoundError):
+    except DataError:
         return False
     return "sha256" in about and bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)

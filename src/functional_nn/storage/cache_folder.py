@@ -71,38 +71,37 @@ def safe_cache_folder(name: str = "") -> Path:
 
 def _check_parent(folder: Path) -> None:
     """Checks that only this user and root can rename or replace the entries of a folder."""
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode):
-        raise UnsafeCache(f"{folder} is not a folder")
     # In a sticky folder, such as /tmp, all users may write, but each can rename only their own files.
-    if _others_may_write(about) and not about.st_mode & stat.S_ISVTX:
-        raise UnsafeCache(f"other users may write to {folder}")
-    if hasattr(os, "getuid") and about.st_uid not in (0, os.getuid()):
-        raise UnsafeCache(f"{folder} belongs to another user")
+    _check_folder(folder, allowed=stat.S_ISVTX, owners=(0,))
 
 
 def _check_own_folder(folder: Path) -> None:
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode):
-        raise UnsafeCache(f"{folder} is not a folder")
-    if _others_may_write(about):
-        raise UnsafeCache(f"other users may write to {folder}")
-    _check_owner(folder)
+    _check_folder(folder)
     if not os.access(folder, os.W_OK):
         raise UnsafeCache(f"{folder} cannot be written to")
 
 
+def _check_folder(folder: Path, allowed: int = 0, owners: tuple[int, ...] = ()) -> None:
+    """Checks that no others may write to a folder, unless it has the allowed bit, and that no others own it."""
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode):
+        raise UnsafeCache(f"{folder} is not a folder")
+    if _others_may_write(about) and not about.st_mode & allowed:
+        raise UnsafeCache(f"other users may write to {folder}")
+    _check_owner(folder, about, owners)
+
+
 def _check_entry(entry: Path) -> None:
-    _check_owner(entry)
     about = entry.lstat()
+    _check_owner(entry, about)
     if stat.S_ISLNK(about.st_mode):
         raise UnsafeCache(f"{entry} is a symbolic link")
     if stat.S_ISREG(about.st_mode) and _others_may_write(about):
         entry.unlink()
 
 
-def _check_owner(path: Path) -> None:
-    if hasattr(os, "getuid") and path.lstat().st_uid != os.getuid():
+def _check_owner(path: Path, about: os.stat_result, owners: tuple[int, ...] = ()) -> None:
+    if hasattr(os, "getuid") and about.st_uid not in (os.getuid(), *owners):
         raise UnsafeCache(f"{path} belongs to another user")
 
 

@@ -1,21 +1,13 @@
 """Checkpoints: saving, restoring and removing them in a folder that has only one writer at a time.
 
-A checkpoint is a folder with the arrays of a pytree, and a manifest with their checksums. The history of a run is the
-metrics of its epochs: one row for each, appended once and verified when read. Each row ends with the SHA-256 of all
-rows up to it. A checkpoint records the last one, which verifies all rows before it, and appending a row takes the same
-time however long the run is. Every later checkpoint needs the rows, so there are two copies: a damaged copy is replaced
-by the other one.
+A checkpoint is a safetensors file with the arrays of a pytree. A text in its header, the manifest, says what they are.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import re
-import struct
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -24,21 +16,21 @@ import jax
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, InputError, reading
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage.arrays import (
     check_array,
-    checksum,
     differences,
     form,
     key_types,
     named_arrays,
+    packed,
+    texts_in,
     tree_like,
     unpacked,
 )
 from functional_nn.storage.files import (
-    MOST_BYTES_OF_ROWS,
     JsonObject,
     as_json,
     check_new_folder,
@@ -47,12 +39,11 @@ from functional_nn.storage.files import (
     misfit,
     names_in,
     one_writer,
-    parsed,
-    read_file,
-    remove_folder,
+    read_signed,
+    remove_file,
     signed_text,
-    unlinked_file,
-    write_folder_whole,
+    synchronize,
+    write_whole,
 )
 
 LARGEST_STEP = 2**63 - 1
@@ -104,42 +95,27 @@ class CheckpointWriter:
             OSError: if it could not be written; the other checkpoints are unchanged.
         """
         path = _path(self.folder, step)
-        if step not in self._begun:
-            self._clear(path, step)
-            self._begun.add(step)
+        if step in self._losses and step not in self._begun:
+            # A damaged one is replaced.
+            with suppress(DamagedCheckpoint):
+                read_checkpoint(path, step)
+                remedy = "Restore it and go on from there, or name another folder."
+                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
+        self._begun.add(step)
         try:
-            if path.name not in names_in(self.folder):  # it is there if this call was interrupted after writing it
-                write_checkpoint(path, step, tree, loss, about or {})
+            write_checkpoint(path, step, tree, loss, about or {})
+            synchronize(self.folder)  # its name is on the disk, too, before others are removed
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = finite_json(loss)
         self._known.add(step)
-        # Old checkpoints are removed last, when the new one is safely on the disk. The new one stays in any case: its
-        # step is below the newest ones if it continues from an earlier checkpoint.
-        names = names_in(self.folder)
+        # The new one stays in any case: its step is below the newest ones if it continues from an earlier checkpoint.
         for unwanted in self._known - self._kept() - {step}:
+            remove_file(_path(self.folder, unwanted))
             self._losses.pop(unwanted, None)
-            if (path_of_unwanted := _path(self.folder, unwanted)).name in names:
-                remove_folder(path_of_unwanted)
+            self._known.discard(unwanted)
         return path
-
-    def _clear(self, path: Path, step: int) -> None:
-        """Removes a checkpoint that is damaged or is to be replaced, and refuses to replace anything else."""
-        if not os.path.lexists(path):
-            return
-        if not _is_checkpoint(path):
-            remedy = "It is left as it is. Move it away, or name another folder."
-            raise InputError("step", "a step whose folder can be made", f"{path}, which is no checkpoint", remedy)
-        if step in self._losses:
-            try:
-                read_checkpoint(path, step)
-            except DamagedCheckpoint:
-                pass
-            else:
-                remedy = "Restore it and go on from there, or name another folder."
-                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
-        remove_folder(path)
 
     def _kept(self) -> set[int]:
         """The newest checkpoints, and the one with the lowest loss."""
@@ -192,7 +168,7 @@ def save_checkpoint(
         keep: the number of newest checkpoints to keep.
 
     Returns:
-        The folder of the checkpoint.
+        The file of the checkpoint.
 
     Raises:
         InputError: for a tree that cannot be saved, and if another process writes to the folder.
@@ -201,8 +177,8 @@ def save_checkpoint(
     >>> import tempfile, numpy
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save_checkpoint(folder, 1, {"w": numpy.ones(3)}, about={"seed": 0})
-    ...     path.name, sorted(file.name for file in path.iterdir())
-    ('0000000001', ['arrays.safetensors', 'manifest.json'])
+    ...     path.name
+    '0000000001.checkpoint.safetensors'
     """
     path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     if loss is not None:
@@ -256,12 +232,8 @@ def restore_checkpoint(
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: None) -> Checkpoint | None:
+def newest(folder: Path) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
-
-    Args:
-        folder: of checkpoints.
-        verify: checks the files that a checkpoint refers to, and raises ``DamagedCheckpoint``.
 
     Raises:
         DataError: if all are damaged.
@@ -271,10 +243,9 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
         path = _path(folder, step)
         try:
             found = read_checkpoint(path, step)
-            verify(found)
         except DamagedCheckpoint as error:
             if not os.path.lexists(path):  # the writer of the folder has removed it, after it saved a newer one
-                return newest(folder, verify)
+                return newest(folder)
             damaged.append(str(error))
             continue
         if damaged:
@@ -289,76 +260,60 @@ def newest(folder: Path, verify: Callable[[Checkpoint], None] = lambda found: No
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
     try:
-        paths = [folder / name for name in names_in(folder)]
+        names = names_in(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name) for path in paths if _has_step_name(path) and _is_checkpoint(path))
-
-
-def _has_step_name(path: Path) -> bool:
-    """Whether a name is the one that ``_path`` gives a step: no more zeros than needed, and no digits but 0 to 9."""
-    return re.fullmatch("[0-9]{10,}", path.name) is not None and _path(path.parent, int(path.name)) == path
-
-
-def _is_checkpoint(path: Path) -> bool:
-    """Whether this is a checkpoint, perhaps a damaged one, and not a file or folder of the user with such a name.
-
-    Checkpoints are removed, so a folder counts only if it has both files of one, or one of them and nothing else.
-    Hidden files do not count, since systems make some in every folder.
-    """
-    if os.path.islink(path):
-        return False
-    try:
-        names = {name for name in names_in(path) if not name.startswith(".")}
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    files = {MANIFEST, ARRAYS}
-    return bool(names) and (names <= files or files <= names)
+    numbers = [int(digits) for digits in (name.removesuffix(ENDING) for name in names) if digits.isdecimal()]
+    # The name of a step has no more zeros than needed, and no digits but 0 to 9.
+    return sorted(number for number in set(numbers) if _path(folder, number).name in names)
 
 
 def _path(folder: Path, step: int) -> Path:
-    return folder / f"{step:010d}"
+    return folder / f"{step:010d}{ENDING}"
 
 
 def _loss(folder: Path, step: int) -> float | None:
     """The loss of a checkpoint; None if it has none or is damaged."""
+    path = _path(folder, step)
     try:
-        return read_manifest(_path(folder, step))["loss"]
-    except DamagedCheckpoint:
+        texts = texts_in(path)
+    except DataError:
         return None
+    with suppress(DamagedCheckpoint):
+        return _manifest(path, texts).get("loss")
+    return None
 
 
 Tree = TypeVar("Tree")
 Value = TypeVar("Value")
 
-MANIFEST = "manifest.json"
-ARRAYS = "arrays.safetensors"
+ENDING = ".checkpoint.safetensors"
+"""The ending of a checkpoint's name."""
 
-ENTRIES = ("format", "version", "step", "loss", "about", "file", "tree")
-"""The entries of a manifest, in their order."""
+MANIFEST = "manifest"
+"""The text in the header that says what the arrays are: a JSON object with a checksum."""
 
 SCHEMA = {
     "step": int,
     "loss": (float, None),
     "about": dict,
-    "file": {"bytes": int, "sha256": str},
-    "tree": {...: {"form": str, "sha256": (str, None), "key": (str, None)}},
+    "tree": {...: {"form": str, "key": (str, None)}},
 }
 """The schema of a manifest."""
 
-VERSION = 2
+VERSION = 3
 """The version of the format. The manifest of every version is a JSON object with the integer ``version``."""
 
 
 class DamagedCheckpoint(DataError):
-    """A checkpoint that differs from what was written: with flipped bits, cut short, or with a file missing."""
+    """A checkpoint that differs from what was written: with flipped bits, cut short, or missing."""
 
 
 class Checkpoint(NamedTuple):
     """A checkpoint that was read and verified.
 
     Args:
-        path: its folder.
+        path: its file.
         step: its number.
         loss: its loss, or None.
         about: further entries, as JSON values.
@@ -402,27 +357,13 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
-    """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves no files."""
-    from safetensors.numpy import save
-
-    arrays = named_arrays(tree)
-    content = save(arrays)
-    entries: dict[str, dict[str, str]] = {name: {"form": form} for name, form in forms(tree).items()}
-    for name, array in arrays.items():
-        entries[name]["sha256"] = checksum({name: array})
+    """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves what was there."""
+    entries = {name: {"form": form} for name, form in forms(tree).items()}
     for name, key_type in key_types(tree).items():
         entries[name]["key"] = key_type
-    file = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = {
-        "format": "functional_nn checkpoint",
-        "version": VERSION,
-        "step": step,
-        "loss": loss,
-        "about": as_json("about", dict(about)),
-        "file": file,
-        "tree": entries,
-    }
-    write_folder_whole(path, {ARRAYS: content, MANIFEST: signed_text(manifest).encode()})
+    about = as_json("about", dict(about))
+    manifest = {"version": VERSION, "step": step, "loss": loss, "about": about, "tree": entries}
+    write_whole(path, packed(named_arrays(tree), {MANIFEST: signed_text(manifest)}))
 
 
 def read_checkpoint(path: Path, step: int) -> Checkpoint:
@@ -432,54 +373,29 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         DamagedCheckpoint: if it differs from what was written.
         DataError: if it has another version of the format.
     """
-    manifest = read_manifest(path)
+    try:
+        arrays, texts = unpacked(path)
+    except DataError as error:
+        raise DamagedCheckpoint(str(path), error.expected, error.given) from None
+    manifest = _manifest(path, texts)
     if manifest["step"] != step:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
-    place = str(path / ARRAYS)
-    try:
-        content = read_file(path / ARRAYS, most=manifest["file"]["bytes"])
-    except OSError as error:
-        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
-    if len(content) != manifest["file"]["bytes"]:
-        raise DamagedCheckpoint(place, f"{manifest['file']['bytes']} bytes", f"{len(content)}")
-    try:
-        arrays, _ = unpacked(path / ARRAYS, has_checksum=False)  # the manifest has the checksums
-    except FileNotFoundError as error:  # a writer has removed the checkpoint since its bytes were read
-        raise DamagedCheckpoint(place, "the arrays of a checkpoint", error.strerror) from None
-    except DataError as error:
-        raise DamagedCheckpoint(place, error.expected, error.given) from None
-    entries = manifest["tree"]
-    expected = {name: entry["sha256"] for name, entry in entries.items() if "sha256" in entry}
-    wrong = [name for name in expected if name not in arrays or checksum({name: arrays[name]}) != expected[name]]
-    if wrong or hashlib.sha256(content).hexdigest() != manifest["file"]["sha256"]:
-        raise DamagedCheckpoint(place, "the bytes that were written", f"damage in {', '.join(wrong) or 'its header'}")
-    found = {name: entry["form"] for name, entry in entries.items()}
-    generators = {name: entry["key"] for name, entry in entries.items() if "key" in entry}
-    return Checkpoint(path, step, manifest["loss"], manifest["about"], arrays, found, generators)
+    found = {name: entry["form"] for name, entry in manifest["tree"].items()}
+    generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
+    return Checkpoint(path, step, manifest.get("loss"), manifest["about"], arrays, found, generators)
 
 
-def read_manifest(path: Path) -> JsonObject:
-    """Reads and verifies the manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
-    place = str(path / MANIFEST)
-    try:
-        content = read_file(path / MANIFEST)
-        text, manifest = content.decode(), parsed(content)
-    except OSError as error:
-        raise DamagedCheckpoint(place, "the manifest of a checkpoint", error.strerror) from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(place, "a manifest as JSON", shortened(error)) from None
-    if not isinstance(manifest, dict):
-        raise DamagedCheckpoint(place, "a JSON object", type(manifest).__name__)
+def _manifest(path: Path, texts: Mapping[str, str]) -> JsonObject:
+    """The manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
+    expected = "a checkpoint as it was written"
+    with reading(path, expected, errors=(ValueError, LookupError, RecursionError), kind=DamagedCheckpoint):
+        manifest = read_signed(texts[MANIFEST].encode())
     version = manifest.get("version")
     if isinstance(version, int) and version != VERSION:
         remedy = "Use another folder, or use the version of functional_nn that wrote it."
-        raise DataError(place, f"format version {VERSION}", f"version {shown(version)}", remedy)
-    manifest.pop("sha256", None)
-    # The same entries always give the same text. So this compares every byte, also spaces and the checksum.
-    if text != signed_text(manifest) or tuple(manifest) != ENTRIES:
-        raise DamagedCheckpoint(place, "the manifest that was written", "one that its checksum does not match")
+        raise DataError(str(path), f"format version {VERSION}", f"version {shown(version)}", remedy)
     if found := misfit(manifest, SCHEMA):
-        raise DamagedCheckpoint(place, "the manifest of a checkpoint", f"one with {found}")
+        raise DamagedCheckpoint(str(path), expected, f"one with {found}")
     return manifest
 
 
@@ -504,93 +420,3 @@ def _kind(node: object) -> str:
     elif isinstance(node, tuple | list):
         parts = node
     return f"{type(node).__name__}({', '.join(_kind(part) for part in parts)})"
-
-
-COPIES = ("history.bin", "history.copy.bin")
-DIGEST_BYTES = 32
-START = hashlib.sha256(b"functional_nn history").digest()
-"""The digest before the first row."""
-
-
-class History:
-    """The rows in a folder of checkpoints. Only one process at a time writes to the folder.
-
-    Args:
-        folder: need not exist before the first row is added.
-        columns: the numbers in a row; each is written as a float64.
-    """
-
-    def __init__(self, folder: Path, columns: int):
-        self._files = [folder / name for name in COPIES]
-        self._row = struct.Struct(f"<{columns}d")
-        self._row_bytes = self._row.size + DIGEST_BYTES
-        # The digests after 0, 1, 2, … rows.
-        self._digests = [START]
-        # The content that the files must start with before rows are added; None if they are known to have it.
-        self._beginning: bytes | None = b""
-
-    def read(self, rows: int, digest: str) -> list[tuple[float, ...]]:
-        """Reads and verifies the first rows. ``extend`` can then add rows after them.
-
-        Args:
-            rows: the number of rows.
-            digest: the digest that ``extend`` returned for the last of them.
-
-        Raises:
-            DamagedCheckpoint: if these rows are damaged or missing in both copies.
-        """
-        for path in self._files:
-            content = b""
-            with suppress(FileNotFoundError):
-                content = read_file(path, MOST_BYTES_OF_ROWS)[: rows * self._row_bytes]
-            read, digests = self._verified(content)
-            if len(read) == rows and digests[-1].hex() == digest:
-                self._digests, self._beginning = digests, content
-                return read
-        place = " and ".join(str(path) for path in self._files)
-        raise DamagedCheckpoint(place, f"the {rows} rows that were written", "other ones, or fewer")
-
-    def extend(self, rows: Sequence[Sequence[float]], after: int) -> str:
-        """Writes rows to both copies, and returns the digest of all rows in hexadecimal digits.
-
-        Args:
-            rows: what to write.
-            after: the number of rows before them, which were read or written here. The rows after these are replaced:
-                a run that resumes from an earlier checkpoint writes them again, and so does a call that was
-                interrupted.
-        """
-        del self._digests[after + 1 :]
-        added = b""
-        for row in rows:
-            packed = self._row.pack(*row)
-            self._digests.append(hashlib.sha256(self._digests[-1] + packed).digest())
-            added += packed + self._digests[-1]
-        for path in self._files:
-            # One copy after the other, each until it is on the disk: a crash damages one of them at most.
-            with open(unlinked_file(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
-                # Without this, a file that was cut or removed during the run would get zeros in place of earlier rows.
-                if self._beginning is None and os.fstat(file.fileno()).st_size < after * self._row_bytes:
-                    raise OSError(errno.EIO, f"a file of {after} rows or more was cut or removed", str(path))
-                # A damaged copy gets the verified rows of the other one.
-                if self._beginning is not None and file.read(len(self._beginning)) != self._beginning:
-                    file.seek(0)
-                    file.write(self._beginning)
-                file.seek(after * self._row_bytes)
-                file.write(added)
-                file.truncate()
-                file.flush()
-                os.fsync(file.fileno())
-        self._beginning = None
-        return self._digests[-1].hex()
-
-    def _verified(self, content: bytes) -> tuple[list[tuple[float, ...]], list[bytes]]:
-        """The rows before the first damaged one, and the digests after 0, 1, 2, … of them."""
-        read, digests = [], [START]
-        for start in range(0, len(content), self._row_bytes):
-            packed = content[start : start + self._row.size]
-            found = content[start + self._row.size : start + self._row_bytes]
-            if hashlib.sha256(digests[-1] + packed).digest() != found:
-                break
-            digests.append(found)
-            read.append(self._row.unpack(packed))
-        return read, digests

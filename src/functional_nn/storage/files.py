@@ -1,4 +1,4 @@
-"""Opening files safely, atomic writing of files and folders, locks, and JSON files with checksums and schemas.
+"""Opening files safely, atomic writing of files, locks, and JSON files with checksums and schemas.
 
 A folder may come from a stranger. So only regular files are opened, since a pipe would wait for its other end for ever,
 and a symbolic link in a folder is not followed: it could lead to any file of the user.
@@ -13,13 +13,13 @@ import json
 import math
 import os
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import InputError, short_repr, shortened
@@ -28,7 +28,7 @@ LINK = "a symbolic link, which is not followed"
 TEMPORARY = "functional_nn.tmp"
 """The ending of the names of half-written files. It is specific, so that no other program's files are removed."""
 HALF_WRITTEN = f".*.{TEMPORARY}"
-"""The pattern of the names of half-written files and folders."""
+"""The pattern of the names of half-written files."""
 
 MOST_BYTES = 2**26
 """The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
@@ -174,6 +174,8 @@ def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
         try:
             make_folder(folder)
             stack.enter_context(kept_open(folder))
+            with TemporaryFile(dir=folder):
+                pass
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
         try:
@@ -190,6 +192,8 @@ def _cannot_write(argument: str, folder: Path, error: OSError) -> InputError:
 
 def _opened_folder(folder: Path) -> int:
     """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
+    if (kept := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
+        return os.dup(kept)
     name, above = _placed(folder)
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW), dir_fd=above)
 
@@ -220,9 +224,8 @@ def make_folder(path: Path) -> None:
 
 def names_in(folder: Path) -> list[str]:
     """The names of the files and folders in a folder."""
-    descriptor = _KEPT_OPEN.get(os.path.abspath(folder))
-    if descriptor is not None or os.open not in os.supports_dir_fd:
-        return os.listdir(folder if descriptor is None else descriptor)
+    if os.open not in os.supports_dir_fd:
+        return os.listdir(folder)
     descriptor = _opened_folder(folder)
     try:
         return os.listdir(descriptor)
@@ -338,50 +341,17 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
         os.fchown(descriptor, about.st_uid, about.st_gid)
 
 
-def write_folder_whole(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes a new folder of files: first under a temporary name, which then changes to the final one in one step."""
+def remove_file(path: Path) -> None:
+    """Removes a file, or a link but not what it leads to. There may be nothing."""
     name, above = _placed(path)
-    # Nobody else can guess the name, or put a link into the folder before its files are there.
-    temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
-    try:
-        os.mkdir(temporary, dir_fd=above)
-        for inner, content in contents.items():
-            # An exclusive new file follows no link.
-            with open(os.path.join(temporary, inner), "xb", opener=partial(os.open, mode=0o666, dir_fd=above)) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        # First the files and their names are on the disk, and only then does the folder get the final name.
-        _synchronize(temporary, above)
-        os.rename(temporary, name, src_dir_fd=above, dst_dir_fd=above)
-        _synchronize(os.path.dirname(name) or os.curdir, above)
-    except BaseException:
-        _remove(temporary, above)
-        raise
-
-
-def remove_folder(path: Path) -> None:
-    """Removes a folder. It is renamed first, so that a half-removed folder is never taken for a whole one."""
-    name, above = _placed(path)
-    temporary = os.path.join(os.path.dirname(name), f".{path.name}.{TEMPORARY}")
-    os.rename(name, temporary, src_dir_fd=above, dst_dir_fd=above)
-    shutil.rmtree(temporary, dir_fd=above)
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=above)
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Removes half-written files and folders of a killed process. No other process may be writing to the folder."""
+    """Removes half-written files of a killed process. No other process may be writing to the folder."""
     for name in fnmatch.filter(names_in(parent), HALF_WRITTEN) if parent.is_dir() else ():
-        _remove(*_placed(parent / name))
-
-
-def _remove(name: str, above: int | None) -> None:
-    """Removes what is there: a folder, a file, or a link but not what it leads to. There may be nothing."""
-    try:
-        os.unlink(name, dir_fd=above)
-    except FileNotFoundError:
-        pass
-    except OSError:  # the systems have different errors for a folder
-        shutil.rmtree(name, ignore_errors=True, dir_fd=above)
+        remove_file(parent / name)
 
 
 def checksum_of(path: Path, most: int | None = None) -> str:
@@ -396,10 +366,10 @@ def checksum_of(path: Path, most: int | None = None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _synchronize(name: str, above: int | None) -> None:
+def synchronize(folder: Path) -> None:
     """Makes sure that the names in a folder are on the disk, if the system can do this."""
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=above)
+        descriptor = _opened_folder(folder)
         try:
             os.fsync(descriptor)
         finally:

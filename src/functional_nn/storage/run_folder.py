@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError, escaped, shortened
+from functional_nn.core.errors import DataError, InputError, escaped, reading, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.arrays import LARGEST_HEADER, save_parameters
 from functional_nn.storage.checkpoints import steps
@@ -29,7 +28,6 @@ from functional_nn.storage.files import (
     folder_to_write,
     misfit,
     names_in,
-    parsed,
     read_file,
     read_signed,
     remove_leftovers,
@@ -49,9 +47,6 @@ REPORT = "report.html"
 
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
-
-CHECKSUM = b'"sha256"'
-"""The name of the entry with the checksum of a configuration."""
 
 PARTS = ("train_", "validation_", "test_")
 """How the names of metrics begin."""
@@ -99,11 +94,6 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
     check_kind(argument, folder, "a run")
     with folder_to_write(argument, folder):
         check_no_links(argument, folder, CHECKPOINTS)
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})") from None
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
         has_run = has_checkpoints or CONFIGURATION in names_in(folder)
         if has_run and not resume:
@@ -135,30 +125,17 @@ def read_configuration(folder: Path) -> JsonObject:
     """
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
-    try:
-        content = read_file(path)
-        # Earlier versions wrote no checksum here. Once a run has finished, its result has one of the file.
-        configuration = read_signed(content) if CHECKSUM in content else parsed(content)
-    except OSError as error:
-        if folder.is_file():
-            raise DataError(str(folder), "the folder of a run", "a file", remedy) from None
-        given = error.strerror if folder.is_dir() else "no such folder"
-        raise DataError(str(path if folder.is_dir() else folder), "a run's configuration", given, remedy) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "a run's configuration, as it was written", shortened(error), remedy) from None
-    if not isinstance(configuration, dict):
-        raise DataError(str(path), "a JSON object", type(configuration).__name__, remedy)
+    if not folder.is_dir():
+        given = "a file" if folder.is_file() else "no such folder"
+        raise DataError(str(folder), "the folder of a run", given, remedy)
+    with reading(path, "a run's configuration, as it was written", remedy):
+        configuration = read_signed(read_file(path))
     if found := misfit(configuration, CONFIGURATION_SCHEMA):
         raise DataError(str(path), "a run's configuration", f"one with {found}", remedy)
     names = configuration.get("class_names")
     if isinstance(names, list):
         configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
     return configuration
-
-
-def has_checksum(folder: Path) -> bool:
-    """Whether the configuration of a run has a checksum. Earlier versions wrote none."""
-    return CHECKSUM in read_file(folder / CONFIGURATION)
 
 
 def origin(folder: Path) -> JsonObject:
@@ -168,8 +145,7 @@ def origin(folder: Path) -> JsonObject:
 
 def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
     """Appends the metrics of an epoch as a line of JSON."""
-    with open(folder / METRICS, "a", encoding="utf-8", opener=unlinked_file) as file:
-        file.write(_metrics_line(metrics))
+    _append(folder / METRICS, _metrics_line(metrics))
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
@@ -179,10 +155,8 @@ def read_metrics(folder: Path) -> list[JsonObject]:
         DataError: if another line is no JSON object of numbers with the number of its epoch.
     """
     path = folder / METRICS
-    try:
+    with reading(path, "the metrics of a run"):
         lines = read_file(path, MOST_BYTES_OF_ROWS).decode().splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise DataError(str(path), "the metrics of a run", shortened(error)) from None
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
@@ -225,8 +199,7 @@ def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] =
 
 def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
     """Appends the layer statistics of an epoch."""
-    with open(folder / LAYER_STATISTICS, "a", encoding="utf-8", opener=unlinked_file) as file:
-        file.write(_signed_line(row))
+    _append(folder / LAYER_STATISTICS, _signed_line(row))
 
 
 def read_layer_statistics(folder: Path) -> list[JsonObject]:
@@ -287,24 +260,23 @@ def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> N
         DataError: if a file was changed, or the run has not finished. The error names the file.
     """
     path = folder / RESULT
-    try:
+    remedy = "Finish the run by functional-nn train … --resume, or write the folder again."
+    with reading(path, "the result of a run, as it was written", remedy):
         checksums = read_signed(read_file(path)).get("files")
-    except OSError as error:
-        remedy = "Finish the run by functional-nn train … --resume, or write the folder again."
-        raise DataError(str(path), "the result of a run", error.strerror, remedy) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "the result that the run wrote", f"a changed file ({error})") from None
     most = None if bytes_of_parameters is None else bytes_of_parameters + LARGEST_HEADER
     limits = {CONFIGURATION: MOST_BYTES, METRICS: MOST_BYTES_OF_ROWS, PARAMETERS: most}
     for name in VERIFIED:
         expected = checksums.get(name) if isinstance(checksums, dict) else None
-        try:
+        with reading(folder / name, "a file of the run"):
             found = checksum_of(folder / name, limits[name])
-        except OSError as error:
-            raise DataError(str(folder / name), "a file of the run", error.strerror) from None
         if found != expected:
             remedy = "Take the file from a copy, or make the folder again. Finish an interrupted run with --resume."
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
+
+
+def _append(path: Path, line: str) -> None:
+    with open(path, "a", encoding="utf-8", opener=unlinked_file) as file:
+        file.write(line)
 
 
 def _signed_line(row: Mapping[str, object]) -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from functional_nn.core.errors import DataError, InputError, shortened
 from functional_nn.core.texts import counted
-from functional_nn.core.validation import LARGEST, shown
+from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import checksum, packed, unpacked
 from functional_nn.storage.files import (
     HALF_WRITTEN,
     LOCK,
     JsonObject,
-    JsonValue,
     check_new_folder,
     check_no_link,
     check_no_links,
@@ -33,16 +31,19 @@ from functional_nn.storage.files import (
 )
 from functional_nn.storage.identity import PROGRAMS, difference
 from functional_nn.sweeps.grid import check_grid
-from functional_nn.sweeps.member_batch import Halving, MemberHistory
+from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.results import SweepResult
 from functional_nn.sweeps.store import (
     AT_ONCE,
     BATCHES,
+    DAMAGED,
     FILE_ENTRIES,
     FINGERPRINT,
     SWEEP,
-    histories_in,
-    read_identity,
+    Batch,
+    halving_of,
+    read_batch,
+    read_settings,
 )
 
 MOST_SHOWN = 10
@@ -110,17 +111,17 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     """The same as ``merge``, into a folder that may have the same sweep already. The caller has locked it."""
     settings = _check_parts(paths)
     if (out / SWEEP).exists():
-        _check_same_sweep(out, sweep_settings(out), settings)
+        _check_same_sweep(out, read_settings(out), settings)
     check_no_links("out", out, BATCHES)
     make_folder(out / BATCHES)
     with kept_open(out / BATCHES):
         remove_leftovers(out / BATCHES)
         for path in paths:
-            for file, _, _ in good_batches(path):
-                arrays, about = unpacked(file)
-                write_whole(out / BATCHES / file.name, packed(arrays, about | {FINGERPRINT: settings[FINGERPRINT]}))
+            for file, _, batch in good_batches(path):
+                about = batch.about | {FINGERPRINT: settings[FINGERPRINT]}
+                write_whole(out / BATCHES / file.name, packed(batch.arrays, about))
     # The parts may differ: with vmap, a part of one member trains one at once.
-    if any(sweep_settings(path).get(AT_ONCE) != 1 for path in paths):
+    if any(read_settings(path).get(AT_ONCE) != 1 for path in paths):
         settings = settings | {AT_ONCE: MERGED}
     # The settings come last: a folder without them is no sweep yet.
     write_whole(out / SWEEP, signed_text(settings))
@@ -140,7 +141,7 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     Raises:
         DataError: if ``sweep.json`` is missing or damaged.
     """
-    settings = sweep_settings(folder)
+    settings = read_settings(folder)
     histories = _histories(folder, settings)
     grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
@@ -150,91 +151,63 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
 
 
-def sweep_settings(folder: Path) -> JsonObject:
-    """The verified entries of ``sweep.json``.
-
-    Raises:
-        DataError: if it is missing or damaged, or is not that of a sweep.
-    """
-    path = folder / SWEEP
-    try:
-        settings = read_identity(path)
-        check_grid(settings.get("grid"))
-        _halving(settings)
-        return settings
-    except DataError:
-        raise
-    except (InputError, TypeError, RecursionError) as error:
-        raise DataError(str(path), "the settings of a sweep", f"others ({error})") from None
-    except OSError as error:
-        remedy = "Give a folder that sweep wrote."
-        raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
-
-
-def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, list[MemberHistory]]]:
+def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:
     """The good files of a sweep with finished batches of members.
 
     A damaged file and a link are left out, with a warning. Files of another sweep are left out.
 
-    Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and the
-    histories in it.
+    Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and what is
+    in it.
     """
-    fingerprint = sweep_settings(folder)[FINGERPRINT]
+    fingerprint = read_settings(folder)[FINGERPRINT]
     check_no_link(str(folder), folder / BATCHES)
     for path in sorted((folder / BATCHES).glob("*.safetensors")):
         name = BATCH_NAME.fullmatch(path.stem)
         if name is None:
             continue
         try:
-            arrays, about = unpacked(path)
-            if about[FINGERPRINT] != fingerprint:
-                continue
-            histories = histories_in(arrays, json.loads(about["members"]))
-        except (OSError, ValueError, KeyError, RecursionError) as error:
+            batch = read_batch(path, fingerprint)
+        except DAMAGED as error:
             warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
             continue
-        yield path, None if name["rung"] == "end" else int(name["rung"]), histories
+        if batch is not None:
+            yield path, None if name["rung"] == "end" else int(name["rung"]), batch
 
 
 def _has_other_files(out: Path, settings: JsonObject) -> bool:
     """Whether a folder has anything but what a killed ``merge`` of the same sweep left there."""
-    for path in out.rglob("*"):
-        if path.parent == out / BATCHES:
-            try:
-                is_ours = unpacked(path)[1][FINGERPRINT] == settings[FINGERPRINT]
-            except (OSError, ValueError, KeyError):
-                is_ours = False
-        elif path == out / SWEEP:
-            try:
-                is_ours = sweep_settings(out)[FINGERPRINT] == settings[FINGERPRINT]
-            except (ValueError, KeyError):
-                is_ours = False
-        elif path.name in WRITTEN_AFTERWARDS:
-            is_ours = path.parent == out and (out / SWEEP).exists()
-        else:
-            is_ours = path in (out / BATCHES, out / LOCK)
-        if not is_ours and not path.match(HALF_WRITTEN):
+    has_sweep = (out / SWEEP).exists()
+    known = {out / BATCHES, out / LOCK, *(out / name for name in WRITTEN_AFTERWARDS if has_sweep)}
+
+    def is_ours(path: Path) -> bool:
+        if path in known or path.match(HALF_WRITTEN):
             return True
-    return False
+        try:
+            about = read_settings(out) if path == out / SWEEP else unpacked(path)[1]
+            return about[FINGERPRINT] == settings[FINGERPRINT] and (path == out / SWEEP or path.parent == out / BATCHES)
+        except DAMAGED:
+            return False
+
+    return not all(map(is_ours, out.rglob("*")))
 
 
 def _check_parts(paths: Sequence[Path]) -> JsonObject:
     """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
-    settings = sweep_settings(paths[0])
+    settings = read_settings(paths[0])
     if settings.get("halving") is not None:
         remedy = "Successive halving compares all members, so it has no parts."
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
     members_in: dict[str, list[int]] = {}
     first_with: dict[str, Path] = {}
     for path in paths:
-        _check_same_sweep(path, sweep_settings(path), settings)
-        for file, _, histories in good_batches(path):
-            numbers = [history.number for history in histories]
+        _check_same_sweep(path, read_settings(path), settings)
+        for file, _, batch in good_batches(path):
+            numbers = [history.number for history in batch.histories]
             if members_in.setdefault(file.name, numbers) != numbers:
                 expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
                 raise InputError("folders", expected, f"{path}, which has parts of another one")
             first = first_with.setdefault(file.name, file)
-            if first != file and checksum(unpacked(first)[0]) != checksum(unpacked(file)[0]):
+            if first != file and checksum(unpacked(first)[0]) != checksum(batch.arrays):
                 given = f"{path}, whose numbers differ from those in {first.parent.parent}"
                 raise InputError("folders", "one result of each part", given, "Leave out one of the two.")
     count = len(settings["grid"])
@@ -272,11 +245,11 @@ def _in_words(missing: Sequence[int], count: int) -> str:
     return said
 
 
-def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[MemberHistory]:
+def _histories(folder: Path, settings: JsonObject) -> Sequence[MemberHistory]:
     """The histories of all members, in the order of the grid."""
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
-    rule = _halving(settings)
-    batches = [(rung, histories) for _, rung, histories in good_batches(folder)]
+    rule = halving_of(settings)
+    batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder)]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
         for of_rung, histories in batches:
@@ -293,12 +266,6 @@ def _histories(folder: Path, settings: Mapping[str, JsonValue]) -> Sequence[Memb
                     str(folder), "members with the same metrics", f"some without {shortened(error)}"
                 ) from None
     return list(found.values())
-
-
-def _halving(settings: Mapping[str, JsonValue]) -> Halving | None:
-    """The rule of successive halving, if the sweep has one."""
-    given = settings.get("halving")
-    return None if given is None else Halving(*given).checked(LARGEST)
 
 
 def _no_model(hyperparameters: object) -> NoReturn:

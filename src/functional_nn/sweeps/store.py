@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import LARGEST, shown
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
 from functional_nn.storage.files import (
     PLAIN,
@@ -33,7 +35,8 @@ from functional_nn.storage.files import (
     write_whole,
 )
 from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
-from functional_nn.sweeps.member_batch import MemberHistory
+from functional_nn.sweeps.grid import check_grid
+from functional_nn.sweeps.member_batch import Halving, MemberHistory
 
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
@@ -43,20 +46,32 @@ FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 SCHEMA = {
     FINGERPRINT: str,
-    "grid": ([{"data": str, ...: (*PLAIN, list)}], None),
+    "grid": [{"data": str, ...: (*PLAIN, list)}],
     "halving": ([(*PLAIN, [int])], None),
     "precision": ([str], None),
     AT_ONCE: (int, str, None),
     **dict.fromkeys((GROUPS, PROGRAMS, SURROUNDINGS), (dict, None)),
     IDENTITY: (str, dict, None),
 }
-"""The schema of ``sweep.json``. Readers of the grid check it by ``check_grid``, too."""
+"""The schema of ``sweep.json``."""
+SAVED = [field.name for field in fields(MemberHistory) if field.name not in ("curves", "test_metrics", "train_state")]
+"""The entries of a history that are saved as they are."""
 MEMBERS_SCHEMA = [
-    {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": ([str], None)}
+    {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": [str], ...: PLAIN}
 ]
 """The schema of what a batch's file says about its members."""
 CURVE, TEST = "curve", "test"
 """In a batch's file, the paths of a member's metrics: after each epoch, and on the test examples at the end."""
+DAMAGED = (OSError, ValueError, KeyError, RecursionError)
+"""The errors of reading a batch from a damaged file."""
+
+
+class Batch(NamedTuple):
+    """What a file of finished members has: their histories, its arrays, and its other entries."""
+
+    histories: list[MemberHistory]
+    arrays: dict[str, np.ndarray]
+    about: dict[str, str]
 
 
 class Store:
@@ -105,7 +120,7 @@ class Store:
                 entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
                 write_whole(path, signed_text(entries | self._identity))
                 return
-            known = read_identity(path)
+            known = read_settings(self.folder)
         except OSError as error:
             raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
         check_settings(
@@ -127,17 +142,13 @@ class Store:
         arrays: dict[str, np.ndarray] = {}
         members = []
         for place, (history, tree) in enumerate(zip(histories, kept, strict=True)):
-            about_member = {"number": history.number, "status": history.status, "bad_step": history.bad_step}
             # The file sorts its arrays by name, so the order of the metrics is kept beside them.
-            members.append(about_member | {"metrics": list(history.curves), "test_metrics": list(history.test_metrics)})
-            curves = {name: np.asarray(values, np.float64) for name, values in history.curves.items()}
-            arrays |= {f"{place}/{CURVE}/{name}": values for name, values in curves.items()}
-            arrays |= {
-                f"{place}/{TEST}/{name}": np.asarray([value], np.float64)
-                for name, value in history.test_metrics.items()
-            }
-            leaves = jax.tree.leaves(tree)
-            arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(leaves)}
+            names = {"metrics": list(history.curves), "test_metrics": list(history.test_metrics)}
+            members.append({name: getattr(history, name) for name in SAVED} | names)
+            metrics = {f"{CURVE}/{name}": values for name, values in history.curves.items()}
+            metrics |= {f"{TEST}/{name}": [value] for name, value in history.test_metrics.items()}
+            arrays |= {f"{place}/{name}": np.asarray(values, np.float64) for name, values in metrics.items()}
+            arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
         about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
         write_whole(self._path(name), packed(arrays, about))
 
@@ -150,28 +161,23 @@ class Store:
             like: a pytree with the structure, shapes and types of each member's pytree.
         """
         try:
-            arrays, about = unpacked(self._path(name))
-            members = json.loads(about["members"])
-            is_of_this_sweep = about["fingerprint"] == self._fingerprint
-            histories = histories_in(arrays, members)
-        except (OSError, ValueError, KeyError, RecursionError):
+            batch = read_batch(self._path(name), self._fingerprint)
+        except DAMAGED:
             return None
-        if not is_of_this_sweep or [member["number"] for member in members] != list(numbers):
+        if batch is None or [history.number for history in batch.histories] != list(numbers):
             return None
 
         # The arrays of each member must have the shapes and types of the given pytree, with random keys as integers.
         leaves, structure = jax.tree.flatten(like)
         expected_forms = [form(jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf) for leaf in leaves]
-        for place in range(len(members)):
-            names = [f"{place}/{i}" for i in range(len(leaves))]
-            if [form(arrays[name]) for name in names if name in arrays] != expected_forms:
-                return None
-
         kept = []
-        for place in range(len(members)):
-            stored = [arrays[f"{place}/{i}"] for i in range(len(leaves))]
+        for place in range(len(numbers)):
+            names = [f"{place}/{i}" for i in range(len(leaves))]
+            stored = [batch.arrays[name] for name in names if name in batch.arrays]
+            if [form(array) for array in stored] != expected_forms:
+                return None
             kept.append(jax.tree.unflatten(structure, map(_as_given, stored, leaves)))
-        return histories, kept
+        return batch.histories, kept
 
     def _path(self, name: str) -> Path:
         return self.folder / BATCHES / f"{name}.safetensors"
@@ -197,59 +203,67 @@ def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:
     return jax.random.wrap_key_data(jnp.asarray(stored), impl=generator)
 
 
-def histories_in(arrays: Mapping[str, np.ndarray], members: Sequence[JsonObject]) -> list[MemberHistory]:
-    """The histories of the members in a batch's file.
-
-    Args:
-        arrays: those of the file.
-        members: what the file says about each member.
+def read_batch(path: Path, fingerprint: str) -> Batch | None:
+    """A batch from its file; None if it belongs to another sweep.
 
     Raises:
-        ValueError, KeyError: if they do not fit each other. No sweep writes such a file.
+        DAMAGED: one of these errors, if the file is missing, or no sweep wrote it.
     """
+    arrays, about = unpacked(path)
+    if about[FINGERPRINT] != fingerprint:
+        return None
+    members = json.loads(about["members"])
     if misfit(members, MEMBERS_SCHEMA):
         raise ValueError("not the members of a batch")
-    numbers: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for path, array in arrays.items():
-        place, _, rest = path.partition("/")
-        kind, _, name = rest.partition("/")
-        if kind in (CURVE, TEST):
-            if array.ndim != 1 or array.dtype != np.float64 or (kind == TEST and len(array) != 1):
-                raise ValueError(f"no metrics in {path}")
-            numbers.setdefault((place, kind), {})[name] = array.tolist()
+
+    def numbers(name: str) -> list[float]:
+        if arrays[name].ndim != 1 or arrays[name].dtype != np.float64:
+            raise ValueError(f"no metrics in {name}")
+        return arrays[name].tolist()
+
     histories = []
     for place, member in enumerate(members):
-        curves, tested = (numbers.get((str(place), kind), {}) for kind in (CURVE, TEST))
-        if len(set(map(len, curves.values()))) > 1:
-            raise ValueError(f"curves of different lengths for the member {place}")
-        of_test = member.get("test_metrics")
-        history = MemberHistory(
-            member["number"],
-            member["status"],
-            member["bad_step"],
-            curves={name: curves[name] for name in member["metrics"]},
-            # Files of earlier versions do not have the order of these.
-            test_metrics={name: tested[name][0] for name in (tested if of_test is None else of_test)},
-        )
-        histories.append(history)
-    return histories
+        curves = {name: numbers(f"{place}/{CURVE}/{name}") for name in member["metrics"]}
+        tested = {name: numbers(f"{place}/{TEST}/{name}") for name in member["test_metrics"]}
+        if len(set(map(len, curves.values()))) > 1 or any(len(values) != 1 for values in tested.values()):
+            raise ValueError(f"metrics of different lengths for the member {place}")
+        test_metrics = {name: value for name, (value,) in tested.items()}
+        saved = {name: member[name] for name in SAVED}
+        histories.append(MemberHistory(**saved, curves=curves, test_metrics=test_metrics))
+    return Batch(histories, arrays, about)
 
 
-def read_identity(path: Path) -> JsonObject:
-    """The verified contents of ``sweep.json``.
+def read_settings(folder: Path) -> JsonObject:
+    """The verified entries of ``sweep.json``.
 
     Raises:
-        DataError: if the file is damaged or of another version.
-        OSError: if it cannot be read.
+        DataError: if it is missing, damaged, of another version, or not that of a sweep.
     """
+    path = folder / SWEEP
     remedy = "Use another folder. Or delete this file; finished members of this sweep are still used then."
     try:
         known = read_signed(read_file(path))
+    except OSError as error:
+        remedy = "Give a folder that sweep wrote."
+        raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
     except (ValueError, RecursionError) as error:
         raise DataError(str(path), "a file that a sweep wrote", f"a damaged file ({error})", remedy) from None
     if known.get("format") != FORMAT or known.get("version") != VERSION:
         given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
         raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")
-    if found := misfit(known, SCHEMA):
+    try:
+        found = misfit(known, SCHEMA)
+        if not found:
+            check_grid(known["grid"])
+            halving_of(known)
+    except (InputError, TypeError, RecursionError) as error:
+        found = str(error)
+    if found:
         raise DataError(str(path), "the settings of a sweep", f"others, with {found}", remedy)
     return known
+
+
+def halving_of(settings: JsonObject) -> Halving | None:
+    """The rule of successive halving, if the sweep has one."""
+    given = settings.get("halving")
+    return None if given is None else Halving(*given).checked(LARGEST)

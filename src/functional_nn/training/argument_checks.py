@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
     check_count,
     check_function,
+    check_key,
+    check_trees,
     is_array,
     is_numeric,
     is_of_pytorch,

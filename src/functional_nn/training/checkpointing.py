@@ -16,7 +16,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.validation import check_number, shown
 from functional_nn.storage.arrays import key_types, named_arrays, tree_like
-from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, History, newest
+from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, newest
 from functional_nn.storage.files import PLAIN, JsonObject, as_json, check_new_folder, check_not_removed, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
@@ -27,6 +27,9 @@ from functional_nn.training.state import TrainState
 
 NUMBERS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "learning_rate")
 """The numbers of an epoch in a row of the history. Its metrics by name follow them."""
+
+HISTORY = "history"
+"""The path of the metrics of all epochs in a checkpoint: float64, with a row for each epoch."""
 
 BEST_BY = "best_by"
 """The setting with the name of the metric that decides which epoch is the best. The loss has no such setting."""
@@ -43,8 +46,6 @@ SCHEMA = {
     },
     "status": str,
     "message": str,
-    "epochs": int,
-    "history": str,
 }
 """The schema of the further entries of a checkpoint of ``fit``."""
 
@@ -87,9 +88,6 @@ class RunProgress(NamedTuple):
 class RunSaver:
     """Saves a run and restores it, as a context manager. Without ``checkpoints`` it does neither.
 
-    The metrics of all epochs are kept once, in the folder's ``History``. Each checkpoint says how many of them belong
-    to it.
-
     Args:
         checkpoints: the argument of ``fit``.
         settings: the settings that must be equal for a run to continue, as far as they are known before compilation.
@@ -123,8 +121,11 @@ class RunSaver:
             check_kind("checkpoints", self._writer.folder, "checkpoints")
             self._writer.__enter__()
             try:
-                self._found = newest(self._writer.folder, self._verify)
+                self._found = newest(self._writer.folder)
                 if self._found is not None:
+                    if misfit(self._found.about, SCHEMA):
+                        given = f"{self._found.path}, which fit did not write"
+                        raise InputError("checkpoints", "a run's folder", given)
                     self._check_same()
             except BaseException:
                 # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
@@ -156,7 +157,7 @@ class RunSaver:
         if self._best_by is not None:
             check_metric("best_by", self._best_by, metric_names)
         self._metric_names = tuple(metric_names)
-        self._history = self._history_of(metric_names)
+        self._rows = np.empty((0, len(NUMBERS) + len(metric_names)))
         self._settings |= {
             METRICS: list(metric_names),
             PROGRAMS: dict(programs),
@@ -167,9 +168,8 @@ class RunSaver:
         # Names and shapes that differ say more than different fingerprints, so they are compared first.
         train_state = self._found.tree(like, "train_state")
         self._check_same()
-        about = self._found.about
-        rows = self._history.read(about["epochs"], about["history"])
-        history = tuple(_metrics(row, self._metric_names, self._found.path) for row in rows)
+        about, history = self._found.about, saved_history(self._found)
+        self._rows = self._found.arrays[HISTORY]
         self._writer.continue_after(self._found.step)
         self._saved_epochs, self._found = len(history), None
         return RunProgress(train_state, history, about["status"], about["message"])
@@ -195,40 +195,13 @@ class RunSaver:
         self._saved_epochs, self._clock = epochs, time.monotonic()
 
     def _write(self, writer: CheckpointWriter, reached: RunProgress) -> None:
-        """Writes the metrics of the epochs that are not saved yet, and the checkpoint of the last one."""
-        epochs = len(reached.history)
-        try:
-            # The metrics are written before the checkpoint that needs them. After a crash in between, the folder has
-            # rows that no checkpoint counts, and the next run overwrites them. After Ctrl-C, _saved_epochs is the
-            # old one, and the same call writes the same rows at the same place.
-            rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
-            digest = self._history.extend(rows, self._saved_epochs)
-        except OSError as error:
-            text = (
-                f"The metrics of epoch {epochs} were not saved; the checkpoints before it are whole: {error.strerror}"
-            )
-            raise OSError(error.errno, text, str(writer.folder)) from error
-        about = {
-            "settings": self._settings,
-            "status": reached.status,
-            "message": reached.message,
-            "epochs": epochs,
-            "history": digest,
-        }
-        tree = {"train_state": reached.train_state}
-        writer.save(epochs, tree, loss=reached.history[-1].to_minimize(self._best_by), about=about)
-
-    def _verify(self, found: Checkpoint) -> None:
-        """Raises an error unless the metrics of a checkpoint's epochs are as they were written."""
-        about = found.about
-        if misfit(about, SCHEMA):
-            raise InputError("checkpoints", "a run's folder", f"{found.path}, which fit did not write")
-        self._history_of(about["settings"][METRICS]).read(about["epochs"], about["history"])
-
-    def _history_of(self, metric_names: Sequence[str]) -> History:
-        """The folder's metrics of all epochs, with these metrics."""
-        assert self._writer is not None
-        return History(self._writer.folder, len(NUMBERS) + len(metric_names))
+        """Writes the checkpoint of the last epoch, with the metrics of all epochs."""
+        # After Ctrl-C, _saved_epochs is the old one, and the same call writes the same rows at the same place.
+        rows = [_row(metrics, self._metric_names) for metrics in reached.history[self._saved_epochs :]]
+        self._rows = np.concatenate([self._rows[: self._saved_epochs], rows])
+        about = {"settings": self._settings, "status": reached.status, "message": reached.message}
+        tree = {"train_state": reached.train_state, HISTORY: self._rows}
+        writer.save(len(self._rows), tree, loss=reached.history[-1].to_minimize(self._best_by), about=about)
 
     def _check_same(self) -> None:
         """Raises an ``InputError`` if a known setting differs from that of the checkpoint that was found."""
@@ -247,14 +220,15 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
     """The metrics of the epochs up to a checkpoint that ``fit`` saved.
 
     Raises:
-        DataError: if ``fit`` did not save it, or if the metrics are damaged.
+        DataError: if ``fit`` did not save it.
     """
-    about = found.about
-    if entry := misfit(about, SCHEMA):
-        raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write (about/{entry})")
-    names = about["settings"][METRICS]
-    rows = History(found.path.parent, len(NUMBERS) + len(names)).read(about["epochs"], about["history"])
-    return tuple(_metrics(row, names, found.path) for row in rows)
+    entry = misfit(found.about, SCHEMA)
+    names = [] if entry else found.about["settings"][METRICS]
+    rows = found.arrays.get(HISTORY, np.empty(0))
+    if entry or rows.dtype != np.float64 or rows.shape != (found.step, len(NUMBERS) + len(names)):
+        wrong = f"about/{entry}" if entry else HISTORY
+        raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write ({wrong})")
+    return tuple(_metrics(row, names, found.path) for row in rows.tolist())
 
 
 class SharedSaver:

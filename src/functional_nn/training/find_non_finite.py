@@ -10,10 +10,9 @@ import jax.numpy as jnp
 
 from functional_nn.core.functions import path_name
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag, check_function, tree_in_native_order
+from functional_nn.core.validation import check_flag, check_function, check_key, check_trees, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.non_finite import BadStep

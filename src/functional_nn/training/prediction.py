@@ -9,10 +9,17 @@ from jax.stages import Wrapped
 from functional_nn.core.errors import InputError
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.layer_checks import check_trees
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_arrays, check_count, is_array, shown, tree_in_native_order
+from functional_nn.core.validation import (
+    as_array,
+    check_arrays,
+    check_count,
+    check_trees,
+    is_array,
+    shown,
+    tree_in_native_order,
+)
 from functional_nn.data.examples import number_of_examples
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.run_programs import check_bytes

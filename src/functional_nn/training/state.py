@@ -12,10 +12,9 @@ import optax
 
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, Params, State, as_layer, checked_init
-from functional_nn.core.layer_checks import check_key, check_trees
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree, flatten
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import check_key, check_trees, shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.layer_checks import check_key
+from functional_nn.core.validation import check_key
 
 KEY = jax.random.key(0)
 

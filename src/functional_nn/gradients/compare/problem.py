@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from functional_nn.core.errors import InputError, inside
-from functional_nn.core.functions import argument_names, check_takes, path_name
+from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.layer import (
     Layer,
     Params,
@@ -31,7 +31,7 @@ from functional_nn.core.layer import (
 )
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import check_function, shown
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import all_equations, array_type, fresh, inner_programs
 
@@ -162,7 +162,7 @@ def function_problem(
 ) -> Problem:
     """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
     names = argument_names(function, len(arguments))
-    check_takes("hand_vjp", hand_vjp, [*names, "y_bar"])
+    check_function("hand_vjp", hand_vjp, "a function", ", ".join([*names, "y_bar"]))
     inputs = differentiable_leaves(tuple(arguments), names)
 
     def outputs(leaves: Leaves) -> Leaves:

@@ -6,8 +6,8 @@ They use a layer only through the interface of ``Layer``. They handle names, ran
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from functools import reduce
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
@@ -27,7 +27,7 @@ from functional_nn.core.children import (
     unique_names,
 )
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, Residuals, State, as_layer, composed_forward
+from functional_nn.core.layer import Layer, Residuals, as_layer, composed_forward
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
 from functional_nn.core.shapes import Shapes, shape_of, stand_in
 from functional_nn.core.validation import check_choice
@@ -70,64 +70,7 @@ def chain(*layers: Member, name: str = "chain", **named: Member) -> Layer:
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 6.5.2, algorithms 6.3 and 6.4.
     """
-    children = named_layers(layers, named)
-    names = tuple(children)
-
-    def init(key, in_shape):
-        params, state, _ = init_in_order(children, key, in_shape)
-        return params, state
-
-    def make_forward(members):
-        children = dict(zip(names, members, strict=True))
-
-        def forward(params, state, x, *, train, key=None):
-            check_no_other_names(names, params=params, state=state)
-            return forward_in_order(children, params, state, x, train=train, key=key)
-
-        return forward
-
-    def backward(residuals, y_bar):
-        return backward_in_order(children, residuals, y_bar)
-
-    forward = composed_forward(make_forward, tuple(children.values()))
-    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(children.items()))
-
-
-def init_in_order(
-    children: Mapping[str, Layer], key: jax.Array | None, in_shape: Shapes
-) -> tuple[dict[str, Params], dict[str, State], Shapes]:
-    """Initializes layers that are applied one after the other: ``(params, state, out_shape)``."""
-    params: dict[str, Params] = {}
-    state: dict[str, State] = {}
-    for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
-        child_params, child_state, in_shape = child_init(child, layer, child_key, in_shape)
-        put_entries(params, child, child_params)
-        put_entries(state, child, child_state)
-    return params, state, in_shape
-
-
-def forward_in_order(
-    children: Mapping[str, Layer], params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None
-) -> tuple[Value, dict[str, State], dict[str, Residuals]]:
-    """Applies layers one after the other."""
-    new_state: dict[str, State] = {}
-    residuals: dict[str, Residuals] = {}
-    for (child, layer), child_key in zip(children.items(), child_keys(key, tuple(children)), strict=True):
-        made = child_forward(child, layer, params, state, x, train=train, key=child_key)
-        x, child_state, residuals[child] = made
-        put_entries(new_state, child, child_state)
-    return x, new_state, residuals
-
-
-def backward_in_order(
-    children: Mapping[str, Layer], residuals: Mapping[str, Residuals], y_bar: Value
-) -> tuple[dict[str, Params], Value]:
-    """The backward pass of ``forward_in_order``: the chain rule, from the last layer to the first."""
-    params_bar: dict[str, Params] = {}
-    for child, layer in reversed(tuple(children.items())):
-        child_bar, y_bar = child_backward(child, layer, residuals[child], y_bar)
-        put_entries(params_bar, child, child_bar)
-    return params_bar, y_bar
+    return _of_branches(name, {"the layers": named_layers(layers, named)})
 
 
 def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **named: Member) -> Layer:
@@ -164,53 +107,9 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **na
     References:
         Szegedy et al. 2015, "Going deeper with convolutions" (concatenated branches).
     """
-    combiner = COMBINERS[check_choice("combine", combine, COMBINERS)]
-    children = named_layers(layers, named)
-    if not children:
-        raise InputError("layers", "at least one layer", "none")
-    names, members = tuple(children), tuple(children.values())
-
-    def init(key, in_shape):
-        params, state, shapes = {}, {}, {}
-        for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
-            child_params, child_state, shapes[child] = child_init(child, layer, child_key, in_shape)
-            put_entries(params, child, child_params)
-            put_entries(state, child, child_state)
-        check_shapes_fit(shapes, combine)
-        return params, state
-
-    def make_forward(members):
-        def forward(params, state, x, *, train, key=None):
-            check_no_other_names(names, params=params, state=state)
-            new_state, residuals, outputs = {}, {}, []
-            for child, layer, child_key in zip(names, members, child_keys(key, names), strict=True):
-                made = child_forward(child, layer, params, state, x, train=train, key=child_key)
-                y, child_state, residuals[child] = made
-                put_entries(new_state, child, child_state)
-                outputs.append(y)
-            if any(map(are_several, outputs)):
-                raise InputError("layers", "layers with one output each", "a layer with several outputs")
-            values = [values_of(y) for y in outputs]
-            shapes = dict(zip(names, (y.shape for y in values), strict=True))
-            check_shapes_fit(shapes, combine, batch_axes=1)
-            y, combined = combiner.forward(values)
-            return with_mask_of(outputs[0], y), new_state, (residuals, combined)
-
-        return forward
-
-    def backward(all_residuals, y_bar):
-        residuals, combined = all_residuals
-        params_bar, x_bar = {}, None
-        output_bars = combiner.backward(combined, values_of(y_bar), len(names))
-        for child, layer, output_bar in zip(names, members, output_bars, strict=True):
-            cotangent = Masked(output_bar, None) if isinstance(y_bar, Masked) else output_bar
-            child_bar, child_x_bar = child_backward(child, layer, residuals[child], cotangent)
-            put_entries(params_bar, child, child_bar)
-            x_bar = child_x_bar if x_bar is None else jax.tree.map(jnp.add, x_bar, child_x_bar)
-        return params_bar, x_bar
-
-    forward = composed_forward(make_forward, members)
-    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(children.items()))
+    check_choice("combine", combine, COMBINERS)
+    children = _at_least_one(layers, named)
+    return _of_branches(name, {child: {child: layer} for child, layer in children.items()}, combine)
 
 
 def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, name: str = "bidirectional") -> Layer:
@@ -266,9 +165,7 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
     """
     layer = as_layer(layer)
 
-    def make_forward(members):
-        (layer,) = members
-
+    def make_forward(layer):
         def forward(params, state, x, *, train, key=None):
             expected = "one sequence, (batch, time, features)"
             if are_several(x):
@@ -346,60 +243,88 @@ def residual(*layers: Member, shortcut: Member | None = None, name: str = "resid
     References:
         He et al. 2016, "Deep residual learning for image recognition".
     """
+    branches = {"the layers": _at_least_one(layers, named)}
+    if shortcut is None:
+        branches["the input"] = {}
+    else:
+        branches["the shortcut"] = {SHORTCUT: as_layer(shortcut)}
+    return _of_branches(name, branches, "sum")
+
+
+def _at_least_one(layers: Sequence[Member], named: Mapping[str, Member]) -> dict[str, Layer]:
     children = named_layers(layers, named)
     if not children:
         raise InputError("layers", "at least one layer", "none")
-    shortcut_layer = None if shortcut is None else as_layer(shortcut)
-    names = tuple(children) if shortcut_layer is None else (*children, SHORTCUT)
+    return children
+
+
+def _of_branches(name: str, branches: Mapping[str, dict[str, Layer]], combine: str = "") -> Layer:
+    """A layer of one branch, or of several that get the same input and whose outputs are combined.
+
+    Args:
+        name: the name of the layer.
+        branches: for each branch, the layers that it applies one after the other. Messages call it by its key.
+        combine: one of ``COMBINERS``; empty for a single branch, whose output is that of the layer.
+    """
+    children = {child: layer for branch in branches.values() for child, layer in branch.items()}
+    names = tuple(children)
+
+    def keys_of_children(key):
+        return dict(zip(names, child_keys(key, names), strict=True))
 
     def init(key, in_shape):
-        params, state, out_shape = init_in_order(children, key, in_shape)
-        shortcut_shape = shape_of(stand_in(in_shape))
-        if shortcut_layer is not None:
-            (shortcut_key,) = child_keys(key, (SHORTCUT,))
-            made = child_init(SHORTCUT, shortcut_layer, shortcut_key, in_shape)
-            shortcut_params, shortcut_state, shortcut_shape = made
-            put_entries(params, SHORTCUT, shortcut_params)
-            put_entries(state, SHORTCUT, shortcut_state)
-        check_sum(out_shape, shortcut_shape)
+        keys = keys_of_children(key)
+        params, state, shapes = {}, {}, {}
+        for label, branch in branches.items():
+            shapes[label] = in_shape if branch else shape_of(stand_in(in_shape))
+            for child, layer in branch.items():
+                child_params, child_state, shapes[label] = child_init(child, layer, keys[child], shapes[label])
+                put_entries(params, child, child_params)
+                put_entries(state, child, child_state)
+        if combine:
+            check_shapes_fit(shapes, combine)
         return params, state
 
-    def check_sum(out_shape, shortcut_shape):
-        added = "the input" if shortcut_layer is None else "the shortcut"
-        check_shapes_fit({"the layers": out_shape, added: shortcut_shape}, "sum")
-
-    def make_forward(members):
-        inner = dict(zip(names, members, strict=True))
-        shortcut_layer = inner.pop(SHORTCUT, None)
+    def make_forward(*members):
+        layers = dict(zip(names, members, strict=True))
 
         def forward(params, state, x, *, train, key=None):
             check_no_other_names(names, params=params, state=state)
-            y, new_state, residuals = forward_in_order(inner, params, state, x, train=train, key=key)
-            added = x
-            if shortcut_layer is not None:
-                (shortcut_key,) = child_keys(key, (SHORTCUT,))
-                made = child_forward(SHORTCUT, shortcut_layer, params, state, x, train=train, key=shortcut_key)
-                added, shortcut_state, residuals[SHORTCUT] = made
-                put_entries(new_state, SHORTCUT, shortcut_state)
-            if are_several(y) or are_several(added):
-                raise InputError("layers", "layers with one output each", "a layer with several outputs")
-            values, added_values = values_of(y), values_of(added)
-            check_sum(values.shape, added_values.shape)
-            return with_mask_of(y, values + added_values), new_state, residuals
+            keys = keys_of_children(key)
+            new_state, residuals, outputs = {}, {}, []
+            for branch in branches.values():
+                y = x
+                for child in branch:
+                    made = child_forward(child, layers[child], params, state, y, train=train, key=keys[child])
+                    y, child_state, residuals[child] = made
+                    put_entries(new_state, child, child_state)
+                outputs.append(y)
+            if not combine:
+                return outputs[0], new_state, (residuals, ())
+            values = [values_of(y) for y in outputs]
+            shapes = dict(zip(branches, (jax.tree.map(jnp.shape, y) for y in values), strict=True))
+            check_shapes_fit(shapes, combine, batch_axes=1)
+            y, combined = COMBINERS[combine].forward(values)
+            return with_mask_of(outputs[0], y), new_state, (residuals, combined)
 
         return forward
 
-    def backward(residuals, y_bar):
-        params_bar, x_bar = backward_in_order(children, residuals, y_bar)
-        shortcut_bar = y_bar
-        if shortcut_layer is not None:
-            child_bar, shortcut_bar = child_backward(SHORTCUT, shortcut_layer, residuals[SHORTCUT], y_bar)
-            put_entries(params_bar, SHORTCUT, child_bar)
-        return params_bar, jax.tree.map(jnp.add, x_bar, shortcut_bar)
+    def backward(all_residuals, y_bar):
+        residuals, combined = all_residuals
+        output_bars = [y_bar]
+        if combine:
+            bars = COMBINERS[combine].backward(combined, values_of(y_bar), len(branches))
+            output_bars = [with_mask_of(y_bar, bar) for bar in bars]
+        params_bar, x_bars = {}, []
+        for branch, bar in zip(branches.values(), output_bars, strict=True):
+            for child in reversed(branch):
+                child_bar, bar = child_backward(child, children[child], residuals[child], bar)
+                put_entries(params_bar, child, child_bar)
+            x_bars.append(bar)
+        return params_bar, reduce(partial(jax.tree.map, jnp.add), x_bars)
 
-    members = tuple(children.values()) if shortcut_layer is None else (*children.values(), shortcut_layer)
-    layers_by_name = tuple(zip(names, members, strict=True))
-    return Layer(name, init, composed_forward(make_forward, members), backward, takes_mask=True, layers=layers_by_name)
+    forward = composed_forward(make_forward, tuple(children.values()))
+    return Layer(name, init, forward, backward, takes_mask=True, layers=tuple(children.items()))
 
 
 class Combiner(NamedTuple):

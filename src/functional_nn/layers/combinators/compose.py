@@ -113,7 +113,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
             put_entries(state, child, child_state)
         return params, state
 
-    def make_forward(layers):
+    def make_forward(*layers):
         # ``jax.vjp`` below takes the formula of each child. Where JAX differentiates the whole forward pass, as for
         # ``jax.grad`` of ``apply``, it still differentiates the code of the children and not the formulas.
         inner = {

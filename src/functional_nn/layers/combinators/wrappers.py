@@ -25,11 +25,10 @@ from functional_nn.core.layer import (
     composed_forward,
     leaves_and_none,
 )
-from functional_nn.core.layer_checks import check_entries, check_key
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.core.trees import path_of
-from functional_nn.core.validation import check_count, check_function, shown
+from functional_nn.core.validation import check_count, check_entries, check_function, check_key, shown
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -88,9 +87,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
 
         return lax.scan(step, y_bar, residuals, length=count, reverse=True)
 
-    def make_forward(layers):
-        (layer,) = layers
-
+    def make_forward(layer):
         @partial(jax.jit, static_argnames="train")
         def scanned(params, state, keys, x, train):
             def step(x, entry):
@@ -166,9 +163,7 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
     if policy is not None:
         check_function("policy", policy, "one of jax.checkpoint_policies")
 
-    def make_forward(layers):
-        (layer,) = layers
-
+    def make_forward(layer):
         def forward(params, state, x, *, train, key=None):
             def apply(params, state, x, key):
                 return layer.apply(params, state, x, train=train, key=key)
@@ -245,9 +240,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         uses = {use for use, _ in uses_and_sources(leaves)}
         return trees.unflatten({path: leaf for path, leaf in leaves.items() if path not in uses}), state
 
-    def make_forward(layers):
-        (layer,) = layers
-
+    def make_forward(layer):
         def forward(params, state, x, *, train, key=None):
             leaves = trees.flatten(params)
             copies = {use: leaves[source] for use, source in uses_and_sources(leaves)}
@@ -302,9 +295,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
             frozen_state["state"] = state
         return rest, frozen_state
 
-    def make_forward(layers):
-        (layer,) = layers
-
+    def make_forward(layer):
         def forward(params, state, x, *, train, key=None):
             check_entries("state", state, ("frozen",))
             # Training may cast params and x to another type, so the frozen parameters are cast too.

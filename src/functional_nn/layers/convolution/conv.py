@@ -27,17 +27,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core.errors import InputError, explaining_channels_first
-from functional_nn.core.layer import Layer, Params, State, TwoForwardPasses
-from functional_nn.core.layer_checks import (
+from functional_nn.core.layer import Layer, TwoForwardPasses
+from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
+from functional_nn.core.shapes import Shape
+from functional_nn.core.validation import (
+    check_choice,
+    check_count,
     check_entries,
     check_entry_shapes,
+    check_flag,
     check_floating,
+    check_input,
     check_shape,
     without_input_size,
 )
-from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
-from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import check_choice, check_count, check_flag
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,
     Sizes,
@@ -130,17 +133,7 @@ def conv(
     def place(in_sizes: Sequence[int]) -> Windows:
         return place_windows(in_sizes, window, stride=stride, dilation=dilation, padding=padding)
 
-    def init(key, in_shape):
-        in_size, windows = _started(in_shape, window, groups, place)
-        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
-        return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
-
-    def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
-        weight = (*window, "in_size // groups", out_size)
-        return {"weight": weight, "bias": (out_size,)} if bias else {"weight": weight}
-
-    maps = _Maps(convolve, weight_gradient, input_gradient, lambda weight: weight.shape[-2] * groups, shapes)
-    return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
+    return _convolution_layer(name, place, out_size, window, groups, bias, initializer, lowering)
 
 
 @without_input_size("out_size", "window")
@@ -229,98 +222,79 @@ def conv_transpose(
             raise InputError("padding", "less than the output it is cut from", f"{pads}, which leaves {enlarged}")
         return Windows(each, strides, dilations, pads, enlarged, tuple(sizes))
 
-    def init(key, in_shape):
-        in_size, windows = _started(in_shape, window, groups, place)
-        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
-        # Within each group, input and output channels change sides: (*window, out_size // groups, groups, in_part).
-        *sizes, in_part, _ = weight.shape
-        parts = jnp.swapaxes(weight.reshape(*sizes, in_part, groups, -1), -1, -3)
-        weight = parts.reshape(*sizes, out_size // groups, in_size)
-        return ({"weight": weight, "bias": bias_value} if bias else {"weight": weight}), {}
-
-    def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
-        weight = (*window, out_size // groups, "in_size")
-        return {"weight": weight, "bias": (out_size,)} if bias else {"weight": weight}
-
-    # The transpose of a convolution: its forward pass is the convolution's map for x_bar, and the other way round.
-    maps = _Maps(
-        input_gradient,
-        lambda x, y_bar, *settings: weight_gradient(y_bar, x, *settings),
-        convolve,
-        lambda weight: weight.shape[-1],
-        shapes,
-    )
-    return _convolution_layer(name, init, place, maps, window, groups, bias, lowering)
-
-
-class _Maps(NamedTuple):
-    """The three linear maps of a layer, the shapes of its parameters, and the number of input channels of its weight.
-
-    Args:
-        output: ``output(x, weight, windows, groups, native) -> y``, without the bias.
-        weight_bar: ``weight_bar(x, y_bar, windows, groups, native)``.
-        x_bar: ``x_bar(y_bar, weight, windows, groups, native)``.
-        in_size: ``in_size(weight)``.
-        shapes: ``shapes(window)``, the shapes of its parameters by name.
-    """
-
-    output: Callable[..., jax.Array]
-    weight_bar: Callable[..., jax.Array]
-    x_bar: Callable[..., jax.Array]
-    in_size: Callable[[jax.Array], int]
-    shapes: Callable[[Shape], dict[str, tuple[int | str, ...]]]
+    return _convolution_layer(name, place, out_size, window, groups, bias, initializer, lowering, is_transposed=True)
 
 
 def _convolution_layer(
     name: str,
-    init: Callable[..., tuple[Params, State]],
     place: Callable[[Sequence[int]], Windows],
-    maps: _Maps,
+    out_size: int,
     window: Sizes,
     groups: int,
     bias: bool,
+    initializer: Initializer,
     lowering: str,
+    *,
+    is_transposed: bool = False,
 ) -> Layer:
-    """The layer of a convolution or of its transpose, with a forward pass for each way of differentiation."""
+    """The layer of a convolution or of its transpose, with a forward pass for each way of differentiation.
+
+    The forward pass of a transpose is the convolution's map for x_bar, and the other way round. Its weight is that of
+    the convolution from its outputs to its inputs.
+    """
+    output, transpose = (input_gradient, convolve) if is_transposed else (convolve, input_gradient)
+    names: tuple[str, ...] = ("weight", "bias") if bias else ("weight",)
+
+    def init(key, in_shape):
+        *in_sizes, in_size = check_shape(in_shape, "(position, …, in_size)")
+        with explaining_channels_first((1, *in_sizes, in_size)):
+            check_images((1, *in_sizes, in_size), window)
+            if in_size % groups:
+                raise InputError("groups", f"a divisor of the {in_size} input channels", groups)
+            windows = place(in_sizes)
+        weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
+        if is_transposed:
+            # Within each group, input and output channels change sides: (*window, out_size // groups, groups, in_part).
+            parts = jnp.swapaxes(weight.reshape(*weight.shape[:-1], groups, -1), -1, -3)
+            weight = parts.reshape(*windows.window, out_size // groups, in_size)
+        params: dict[str, jax.Array] = dict(zip(names, (weight, bias_value), strict=False))
+        return params, {}
+
+    def shapes(window: Shape) -> dict[str, tuple[int | str, ...]]:
+        channels = (out_size // groups, "in_size") if is_transposed else ("in_size // groups", out_size)
+        return dict(zip(names, ((*window, *channels), (out_size,)), strict=False))
 
     def forward_in_version(params, state, x, *, train, key=None, differentiated):
-        check_entries("params", params, ("weight", "bias") if bias else ("weight",))
+        check_entries("params", params, names)
         weight = params["weight"]
         check_floating(x)
         with explaining_channels_first(x.shape):
-            check_images(x.shape, window)
-            _check_channels(x, weight, maps.in_size(weight))
+            check_images(x.shape, window if isinstance(window, Sequence) else weight.shape[:-2])
+            in_size = weight.shape[-1] if is_transposed else weight.shape[-2] * groups
+            check_input(x, "(batch, position, …, channels)", in_size)
             windows = place(x.shape[1:-1])
-        check_entry_shapes("params", params, maps.shapes(windows.window))
+        check_entry_shapes("params", params, shapes(windows.window))
         native = forward_is_native(lowering, x, windows, groups, differentiated)
-        y = maps.output(x, weight, windows, groups, native)
-        return _plus_bias(y, params, bias), state, (x, weight)
+        y = output(x, weight, windows, groups, native)
+        if bias:
+            y = y + jnp.expand_dims(params["bias"], range(y.ndim - 1))
+        return y, state, (x, weight)
 
     def backward(residuals, y_bar):
         x, weight = residuals
         windows = place(x.shape[1:-1])
         native = backward_is_native(lowering, windows, groups)
-        params_bar = {"weight": maps.weight_bar(x, y_bar, windows, groups, native)}
-        x_bar = maps.x_bar(y_bar, weight, windows, groups, native)
-        return _with_bias_bar(params_bar, y_bar, bias), x_bar
+        seen, made = (y_bar, x) if is_transposed else (x, y_bar)
+        params_bar = {"weight": weight_gradient(seen, made, windows, groups, native)}
+        if bias:
+            params_bar["bias"] = jnp.sum(y_bar, axis=tuple(range(y_bar.ndim - 1)))
+        return params_bar, transpose(y_bar, weight, windows, groups, native)
 
     forward = TwoForwardPasses(
         differentiable=partial(forward_in_version, differentiated=True),
         by_hand=partial(forward_in_version, differentiated=False),
     )
     return Layer(name, init, forward, backward)
-
-
-def _started(
-    in_shape: Shape, window: Sizes, groups: int, place: Callable[[Sequence[int]], Windows]
-) -> tuple[int, Windows]:
-    """The number of input channels and the windows, for an input that fits."""
-    *in_sizes, in_size = check_shape(in_shape, "spatial axes and channels, (…, in_size)")
-    with explaining_channels_first((1, *in_sizes, in_size)):
-        check_images((1, *in_sizes, in_size), window)
-        if in_size % groups:
-            raise InputError("groups", f"a divisor of the {in_size} input channels", groups)
-        return in_size, place(in_sizes)
 
 
 def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, groups: int) -> tuple[jax.Array, jax.Array]:
@@ -339,24 +313,6 @@ def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -
     if out_size % groups:
         raise InputError("groups", f"a divisor of out_size, {out_size}", groups)
     check_choice("lowering", lowering, LOWERINGS)
-
-
-def _check_channels(x: jax.Array, weight: jax.Array, in_size: int) -> None:
-    if x.ndim != weight.ndim:
-        axes = "one spatial axis" if weight.ndim == 3 else f"{weight.ndim - 2} spatial axes"
-        expected = f"a batch axis, {axes} and {in_size} channels, for a weight of shape {weight.shape}"
-        raise InputError("x", expected, f"shape {x.shape}", "For one example, add a batch axis: x[None].")
-    if x.shape[-1] != in_size:
-        expected = f"{in_size} channels on the last axis, for a weight of shape {weight.shape}"
-        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Initialize with this in_shape.")
-
-
-def _plus_bias(y: jax.Array, params, bias: bool) -> jax.Array:
-    return y + jnp.expand_dims(params["bias"], range(y.ndim - 1)) if bias else y
-
-
-def _with_bias_bar(params_bar: dict, y_bar: jax.Array, bias: bool) -> dict:
-    return params_bar | ({"bias": jnp.sum(y_bar, axis=tuple(range(y_bar.ndim - 1)))} if bias else {})
 
 
 LOWERINGS = ("auto", "native", "product")

@@ -11,10 +11,9 @@ import numpy as np
 
 from functional_nn.core.errors import InputError, explaining_channels_first
 from functional_nn.core.layer import Layer, stateless
-from functional_nn.core.layer_checks import check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_flag
+from functional_nn.core.validation import check_flag, check_floating
 from functional_nn.layers.convolution.sliding_windows import (
     Padding,
     Sizes,

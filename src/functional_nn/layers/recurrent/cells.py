@@ -7,7 +7,6 @@ because a train step of a recurrent layer spends much of its time on gates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,9 @@ from functional_nn.activations.accurate_derivatives import with_second_derivativ
 from functional_nn.activations.activation_types import Activation, as_activation
 from functional_nn.activations.smooth import sigmoid, tanh
 from functional_nn.core.layer import Layer
-from functional_nn.core.layer_checks import check_key, without_input_size
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.validation import check_count, check_flag, check_number
+from functional_nn.core.validation import check_count, check_flag, check_key, check_number, without_input_size
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
@@ -120,10 +118,7 @@ def rnn_cell(
 
 
 def _rnn_recurrence(hidden_size, activation, initializer) -> Recurrence:
-    hidden_size, activation = check_count("hidden_size", hidden_size), as_activation(activation)
-
-    def init(key, in_size):
-        return starting_parameters(key, in_size, hidden_size, 1, initializer)
+    activation = as_activation(activation)
 
     def forward(params, p, h):
         a = p + h @ params["hidden_weight"]
@@ -134,13 +129,7 @@ def _rnn_recurrence(hidden_size, activation, initializer) -> Recurrence:
         a_bar = activation.pullback(a, h_bar)
         return (a_bar,), a_bar @ params["hidden_weight"].T
 
-    def params_bar(x, saved, bars):
-        h, _a = saved
-        (a_bar,) = bars
-        return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
-
-    shapes = parameter_shapes("in_size", hidden_size, 1)
-    return Recurrence(hidden_size, 1, shapes, init, forward, backward, params_bar)
+    return _recurrence(hidden_size, 1, initializer, forward, backward)
 
 
 @without_input_size("hidden_size")
@@ -245,17 +234,18 @@ def lstm_cell(
 
 
 def _lstm_recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
-    hidden_size = check_count("hidden_size", hidden_size)
     if forget_bias is None:
         forget_bias = 0.0 if isinstance(initializer, str) and initializer == "pytorch" else 1.0
     forget_bias = check_number("forget_bias", forget_bias)
 
-    def init(key, in_size):
-        params = starting_parameters(key, in_size, hidden_size, 4, initializer)
-        return {**params, "bias": params["bias"].at[hidden_size : 2 * hidden_size].add(forget_bias)}
+    recurrence = _recurrence(hidden_size, 4, initializer, _lstm_forward, _lstm_backward, parts=2)
 
-    shapes = parameter_shapes("in_size", hidden_size, 4)
-    return Recurrence(hidden_size, 2, shapes, init, _lstm_forward, _lstm_backward, _lstm_params_bar)
+    def init(key, in_size):
+        params = recurrence.init(key, in_size)
+        of_gate = slice(recurrence.hidden_size, 2 * recurrence.hidden_size)
+        return {**params, "bias": params["bias"].at[of_gate].add(forget_bias)}
+
+    return recurrence._replace(init=init)
 
 
 def _lstm_forward(params, p, state):
@@ -286,12 +276,6 @@ def _lstm_backward(params, saved, state_bar):
     s = c_bar + h_bar * of_cell
     a_bar = jnp.concatenate((s * of_i, s * of_f, s * of_g, h_bar * of_o), axis=-1)
     return (a_bar,), (a_bar @ params["hidden_weight"].T, s * f)
-
-
-def _lstm_params_bar(x, saved, bars):
-    h, _factors = saved
-    (a_bar,) = bars
-    return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
 
 
 @without_input_size("hidden_size")
@@ -393,16 +377,11 @@ def gru_cell(
 
 
 def _gru_recurrence(hidden_size, reset_after, initializer) -> Recurrence:
-    hidden_size = check_count("hidden_size", hidden_size)
-    reset_after = check_flag("reset_after", reset_after)
-
-    def init(key, in_size):
-        return starting_parameters(key, in_size, hidden_size, 3, initializer, hidden_bias=reset_after)
-
-    shapes = parameter_shapes("in_size", hidden_size, 3, hidden_bias=reset_after)
-    if reset_after:
-        return Recurrence(hidden_size, 1, shapes, init, _gru_forward, _gru_backward, _gru_params_bar)
-    return Recurrence(hidden_size, 1, shapes, init, _gru_forward_before, _gru_backward_before, _gru_params_bar_before)
+    if check_flag("reset_after", reset_after):
+        formula = _gru_forward, _gru_backward, _gru_params_bar
+    else:
+        formula = _gru_forward_before, _gru_backward_before, _gru_params_bar_before
+    return _recurrence(hidden_size, 3, initializer, *formula, hidden_bias=bool(reset_after))
 
 
 # With reset_after: r is applied to the product with Uₙ.
@@ -494,48 +473,48 @@ def _gates_and_candidate(x):
     return jnp.split(x, [x.shape[-1] // 3 * 2], axis=-1)
 
 
-Size = TypeVar("Size", int, str)
-"""A size, or the name of one that depends on the input."""
+def _params_bar(x, saved, bars):
+    """The cotangents of the parameters where a = p + h U: one product of h and x with a_bar."""
+    h, *_ = saved
+    (a_bar,) = bars
+    return weights_and_bias_bar({"hidden_weight": h, "input_weight": x}, a_bar)
 
 
-def parameter_shapes(
-    in_size: Size, hidden_size: int, gates: int, *, hidden_bias: bool = False
-) -> dict[str, tuple[Size | int, ...]]:
-    """The shapes of W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, of a hidden bias (H)."""
-    width = gates * hidden_size
-    shapes: dict[str, tuple[Size | int, ...]] = {
-        "input_weight": (in_size, width),
-        "hidden_weight": (hidden_size, width),
-        "bias": (width,),
-    }
-    return {**shapes, "hidden_bias": (hidden_size,)} if hidden_bias else shapes
-
-
-def starting_parameters(
-    key: jax.Array, in_size: int, hidden_size: int, gates: int, initializer: Initializer, *, hidden_bias: bool = False
-) -> dict[str, jax.Array]:
-    """Draws W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, a hidden bias (H).
+def _recurrence(
+    hidden_size, gates, initializer, forward, backward, params_bar=_params_bar, *, parts=1, hidden_bias=False
+) -> Recurrence:
+    """A recurrence with W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, a hidden bias (H).
 
     W comes from the initializer, separately for each gate. Each gate's part of U is orthogonal, so that repeated
     products neither grow nor shrink h. Biases are zero. ``"pytorch"`` draws everything from U(±1/√H), as PyTorch's
     recurrent layers do.
     """
-    shapes = parameter_shapes(in_size, hidden_size, gates, hidden_bias=hidden_bias)
-    check_key(key)
-    if isinstance(initializer, str) and initializer == "pytorch":
-        bound = hidden_size**-0.5
-        keys = jax.random.split(key, len(shapes))
+    hidden_size = check_count("hidden_size", hidden_size)
+    width = gates * hidden_size
+    shapes = {"input_weight": ("in_size", width), "hidden_weight": (hidden_size, width), "bias": (width,)}
+    if hidden_bias:
+        shapes["hidden_bias"] = (hidden_size,)
+
+    def init(key, in_size):
+        check_key(key)
+        if isinstance(initializer, str) and initializer == "pytorch":
+            bound = hidden_size**-0.5
+            own = {**shapes, "input_weight": (in_size, width)}
+            keys = dict(zip(own, jax.random.split(key, len(own)), strict=True))
+            return {
+                name: jax.random.uniform(keys[name], shape, minval=-bound, maxval=bound) for name, shape in own.items()
+            }
+        keys = jax.random.split(key, (2, gates))
+        orthogonal = jax.nn.initializers.orthogonal()
+        input_weights = [weight_and_bias(initializer, gate_key, (in_size, hidden_size))[0] for gate_key in keys[0]]
+        hidden_weights = [orthogonal(gate_key, (hidden_size, hidden_size)) for gate_key in keys[1]]
         return {
-            name: jax.random.uniform(name_key, shape, minval=-bound, maxval=bound)
-            for name_key, (name, shape) in zip(keys, shapes.items(), strict=True)
+            "input_weight": jnp.concatenate(input_weights, 1),
+            "hidden_weight": jnp.concatenate(hidden_weights, 1),
+            **{name: jnp.zeros(shape) for name, shape in shapes.items() if name.endswith("bias")},
         }
-    keys = jax.random.split(key, (2, gates))
-    orthogonal = jax.nn.initializers.orthogonal()
-    input_weights = [weight_and_bias(initializer, gate_key, (in_size, hidden_size))[0] for gate_key in keys[0]]
-    hidden_weights = [orthogonal(gate_key, (hidden_size, hidden_size)) for gate_key in keys[1]]
-    biases = {name: jnp.zeros(shape) for name, shape in shapes.items() if name.endswith("bias")}
-    weights = {"input_weight": jnp.concatenate(input_weights, 1), "hidden_weight": jnp.concatenate(hidden_weights, 1)}
-    return weights | biases
+
+    return Recurrence(hidden_size, parts, shapes, init, forward, backward, params_bar)
 
 
 @with_second_derivative(lambda a: -sigmoid.derivative(a) * jnp.tanh(a / 2))

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Residuals
-from functional_nn.core.layer_checks import check_entry_shapes, check_floating
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
-from functional_nn.core.shapes import is_shape
-from functional_nn.core.validation import check_choice
+from functional_nn.core.validation import check_choice, check_entry_shapes, check_input, check_shape
 
 Returns: TypeAlias = Literal["last", "sequence"]
 InitialState: TypeAlias = Literal["zeros", "learned", "given"]
@@ -65,12 +63,12 @@ def one_step(recurrence: Recurrence, name: str) -> Layer:
     def init(key, in_shape):
         input_shape, state_shape = _pair(in_shape, "in_shape", "((in_size,), shape of the state)")
         _check_state_shape(recurrence, state_shape)
-        return recurrence.init(key, _in_size(input_shape, "(in_size,)", 1)), {}
+        return recurrence.init(key, check_shape(input_shape, "(in_size,)")[0]), {}
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, recurrence.shapes)
         x, hidden = _pair(x, "x", "(input, state)")
-        _check_input(x, params["input_weight"], "(batch, in_size)", 2)
+        check_input(x, "(batch, in_size)", params["input_weight"].shape[0])
         p = _project(params, x)
         _check_state(recurrence, hidden, p.shape[0], p.dtype)
         hidden, saved = recurrence.forward(params, p, hidden)
@@ -108,7 +106,8 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         if given:
             in_shape, state_shape = _pair(in_shape, "in_shape", "((time, in_size), shape of the state)")
             _check_state_shape(recurrence, state_shape)
-        params = recurrence.init(key, _in_size(in_shape, "(time, in_size)", 2))
+        _, in_size = check_shape(in_shape, "(time, in_size)", "Put reshape((time, in_size)) before this layer.")
+        params = recurrence.init(key, in_size)
         return {**params, **{part: jnp.zeros(recurrence.hidden_size) for part in learned}}, {}
 
     @jax.jit
@@ -142,7 +141,8 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         sequence, start = _pair(x, "x", "(sequence, initial state)") if given else (x, None)
         check_mask(sequence)
         values, mask = values_of(sequence), mask_of(sequence)
-        _check_input(values, params["input_weight"], "(batch, time, in_size)", 3)
+        remedy = "Use reshape((time, in_size)) to combine further axes."
+        check_input(values, "(batch, time, in_size)", params["input_weight"].shape[0], remedy=remedy)
 
         # The scan runs over the first axis, so time comes first. Padding may hold NaN, and 0 · NaN is not 0, so it is
         # replaced by 0 before the product.
@@ -248,25 +248,6 @@ def _described(value):
     if isinstance(value, jax.Array):
         return f"an array of shape {value.shape}"
     return type(value).__name__ if isinstance(value, Masked) else repr(value)
-
-
-def _in_size(in_shape, expected, rank):
-    if not is_shape(in_shape) or len(in_shape) != rank:
-        remedy = "Put reshape((time, in_size)) before this layer." if rank == 2 else ""
-        raise InputError("in_shape", expected, repr(in_shape), remedy)
-    return in_shape[-1]
-
-
-def _check_input(x, input_weight, expected, rank):
-    check_floating(x)
-    if x.ndim != rank:
-        remedy = "Use reshape((time, in_size)) to combine further axes." if rank == 3 else ""
-        raise InputError("x", expected, f"shape {x.shape}", remedy)
-    if x.shape[-1] != input_weight.shape[0]:
-        expected = (
-            f"{input_weight.shape[0]} features on the last axis, for an input_weight of shape {input_weight.shape}"
-        )
-        raise InputError("x", expected, f"{x.shape[-1]} (shape {x.shape})", "Call init with this in_shape.")
 
 
 def _check_state_shape(recurrence, shape):
