@@ -322,7 +322,7 @@ def exact_jacobian(
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
         digits: the digits of the first evaluation; the second has 30 more.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
-        zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again, and their
+        zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again; their
             error is exactly 0 if the function does not change in 80 digits either.
 
     Raises:
