@@ -110,18 +110,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except click.ClickException as error:
             error.show()
             return error.exit_code
-        except InputError as error:
-            click.echo(f"Error: {error}", err=True)
-            return 2
-        except OtherProcessFailed as error:
+        except (InputError, OtherProcessFailed, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             if isinstance(error, LostProcess):
                 # At its normal end, the process would wait for the lost one.
                 os._exit(1)
-            return 1
-        except OSError as error:
-            click.echo(f"Error: {error}", err=True)
-            return 1
+            return 2 if isinstance(error, InputError) else 1
         except (MemoryError, RuntimeError, ImportError) as error:
             if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
                 raise

@@ -70,18 +70,6 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
         started.result()
 
 
-def make_cpu_devices(count: int) -> None:
-    """Lets JAX start with this number of CPU devices, if it has not started yet.
-
-    If it has started, ``fit`` and ``sweep`` raise an error when it has too few devices.
-    """
-    import jax
-
-    if count > 1:
-        with suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
-
-
 MOST_FILES = 1000
 """The largest number of programs in the cache, about 50 MB in all. The oldest are removed first."""
 
@@ -133,7 +121,9 @@ def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> Non
         import functional_nn.training.fit  # noqa: F401
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
-    make_cpu_devices(devices)
+    if devices > 1:
+        with suppress(RuntimeError):  # if JAX has started, fit says that it has too few devices
+            jax.config.update("jax_num_cpu_devices", devices)
     if processes.are_asked_for:
         processes.start()
     jax.config.update("jax_traceback_in_locations_limit", 0)  # shorter programs compile faster

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -148,8 +148,7 @@ class SweepResult:
         """
         ranked, chosen = self.ranked(metric), chosen_metric(self, metric)
         if not ranked or not has_number(ranked[0], chosen):
-            counts = Counter(member.status for member in self.members)
-            given = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
+            given = _statuses(self.members)
             raise InputError("members", f"one with a finite {chosen}", given, "Try smaller learning rates.")
         return ranked[0]
 
@@ -192,7 +191,13 @@ class SweepResult:
             InputError: for another suffix.
         """
         path = check_path("path", path)
-        writers = {".csv": self._csv, ".jsonl": self._json_lines, ".json": self._json}
+        rows = finite_json(self.rows())
+        names = [column.name for column, _ in of_members(self.members)]
+        writers: dict[str, Callable[[], str]] = {
+            ".csv": lambda: "".join(map(_csv_line, [names, *(row.values() for row in self.rows())])),
+            ".jsonl": lambda: "".join(json.dumps(row) + "\n" for row in rows),
+            ".json": lambda: json.dumps(rows, indent=2) + "\n",
+        }
         if path.suffix not in writers:
             raise InputError("path", f"a name that ends with {', '.join(writers)}", str(path))
         write_whole(path, writers[path.suffix]())
@@ -225,17 +230,6 @@ class SweepResult:
         (heads, *rows), _ = settings_cells(self)
         return html_table(". ".join(sentences(self)), heads, rows)
 
-    def _csv(self) -> str:
-        lines = [_csv_line(column.name for column, _ in of_members(self.members))]
-        lines += [_csv_line(row.values()) for row in self.rows()]
-        return "".join(lines)
-
-    def _json_lines(self) -> str:
-        return "".join(json.dumps(finite_json(row)) + "\n" for row in self.rows())
-
-    def _json(self) -> str:
-        return json.dumps(finite_json(self.rows()), indent=2) + "\n"
-
 
 def reader_of(member: Member) -> HyperparameterReader:
     """The hyper-parameters of a member, to make its network. The counts do not matter for a network."""
@@ -246,7 +240,6 @@ def reader_of(member: Member) -> HyperparameterReader:
 
 def sentences(result: SweepResult) -> list[str]:
     """The lines below the table: the best member, how many members ended how, and the message."""
-    counts = Counter(member.status for member in result.members)
     lines = []
     try:
         best = result.best()
@@ -260,9 +253,10 @@ def sentences(result: SweepResult) -> list[str]:
         lines.append(f"best: member {best.number}{about}, {texts}{on_test}")
     except InputError:
         lines.append("best: none ended with a finite number")
-    statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
+    statuses = _statuses(result.members)
     if "total" in result.seconds:
-        statuses += _time(result, len(result.members) - counts["not run"] - len(result.restored))
+        has_run = sum(member.status != "not run" for member in result.members)
+        statuses += _time(result, has_run - len(result.restored))
     lines.append(statuses)
     if result.message:
         lines.append(result.message)
@@ -289,6 +283,12 @@ def settings_cells(result: HasMembers) -> tuple[list[list[str]], int]:
     settings = ranked_settings(result, chosen_metric(result, None))
     rows = [[text(row, members) for _, text in texts] for row, members in settings[:MOST_ROWS]]
     return [[head for head, _ in texts], *rows], len(settings) - len(rows)
+
+
+def _statuses(members: Sequence[Member]) -> str:
+    """How many members ended how, in words."""
+    counts = Counter(member.status for member in members)
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "no members"
 
 
 def _csv_line(values: Iterable[object]) -> str:
