@@ -34,6 +34,7 @@ from functional_nn.bench.network_programs import (
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError, imported
+from functional_nn.core.products import tracing_for
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
@@ -43,12 +44,11 @@ from functional_nn.jaxprs.xla_options import (
     Options,
     compile_lowered,
     compiling_anew,
-    for_platform,
     step_options,
     sum_options,
 )
 from functional_nn.training.devices import Device
-from functional_nn.training.programs import ProgramFunctions, ProgramSpec, argument_shapes
+from functional_nn.training.programs import ProgramSpec, argument_shapes, mapped
 
 
 def target(
@@ -113,23 +113,22 @@ def compile_for(
     device = device_of(chip)
     # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
     jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
-    seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
-    seconds_lower, lowered = clocked(traced.lower)
+    with tracing_for(chip.platform):
+        seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
+        seconds_lower, lowered = clocked(traced.lower)
     chosen = options(traced.jaxpr)
     with compiling_anew():
         seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
     program = live(traced.jaxpr)
-    on_chip = for_platform(program, chip.platform)
     return TargetReport(
         name=name,
         chip=chip,
         stages={"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile},
         reason=reason,
         memory=None if compiled is None else planned_memory(compiled),
-        # Convolutions count the same for all platforms, whatever computes them.
         flops=flops_by_scope(program).total(),
-        least_bytes=least_bytes(on_chip),
-        products=flops_by_cost(on_chip, chip),
+        least_bytes=least_bytes(program),
+        products=flops_by_cost(program, chip),
         uncounted=dict(sorted(uncounted(program).items())),
         steps=steps,
     )
@@ -158,8 +157,7 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
 
     def options(program: ClosedJaxpr) -> Options:
         """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
-        on_chip = for_platform(program, chip.platform)
-        return step_options(on_chip) | sum_options(on_chip)
+        return step_options(program) | sum_options(program)
 
     made = epoch_program(spec)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
@@ -168,14 +166,11 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
 
 def epoch_program(spec: ProgramSpec) -> Workload:
     """The function that ``fit`` or ``sweep`` compiles for the full batches of an epoch, with shapes as arguments."""
-    functions, shapes = ProgramFunctions(spec, None), argument_shapes(spec)
-    draw_order = functions.mapped(functions.draw_order, own=1, shared=1)
-    start = functions.mapped(functions.start, own=2, shared=0)
-    full_batches = functions.mapped(functions.full_batches, own=3, shared=2)
-    order, _ = jax.eval_shape(draw_order, shapes.key, shapes.number)
-    train_state = jax.eval_shape(start, shapes.hyperparameters, shapes.key)
-    arguments = (shapes.hyperparameters, train_state, order, *spec.data.part("train"))
-    return Workload("train", full_batches, arguments, (TRAIN_STATE,))
+    shapes = argument_shapes(spec)
+    order, _ = jax.eval_shape(mapped(spec, "order"), shapes["key"], shapes["number"])
+    train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
+    arguments = (shapes["h"], train_state, order, *spec.data.part("train"))
+    return Workload("train", mapped(spec, "full"), arguments, (TRAIN_STATE,))
 
 
 @dataclass(frozen=True, repr=False)

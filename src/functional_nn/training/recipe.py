@@ -11,31 +11,31 @@ import jax
 import optax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.shapes import Shapes
+from functional_nn.core.layer import Layer, Params, State, as_layer, is_faster_by_formula
 from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function
+from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
-from functional_nn.training.evaluate import (
-    Evaluate,
-    EvaluationParts,
-    MetricFunction,
-    check_metrics,
-    make_evaluate,
-    make_evaluation_parts,
-)
-from functional_nn.training.precision import Precision
-from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import (
-    CheckedStep,
-    GradientFunction,
-    LossFunction,
-    PenaltyFunction,
-    TrainStep,
-    make_checked_step,
-    make_train_step,
-)
+from functional_nn.metrics import Metric
+from functional_nn.training.argument_checks import check_functions, check_gradient_function, check_metrics
+from functional_nn.training.state import TrainState
+
+LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
+"""What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
+
+LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
+PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
+
+MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
+"""A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
+
+GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
+"""A function with the interface of ``jax.value_and_grad``."""
+
+Gradient: TypeAlias = str | GradientFunction
+"""``"auto"``, ``"jax"`` or ``"formula"``, or a function in the place of ``jax.value_and_grad``."""
 
 HyperparameterValue: TypeAlias = Any
 """A number, a boolean, a string, None, a tuple of these, or a traced number."""
@@ -67,38 +67,6 @@ class Recipe(NamedTuple):
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
     gradient: GradientFunction = jax.value_and_grad
     start: tuple[Params, State] | None = None
-
-    def train_state(self, key: jax.Array, in_shape: Shapes, precision: Precision) -> TrainState:
-        """The train state before the first epoch."""
-        return create_train_state(self.net, self.optimizer, key, in_shape, precision, self.start)
-
-    def train_step(self, precision: Precision, *, keep_finite: bool) -> TrainStep:
-        """The train step of a run."""
-        return make_train_step(
-            self.net,
-            self.loss,
-            self.optimizer,
-            penalty=self.penalty,
-            gradient=self.gradient,
-            precision=precision,
-            keep_finite=keep_finite,
-        )
-
-    def checked_step(self, precision: Precision) -> CheckedStep:
-        """The train step of a run on a stream, which says whether its numbers stay finite."""
-        return make_checked_step(
-            self.net, self.loss, self.optimizer, penalty=self.penalty, gradient=self.gradient, precision=precision
-        )
-
-    def evaluate(self, precision: Precision) -> Evaluate:
-        """The evaluation of a run."""
-        metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluate(self.net, self.loss, metrics=metrics, precision=precision)
-
-    def evaluation_parts(self, precision: Precision) -> EvaluationParts:
-        """The evaluation of a run on examples that come batch by batch."""
-        metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluation_parts(self.net, self.loss, metrics=metrics, precision=precision)
 
 
 class RecipeMaker(Protocol):
@@ -143,7 +111,7 @@ class RecipeFunctions:
     loss: LossMaker
     penalty: PenaltyMaker
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
-    gradient: GradientFunction = jax.value_and_grad
+    gradient: Gradient = "auto"
     start: StartMaker = None
 
     def check(self) -> None:
@@ -165,7 +133,7 @@ class RecipeFunctions:
             expected = "a penalty, or a function of the hyper-parameters that makes one"
             check_function("penalty", self.penalty, expected, "h")
         check_metrics(None if self.metrics is None else dict(self.metrics))
-        check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
+        check_gradient_function(self.gradient)
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
             check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
@@ -186,8 +154,9 @@ class RecipeFunctions:
             # It has a key of its own, so the seeds of the members would be ignored.
             remedy = "Write (train_state.params, train_state.state)."
             raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
-        net = network_of(self.model, hyperparameters)
-        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, start)
+        net, gradient = with_gradient(network_of(self.model, hyperparameters), self.gradient)
+        check_functions(loss, optimizer, penalty)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, gradient, start)
 
 
 @dataclass(frozen=True)
@@ -244,3 +213,16 @@ def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
     required = sum(one.kind in by_place and one.default is one.empty for one in parameters)
     takes_more = any(one.kind is Parameter.VAR_POSITIONAL for one in parameters)
     return required == 2 or (takes_more and required < 2)
+
+
+def with_gradient(net: Layer, gradient: Gradient) -> tuple[Layer, GradientFunction]:
+    """The network as it is trained, and the function that differentiates its loss.
+
+    ``"jax"`` is automatic differentiation, and ``"formula"`` the hand-derived backward pass (``with_hand_vjp``).
+    ``"auto"`` is the formula where a layer of the network says that it is faster, and else automatic differentiation.
+    """
+    check_gradient_function(gradient)
+    if not isinstance(gradient, str):
+        return net, gradient
+    by_formula = gradient == "formula" or (gradient == "auto" and is_faster_by_formula(net))
+    return (with_hand_vjp(net) if by_formula else net), jax.value_and_grad
