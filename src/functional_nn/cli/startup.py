@@ -152,7 +152,8 @@ def _remove_unknown_and_oldest(folder: Path) -> set[str]:
 def _record_new(folder: Path, removed: set[str]) -> None:
     """Records the checksums of new programs, which become private: JAX writes them with the permissions of umask.
 
-    A half-written one of another process is left out. If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
+    A half-written one of another process is left out. If two processes record at the same time, the checksums of one
+    are lost, and its programs are compiled again.
     """
     from functional_nn.storage.files import checksum_of, signed_text, write_private
 
