@@ -23,9 +23,8 @@ from functional_nn.data.dataset import Split
 from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.precision import as_precision
-from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
-from functional_nn.training.recipe import Recipe, RecipeFunctions
-from functional_nn.training.run_programs import Programs, compiled_programs
+from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
+from functional_nn.training.recipe import Hyperparameters, Recipe, RecipeFunctions
 from functional_nn.training.state import TrainState
 
 LIBRARIES = ("functional-nn", "jax", "jaxlib", "optax")
@@ -70,9 +69,8 @@ class Training:
         devices = min(devices, len(jax.local_devices()))
         recipe = Recipe(net, fnn.cross_entropy, optax.adam(learning_rate))
         spec = ProgramSpec(recipe, batch_size, as_precision(precision), data=shapes_of(split), devices=devices)
-        compiled, _ = compiled_programs(spec)
-        self.net, self.programs = net, Programs(compiled)
-        self.inputs, self.labels = jax.device_put((split.train_x, split.train_labels), compiled.sharding)
+        self.net, self.programs = net, Programs(spec)
+        self.inputs, self.labels = jax.device_put((split.train_x, split.train_labels), self.programs.sharding)
         self.train_state = self.programs.start(jax.random.key(seed))
         self.epochs = 0
 
@@ -100,17 +98,16 @@ def solo(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
 def mapped(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
     """All models in one program, by `vmap`, as `sweep` trains them on a GPU or a TPU."""
     population = members(seed, models)
-    net, split, compiled = sweep_programs(mnist, hidden, workers=1, mapped=models)
-    rates = jnp.asarray([member.learning_rate for member in population], jnp.float32)
-    programs = Programs(compiled, {"learning_rate": rates})
+    net, split, programs = sweep_programs(mnist, hidden, workers=1, mapped=models)
+    h = {"learning_rate": jnp.asarray([member.learning_rate for member in population], jnp.float32)}
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
-    train_state = programs.start(jnp.stack([jax.random.key(member.seed) for member in population]))
+    train_state = programs.start(jnp.stack([jax.random.key(member.seed) for member in population]), h)
     number = 0
 
     def train_epoch() -> None:
         nonlocal train_state, number
-        train_state, _ = jax.block_until_ready(programs.epoch(train_state, images, labels, jnp.int32(number)))
+        train_state, _ = jax.block_until_ready(programs.epoch(train_state, images, labels, jnp.int32(number), h))
         number += 1
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -123,21 +120,21 @@ def mapped(mnist: Mnist, seed: int, models: int, hidden: Sequence[int]) -> Peer:
 
 def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hidden: Sequence[int]) -> Peer:
     """Epochs of all models, with `workers` models at a time."""
-    net, split, compiled = sweep_programs(mnist, hidden, workers)
-    programs = [Programs(compiled, {"learning_rate": jnp.float32(member.learning_rate)}) for member in population]
+    net, split, programs = sweep_programs(mnist, hidden, workers)
+    own = [{"learning_rate": jnp.float32(member.learning_rate)} for member in population]
     images, labels = jax.device_put((split.train_x, split.train_labels))
     image_shape = images.shape[1:]
-    train_states = [one.start(jax.random.key(member.seed)) for one, member in zip(programs, population, strict=True)]
+    train_states = [programs.start(jax.random.key(member.seed), h) for h, member in zip(own, population, strict=True)]
     number = 0
     executor = ThreadPoolExecutor(workers)
 
-    def train_member(one: Programs, train_state: TrainState) -> TrainState:
-        train_state, _ = jax.block_until_ready(one.epoch(train_state, images, labels, jnp.int32(number)))
+    def train_member(h: Hyperparameters, train_state: TrainState) -> TrainState:
+        train_state, _ = jax.block_until_ready(programs.epoch(train_state, images, labels, jnp.int32(number), h))
         return train_state
 
     def train_epoch() -> None:
         nonlocal train_states, number
-        train_states = list(executor.map(train_member, programs, train_states))
+        train_states = list(executor.map(train_member, own, train_states))
         number += 1
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -149,7 +146,7 @@ def epochs_of_sweep(population: Sequence[Member], workers: int, mnist: Mnist, hi
 
 def sweep_programs(
     mnist: Mnist, hidden: Sequence[int], workers: int, mapped: int | None = None
-) -> tuple[fnn.Layer, fnn.data.Split, CompiledPrograms]:
+) -> tuple[fnn.Layer, fnn.data.Split, Programs]:
     """The network, the data and the programs of a sweep, which `workers` threads run at the same time.
 
     One program trains `mapped` models; None: one model.
@@ -162,8 +159,7 @@ def sweep_programs(
     precision = as_precision(PRECISION)
     shapes = shapes_of(split)
     spec = member_spec(make_recipe, BATCH_SIZE, precision, shapes, ("learning_rate",), workers=workers, members=mapped)
-    compiled, _ = compiled_programs(spec)
-    return net, split, compiled
+    return net, split, Programs(spec)
 
 
 def cnn() -> fnn.Layer:

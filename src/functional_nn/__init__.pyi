@@ -104,5 +104,5 @@ from .reports import plots as plots
 from .reports.summary import summary as summary
 from .sweeps.grid import grid as grid
 from .sweeps.sweep import sweep as sweep
-from .training.find_non_finite import find_non_finite as find_non_finite
 from .training.fit import fit as fit
+from .training.non_finite import find_non_finite as find_non_finite

@@ -14,7 +14,7 @@ from functional_nn.bench.compiled_program import clocked
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
 from functional_nn.jaxprs.counts import flops_by_scope
 from functional_nn.sweeps import plan
-from functional_nn.training.programs import CompiledPrograms
+from functional_nn.training.programs import Programs
 
 BATCH_SIZE = 2
 EXAMPLES = STEPS * BATCH_SIZE
@@ -36,13 +36,13 @@ def network():
 def made_programs(monkeypatch):
     """All programs that are compiled during a test."""
     made = []
-    original = CompiledPrograms.__init__
+    original = Programs.__init__
 
     def recorded(self, *arguments, **options):
         original(self, *arguments, **options)
         made.append(self)
 
-    monkeypatch.setattr(CompiledPrograms, "__init__", recorded)
+    monkeypatch.setattr(Programs, "__init__", recorded)
     return made
 
 
@@ -80,7 +80,7 @@ def test_train_is_the_program_of_fit(network, data, made_programs):
     fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
     (of_fit,) = made_programs
     call = fit_call(network, BATCH_SIZE, "float32")
-    assert compiled_text(call.program.compiled) == compiled_text(of_fit.full_batches)
+    assert compiled_text(call.program.compiled) == compiled_text(of_fit.compiled["full"])
 
 
 def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
@@ -95,7 +95,7 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
     )
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
-    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
+    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert (call.executions, call.devices) == (4, 1)
     of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
@@ -118,7 +118,7 @@ def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_pr
         raise InterruptedError
 
     specs = []
-    monkeypatch.setattr(w2, "compiled_programs", stop)
+    monkeypatch.setattr(w2, "Programs", stop)
     with pytest.raises(InterruptedError):
         w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
     swept(network, data)
@@ -139,7 +139,7 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
     swept(network, data, plan=two_in_one)
     (of_sweep,) = made_programs
     call = sweep_call(network, BATCH_SIZE, "float32", 4)
-    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.full_batches)
+    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert call.executions == 2
     alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
     assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)

@@ -18,7 +18,7 @@ from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, e
 from functional_nn.jaxprs.counts import least_bytes
 from functional_nn.jaxprs.walk import all_equations, trace
 from functional_nn.jaxprs.xla_options import for_platform
-from functional_nn.training.programs import CompiledPrograms
+from functional_nn.training.programs import Programs
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +75,7 @@ def test_without_the_compiler(monkeypatch, chip, module, extra):
 def test_an_epoch_is_the_program_that_is_trained(network, members):
     spec = fit_spec(network, 2, "float32") if members is None else sweep_spec(network, 2, "float32", members)
     made = epoch_program(spec)
-    assert str(jax.jit(made.function).trace(*made.arguments).jaxpr) == str(
-        CompiledPrograms(spec).jaxprs["full_batches"]
-    )
+    assert str(jax.jit(made.function).trace(*made.arguments).jaxpr) == str(Programs(spec).jaxprs["full"])
 
 
 @pytest.mark.usefixtures("cpu_for_chip")

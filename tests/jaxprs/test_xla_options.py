@@ -151,8 +151,7 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     x, labels = jax.ShapeDtypeStruct((101, 4), jnp.float32), jax.ShapeDtypeStruct((101,), jnp.int32)
     recipe = Recipe(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1))
     spec = ProgramSpec(recipe, 2, as_precision("float32"), fnn.data.Split(x, labels, x, labels))
-    with pytest.raises(AttributeError):  # nothing was compiled
-        programs.CompiledPrograms(spec)
+    programs.Programs(spec, programs.ProgramCache())  # nothing is compiled
     steps = found["full_batches"]
     assert steps[LIBRARY] == "LIBRARY_FUSION_TYPE_REDUCE"
     assert FIRST_LEVEL.items() <= steps.items()
@@ -171,7 +170,7 @@ def test_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(severa
     x, labels = jax.ShapeDtypeStruct((512, 784), jnp.float32), jax.ShapeDtypeStruct((512,), jnp.int32)
     recipe = Recipe(fnn.chain(fnn.dense(512), fnn.tanh, fnn.dense(3)), fnn.cross_entropy, optax.sgd(0.1))
     alone = ProgramSpec(recipe, 512, as_precision("float32"), fnn.data.Split(x, labels))
-    texts = [programs.CompiledPrograms(spec).full_batches.as_text() for spec in (alone, replace(alone, **several))]
+    texts = [programs.Programs(spec).compiled["full"].as_text() for spec in (alone, replace(alone, **several))]
     assert [re.search(r'"outer_dimension_partitions":\["\d', text) is not None for text in texts] == [True, False]
 
 

@@ -19,8 +19,8 @@ from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.sweeps.parts import read_sweep
 from functional_nn.sweeps.store import Store
+from functional_nn.training.programs import Programs
 from functional_nn.training.recipe import RecipeFunctions
-from functional_nn.training.run_programs import Programs
 
 
 def model(h):

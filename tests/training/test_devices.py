@@ -73,7 +73,7 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     code = """
     import re, jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
     from functional_nn.training.precision import as_precision
-    from functional_nn.training.programs import CompiledPrograms
+    from functional_nn.training.programs import Programs
     from functional_nn.training.recipe import Recipe
     from functional_nn.training.programs import ProgramSpec, shapes_of
 
@@ -102,8 +102,8 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     def shapes(devices):
         data = fnn.data.Split(x, labels, x, labels)
         spec = ProgramSpec(recipe, 16, as_precision("float32"), shapes_of(data), devices=devices)
-        programs = CompiledPrograms(spec)
-        return set(re.findall(r"f32\\[[0-9]+,7\\]", programs.full_batches.as_text()))
+        programs = Programs(spec)
+        return set(re.findall(r"f32\\[[0-9]+,7\\]", programs.compiled["full"].as_text()))
     assert "f32[16,7]" in shapes(1)
     assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)
     """

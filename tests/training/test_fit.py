@@ -98,7 +98,7 @@ def test_programs_that_are_compiled_when_they_are_needed_are_used_again(tmp_path
 def test_programs_of_an_optimizer_that_is_gone_are_let_go():
     def number_of_programs():
         gc.collect()
-        return sum(isinstance(kept, programs.CompiledPrograms) for kept in gc.get_objects())
+        return sum(isinstance(kept, programs.Made) for kept in gc.get_objects())
 
     optimizer = optax.sgd(0.1)
     fit(optimizer=optimizer, epochs=1)

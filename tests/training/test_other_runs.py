@@ -8,7 +8,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.training import run_programs
+from functional_nn.training import memory
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(12, 4)).astype(np.float32)
@@ -121,16 +121,16 @@ def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
         fit(None)
 
 
 def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
-    monkeypatch.setattr(run_programs, "total_bytes", lambda: 1000)
-    monkeypatch.setattr(run_programs, "program_bytes", lambda programs: 0)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "program_bytes", lambda programs: 0)
     train_state, data = SimpleNamespace(params={}), np.zeros(150, np.float32)
-    run_programs.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
+    memory.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
     sharding = SimpleNamespace(addressable_devices={"first", "second"})
     with pytest.raises(InputError, match="net: expected a model that fits in"):
-        run_programs.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)
+        memory.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)

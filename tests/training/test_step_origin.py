@@ -10,7 +10,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.jaxprs import non_finite
-from functional_nn.training import find_non_finite as search
+from functional_nn.training import non_finite as search
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(38, 5)).astype(np.float32)

@@ -58,10 +58,10 @@ def test_a_stream_compiles_no_program_of_an_epoch_in_memory():
     policy = fnn.training.precision.as_precision("float32")
     recipe = fnn.training.recipe.Recipe(NET, fnn.cross_entropy, RULE)
     split = fnn.training.programs.shapes_of(fnn.data.Split(X[:16], LABELS[:16], X, LABELS))
-    compiled = fnn.training.programs.CompiledPrograms(spec_of(recipe, 16, policy, split, streamed=("train",)))
-    assert set(compiled.jaxprs) == {"start", "streamed_step", "evaluate"}
+    compiled = fnn.training.programs.Programs(spec_of(recipe, 16, policy, split, streamed=("train",)))
+    assert set(compiled.jaxprs) == {"init", "stream", "evaluate"}
     # The batch is used as it is: nothing is gathered from it, as a batch of an epoch is gathered from all examples.
-    text = str(compiled.jaxprs["streamed_step"])
+    text = str(compiled.jaxprs["stream"])
     assert "scan" not in text
 
 

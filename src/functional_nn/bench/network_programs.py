@@ -33,7 +33,7 @@ from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import as_precision, cast
-from functional_nn.training.programs import CompiledPrograms, ProgramSpec
+from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
 from functional_nn.training.recipe import Hyperparameters, Recipe
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
@@ -343,13 +343,13 @@ def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
 class _Execution(NamedTuple):
     """The programs on one device, and the arguments of an execution there."""
 
-    programs: CompiledPrograms
+    programs: Programs
     arguments: tuple[object, ...]
     empty: Compiled
     compile_seconds: float
 
     def run(self) -> None:
-        jax.block_until_ready(self.programs.full_batches(*self.arguments))
+        jax.block_until_ready(self.programs.compiled["full"](*self.arguments))
 
     def run_empty(self) -> None:
         jax.block_until_ready(self.empty(*self.arguments))
@@ -361,10 +361,10 @@ def _execution(
     """Compiles the programs for a device, and makes the arguments of the first epoch's full batches there."""
     with compiling_anew():
         with computing_on(device):
-            seconds, programs = clocked(lambda: CompiledPrograms(spec))
+            seconds, programs = clocked(lambda: Programs(spec, ProgramCache()))
         hyperparameters, keys, x, labels = jax.device_put((hyperparameters, keys, *split.part("train")), device)
-        train_state = programs.start(hyperparameters, keys)
-        order, _ = programs.draw_order(train_state.key, np.int32(0))
+        train_state = programs.start(keys, hyperparameters)
+        order, _ = programs.order(train_state.key, np.int32(0))
         arguments = hyperparameters, train_state, order, x, labels
         return _Execution(programs, arguments, compile_empty_program(arguments), seconds)
 
@@ -377,11 +377,11 @@ def _call(
 ) -> MeasuredCall:
     """The call that runs executions, of programs that were compiled for several devices."""
     first = on_devices[0]
-    executable: Compiled = first.programs.full_batches
+    executable: Compiled = first.programs.compiled["full"]
     first_run, _ = clocked(executable, *first.arguments)
     stages = {"compile": sum(one.compile_seconds for one in on_devices), "first_run": first_run}
     return MeasuredCall(
-        CompiledProgram(first.programs.jaxprs["full_batches"], executable, stages),
+        CompiledProgram(first.programs.jaxprs["full"], executable, stages),
         first.arguments,
         run,
         run_empty,

@@ -48,7 +48,7 @@ from functional_nn.jaxprs.xla_options import (
     sum_options,
 )
 from functional_nn.training.devices import Device
-from functional_nn.training.programs import ProgramFunctions, ProgramSpec, argument_shapes
+from functional_nn.training.programs import ProgramSpec, argument_shapes, mapped
 
 
 def target(
@@ -168,14 +168,11 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
 
 def epoch_program(spec: ProgramSpec) -> Workload:
     """The function that ``fit`` or ``sweep`` compiles for the full batches of an epoch, with shapes as arguments."""
-    functions, shapes = ProgramFunctions(spec, None), argument_shapes(spec)
-    draw_order = functions.mapped(functions.draw_order, own=1, shared=1)
-    start = functions.mapped(functions.start, own=2, shared=0)
-    full_batches = functions.mapped(functions.full_batches, own=3, shared=2)
-    order, _ = jax.eval_shape(draw_order, shapes.key, shapes.number)
-    train_state = jax.eval_shape(start, shapes.hyperparameters, shapes.key)
-    arguments = (shapes.hyperparameters, train_state, order, *spec.data.part("train"))
-    return Workload("train", full_batches, arguments, (TRAIN_STATE,))
+    shapes = argument_shapes(spec)
+    order, _ = jax.eval_shape(mapped(spec, "order"), shapes["key"], shapes["number"])
+    train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
+    arguments = (shapes["h"], train_state, order, *spec.data.part("train"))
+    return Workload("train", mapped(spec, "full"), arguments, (TRAIN_STATE,))
 
 
 @dataclass(frozen=True, repr=False)

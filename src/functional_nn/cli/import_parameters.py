@@ -47,6 +47,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import checksum_of
         from functional_nn.training.precision import as_precision
+        from functional_nn.training.state import create_train_state
 
     configuration = Configuration(**flags).completed()
     # Before the data are loaded, which may take long.
@@ -58,7 +59,9 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
         params, state = _read(file, recipe.net, in_shape, names)
         check_finite(params, state, file)
         precision = as_precision(configuration.precision)
-        train_state = recipe._replace(start=(params, state)).train_state(jax.random.key(0), in_shape, precision)
+        train_state = create_train_state(
+            recipe.net, recipe.optimizer, jax.random.key(0), in_shape, precision, (params, state)
+        )
         metrics = test_metrics(recipe, train_state, data, configuration.precision)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
     about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}

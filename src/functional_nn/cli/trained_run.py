@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,12 +26,12 @@ from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.evaluate import as_numbers, evaluated_metrics, number_of_labels
+from functional_nn.training.evaluate import as_numbers, evaluated_metrics, evaluation_of_examples, number_of_labels
 from functional_nn.training.layer_statistics import StatisticsRecorder
+from functional_nn.training.memory import bytes_of
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
-from functional_nn.training.run_programs import bytes_of
 from functional_nn.training.state import TrainState
 
 MOST_COPIES = 8
@@ -77,7 +78,7 @@ def test_metrics(
 ) -> dict[str, float]:
     """The loss and the metrics of a network on the test examples."""
     split = data_for_network(recipe.net, recipe.loss, data)
-    evaluate = jax.jit(recipe.evaluate(as_precision(precision)))
+    evaluate = jax.jit(partial(evaluation_of_examples, recipe, as_precision(precision)))
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
     return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))
 

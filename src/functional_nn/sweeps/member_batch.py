@@ -21,11 +21,12 @@ from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.static_groups import GroupPrograms, keys, traced_values
+from functional_nn.sweeps.static_groups import StaticGroup, keys, traced_values
 from functional_nn.training.devices import Device
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.epoch_loop import epochs_since_best
 from functional_nn.training.evaluate import (
+    Evaluation,
     as_number,
     default_metric,
     evaluated_metrics,
@@ -34,7 +35,6 @@ from functional_nn.training.evaluate import (
     number_of_labels,
 )
 from functional_nn.training.non_finite import where_finite
-from functional_nn.training.run_programs import Programs
 from functional_nn.training.state import TrainState
 
 RUNNING = "running"
@@ -107,7 +107,7 @@ class MemberBatch:
     batches of a group use the same program.
 
     Args:
-        programs: the programs and the data of the members' static group.
+        group: the members' static group.
         grid: the hyper-parameters of all members of the sweep.
         histories: those of the members in this batch.
         rules: the rules that all members share.
@@ -116,15 +116,14 @@ class MemberBatch:
 
     def __init__(
         self,
-        programs: GroupPrograms,
+        group: StaticGroup,
         grid: Sequence[Hyperparameters],
         histories: Sequence[MemberHistory],
         rules: MemberRules,
         rung: int | None,
     ):
-        self.group = programs.group
+        self.group = group
         self.histories = tuple(histories)
-        self._group_programs = programs
         self._data_name = grid[histories[0].number]["data"]  # the members of a batch have the same data
         self._rules = rules
         self._last_epoch = self.group.epochs if rung is None else rung
@@ -133,7 +132,7 @@ class MemberBatch:
             numbers = histories[0].number
         else:
             numbers = _filled([history.number for history in histories], rules.members_at_once)
-        self._hyperparameters = traced_values(self.group, grid, numbers, rules.dtype)
+        self._hyperparameters = traced_values(group, grid, numbers, rules.dtype)
         self._keys = keys(grid, numbers)
         self._train_state: PyTree = None
         self._epoch = 0
@@ -145,15 +144,14 @@ class MemberBatch:
 
     def begin(self, device: Device) -> None:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
-        self._data = self._group_programs.data_on(device, self._data_name)
-        compiled = self._group_programs.on(device)
+        self._data = self.group.data_on(device, self._data_name)
+        self._programs = self.group.programs[device]
         self._device = device
-        hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
-        self._programs = Programs(compiled, hyperparameters)
+        self._hyperparameters, key = jax.device_put((self._hyperparameters, self._keys), device)
         train_states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
         if train_states[0] is None:
-            self._train_state = self._programs.start(key)
+            self._train_state = self._programs.start(key, self._hyperparameters)
         elif self._rules.members_at_once is None:
             self._train_state = jax.device_put(train_states[0], device)._replace(key=key)
         else:
@@ -181,7 +179,8 @@ class MemberBatch:
         # The epoch with fast steps, and the evaluation.
         before = self._train_state
         arguments = (before, self._data.train_x, self._data.train_labels, np.int32(self._epoch))
-        after, result = self._programs.epoch(*arguments)
+        own = self._hyperparameters
+        after, result = self._programs.epoch(*arguments, own)
         metrics = self._metrics(after, result)
         bad_steps = np.atleast_1d(np.array(result.bad_step))
         states = [after] * len(self.histories)
@@ -191,7 +190,7 @@ class MemberBatch:
         bad = (bad_steps >= 0) | ~self._stay_finite(before, after)
         suspects = [i for i, history in enumerate(self.histories) if history.running and bad[i]]
         if suspects:
-            careful, result, _ = self._programs.careful_epoch(*arguments)
+            careful, result, _ = self._programs.careful_epoch(*arguments, own)
             careful_metrics = self._metrics(careful, result)
             careful_bad_steps = np.atleast_1d(np.array(result.bad_step))
             for i in suspects:
@@ -246,7 +245,7 @@ class MemberBatch:
         evaluated: dict[int, dict[str, np.ndarray]] = {}
         for i in members:
             if id(states[i]) not in evaluated:
-                evaluation = self._programs.evaluate_test(states[i], self._data.test_x, self._data.test_labels)
+                evaluation = self._evaluation(states[i], "test")
                 evaluated[id(states[i])] = self._per_member(evaluated_metrics("test", evaluation))
             metrics = evaluated[id(states[i])]
             self.histories[i].test_metrics = {
@@ -282,8 +281,11 @@ class MemberBatch:
     def _metrics(self, train_state: TrainState, result: EpochResult) -> dict[str, np.ndarray]:
         """The metrics after an epoch by name, with one number for each member."""
         part = self._data.evaluated_part
-        evaluation = self._programs.evaluate(train_state, *self._data.part(part)) if part else None
+        evaluation = self._evaluation(train_state, part) if part else None
         return self._per_member(named_metrics(part, result, evaluation))
+
+    def _evaluation(self, train_state: TrainState, part: str) -> Evaluation:
+        return self._programs.evaluate(train_state, *self._data.part(part), self._hyperparameters)
 
     def _per_member(self, named: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
         """Copies metrics to the host, in the same order, with one number per member."""

@@ -12,7 +12,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, shown
 from functional_nn.training.devices import cores
-from functional_nn.training.run_programs import memory_statistics, system_bytes
+from functional_nn.training.memory import memory_statistics, system_bytes
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 

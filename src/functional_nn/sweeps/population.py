@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Queue
@@ -16,7 +16,6 @@ from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes, shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.data.dataset import Dataset, Split
 from functional_nn.storage.checkpoints import forms
 from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
 from functional_nn.sweeps import plan as plans
@@ -24,12 +23,12 @@ from functional_nn.sweeps.grid import Hyperparameters
 from functional_nn.sweeps.member import Member
 from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistory, MemberRules
 from functional_nn.sweeps.plan import Plan
-from functional_nn.sweeps.static_groups import GroupPrograms, StaticGroup
+from functional_nn.sweeps.static_groups import StaticGroup
 from functional_nn.sweeps.store import Store
 from functional_nn.training.devices import Device
+from functional_nn.training.memory import check_memory, program_bytes
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import surroundings
-from functional_nn.training.run_programs import check_memory, program_bytes
 from functional_nn.training.state import TrainState
 
 
@@ -40,7 +39,6 @@ class Population:
         groups: the static groups of the grid.
         grid: the hyper-parameters of the members.
         numbers: the numbers of the members to train: all of them, or those of a part of the sweep.
-        data: data sets by name.
         precision: that of all members.
         plan: how many members are trained at a time. It is reduced if memory has no room for so many.
         keep: whether the parameters and state of the members are kept.
@@ -56,7 +54,6 @@ class Population:
         groups: Sequence[StaticGroup],
         grid: Sequence[Hyperparameters],
         numbers: Sequence[int],
-        data: Mapping[str, Dataset | Split],
         precision: Precision,
         plan: Plan,
         *,
@@ -68,7 +65,8 @@ class Population:
         self._numbers = frozenset(numbers)
         self._grid = grid
         self._keep = keep
-        self._groups = [GroupPrograms(group, grid, data, precision) for group in groups]
+        self._groups = groups
+        self._precision = precision
         self._kept: dict[int, tuple[Params, State]] = {}
         self._trained: set[int] = set()
         # Members are counted when the epoch of their batch arrives in ``train``. To count them anew after each epoch
@@ -83,7 +81,7 @@ class Population:
         limit = plans.memory_limit()
         # Only a compiled program says how much memory it needs. So each try with fewer members at once is compiled.
         while True:
-            compiled = [group.compile(self.devices, self._members_at_once) for group in self._groups]
+            compiled = [group.compile(self._precision, self.devices, self._members_at_once) for group in self._groups]
             self._batch_bytes = max(map(program_bytes, compiled))
             fitting = plans.fitting(self.plan, self._batch_bytes, limit)
             is_done = fitting.members == self.plan.members
@@ -112,7 +110,7 @@ class Population:
         batches: list[MemberBatch] = []
         unsaved: dict[MemberBatch, str] = {}
         for place, group in enumerate(self._groups):
-            for numbers in self._batches(group.group):
+            for numbers in self._batches(group):
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
                 if store is None or not self._restore(store, name, numbers, group, whole=rung is not None):
                     histories = [self.histories[number] for number in numbers]
@@ -161,7 +159,7 @@ class Population:
         groups: dict[str, object] = {}
         fingerprints: dict[str, str] = {}
         for place, group in enumerate(self._groups):
-            programs = group.on(self.devices[0])
+            programs = group.programs[self.devices[0]]
             name = f"group {place}" if len(self._groups) > 1 else ""
             groups[name] = {
                 "loss": group.loss_name,
@@ -187,10 +185,10 @@ class Population:
             parts.append(self._stored_part(history.train_state, whole))
         store.save(name, batch.histories, parts)
 
-    def _restore(self, store: Store, name: str, numbers: Sequence[int], group: GroupPrograms, *, whole: bool) -> bool:
+    def _restore(self, store: Store, name: str, numbers: Sequence[int], group: StaticGroup, *, whole: bool) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
         stored_part = partial(self._stored_part, whole=whole)
-        found = store.load(name, numbers, jax.eval_shape(stored_part, group.on(self.devices[0]).member_state))
+        found = store.load(name, numbers, jax.eval_shape(stored_part, group.programs[self.devices[0]].member_state))
         if found is None:
             return False
         for history, tree in zip(*found, strict=True):
@@ -245,7 +243,7 @@ class Population:
     @property
     def batch_epochs(self) -> int:
         """The number of epochs of all batches, if all members run to their end."""
-        return sum(len(self._batches(group.group)) * group.group.epochs for group in self._groups)
+        return sum(len(self._batches(group)) * group.epochs for group in self._groups)
 
     @property
     def compilations(self) -> int:
@@ -259,7 +257,7 @@ class Population:
     @property
     def metric_names(self) -> set[str]:
         """The names of the metrics of all members."""
-        return {name for group in self._groups for name in group.on(self.devices[0]).metric_names}
+        return {name for group in self._groups for name in group.programs[self.devices[0]].metric_names}
 
     @property
     def in_shape(self) -> Shapes:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import jax
@@ -22,11 +22,11 @@ from functional_nn.data.examples import number_of_examples
 from functional_nn.data.preparation import as_split
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
-from functional_nn.training.argument_checks import check_counts, check_functions
+from functional_nn.training.argument_checks import check_counts
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import Precision
-from functional_nn.training.programs import CompiledPrograms, ProgramSpec, shapes_of
+from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
 from functional_nn.training.recipe import (
     COUNTS,
     NOT_FOR_FUNCTIONS,
@@ -35,7 +35,6 @@ from functional_nn.training.recipe import (
     RecipeMaker,
     WithStaticValues,
 )
-from functional_nn.training.run_programs import compiled_programs
 
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
@@ -43,24 +42,69 @@ StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 DataShapes: TypeAlias = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class StaticGroup:
-    """Members that run in the same compiled programs.
+    """Members that run in the same compiled programs, with these programs and the data on each device that is used.
 
     Args:
         make_recipe: makes a member's recipe from its traced hyper-parameters.
         recipe: the recipe of the first member.
         traced: the names of the traced hyper-parameters.
         members: the numbers of the members in the grid. Members with the same data follow each other.
+        splits: the data sets of the members by name, as the network takes them.
         epochs, batch_size: those of each member.
+
+    Attributes:
+        programs: by device.
+        compilations, seconds: how often the programs were compiled, and how long that took.
     """
 
     make_recipe: WithStaticValues
     recipe: Recipe
     traced: tuple[str, ...]
     members: tuple[int, ...]
+    splits: Mapping[str, Split]
     epochs: int
     batch_size: int
+    programs: dict[Device, Programs] = field(default_factory=dict, init=False)
+    compilations: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+    _data: dict[tuple[Device, str], Split] = field(default_factory=dict, init=False)
+    _copying: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
+        """Compiles the programs for the device of each worker; returns those on the first one."""
+        spec = member_spec(
+            self.make_recipe,
+            self.batch_size,
+            precision,
+            shapes_of(next(iter(self.splits.values()))),
+            self.traced,
+            workers=len(devices),
+            members=members_at_once,
+        )
+        for device in dict.fromkeys(devices):
+            clock = time.perf_counter()
+            with computing_on(device):
+                programs = self.programs[device] = Programs(spec)
+            if programs.compiled_now:
+                self.compilations += 1
+                self.seconds += time.perf_counter() - clock
+        return self.programs[devices[0]]
+
+    def data_on(self, device: Device, name: str) -> Split:
+        """A data set on a device; it is copied there once."""
+        # Workers are threads: without the lock, two of them could copy the same data at the same time.
+        with self._copying:
+            if (device, name) not in self._data:
+                self._data[device, name] = jax.device_put(self.splits[name], device)
+            return self._data[device, name]
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss, for the identity of the sweep."""
+        loss = self.recipe.loss
+        return str(getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)))
 
 
 def static_groups(
@@ -119,12 +163,17 @@ def static_groups(
         names_read |= read_by_group
         members = sorted(members, key=lambda number: place_of_data[grid[number]["data"]])
         values = {name: value for name, _, value in static_values}
+        splits = {}
+        for name in dict.fromkeys(grid[number]["data"] for number in members):
+            with inside(name) if name else nullcontext():
+                splits[name] = data_for_network(first_recipe.net, first_recipe.loss, data[name])
         groups.append(
             StaticGroup(
                 with_static,
                 first_recipe,
                 traced,
                 tuple(members),
+                splits,
                 epochs=values["epochs"],
                 batch_size=values["batch_size"],
             )
@@ -169,74 +218,6 @@ def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.A
         return jax.random.key(grid[members]["seed"])
     # Keys that are made one by one, and then stacked, take more than linear time.
     return jax.vmap(jax.random.key)(np.array([grid[number]["seed"] for number in members], np.uint32))
-
-
-class GroupPrograms:
-    """The compiled programs of a static group and its data, on every device that is used.
-
-    Args:
-        group: the static group.
-        grid: the hyper-parameters of all members of the sweep.
-        data: data sets by name.
-        precision: the precision of the sweep.
-    """
-
-    def __init__(
-        self,
-        group: StaticGroup,
-        grid: Sequence[Hyperparameters],
-        data: Mapping[str, Dataset | Split],
-        precision: Precision,
-    ):
-        self.group = group
-        self._precision = precision
-        self.splits: dict[str, Split] = {}
-        for name in dict.fromkeys(grid[number]["data"] for number in group.members):
-            with inside(name) if name else nullcontext():
-                self.splits[name] = data_for_network(group.recipe.net, group.recipe.loss, data[name])
-        self.compilations = 0
-        self.seconds = 0.0
-        self._programs: dict[Device, CompiledPrograms] = {}
-        self._data: dict[tuple[Device, str], Split] = {}
-        self._copying = threading.Lock()
-
-    def compile(self, devices: Sequence[Device], members_at_once: int | None) -> CompiledPrograms:
-        """Compiles the programs for the device of each worker; returns those on the first one."""
-        spec = member_spec(
-            self.group.make_recipe,
-            self.group.batch_size,
-            self._precision,
-            shapes_of(next(iter(self.splits.values()))),
-            self.group.traced,
-            workers=len(devices),
-            members=members_at_once,
-        )
-        for device in dict.fromkeys(devices):
-            clock = time.perf_counter()
-            with computing_on(device):
-                self._programs[device], compiled_now = compiled_programs(spec)
-            if compiled_now:
-                self.compilations += 1
-                self.seconds += time.perf_counter() - clock
-        return self._programs[devices[0]]
-
-    def on(self, device: Device) -> CompiledPrograms:
-        """The programs on a device."""
-        return self._programs[device]
-
-    def data_on(self, device: Device, name: str) -> Split:
-        """A data set on a device; it is copied there once."""
-        # Workers are threads: without the lock, two of them could copy the same data at the same time.
-        with self._copying:
-            if (device, name) not in self._data:
-                self._data[device, name] = jax.device_put(self.splits[name], device)
-            return self._data[device, name]
-
-    @property
-    def loss_name(self) -> str:
-        """The name of the loss, for the identity of the sweep."""
-        loss = self.group.recipe.loss
-        return str(getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)))
 
 
 def member_spec(
@@ -291,7 +272,6 @@ def _checked_recipes(
     for number in members:
         with inside(f"member {number}"):
             recipe, read_by_member = make_recipe.read({name: float(grid[number][name]) for name in traced})
-            check_functions(recipe.loss, recipe.optimizer, recipe.penalty)
             recipes.append(recipe)
             names_read |= read_by_member
     return recipes[0], names_read

@@ -28,18 +28,18 @@ from functional_nn.sweeps.population import Population
 from functional_nn.sweeps.results import SweepResult
 from functional_nn.sweeps.static_groups import static_groups
 from functional_nn.sweeps.store import AT_ONCE, Store
-from functional_nn.training.argument_checks import check_patience, check_seed
+from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
 from functional_nn.training.devices import check_single_process
 from functional_nn.training.evaluate import (
     SMALLER_IS_BETTER,
-    MetricFunction,
-    check_metrics,
     larger_is_better,
 )
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.recipe import (
+    GradientFunction,
     LossMaker,
+    MetricFunction,
     ModelFunction,
     OptimizerFunction,
     PenaltyMaker,
@@ -48,7 +48,6 @@ from functional_nn.training.recipe import (
     StartMaker,
 )
 from functional_nn.training.state import SETTING_OF_BITS
-from functional_nn.training.step import GradientFunction
 
 
 def sweep(
@@ -205,16 +204,7 @@ def train_members(
         halving = halving.checked(min(group.epochs for group in groups))
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
     chosen = planned(plan, largest, len(groups))
-    population = Population(
-        groups,
-        members,
-        numbers,
-        by_name,
-        policy,
-        chosen,
-        keep=keep,
-        patience=patience,
-    )
+    population = Population(groups, members, numbers, policy, chosen, keep=keep, patience=patience)
     check_names(members[0], population.metric_names)
 
     store: Store | nullcontext[None] = nullcontext()

@@ -2,7 +2,7 @@ from . import callbacks as callbacks
 from .checkpointing import Checkpoints as Checkpoints
 from .epoch import make_epoch as make_epoch
 from .evaluate import make_evaluate as make_evaluate
-from .find_non_finite import NonFinite as NonFinite
+from .non_finite import NonFinite as NonFinite
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import SCHEDULES as SCHEDULES
 from .optimizers import Clipping as Clipping

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, inside
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
@@ -79,6 +79,23 @@ def check_penalty(penalty: object) -> None:
     """Raises an InputError unless this is a penalty, a function of the parameters, or None."""
     if penalty is not None:
         check_function("penalty", penalty, "a penalty, such as l2(1e-4), or a function of the parameters", "params")
+
+
+def check_gradient_function(gradient: object) -> None:
+    """Raises an InputError unless this is a function with the interface of ``jax.value_and_grad``."""
+    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
+
+
+def check_metrics(metrics: object) -> None:
+    """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
+    for name, metric in metrics.items():
+        check_metric_name("metrics", name)
+        with inside("metrics"):
+            check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
 
 
 def check_is_not_of_pytorch(loss: object) -> None:

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +87,11 @@ class RunProgress(NamedTuple):
 class RunSaver:
     """Saves a run and restores it, as a context manager. Without ``checkpoints`` it does neither.
 
+    Of several processes only the first one needs the folder. The others wait until it has saved, get what it has
+    restored, and fail with it.
+
     Args:
+        processes: those that train together.
         checkpoints: the argument of ``fit``.
         settings: the settings that must be equal for a run to continue, as far as they are known before compilation.
 
@@ -97,45 +100,55 @@ class RunSaver:
         DataError: if every checkpoint in it is damaged.
     """
 
-    def __init__(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, object]):
+    def __init__(
+        self,
+        processes: Processes,
+        checkpoints: Checkpoints | str | os.PathLike[str] | None,
+        settings: Mapping[str, object],
+    ):
+        self._processes = processes
+        self._checkpoints = checkpoints
+        self._settings = settings
         self._writer: CheckpointWriter | None = None
         self._found: Checkpoint | None = None
+        self._metric_names: tuple[str, ...] = ()
         self._saved_epochs = 0
         self._has_failed = False
-        if checkpoints is not None:
-            checkpoints = _checked(checkpoints)
-            self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
-            self._metric_names: tuple[str, ...] = ()
-            self._seconds = 60 * checkpoints.minutes
-            # The user's settings are an entry of their own, so that they replace none of the others.
-            own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
-            self._best_by = checkpoints.best_by
-            self._defaults = checkpoints.defaults
-            best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
-            self._settings = as_json("settings", {**settings, **own, **best_by})
-            # So the first epoch is saved at once.
-            self._clock = -math.inf
+        # So the first epoch is saved at once.
+        self._clock = -math.inf
 
     def __enter__(self) -> RunSaver:
-        if self._writer is not None:
-            check_kind("checkpoints", self._writer.folder, "checkpoints")
-            self._writer.__enter__()
-            try:
-                self._found = newest(self._writer.folder)
-                if self._found is not None:
-                    if misfit(self._found.about, SCHEMA):
-                        given = f"{self._found.path}, which fit did not write"
-                        raise InputError("checkpoints", "a run's folder", given)
-                    self._check_same()
-            except BaseException:
-                # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
-                self._writer.__exit__()
-                raise
+        self._processes.first(self._open)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._writer is not None:
-            self._writer.__exit__(*exception)
+            self._writer.__exit__()
+
+    def _open(self) -> None:
+        if self._checkpoints is None:
+            return
+        checkpoints = _checked(self._checkpoints)
+        self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
+        self._seconds = 60 * checkpoints.minutes
+        # The user's settings are an entry of their own, so that they replace none of the others.
+        own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
+        self._best_by = checkpoints.best_by
+        self._defaults = checkpoints.defaults
+        best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
+        self._settings = as_json("settings", {**self._settings, **own, **best_by})
+        check_kind("checkpoints", self._writer.folder, "checkpoints")
+        self._writer.__enter__()
+        try:
+            self._found = newest(self._writer.folder)
+            if self._found is not None:
+                if misfit(self._found.about, SCHEMA):
+                    raise InputError("checkpoints", "a run's folder", f"{self._found.path}, which fit did not write")
+                self._check_same()
+        except BaseException:
+            # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
+            self._writer.__exit__()
+            raise
 
     def restored(
         self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
@@ -152,13 +165,24 @@ class RunSaver:
         Raises:
             InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
         """
+        reached = self._processes.first(lambda: self._restored(like, metric_names, programs, devices))
+        if not self._processes.are_several:
+            return reached
+        text = self._processes.bytes_from_first(b"" if reached is None else _text(reached).encode())
+        arrays = self._processes.bytes_from_first(b"" if reached is None else _bytes_of(reached.train_state))
+        return _progress(like, json.loads(text), arrays) if text else None
+
+    def _restored(
+        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
+    ) -> RunProgress | None:
         if self._writer is None:
             return None
         if self._best_by is not None:
             check_metric("best_by", self._best_by, metric_names)
         self._metric_names = tuple(metric_names)
         self._rows = np.empty((0, len(NUMBERS) + len(metric_names)))
-        self._settings |= {
+        self._settings = {
+            **self._settings,
             METRICS: list(metric_names),
             PROGRAMS: dict(programs),
             SURROUNDINGS: surroundings() | {"devices": devices},
@@ -181,6 +205,14 @@ class RunSaver:
             OSError: if they could not be written, or if the folder was removed, which is noticed after each epoch. The
                 disk is probably full or gone, and a second try would hide this error. So later calls do nothing.
         """
+        self._processes.first(lambda: self._save(reached, now=now))
+
+    def save_after_failure(self, reached: RunProgress) -> None:
+        """Saves what was reached before an exception. Nothing is said to other processes, which may not come here."""
+        if self._processes.is_first:
+            self._save(reached, now=True)
+
+    def _save(self, reached: RunProgress, *, now: bool) -> None:
         epochs = len(reached.history)
         if self._writer is None or self._has_failed or epochs <= self._saved_epochs:
             return
@@ -229,56 +261,6 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
         wrong = f"about/{entry}" if entry else HISTORY
         raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write ({wrong})")
     return tuple(_metrics(row, names, found.path) for row in rows.tolist())
-
-
-class SharedSaver:
-    """A ``RunSaver`` in the first process. The others wait until it has saved, and get what it has restored.
-
-    So only the first process needs the folder, and the others fail with it. With one process it is a ``RunSaver``.
-
-    Args:
-        processes: those that train together.
-        checkpoints, settings: as ``RunSaver`` takes them.
-    """
-
-    def __init__(
-        self,
-        processes: Processes,
-        checkpoints: Checkpoints | str | os.PathLike[str] | None,
-        settings: Mapping[str, object],
-    ):
-        self._processes = processes
-        self._arguments = checkpoints, settings
-        self._opened = ExitStack()
-
-    def __enter__(self) -> SharedSaver:
-        saver = self._processes.first(lambda: self._opened.enter_context(RunSaver(*self._arguments)))
-        # In the other processes it saves nothing.
-        self._saver = RunSaver(None, {}) if saver is None else saver
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._opened.close()
-
-    def restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
-    ) -> RunProgress | None:
-        """The newest saved state, or None; see ``RunSaver.restored``."""
-        reached = self._processes.first(lambda: self._saver.restored(like, metric_names, programs, devices))
-        if not self._processes.are_several:
-            return reached
-        text = self._processes.bytes_from_first(b"" if reached is None else _text(reached).encode())
-        arrays = self._processes.bytes_from_first(b"" if reached is None else _bytes_of(reached.train_state))
-        return _progress(like, json.loads(text), arrays) if text else None
-
-    def save(self, reached: RunProgress, *, now: bool = False) -> None:
-        """Saves the epochs that are not saved yet; see ``RunSaver.save``."""
-        self._processes.first(lambda: self._saver.save(reached, now=now))
-
-    def save_after_failure(self, reached: RunProgress) -> None:
-        """Saves what was reached before an exception. Nothing is said to other processes, which may not come here."""
-        if self._processes.is_first:
-            self._saver.save(reached, now=True)
 
 
 def _checked(checkpoints: object) -> Checkpoints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ from functional_nn.training.argument_checks import (
     check_pair,
     check_train_state,
 )
+from functional_nn.training.recipe import LossResult
 from functional_nn.training.state import TrainState, derived_key
-from functional_nn.training.step import LossResult, TrainStep
+from functional_nn.training.step import TrainStep
 
 NO_REPORTS: Mapping[str, jax.Array] = {}
 """What a loss reports that returns one number."""
@@ -49,22 +50,6 @@ Carried = TypeVar("Carried")
 Epoch: TypeAlias = Callable[[TrainState, Value, PyTree, jax.Array], tuple[TrainState, EpochResult]]
 
 
-class FullBatches(Protocol[Carried]):
-    """The part of an epoch that trains on all full batches; returns the loss of each."""
-
-    def __call__(
-        self, train_state: Carried, full: jax.Array, x: Value, labels: PyTree, /
-    ) -> tuple[Carried, jax.Array]: ...
-
-
-class LastBatch(Protocol[Carried]):
-    """The part of an epoch that trains on the smaller last batch, if there is one, and sums up the epoch."""
-
-    def __call__(
-        self, train_state: Carried, losses: jax.Array, rest: jax.Array, x: Value, labels: PyTree, /
-    ) -> tuple[Carried, EpochResult]: ...
-
-
 def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     """Makes a pure function ``epoch(train_state, x, labels, number) -> (train_state, EpochResult)``.
 
@@ -82,16 +67,15 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
         value, reports = check_loss(loss)
         return train_state, (value, reports) if reports else value
 
-    full_batches, last_batch = make_epoch_parts(checked_step, batch_size)
-
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
         number = check_epoch_number(number)
         examples = check_batch(x, labels)
         x, labels = jax.tree.map(jnp.asarray, tree_in_native_order((x, labels)))
         full, rest = drawn_batches(train_state.key, number, examples, batch_size)
-        train_state, losses = full_batches(train_state, full, x, labels)
-        return last_batch(train_state, losses, rest, x, labels)
+        step = of_rows(checked_step, x, labels)
+        train_state, losses = lax.scan(step, train_state, full)
+        return with_last_batch(step, train_state, losses, rest, batch_size)
 
     return epoch
 
@@ -109,54 +93,59 @@ def drawn_batches(
     return order[:in_full_batches].reshape(batches, batch_size), order[in_full_batches:]
 
 
-def make_epoch_parts(
-    train_step: Callable[[Carried, PyTree, PyTree], tuple[Carried, PyTree]], batch_size: int
-) -> tuple[FullBatches[Carried], LastBatch[Carried]]:
-    """Makes the two parts of an epoch as functions of their own, so that each can be compiled alone.
+def of_rows(
+    train_step: Callable[[Carried, PyTree, PyTree], tuple[Carried, PyTree]], x: Value, labels: PyTree
+) -> Callable[[Carried, jax.Array], tuple[Carried, PyTree]]:
+    """The same step for the numbers of a batch's examples, to gather from all examples in the program.
 
-    ``full_batches(train_state, full, x, labels) -> (train_state, losses)`` trains on the full batches of
-    ``drawn_batches``. ``last_batch(train_state, losses, rest, x, labels) -> (train_state, EpochResult)`` trains on the
-    rest, and sums up the losses of both. Steps may carry more than a train state.
+    Steps may carry more than a train state.
     """
 
-    def full_batches(train_state, full, x, labels):
-        def step(train_state, rows):
-            batch_x, batch_labels = _gathered(rows, x, labels)
-            return train_step(train_state, batch_x, batch_labels)
+    def step(train_state, rows):
+        # The rows are in bounds, since they are a permutation, so the program need not check them.
+        batch = jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), (x, labels))
+        return train_step(train_state, *batch)
 
-        return lax.scan(step, train_state, full)
+    return step
 
-    def last_batch(train_state, losses, rest, x, labels):
-        # The scan has stacked what each step returned: (batches,).
-        losses, reports = _loss_and_reports(losses)
-        sizes = jnp.full_like(losses, batch_size)
-        if rest.size:
-            batch_x, batch_labels = _gathered(rest, x, labels)
-            train_state, loss = train_step(train_state, batch_x, batch_labels)
-            losses, reports = jax.tree.map(jnp.append, (losses, reports), _loss_and_reports(loss))
-            sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
-        # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
-        # operation on stacked arrays.
-        # If no loss is finite, the mean is 0 / 0 = NaN, by which the policy "skip" sees that no step was good.
-        finite = jnp.isfinite(losses)
-        sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
-        # argmin returns the first False. If all are finite it returns a finite place, and there is no bad step.
-        first_bad = jnp.argmin(finite)
-        bad_step = jnp.where(finite[first_bad], -1, first_bad)
-        bad_steps = jnp.sum(~finite, dtype=jnp.int32)
-        means = {name: jnp.sum(jnp.where(finite, reports[name] * sizes, 0)) / sums[1] for name in reports}
-        return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps, means)
 
-    return full_batches, last_batch
+def with_last_batch(
+    step: Callable[[Carried, jax.Array], tuple[Carried, PyTree]],
+    train_state: Carried,
+    losses: PyTree,
+    rest: jax.Array,
+    batch_size: int,
+) -> tuple[Carried, EpochResult]:
+    """Trains on the smaller last batch, if there is one, and sums up the epoch.
+
+    Args:
+        step: what ``of_rows`` returns.
+        train_state: after the full batches.
+        losses: what the steps on the full batches returned, stacked.
+        rest: the numbers of the remaining examples.
+        batch_size: the number of examples in a full batch.
+    """
+    losses, reports = _loss_and_reports(losses)
+    sizes = jnp.full_like(losses, batch_size)
+    if rest.size:
+        train_state, loss = step(train_state, rest)
+        losses, reports = jax.tree.map(jnp.append, (losses, reports), _loss_and_reports(loss))
+        sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
+    # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
+    # operation on stacked arrays.
+    # If no loss is finite, the mean is 0 / 0 = NaN, by which the policy "skip" sees that no step was good.
+    finite = jnp.isfinite(losses)
+    sums = jnp.sum(jnp.stack([jnp.where(finite, losses * sizes, 0), jnp.where(finite, sizes, 0)]), axis=1)
+    # argmin returns the first False. If all are finite it returns a finite place, and there is no bad step.
+    first_bad = jnp.argmin(finite)
+    bad_step = jnp.where(finite[first_bad], -1, first_bad)
+    bad_steps = jnp.sum(~finite, dtype=jnp.int32)
+    means = {name: jnp.sum(jnp.where(finite, reports[name] * sizes, 0)) / sums[1] for name in reports}
+    return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps, means)
 
 
 def _loss_and_reports(loss: LossResult) -> tuple[jax.Array, Mapping[str, jax.Array]]:
     return loss if isinstance(loss, tuple) else (loss, NO_REPORTS)
-
-
-def _gathered(rows: jax.Array, x: Value, labels: PyTree) -> tuple[Value, PyTree]:
-    # The rows are in bounds, since they are a permutation, so the program need not check them.
-    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), (x, labels))
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:

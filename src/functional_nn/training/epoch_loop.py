@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -22,22 +22,27 @@ from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.training.argument_checks import says_stop
-from functional_nn.training.checkpointing import RunProgress, SharedSaver
+from functional_nn.training.checkpointing import RunProgress, RunSaver
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.evaluate import (
     Evaluation,
-    EvaluationTotals,
     as_numbers,
     evaluated_metrics,
     named_metrics,
     number_of_labels,
 )
-from functional_nn.training.non_finite import SKIP, BadStep
-from functional_nn.training.precision import Precision
+from functional_nn.training.non_finite import (
+    ADVICE,
+    SKIP,
+    BadStep,
+    finite_epoch,
+    non_finite_message,
+    origin_in_step,
+)
 from functional_nn.training.processes import Interruption, Processes
+from functional_nn.training.programs import NO_HYPERPARAMETERS, Programs
 from functional_nn.training.run import EpochMetrics, Run
-from functional_nn.training.run_programs import Programs
 from functional_nn.training.state import TrainState, counts, learning_rate
 from functional_nn.training.step import StepResult
 
@@ -50,37 +55,28 @@ class EpochLoop:
     """The loop of a run.
 
     Args:
-        programs: the compiled programs of the run.
-        train_epoch: ``train_epoch(train_state, number) -> (train_state, EpochResult, BadStep)`` trains for one epoch;
-            ``number`` counts from 0. The last result is the first step that was not finite, or None.
-        data: the examples that are evaluated.
-        precision: that of the run.
+        data: the examples of the run, with its programs.
         epochs: the number of epochs that the run has at its end.
         first_epoch: the number of the run's first epoch. It decides about the order of the examples.
         non_finite: the policy for values that are not finite.
         patience: the number of epochs without a lower loss after which the run stops; None for no limit.
         on_epoch: called after each epoch, in the first process.
-        processes: those that train together.
         reached: what the run has reached so far; changes with each epoch.
         at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
         origin: where this number comes from, if the search found it.
     """
 
-    programs: Programs
-    train_epoch: Callable[[TrainState, jax.Array], tuple[TrainState, EpochResult, BadStep | None]]
-    data: EvaluatedData
-    precision: Precision
+    data: RunData
     epochs: int
     first_epoch: int
     non_finite: str
     patience: int | None
     on_epoch: OnEpoch | None
-    processes: Processes
     reached: RunProgress
     at_bad_step: Mapping[str, PyTree] | None = None
     origin: NonFinite | None = None
 
-    def run(self, saver: SharedSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
         """Runs the epochs that are left, and saves them; returns the status of the run and its message.
 
         Args:
@@ -115,12 +111,12 @@ class EpochLoop:
         Ctrl-C ends this evaluation, and the run is then interrupted.
         """
         try:
-            with self.processes.noticing_loss():
+            with self.data.processes.noticing_loss():
                 evaluation, labels = self.data.evaluate("test", self.reached.train_state)
                 return replace(run, test_metrics=as_numbers(evaluated_metrics("test", evaluation), labels))
         except BaseException as error:
             # Several processes return the same, and the others may have evaluated everything.
-            if isinstance(error, KeyboardInterrupt) and not self.processes.are_several:
+            if isinstance(error, KeyboardInterrupt) and not self.data.processes.are_several:
                 message = f"Interrupted in the evaluation of the test examples, after {self.done()}, which are kept."
                 return replace(run, status="interrupted", message=message)
             error.run = run  # pyright: ignore[reportAttributeAccessIssue]
@@ -147,7 +143,7 @@ class EpochLoop:
         before, part = self.reached, self.data.part
         clock = time.perf_counter()
         number = jnp.int32(self.first_epoch + len(before.history))
-        after, result, bad_step = self.train_epoch(before.train_state, number)
+        after, result, bad_step = self.data.train(before.train_state, number)
         # The epoch waits for its results, so this is the time of the computation and not only of its start.
         seconds = time.perf_counter() - clock
         evaluation, labels = self.data.evaluate(part, after) if part else (None, 0)
@@ -163,39 +159,23 @@ class EpochLoop:
         )
         status, message = "", ""
         if int(result.bad_step) >= 0 and not self._goes_on_after_bad_steps(metrics):
+            spec = self.data.programs.spec
             if bad_step is not None:
-                from functional_nn.training.find_non_finite import origin_in_step  # few runs need it
-
-                spec = self.programs.compiled.spec
-                recipe = spec.recipe_for(self.programs.hyperparameters)
-                options = {"penalty": recipe.penalty, "gradient": recipe.gradient, "precision": spec.precision}
-                self.at_bad_step = bad_step.arguments | options
-                self.origin = origin_in_step(self.programs.compiled.spec, self.programs.hyperparameters, bad_step)
-            status, message = "non-finite", self._non_finite_message(int(result.bad_step), metrics.epoch)
+                recipe = spec.recipe_for(NO_HYPERPARAMETERS)
+                self.at_bad_step = bad_step.arguments(recipe, spec.precision)
+                self.origin = origin_in_step(recipe, spec.precision, bad_step)
+            status, message = (
+                "non-finite",
+                non_finite_message(int(result.bad_step), metrics.epoch, self.origin, spec.precision),
+            )
         self.reached = RunProgress(after, (*before.history, metrics), status, message)
 
     def _goes_on_after_bad_steps(self, metrics: EpochMetrics) -> bool:
         return self.non_finite == SKIP and math.isfinite(metrics.train_loss)
 
-    def _non_finite_message(self, bad_step: int, epoch: int) -> str:
-        """What happened in a step that ended the run, where it comes from, and what to do."""
-        happened = (
-            f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the "
-            "last finite state is kept."
-        )
-        if self.origin is not None:
-            texts = happened, self.origin.sentence, self.origin.note, self.origin.remedy
-            return " ".join(text for text in texts if text)
-        message = f"{happened} Try a smaller learning rate; look for NaN in the data."
-        if self.precision.scales_loss:
-            message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
-        return message
-
     def _advice(self) -> str:
-        """How to search for the origin. It is not saved with the message, as a resumed run has no ``at_bad_step``."""
-        if self.at_bad_step is None or self.origin is not None:
-            return ""
-        return " fnn.find_non_finite(net, loss, **run.at_bad_step) names the operation that made the first such number."
+        # It is not saved with the message, as a resumed run has no ``at_bad_step``.
+        return "" if self.at_bad_step is None or self.origin is not None else ADVICE
 
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
@@ -204,11 +184,12 @@ class EpochLoop:
             if self.on_epoch is None:
                 return False
             # On one device, so that the function can compute with it alone.
-            train_state = put_on_one(self.reached.train_state, self.programs.compiled.sharding)
+            train_state = put_on_one(self.reached.train_state, self.data.programs.sharding)
             return says_stop("on_epoch", self.on_epoch(metrics, train_state))
 
         # With several processes the first one alone is asked, and its answer counts for all.
-        is_stopped = self.processes.any(bool(self.processes.first(ask)))
+        processes = self.data.processes
+        is_stopped = processes.any(bool(processes.first(ask)))
         shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
         texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
         advance("  ".join(texts))
@@ -226,83 +207,16 @@ def epochs_since_best(losses: Sequence[float]) -> int:
     return len(losses) - 1 - int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
 
 
-def streamed_epoch(
-    programs: Programs,
-    reader: StreamReader,
-    processes: Processes,
-    check_interruption: Callable[[], None],
-    train_state: TrainState,
-    number: jax.Array,
-) -> tuple[TrainState, EpochResult, BadStep | None]:
-    """Trains on all batches of an epoch. Steps that are not finite change nothing; the first of them is returned too.
-
-    Args:
-        programs: the compiled programs of a stream.
-        reader: reads the batches.
-        processes: those that train together. Each reads its own share of every batch.
-        check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every step.
-        train_state: the train state before the epoch.
-        number: the number of the epoch, from 0.
-    """
-    compiled = programs.compiled
-    place = partial(put_batch, like=compiled.spec.data.part("train"), sharding=compiled.batch_sharding)
-    numbers: list[_Numbers] = []
-    step, bad_step = None, None
-
-    def start(train_state: TrainState, x: Value, labels: PyTree) -> _Step:
-        return _Step(train_state, x, labels, *programs.streamed_step(train_state, x, labels))
-
-    def end(step: _Step) -> TrainState:
-        nonlocal bad_step
-        train_state, of_step = step.ended()
-        numbers.append(of_step)
-        # With several processes, none of them has the whole batch.
-        if bad_step is None and not np.isfinite(of_step.loss) and not processes.are_several:
-            bad_step = BadStep(step.before, step.x, step.labels, None)
-        return train_state
-
-    with reader.epoch(int(number) + 1, place) as batches:
-        for x, labels in processes.in_step("batches", batches):
-            check_interruption()
-            if step is not None:
-                train_state = end(step)
-            step = start(train_state, x, labels)
-    assert step is not None  # an epoch without batches is an error
-    train_state = end(step)
-    return jax.block_until_ready(train_state), _summed_up(numbers), bad_step
-
-
-class _Step(NamedTuple):
-    """A step that was started: its train states, its batch, and its result on the device."""
-
-    before: TrainState
-    x: Value
-    labels: PyTree
-    after: TrainState
-    result: StepResult
-
-    def ended(self) -> tuple[TrainState, _Numbers]:
-        """Waits for the step. Returns the train state to go on from, and the numbers to report."""
-        loss, is_finite, reports = jax.device_get(self.result)
-        return self.after if is_finite else self.before, _Numbers(loss, reports)
-
-
-class _Numbers(NamedTuple):
-    """The loss of a step and what it reports in addition, in memory. The loss of a bad step is not finite."""
-
-    loss: np.ndarray
-    reports: Mapping[str, np.ndarray]
-
-
 @dataclass(frozen=True)
-class EvaluatedData:
-    """The examples that a run is evaluated on.
+class RunData:
+    """The examples of a run, in memory or in streams, with the programs that train on them and evaluate them.
 
     Args:
         programs: the compiled programs of the run.
         data: the examples in memory, on the device. A part that is streamed has those of its first batch.
         reader: reads the parts that are streamed; None if there are none.
-        processes: those that train together. All of them need the same examples.
+        processes: those that train together. Each reads its own share of a batch to train on, and all of a batch that
+            is evaluated.
         check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every batch.
     """
 
@@ -317,32 +231,72 @@ class EvaluatedData:
         """The part that is evaluated after every epoch: ``"validation"``, ``"test"`` or, if there is none, ``""``."""
         return self.data.evaluated_part
 
+    def train(self, train_state: TrainState, number: jax.Array) -> tuple[TrainState, EpochResult, BadStep | None]:
+        """Trains for one epoch, whose number counts from 0. The last result is the first step that was not finite."""
+        if self.reader is None:
+            return finite_epoch(self.programs, self.data.train_x, self.data.train_labels, train_state, number)
+        return self._train_on_stream(self.reader, train_state, int(number) + 1)
+
     def evaluate(self, part: str, train_state: TrainState) -> tuple[Evaluation, int]:
         """The loss and the metrics on a part of the data, and the number of its labels."""
-        if self.reader is not None and part in self.programs.compiled.spec.streamed:
-            return self._evaluate_stream(self.reader, part, train_state)
-        x, labels = self.data.part(part)
-        evaluate = self.programs.evaluate if part == self.part else self.programs.evaluate_test
-        return evaluate(train_state, x, labels), number_of_labels(labels)
-
-    def _evaluate_stream(self, reader: StreamReader, part: str, train_state: TrainState) -> tuple[Evaluation, int]:
-        compiled = self.programs.compiled
-        place = partial(put_batch, like=compiled.spec.data.part(part), sharding=compiled.sharding)
-        sums: EvaluationTotals | None = None
-        running: EvaluationTotals | None = None
+        if self.reader is None or part not in self.programs.spec.streamed:
+            x, labels = self.data.part(part)
+            return self.programs.evaluate(train_state, x, labels), number_of_labels(labels)
+        place = partial(put_batch, like=self.programs.spec.data.part(part), sharding=self.programs.sharding)
         count = 0
-        with reader.evaluated(part, place) as batches:
+
+        def counted_batches(batches: Iterator[tuple[Value, PyTree]]) -> Iterator[tuple[Value, PyTree]]:
+            nonlocal count
             for x, labels in self.processes.in_step(part, batches):
                 self.check_interruption()
                 count += number_of_labels(labels)
-                before, running = running, self.programs.batch_totals(train_state, x, labels)
-                # The totals of the batch before are read while this batch is computed. Reading waits for them, so no
-                # more than two batches are computed at a time.
-                if before is not None:
-                    sums = _added(sums, before)
-        assert running is not None  # a stream without batches is an error
-        in_types_of_program = jax.tree.map(lambda total, like: total.astype(like.dtype), _added(sums, running), running)
-        return self.programs.evaluation_of_totals(in_types_of_program), count
+                yield x, labels
+
+        with self.reader.evaluated(part, place) as batches:
+            return self.programs.evaluate_batches(train_state, counted_batches(batches)), count
+
+    def _train_on_stream(
+        self, reader: StreamReader, train_state: TrainState, epoch: int
+    ) -> tuple[TrainState, EpochResult, BadStep | None]:
+        """Trains on all batches of an epoch. Steps that are not finite change nothing."""
+        programs = self.programs
+        place = partial(put_batch, like=programs.spec.data.part("train"), sharding=programs.batch_sharding)
+        results: list[StepResult] = []
+        step, bad_step = None, None
+
+        def end(step: _Step) -> TrainState:
+            nonlocal bad_step
+            train_state, result = step.ended()
+            results.append(result)
+            # With several processes, none of them has the whole batch.
+            if bad_step is None and not np.isfinite(result.loss) and not self.processes.are_several:
+                bad_step = BadStep(step.before, step.x, step.labels, None)
+            return train_state
+
+        with reader.epoch(epoch, place) as batches:
+            for x, labels in self.processes.in_step("batches", batches):
+                self.check_interruption()
+                if step is not None:
+                    train_state = end(step)
+                step = _Step(train_state, x, labels, *programs.step(train_state, x, labels))
+        assert step is not None  # an epoch without batches is an error
+        train_state = end(step)
+        return jax.block_until_ready(train_state), _summed_up(results), bad_step
+
+
+class _Step(NamedTuple):
+    """A step that was started: its train states, its batch, and its result on the device."""
+
+    before: TrainState
+    x: Value
+    labels: PyTree
+    after: TrainState
+    result: StepResult
+
+    def ended(self) -> tuple[TrainState, StepResult]:
+        """Waits for the step. Returns the train state to go on from, and the result in the memory of the host."""
+        result = jax.device_get(self.result)
+        return self.after if result.is_finite else self.before, result
 
 
 def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding | None) -> tuple[Value, PyTree]:
@@ -365,24 +319,15 @@ def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding 
     return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), arrays)
 
 
-def _summed_up(numbers: list[_Numbers]) -> EpochResult:
+def _summed_up(steps: list[StepResult]) -> EpochResult:
     """The result of an epoch, computed from the results of its steps. All batches have one size."""
-    losses = np.array([step.loss for step in numbers])
+    losses = np.array([step.loss for step in steps])
     is_finite = np.isfinite(losses)
 
     def mean(values: np.ndarray) -> jax.Array:
         # The mean of no numbers is NaN, as for data in memory.
         return jnp.asarray(np.mean(values[is_finite]) if is_finite.any() else np.float32(np.nan))
 
-    means = {name: mean(np.array([step.reports[name] for step in numbers])) for name in numbers[0].reports}
+    means = {name: mean(np.array([step.reports[name] for step in steps])) for name in steps[0].reports}
     first_bad = -1 if is_finite.all() else np.argmin(is_finite)
     return EpochResult(mean(losses), jnp.int32(first_bad), jnp.int32(np.sum(~is_finite)), means)
-
-
-def _added(sums: EvaluationTotals | None, totals: EvaluationTotals) -> EvaluationTotals:
-    """The sums, or nothing if they are None, with the totals of one more batch.
-
-    They are 64-bit numbers, since a 32-bit sum of very many batches would stop growing.
-    """
-    totals = jax.tree.map(lambda total: np.asarray(total).astype(np.float64), jax.device_get(totals))
-    return totals if sums is None else jax.tree.map(np.add, sums, totals)

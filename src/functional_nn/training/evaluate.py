@@ -9,35 +9,38 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, as_layer
-from functional_nn.core.masked import values_of
+from functional_nn.core.masked import Value, values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_function, shown, tree_in_native_order
+from functional_nn.core.validation import check_count, shown, tree_in_native_order
+from functional_nn.data.examples import number_of_examples
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
 from functional_nn.training.argument_checks import (
     check_batch,
     check_loss,
     check_loss_function,
-    check_metric_name,
+    check_metrics,
     check_scalar,
     check_train_state,
 )
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.recipe import LossFunction, MetricFunction, Recipe
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import LossFunction, StepResult, forward
-
-MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
-"""A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
+from functional_nn.training.step import StepResult, forward
 
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
 EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
 """The totals of the loss, and those of the metrics by name."""
+
+AT_A_TIME = 250
+"""The number of examples that a run evaluates at a time."""
 
 
 class Evaluation(NamedTuple):
@@ -58,7 +61,7 @@ def make_evaluate(
     *,
     metrics: Mapping[str, MetricFunction] | None = None,
     precision: str | Precision = "float32",
-    batch_size: int = 250,
+    batch_size: int = AT_A_TIME,
 ) -> Evaluate:
     """Makes a pure function ``evaluate(train_state, x, labels) -> Evaluation``, exact for any number of examples.
 
@@ -74,87 +77,80 @@ def make_evaluate(
         precision: as for ``fit``.
         batch_size: the number of examples computed at a time.
     """
-    parts = make_evaluation_parts(net, loss, metrics=metrics, precision=precision, batch_size=batch_size)
+    check_loss_function(loss)
+    check_count("batch_size", batch_size)
+    check_metrics(metrics)
+    net, policy = as_layer(net), as_precision(precision)
+    named = None if metrics is None else tuple(metrics.items())
+    recipe = Recipe(net, loss, optax.identity(), metrics=named)  # nothing is optimized
 
     def evaluate(train_state, x, labels):
-        return parts.result(parts.totals(train_state, x, labels))
+        check_train_state(train_state)
+        check_batch(x, labels)
+        x, labels = tree_in_native_order((x, labels))
+        return evaluation_of_examples(recipe, policy, train_state, x, labels, batch_size)
 
     return evaluate
 
 
-class EvaluationParts(NamedTuple):
-    """The two parts of an evaluation, for examples that come batch by batch.
-
-    Args:
-        totals: ``totals(train_state, x, labels)`` computes sums over examples. Those of several batches are added.
-        result: makes an ``Evaluation`` of the sums over all examples.
-    """
-
-    totals: Callable[[TrainState, PyTree, PyTree], EvaluationTotals]
-    result: Callable[[EvaluationTotals], Evaluation]
-
-
-def make_evaluation_parts(
-    net: Layer,
-    loss: LossFunction,
-    *,
-    metrics: Mapping[str, MetricFunction] | None = None,
-    precision: str | Precision = "float32",
-    batch_size: int = 250,
-) -> EvaluationParts:
-    """Makes the two parts of ``make_evaluate``, which describes the arguments."""
-    net, policy = as_layer(net), as_precision(precision)
-    check_loss_function(loss)
-    check_count("batch_size", batch_size)
-    check_metrics(metrics)
-    totals_of_outputs = _totals_function(loss, metrics)
-
-    def totals_of_examples(train_state, x, labels):
-        check_train_state(train_state)
-        x, labels = tree_in_native_order((x, labels))
-        batches, left = divmod(check_batch(x, labels), batch_size)
-
-        def totals(batch):
-            inputs, targets = batch
-            y, _ = forward(net, policy, train_state.params, train_state.state, inputs, train=False)
-            return totals_of_outputs(y, targets)
-
-        totals_of_batch = jax.jit(totals)  # traced once, for the shapes and for the loop
-
-        def add(sums, batch):
-            return jax.tree.map(jnp.add, sums, totals_of_batch(batch)), None
-
-        if not batches:
-            sums = totals((x, labels))
-        else:
-            split = batches * batch_size
-            stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
-            # The sums start at 0 in the shapes and types of one batch's totals, which a scan has to know beforehand.
-            shapes = jax.eval_shape(totals_of_batch, jax.tree.map(lambda a: a[0], stacked))
-            sums, _ = lax.scan(add, jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes), stacked)
-            if left:
-                rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
-                sums = jax.tree.map(jnp.add, sums, rest)
-        return sums
-
-    def result(sums):
-        loss_totals, other_totals = sums
-        results = {name: _result(metrics, name, total) for name, total in other_totals.items()}
-        return Evaluation(ratio(*loss_totals), results)
-
-    return EvaluationParts(totals_of_examples, result)
+def evaluation_of_examples(
+    recipe: Recipe,
+    precision: Precision,
+    train_state: TrainState,
+    x: Value,
+    labels: PyTree,
+    batch_size: int = AT_A_TIME,
+) -> Evaluation:
+    """The loss and the metrics of a recipe; ``make_evaluate`` describes them, and here nothing is checked."""
+    return evaluation_of_totals(recipe, totals_of_examples(recipe, precision, train_state, x, labels, batch_size))
 
 
-def check_metrics(metrics: object) -> None:
-    """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
-    if metrics is None:
-        return
-    if not isinstance(metrics, Mapping):
-        raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
-    for name, metric in metrics.items():
-        check_metric_name("metrics", name)
-        with inside("metrics"):
-            check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
+def totals_of_examples(
+    recipe: Recipe,
+    precision: Precision,
+    train_state: TrainState,
+    x: Value,
+    labels: PyTree,
+    batch_size: int = AT_A_TIME,
+) -> EvaluationTotals:
+    """The sums over examples from which the loss and the metrics are computed. Those of several batches are added."""
+    totals_of_outputs = _totals_function(recipe)
+
+    def totals(batch):
+        inputs, targets = batch
+        y, _ = forward(recipe.net, precision, train_state.params, train_state.state, inputs, train=False)
+        return totals_of_outputs(y, targets)
+
+    batches, left = divmod(number_of_examples(x), batch_size)
+    if not batches:
+        return totals((x, labels))
+    totals_of_batch = jax.jit(totals)  # traced once, for the shapes and for the loop
+
+    def add(sums, batch):
+        return jax.tree.map(jnp.add, sums, totals_of_batch(batch)), None
+
+    split = batches * batch_size
+    stacked = jax.tree.map(lambda a: a[:split].reshape(batches, batch_size, *a.shape[1:]), (x, labels))
+    # The sums start at 0 in the shapes and types of one batch's totals, which a scan has to know beforehand.
+    shapes = jax.eval_shape(totals_of_batch, jax.tree.map(lambda a: a[0], stacked))
+    sums, _ = lax.scan(add, jax.tree.map(lambda total: jnp.zeros(total.shape, total.dtype), shapes), stacked)
+    if left:
+        rest = totals(jax.tree.map(lambda a: a[split:], (x, labels)))
+        sums = jax.tree.map(jnp.add, sums, rest)
+    return sums
+
+
+def evaluation_of_totals(recipe: Recipe, totals: EvaluationTotals) -> Evaluation:
+    """The loss and the metrics from the sums over all examples."""
+    loss_totals, other_totals = totals
+    metrics = dict(recipe.metrics or ())
+
+    def result(name: str, totals: Totals) -> jax.Array:
+        metric = metrics.get(name)
+        return metric.result(totals) if isinstance(metric, Metric | Loss) else ratio(*totals)
+
+    results = {name: result(name, total) for name, total in other_totals.items()}
+    return Evaluation(ratio(*loss_totals), results)
 
 
 ROUNDING = 1e-6
@@ -264,10 +260,9 @@ def default_metric(names: Collection[str]) -> str:
     return "train_loss"
 
 
-def _totals_function(
-    loss: LossFunction, metrics: Mapping[str, MetricFunction] | None
-) -> Callable[[PyTree, PyTree], EvaluationTotals]:
+def _totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTotals]:
     """Makes the function that computes, over a batch, the totals of the loss, of its reports, and of the metrics."""
+    loss, metrics = recipe.loss, recipe.metrics
 
     # It is compiled even if ``evaluate`` is not, so that labels are arrays of JAX here.
     @jax.jit
@@ -293,7 +288,7 @@ def _totals_function(
                 sums = accuracy_totals(y, labels)
                 others["accuracy"] = sums["sum"], sums["weight"]
             return loss_totals, others
-        for name, metric in metrics.items():
+        for name, metric in metrics:
             if name in others:
                 raise InputError("metrics", "names that the loss does not report", repr(name))
             with inside(name):
@@ -304,14 +299,6 @@ def _totals_function(
         return loss_totals, others
 
     return totals
-
-
-def _result(metrics: Mapping[str, MetricFunction] | None, name: str, totals: Totals) -> jax.Array:
-    """A metric from its totals."""
-    metric = None if metrics is None else metrics.get(name)
-    if isinstance(metric, Metric | Loss):
-        return metric.result(totals)
-    return ratio(*totals)
 
 
 def _are_classes(y: PyTree, labels: PyTree) -> bool:

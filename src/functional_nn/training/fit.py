@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 
 import jax
 import optax
@@ -28,21 +27,21 @@ from functional_nn.training.argument_checks import (
     check_counts,
     check_functions,
     check_is_not_a_loader,
+    check_metrics,
     check_patience,
     check_seed,
 )
-from functional_nn.training.checkpointing import Checkpoints, RunProgress, SharedSaver
+from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
-from functional_nn.training.epoch_loop import EpochLoop, EvaluatedData, OnEpoch, streamed_epoch
-from functional_nn.training.evaluate import MetricFunction, check_metrics
-from functional_nn.training.non_finite import check_policy, finite_epoch
+from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, RunData
+from functional_nn.training.memory import check_memory
+from functional_nn.training.non_finite import check_policy
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
-from functional_nn.training.programs import ProgramSpec, shapes_of, surroundings, with_batches_of
-from functional_nn.training.recipe import Recipe
+from functional_nn.training.programs import Programs, ProgramSpec, shapes_of, surroundings, with_batches_of
+from functional_nn.training.recipe import GradientFunction, LossFunction, MetricFunction, PenaltyFunction, Recipe
 from functional_nn.training.run import EpochHistory, Run
-from functional_nn.training.run_programs import Programs, check_memory, compiled_programs
 from functional_nn.training.state import (
     SETTING_OF_BITS,
     Start,
@@ -51,7 +50,6 @@ from functional_nn.training.state import (
     epochs_before,
     train_state_from,
 )
-from functional_nn.training.step import GradientFunction, LossFunction, PenaltyFunction
 
 
 def fit(
@@ -181,12 +179,14 @@ def fit(
         # If one of several processes cannot read its data, all of them end.
         if isinstance(data, Stream):
             assert reader is not None  # every stream has a reader
-            split = processes.each(lambda: data_for_network(net, loss, reader.split()))
+            with processes.all_succeeding():
+                split = data_for_network(net, loss, reader.split())
             # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
         else:
             check_is_not_a_loader(data)
-            split = processes.each(lambda: data_for_network(net, loss, data))
+            with processes.all_succeeding():
+                split = data_for_network(net, loss, data)
         device_count = chosen_devices(devices)
         if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
@@ -217,7 +217,7 @@ def fit(
         show_progress = is_progress_shown(progress) and processes.is_first
 
         # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-        saving = SharedSaver(processes, checkpoints, settings)
+        saving = RunSaver(processes, checkpoints, settings)
         with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
             # The programs of the run.
             clock = time.perf_counter()
@@ -227,17 +227,18 @@ def fit(
             if isinstance(data, Stream):
                 shapes = with_batches_of(shapes, batch_size)
             spec = ProgramSpec(recipe, batch_size, policy, data=shapes, devices=device_count, streamed=streamed)
-            compiled, compiled_now = processes.each(lambda: compiled_programs(spec))
-            programs = Programs(compiled)
-            seconds = {"compile": time.perf_counter() - clock if compiled_now else 0.0}
+            with processes.all_succeeding():
+                programs = Programs(spec)
+            seconds = {"compile": time.perf_counter() - clock if programs.compiled_now else 0.0}
 
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
-            processes.each(lambda: check_memory(compiled, split))
+            with processes.all_succeeding():
+                check_memory(programs, split)
             # Fingerprints need more traces, so they are made only if there is something to compare.
-            fingerprints = {} if checkpoints is None and not processes.are_several else compiled.fingerprints
-            processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": compiled.metric_names})
-            reached = saver.restored(compiled.train_state, compiled.metric_names, fingerprints, device_count)
+            fingerprints = {} if checkpoints is None and not processes.are_several else programs.fingerprints
+            processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": programs.metric_names})
+            reached = saver.restored(programs.train_state, programs.metric_names, fingerprints, device_count)
             restored_epochs = 0 if reached is None else len(reached.history)
             if restored_epochs > epochs:
                 raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
@@ -246,34 +247,26 @@ def fit(
                 if start is None:
                     first = programs.start(key)
                 else:
-                    first = train_state_from(start, optimizer, key, compiled.train_state, policy)
+                    first = train_state_from(start, optimizer, key, programs.train_state, policy)
                 reached = RunProgress(first)
             # Several processes agree only at the end of an epoch that they stop.
             check_interruption = (lambda: None) if processes.are_several else interruption.check
             # The batches of a stream are copied one by one.
             in_memory = split if reader is None else split._replace(train_x=None, train_labels=None)
-            on_device = put_everywhere(in_memory, compiled.sharding)
-            if reader is None:
-                train_epoch = partial(finite_epoch, programs, on_device.train_x, on_device.train_labels)
-            else:
-                train_epoch = partial(streamed_epoch, programs, reader, processes, check_interruption)
+            on_device = put_everywhere(in_memory, programs.sharding)
             loop = EpochLoop(
-                programs,
-                train_epoch,
-                EvaluatedData(programs, on_device, reader, processes, check_interruption),
-                policy,
+                RunData(programs, on_device, reader, processes, check_interruption),
                 epochs,
                 first_epoch=_first_epoch(start, data, split, batch_size),
                 non_finite=non_finite,
                 patience=patience,
                 on_epoch=on_epoch,
-                processes=processes,
-                reached=reached._replace(train_state=put_everywhere(reached.train_state, compiled.sharding)),
+                reached=reached._replace(train_state=put_everywhere(reached.train_state, programs.sharding)),
             )
 
             def result(status: str, message: str) -> Run:
                 history = loop.reached.history
-                train_state = put_on_one(loop.reached.train_state, compiled.sharding)
+                train_state = put_on_one(loop.reached.train_state, programs.sharding)
                 at_end = history[-1].metrics if history else {}
                 return Run(
                     train_state,

@@ -1,25 +1,108 @@
-"""Policies for values that are not finite in training (stop, skip), and the step that made the first one."""
+"""Values that are not finite in training: policies, the step that made the first one, and where it comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from functional_nn import names
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import path_name
+from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_flag, check_key, check_trees, tree_in_native_order
+from functional_nn.jaxprs.non_finite import NonFinite, find_origin
+from functional_nn.training.argument_checks import (
+    check_batch,
+    check_gradient_function,
+    check_loss_function,
+    check_penalty,
+)
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
-from functional_nn.training.run_programs import Programs
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.programs import Programs
+from functional_nn.training.recipe import GradientFunction, LossFunction, PenaltyFunction, Recipe
 from functional_nn.training.state import TrainState, derived_key
-from functional_nn.training.step import numbers
+from functional_nn.training.step import (
+    checked_outcome,
+    derivative_of,
+    is_number,
+    make_objective,
+    numbers,
+    step_of,
+)
 
 STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
+
+NETWORK = "network"
+"""The name scope of the network. The layers' scopes are inside it."""
+
+ADVICE = " fnn.find_non_finite(net, loss, **run.at_bad_step) names the operation that made the first such number."
+"""How to search for the origin."""
+
+
+def find_non_finite(
+    net: Layer,
+    loss: LossFunction,
+    params: Params,
+    state: State,
+    x: PyTree,
+    labels: PyTree,
+    *,
+    penalty: PenaltyFunction | None = None,
+    gradient: GradientFunction = jax.value_and_grad,
+    precision: str | Precision = "float32",
+    train: bool = True,
+    key: jax.Array | None = None,
+) -> NonFinite:
+    """Finds where a NaN or an infinite number in the loss of a network, or in its gradient, comes from.
+
+    The loss and its gradient are computed as in training, but operation by operation. The result names the first
+    operation, in the forward or in the backward pass, that made a non-finite number on which the loss or the gradient
+    depends. It has the layer, the source line, the numbers, the likely cause and a remedy. If a parameter or the data
+    are not finite from the start, the result names the array and the element. See ``find_non_finite_in`` for other
+    functions and for how the search works.
+
+    Args:
+        net: the network.
+        loss: the loss, as ``fit`` takes it.
+        params: the parameters.
+        state: the network's state.
+        x: the batch for which the loss or the gradient is not finite. Bytes are divided by 255, as in ``fit``.
+        labels: its labels.
+        penalty, gradient, precision: as ``fit`` takes them.
+        train: whether the network runs in training mode.
+        key: for layers that draw random numbers.
+
+    >>> import functional_nn as fnn
+    >>> net = fnn.chain(fnn.dense(2, initializer=jax.nn.initializers.zeros), jnp.log, fnn.dense(1))
+    >>> params, state = net.init(jax.random.key(0), (3,))
+    >>> found = fnn.find_non_finite(net, fnn.mean_squared_error, params, state, jnp.ones((4, 3)), jnp.ones((4, 1)))
+    >>> found.operation, found.layer, found.stage, found.value
+    ('log', 'log_0', 'forward pass', -inf)
+    >>> found.cause
+    'The logarithm of 0 is -inf.'
+    """
+    net, policy = as_layer(net), as_precision(precision)
+    check_loss_function(loss)
+    check_penalty(penalty)
+    check_gradient_function(gradient)
+    check_trees(params, state)
+    check_batch(x, labels)
+    check_flag("train", train)
+    if key is not None:
+        check_key(key)
+    function = _loss_and_gradient(net, loss, penalty, gradient, policy, train, key)
+    return _network_origin(net, function, params, state, x, labels)
 
 
 def check_policy(policy: object) -> None:
@@ -42,36 +125,18 @@ class BadStep(NamedTuple):
     labels: PyTree
     rows: jax.Array | None
 
-    @property
-    def arguments(self) -> dict[str, PyTree]:
-        """The arguments of ``find_non_finite`` for this step, besides those that ``fit`` got."""
-        key = derived_key(self.before.key, "noise", self.before.step)
+    def arguments(self, recipe: Recipe, precision: Precision) -> dict[str, PyTree]:
+        """The arguments of ``find_non_finite`` for this step, besides the network and the loss."""
         return {
             "params": self.before.params,
             "state": self.before.state,
             "x": self.x,
             "labels": self.labels,
-            "key": key,
+            "key": derived_key(self.before.key, "noise", self.before.step),
+            "penalty": recipe.penalty,
+            "gradient": recipe.gradient,
+            "precision": precision,
         }
-
-
-def bad_step_of(
-    programs: Programs, before: TrainState, x: Value, labels: PyTree, number: jax.Array, step: int
-) -> BadStep:
-    """The batch of a step, with the train state before it.
-
-    Args:
-        programs: the programs of the run.
-        before: the train state before the step.
-        x, labels: all training examples.
-        number: the number of the epoch.
-        step: the number of the step in the epoch.
-    """
-    order = programs.compiled.draw_order(before.key, number)
-    (full, rest), before, data = put_on_one((order, before, (x, labels)), programs.compiled.sharding)
-    rows = full[step] if step < len(full) else rest
-    x, labels = jax.tree.map(lambda array: array[rows], data)
-    return BadStep(before, x, labels, rows)
 
 
 def finite_epoch(
@@ -86,19 +151,19 @@ def finite_epoch(
         the train state after the epoch, its result, and the first bad step; None if there is none.
     """
     after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    if _stayed_finite(before, after, result):
+    # The losses alone are not enough: the last update of an epoch has no loss after it.
+    if int(result.bad_step) < 0 and all(finite.all() for finite in where_finite(before, after)):
         return after, result, None
     after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
     step = int(result.bad_step)
     # This other program rounds differently, so at the edge of overflow it may find no bad step.
     if step < 0 or before_bad_step is None:
         return after, result, None
-    return after, result, bad_step_of(programs, before_bad_step, x, labels, number, step)
-
-
-def _stayed_finite(before: TrainState, after: TrainState, result: EpochResult) -> bool:
-    # The losses alone are not enough: the last update of an epoch has no loss after it.
-    return int(result.bad_step) < 0 and all(finite.all() for finite in where_finite(before, after))
+    order = programs.order(before_bad_step.key, number)
+    (full, rest), before, data = put_on_one((order, before_bad_step, (x, labels)), programs.sharding)
+    rows = full[step] if step < len(full) else rest
+    x, labels = jax.tree.map(lambda array: array[rows], data)
+    return after, result, BadStep(before, x, labels, rows)
 
 
 def where_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
@@ -111,3 +176,90 @@ def where_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
     if all(of_leaf.all() for of_leaf in finite):
         return finite
     return [of_leaf | ~np.isfinite(old) for of_leaf, old in zip(finite, jax.device_get(numbers(before)), strict=True)]
+
+
+def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, precision: Precision) -> str:
+    """What happened in a step that ended the run, where it comes from, and what to do."""
+    happened = (
+        f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the "
+        "last finite state is kept."
+    )
+    if origin is not None:
+        return " ".join(text for text in (happened, origin.sentence, origin.note, origin.remedy) if text)
+    message = f"{happened} Try a smaller learning rate; look for NaN in the data."
+    if precision.scales_loss:
+        message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
+    return message
+
+
+def origin_in_step(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite | None:
+    """Finds the origin in the loss, the gradient or the update of a step; None if the search finds nothing.
+
+    The search is only a help for the user, who needs the message of the run in any case. So an error in the search does
+    not stop the run, and a long search is not made.
+    """
+    try:
+        found = _search(recipe, precision, step)
+    except Exception:
+        return None
+    return found if found else None
+
+
+def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
+    before, x, labels, rows = step
+    key = derived_key(before.key, "noise", before.step)
+    function = _loss_and_gradient(recipe.net, recipe.loss, recipe.penalty, recipe.gradient, precision, True, key)
+    found = _network_origin(recipe.net, function, before.params, before.state, x, labels, only_if_quick=True)
+    if found.argument.split("/")[0] in ("x", "labels"):
+        note = "" if rows is None else f"In the training data this is example {rows[found.index[0]]}."
+        return replace(found, in_batch=True, note=note or found.note)
+    if found:
+        return found
+    # Loss and gradient are finite, so the optimizer made the number. Steps that keep the finite state would hide it.
+    train_step = step_of(recipe, precision)
+
+    def update(train_state: TrainState, x: Value, labels: PyTree) -> dict[str, PyTree]:
+        after, _ = train_step(train_state, x, labels)
+        # The states of some optimizers contain infinite numbers from the start, and random keys are not numbers.
+        pairs = zip(numbers(train_state), numbers(after), strict=True)
+        paths = [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(after) if is_number(leaf)]
+        return {path: jnp.where(jnp.isfinite(old), new, 0) for path, (old, new) in zip(paths, pairs, strict=True)}
+
+    found = find_origin(update, (before, x, labels), ("train state", "x", "labels"), only_if_quick=True)
+    return replace(found, stage="optimizer's update")
+
+
+def _loss_and_gradient(
+    net: Layer,
+    loss: LossFunction,
+    penalty: PenaltyFunction | None,
+    gradient: GradientFunction,
+    precision: Precision,
+    train: bool,
+    key: jax.Array | None,
+) -> Callable[..., dict[str, PyTree]]:
+    """Makes a function ``(params, state, x, labels)`` that returns a dict with the loss, the gradient and the state."""
+    in_scope = net._replace(forward=jax.named_scope(NETWORK)(net.forward))
+    named_penalty = jax.named_scope("penalty")(penalty) if penalty else None
+    objective = make_objective(in_scope, jax.named_scope("loss")(loss), named_penalty, precision, train=train)
+
+    def function(params, state, x, labels):
+        outcome = derivative_of(objective, gradient)(params, state, x, labels, key)
+        (total, value, reports, new_state), bars = checked_outcome(outcome, params)
+        with_penalty = {} if penalty is None else {"loss plus penalty": total}
+        return {**reports, **with_penalty, "loss": value, "gradient": bars, "state": new_state}
+
+    return function
+
+
+def _network_origin(
+    net: Layer, function: Callable[..., PyTree], *arguments: PyTree, only_if_quick: bool = False
+) -> NonFinite:
+    """Searches for the origin in a function that ``_loss_and_gradient`` made, for params, state, x and labels."""
+    arrays = jax.tree.map(jnp.asarray, tree_in_native_order(arguments))
+    found = find_origin(function, arrays, ("params", "state", "x", "labels"), only_if_quick=only_if_quick)
+    # An operation that is in the scope of the network, but in that of no layer, belongs to the network itself.
+    layer = net.name if found.layer == NETWORK else found.layer.removeprefix(f"{NETWORK}/")
+    # The loss and its parts come first: a user looks for them before gradients and states.
+    affected = tuple(sorted(found.affected, key=lambda path: path.startswith(("gradient", "state"))))
+    return replace(found, affected=affected, layer=layer)

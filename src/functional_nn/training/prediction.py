@@ -21,8 +21,8 @@ from functional_nn.core.validation import (
     tree_in_native_order,
 )
 from functional_nn.data.examples import number_of_examples
+from functional_nn.training.memory import check_bytes
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.run_programs import check_bytes
 from functional_nn.training.step import forward
 
 

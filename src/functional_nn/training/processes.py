@@ -117,17 +117,19 @@ class Processes:
                 return
             yield item  # pyright: ignore[reportReturnType]
 
-    def each(self, action: Callable[[], Result]) -> Result:
-        """Lets each process do something, and returns its result. If it fails in one of them, it fails in all.
+    @contextmanager
+    def all_succeeding(self) -> Iterator[None]:
+        """If the body fails in one process, it fails in all.
 
         Raises:
-            Exception: what ``action`` raises, in this process. The others raise ``OtherProcessFailed``.
+            Exception: what the body raises, in this process. The others raise ``OtherProcessFailed``.
         """
         if not self.are_several:
-            return action()
-        result, failure = None, None
+            yield
+            return
+        failure = None
         try:
-            result = action()
+            yield
         except Exception as error:
             failure = error
         has_failed = self.any(failure is not None)
@@ -135,7 +137,6 @@ class Processes:
             raise failure
         if has_failed:
             raise OtherProcessFailed("Another process could not begin. Its own message says why.")
-        return result  # pyright: ignore[reportReturnType]
 
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.

@@ -1,25 +1,29 @@
-"""The compiled programs of a run: their specification, functions, compilation and fingerprints."""
+"""The programs of a run: the table of them, what they compute, their compilation and calls, and their fingerprints."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from types import FunctionType
+from typing import Any, NamedTuple, NoReturn
+from weakref import ref
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import optax
+from jax import lax
 from jax.extend.core import ClosedJaxpr
-from jax.sharding import NamedSharding
-from jax.stages import Compiled, Lowered, Traced, Wrapped
+from jax.stages import Compiled, Lowered
 from jax.typing import ArrayLike
 
+from functional_nn.core.functions import is_hashable
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
@@ -40,286 +44,24 @@ from functional_nn.jaxprs.xla_options import (
 )
 from functional_nn.storage.arrays import add_to_digest, as_stored
 from functional_nn.training.devices import cores, divided, on_each, rows_of
-from functional_nn.training.epoch import EpochResult, drawn_batches, make_epoch_parts
-from functional_nn.training.evaluate import check_metric_shapes, named_metrics
+from functional_nn.training.epoch import EpochResult, drawn_batches, of_rows, with_last_batch
+from functional_nn.training.evaluate import (
+    Evaluation,
+    EvaluationTotals,
+    check_metric_shapes,
+    evaluation_of_examples,
+    evaluation_of_totals,
+    named_metrics,
+    totals_of_examples,
+)
 from functional_nn.training.optimizers import update_with
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Hyperparameters, Recipe, RecipeMaker
-from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult, TrainStep, where
+from functional_nn.training.state import SETTING_OF_BITS, TrainState, create_train_state
+from functional_nn.training.step import StepResult, TrainStep, step_of, where
 
-Tree = TypeVar("Tree", bound=PyTree)
-StartCompilation: TypeAlias = Callable[[str, Traced, Options], PyTree]
-"""Starts to compile a traced program, by its name, and returns the shapes and types of its results."""
-
-EVALUATION: Options = QUICK | SUMS_AND_PRODUCTS
-"""The options for a program that evaluates."""
-
-
-def _made_once(make: Callable[[CompiledPrograms], Any]) -> Any:
-    """A property that is made when it is first needed, once for all copies of the programs."""
-
-    def get(programs: CompiledPrograms) -> Any:
-        name = make.__name__
-        if name not in programs._made_later:
-            programs._made_later[name] = make(programs)
-        return programs._made_later[name]
-
-    return property(get, doc=make.__doc__)
-
-
-class CompiledPrograms:
-    """The compiled programs of a specification.
-
-    An epoch of examples in memory has three programs: one draws its order, one trains on the full batches, and one
-    trains on the remaining examples. A stream has one program in place of them, which trains on one batch. Each program
-    is compiled in a thread while the next one is traced. The shortest come first, so that all cores soon have work.
-
-    The first argument of each program but ``draw_order`` is a dict of traced hyper-parameters. A run of ``fit`` has
-    none, and an empty dict adds nothing to a program. ``Programs`` passes them.
-
-    Attributes:
-        spec: the specification that they were compiled from.
-        sharding, batch_sharding: those of the arguments, and of the batches of a stream; None for one device.
-        train_state: the shapes and types of what ``start`` returns.
-        jaxprs: the traced program of each compiled one, by name.
-        metric_names: the names of the metrics of an epoch.
-    """
-
-    def __init__(self, spec: ProgramSpec):
-        self.spec = spec
-        self.sharding = on_each(spec.devices)
-        self.batch_sharding = rows_of(self.sharding, spec.batch_size)
-        self._functions = ProgramFunctions(spec, self.sharding)
-        self._shapes = argument_shapes(spec)
-        # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
-        self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
-        self.metric_names: tuple[str, ...] = ()
-        self.jaxprs: dict[str, ClosedJaxpr] = {}
-        self._batch_totals: dict[tuple[Hashable, ...], Compiled] = {}
-        self._made_later: dict[str, Any] = {}
-        self._compiled = self._compile_all()
-        part = spec.data.evaluated_part
-        if part in spec.streamed:
-            self._batch_totals[shapes_key(spec.data.part(part))] = self._compiled["evaluate"]
-        self.train_state: TrainState = shapes_of(self.start.out_info)
-
-    @property
-    def start(self) -> Compiled:
-        """The train state before the first epoch, from its key."""
-        return self._compiled["start"]
-
-    @property
-    def draw_order(self) -> Compiled:
-        """The order of the examples in an epoch."""
-        return self._compiled["draw_order"]
-
-    @property
-    def full_batches(self) -> Compiled:
-        """The steps of an epoch on all full batches."""
-        return self._compiled["full_batches"]
-
-    @property
-    def last_batch(self) -> Compiled:
-        """The step on the remaining examples of an epoch, and the epoch's result."""
-        return self._compiled["last_batch"]
-
-    @property
-    def streamed_step(self) -> Compiled:
-        """A step on one batch of a stream."""
-        return self._compiled["streamed_step"]
-
-    @property
-    def evaluate(self) -> Compiled:
-        """The evaluation after every epoch, for examples in memory. For a stream it is ``batch_totals``."""
-        return self._compiled["evaluate"]
-
-    @property
-    def memory_users(self) -> list[Compiled]:
-        """The programs that need the most memory; the first one returns a train state."""
-        names = (*self._training_programs, "evaluate")
-        return [self._compiled[name] for name in names if name in self._compiled]
-
-    @property
-    def _training_programs(self) -> tuple[str, ...]:
-        return ("streamed_step",) if "train" in self.spec.streamed else ("full_batches", "last_batch")
-
-    def with_spec(self, spec: ProgramSpec | None) -> CompiledPrograms:
-        """These programs with an equal specification, or None to keep them without the functions that it holds.
-
-        What one of them compiles later, all of them have.
-        """
-        other = copy.copy(self)
-        other.spec = spec  # pyright: ignore[reportAttributeAccessIssue]
-        other._functions = spec and ProgramFunctions(spec, self.sharding)  # pyright: ignore[reportAttributeAccessIssue]
-        return other
-
-    def with_start_of(self, spec: ProgramSpec) -> CompiledPrograms | None:
-        """These programs with other initial values, for a specification whose network differs only in ``init``.
-
-        Only the start is compiled. Returns None if the train state has other shapes or types.
-        """
-        other = self.with_spec(spec)
-        with jax.default_device(self._device):
-            traced = other._traced_start()
-            if shapes_of(traced.out_info) != self.train_state:
-                return None
-            start = other._compile(traced.lower(), QUICK | RUN_ONCE | sum_options(traced.jaxpr))
-        other._compiled = self._compiled | {"start": start}
-        other.jaxprs = self.jaxprs | {"start": traced.jaxpr}
-        # The fingerprint of the initial values differs.
-        other._made_later = {name: made for name, made in self._made_later.items() if name != "fingerprints"}
-        return other
-
-    @_made_once
-    def careful_epoch(self) -> Compiled:
-        """An epoch of steps that keep the last finite state, as one program.
-
-        It returns the train state after the epoch, the result, and, for a single model, the train state before the
-        first bad step. It is compiled when a run first needs it: few runs do, and its checks make compilation longer.
-        """
-        x, labels = self.spec.data.part("train")
-        shapes = self._shapes
-        with jax.default_device(self._device):
-            traced = self._functions.jit(self._functions.careful_epoch, own=2, shared=3).trace(
-                shapes.hyperparameters, self.train_state, x, labels, shapes.number
-            )
-            return self._compile(traced.lower(), step_options(traced.jaxpr) | sum_options(traced.jaxpr))
-
-    @_made_once
-    def evaluate_test(self) -> Compiled:
-        """The evaluation of the test examples, for a run that is evaluated on validation examples until its end."""
-        with jax.default_device(self._device):
-            return self._compile(self._trace_evaluate(self.train_state, "test").lower(), EVALUATION)
-
-    def batch_totals(self, x: Value, labels: PyTree) -> Compiled:
-        """The program that computes the totals of a streamed batch that is evaluated.
-
-        It is compiled when it is first needed for a batch of this shape: the last batch may be smaller.
-        """
-        key = shapes_key((x, labels))
-        if key not in self._batch_totals:
-            with jax.default_device(self._device):
-                lowered = self._trace_batch_totals(self.train_state, *shapes_of((x, labels))).lower()
-                self._batch_totals[key] = self._compile(lowered, EVALUATION)
-        return self._batch_totals[key]
-
-    @_made_once
-    def evaluation_of_totals(self) -> Compiled:
-        """The loss and the metrics from the totals of all streamed batches."""
-        (totals, *_) = self._batch_totals.values()
-        with jax.default_device(self._device):
-            traced = self._place(self._functions.evaluation_of_totals).trace(
-                self._shapes.hyperparameters, shapes_of(totals.out_info)
-            )
-            return self._compile(traced.lower(), QUICK | FIRST_LEVEL)
-
-    @property
-    def member_state(self) -> TrainState:
-        """The shapes and types of one member's train state: ``train_state`` without the axis of members."""
-        return self._of_one_member(self.train_state)
-
-    @_made_once
-    def fingerprints(self) -> dict[str, str]:
-        """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
-
-        They distinguish recipes with equal shapes of parameters: two learning rates, or two activations.
-        """
-        steps = [self.jaxprs[name] for name in self._training_programs]
-        return fingerprints_of_parts(
-            self.spec,
-            # The parts of a recipe are those of one member.
-            self._of_one_member(self._shapes.hyperparameters),
-            self.member_state,
-            start=self.jaxprs["start"],
-            outputs=self.jaxprs.get("evaluate", steps[0]),
-            steps=steps,
-        )
-
-    def _compile(self, lowered: Lowered, options: Options) -> Compiled:
-        return compile_lowered(lowered, beside_others(options) if self.spec.runs_beside_others else options)
-
-    def _compile_all(self) -> dict[str, Compiled]:
-        """Traces the programs one after another, and compiles each in a thread meanwhile; returns them by name."""
-        shapes = self._shapes
-        train_x, train_labels = self.spec.data.part("train")
-        part = self.spec.data.evaluated_part
-        compiling: dict[str, Future[Compiled]] = {}
-        # XLA releases Python's lock while it compiles, so the next program is traced at the same time.
-        with ThreadPoolExecutor() as threads:
-
-            def compile_program(name: str, traced: Traced, options: Options) -> PyTree:
-                """Starts to compile a program, and returns the shapes of its results."""
-                self.jaxprs[name] = traced.jaxpr
-                compiling[name] = threads.submit(self._compile, traced.lower(), options | sum_options(traced.jaxpr))
-                return traced.out_info
-
-            if "train" in self.spec.streamed:
-                train_state = compile_program("start", self._traced_start(), QUICK | RUN_ONCE)
-                places = (self.sharding, self.sharding, self.batch_sharding, self.batch_sharding)
-                step = jax.jit(self._functions.streamed_step, in_shardings=places, out_shardings=self.sharding).trace(
-                    shapes.hyperparameters, train_state, train_x, train_labels
-                )
-                _, result = compile_program("streamed_step", step, step_options(step.jaxpr, loops=0))
-            else:
-                train_state, result = self._compile_epoch(compile_program)
-
-            evaluation = None
-            if part in self.spec.streamed:
-                traced = self._trace_batch_totals(train_state, *self.spec.data.part(part))
-                totals = compile_program("evaluate", traced, EVALUATION)
-                evaluation = jax.eval_shape(self._functions.evaluation_of_totals, shapes.hyperparameters, totals)
-            elif part:
-                evaluation = compile_program("evaluate", self._trace_evaluate(train_state, part), EVALUATION)
-            named = named_metrics(part, result, evaluation)
-            check_metric_shapes(named, self.spec.members)
-            self.metric_names = tuple(named)
-            return {name: future.result() for name, future in compiling.items()}
-
-    def _compile_epoch(self, compile_program: StartCompilation) -> tuple[TrainState, EpochResult]:
-        """Traces the programs of an epoch of examples in memory; returns the shapes of what the epoch returns."""
-        shapes = self._shapes
-        train_x, train_labels = self.spec.data.part("train")
-        order = self._functions.jit(self._functions.draw_order, own=1, shared=1).trace(shapes.key, shapes.number)
-        full, rest = compile_program("draw_order", order, QUICK | FIRST_LEVEL)
-
-        train_state = compile_program("start", self._traced_start(), QUICK | RUN_ONCE)
-
-        steps = self._functions.jit(self._functions.full_batches, own=3, shared=2).trace(
-            shapes.hyperparameters, train_state, full, train_x, train_labels
-        )
-        options = step_options(steps.jaxpr)
-        train_state_then, losses = compile_program("full_batches", steps, options)
-
-        last = self._functions.jit(self._functions.last_batch, own=4, shared=2).trace(
-            shapes.hyperparameters, train_state_then, losses, rest, train_x, train_labels
-        )
-        # full is (batches, batch_size), behind the axis of members. Without full batches, the last batch is the whole
-        # epoch and is optimized like one.
-        last_options = options | QUICK if full.shape[-2] else options
-        _, epoch_result = compile_program("last_batch", last, last_options)
-        return train_state, epoch_result
-
-    def _of_one_member(self, shapes: Tree) -> Tree:
-        """Shapes and types without their leading axis, if it is the axis of several members."""
-        if self.spec.members is None:
-            return shapes
-        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), shapes)
-
-    def _place(self, function: Callable[..., PyTree]) -> Wrapped:
-        return jax.jit(function, in_shardings=self.sharding, out_shardings=self.sharding)
-
-    def _traced_start(self) -> Traced:
-        return self._functions.jit(self._functions.start, own=2, shared=0).trace(
-            self._shapes.hyperparameters, self._shapes.key
-        )
-
-    def _trace_evaluate(self, train_state: TrainState, part: str) -> Traced:
-        evaluate = self._functions.jit(self._functions.evaluate, own=2, shared=2)
-        return evaluate.trace(self._shapes.hyperparameters, train_state, *self.spec.data.part(part))
-
-    def _trace_batch_totals(self, train_state: TrainState, x: Value, labels: PyTree) -> Traced:
-        return self._place(self._functions.batch_totals).trace(self._shapes.hyperparameters, train_state, x, labels)
+NO_HYPERPARAMETERS: Hyperparameters = {}
+"""The traced hyper-parameters of a run of ``fit``. An empty dict adds nothing to a program."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,16 +91,10 @@ class ProgramSpec:
     streamed: tuple[str, ...] = ()
     in_threads: bool = False
 
-    @property
-    def runs_beside_others(self) -> bool:
-        """Whether several of these programs run at the same time: in threads, or on several devices."""
-        return self.in_threads or self.devices > 1
-
     def values(self) -> tuple[object, ...]:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
-        leaves, structure = jax.tree.flatten(self.data)
         others = (getattr(self, field.name) for field in fields(self) if field.name != "data")
-        return (*others, structure, *leaves)
+        return (*others, *shapes_key(self.data))
 
     def __hash__(self) -> int:
         return hash(self.values())
@@ -373,134 +109,74 @@ class ProgramSpec:
         return self.recipe(hyperparameters)
 
 
-def shapes_of(tree: PyTree) -> PyTree:
-    """The pytree with the shape and type of each array in the place of the array."""
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+# What the programs compute, for one model
 
 
-def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
-    """The structure, shapes and types of a pytree in a form that a dict can have as a key."""
-    leaves, structure = jax.tree.flatten(shapes_of(tree))
-    return structure, *leaves
+def draw_order(spec: ProgramSpec, key: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The order of the examples in an epoch."""
+    return drawn_batches(key, number, number_of_examples(spec.data.train_x), spec.batch_size)
 
 
-def with_batches_of(shapes: Split, examples: int) -> Split:
-    """The shapes of a split with this number of training examples: those of a stream's batch in all processes."""
-
-    def of_all(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((examples, *array.shape[1:]), array.dtype)
-
-    train_x, train_labels = jax.tree.map(of_all, (shapes.train_x, shapes.train_labels))
-    return shapes._replace(train_x=train_x, train_labels=train_labels)
+def start(spec: ProgramSpec, h: Hyperparameters, key: jax.Array) -> TrainState:
+    """The train state before the first epoch."""
+    recipe = _recipe(spec, h)
+    in_shape = shape_of(spec.data.train_x)
+    return create_train_state(recipe.net, recipe.optimizer, key, in_shape, spec.precision, recipe.start)
 
 
-@dataclass(frozen=True)
-class ProgramFunctions:
-    """The functions of a specification. Their first argument is a dict of traced hyper-parameters.
+def full_batches(spec: ProgramSpec, h: Hyperparameters, state: TrainState, order: jax.Array, x: Value, labels: PyTree):
+    """The steps of an epoch on all full batches."""
+    return lax.scan(of_rows(step_of(_recipe(spec, h), spec.precision), x, labels), state, order)
 
-    Args:
-        spec: what the functions depend on.
-        sharding: puts whole arrays on each of several devices; None for one device.
+
+def last_batch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, losses, rest, x: Value, labels: PyTree):
+    """The step on the remaining examples, and the result of the epoch."""
+    step = of_rows(step_of(_recipe(spec, h), spec.precision), x, labels)
+    return with_last_batch(step, state, losses, rest, spec.batch_size)
+
+
+def careful_epoch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree, number):
+    """An epoch of steps that change nothing if a value would become non-finite, as one program.
+
+    Its checks make compilation longer, and few runs need it. It returns the train state after the epoch, the result,
+    and, for a single model, the train state before the first bad step.
     """
-
-    spec: ProgramSpec
-    sharding: NamedSharding | None
-
-    def jit(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Wrapped:
-        """The function to compile, mapped as by ``mapped``."""
-        mapped = self.mapped(function, own=own, shared=shared)
-        return jax.jit(mapped, in_shardings=self.sharding, out_shardings=self.sharding)
-
-    def mapped(self, function: Callable[..., PyTree], *, own: int, shared: int) -> Callable[..., PyTree]:
-        """The function for all members: with several, ``vmap`` maps it over its first ``own`` arguments."""
-        if self.spec.members is None:
-            return function
-        return jax.vmap(function, in_axes=(0,) * own + (None,) * shared)
-
-    def start(self, hyperparameters, key):
-        """The train state before the first epoch."""
-        in_shape = shape_of(self.spec.data.train_x)
-        return self._recipe(hyperparameters).train_state(key, in_shape, self.spec.precision)
-
-    def draw_order(self, key, number):
-        """The order of the examples in an epoch."""
-        return drawn_batches(key, number, number_of_examples(self.spec.data.train_x), self.spec.batch_size)
-
-    def full_batches(self, hyperparameters, train_state, full, x, labels):
-        """The steps of an epoch on all full batches."""
-        full_batches, _ = self._epoch_parts(hyperparameters)
-        return full_batches(train_state, full, x, labels)
-
-    def last_batch(self, hyperparameters, train_state, losses, rest, x, labels):
-        """The step on the remaining examples, and the result of the epoch."""
-        _, last_batch = self._epoch_parts(hyperparameters)
-        return last_batch(train_state, losses, rest, x, labels)
-
-    def careful_epoch(self, hyperparameters, train_state, x, labels, number):
-        """An epoch of steps that change nothing if a value would become non-finite."""
-        step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=True)
-        full_batches, last_batch = make_epoch_parts(remembering(step), self.spec.batch_size)
-        full, rest = self.draw_order(train_state.key, number)
-        # Several members do not need the state before the bad step, which would take memory.
-        kept = train_state if self.spec.members is None else None
-        first = Remembered(train_state, kept, jnp.bool_(False))
-        reached, losses = full_batches(first, full, x, labels)
-        reached, result = last_batch(reached, losses, rest, x, labels)
-        return reached.train_state, result, reached.before_bad_step
-
-    def streamed_step(self, hyperparameters, train_state, x, labels):
-        """A step on a batch of a stream, and whether its numbers stay finite. If they do not, the loss is NaN.
-
-        The program does not choose between the old train state and the new one, as steps with ``keep_finite`` do,
-        because that takes memory for a third one. The caller has both states, and goes on with the right one.
-        """
-        step = self._recipe(hyperparameters).checked_step(self.spec.precision)
-        after, loss, reports, is_finite = step(train_state, x, labels)
-        finite = is_finite()
-        result = StepResult(jnp.where(finite, loss, jnp.nan), finite, reports)
-        return after._replace(key=train_state.key), result
-
-    def evaluate(self, hyperparameters, train_state, x, labels):
-        """The loss and the metrics on examples in memory."""
-        return self._recipe(hyperparameters).evaluate(self.spec.precision)(train_state, x, labels)
-
-    def batch_totals(self, hyperparameters, train_state, x, labels):
-        """The sums over one batch of streamed examples, from which the loss and the metrics are computed."""
-        return self._recipe(hyperparameters).evaluation_parts(self.spec.precision).totals(train_state, x, labels)
-
-    def evaluation_of_totals(self, hyperparameters, sums):
-        """The loss and the metrics from the sums over all batches."""
-        return self._recipe(hyperparameters).evaluation_parts(self.spec.precision).result(sums)
-
-    def _recipe(self, hyperparameters: Hyperparameters) -> Recipe:
-        recipe = self.spec.recipe_for(hyperparameters)
-        return recipe._replace(net=divided(recipe.net, self.sharding))
-
-    def _epoch_parts(self, hyperparameters: Hyperparameters):
-        train_step = self._recipe(hyperparameters).train_step(self.spec.precision, keep_finite=False)
-        return make_epoch_parts(train_step, self.spec.batch_size)
+    step = of_rows(remembering(step_of(_recipe(spec, h), spec.precision, "kept")), x, labels)
+    order, rest = draw_order(spec, state.key, number)
+    # Several members do not need the state before the bad step, which would take memory.
+    kept = state if spec.members is None else None
+    reached, losses = lax.scan(step, Remembered(state, kept, jnp.bool_(False)), order)
+    reached, result = with_last_batch(step, reached, losses, rest, spec.batch_size)
+    return reached.train_state, result, reached.before_bad_step
 
 
-class ArgumentShapes(NamedTuple):
-    """The shapes and types of the programs' arguments other than data and train state."""
+def streamed_step(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree):
+    """A step on a batch of a stream, and whether its numbers stay finite.
 
-    hyperparameters: dict[str, jax.ShapeDtypeStruct]
-    key: jax.ShapeDtypeStruct
-    number: jax.ShapeDtypeStruct
+    The program does not choose between the old train state and the new one, because that takes memory for a third one.
+    The caller has both states, and goes on with the right one.
+    """
+    return step_of(_recipe(spec, h), spec.precision, "told")(state, x, labels)
 
 
-def argument_shapes(spec: ProgramSpec) -> ArgumentShapes:
-    """The shapes and types of these arguments."""
-    key: PyTree = jax.eval_shape(lambda: jax.random.key(0))
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    hyperparameters = dict(spec.hyperparameters)
-    if spec.members is not None:
+def evaluate(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree) -> Evaluation:
+    """The loss and the metrics on examples in memory."""
+    return evaluation_of_examples(_recipe(spec, h), spec.precision, state, x, labels)
 
-        def of_all_members(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
 
-        hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
-    return ArgumentShapes(hyperparameters, key, number)
+def batch_totals(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree):
+    """The sums over one batch of streamed examples, from which the loss and the metrics are computed."""
+    return totals_of_examples(_recipe(spec, h), spec.precision, state, x, labels)
+
+
+def evaluation_of_sums(spec: ProgramSpec, h: Hyperparameters, totals: EvaluationTotals) -> Evaluation:
+    """The loss and the metrics from the sums over all batches."""
+    return evaluation_of_totals(_recipe(spec, h), totals)
+
+
+def _recipe(spec: ProgramSpec, hyperparameters: Hyperparameters) -> Recipe:
+    recipe = spec.recipe_for(hyperparameters)
+    return recipe._replace(net=divided(recipe.net, on_each(spec.devices)))
 
 
 class Remembered(NamedTuple):
@@ -535,6 +211,435 @@ def remembering(train_step: TrainStep) -> Callable[[Remembered, PyTree, PyTree],
     return step
 
 
+# The table
+
+
+class Program(NamedTuple):
+    """A program of a run.
+
+    Args:
+        function: ``function(spec, *arguments)`` computes it for one model.
+        arguments, results: their names, in order. ``h`` are the traced hyper-parameters.
+        options: ``options(programs, jaxpr)`` gives the options of XLA, besides those for its sums.
+    """
+
+    function: Callable[..., PyTree]
+    arguments: str
+    results: str
+    options: Callable[[Programs, ClosedJaxpr], Options]
+
+
+def _quick(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    return QUICK | FIRST_LEVEL
+
+
+def _once(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    return QUICK | RUN_ONCE
+
+
+def _steps(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    return step_options(jaxpr)
+
+
+def _single_step(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    return step_options(jaxpr, loops=0)
+
+
+def _last(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    """Those of the full batches. Without full batches, the last batch is the whole epoch and is optimized like one."""
+    has_full_batches = number_of_examples(programs.spec.data.train_x) >= programs.spec.batch_size
+    return step_options(programs.jaxprs["full"]) | (QUICK if has_full_batches else {})
+
+
+def _evaluation(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
+    return QUICK | SUMS_AND_PRODUCTS
+
+
+PROGRAMS = {
+    "order": Program(draw_order, "key number", "order rest", _quick),
+    "init": Program(start, "h key", "state", _once),
+    "full": Program(full_batches, "h state order x labels", "state losses", _steps),
+    "last": Program(last_batch, "h state losses rest x labels", "state result", _last),
+    "careful": Program(careful_epoch, "h state x labels number", "state result before", _steps),
+    "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", _single_step),
+    "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", _evaluation),
+    "totals": Program(batch_totals, "h state evaluated_x evaluated_labels", "totals", _evaluation),
+    "from_totals": Program(evaluation_of_sums, "h totals", "evaluation", _quick),
+}
+"""All programs by name. A run compiles those of its epoch and of its evaluation at its start, the others when it first
+needs them."""
+
+OWN = {"h", "key", "state", "order", "rest", "losses", "totals"}
+"""The arguments that each member has for itself, along an axis of members; the others are shared."""
+
+ROWS = {"batch_x", "batch_labels"}
+"""The arguments whose examples are divided among devices; the others are whole on each device."""
+
+
+class Made(NamedTuple):
+    """A compiled program, its traced program, and the shapes and types of its results."""
+
+    compiled: Compiled
+    jaxpr: ClosedJaxpr
+    results: PyTree
+
+
+class Programs:
+    """The compiled programs of a specification: compiles them, and calls them.
+
+    An epoch of examples in memory has three programs: one draws its order, one trains on the full batches, and one
+    trains on the remaining examples. A stream has one program in place of them, which trains on one batch. Each program
+    is compiled in a thread while the next one is traced. The shortest come first, so that all cores soon have work.
+    Programs that were compiled before in this process are used again.
+
+    The argument ``h`` of the methods are the traced hyper-parameters of a sweep's members, which share the programs.
+
+    Args:
+        spec: the specification.
+        cache: the programs that were compiled before.
+
+    Attributes:
+        sharding, batch_sharding: those of the arguments, and of the batches of a stream; None for one device.
+        train_state: the shapes and types of what ``start`` returns.
+        jaxprs: the traced programs by name.
+        compiled: the compiled programs by name, for the shapes that they were first needed for.
+        compiled_now: whether one of the programs that a run starts with was not compiled before.
+        metric_names: the names of the metrics of an epoch.
+    """
+
+    def __init__(self, spec: ProgramSpec, cache: ProgramCache | None = None):
+        self.spec = spec
+        self.sharding = on_each(spec.devices)
+        self.batch_sharding = rows_of(self.sharding, spec.batch_size)
+        self.jaxprs: dict[str, ClosedJaxpr] = {}
+        self.compiled: dict[str, Compiled] = {}
+        self._of_shapes: dict[tuple[Hashable, ...], Compiled] = {}
+        self.compiled_now = False
+        self._cache = CACHE if cache is None else cache
+        self._making = threading.Lock()
+        # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
+        self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
+        self._settings = tuple(getattr(jax.config, name) for name in JAX_SETTINGS)
+        self._shapes = argument_shapes(spec)
+        part = spec.data.evaluated_part
+        is_streamed = part in spec.streamed
+        evaluation_names = ["totals" if is_streamed else "evaluate"] if part else []
+        self._make([*self._epoch_names, *evaluation_names], spec.data.part(part) if part else ())
+        self.train_state: TrainState = self._shapes["state"]
+        entry = self._entry("metric names")
+        if entry.made is None:
+            evaluation = self._shapes.get("evaluation")
+            if is_streamed:
+                evaluation = jax.eval_shape(mapped(spec, "from_totals"), self._shapes["h"], self._shapes["totals"])
+            named = named_metrics(part, self._shapes["result"], evaluation)
+            check_metric_shapes(named, spec.members)
+            entry.made = tuple(named)
+        self.metric_names: tuple[str, ...] = entry.made
+
+    def start(self, key: jax.Array, h: Hyperparameters = NO_HYPERPARAMETERS) -> TrainState:
+        """The train state before the first epoch."""
+        return self.compiled["init"](h, key)
+
+    def order(self, key: jax.Array, number: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """The numbers of the examples in each full batch of an epoch, and those of the remaining examples."""
+        return self.compiled["order"](key, number)
+
+    def epoch(
+        self,
+        state: TrainState,
+        x: Value,
+        labels: PyTree,
+        number: ArrayLike,
+        h: Hyperparameters = NO_HYPERPARAMETERS,
+    ) -> tuple[TrainState, EpochResult]:
+        """Trains for one epoch, which uses every example once."""
+        order, rest = self.order(state.key, number)
+        state, losses = self.compiled["full"](h, state, order, x, labels)
+        return self.compiled["last"](h, state, losses, rest, x, labels)
+
+    def careful_epoch(
+        self,
+        state: TrainState,
+        x: Value,
+        labels: PyTree,
+        number: ArrayLike,
+        h: Hyperparameters = NO_HYPERPARAMETERS,
+    ) -> tuple[TrainState, EpochResult, TrainState | None]:
+        """The same epoch with steps that change nothing if a value would become non-finite; see ``careful_epoch``."""
+        return self._program("careful")(h, state, x, labels, number)
+
+    def step(
+        self, state: TrainState, x: Value, labels: PyTree, h: Hyperparameters = NO_HYPERPARAMETERS
+    ) -> tuple[TrainState, StepResult]:
+        """Trains on one batch of a stream. If the result is not finite, the old train state is the one to keep."""
+        return self.compiled["stream"](h, state, x, labels)
+
+    def evaluate(
+        self, state: TrainState, x: Value, labels: PyTree, h: Hyperparameters = NO_HYPERPARAMETERS
+    ) -> Evaluation:
+        """The loss and the metrics on examples in memory."""
+        return self._program("evaluate", x, labels)(h, state, x, labels)
+
+    def evaluate_batches(
+        self,
+        state: TrainState,
+        batches: Iterable[tuple[Value, PyTree]],
+        h: Hyperparameters = NO_HYPERPARAMETERS,
+    ) -> Evaluation:
+        """The loss and the metrics on examples that come batch by batch; the last batch may be smaller."""
+        sums: EvaluationTotals | None = None
+        running: EvaluationTotals | None = None
+        for x, labels in batches:
+            before, running = running, self._program("totals", x, labels)(h, state, x, labels)
+            # The totals of the batch before are read while this batch is computed. Reading waits for them, so no more
+            # than two batches are computed at a time.
+            if before is not None:
+                sums = _added(sums, before)
+        assert running is not None  # a stream without batches is an error
+        totals = jax.tree.map(lambda total, like: total.astype(like.dtype), _added(sums, running), running)
+        return self._program("from_totals")(h, totals)
+
+    @property
+    def memory_users(self) -> list[Compiled]:
+        """The programs that need the most memory; the first one returns a train state."""
+        names = ("full", "last", "stream", "evaluate", "totals")
+        return [compiled for name, compiled in self.compiled.items() if name in names]
+
+    @property
+    def member_state(self) -> TrainState:
+        """The shapes and types of one member's train state: ``train_state`` without the axis of members."""
+        return _of_one_member(self.spec, self.train_state)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """A digest of what each part of the recipe computes, by the name that an error message uses for the part.
+
+        They distinguish recipes with equal shapes of parameters: two learning rates, or two activations.
+        """
+        entry = self._entry(FINGERPRINTS)
+        if entry.made is None:
+            steps = [self.jaxprs[name] for name in self._epoch_names if name not in ("order", "init")]
+            outputs = self.jaxprs.get("evaluate", self.jaxprs.get("totals", steps[0]))
+            entry.made = {
+                "initial values": fingerprint(self.jaxprs["init"]),
+                "network or loss": fingerprint(outputs),
+                # The parts of a recipe are those of one member.
+                **_fingerprints_of_updates(self.spec, _of_one_member(self.spec, self._shapes["h"]), self.member_state),
+                "train step": fingerprint(*steps),
+            }
+        return entry.made
+
+    @property
+    def _epoch_names(self) -> tuple[str, ...]:
+        return ("init", "stream") if "train" in self.spec.streamed else ("order", "init", "full", "last")
+
+    def _program(self, name: str, *examples: PyTree) -> Compiled:
+        """A program. It is compiled now if it is needed for the first time, or for examples of new shapes."""
+        key = (name, *shapes_key(examples))
+        if key not in self._of_shapes:
+            with self._making, jax.default_device(self._device):
+                if key not in self._of_shapes:  # another thread may have made it meanwhile
+                    self._make([name], examples)
+        return self._of_shapes[key]
+
+    def _make(self, names: Iterable[str], examples: tuple[PyTree, ...] = ()) -> None:
+        """Traces programs one after another, and compiles each in a thread meanwhile, unless the cache has it.
+
+        Args:
+            names: of the programs.
+            examples: examples that are evaluated, and their labels.
+        """
+        self._shapes |= zip(("evaluated_x", "evaluated_labels"), shapes_of(examples), strict=False)
+        entries: dict[str, _Entry] = {}
+        compiling: dict[str, tuple[Future[Compiled], ClosedJaxpr, PyTree]] = {}
+        # XLA releases Python's lock while it compiles, so the next program is traced at the same time.
+        with ThreadPoolExecutor() as threads:
+            for name in names:
+                program = PROGRAMS[name]
+                arguments = program.arguments.split()
+                given = [self._shapes[argument] for argument in arguments]
+                entry = entries[name] = self._entry(name, *shapes_key(given))
+                if entry.made is None:
+                    places = tuple(self.batch_sharding if argument in ROWS else self.sharding for argument in arguments)
+                    function = mapped(self.spec, name)
+                    traced = jax.jit(function, in_shardings=places, out_shardings=self.sharding).trace(*given)
+                    jaxpr, results = traced.jaxpr, shapes_of(traced.out_info)
+                    self.jaxprs.setdefault(name, jaxpr)
+                    options = program.options(self, jaxpr) | sum_options(jaxpr)
+                    compiling[name] = threads.submit(self._compile, traced.lower(), options), jaxpr, results
+                else:
+                    _, jaxpr, results = entry.made
+                    self.jaxprs.setdefault(name, jaxpr)
+                named = program.results.split()
+                self._shapes |= zip(named, results if len(named) > 1 else [results], strict=True)
+        for name, (compiled, jaxpr, results) in compiling.items():
+            entries[name].made = Made(compiled.result(), jaxpr, results)
+        self.compiled_now = self.compiled_now or bool(compiling)
+        for name, entry in entries.items():
+            self.compiled.setdefault(name, entry.made.compiled)
+            self._of_shapes[(name, *shapes_key(examples))] = entry.made.compiled
+
+    def _compile(self, lowered: Lowered, options: Options) -> Compiled:
+        # Several of these programs run at the same time: in threads, or on several devices.
+        are_several = self.spec.in_threads or self.spec.devices > 1
+        return compile_lowered(lowered, beside_others(options) if are_several else options)
+
+    def _entry(self, name: str, *key: Hashable) -> _Entry:
+        """The place of a program in the cache; or a place of its own, if the specification cannot be compared."""
+        if not is_hashable(self.spec):  # a part of it, such as a loss that holds an array
+            return _Entry(())
+        # Networks that differ only in their initial values share all programs but the one that makes these.
+        spec = self.spec if name in ("init", FINGERPRINTS) else _without_init(self.spec)
+        return self._cache.entry((name, *key, *spec.values(), *self._settings))
+
+
+def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
+    """The function of a program for all members: with several, ``vmap`` maps it over the arguments in ``OWN``."""
+    program = PROGRAMS[name]
+    function = partial(program.function, spec)
+    if spec.members is None:
+        return function
+    return jax.vmap(function, in_axes=tuple(0 if argument in OWN else None for argument in program.arguments.split()))
+
+
+def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
+    """The shapes and types of the arguments that a run starts with, by name."""
+    key = shapes_of(jax.random.key(0))  # a trace for its shape would be repeated by every run
+    hyperparameters = dict(spec.hyperparameters)
+    if spec.members is not None:
+
+        def of_all_members(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
+
+        hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
+    x, labels = spec.data.part("train")
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    own = {"h": hyperparameters, "key": key, "number": number, "x": x, "labels": labels}
+    return own | {"batch_x": x, "batch_labels": labels}
+
+
+def shapes_of(tree: PyTree) -> PyTree:
+    """The pytree with the shape and type of each array in the place of the array."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+
+
+def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
+    """The structure, shapes and types of a pytree in a form that a dict can have as a key."""
+    leaves, structure = jax.tree.flatten(shapes_of(tree))
+    return structure, *leaves
+
+
+def with_batches_of(shapes: Split, examples: int) -> Split:
+    """The shapes of a split with this number of training examples: those of a stream's batch in all processes."""
+
+    def of_all(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((examples, *array.shape[1:]), array.dtype)
+
+    train_x, train_labels = jax.tree.map(of_all, (shapes.train_x, shapes.train_labels))
+    return shapes._replace(train_x=train_x, train_labels=train_labels)
+
+
+def _of_one_member(spec: ProgramSpec, shapes: PyTree) -> PyTree:
+    """Shapes and types without their leading axis, if it is the axis of several members."""
+    if spec.members is None:
+        return shapes
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), shapes)
+
+
+def _added(sums: EvaluationTotals | None, totals: EvaluationTotals) -> EvaluationTotals:
+    """The sums, or nothing if they are None, with the totals of one more batch.
+
+    They are 64-bit numbers, since a 32-bit sum of very many batches would stop growing.
+    """
+    totals = jax.tree.map(lambda total: np.asarray(total).astype(np.float64), jax.device_get(totals))
+    return totals if sums is None else jax.tree.map(np.add, sums, totals)
+
+
+# The cache of programs
+
+JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    SETTING_OF_BITS,
+    "jax_default_matmul_precision",
+    "jax_default_device",
+)
+"""The settings of JAX that change what is compiled. JAX's own caches depend on them, too."""
+
+
+class _Entry:
+    """What was made from some values, which hold functions weakly.
+
+    If one of the functions no longer exists, nobody can give equal values again, and what was made is let go: the
+    programs of a call such as ``fit(…, optax.adam(rate))`` are of no use after it.
+
+    Attributes:
+        made: None at first.
+    """
+
+    def __init__(self, values: tuple[Hashable, ...]):
+        self.made: Any = None
+        self._values = _with_weak_functions(values, self._let_go)
+        self._hash = hash(self._values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Entry) and self._values == other._values
+
+    def _let_go(self, function: object) -> None:
+        self.made = None
+
+
+class ProgramCache:
+    """The latest programs, by what they were made from."""
+
+    def __init__(self, size: int = 64):
+        self._size = size
+        self._entries: dict[_Entry, _Entry] = {}
+        self._lock = threading.Lock()
+
+    def entry(self, values: tuple[Hashable, ...]) -> _Entry:
+        """The entry for these values, which is a new one if there was none."""
+        new = _Entry(values)
+        with self._lock:
+            entry = self._entries.pop(new, new)
+            self._entries[entry] = entry
+            if len(self._entries) > self._size:
+                del self._entries[next(iter(self._entries))]
+        return entry
+
+
+CACHE = ProgramCache()
+"""The programs of this process: some eight specifications have room."""
+
+
+def _with_weak_functions(value: Hashable, when_gone: Callable[[object], None]) -> Hashable:
+    """The value with weak references to the functions in it and in its tuples, which compare as the functions do."""
+    if isinstance(value, FunctionType):
+        return ref(value, when_gone)
+    if isinstance(value, tuple):
+        return type(value), *(_with_weak_functions(entry, when_gone) for entry in value)
+    return value
+
+
+def _without_init(spec: ProgramSpec) -> ProgramSpec:
+    if not isinstance(spec.recipe, Recipe):
+        return spec
+    return replace(spec, recipe=spec.recipe._replace(net=spec.recipe.net._replace(init=_no_init)))
+
+
+def _no_init(key: object, in_shape: object) -> NoReturn:
+    """Replaces ``init`` when two networks are compared without it."""
+    raise AssertionError("never called")
+
+
+# Fingerprints
+
+FINGERPRINTS = "fingerprints"
+"""The name of the fingerprints in the cache."""
+
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """The memory address of a Python object in a program's text. It differs between processes."""
 
@@ -556,24 +661,10 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
     return digest.hexdigest()
 
 
-def fingerprints_of_parts(
-    spec: ProgramSpec,
-    hyperparameters: Hyperparameters,
-    train_state: TrainState,
-    *,
-    start: ClosedJaxpr,
-    outputs: ClosedJaxpr,
-    steps: Iterable[ClosedJaxpr],
+def _fingerprints_of_updates(
+    spec: ProgramSpec, hyperparameters: Hyperparameters, train_state: TrainState
 ) -> dict[str, str]:
-    """A digest of what each part of a recipe computes, by the name that an error message uses for the part.
-
-    Args:
-        spec: the specification with the recipe.
-        hyperparameters, train_state: the shapes and types of one model's.
-        start: the traced program of the initial values.
-        outputs: a traced program that computes the network's output and the loss.
-        steps: the traced programs that train.
-    """
+    """A digest of the optimizer and one of the penalty, for the shapes and types of one model."""
     params, optimizer_state = train_state.params, train_state.optimizer_state
 
     def update(hyperparameters, params, optimizer_state):
@@ -592,11 +683,8 @@ def fingerprints_of_parts(
         return 0.0 if function is None else function(params)
 
     return {
-        "initial values": fingerprint(start),
-        "network or loss": fingerprint(outputs),
         "optimizer": fingerprint(jax.make_jaxpr(update)(hyperparameters, params, optimizer_state)),
         "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
-        "train step": fingerprint(*steps),
     }
 
 

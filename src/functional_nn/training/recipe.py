@@ -12,30 +12,26 @@ import optax
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
-from functional_nn.training.evaluate import (
-    Evaluate,
-    EvaluationParts,
-    MetricFunction,
-    check_metrics,
-    make_evaluate,
-    make_evaluation_parts,
-)
-from functional_nn.training.precision import Precision
-from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import (
-    CheckedStep,
-    GradientFunction,
-    LossFunction,
-    PenaltyFunction,
-    TrainStep,
-    make_checked_step,
-    make_train_step,
-)
+from functional_nn.metrics import Metric
+from functional_nn.training.argument_checks import check_functions, check_gradient_function, check_metrics
+from functional_nn.training.state import TrainState
+
+LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
+"""What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
+
+LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
+PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
+
+MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array]
+"""A metric, a loss, or a function ``(y, labels) -> number``, the mean over the examples of a batch."""
+
+GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
+"""A function with the interface of ``jax.value_and_grad``."""
 
 HyperparameterValue: TypeAlias = Any
 """A number, a boolean, a string, None, a tuple of these, or a traced number."""
@@ -67,38 +63,6 @@ class Recipe(NamedTuple):
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
     gradient: GradientFunction = jax.value_and_grad
     start: tuple[Params, State] | None = None
-
-    def train_state(self, key: jax.Array, in_shape: Shapes, precision: Precision) -> TrainState:
-        """The train state before the first epoch."""
-        return create_train_state(self.net, self.optimizer, key, in_shape, precision, self.start)
-
-    def train_step(self, precision: Precision, *, keep_finite: bool) -> TrainStep:
-        """The train step of a run."""
-        return make_train_step(
-            self.net,
-            self.loss,
-            self.optimizer,
-            penalty=self.penalty,
-            gradient=self.gradient,
-            precision=precision,
-            keep_finite=keep_finite,
-        )
-
-    def checked_step(self, precision: Precision) -> CheckedStep:
-        """The train step of a run on a stream, which says whether its numbers stay finite."""
-        return make_checked_step(
-            self.net, self.loss, self.optimizer, penalty=self.penalty, gradient=self.gradient, precision=precision
-        )
-
-    def evaluate(self, precision: Precision) -> Evaluate:
-        """The evaluation of a run."""
-        metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluate(self.net, self.loss, metrics=metrics, precision=precision)
-
-    def evaluation_parts(self, precision: Precision) -> EvaluationParts:
-        """The evaluation of a run on examples that come batch by batch."""
-        metrics = None if self.metrics is None else dict(self.metrics)
-        return make_evaluation_parts(self.net, self.loss, metrics=metrics, precision=precision)
 
 
 class RecipeMaker(Protocol):
@@ -165,7 +129,7 @@ class RecipeFunctions:
             expected = "a penalty, or a function of the hyper-parameters that makes one"
             check_function("penalty", self.penalty, expected, "h")
         check_metrics(None if self.metrics is None else dict(self.metrics))
-        check_function("gradient", self.gradient, "a function with the interface of jax.value_and_grad")
+        check_gradient_function(self.gradient)
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
             check_function("start", self.start, "a pair (params, state), or a function that makes one", "h")
@@ -187,6 +151,7 @@ class RecipeFunctions:
             remedy = "Write (train_state.params, train_state.state)."
             raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
         net = network_of(self.model, hyperparameters)
+        check_functions(loss, optimizer, penalty)
         return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, start)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +19,21 @@ from functional_nn.data.preparation import scaled_bytes
 from functional_nn.training.argument_checks import (
     check_batch,
     check_functions,
+    check_gradient_function,
     check_loss,
     check_loss_function,
     check_scalar,
     check_train_state,
 )
 from functional_nn.training.precision import LossScale, Precision, as_precision, cast
+from functional_nn.training.recipe import GradientFunction, LossFunction, PenaltyFunction, Recipe
 from functional_nn.training.state import TrainState, derived_key
 
-LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
-"""What a loss function returns: one number, or a pair of it and a dict of numbers to report, such as its parts."""
-
-LossFunction: TypeAlias = Callable[[PyTree, PyTree], LossResult]
-PenaltyFunction: TypeAlias = Callable[[Params], jax.Array]
 TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
-CheckedStep: TypeAlias = Callable[
-    [TrainState, PyTree, PyTree], tuple[TrainState, jax.Array, dict[str, jax.Array], Callable[[], jax.Array]]
-]
-"""``step(train_state, x, labels) -> (train_state, loss, reports, is_finite)``; see ``make_checked_step``."""
+"""``step(train_state, x, labels) -> (train_state, loss)``."""
+
+Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
+"""``objective(params, state, x, labels, key) -> (value, auxiliary)``: the loss of a batch, to be differentiated."""
 
 
 class StepResult(NamedTuple):
@@ -51,13 +48,6 @@ class StepResult(NamedTuple):
     loss: jax.Array
     is_finite: jax.Array
     reports: Mapping[str, jax.Array]
-
-
-Objective: TypeAlias = Callable[..., tuple[jax.Array, PyTree]]
-"""``objective(params, state, x, labels, key) -> (value, auxiliary)``: the loss of a batch, to be differentiated."""
-
-GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
-"""A function with the interface of ``jax.value_and_grad``."""
 
 
 def make_train_step(
@@ -101,59 +91,50 @@ def make_train_step(
     1
     """
     check_flag("keep_finite", keep_finite)
-    checked_step = make_checked_step(net, loss, optimizer, penalty=penalty, gradient=gradient, precision=precision)
+    net, policy = as_layer(net), as_precision(precision)
+    check_functions(loss, optimizer, penalty)
+    check_gradient_function(gradient)
+    step = step_of(
+        Recipe(net, loss, optimizer, penalty, gradient=gradient), policy, "kept" if keep_finite else "unchecked"
+    )
 
     def train_step(train_state, x, labels):
-        new, value, reports, is_finite = checked_step(train_state, x, labels)
-        # A step that would make a number non-finite changes nothing.
-        if keep_finite:
-            finite = is_finite()
-            value = jnp.where(finite, value, jnp.nan)
-            new = where(finite, new, train_state._replace(key=None))
-        return new._replace(key=train_state.key), (value, reports) if reports else value
+        check_train_state(train_state)
+        check_batch(x, labels)
+        _check_loss_scale(policy, train_state.loss_scale)
+        return step(train_state, x, labels)
 
     return train_step
 
 
-def make_checked_step(
-    net: Layer,
-    loss: LossFunction,
-    optimizer: optax.GradientTransformation,
-    *,
-    penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
-    precision: str | Precision = "float32",
-) -> CheckedStep:
-    """Makes a train step that only says whether its numbers stay finite. The caller decides what follows from it.
+def step_of(
+    recipe: Recipe, precision: Precision, finite: Literal["unchecked", "kept", "told"] = "unchecked"
+) -> TrainStep:
+    """Makes the train step of a recipe. ``make_train_step`` describes it; here nothing is checked.
 
-    ``step(train_state, x, labels)`` returns the new train state without its key, the loss, what the loss reports, and
-    a function that computes whether all numbers stay finite. If it is not called, nothing is added to the program.
+    Args:
+        recipe: what is trained, and how.
+        precision: that of the run.
+        finite: whether numbers stay finite is not asked (``"unchecked"``); a step after which they would not changes
+            nothing (``"kept"``); or the step returns a ``StepResult``, which tells it (``"told"``).
     """
-    net, policy = as_layer(net), as_precision(precision)
-    check_functions(loss, optimizer, penalty)
-    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
-    unscaled = make_objective(net, loss, penalty, policy)
+    net, loss, optimizer, penalty = recipe.net, recipe.loss, recipe.optimizer, recipe.penalty
+    unscaled = make_objective(net, loss, penalty, precision)
 
-    def checked_step(train_state, x, labels):
-        check_train_state(train_state)
-        check_batch(x, labels)
+    def train_step(train_state, x, labels):
         params, state, loss_scale = train_state.params, train_state.state, train_state.loss_scale
-        _check_loss_scale(policy, loss_scale)
         scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(train_state.key, "noise", train_state.step)
-
-        def objective(params, state, x, labels, key):
-            total, auxiliary = unscaled(params, state, x, labels, key)
-            return total if scale is None else total * scale.astype(total.dtype), auxiliary
+        # Only the gradient has the scale: total and value are auxiliary values.
+        objective = unscaled if scale is None else make_objective(net, loss, penalty, precision, scale=scale)
 
         # Optax's line searches pass every extra argument on to value_fn, and refuse those that it does not take.
         def objective_of(params, *, obj_fn=None, grad_fn=None):
             return unscaled(params, state, x, labels, key_step)[0]
 
-        # The gradient of the (scaled) loss. Only the gradient has the scale: total and value are auxiliary values.
-        (total, value, reports, new_state), gradients = differentiated(
-            gradient, objective, params, state, x, labels, key_step
-        )
+        differentiate = derivative_of(objective, recipe.gradient)
+        outcome = differentiate(params, state, x, labels, key_step)
+        (total, value, reports, new_state), gradients = checked_outcome(outcome, params)
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -177,42 +158,57 @@ def make_checked_step(
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
 
-        # The pair (0, total) requires a finite loss as well, since 0 is finite.
-        return new, value, reports, lambda: stays_finite((0.0, old), (total, new))
+        result = (value, reports) if reports else value
+        if finite != "unchecked":
+            # The pair (0, total) requires a finite loss as well, since 0 is finite.
+            is_finite = stays_finite((0.0, old), (total, new))
+            value = jnp.where(is_finite, value, jnp.nan)
+            result = (value, reports) if reports else value
+            if finite == "told":
+                result = StepResult(value, is_finite, reports)
+            else:
+                new = where(is_finite, new, old)
+        return new._replace(key=train_state.key), result
 
-    return checked_step
+    return train_step
 
 
 def make_objective(
-    net: Layer, loss: LossFunction, penalty: PenaltyFunction | None, precision: Precision, *, train: bool = True
+    net: Layer,
+    loss: LossFunction,
+    penalty: PenaltyFunction | None,
+    precision: Precision,
+    *,
+    train: bool = True,
+    scale: jax.Array | None = None,
 ) -> Objective:
     """Makes the function that training differentiates, ``objective(params, state, x, labels, key)``.
 
-    It returns loss plus penalty, and ``(loss plus penalty, loss, reports of the loss, new state)``.
+    It returns loss plus penalty, multiplied by ``scale``; and ``(loss plus penalty, loss, reports of the loss, new
+    state)``, not multiplied.
     """
 
     def objective(params, state, x, labels, key):
         y, new_state = forward(net, precision, params, state, x, train=train, key=key)
         value, reports = check_loss(loss(y, labels))
         total = value if penalty is None else value + check_scalar("penalty", penalty(params))
-        return total, (total, value, reports, new_state)
+        scaled = total if scale is None else total * scale.astype(total.dtype)
+        return scaled, (total, value, reports, new_state)
 
     return objective
 
 
-def differentiated(
-    gradient: GradientFunction,
-    objective: Objective,
-    params: Params,
-    state: State,
-    x: PyTree,
-    labels: PyTree,
-    key: jax.Array | None,
-) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
-    """The auxiliary values of the objective, and the gradient, by a user's ``gradient``."""
+def derivative_of(objective: Objective, gradient: GradientFunction) -> Callable[..., PyTree]:
+    """The function of ``(params, state, x, labels, key)`` that a user's ``gradient`` makes of the objective."""
     differentiate = gradient(objective, has_aux=True)
     check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
-    outcome = differentiate(params, state, x, labels, key)
+    return differentiate
+
+
+def checked_outcome(
+    outcome: PyTree, params: Params
+) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
+    """The auxiliary values of the objective, and the gradient, from what a user's ``gradient`` computed."""
     try:
         (_, (total, value, reports, new_state)), bars = outcome
     except (TypeError, ValueError):

@@ -15,22 +15,24 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.data.dataset import Split
 from functional_nn.losses.classification import cross_entropy
-from functional_nn.training.argument_checks import check_batch, check_counts, check_pair
+from functional_nn.training.argument_checks import check_batch, check_counts, check_metrics, check_pair
 from functional_nn.training.epoch import Epoch, EpochResult, make_epoch
-from functional_nn.training.evaluate import Evaluate, Evaluation, MetricFunction, check_metrics
+from functional_nn.training.evaluate import Evaluate, Evaluation, make_evaluate
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     COUNTS,
     STEPS,
+    GradientFunction,
     HyperparameterReader,
     LossMaker,
+    MetricFunction,
     ModelFunction,
     OptimizerFunction,
     PenaltyMaker,
     RecipeFunctions,
 )
-from functional_nn.training.state import TrainState
-from functional_nn.training.step import GradientFunction
+from functional_nn.training.state import TrainState, create_train_state
+from functional_nn.training.step import step_of
 
 
 class Trained(NamedTuple):
@@ -109,9 +111,9 @@ def make_train(
         check_batch(*evaluated)
         counts = {"epochs": epochs, "batch_size": batch_size, STEPS: epochs * math.ceil(examples / batch_size)}
         recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
-        first = recipe.train_state(key, shape_of(data.train_x), policy)
-        epoch = make_epoch(recipe.train_step(policy, keep_finite=True), batch_size)
-        run = make_run(epoch, recipe.evaluate(policy), epochs)
+        first = create_train_state(recipe.net, recipe.optimizer, key, shape_of(data.train_x), policy)
+        epoch = make_epoch(step_of(recipe, policy, "kept"), batch_size)
+        run = make_run(epoch, make_evaluate(recipe.net, recipe.loss, metrics=metrics, precision=policy), epochs)
         return Trained(*run(first, data.train_x, data.train_labels, *evaluated))
 
     return train
