@@ -37,7 +37,7 @@ from functional_nn.storage.files import (
 from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
-from functional_nn.training.run_programs import system_bytes
+from functional_nn.training.memory import system_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
