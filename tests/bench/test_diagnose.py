@@ -165,7 +165,7 @@ def test_slow_product_in_groups():
 @pytest.mark.parametrize("what", ["step", "predict", "hand"])
 def test_the_networks_of_this_package_are_clean(name, what):
     net = fnn.model(name, 10, hidden=(4,))
-    network = MeasuredNetwork(net, fnn.cross_entropy, optax.adam, (28, 28, 1), 10, fnn.with_hand_vjp(net))
+    network = MeasuredNetwork(net, fnn.cross_entropy, optax.adam, (28, 28, 1), 10)
     made = workload(what, network, 4)
     assert not explain(made.function, *made.arguments, donate=made.donate).findings
 

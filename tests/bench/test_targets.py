@@ -16,8 +16,7 @@ from functional_nn.bench.compiled_program import Memory
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, cases_of, fit_spec, sweep_spec
 from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, epoch_program, flops_by_cost, target_case
 from functional_nn.jaxprs.counts import least_bytes
-from functional_nn.jaxprs.walk import all_equations, trace
-from functional_nn.jaxprs.xla_options import for_platform
+from functional_nn.jaxprs.walk import trace
 from functional_nn.training.programs import Programs
 
 
@@ -157,26 +156,6 @@ def test_the_products_of_an_mlp_are_those_counted_by_hand():
 def test_least_bytes(function, read):
     """Of 10 x 10 numbers, all or a part is needed; the result counts if it is computed."""
     assert least_bytes(trace(function, jnp.ones((10, 10)))) == read
-
-
-def test_a_program_is_read_as_its_platform_computes_it():
-    """The forward pass that JAX differentiates is a convolution on a TPU, and matrix products on a CPU."""
-    net = fnn.chain(fnn.conv(4, 3), fnn.global_average_pool())
-    params, state = net.init(jax.random.key(0), (6, 6, 1))
-    x = jnp.ones((2, 6, 6, 1))
-
-    def gradient(params):
-        return jax.grad(lambda params: net.apply(params, state, x, train=True)[0].sum())(params)
-
-    def convolutions(platform):
-        program = for_platform(trace(gradient, params), platform)
-        names = [equation.primitive.name for equation in all_equations(program)]
-        assert "bilinear" not in names
-        lowered = jax.jit(gradient).trace(params).lower(lowering_platforms=(platform,)).as_text()
-        assert lowered.count("stablehlo.convolution") == names.count("conv_general_dilated")
-        return names.count("conv_general_dilated")
-
-    assert (convolutions("cpu"), convolutions("tpu")) == (0, 1)
 
 
 CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, float32_costs={}, float8_cost=1, source="")

@@ -137,7 +137,7 @@ def calls():
             fitted
             | run
             | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
-            | {"gradient": jax.value_and_grad},
+            | {"gradient": "auto"},
         ),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
         "early_stopping": (

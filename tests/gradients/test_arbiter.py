@@ -204,7 +204,7 @@ def test_bounds_hold_where_nothing_is_computed_again(library, monkeypatch):
     """Without the repetition the error has to tell that the digits were lost; with mpmath, too."""
     pytest.importorskip(library)
     monkeypatch.setattr(numbers, "_fastest", lambda: library)
-    monkeypatch.setattr(arbiter, "MOST_REPEATED_COST", 0)
+    monkeypatch.setattr(arbiter, "MOST_REPEATED_NUMBERS", 0)
     for function, x, right in (
         (lambda x: 1 + 1e-60 * x, 2.0, 1e-60),
         (lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3, 1e10 + 1),
@@ -220,15 +220,15 @@ def test_a_derivative_below_float64_is_zero_with_the_smallest_error():
         assert (value, error) == (0, 5e-324)
 
 
-def test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error():
+def test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero():
     def function(a, h):
         return 6.6e-34 * a + jnp.where(a > 0, 0.0, h) + 0 * h
 
     (by_a, by_h) = exact(function, [1.0, 2.0], 3.0)
     np.testing.assert_allclose(by_a[0], 6.6e-34 * np.eye(2), rtol=1e-15)
-    assert np.all(by_a[1] == by_a[1] * np.eye(2))
+    assert np.all(by_a[1] <= 1e-15 * by_a[0] + 5e-324)
     assert np.all(by_h[0] == 0)
-    assert np.all(by_h[1] == 0)
+    assert np.all(by_h[1] <= 5e-324)
 
 
 def test_what_is_lost_inside_the_function_is_found():
@@ -246,7 +246,7 @@ def test_a_kink_far_below_the_function_is_seen(kinked):
 def test_many_digits_need_no_gmpy2(monkeypatch):
     monkeypatch.setattr(numbers, "_fastest", lambda: "mpmath")
     test_a_derivative_far_below_the_function_is_resolved()
-    test_an_output_that_is_not_computed_from_an_element_has_derivative_zero_without_error()
+    test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero()
 
 
 def test_sums_that_cancel_exactly_have_a_tiny_error():
@@ -256,7 +256,8 @@ def test_sums_that_cancel_exactly_have_a_tiny_error():
 
 def second_order_of(function, x):
     problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
-    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)])
+    no_zeros = [np.zeros((1, 1), bool)]
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)], no_zeros)
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.gradients import worst
-from functional_nn.gradients.worst_inputs import GRADIENT, VALUE, ExactFunction
+from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction
 
 TYPES = ("float64", "float32")
 

@@ -479,3 +479,32 @@ def test_labels_out_of_range_are_found_before_training(label, fault, part):
 def test_bad_arguments_are_refused_in_words(options, words):
     with pytest.raises(fnn.InputError, match=words):
         fit(**options)
+
+
+def test_auto_is_the_formula_where_a_layer_is_faster_by_it():
+    random = np.random.default_rng(0)
+    x, labels = random.normal(size=(40, 6, 6, 1)).astype(np.float32), random.integers(0, 3, 40).astype(np.int32)
+    data = fnn.data.Split(x, labels, x[:20], labels[:20])
+    images = fnn.chain(fnn.residual(fnn.remat(fnn.conv(1, 3))), fnn.flatten(), fnn.dense(3))
+
+    def trained(net, **options):
+        return bits(fit(net, data=data, epochs=1, **options))
+
+    auto = trained(images)
+    assert auto == trained(images, gradient="formula") == trained(fnn.with_hand_vjp(images), gradient="jax")
+    assert auto != trained(images, gradient="jax") == trained(images, gradient=jax.value_and_grad)
+    # Without a formula for each layer, it is automatic differentiation.
+    plain = fnn.chain(fnn.conv(1, 3), lambda x: x**2, fnn.flatten(), fnn.dense(3))
+    assert trained(plain) == trained(plain, gradient="jax")
+    with pytest.raises(fnn.FormulaMissing, match="is a plain function"):
+        trained(plain, gradient="formula")
+    dense = fnn.chain(fnn.flatten(), fnn.dense(3))
+    assert trained(dense) == trained(dense, gradient="jax")
+    with pytest.raises(fnn.InputError, match=r"gradient: expected .*auto"):
+        trained(dense, gradient="hand")
+
+
+def test_a_network_that_is_trained_by_its_formula_is_compiled_once():
+    layer = fnn.lstm(3)
+    assert fnn.with_hand_vjp(layer) == fnn.with_hand_vjp(layer)
+    assert fnn.with_hand_vjp(fnn.with_hand_vjp(layer)) == fnn.with_hand_vjp(layer)

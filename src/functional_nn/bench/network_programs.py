@@ -24,17 +24,15 @@ from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.walk import trace
 from functional_nn.jaxprs.xla_options import compiling_anew
-from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
-from functional_nn.models import FASTER_BY_FORMULA
 from functional_nn.models.named_models import model as make_model
 from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
-from functional_nn.training.recipe import Hyperparameters, Recipe
+from functional_nn.training.recipe import Hyperparameters, Recipe, with_gradient
 from functional_nn.training.state import TrainState, create_train_state
 from functional_nn.training.step import TrainStep, forward, make_train_step
 
@@ -143,7 +141,6 @@ class MeasuredNetwork(NamedTuple):
         make_optimizer: makes the optimizer from a learning rate, which a sweep gives as a traced value.
         in_shape: the shape of one example.
         classes: the number of classes.
-        trained: the network that ``fit`` and ``sweep`` train, such as ``with_hand_vjp(net)``; by default ``net``.
         learning_rate: the learning rate of all runs.
     """
 
@@ -152,13 +149,12 @@ class MeasuredNetwork(NamedTuple):
     make_optimizer: Callable[[float | jax.Array], optax.GradientTransformation]
     in_shape: Shape
     classes: int
-    trained: Layer | None = None
     learning_rate: float = 1e-3
 
     @property
     def trained_net(self) -> Layer:
-        """The network that ``fit`` and ``sweep`` train."""
-        return self.trained or self.net
+        """The network as ``fit`` and ``sweep`` train it by default, by its formula if that is faster."""
+        return with_gradient(self.net, "auto")[0]
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -167,7 +163,7 @@ class MeasuredNetwork(NamedTuple):
 
 
 def named_network(model: str, hidden: tuple[int, ...] | None = None) -> MeasuredNetwork:
-    """A named model on images of 28 × 28 in ten classes. It is trained by its formula if that is faster.
+    """A named model on images of 28 × 28 in ten classes.
 
     Args:
         model: the name of the model.
@@ -177,8 +173,7 @@ def named_network(model: str, hidden: tuple[int, ...] | None = None) -> Measured
         InputError: for an unknown name, or sizes that the model does not take.
     """
     net = make_model(model, 10) if hidden is None else make_model(model, 10, hidden=hidden)
-    trained = with_hand_vjp(net) if model in FASTER_BY_FORMULA else net
-    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10, trained)
+    return MeasuredNetwork(net, cross_entropy, optax.adam, (28, 28, 1), 10)
 
 
 def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: str = "float32") -> Workload:

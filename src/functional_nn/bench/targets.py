@@ -34,6 +34,7 @@ from functional_nn.bench.network_programs import (
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError, imported
+from functional_nn.core.products import tracing_for
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import shown
@@ -43,7 +44,6 @@ from functional_nn.jaxprs.xla_options import (
     Options,
     compile_lowered,
     compiling_anew,
-    for_platform,
     step_options,
     sum_options,
 )
@@ -113,23 +113,22 @@ def compile_for(
     device = device_of(chip)
     # The place of the results decides which platform JAX lowers for. The arguments may be anywhere.
     jitted = jax.jit(fresh(function), donate_argnums=tuple(donate), out_shardings=SingleDeviceSharding(device))
-    seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
-    seconds_lower, lowered = clocked(traced.lower)
+    with tracing_for(chip.platform):
+        seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
+        seconds_lower, lowered = clocked(traced.lower)
     chosen = options(traced.jaxpr)
     with compiling_anew():
         seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
     program = live(traced.jaxpr)
-    on_chip = for_platform(program, chip.platform)
     return TargetReport(
         name=name,
         chip=chip,
         stages={"trace": seconds_trace, "lower": seconds_lower, "compile": seconds_compile},
         reason=reason,
         memory=None if compiled is None else planned_memory(compiled),
-        # Convolutions count the same for all platforms, whatever computes them.
         flops=flops_by_scope(program).total(),
-        least_bytes=least_bytes(on_chip),
-        products=flops_by_cost(on_chip, chip),
+        least_bytes=least_bytes(program),
+        products=flops_by_cost(program, chip),
         uncounted=dict(sorted(uncounted(program).items())),
         steps=steps,
     )
@@ -158,8 +157,7 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
 
     def options(program: ClosedJaxpr) -> Options:
         """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
-        on_chip = for_platform(program, chip.platform)
-        return step_options(on_chip) | sum_options(on_chip)
+        return step_options(program) | sum_options(program)
 
     made = epoch_program(spec)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.

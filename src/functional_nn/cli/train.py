@@ -182,6 +182,7 @@ def train(
             seed=configuration.seed,
             start=start,
             penalty=recipe.penalty,
+            gradient=recipe.gradient,
             precision=configuration.precision,
             devices=None if processes.are_several else configuration.devices,
             non_finite=configuration.non_finite,

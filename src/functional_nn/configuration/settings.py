@@ -183,7 +183,7 @@ class Configuration:
         TRAINING,
         Named(names.GRADIENTS),
         "auto",
-        "jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for the model.",
+        "jax: jax.grad; formula: the hand-derived backward pass; auto: the faster one for its layers.",
         swept="file",
     )
     non_finite: str = setting(
@@ -215,8 +215,6 @@ class Configuration:
         Raises:
             InputError: for a flag that the model does not take.
         """
-        from functional_nn.models import FASTER_BY_FORMULA
-
         taken = inspect.signature(names.MODELS[self.model]).parameters
         changes = {}
         for name in MODEL_FLAGS:
@@ -228,8 +226,6 @@ class Configuration:
                 # The default of an activation is an object; the configuration has its name.
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)
-        if self.gradient == "auto":
-            changes["gradient"] = "formula" if self.model in FASTER_BY_FORMULA else "jax"
         return replace(self, **changes)
 
     def of_member(self, hyperparameters: Hyperparameters) -> Configuration:
@@ -285,7 +281,7 @@ class Configuration:
         """The network, with one output per class."""
         from functional_nn.layers.augmentation import random_deformation, random_shift
         from functional_nn.layers.combinators.chain import chain
-        from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
+        from functional_nn.training.recipe import with_gradient
 
         options = {name: value for name in MODEL_FLAGS if is_on(value := getattr(self, name))}
         if "activation" in options:
@@ -298,7 +294,7 @@ class Configuration:
             augmentation.append(random_shift(self.shift))
         if augmentation:
             net = chain(*augmentation, net)
-        return with_hand_vjp(net) if self.gradient == "formula" else net
+        return with_gradient(net, self.gradient)[0]
 
     def transformation(self, examples: int) -> optax.GradientTransformation:
         """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing."""

@@ -73,6 +73,8 @@ class Layer(NamedTuple):
         takes_mask: whether ``forward`` takes ``Masked`` sequences; combinators give other layers the values alone.
         layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
         joined_by_jax: whether JAX differentiates what stands between the layers inside, as in ``compose``.
+        faster_by_formula: whether networks with this layer were measured to train faster by the formula than by
+            ``jax.grad``, as with convolutions and recurrent layers; see ``is_faster_by_formula``.
 
     >>> import functional_nn as fnn, jax.numpy as jnp
     >>> layer = fnn.dense(2)
@@ -91,6 +93,7 @@ class Layer(NamedTuple):
     takes_mask: bool = False
     layers: tuple[tuple[str, Layer], ...] = ()
     joined_by_jax: bool = False
+    faster_by_formula: bool = False
 
     def __repr__(self) -> str:
         text = _structure(self, self.name, MOST_NESTED) if self.layers else f"Layer({self.name!r})"
@@ -121,7 +124,7 @@ class Layer(NamedTuple):
         """
         if self.backward is None:
             with inside(self.name):
-                no_formula((), None)
+                NO_FORMULA((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = checked_forward(self, params, state, x, train=train, key=key)
         return y, state, Partial(Pullback(backward_of(self), _shapes(y), TypesByPath.of(params, x)), residuals)
@@ -153,15 +156,41 @@ class Pullback(NamedTuple):
 
 def backward_of(layer: Layer) -> Backward:
     """A layer's backward pass. If it has none, a function that raises ``FormulaMissing``."""
-    return no_formula if layer.backward is None else layer.backward
+    return NO_FORMULA if layer.backward is None else layer.backward
 
 
-def no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
-    """Raises ``FormulaMissing``, in place of a backward pass."""
-    raise FormulaMissing(
-        "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
-        "functional_nn.Layer(name, init, forward, backward)."
-    )
+class NoFormula(NamedTuple):
+    """Raises ``FormulaMissing`` with a message, in place of a backward pass."""
+
+    message: str
+
+    def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
+        raise FormulaMissing(self.message)
+
+
+NO_FORMULA = NoFormula(
+    "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
+    "functional_nn.Layer(name, init, forward, backward)."
+)
+
+
+def has_formula(layer: Layer) -> bool:
+    """Whether a layer and all layers inside it have a backward pass."""
+    return not isinstance(backward_of(layer), NoFormula) and all(has_formula(inner) for _, inner in layer.layers)
+
+
+def is_faster_by_formula(layer: Layer) -> bool:
+    """Whether a network trains by its formula with ``gradient="auto"``: it has one, and a layer in it is faster by it.
+
+    >>> import functional_nn as fnn
+    >>> is_faster_by_formula(fnn.chain(fnn.conv(3, 3), fnn.relu)), is_faster_by_formula(fnn.dense(3))
+    (True, False)
+    """
+
+    def is_faster(layer: Layer) -> bool:
+        return layer.faster_by_formula or any(is_faster(inner) for _, inner in layer.layers)
+
+    return is_faster(layer) and has_formula(layer)
 
 
 def checked_forward(
@@ -240,7 +269,7 @@ def _check_call(
 def stateless(
     name: str,
     forward: Callable[[jax.Array], tuple[jax.Array, Residuals]],
-    backward: Callable[[Residuals, jax.Array], jax.Array],
+    backward: Callable[[Residuals, jax.Array], jax.Array] | NoFormula,
 ) -> Layer:
     """A layer without parameters, state or randomness: ``x -> (y, residuals)`` and ``residuals, y_bar -> x_bar``."""
 
@@ -252,7 +281,9 @@ def stateless(
         name,
         init=lambda key, in_shape: ({}, {}),
         forward=layer_forward,
-        backward=lambda residuals, y_bar: ({}, backward(residuals, y_bar)),
+        backward=backward
+        if isinstance(backward, NoFormula)
+        else lambda residuals, y_bar: ({}, backward(residuals, y_bar)),
     )
 
 
@@ -309,11 +340,10 @@ def as_layer(value: object) -> Layer:
         raise InputError("layers", "layers, activations or functions of one array", given, remedy)
     function = cast(Callable[[jax.Array], jax.Array], value)
 
-    def no_formula(residuals, y_bar):
-        raise FormulaMissing(
-            f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
-            f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
-        )
+    no_formula = NoFormula(
+        f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
+        f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
+    )
 
     def forward(x):
         y = function(x)

@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
 from functional_nn.core.errors import InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.products import bilinear_p, traced_for
+from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
@@ -92,7 +92,9 @@ def to_onnx(
             x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
             return x, *jax.make_jaxpr(apply, return_shape=True)(x)
 
-        x, program, y = traced(program_of, in_shape)
+        # ONNX has convolutions, and needs no products in their place.
+        with tracing_for(SEVERAL_PLATFORMS):
+            x, program, y = traced(program_of, in_shape)
         model = converted(program, net.name, list(_by_name("input", x)), list(_by_name("output", y)))
         content = model.SerializeToString()
         _check_by_running(content, apply, [random_batch(x, program, size) for size in BATCHES])
@@ -182,9 +184,6 @@ def _replaced(path: EquationPath, equation: JaxprEqn, operands: list[Value], com
     # The scopes of layers are kept, so that an error can name the layer.
     scope = str(equation.source_info.name_stack)
     with jax.named_scope(scope) if scope else contextlib.nullcontext():
-        if equation.primitive is bilinear_p:
-            # Its program for other platforms than CPUs is one convolution, which ONNX has too.
-            return evaluate(traced_for(equation, "others"), operands, _replaced, path)
         replacement = REPLACEMENTS.get(equation.primitive.name)
         return [replacement(equation, *operands)] if replacement else compute(operands)
 

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, imported, short_repr, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_dtype, check_flag, check_trees
@@ -145,7 +146,9 @@ def to_stablehlo(
         x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
         return jax.export.export(jax.jit(apply), platforms=tuple(platforms))(params, state, x)
 
-    network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
+    # In a program for several platforms, every convolution is XLA's.
+    with tracing_for(platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS):
+        network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
     if path is not None:
         content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
         arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, is_simple_fraction
-from functional_nn.gradients.digits.interpreter import Dependence, Program, dependence
+from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.jaxprs.evaluate import evaluate
 
@@ -41,14 +41,16 @@ CHANGE = 2.0**-30
 
 
 class ReferenceJacobian(NamedTuple):
-    """Independent derivatives with respect to chosen elements of each leaf.
+    """Independent derivatives with respect to chosen elements of each leaf, with estimates of their errors.
 
     Args:
         name: the method that computed them.
         columns: the indices of the chosen elements in each flat leaf.
-        values: the derivatives, (outputs, columns).
-        error: the estimated absolute errors of the derivatives; infinite at a kink, or if nothing is known.
-        kink: which derivatives are at a kink.
+        values: for each leaf the derivatives, (m, columns), where m is the number of elements of all outputs.
+        error: the estimated absolute errors; infinite where the function is not differentiable, or where the method
+            cannot say.
+        kink: where the function was found to have a kink or a jump. An infinite error elsewhere says that nothing is
+            known, for example outside of the function's domain.
     """
 
     name: str
@@ -58,7 +60,9 @@ class ReferenceJacobian(NamedTuple):
     kink: list[np.ndarray]
 
 
-def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarray]) -> ReferenceJacobian:
+def reference_jacobian(
+    function: Function, leaves: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray]
+) -> ReferenceJacobian:
     """Differentiates a function of float64 leaves without any derivative rule of JAX.
 
     The derivatives are computed in 50 digits. If an operation has no rule for that, differences in float64 are taken.
@@ -68,16 +72,16 @@ def reference_jacobian(function: Function, leaves: Leaves, doubts: list[np.ndarr
         leaves: the point.
         doubts: for each element of each leaf, how far the formula and automatic differentiation disagree. In a large
             leaf, only the elements with the greatest disagreement are computed, and others at regular distances.
+        zeros: which derivatives are 0 by the formula and by automatic differentiation, term by term.
     """
     try:
-        return _in_many_digits(function, leaves, doubts)
+        return _in_many_digits(function, leaves, doubts, zeros)
     except InputError:  # an operation has no rule
-        columns = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
-        return ReferenceJacobian("differences", columns, *difference_jacobian(function, leaves, columns=columns))
+        return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
 
 
 def reference_second_order(
-    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray]
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
@@ -88,14 +92,14 @@ def reference_second_order(
         problem: the function, its pullback and the point x.
         y_bars: the cotangent ȳ.
         directions: the direction u.
-        doubts: see ``reference_jacobian``.
+        doubts, zeros: see ``reference_jacobian``.
     """
     try:
         step = _step(problem.leaves)
         slope = partial(_slope_along, problem.function, y_bars, directions)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
-        found = _in_many_digits(partial(slope, step), problem.leaves, doubts, digits=digits)
+        found = _in_many_digits(partial(slope, step), problem.leaves, doubts, zeros, digits=digits)
         found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
         if _is_kinked(problem, y_bars, directions, step, digits):
             return found._replace(
@@ -169,7 +173,7 @@ def _difference_of_pullback(
     found = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
     ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
-    rows = ([part.T for part in np.split(column[0], ends)] for column in found)
+    rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
     columns = [np.arange(doubt.size) for doubt in doubts]
     return ReferenceJacobian("differences of the formula", columns, *rows)
 
@@ -254,14 +258,13 @@ def _is_floating_array(value: object) -> bool:
 
 
 def _in_many_digits(
-    function: Function, leaves: Leaves, doubts: list[np.ndarray], *, digits: int = 50
+    function: Function, leaves: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray], *, digits: int = 50
 ) -> ReferenceJacobian:
     # A central difference evaluates the function at two points, each in two precisions.
     cost = 4 * Program(function, leaves).numbers
     count = max(1, MOST_EXACT_NUMBERS // cost // len(leaves))
     columns = [_chosen(doubt, count) for doubt in doubts]
-    found = exact_jacobian(function, leaves, digits=digits, columns=columns)
-    return ReferenceJacobian(f"{digits} digits", columns, *found)
+    return exact_jacobian(function, leaves, digits=digits, columns=columns, zeros=zeros)
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
@@ -290,35 +293,23 @@ ORDERS = 7
 """The number of columns of Richardson's table. In the last column, six even powers of the step are removed."""
 
 
-class JacobianEstimate(NamedTuple):
-    """A Jacobian with an estimate of its error.
-
-    Args:
-        values: for each leaf an array (m, size), where m is the number of elements of all outputs.
-        error: the estimated absolute error of each value; infinite where the function is not differentiable, or where
-            this method cannot say.
-        kink: where the function was found to have a kink or a jump, as arrays of booleans of the same shapes. An
-            infinite error elsewhere says that nothing is known, for example outside of the function's domain.
-    """
-
-    values: list[np.ndarray]
-    error: list[np.ndarray]
-    kink: list[np.ndarray]
-
-
 @np.errstate(all="ignore")
 def exact_jacobian(
-    function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None
-) -> JacobianEstimate:
+    function: Function,
+    leaves: Leaves,
+    *,
+    digits: int = 50,
+    columns: Columns = None,
+    zeros: Sequence[np.ndarray] | None = None,
+) -> ReferenceJacobian:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
     (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
     If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
     error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more. If
     the result is larger than rounding, it is confirmed with 390 digits more. Otherwise its error is the bound of
-    rounding, but at least the smallest number of float64. The error is exactly 0 only if no operation makes the output
-    depend on the element. The number of repeated elements is bounded. For all further elements, the error is the larger
-    bound of rounding in 80 digits.
+    rounding, but at least the smallest number of float64. The number of repeated elements is bounded. For all further
+    elements, the error is the larger bound of rounding in 80 digits.
 
     There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
     the smaller step as at the larger.
@@ -331,6 +322,8 @@ def exact_jacobian(
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
         digits: the digits of the first evaluation; the second has 30 more.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+        zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again; their
+            error is exactly 0 if the function does not change in 80 digits either.
 
     Raises:
         InputError: the function uses an operation without a rule.
@@ -347,9 +340,14 @@ def exact_jacobian(
     """
     program = Program(function, leaves)
     chosen = _chosen_columns(leaves, columns)
-    known = dependence(program, leaves, chosen, last_levels(digits)[0].digits)
-    found = [derivatives(program, leaves, number, chosen[number], digits, known) for number in range(len(leaves))]
-    return JacobianEstimate(*map(list, zip(*found, strict=True)))
+    arithmetic = Arithmetic(digits + MOST_DIGITS)
+    with arithmetic.precision():
+        outputs = program(arithmetic, [arithmetic.numbers(leaf)[..., None] for leaf in leaves])
+    found = [
+        derivatives(program, leaves, number, at, digits, outputs, zeros[number][:, at] if zeros else False)
+        for number, at in enumerate(chosen)
+    ]
+    return ReferenceJacobian(f"{digits} digits", chosen, *map(list, zip(*found, strict=True)))
 
 
 def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
@@ -358,7 +356,7 @@ def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
     return [np.asarray(chosen, int) for chosen in columns]
 
 
-def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> JacobianEstimate:
+def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> ReferenceJacobian:
     """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
 
     With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
@@ -404,8 +402,10 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
         except NotImplementedError:  # some operations, such as a callback, do not work under vmap
             return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
 
-    chosen = [c + end - leaf.size for c, end, leaf in zip(_chosen_columns(leaves, columns), ends, flat, strict=True)]
-    places = np.concatenate([np.zeros(0, int), *chosen])
+    chosen = _chosen_columns(leaves, columns)
+    places = np.concatenate(
+        [np.zeros(0, int), *(c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True))]
+    )
     x = everything[places]
     # A power of two: the steps are exact.
     scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
@@ -420,7 +420,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     value, error, kink = _extrapolated(up, middle, down, ahead, back)
     error[np.all(y == middle, 0)] = 0
     splits = np.cumsum([len(c) for c in chosen])[:-1]
-    return JacobianEstimate(*(np.split(array, splits, 1) for array in (value, error, kink)))
+    return ReferenceJacobian("differences", chosen, *(np.split(array, splits, 1) for array in (value, error, kink)))
 
 
 def _extrapolated(
@@ -480,8 +480,8 @@ def _extrapolated(
 
 AT_ONCE = 2_000_000
 """About how many numbers are in memory at the same time."""
-MOST_REPEATED_COST = 4_000_000
-"""The largest cost of computing derivatives again with more digits, for all leaves together: a few seconds."""
+MOST_REPEATED_NUMBERS = 400_000
+"""The largest count of numbers for computing derivatives again with more digits, for all leaves together."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
 SAFE = 1e-40
@@ -490,8 +490,6 @@ MOST_LOST = 300
 """A loss of more digits counts as a loss of this many: 10 to a higher power overflows in float64."""
 MARGIN = 1000
 """The estimate of the effect of rounding is multiplied by this factor to get a bound."""
-SPARE_DIGITS = 10
-"""The effects of rounding in two evaluations differ by less than this power of ten."""
 SMALLEST = 5e-324
 """The smallest positive number of float64."""
 
@@ -503,19 +501,17 @@ class Level(NamedTuple):
     step: int
 
 
-MORE_DIGITS = 350
-"""The additional digits of the last levels. They make the change of an output of size 1 visible for every
-derivative that is not too small for float64."""
+MOST_DIGITS = 430
+"""The additional digits of the outputs, which say how many digits cancel inside the function in other evaluations."""
 
 
-def first_levels(digits: int) -> tuple[Level, Level]:
-    """The two evaluations that every derivative gets. The second has 30 digits more."""
-    return Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+def pairs_of_levels(digits: int) -> tuple[tuple[Level, Level], ...]:
+    """Two evaluations for every derivative, and two with many more digits for those that may be rounding alone.
 
-
-def last_levels(digits: int) -> tuple[Level, Level]:
-    """The evaluation for derivatives that the first levels cannot tell from rounding, and one to confirm it."""
-    return Level(digits + MORE_DIGITS, 60), Level(digits + MORE_DIGITS + 40, 75)
+    The second pair makes the change of an output of size 1 visible for every derivative that float64 can hold.
+    """
+    first = Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
+    return first, (Level(digits + 350, 60), Level(digits + 390, 75))
 
 
 class Differences(NamedTuple):
@@ -579,7 +575,13 @@ def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
 
 
 def derivatives(
-    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, known: Dependence
+    program: Program,
+    leaves: Leaves,
+    number: int,
+    columns: np.ndarray,
+    digits: int,
+    outputs: np.ndarray,
+    zeros: np.ndarray | bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the derivatives by some elements of one leaf, bounds of their errors, and which are at a kink.
 
@@ -589,59 +591,29 @@ def derivatives(
         number: the number of the leaf.
         columns: the flat indices of the elements.
         digits: the digits of the first evaluation.
-        known: the outputs, and the elements that they depend on, from an evaluation with many more digits.
+        outputs: the outputs with many more digits, (m, 1).
+        zeros: which derivatives are known to be 0 or too small to matter.
     """
-    coarse, fine = (differences(program, leaves, number, columns, level) for level in first_levels(digits))
-    cancellation, unsafe = _cancellation(fine, known.values[:, None])
-    value, error, kink, agree = _compared(coarse, fine, cancellation)
-    independent = ~known.sources[number]
-    # These outputs are not computed from the elements that changed, so their derivatives are 0.
-    unchanged = independent & ~known.tied[number] & (fine.central == 0) & (fine.jump == 0)
-    error[unchanged] = 0
-    agree |= unchanged
-    # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
-    doubtful = (~agree | (unsafe & ~independent) | np.isinf(error)) & np.isfinite(value)
-    # This bound stays for the elements that are not computed again.
-    error = np.where(doubtful, np.maximum(error, fine.rounding(cancellation).astype(np.float64)), error)
-    # Each column needs two points at up to two levels. All leaves share the cost.
-    again = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_COST // (4 * known.cost * len(leaves))]
-    if again.size:
-        better = _in_more_digits(
-            program, leaves, number, columns[again], fine, again, cancellation, last_levels(digits)
-        )
-        for old, new in zip((value, error, kink), better, strict=True):
-            old[:, again] = np.where(doubtful[:, again], new, old[:, again])
-    return value, error, kink
-
-
-def _in_more_digits(
-    program: Program,
-    leaves: Leaves,
-    number: int,
-    columns: np.ndarray,
-    before: Differences,
-    places: np.ndarray,
-    cancellation: np.ndarray,
-    levels: tuple[Level, Level],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes the derivatives at the first of two levels, and at the second one if they are not just rounding."""
-    first_level, confirming_level = levels
-    many = differences(program, leaves, number, columns, first_level)
-    # Rounding of 10^-digits, divided by a step of 10^-step, leaves digits - step right digits. The effect of rounding
-    # has shrunk by as many digits as this number has grown. A derivative, or a jump of it, has not.
-    gain = (first_level.digits - first_level.step) - (before.level.digits - before.level.step)
-    shrunk = np.maximum(np.abs(before.central), before.jump)[:, places] / 10 ** (gain - SPARE_DIGITS)
-    # The cancellation was measured with fewer digits, so its estimate gets the margin once more.
-    limit = np.maximum(shrunk, many.rounding(cancellation) * MARGIN)
-    # What does not exceed the limit may be rounding alone. All other derivatives are confirmed at the second level.
-    nothing = (np.abs(many.central) <= limit) & (many.jump <= limit)
-    value, error = _rounded(many.central, np.maximum(limit, MARGIN * np.abs(many.central)))
-    kink = np.zeros(value.shape, bool)
-    some = np.flatnonzero(~nothing.all(0))
-    if some.size:
-        confirming = differences(program, leaves, number, columns[some], confirming_level)
-        coarse = many._replace(central=many.central[:, some], jump=many.jump[:, some], size=many.size[:, some])
-        value[:, some], error[:, some], kink[:, some], _ = _compared(coarse, confirming, cancellation)
+    value, error = np.zeros((2, program.outputs, len(columns)))
+    kink, doubtful = np.zeros(value.shape, bool), np.ones(value.shape, bool)
+    is_zero = np.broadcast_to(zeros, value.shape)
+    at = np.arange(len(columns))
+    for levels in pairs_of_levels(digits):
+        coarse, fine = (differences(program, leaves, number, columns[at], level) for level in levels)
+        cancellation, unsafe = _cancellation(fine, outputs)
+        *found, agree = _compared(coarse, fine, cancellation)
+        for old, new in zip((value, error, kink), found, strict=True):
+            old[:, at] = np.where(doubtful[:, at], new, old[:, at])
+        # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
+        doubtful[:, at] &= ((~agree | unsafe) & ~is_zero[:, at]) | np.isinf(error[:, at])
+        doubtful &= np.isfinite(value)
+        # This bound stays for the elements that are not computed again.
+        bound = np.maximum(error[:, at], fine.rounding(cancellation).astype(np.float64))
+        # A derivative of 0 by all other sources, where nothing changes in any digit either, is exactly 0.
+        unchanged = is_zero[:, at] & (fine.central == 0) & (fine.jump == 0)
+        error[:, at] = np.where(unchanged, 0, np.where(doubtful[:, at], bound, error[:, at]))
+        # Each column needs two points at two levels. All leaves share the cost.
+        at = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
     return value, error, kink
 
 

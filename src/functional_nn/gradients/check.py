@@ -100,12 +100,6 @@ def check_vjp(
     """
     check_function("function", function, "a function of the arguments")
     check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
-    check_flag("second_order", second_order)
-    check_flag("kinks_as_automatic", kinks_as_automatic)
-    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
-    check_flag("mutants", mutants)
-    _check_equivalent(equivalent)
-    check_count("seed", seed, least=0)
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
     arguments = tree_in_native_order(arguments)
@@ -180,10 +174,6 @@ def check_layer(
     """
     layer = as_layer(layer)
     check_flag("train", train)
-    check_flag("second_order", second_order)
-    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
-    check_flag("mutants", mutants)
-    _check_equivalent(equivalent)
     check_choice("dtype", dtype, TOLERANCES)
     check_count("seed", seed, least=0)
     key = jax.random.key(seed) if key is None else check_key(key)
@@ -277,8 +267,6 @@ def check_gradients(
     if gradient is not None:
         check_function("gradient", gradient, "a function of the parameters that gives their cotangents")
     check_flag("train", train)
-    check_flag("mutants", mutants)
-    check_count("seed", seed, least=0)
     if key is not None:
         check_key(key)
 
@@ -324,11 +312,6 @@ def _numbers(leaf: PyTree) -> np.ndarray:
     """An argument as an array of real or complex numbers."""
     is_complex = is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
     return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
-
-
-def _check_equivalent(equivalent: Mapping[str, str] | None) -> None:
-    if equivalent is not None and not isinstance(equivalent, Mapping):
-        raise InputError("equivalent", "a dict of reasons by the description of the error", shown(equivalent))
 
 
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
@@ -387,6 +370,13 @@ def check_problem(
         equivalent: reasons why a planted error changes nothing, by its description.
         skipped: what is not compared, with the reasons.
     """
+    check_count("seed", seed, least=0)
+    check_flag("second_order", second_order)
+    check_flag("mutants", mutants)
+    check_flag("kinks_as_automatic", kinks_as_automatic)
+    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
+    if equivalent is not None and not isinstance(equivalent, Mapping):
+        raise InputError("equivalent", "a dict of reasons by the description of the error", shown(equivalent))
     started = time.perf_counter()
     planted, survivors = 0, ()
     with converted_anew(partial(pulled_back, problem_in)):

@@ -82,7 +82,9 @@ def verify(
             reports[name] = report
             advance(name)
     report = combine_reports([reports[name] for name in chosen], title="quick run" if quick else "full run")
-    without_case = () if names else map(_missing_case, missing())
+    note = "It is public and has a derivative, but no case compares it."
+    failed = partial(Verdict, leaf="", outcome="fail", error=float("inf"), tolerance=0.0, kind="coverage", note=note)
+    without_case = () if names else map(failed, missing())
     return replace(report, verdicts=(*report.verdicts, *without_case), seconds=time.perf_counter() - started)
 
 
@@ -123,11 +125,6 @@ def _use_one_thread() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 
-def _missing_case(name: str) -> Verdict:
-    note = "It is public and has a derivative, but no case compares it."
-    return Verdict(name, "", "fail", float("inf"), 0.0, kind="coverage", note=note)
-
-
 TYPES = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
@@ -161,7 +158,7 @@ def subjects() -> dict[str, Check]:
     activations = {name: f for name, f in fnn.activations.ACTIVATIONS.items() if isinstance(f, fnn.Activation)}
     activations["leaky_relu_with"] = fnn.activations.leaky_relu_with(0.2)
     activations["elu_with"] = fnn.activations.elu_with(1.7)
-    known: dict[str, Check] = {"optimizers": _check_optimizers}
+    known: dict[str, Check] = {"optimizers": lambda quick: Report(tuple(optimizer_verdicts(quick)))}
     known |= {f"{name}{IN_ULP}": partial(_check_in_ulp, activation) for name, activation in activations.items()}
     known |= {case.name: partial(_check_layer_case, case) for case in LAYERS}
     known |= {case.name: partial(_check_loss_case, case) for case in LOSSES}
@@ -220,6 +217,7 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     """Compares a layer in training, and also in evaluation if that is a different program."""
     params, state, x = draw_inputs(case)
     x = jax.tree.map(lambda leaf: leaf[:EXAMPLES], x)
+    parts = x if isinstance(x, tuple) and not isinstance(x, fnn.Masked) else (x,)
     key = jax.random.key(0)
 
     def comparison(train: bool) -> JacobianComparison:
@@ -229,17 +227,14 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
         return JacobianComparison(case.name, problem_in, kinks_as_automatic=True)
 
     training = comparison(True)
-    regime = "masked" if any(isinstance(part, fnn.Masked) for part in _parts(x)) else "normal"
+    regime = "masked" if any(isinstance(part, fnn.Masked) for part in parts) else "normal"
     verdicts = list(_layer_verdicts(training, case, regime, quick))
     if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
         verdicts += comparison(False).first_order(regime="evaluation", jvp=not case.no_jvp)
-    skipped = list(joined_by_jax(case.layer))
-    if case.no_jvp:
-        skipped.append((f"{case.name}: jvp", case.no_jvp))
-    if case.no_bfloat16:
-        skipped.append((f"{case.name}: bfloat16", case.no_bfloat16))
-    planted, survivors = plant(training, limit=0 if quick else MUTANTS)
-    return Report(tuple(verdicts), planted, survivors, tuple(skipped))
+    reasons = {"jvp": case.no_jvp, "bfloat16": case.no_bfloat16}
+    skipped = [(f"{case.name}: {what}", reason) for what, reason in reasons.items() if reason]
+    planted = plant(training, limit=0 if quick else MUTANTS)
+    return Report(tuple(verdicts), *planted, (*joined_by_jax(case.layer), *skipped))
 
 
 def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
@@ -263,11 +258,6 @@ def _with_zeros(problem: Problem) -> Leaves:
     """The leaves of a layer's problem, with zeros as its input."""
     named = zip(problem.names, problem.leaves, strict=True)
     return [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
-
-
-def _parts(x: PyTree) -> tuple[PyTree, ...]:
-    """The inputs of a layer as a tuple. A ``Masked`` sequence is a tuple too, but counts as one input."""
-    return x if isinstance(x, tuple) and not isinstance(x, fnn.Masked) else (x,)
 
 
 def _differs_in_evaluation(layer: fnn.Layer, params: PyTree, state: PyTree, x: PyTree, key: jax.Array) -> bool:
@@ -355,18 +345,11 @@ def _check_function(
         verdicts += comparison.second_order(regime=regime)
         for dtype in TYPES:
             verdicts += comparison.in_type(dtype, regime=regime)
-    planted, survivors = plant(comparison, limit=0 if quick else limit)
-    return Report(tuple(verdicts), planted, survivors)
+    return Report(tuple(verdicts), *plant(comparison, limit=0 if quick else limit))
 
 
 def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:
     """Compares an activation with mpmath in float32; in a full run, in three types, with eight times the points."""
-    reports = []
-    for dtype in ("float32",) if quick else TYPES:
-        points = regime_points(activation, np.dtype(jnp.dtype(dtype)), density=1 if quick else 8)
-        reports.append(check_activation(activation, dtype, points))
-    return combine_reports(reports)
-
-
-def _check_optimizers(quick: bool) -> Report:
-    return Report(tuple(optimizer_verdicts(quick)))
+    types = map(jnp.dtype, ("float32",) if quick else TYPES)
+    density = 1 if quick else 8
+    return combine_reports([check_activation(activation, t, regime_points(activation, t, density)) for t in types])

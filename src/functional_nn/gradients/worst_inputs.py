@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn, Literal
+from jax.extend.core import Literal
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.display import html_text
@@ -20,9 +19,15 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function, shown
 from functional_nn.gradients.compare.problem import converted_anew
-from functional_nn.gradients.digits.interpreter import Program
-from functional_nn.gradients.digits.numbers import Arithmetic
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+from functional_nn.gradients.exact_numbers import (
+    GRADIENT,
+    VALUE,
+    ExactFunction,
+    from_ordinals,
+    is_normal,
+    ordinals,
+    ulp_errors,
+)
 from functional_nn.jaxprs.walk import equations
 
 VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -30,7 +35,7 @@ VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
 HandVJP: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array | tuple[jax.Array]]
 """``hand_vjp(x, y_bar) -> x_bar`` or ``(x_bar,)``."""
 
-VALUE, GRADIENT, FORMULA = "value", "gradient", "formula"
+FORMULA = "formula"
 EXACT = {VALUE: VALUE, GRADIENT: GRADIENT, FORMULA: GRADIENT}
 """The exact numbers that each quantity is compared with."""
 TYPES = ("float64", "float32")
@@ -50,17 +55,6 @@ BESIDE = 4
 """The distance of these neighbors, counted in floating-point numbers."""
 MOST_CANDIDATES = 100
 """The largest number of points that are confirmed until the worst one is found."""
-
-LEVELS = (50, 100, 200, 400, 700, 1000)
-"""The numbers of digits of exact numbers. The next one is used for points at which the last two disagree."""
-AGREEMENT = 1e-20
-"""Two levels agree if their relative difference is at most this."""
-GUARD_DIGITS = 10
-"""The number of digits that may be lost to rounding inside the function. Results must be larger than this noise."""
-KINK = 1e-6
-"""There is a kink if the derivatives to the right and to the left have a larger relative difference."""
-SMALLEST = 1e-320
-"""At the last level, a derivative that is smaller than this, with its noise, counts as 0."""
 
 DENSE = (-60, 13)
 """Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
@@ -377,8 +371,8 @@ class _Search:
         moved = np.repeat(centers[None], 2 * count, 0)
         for axis in range(count):
             for number, steps in enumerate((-BESIDE, BESIDE)):
-                beside = _ordinals(np.ascontiguousarray(centers[:, axis])) + steps
-                moved[2 * axis + number, :, axis] = _from_ordinals(beside, self._dtype)
+                beside = ordinals(np.ascontiguousarray(centers[:, axis])) + steps
+                moved[2 * axis + number, :, axis] = from_ordinals(beside, self._dtype)
         everything = np.concatenate([centers[None], moved]).reshape(-1, count)
         with _precision(self._dtype):
             exact = self._exact.at(everything.astype(np.float64))
@@ -412,7 +406,7 @@ class _Search:
             self._shapes[quantity] = computed.shape[1:]
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
-            ulp = _errors(computed, right, self._dtype)
+            ulp = ulp_errors(computed, right, self._dtype, least_unit=float(np.finfo(self._dtype).smallest_normal))
             score = _score(ulp, right.condition)
             element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
@@ -483,239 +477,6 @@ class _ComputedFunction:
         return {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
 
 
-class ExactNumbers(NamedTuple):
-    """Exact numbers at points, as sums of two float64 numbers, (points, numbers). NaN: the number is not known.
-
-    Args:
-        high: the numbers rounded to float64.
-        low: the remainders of the rounding.
-        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q.
-    """
-
-    high: np.ndarray
-    low: np.ndarray
-    condition: np.ndarray
-
-
-@np.errstate(all="ignore")
-def _errors(computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype) -> np.ndarray:
-    """The errors of computed numbers in ULP.
-
-    The unit is one in the last place of the exact number, but at least the smallest normal number, because XLA on the
-    CPU replaces smaller results of every operation by 0. Above the largest number, infinity is right. If the exact
-    number is close to the largest one, infinity counts as the next power of two: a sum that overflows only because of
-    rounding is not infinitely wrong.
-    """
-    limits = np.finfo(dtype)
-    smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
-    found, high, low = computed.astype(np.float64), exact.high, exact.low
-    _, exponent = np.frexp(np.clip(np.abs(high), smallest, largest))
-    # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
-    # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
-    unit = np.maximum(np.ldexp(epsilon, exponent - 1), smallest) / 4
-    same_sign = np.sign(found) == np.sign(high)
-    nearly_overflows = np.isinf(found) & same_sign & (np.abs(high) > largest / 2)
-    quarter = np.where(nearly_overflows, np.sign(high) * 2.0 ** (int(limits.maxexp) - 2), found / 4)
-    # First the large parts, which nearly cancel and so leave no rounding error; then the small remainder.
-    distance = np.abs((quarter - high / 4) - low / 4)
-    distance = np.where(np.isinf(found) & same_sign & (np.abs(high) > largest), 0, distance)
-    distance = np.where(np.isnan(found), np.inf, distance)
-    return np.where(np.isnan(high), np.nan, distance / unit)
-
-
-class ExactFunction:
-    """A function traced once, whose exact values and gradients can be computed at many points.
-
-    The traced program defines the function: its constants have the type in which it is traced. Nothing is rounded in
-    the evaluation, and neither ``stop_gradient`` nor custom derivatives have an effect.
-
-    Args:
-        function: the function of one number, or of a vector.
-        size: the number of elements of the vector; None for a function of one number.
-        dtype: the type for which it is traced.
-    """
-
-    def __init__(self, function: VectorFunction, size: int | None, dtype: np.dtype):
-        self._shape = () if size is None else (size,)
-        point = [np.zeros(self._shape, dtype)]
-        traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
-        self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
-        # The center, two points on each axis, and four for each pair of axes, as multiples of the step.
-        axes = np.eye(size or 1, dtype=int)
-        places = [0 * axes[0], *axes, *-axes]
-        places += [a * one + b * two for one, two in combinations(axes, 2) for a in (1, -1) for b in (1, -1)]
-        self._stencil = [tuple(map(int, place)) for place in places]
-
-    @np.errstate(all="ignore")
-    def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
-        """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
-        outputs = self._program.outputs
-        found = {VALUE: _Found(len(points), outputs), GRADIENT: _Found(len(points), outputs * points.shape[1])}
-
-        def unknown() -> np.ndarray:
-            return np.flatnonzero(~(found[VALUE].done.all(1) & found[GRADIENT].done.all(1)))
-
-        # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
-        for relative in (True, False):
-            pending, coarse = unknown(), None
-            for digits in LEVELS:
-                if not len(pending):
-                    break
-                fine = self._differences(points[pending], digits, relative)
-                if coarse is not None:
-                    for quantity, part in fine.items():
-                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1], relative)
-                # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
-                value = fine[VALUE].numbers
-                going_on = np.isin(pending, unknown()) & (value - value == 0).astype(bool).all(1)
-                coarse = {quantity: _Part(*(array[going_on] for array in part)) for quantity, part in fine.items()}
-                pending = pending[going_on]
-        return {quantity: ExactNumbers(*numbers.arrays) for quantity, numbers in found.items()}
-
-    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
-        """Computes values and central differences at one number of digits."""
-        arithmetic = Arithmetic(digits)
-        # The steps are powers of two. So x + h has no rounding error, and second differences of linear functions are 0.
-        exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
-        exponents[points == 0] = 0
-        with arithmetic.precision():
-            x = arithmetic.numbers(points)
-            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
-            step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
-            moved = x[None] + np.asarray(self._stencil).astype(object)[:, None] * step[None]
-            flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
-            y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
-            of = {place: y[:, number].T for number, place in enumerate(self._stencil)}  # (points, outputs)
-            return _parts_of(of, x, step, arithmetic.numbers(10) ** (GUARD_DIGITS - digits))
-
-
-def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
-    """The hook that copies captured arrays, so that a program does not keep what JAX converted (``converted_anew``)."""
-    return compute([np.array(operand) if isinstance(operand, np.ndarray) else operand for operand in operands])
-
-
-class _Part(NamedTuple):
-    """Values or gradients at one number of digits, with arrays (points, numbers).
-
-    Args:
-        numbers: the results.
-        noise: a bound of the effect of rounding on each result.
-        condition: the condition numbers.
-        jump: the difference between the derivative to the right and to the left; 0 for values.
-    """
-
-    numbers: np.ndarray
-    noise: np.ndarray
-    condition: np.ndarray
-    jump: np.ndarray
-
-
-def _parts_of(
-    of: dict[tuple[int, ...], np.ndarray], x: np.ndarray, step: np.ndarray, noise: object
-) -> dict[str, _Part]:
-    """Values and central differences, (f₁ - f₋₁) / 2h, from the values on the stencil."""
-    axes = np.eye(x.shape[1], dtype=int)
-
-    def at(place: np.ndarray) -> np.ndarray:
-        return of[tuple(map(int, place))]
-
-    center = at(0 * axes[0])
-    size = np.max(np.abs(np.stack(list(of.values()))), 0)
-    gradients, jumps, changes = [], [], []
-    for j, axis in enumerate(axes):
-        h = step[:, j : j + 1]
-        right, left = at(axis), at(-axis)
-        gradients.append((right - left) / (2 * h))
-        jumps.append(abs(right - 2 * center + left) / h)
-        # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j.
-        change = abs(x[:, j : j + 1] * (right - 2 * center + left) / (h * h))
-        for k, other in enumerate(axes):
-            if k != j:
-                mixed = at(axis + other) - at(axis - other) - at(other - axis) + at(-axis - other)
-                change = change + abs(x[:, k : k + 1] * mixed / (4 * h * step[:, k : k + 1]))
-        changes.append(change)
-    gradient, jump, change = (np.stack(arrays, 2) for arrays in (gradients, jumps, changes))
-    # Where f and its slope are 0, f can still change with x.
-    value_change = np.sum(abs(x[:, None] * gradient), 2), np.sum(abs(x[:, None] * change), 2)
-    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
-    value = _Part(center, 0 * size, _condition(center, *value_change), 0 * size)
-    # An output has a rounding error of up to noise · size. The differences divide it by h.
-    noises = noise * size[..., None] / step[:, None]
-    parts = (gradient, noises, _condition(gradient, change, 0 * change), jump)
-    return {VALUE: value, GRADIENT: _Part(*(array.reshape(len(array), -1) for array in parts))}
-
-
-def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
-    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
-
-    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
-    is also compared with 0.
-    """
-    is_zero = abs(number) < SMALLEST
-    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
-    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
-
-
-class _Found:
-    """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
-
-    def __init__(self, points: int, numbers: int):
-        self.arrays = np.full((3, points, numbers), np.nan)
-        self.done = np.zeros((points, numbers), bool)
-
-    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool, refresh: bool) -> None:
-        """Takes the numbers that two levels agree on. A derivative at a kink stays NaN, but counts as done.
-
-        Args:
-            at: the indices of the points.
-            old: the previous level.
-            new: the current level.
-            last: whether the current level is the last one.
-            refresh: whether condition numbers of known results are replaced by those of the current level. A value is
-                often known at a level whose step is too large for its derivative, which the condition number needs.
-        """
-        larger = np.maximum(abs(old.numbers), abs(new.numbers))
-        exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
-        known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
-        # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
-        zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
-        # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
-        kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
-        kink = (known | zero) & kink.astype(bool)
-        high = new.numbers.astype(np.float64)
-        # A number above the largest float64 has no remainder.
-        remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
-        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
-        arrays[:2, zero] = 0.0
-        arrays[:, kink] = np.nan
-        row, column = np.nonzero((known | zero | kink) & ~self.done[at])
-        self.arrays[:, at[row], column] = arrays[:, row, column]
-        self.done[at[row], column] = True
-        if refresh:
-            self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
-
-
-def _ordinals(x: np.ndarray) -> np.ndarray:
-    """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
-    # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
-    # an integer, are the lowest integer plus the size.
-    bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
-    lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
-    return np.where(bits < 0, lowest - bits, bits)
-
-
-def _from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The floating-point numbers with these ordinals. Those that are not normal become the nearest that are, or 0."""
-    limits = np.finfo(dtype)
-    largest, smallest = (int(_ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
-    size = np.minimum(np.abs(numbers), largest)
-    nearest_normal = np.where(size < smallest // 2, 0, smallest)
-    size = np.where(size < smallest, nearest_normal, size)
-    bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
-    magnitude = bits.view(dtype)
-    return np.where(numbers < 0, -magnitude, magnitude)
-
-
 def _special_numbers(function: VectorFunction, dtype: np.dtype) -> list[float]:
     """Constants in the traced program at which it may change its branch, at most ``MOST_SPECIAL``."""
     found: dict[float, None] = {}
@@ -749,7 +510,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
     every = np.concatenate([beside, both_signs])
-    kept = every[_is_normal(every, dtype)].astype(dtype)
+    kept = every[is_normal(every, dtype)].astype(dtype)
     _, first = np.unique(kept, return_index=True)
     return kept[np.sort(first)][:, None]
 
@@ -772,7 +533,7 @@ def _vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> n
         scale = 2.0**exponent
         found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
     every = np.concatenate(found) + 0.0  # no -0.0
-    return random.permutation(every[_is_normal(every, dtype).all(1)]).astype(dtype)
+    return random.permutation(every[is_normal(every, dtype).all(1)]).astype(dtype)
 
 
 def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -795,10 +556,10 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
         other = chosen[rows, (column + random.integers(1, size, count)) % size]
         start = np.where(move < 0.15, other, start)
     start = np.where(move > 0.95, -start, start)
-    moved = _from_ordinals(_ordinals(np.ascontiguousarray(start)) + steps, dtype)
+    moved = from_ordinals(ordinals(np.ascontiguousarray(start)) + steps, dtype)
     result = chosen.copy()
     result[rows, column] = moved
-    return result[_is_normal(result, dtype).all(1)].astype(dtype)
+    return result[is_normal(result, dtype).all(1)].astype(dtype)
 
 
 def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -807,11 +568,5 @@ def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     steps = np.concatenate([[0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4)])
     away = np.concatenate([steps, -steps[1:]])
     nonzero = centers[centers != 0]
-    close = _from_ordinals((_ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
+    close = from_ordinals((ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
     return np.concatenate([centers, close]).astype(np.float64)
-
-
-def _is_normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Which numbers are neither infinite nor subnormal in a type. 0 is among them."""
-    limits = np.finfo(dtype)
-    return (np.abs(x) <= float(limits.max)) & ((np.abs(x) >= float(limits.smallest_normal)) | (x == 0))

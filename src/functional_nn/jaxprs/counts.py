@@ -5,9 +5,9 @@ operation counts one per output element, even a transcendental one. A reduction 
 comparisons and conversions count as 0, and so do elementwise operations and reductions of integers. Matrix products and
 convolutions of integers count. Equations that no result needs count, too: ``walk.live`` removes them. The body of a
 ``scan`` counts once for each step, and the body of a ``while`` counts once. A ``cond`` counts as its branch with the
-most operations. A convolution counts the products of every window with the weights, including padding, also where the
-platform computes it by matrix products. The stride of a transposed convolution leaves holes between its inputs; they
-count as 0.
+most operations. A convolution counts the products of every window with the weights, including padding. The stride of a
+transposed convolution leaves holes between its inputs; they count as 0. Where a convolution is computed by matrix
+products, as on a CPU, these count as they are, with the zeros between the weights of neighbors.
 
 A product of complex matrices counts as four real ones, a complex addition 2 and a complex multiplication 6. A Fourier
 transform of n numbers counts 5 n log₂ n, and half of it if its input or output is real. A ragged product counts every
@@ -39,7 +39,6 @@ from functional_nn.jaxprs.walk import (
     array_type,
     branches,
     closed,
-    counted_program,
     flattened,
     inner_programs,
     scan_parts,
@@ -124,7 +123,7 @@ def uncounted(program: TracedProgram) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for equation in closed(program).jaxpr.eqns:
-        name, programs, repeats = equation.primitive.name, _counted_programs(equation), times(equation)
+        name, programs, repeats = equation.primitive.name, inner_programs(equation), times(equation)
         if name in UNCOUNTED:
             counts[name] += 1
         elif not programs and name in ELEMENTWISE | REDUCTIONS and _is_complex(equation) and name not in COMPLEX_COUNTS:
@@ -136,12 +135,6 @@ def uncounted(program: TracedProgram) -> Counter[str]:
         else:
             counts += Counter({name: repeats * number for part in inner for name, number in part.items()})
     return counts
-
-
-def _counted_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
-    """The programs inside an equation whose operations it counts as."""
-    counted = counted_program(equation)
-    return inner_programs(equation) if counted is None else [counted]
 
 
 def _is_complex(equation: JaxprEqn) -> bool:
@@ -158,7 +151,7 @@ def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
     counts: Counter[str] = Counter()
     for equation in closed(program).jaxpr.eqns:
         place = within(scope, equation)
-        inner = [flops_by_scope(inner_program, place) for inner_program in _counted_programs(equation)]
+        inner = [flops_by_scope(inner_program, place) for inner_program in inner_programs(equation)]
         if not inner:
             counts[place] += flops_of(equation)
         elif equation.primitive.name == "cond":

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from functional_nn.core import trees
 from functional_nn.core.children import MARK, child_forward
 from functional_nn.core.layer import Layer, Params, with_key_if_needed
+from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.counts import flops_by_scope, flops_of
 from functional_nn.jaxprs.walk import (
@@ -77,9 +78,11 @@ def trace_layers(net: Layer, in_shape: Shapes, dtype: DTypeLike | None = None) -
 
         return forward
 
-    program = traced(
-        lambda x: with_key_if_needed(lambda key: jax.make_jaxpr(marked(key))(params, state, x)), in_shape, dtype
-    )
+    # Convolutions count as such, and not as the products by which a CPU computes them.
+    with tracing_for(SEVERAL_PLATFORMS):
+        program = traced(
+            lambda x: with_key_if_needed(lambda key: jax.make_jaxpr(marked(key))(params, state, x)), in_shape, dtype
+        )
     return program, params
 
 

@@ -17,20 +17,9 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from functional_nn.core.children import MARK
 from functional_nn.core.errors import InputError
-from functional_nn.core.products import bilinear_p
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.walk import (
-    CALLS,
-    Place,
-    Step,
-    array_type,
-    counted_program,
-    flattened,
-    joined,
-    layer_of,
-    scan_parts,
-)
+from functional_nn.jaxprs.walk import Place, Step, array_type, flattened, joined, layer_of, scan_parts
 
 Value: TypeAlias = int | np.ndarray
 """The number of a place, which is filled when the program runs; or an array that is known already."""
@@ -135,7 +124,7 @@ class _Conversion:
         observed: list[Observed],
     ) -> list[Value]:
         """Adds the steps of a traced program with these inputs; returns its results."""
-        flat = flattened(program, CALLS - {bilinear_p.name})
+        flat = flattened(program)
         values: dict[int, Value] = dict(zip(flat.inputs, inputs, strict=True))
         values |= {place: np.asarray(constant) for place, constant in flat.constants.items()}
 
@@ -160,8 +149,6 @@ class _Conversion:
             return operands
         if len(known) == len(operands) and not _can_be_left(equation):
             return [np.asarray(result) for result in bind(equation, known)]
-        if (bilinear := counted_program(equation)) is not None:
-            return self.lay(bilinear, step.scope, operands, steps, observed)
         if name == "scan":
             return list(self.scan(step, operands, steps, observed))
         if name not in OPERATIONS:

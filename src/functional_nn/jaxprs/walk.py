@@ -6,7 +6,7 @@ import functools
 import linecache
 import math
 import re
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar, cast
@@ -18,7 +18,6 @@ from jax.interpreters import partial_eval
 from jax.typing import ArrayLike
 
 from functional_nn.core.children import BACKWARD
-from functional_nn.core.products import bilinear_p, traced_for, traced_formula
 
 TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
 """A traced program, with or without the values of its constants."""
@@ -27,7 +26,7 @@ Value = TypeVar("Value")
 
 CALLS = frozenset(
     {"jit", "call", "closed_call", "eval_jaxpr", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call"}
-    | {"call_hi_primitive", bilinear_p.name}
+    | {"call_hi_primitive"}
 )
 """Equations that only call another program, once, with their own operands and results.
 
@@ -97,12 +96,7 @@ def closed(program: TracedProgram) -> ClosedJaxpr:
 
 
 def called_program(equation: JaxprEqn) -> ClosedJaxpr:
-    """The program that an equation of ``CALLS`` calls.
-
-    For a function with one program for each platform, this is the program of JAX's default platform.
-    """
-    if equation.primitive is bilinear_p:
-        return traced_for(equation, jax.default_backend())
+    """The program that an equation of ``CALLS`` calls."""
     if "_prim" in equation.params:  # JAX 0.12 has operations that are traced only when they are needed
         return _expanded(equation)
     return closed(next(equation.params[name] for name in CALLED if name in equation.params))
@@ -117,11 +111,6 @@ def _expanded(equation: JaxprEqn) -> ClosedJaxpr:
 
     types = [array_type(variable) for variable in equation.invars]
     return jax.make_jaxpr(expand)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types))
-
-
-def counted_program(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """The program whose operations an equation counts as, if that may be another one than it runs."""
-    return traced_formula(equation) if equation.primitive is bilinear_p else None
 
 
 def branches(equation: JaxprEqn) -> list[ClosedJaxpr]:
@@ -148,8 +137,6 @@ def while_parts(equation: JaxprEqn) -> While:
 
 def inner_programs(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """All programs in an equation's parameters that run by themselves: in calls, loops, branches and ``shard_map``."""
-    if equation.primitive is bilinear_p:
-        return [called_program(equation)]
     if equation.primitive.name == "custom_linear_solve":
         # The other programs are for derivatives: the product with the matrix, and both for the transposed matrix.
         return [closed(equation.params["jaxprs"].solve)]
@@ -294,11 +281,8 @@ def layer_of(scope: str) -> tuple[str, bool]:
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 
 
-def flattened(program: ClosedJaxpr, calls: Container[str] = CALLS) -> Flat:
-    """Replaces calls in a traced program by the called programs: all calls, or those of some kinds.
-
-    Loops and branches stay.
-    """
+def flattened(program: ClosedJaxpr) -> Flat:
+    """Replaces calls in a traced program by the called programs. Loops and branches stay."""
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, ArrayLike] = {}
@@ -322,7 +306,7 @@ def flattened(program: ClosedJaxpr, calls: Container[str] = CALLS) -> Flat:
         for equation in program.jaxpr.eqns:
             inner_scope = within(scope, equation)
             operands = [read(variable) for variable in equation.invars]
-            if equation.primitive.name in calls:
+            if equation.primitive.name in CALLS:
                 results = lay(called_program(equation), inner_scope, operands)
             else:
                 results = [new_place(variable) for variable in equation.outvars]

@@ -9,5 +9,3 @@ from .named_models import lenet as lenet
 from .named_models import mlp as mlp
 from .named_models import resnet as resnet
 from .named_models import transformer as transformer
-
-FASTER_BY_FORMULA: tuple[str, ...]

@@ -21,6 +21,7 @@ from functional_nn.core import trees
 from functional_nn.core.children import child_forward
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape, with_key_if_needed
+from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts, shown
 from functional_nn.jaxprs.portable import Observed, PortableProgram, portable
@@ -136,7 +137,8 @@ def panel_data(
         return evaluate
 
     x = jnp.zeros((1, *in_shape), jnp.float32)
-    program = portable(with_key_if_needed(lambda key: trace(marked(key), x)))
+    with tracing_for(SEVERAL_PLATFORMS):  # the script computes convolutions as such
+        program = portable(with_key_if_needed(lambda key: trace(marked(key), x)))
     return {
         "program": program_data(program),
         "layers": _layers(program, net),

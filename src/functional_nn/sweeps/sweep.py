@@ -37,7 +37,7 @@ from functional_nn.training.evaluate import (
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.recipe import (
-    GradientFunction,
+    Gradient,
     LossMaker,
     MetricFunction,
     ModelFunction,
@@ -59,7 +59,7 @@ def sweep(
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     start: StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,

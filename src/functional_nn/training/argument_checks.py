@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn import names
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
+    check_choice,
     check_count,
     check_function,
     check_key,
@@ -82,8 +84,12 @@ def check_penalty(penalty: object) -> None:
 
 
 def check_gradient_function(gradient: object) -> None:
-    """Raises an InputError unless this is a function with the interface of ``jax.value_and_grad``."""
-    check_function("gradient", gradient, "a function with the interface of jax.value_and_grad")
+    """Raises an InputError unless it is one of the names of a gradient, or a function."""
+    if isinstance(gradient, str):
+        check_choice("gradient", gradient, names.GRADIENTS)
+    else:
+        expected = "'auto', 'jax', 'formula', or a function with the interface of jax.value_and_grad"
+        check_function("gradient", gradient, expected)
 
 
 def check_metrics(metrics: object) -> None:

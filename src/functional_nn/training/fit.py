@@ -40,7 +40,7 @@ from functional_nn.training.non_finite import check_policy
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.programs import Programs, ProgramSpec, shapes_of, surroundings, with_batches_of
-from functional_nn.training.recipe import GradientFunction, LossFunction, MetricFunction, PenaltyFunction, Recipe
+from functional_nn.training.recipe import Gradient, LossFunction, MetricFunction, PenaltyFunction, Recipe, with_gradient
 from functional_nn.training.run import EpochHistory, Run
 from functional_nn.training.state import (
     SETTING_OF_BITS,
@@ -64,7 +64,7 @@ def fit(
     start: Start | None = None,
     penalty: PenaltyFunction | None = None,
     metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
     devices: int | None = None,
     non_finite: str = "stop",
@@ -120,7 +120,9 @@ def fit(
         penalty: added to the loss for the gradient: a ``Penalty``, or any function of the parameters.
         metrics: by name, what to evaluate in addition to the loss; see ``make_evaluate``. By default it is the accuracy
             if the labels are class numbers. Each must be one number.
-        gradient: a function in the place of ``jax.value_and_grad``; see ``make_train_step``.
+        gradient: ``"jax"`` for automatic differentiation, ``"formula"`` for the network's hand-derived backward pass,
+            or ``"auto"``: the formula where a layer of the network is faster by it, as convolutions and recurrent
+            layers are. Or a function in the place of ``jax.value_and_grad``; see ``make_train_step``.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` (parameters, optimizer and loss stay in float32; with
             ``"float16"`` the loss is scaled, see ``LossScale``), or ``"float64"``.
         devices: the number of JAX's devices that share each batch, with all parameters and data on each of them. None:
@@ -155,7 +157,7 @@ def fit(
     >>> run.status, run.history[-1].test_accuracy > 0.8
     ('finished', True)
     """
-    net = as_layer(net)
+    net, differentiate = with_gradient(as_layer(net), gradient)
     policy = as_precision(precision)
     check_counts(epochs, batch_size)
     check_functions(loss, optimizer, penalty)
@@ -222,7 +224,7 @@ def fit(
             # The programs of the run.
             clock = time.perf_counter()
             named = None if metrics is None else tuple(metrics.items())
-            recipe = Recipe(net, loss, optimizer, penalty, named, gradient)
+            recipe = Recipe(net, loss, optimizer, penalty, named, differentiate)
             shapes = shapes_of(split)
             if isinstance(data, Stream):
                 shapes = with_batches_of(shapes, batch_size)

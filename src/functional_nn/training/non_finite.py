@@ -19,9 +19,9 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_flag, check_key, check_trees, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
+from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.training.argument_checks import (
     check_batch,
-    check_gradient_function,
     check_loss_function,
     check_penalty,
 )
@@ -29,7 +29,14 @@ from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.programs import Programs
-from functional_nn.training.recipe import GradientFunction, LossFunction, PenaltyFunction, Recipe
+from functional_nn.training.recipe import (
+    Gradient,
+    GradientFunction,
+    LossFunction,
+    PenaltyFunction,
+    Recipe,
+    with_gradient,
+)
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import (
     checked_outcome,
@@ -59,7 +66,7 @@ def find_non_finite(
     labels: PyTree,
     *,
     penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
     train: bool = True,
     key: jax.Array | None = None,
@@ -95,13 +102,13 @@ def find_non_finite(
     net, policy = as_layer(net), as_precision(precision)
     check_loss_function(loss)
     check_penalty(penalty)
-    check_gradient_function(gradient)
+    net, differentiate = with_gradient(net, gradient)
     check_trees(params, state)
     check_batch(x, labels)
     check_flag("train", train)
     if key is not None:
         check_key(key)
-    function = _loss_and_gradient(net, loss, penalty, gradient, policy, train, key)
+    function = _loss_and_gradient(net, loss, penalty, differentiate, policy, train, key)
     return _network_origin(net, function, params, state, x, labels)
 
 
@@ -134,7 +141,8 @@ class BadStep(NamedTuple):
             "labels": self.labels,
             "key": derived_key(self.before.key, "noise", self.before.step),
             "penalty": recipe.penalty,
-            "gradient": recipe.gradient,
+            # The caller has the network as it was given to ``fit``, before ``with_gradient``.
+            "gradient": "formula" if isinstance(recipe.net.forward, ByFormula) else recipe.gradient,
             "precision": precision,
         }
 

@@ -11,10 +11,11 @@ import jax
 import optax
 
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer import Layer, Params, State, as_layer, is_faster_by_formula
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function
+from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 from functional_nn.metrics import Metric
@@ -32,6 +33,9 @@ MetricFunction: TypeAlias = Metric | Loss | Callable[[PyTree, PyTree], jax.Array
 
 GradientFunction: TypeAlias = Callable[..., Callable[..., tuple[tuple[jax.Array, PyTree], Params]]]
 """A function with the interface of ``jax.value_and_grad``."""
+
+Gradient: TypeAlias = str | GradientFunction
+"""``"auto"``, ``"jax"`` or ``"formula"``, or a function in the place of ``jax.value_and_grad``."""
 
 HyperparameterValue: TypeAlias = Any
 """A number, a boolean, a string, None, a tuple of these, or a traced number."""
@@ -107,7 +111,7 @@ class RecipeFunctions:
     loss: LossMaker
     penalty: PenaltyMaker
     metrics: tuple[tuple[str, MetricFunction], ...] | None = None
-    gradient: GradientFunction = jax.value_and_grad
+    gradient: Gradient = "auto"
     start: StartMaker = None
 
     def check(self) -> None:
@@ -150,9 +154,9 @@ class RecipeFunctions:
             # It has a key of its own, so the seeds of the members would be ignored.
             remedy = "Write (train_state.params, train_state.state)."
             raise InputError("start", "a pair (params, state)", "a TrainState", remedy)
-        net = network_of(self.model, hyperparameters)
+        net, gradient = with_gradient(network_of(self.model, hyperparameters), self.gradient)
         check_functions(loss, optimizer, penalty)
-        return Recipe(net, loss, optimizer, penalty, self.metrics, self.gradient, start)
+        return Recipe(net, loss, optimizer, penalty, self.metrics, gradient, start)
 
 
 @dataclass(frozen=True)
@@ -209,3 +213,16 @@ def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
     required = sum(one.kind in by_place and one.default is one.empty for one in parameters)
     takes_more = any(one.kind is Parameter.VAR_POSITIONAL for one in parameters)
     return required == 2 or (takes_more and required < 2)
+
+
+def with_gradient(net: Layer, gradient: Gradient) -> tuple[Layer, GradientFunction]:
+    """The network as it is trained, and the function that differentiates its loss.
+
+    ``"jax"`` is automatic differentiation, and ``"formula"`` the hand-derived backward pass (``with_hand_vjp``).
+    ``"auto"`` is the formula where a layer of the network says that it is faster, and else automatic differentiation.
+    """
+    check_gradient_function(gradient)
+    if not isinstance(gradient, str):
+        return net, gradient
+    by_formula = gradient == "formula" or (gradient == "auto" and is_faster_by_formula(net))
+    return (with_hand_vjp(net) if by_formula else net), jax.value_and_grad

@@ -19,14 +19,20 @@ from functional_nn.data.preparation import scaled_bytes
 from functional_nn.training.argument_checks import (
     check_batch,
     check_functions,
-    check_gradient_function,
     check_loss,
     check_loss_function,
     check_scalar,
     check_train_state,
 )
 from functional_nn.training.precision import LossScale, Precision, as_precision, cast
-from functional_nn.training.recipe import GradientFunction, LossFunction, PenaltyFunction, Recipe
+from functional_nn.training.recipe import (
+    Gradient,
+    GradientFunction,
+    LossFunction,
+    PenaltyFunction,
+    Recipe,
+    with_gradient,
+)
 from functional_nn.training.state import TrainState, derived_key
 
 TrainStep: TypeAlias = Callable[[TrainState, PyTree, PyTree], tuple[TrainState, PyTree]]
@@ -56,19 +62,21 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty: PenaltyFunction | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     precision: str | Precision = "float32",
     keep_finite: bool = True,
 ) -> TrainStep:
     """Makes a pure function ``train_step(train_state, x, labels) -> (train_state, loss)``.
 
-    The gradient of loss plus penalty over the batch is computed by ``jax.value_and_grad``. The returned loss is without
-    the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
+    The step follows the gradient of loss plus penalty over the batch. ``"jax"`` computes it by automatic
+    differentiation, and ``"formula"`` by the network's hand-derived backward pass, as for ``with_hand_vjp``. ``"auto"``
+    takes the formula where a layer of the network is faster by it: convolutions and recurrent layers. The returned loss
+    is without the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
 
-    ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective, has_aux=True)``
-    gives a function of ``(params, state, x, labels, key)`` that returns ``((value, auxiliary), gradient)``. Here
-    ``objective(params, state, x, labels, key) -> (value, auxiliary)`` is the loss plus the penalty. It can be called
-    for parts of the batch, as gradients that are clipped one by one need, or at other parameters.
+    A function as ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective,
+    has_aux=True)`` gives a function of ``(params, state, x, labels, key)`` that returns ``((value, auxiliary),
+    gradient)``. Here ``objective(params, state, x, labels, key) -> (value, auxiliary)`` is the loss plus the penalty.
+    It can be called for parts of the batch, as gradients that are clipped one by one need, or at other parameters.
 
     The optimizer gets ``value``, ``grad``, ``value_fn``, ``obj_fn`` (both are the objective as a function of the
     parameters) and ``grad_fn`` (its gradient), if it takes arguments with these names.
@@ -91,11 +99,11 @@ def make_train_step(
     1
     """
     check_flag("keep_finite", keep_finite)
-    net, policy = as_layer(net), as_precision(precision)
+    net, differentiate = with_gradient(as_layer(net), gradient)
+    policy = as_precision(precision)
     check_functions(loss, optimizer, penalty)
-    check_gradient_function(gradient)
     step = step_of(
-        Recipe(net, loss, optimizer, penalty, gradient=gradient), policy, "kept" if keep_finite else "unchecked"
+        Recipe(net, loss, optimizer, penalty, gradient=differentiate), policy, "kept" if keep_finite else "unchecked"
     )
 
     def train_step(train_state, x, labels):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -22,7 +21,7 @@ from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     COUNTS,
     STEPS,
-    GradientFunction,
+    Gradient,
     HyperparameterReader,
     LossMaker,
     MetricFunction,
@@ -56,7 +55,7 @@ def make_train(
     loss: LossMaker = cross_entropy,
     penalty: PenaltyMaker = None,
     metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: GradientFunction = jax.value_and_grad,
+    gradient: Gradient = "auto",
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",

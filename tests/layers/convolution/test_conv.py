@@ -11,7 +11,7 @@ from tests.contracts.composed import others_are_slow
 
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
-from functional_nn.layers.convolution.conv import Native, convolve, input_gradient, weight_gradient
+from functional_nn.layers.convolution.conv import convolve, input_gradient, weight_gradient
 from functional_nn.layers.convolution.sliding_windows import (
     place_windows,
     stacked_places,
@@ -87,7 +87,7 @@ def test_the_three_maps_are_each_others_transposes_in_both_lowerings(in_shape, w
     def maps(x, y, weight):
         made = []
         for native in (False, True):
-            options = windows, groups, Native(native, native)
+            options = windows, groups, native
             made.append(
                 (convolve(x, weight, *options), input_gradient(y, weight, *options), weight_gradient(x, y, *options))
             )
@@ -110,7 +110,7 @@ def convolutions(function, *arguments):
 @pytest.mark.parametrize("groups", [1, 2])
 def test_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(groups):
     """In bfloat16 256 + 1 is 256: a sum of 256 and fifteen ones would be wrong by 6%. With groups it is depthwise."""
-    windows, native = place_windows((31,), 16), Native(on_cpu=False, elsewhere=False)
+    windows, native = place_windows((31,), 16), False
 
     @jax.jit
     def computed(x, y, weight):
@@ -218,7 +218,7 @@ def test_neighbors_taken_in_pairs_change_nothing(window, width):
     windows = place_windows((width,), window, padding="same")
     many = np.zeros((window, 3, 40), np.float32)
     many[..., :2] = weight
-    pairs, single = (convolve(jnp.asarray(x), jnp.asarray(w), windows, 1, Native(False, False)) for w in (weight, many))
+    pairs, single = (convolve(jnp.asarray(x), jnp.asarray(w), windows, 1, False) for w in (weight, many))
     np.testing.assert_allclose(pairs, single[..., :2], rtol=1e-5, atol=1e-5)
 
 

@@ -26,65 +26,20 @@ from functional_nn.activations.activation_types import ACTIVATIONS, Activation
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import as_host_array, check_dtype, shown
 from functional_nn.gradients.compare.problem import converted_anew
-from functional_nn.gradients.compare.report import Outcome, Report, Verdict, judge
+from functional_nn.gradients.compare.report import Outcome, Report, Verdict
+from functional_nn.gradients.exact_numbers import GRADIENT, ExactFunction, ExactNumbers, ulp_errors
 
-TOLERANCE = 4.0
-"""The largest error of a derivative, in ULP."""
-VALUE_TOLERANCE = 16.0
-"""The largest error of a function, in ULP; the functions are ``jax.nn``'s."""
+TOLERANCES = {"vjp": 4.0, "value": 16.0}
+"""The largest errors of a derivative and of a function, in ULP; the functions are ``jax.nn``'s."""
 LEAST_GATE = {"gelu": 1 / 256, "gelu_tanh": 1.0, "silu": 1 / 256, "mish": 1 / 256, "hard_silu": 1.0}
 """For values x g(x), the unit is at least that of this number times |x|: ``jax.nn`` loses digits if g is nearly 0."""
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-DIGITS = 50
-
-
-class Computed(NamedTuple):
-    """Results at the same points, each an array (points,) in the type of the computation.
-
-    Args:
-        x: the points.
-        value: the function.
-        derivative: the hand-derived derivative.
-        automatic: the derivative by ``jax.vjp``.
-    """
-
-    x: np.ndarray
-    value: np.ndarray
-    derivative: np.ndarray
-    automatic: np.ndarray
-
-
-class Exact(NamedTuple):
-    """Exact numbers at one point.
-
-    Args:
-        values: the right values of the function. There are two if x is subnormal, since x may be replaced by 0. There
-            are none for an activation without a formula in mpmath.
-        derivatives: the right values of the derivative.
-        reference_error: the absolute error of the derivatives.
-    """
-
-    values: tuple[Number, ...]
-    derivatives: tuple[Number, ...]
-    reference_error: float = 0.0
-
-
-class ErrorsInULP(NamedTuple):
-    """The values from which one verdict is made, at the same points.
-
-    Args:
-        kind: ``"vjp"`` or ``"value"``.
-        exact: for each point, the numbers that count as right.
-        hand: the results of the formula.
-        automatic: the results of automatic differentiation; None if there are none.
-        reference_error: the absolute errors of the exact numbers.
-    """
-
-    kind: str
-    exact: Sequence[tuple[Number, ...]]
-    hand: np.ndarray
-    automatic: np.ndarray | None
-    reference_error: Sequence[float]
+DIGITS = (120, 500)
+"""The digits in mpmath. The second number is for slopes that are far smaller than the function, such as those of tanh
+down to 1e-320."""
+STEP, LOST_DIGITS = -30, 60
+"""The step of differences is |x| times ten to this power. A difference that loses more digits takes the second number.
+"""
 
 
 def check_activation(
@@ -120,15 +75,7 @@ def check_activation(
     if not regimes or not all(len(values) and np.isfinite(values).all() for values in regimes.values()):
         raise InputError("points", f"finite numbers in {dtype.name}, at least one in each regime", shown(points))
     with converted_anew(lambda: activation(jnp.zeros(1))), jax.enable_x64(True):
-        computed = compute(activation, np.concatenate(list(regimes.values())))
-        exact = _exact(activation, computed.x)
-    verdicts, start = [], 0
-    for regime, values in regimes.items():
-        part = slice(start, start + len(values))
-        start += len(values)
-        verdicts.extend(
-            _verdicts(activation, dtype, regime, Computed(*(array[part] for array in computed)), exact[part])
-        )
+        verdicts = list(_verdicts(activation, regimes))
     return Report(tuple(verdicts), title=f"{activation.name}, {dtype.name}")
 
 
@@ -142,166 +89,99 @@ def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
     return dtype
 
 
-def compute(activation: Activation, x: np.ndarray) -> Computed:
-    """Computes the function and both derivatives in the type of x."""
+def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iterator[Verdict]:
+    """The verdicts of each regime: on the derivative and, for an activation of the package, on the function."""
+    x = np.concatenate(list(regimes.values()))
+    exact = _exact(activation, x)
 
     @jax.jit
-    def results(x: jax.Array) -> tuple[jax.Array, ...]:
+    def computed(x: jax.Array) -> tuple[jax.Array, ...]:
         value, pull_back = jax.vjp(activation, x)
         return value, activation.derivative(x), *pull_back(jnp.ones_like(x))
 
     with jax.numpy_dtype_promotion("standard"):
-        return Computed(x, *(np.asarray(array) for array in results(x)))
+        value, hand, automatic = map(np.asarray, computed(x))
+    by_kind = {"vjp": hand, "value": value}
+    end = 0
+    for regime, points in regimes.items():
+        part = slice(end, end := end + len(points))
+        for kind, right in exact.items():
+            numbers = [ExactNumbers(*(array[part] for array in one)) for one in right]
+            other = automatic[part] if kind == "vjp" else None
+            yield _verdict(activation, kind, regime, points, numbers, by_kind[kind][part], other)
 
 
-def _ulp_errors(results: np.ndarray, exact: Sequence[tuple[Number, ...]], dtype: np.dtype) -> np.ndarray:
-    return np.array([ulp_error(result, right, dtype) for result, right in zip(results, exact, strict=True)])
-
-
-def _exact(activation: Activation, x: np.ndarray) -> list[Exact]:
+def _exact(activation: Activation, x: np.ndarray) -> dict[str, tuple[ExactNumbers, ExactNumbers]]:
+    """The right numbers by kind: at the points, and with 0 in place of the subnormal points, which XLA may take."""
+    subnormal = np.flatnonzero((x != 0) & (np.abs(x) < jnp.finfo(x.dtype).smallest_normal))
+    every = np.concatenate([x, np.copysign(np.zeros(len(subnormal), x.dtype), x[subnormal])]).astype(np.float64)
     formula = mpmath_formula(activation)
     if formula is None:
-        return [_exact_without_formula(activation, value) for value in x]
-    parameters = [mp.mpf(float(value)) for value in activation.parameters]
-    exact = []
-    for value in x.astype(np.float64).tolist():
-        with mp.workdps(DIGITS):
-            numbers = [mp.mpf(number) for number in _right_inputs(value, x.dtype)]
-            values = tuple(formula.function(number, *parameters) for number in numbers)
-            derivatives = tuple(formula.derivative(number, *parameters) for number in numbers)
-            exact.append(Exact(values, derivatives))
-    return exact
+        found = ExactFunction(activation, None, x.dtype).at(every[:, None])[GRADIENT]
+        by_kind = {"vjp": np.stack([array[:, 0] for array in found])}
+    else:
+        by_kind = {"vjp": formula.at(every, activation.parameters, slope=True)}
+        by_kind["value"] = formula.at(every, activation.parameters, slope=False)
+
+    def both(numbers: np.ndarray) -> tuple[ExactNumbers, ExactNumbers]:
+        with_zeros = numbers[:, : len(x)].copy()
+        with_zeros[:, subnormal] = numbers[:, len(x) :]
+        return ExactNumbers(*numbers[:, : len(x)]), ExactNumbers(*with_zeros)
+
+    return {kind: both(numbers) for kind, numbers in by_kind.items()}
 
 
-def _exact_without_formula(activation: Activation, x: np.floating) -> Exact:
-    from functional_nn.gradients.arbiter import exact_jacobian
-
-    inputs = np.asarray(_right_inputs(float(x), x.dtype), x.dtype)
-    derivatives, errors = [], []
-    for value in inputs:
-        point = [np.asarray([value])]
-        reference = exact_jacobian(lambda leaves: [activation(jnp.asarray(leaves[0]))], point, digits=DIGITS)
-        derivatives.append(mp.mpf(float(reference.values[0][0, 0])))
-        errors.append(float(reference.error[0][0, 0]))
-    return Exact((), tuple(derivatives), max(errors))
-
-
-def _right_inputs(x: float, dtype: np.dtype) -> list[float]:
-    """The point. If it is subnormal, also 0: XLA may replace the point by 0, so both values are right."""
-    smallest = float(jnp.finfo(dtype).smallest_normal)
-    return [x, math.copysign(0.0, x)] if 0 < abs(x) < smallest else [x]
-
-
-def ulp_error(computed: float | np.floating, exact: Sequence[Number], dtype: np.dtype, at_least: float = 0.0) -> float:
-    """The smallest |computed - exact| over the exact numbers, in units of the last place, by the rules of this module.
-
-    Args:
-        computed: a number of the type.
-        exact: ``mpmath`` numbers, all of which are right.
-        dtype: the type.
-        at_least: if the exact number is smaller than this, the unit is that of this number.
-    """
-    limits = jnp.finfo(dtype)
-    smallest, largest = float(limits.smallest_normal), float(limits.max)
-    y = float(computed)
-
-    def error(value: Number) -> float:
-        if value != value:  # the exact number is not known
-            return math.inf
-        if math.isnan(y):
-            return math.nan
-        if max(abs(y), abs(value)) < smallest:
-            return 0.0
-        if math.isinf(y):
-            return 0.0 if value * int(math.copysign(1, y)) > largest else math.inf
-        return in_units(y - value, max(abs(value), at_least), dtype)
-
-    return min(map(error, exact))
-
-
-def in_units(error: Number, value: Number, dtype: np.dtype) -> float:
-    """|error| in units of the last place of a value in the type; infinite if the value is NaN."""
-    if value != value:
-        return math.inf
-    limits = jnp.finfo(dtype)
-    # frexp gives |value| = m 2ᵉ with ½ ≤ m < 1. There, one unit in the last place is 2^(e - 1 - nmant).
-    _, exponent = mp.frexp(min(max(abs(mp.mpf(value)), float(limits.smallest_normal)), float(limits.max)))
-    return float(mp.ldexp(abs(mp.mpf(error)), limits.nmant + 1 - int(exponent)))
-
-
-def _verdicts(
-    activation: Activation, dtype: np.dtype, regime: str, computed: Computed, exact: Sequence[Exact]
-) -> Iterator[Verdict]:
-    """The verdicts of one regime: on the derivative and on the function."""
-    derivatives, error = [point.derivatives for point in exact], [point.reference_error for point in exact]
-    compared = [ErrorsInULP("vjp", derivatives, computed.derivative, computed.automatic, error)]
-    if exact and exact[0].values:
-        compared.append(ErrorsInULP("value", [point.values for point in exact], computed.value, None, error))
-    for errors in compared:
-        yield _verdict(activation, dtype, regime, computed.x, errors)
-
-
-def _verdict(activation: Activation, dtype: np.dtype, regime: str, x: np.ndarray, compared: ErrorsInULP) -> Verdict:
+def _verdict(
+    activation: Activation,
+    kind: str,
+    regime: str,
+    x: np.ndarray,
+    exact: Sequence[ExactNumbers],
+    hand: np.ndarray,
+    automatic: np.ndarray | None,
+) -> Verdict:
     """The verdict at the point where the formula has its largest error.
 
-    If only automatic differentiation fails, the verdict shows the values at its worst point.
+    If only automatic differentiation fails, the verdict shows the values at its worst point. Where the exact number is
+    not known, neither is certain to be wrong.
     """
-    least_gate, tolerance = 0.0, TOLERANCE
-    if compared.kind == "value":
-        least_gate, tolerance = LEAST_GATE.get(activation.name, 0.0), VALUE_TOLERANCE
-    errors = [
-        ulp_error(result, right, dtype, least_gate * abs(float(point)))
-        for result, right, point in zip(compared.hand, compared.exact, x, strict=True)
-    ]
-    reference_errors = [
-        in_units(error, right[0], dtype) for error, right in zip(compared.reference_error, compared.exact, strict=True)
-    ]
-    outcomes = [judge(error, other, tolerance) for error, other in zip(errors, reference_errors, strict=True)]
-    outcome: Outcome = "pass"
-    if "fail" in outcomes:
-        outcome = "fail"
-    elif "inconclusive" in outcomes:
-        outcome = "inconclusive"
-    worst = _worst(errors)
-    # The largest error may be inconclusive while a smaller one fails, since the reference's error differs by point.
-    if outcome != "pass" and outcomes[worst] != outcome:
-        worst = outcomes.index(outcome)
-    shown_at, automatic_error = worst, None
-    if compared.automatic is not None:
-        automatic_errors = _ulp_errors(compared.automatic, compared.exact, dtype).tolist()
-        # Where the arbiter knows nothing, automatic differentiation is not blamed either.
-        automatic_errors = [
-            0.0 if math.isinf(other) else error for error, other in zip(automatic_errors, reference_errors, strict=True)
-        ]
-        automatic_worst = _worst(automatic_errors)
-        automatic_error = automatic_errors[automatic_worst]
-        automatic_error = math.inf if math.isnan(automatic_error) else automatic_error
+    least = (LEAST_GATE.get(activation.name, 0.0) if kind == "value" else 0.0) * np.abs(x.astype(np.float64))
+    tolerance = TOLERANCES[kind]
+    is_unknown = np.any([np.isnan(numbers.high) for numbers in exact], 0)
+
+    def errors(found: np.ndarray, of_unknown: float) -> np.ndarray:
+        smallest = np.min([ulp_errors(found, numbers, x.dtype, at_least=least) for numbers in exact], 0)
+        return np.where(is_unknown, of_unknown, smallest)
+
+    error = errors(hand, np.inf)
+    fails = (error > tolerance) & ~is_unknown
+    outcome: Outcome = "fail" if fails.any() else "inconclusive" if is_unknown.any() else "pass"
+    shown_at = worst = int(np.argmax(np.where(fails, error, -1) if fails.any() else error))
+    automatic_error = None
+    if automatic is not None:
+        automatic_errors = errors(automatic, 0.0)
+        automatic_error = float(np.max(automatic_errors))
         if outcome == "pass" and automatic_error > tolerance:
-            shown_at = automatic_worst
+            shown_at = int(np.argmax(automatic_errors))
     return Verdict(
         activation.name,
         "x",
         outcome,
-        errors[worst],
+        float(error[worst]),
         tolerance,
-        kind=compared.kind,
-        dtype=dtype.name,
+        kind=kind,
+        dtype=x.dtype.name,
         regime=regime,
         unit="ULP",
         automatic_error=automatic_error,
         reference="mpmath",
-        reference_error=reference_errors[worst],
+        reference_error=math.inf if is_unknown[worst] else 0.0,
         index=(shown_at,),
-        hand=float(compared.hand[shown_at]),
-        automatic=None if compared.automatic is None else float(compared.automatic[shown_at]),
-        arbiter=float(compared.exact[shown_at][0]),
+        hand=float(hand[shown_at]),
+        automatic=None if automatic is None else float(automatic[shown_at]),
+        arbiter=float(exact[0].high[shown_at]),
         note=f"x = {float(x[shown_at])!r}",
     )
-
-
-def _worst(errors: Sequence[float]) -> int:
-    """The index of the largest error. NaN counts as larger than any number."""
-    return max(range(len(errors)), key=lambda place: math.inf if math.isnan(errors[place]) else errors[place])
 
 
 def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> dict[str, np.ndarray]:
@@ -339,11 +219,10 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     arrays = {name: values.astype(dtype) for name, values in regimes.items()}
     formula = mpmath_formula(activation)
     if formula and formula.kinks:
-        kinks = np.asarray(formula.kinks, dtype)
         # XLA on the CPU replaces subnormal numbers by 0, so these are the neighbors of 0.
         beside_zero = np.asarray([smallest, -smallest], dtype)
         beside = _neighbors([kink for kink in formula.kinks if kink], dtype, steps=3)
-        arrays["kinks"] = kinks
+        arrays["kinks"] = np.asarray(list(formula.kinks), dtype)
         arrays["beside kinks"] = np.concatenate([beside, beside_zero] if 0.0 in formula.kinks else [beside])
     if formula and formula.zeros:
         arrays["zeros"] = _neighbors(formula.zeros, dtype, steps=12 * density)
@@ -365,7 +244,6 @@ def _neighbors(centers: Sequence[float], dtype: np.dtype, steps: int) -> np.ndar
 
 def mpmath_formula(activation: Activation) -> Formula | None:
     """The mpmath formula of one of the package's activations; None for a user's activation of the same name."""
-
     ours = ACTIVATIONS.get(activation.name)
     is_ours = isinstance(ours, Activation) and ours.function is activation.function
     return FORMULAS.get(activation.name) if is_ours else None
@@ -376,107 +254,89 @@ Number: TypeAlias = Any
 
 
 class Formula(NamedTuple):
-    """A function and its derivative.
+    """A function in mpmath. Its slope is computed by differences.
 
     Args:
-        function: f.
-        derivative: f', with the declared value at kinks. Both take the activation's parameters after x.
-        kinks: the points where f' jumps.
+        function: f; it takes the activation's parameters after x.
+        kinks: the points where f' jumps, each with the side of the declared value: -1 for left, 1 for right.
         zeros: the points, roughly, where f' crosses 0.
     """
 
     function: Callable[..., Number]
-    derivative: Callable[..., Number]
-    kinks: tuple[float, ...] = ()
+    kinks: Mapping[float, int] = {}
     zeros: tuple[float, ...] = ()
+
+    def at(self, points: np.ndarray, parameters: Sequence[float | jax.Array], *, slope: bool) -> np.ndarray:
+        """The function or its slope at points, as the rows of ``ExactNumbers``; the condition is not computed."""
+        compute = self._slope if slope else self.function
+        with mp.workdps(DIGITS[1]):
+            given = [mp.mpf(float(value)) for value in parameters]
+            found = [compute(mp.mpf(point), *given) for point in points.tolist()]
+            high = np.array([float(number) for number in found])
+            low = np.array([float(number - h) for number, h in zip(found, np.nan_to_num(high), strict=True)])
+        return np.stack([high, low, np.zeros_like(high)])
+
+    def _slope(self, x: Number, *parameters: Number) -> Number:
+        side, step = self.kinks.get(float(x)), (abs(x) or 1) * mp.mpf(10) ** STEP
+        ahead, behind = x if side == -1 else x + step, x if side == 1 else x - step
+
+        def change(digits: int) -> tuple[Number, Number]:
+            with mp.workdps(digits):
+                value = self.function(ahead, *parameters)
+                return value, value - self.function(behind, *parameters)
+
+        value, difference = change(DIGITS[0])
+        if not abs(difference) >= abs(value) * mp.mpf(10) ** -LOST_DIGITS:
+            _, difference = change(DIGITS[1])
+        return difference / (ahead - behind)
 
 
 def _sigma(x: Number) -> Number:
     return 1 / (1 + mp.exp(-x))
 
 
-def _cumulative(x: Number) -> Number:
-    """Φ(x). Huge x are clipped, since mpmath fails for them; there Φ is 0 or 1 to a billion digits."""
-    return mp.ncdf(_clip(x, -(10**6), 10**6))
-
-
-def _gelu_tanh_argument(x: Number) -> tuple[Number, Number]:
-    """The argument u of tanh, and its derivative u'."""
-    c, a = mp.sqrt(2 / mp.pi), mp.mpf("0.044715")
-    return c * (x + a * x**3), c * (1 + 3 * a * x**2)
+def _gelu(x: Number) -> Number:
+    """x Φ(x). Huge x are clipped, since mpmath fails for them; there Φ is 0 or 1 to a billion digits."""
+    return x * mp.ncdf(_clip(x, -(10**6), 10**6))
 
 
 def _gelu_tanh(x: Number) -> Number:
-    u, _ = _gelu_tanh_argument(x)
     # (1 + tanh u) / 2 = σ(2u), without the cancellation where tanh u is nearly -1.
-    return x * _sigma(2 * u)
+    return x * _sigma(2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3))
 
 
-def _gelu_tanh_derivative(x: Number) -> Number:
-    u, slope = _gelu_tanh_argument(x)
-    return _sigma(2 * u) + x * slope * mp.sech(u) ** 2 / 2
-
-
-def _mish_derivative(x: Number) -> Number:
-    s = mp.log1p(mp.exp(x))  # its derivative is σ(x)
-    return mp.tanh(s) + x * mp.sech(s) ** 2 * _sigma(x)
-
-
-def _selu_constants() -> tuple[Number, Number]:
-    """α and λ, with the digits in common use. They keep the mean 0 and the variance 1 of a normal variable."""
-    return mp.mpf("1.6732632423543772848170429916717"), mp.mpf("1.0507009873554804934193349852946")
+def _elu(x: Number, alpha: Number) -> Number:
+    return x if x > 0 else alpha * mp.expm1(x)
 
 
 def _selu(x: Number) -> Number:
-    alpha, scale = _selu_constants()
-    return scale * (x if x > 0 else alpha * mp.expm1(x))
-
-
-def _selu_derivative(x: Number) -> Number:
-    alpha, scale = _selu_constants()
-    return scale * (1 if x > 0 else alpha * mp.exp(x))
+    """The digits of α and λ in common use keep the mean 0 and the variance 1 of a normal variable."""
+    return mp.mpf("1.0507009873554804934193349852946") * _elu(x, mp.mpf("1.6732632423543772848170429916717"))
 
 
 def _clip(x: Number, low: int, high: int) -> Number:
     return max(mp.mpf(low), min(mp.mpf(high), x))
 
 
-def _hard_sigmoid(x: Number) -> Number:
-    return _clip(x + 3, 0, 6) / 6
-
-
 FORMULAS: dict[str, Formula] = {
-    "identity": Formula(lambda x: x, lambda x: mp.mpf(1)),
-    "sigmoid": Formula(_sigma, lambda x: mp.exp(-x) / (1 + mp.exp(-x)) ** 2),
-    "tanh": Formula(mp.tanh, lambda x: mp.sech(x) ** 2),
-    "softsign": Formula(lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
-    "softplus": Formula(lambda x: mp.log1p(mp.exp(x)), _sigma),
-    "log_sigmoid": Formula(lambda x: -mp.log1p(mp.exp(-x)), lambda x: _sigma(-x)),
-    "relu": Formula(lambda x: max(x, mp.mpf(0)), lambda x: mp.mpf(x > 0), (0.0,)),
-    "leaky_relu": Formula(
-        lambda x, slope: x if x >= 0 else slope * x, lambda x, slope: mp.mpf(1 if x >= 0 else slope), (0.0,)
-    ),
-    "elu": Formula(
-        lambda x, alpha: x if x > 0 else alpha * mp.expm1(x),
-        lambda x, alpha: mp.mpf(1) if x > 0 else alpha * mp.exp(x),
-        (0.0,),
-    ),
-    "selu": Formula(_selu, _selu_derivative, (0.0,)),
-    "gelu": Formula(
-        lambda x: x * _cumulative(x), lambda x: _cumulative(x) + x * mp.npdf(x), (), (-0.7517915246935645,)
-    ),
-    "gelu_tanh": Formula(_gelu_tanh, _gelu_tanh_derivative, (), (-0.7524614220710163,)),
-    "silu": Formula(lambda x: x * _sigma(x), lambda x: _sigma(x) * (1 + x * _sigma(-x)), (), (-1.2784645427610737,)),
-    "mish": Formula(lambda x: x * mp.tanh(mp.log1p(mp.exp(x))), _mish_derivative, (), (-1.1924312145154952,)),
-    "relu6": Formula(lambda x: _clip(x, 0, 6), lambda x: mp.mpf(0 < x < 6), (0.0, 6.0)),
-    "hard_tanh": Formula(lambda x: _clip(x, -1, 1), lambda x: mp.mpf(-1 <= x <= 1), (-1.0, 1.0)),
-    "hard_sigmoid": Formula(_hard_sigmoid, lambda x: mp.mpf(-3 < x < 3) / 6, (-3.0, 3.0)),
-    "hard_silu": Formula(
-        lambda x: x * _hard_sigmoid(x),
-        lambda x: (2 * x + 3) / 6 if -3 < x < 3 else mp.mpf(x > 0),
-        (-3.0, 3.0),
-        (-1.5,),
-    ),
+    "identity": Formula(lambda x: x),
+    "sigmoid": Formula(_sigma),
+    "tanh": Formula(mp.tanh),
+    "softsign": Formula(lambda x: x / (1 + abs(x))),
+    "softplus": Formula(lambda x: mp.log1p(mp.exp(x))),
+    "log_sigmoid": Formula(lambda x: -mp.log1p(mp.exp(-x))),
+    "relu": Formula(lambda x: max(x, mp.mpf(0)), {0.0: -1}),
+    "leaky_relu": Formula(lambda x, slope: x if x >= 0 else slope * x, {0.0: 1}),
+    "elu": Formula(_elu, {0.0: -1}),
+    "selu": Formula(_selu, {0.0: -1}),
+    "gelu": Formula(_gelu, {}, (-0.7517915246935645,)),
+    "gelu_tanh": Formula(_gelu_tanh, {}, (-0.7524614220710163,)),
+    "silu": Formula(lambda x: x * _sigma(x), {}, (-1.2784645427610737,)),
+    "mish": Formula(lambda x: x * mp.tanh(mp.log1p(mp.exp(x))), {}, (-1.1924312145154952,)),
+    "relu6": Formula(lambda x: _clip(x, 0, 6), {0.0: -1, 6.0: 1}),
+    "hard_tanh": Formula(lambda x: _clip(x, -1, 1), {-1.0: 1, 1.0: -1}),
+    "hard_sigmoid": Formula(lambda x: _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}),
+    "hard_silu": Formula(lambda x: x * _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}, (-1.5,)),
 }
 """Activations that act on single elements, by their names in ``functional_nn.activations.ACTIVATIONS``. The function of
 one without a formula here is evaluated in 50 digits, so only its derivative is compared."""

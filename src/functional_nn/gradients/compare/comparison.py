@@ -125,7 +125,7 @@ class JacobianComparison:
                 for hand, automatic, scale in zip(*found, strict=True)
             ]
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, doubts)
+            reference = reference_jacobian(function, leaves, doubts, _zeros(found))
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
@@ -144,11 +144,11 @@ class JacobianComparison:
             for y_bars, pulled in zip(cotangents, drawn, strict=True):
                 y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
                 hand, automatic = np.asarray(pulled.hand[number]), np.asarray(pulled.automatic[number])
-                yield judged(values.pulled_back(y_bar, hand, automatic), transform="drawn")
+                yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
             if forward is not None:
                 direction = np.asarray(self.directions[number]).reshape(-1)
                 product = np.asarray(forward[number], np.float64).reshape(-1)
-                yield judged(values.along(direction, product), kind="jvp")
+                yield judged(values.multiplied(direction, values.hand @ direction, product, forward=True), kind="jvp")
 
     def _judged_function(self, leaves: Leaves) -> Function:
         """The function whose derivative the arbiter computes at a point."""
@@ -220,7 +220,7 @@ class JacobianComparison:
             found = as_rows(derivatives, self.problem.leaves, 1)
             doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, doubts)
+            reference = reference_second_order(problem, self.y_bars, self.directions, doubts, _zeros(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             yield self._verdict(
@@ -349,6 +349,11 @@ def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
         return relative_error(found - other, scale)
 
 
+def _zeros(found: Derivatives) -> list[np.ndarray]:
+    """Which derivatives are 0 by the formula and by automatic differentiation, and have no terms other than 0."""
+    return [np.all([np.asarray(array) == 0 for array in of_leaf], 0) for of_leaf in zip(*found, strict=True)]
+
+
 def _says_no_rule(error: Exception) -> bool:
     """Whether JAX says that an operation has no derivative in forward mode, or no second one."""
     return isinstance(error, NotImplementedError) or "custom_vjp" in str(error)
@@ -378,21 +383,20 @@ class ComparedValues:
     scale: np.ndarray
     underflow: float
 
-    def along(self, direction: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """Multiplies these Jacobians by a direction. The product by automatic differentiation is given."""
-        size = np.abs(direction)
-        arbiter, error = self.arbiter @ direction, self.arbiter_error @ size
-        underflow = self.underflow * max(1.0, float(size.sum()))
-        return ComparedValues(self.hand @ direction, automatic, arbiter, error, self.scale @ size, underflow)
-
-    def pulled_back(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """Multiplies a cotangent by these Jacobians. The products by the formula and by automatic differentiation,
-        (1, columns), are given.
+    def multiplied(
+        self, weights: np.ndarray, hand: np.ndarray, automatic: np.ndarray, *, forward: bool = False
+    ) -> ComparedValues:
+        """Multiplies a cotangent by these Jacobians, or with ``forward`` the Jacobians by a direction. The products by
+        the formula and by automatic differentiation are given.
         """
-        size = np.abs(y_bar)[None]
-        arbiter, error = y_bar[None] @ self.arbiter, size @ self.arbiter_error
+
+        def product(array: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return array @ weights if forward else weights[None] @ array
+
+        size = np.abs(weights)
         underflow = self.underflow * max(1.0, float(size.sum()))
-        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow)
+        arbiter, error = product(self.arbiter, weights), product(self.arbiter_error, size)
+        return ComparedValues(hand, automatic, arbiter, error, product(self.scale, size), underflow)
 
     def with_usable_scale(self) -> ComparedValues:
         """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.

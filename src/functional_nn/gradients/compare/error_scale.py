@@ -124,7 +124,7 @@ def _scan(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
 def _while(equation: JaxprEqn, operands: Sequence[Value]) -> list[Value]:
     """Evaluates a loop with a condition. The condition depends on coefficients alone, and these keep their signs."""
     loop = while_parts(equation)
-    linear = _linear_in_any_step_of_while(loop, [_is_linear(operand) for operand in operands])
+    linear = _linear_in_any_step(loop, [_is_linear(operand) for operand in operands])
     _, _, linear_carry = loop.split_operands(linear)
 
     def condition(*arguments: Value) -> list[Value]:
@@ -167,7 +167,7 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[objec
         return _linear_results(scan.body, _linear_in_any_step(scan, linear))
     if name == "while":
         loop = while_parts(equation)
-        _, _, carry = loop.split_operands(_linear_in_any_step_of_while(loop, linear))
+        _, _, carry = loop.split_operands(_linear_in_any_step(loop, linear))
         return carry
     if name == "cond":
         return _linear_in_any_branch(branches(equation), linear[1:])
@@ -176,26 +176,18 @@ def _dependence(path: EquationPath, equation: JaxprEqn, operands: Sequence[objec
     return [any(linear)] * len(equation.outvars)
 
 
-def _linear_in_any_step(scan: Scan, linear: Sequence[bool]) -> list[bool]:
-    """Which inputs of a loop's body depend on the argument in at least one step. ``linear`` says it of the operands."""
-    constants, carry, inputs = scan.split_operands(linear)
-    return [*constants, *_linear_carry(scan.body, constants, carry, inputs), *inputs]
-
-
-def _linear_in_any_step_of_while(loop: While, linear: Sequence[bool]) -> list[bool]:
-    """The same for the operands of a ``while``."""
-    condition_constants, constants, carry = loop.split_operands(linear)
-    return [*condition_constants, *constants, *_linear_carry(loop.body, constants, carry, [])]
-
-
-def _linear_carry(body: ClosedJaxpr, constants: list[bool], carry: list[bool], inputs: list[bool]) -> list[bool]:
-    """Which values of a loop's carry depend on the argument in at least one step."""
+def _linear_in_any_step(loop: Scan | While, linear: Sequence[bool]) -> list[bool]:
+    """Which operands of a loop depend on the argument, and which values of its carry do in at least one step."""
+    if isinstance(loop, Scan):
+        of_condition, (constants, carry, inputs) = [], loop.split_operands(linear)
+    else:
+        (of_condition, constants, carry), inputs = loop.split_operands(linear), []
     # A flag never becomes false again, so this ends.
     while True:
-        after_step = _linear_results(body, [*constants, *carry, *inputs])[: len(carry)]
+        after_step = _linear_results(loop.body, [*constants, *carry, *inputs])[: len(carry)]
         grown = [before or after for before, after in zip(carry, after_step, strict=True)]
         if grown == carry:
-            return carry
+            return [*of_condition, *constants, *carry, *inputs]
         carry = grown
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.error_scale import absolute_terms, has_absolute_terms, rounding
-from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, Pullback
+from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
 
 MOST_ELEMENTS = 4_000_000
 """The largest number of elements of all Jacobians. Above it, a few random sums of the outputs are compared."""
@@ -68,38 +68,9 @@ def condensed(problem: Problem) -> Problem:
 
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
     """Computes full Jacobians: the formula and automatic differentiation pull back every cotangent of the basis."""
-    y, automatic_pullback = vjp(problem.function, leaves)
-    basis = basis_of(y)
-    automatic = jax.vmap(automatic_pullback)(basis)
+    basis = basis_of(jax.eval_shape(problem.function, leaves))
     has_terms = has_absolute_terms(problem.function, leaves)
-    scale = jax.vmap(partial(pullback_scale, problem, leaves, has_terms))(basis)
-    if not has_terms:
-        scale = _with_largest(scale, automatic)
-    return Derivatives(jax.vmap(partial(problem.pullback, leaves))(basis), automatic, scale)
-
-
-def vjp(function: Function, leaves: Leaves) -> tuple[Leaves, Callable[[Leaves], Leaves]]:
-    """The outputs, and the pullback by automatic differentiation.
-
-    It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
-    Jacobian by ``jax.jacfwd``.
-    """
-    y, pullback = jax.vjp(function, leaves)
-
-    def pulled_back(y_bars: Leaves) -> Leaves:
-        try:
-            return pullback(y_bars)[0]
-        except ValueError as error:
-            if "Reverse-mode" not in str(error):
-                raise
-        jacobian = jax.jacfwd(function)(leaves)
-        rows = [
-            [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
-            for y_bar, by_leaves in zip(y_bars, jacobian, strict=True)
-        ]
-        return [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
-
-    return y, pulled_back
+    return _with_scale(jax.vmap(partial(_pulled_back, problem, leaves, has_terms))(basis), has_terms)
 
 
 def basis_of(y: Leaves) -> Leaves:
@@ -122,32 +93,46 @@ def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Le
 
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
     """Pulls back one cotangent by the formula and by automatic differentiation."""
-    y_bars = list(map(jnp.asarray, y_bars))
-    automatic = automatic_pullback(problem, leaves, y_bars)
     has_terms = has_absolute_terms(problem.function, leaves)
-    scale = pullback_scale(problem, leaves, has_terms, y_bars)
-    if not has_terms:
-        scale = _with_largest(scale, automatic)
-    return Derivatives(problem.pullback(leaves, y_bars), automatic, scale)
+    return _with_scale(_pulled_back(problem, leaves, has_terms, list(map(jnp.asarray, y_bars))), has_terms)
 
 
-def _with_largest(rounding: Leaves, derivatives: Leaves) -> Leaves:
-    """For each leaf, the effect of rounding, plus the largest derivative instead of the absolute terms."""
-    return [noise + jnp.max(jnp.abs(bars), initial=0) for noise, bars in zip(rounding, derivatives, strict=True)]
+def _pulled_back(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Derivatives:
+    """The same, with the effect of rounding as the scale; ``has_terms`` adds the absolute terms."""
+    automatic = partial(automatic_pullback, problem)
+    scale = rounding(automatic, leaves, y_bars)
+    if has_terms:
+        scale = _sums(scale, absolute_terms(partial(automatic, leaves), y_bars))
+    return Derivatives(problem.pullback(leaves, y_bars), automatic(leaves, y_bars), scale)
+
+
+def _with_scale(found: Derivatives, has_terms: bool) -> Derivatives:
+    """Adds the largest derivative by each leaf to the scale, in place of absolute terms that cannot be computed."""
+    largest = [jnp.max(jnp.abs(bars), initial=0) for bars in found.automatic]
+    return found if has_terms else found._replace(scale=_sums(found.scale, largest))
+
+
+def _sums(ones: Leaves, others: Leaves) -> Leaves:
+    return [a + b for a, b in zip(ones, others, strict=True)]
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
-    """Pulls back a cotangent by automatic differentiation."""
-    return vjp(problem.function, leaves)[1](y_bars)
+    """Pulls back a cotangent by automatic differentiation.
 
-
-def pullback_scale(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Leaves:
-    """The scale of errors for a pulled-back cotangent: the effect of rounding; ``has_terms`` adds absolute terms."""
-    noise = rounding(partial(automatic_pullback, problem), leaves, y_bars)
-    if not has_terms:
-        return noise
-    terms = absolute_terms(partial(automatic_pullback, problem, leaves), y_bars)
-    return [a + b for a, b in zip(terms, noise, strict=True)]
+    It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
+    Jacobian by ``jax.jacfwd``.
+    """
+    _, pullback = jax.vjp(problem.function, leaves)
+    try:
+        return pullback(y_bars)[0]
+    except ValueError as error:
+        if "Reverse-mode" not in str(error):
+            raise
+    rows = [
+        [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
+        for y_bar, by_leaves in zip(y_bars, jax.jacfwd(problem.function)(leaves), strict=True)
+    ]
+    return [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
 
 
 def under_transforms(
@@ -199,12 +184,10 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
 
     one = jnp.ones(())
     automatic = partial(derivative, partial(automatic_pullback, problem))
-    found, noise = automatic(one), rounding(automatic, one)
-    if has_absolute_terms(problem.function, leaves):
-        scale = [a + b for a, b in zip(absolute_terms(automatic, one), noise, strict=True)]
-    else:
-        scale = _with_largest(noise, found)
-    return Derivatives(derivative(problem.pullback, one), found, scale)
+    has_terms, scale = has_absolute_terms(problem.function, leaves), rounding(automatic, one)
+    if has_terms:
+        scale = _sums(scale, absolute_terms(automatic, one))
+    return _with_scale(Derivatives(derivative(problem.pullback, one), automatic(one), scale), has_terms)
 
 
 Pullbacks: TypeAlias = Callable[[Leaves, Leaves], Derivatives]

@@ -400,32 +400,21 @@ def _captures_arrays(program: Callable[[], object]) -> bool:
         except (TypeError, ValueError):
             # Two types meet in one operation: an array may still have the type of an older trace.
             return True
-        seen = {id(array) for array in _arrays(first)}
-        return any(id(array) in seen for array in _arrays(second))
+        return bool(_arrays(first) & _arrays(second))
 
 
-def _arrays(program: ClosedJaxpr) -> Iterator[np.ndarray]:
-    """The NumPy arrays in a traced program whose type depends on the switch.
+def _arrays(program: ClosedJaxpr, *, literals: bool = True) -> set[int]:
+    """The identities of the NumPy arrays in a traced program whose type depends on the switch.
 
     An array without axes is written into an equation. It is looked for outside of calls only: functions of JAX contain
     such arrays, too, and they are always the same.
     """
-    operands = [operand for equation in program.eqns for operand in equation.invars]
-    yield from _converted([operand.val for operand in operands if isinstance(operand, Literal)])
-    yield from _constants(program)
-
-
-def _constants(program: ClosedJaxpr) -> Iterator[np.ndarray]:
-    yield from _converted(program.consts)
-    for equation in program.eqns:
-        for inner in inner_programs(equation):
-            yield from _constants(inner)
-
-
-def _converted(values: Sequence[object]) -> Iterator[np.ndarray]:
-    for value in values:
-        if isinstance(value, np.ndarray) and value.dtype.kind in CONVERTED_KINDS:
-            yield value
+    values = list(program.consts)
+    if literals:
+        values += [v.val for equation in program.eqns for v in equation.invars if isinstance(v, Literal)]
+    inner = [one for equation in program.eqns for one in inner_programs(equation)]
+    found = {id(v) for v in values if isinstance(v, np.ndarray) and v.dtype.kind in CONVERTED_KINDS}
+    return found.union(*(_arrays(one, literals=False) for one in inner))
 
 
 MORE_BITS = 18

@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from functional_nn.core.display import html_table
@@ -380,16 +380,13 @@ def worst_verdicts(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict
 
 def _excess(verdict: Verdict) -> float:
     """The formula's error as a multiple of the tolerance."""
-    if math.isnan(verdict.error) or not verdict.tolerance:
-        return math.inf
-    return verdict.error / verdict.tolerance
+    return math.inf if math.isnan(verdict.error) or not verdict.tolerance else verdict.error / verdict.tolerance
 
 
 def automatic_excess(verdict: Verdict) -> float:
     """The error of automatic differentiation as a multiple of the tolerance; -1 if it was not compared."""
-    if verdict.automatic_error is None:
-        return -1.0
-    return math.inf if math.isnan(verdict.automatic_error) else verdict.automatic_error / verdict.tolerance
+    error = verdict.automatic_error
+    return -1.0 if error is None else _excess(replace(verdict, error=error))
 
 
 def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Rules for matrix decompositions and triangular systems, by textbook algorithms.
+"""Rules for matrix decompositions and triangular systems, by textbook algorithms and by mpmath's.
 
 A matrix is an array (…, rows, columns, points). Where the sign of a result is arbitrary, the sign of LAPACK is taken.
 So the results are continuous and equal to those of JAX.
@@ -6,23 +6,16 @@ So the results are continuous and equal to those of JAX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import reduce
-from itertools import combinations
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from functional_nn.core.errors import InputError
-from functional_nn.gradients.digits.numbers import Arithmetic, Rules, Values
-from functional_nn.gradients.digits.operations import ZERO, absolute, maximum
+from functional_nn.gradients.digits.numbers import Arithmetic, Values
+from functional_nn.gradients.digits.operations import RULES, no_rule
 from functional_nn.jaxprs.evaluate import bind
-
-RULES = Rules()
-MOST_SWEEPS = 60
-"""The largest number of sweeps of Jacobi's rotations. They usually converge after about ten sweeps."""
 
 
 def _matrices(x: Values) -> np.ndarray:
@@ -38,24 +31,11 @@ def _transposed(x: Values) -> Values:
     return np.swapaxes(x, -3, -2)
 
 
-def _no_rule(expected: str, got: str) -> NoReturn:
-    raise InputError("function", expected, got, "difference_jacobian takes any function.")
-
-
 @RULES.of("cholesky")
 def _cholesky(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """L with L Lᵀ = x, column by column. Only the lower triangle of x is read."""
-    a = _matrices(x)
-    n = len(a)
-    lower = np.full(a.shape, arithmetic.numbers(0.0), object)
-    for j in range(n):
-        for i in range(j, n):
-            rest = a[i, j] - np.sum(lower[i, :j] * lower[j, :j], 0) if j else a[i, j]
-            if i == j:
-                lower[j, j] = arithmetic.function("sqrt")(rest)
-            else:
-                lower[i, j] = arithmetic.function("divide")(rest, lower[j, j])
-    return _values(lower)
+    """L with L Lᵀ = x. Only the lower triangle of x is read."""
+    lower = np.tri(x.shape[-2], dtype=bool)[..., None]
+    return _by_mpmath(arithmetic, lambda mp, a: [mp.cholesky(a)], np.where(lower, x, _transposed(x)))[0]
 
 
 @RULES.of("triangular_solve")
@@ -93,7 +73,7 @@ def _lu(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     order = np.broadcast_to(np.arange(rows).reshape(-1, *[1] * (a.ndim - 2)), (rows, *a.shape[2:])).copy()
     pivots = np.empty((steps, *a.shape[2:]), int)
     for k in range(steps):
-        sizes = absolute(a[k:, k])
+        sizes = np.abs(a[k:, k])
         largest = sizes[0]
         pivots[k] = k
         for i in range(1, rows - k):
@@ -134,133 +114,55 @@ def _permutation(arithmetic: Arithmetic, equation: JaxprEqn, pivots: Values) -> 
 
 @RULES.of("qr")
 def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """Q and R by Householder's reflections, with the signs of LAPACK: R has -sign(x₀)‖x‖ on its diagonal."""
+    """Q and R by Householder's reflections, with the signs of LAPACK."""
     if equation.params.get("pivoting"):
-        _no_rule("a QR decomposition without pivoting", "one with pivoting")
-    r = _matrices(x)
-    rows, columns = r.shape[:2]
-    zero, one = arithmetic.numbers(0.0), arithmetic.numbers(1.0)
-    q = np.full((rows, rows, *r.shape[2:]), zero, object)
-    q[range(rows), range(rows)] = one
-    for k in range(min(rows - 1, columns)):
-        # For a column x with first element x₀, let v = x + sign(x₀)‖x‖e₀. Then (I - 2vvᵀ / vᵀv) x = -sign(x₀)‖x‖e₀,
-        # and v₀ is a sum without cancellation.
-        vector = r[k:, k].copy()
-        below = np.sum(vector[1:] * vector[1:], 0)
-        size = arithmetic.function("sqrt")(below + vector[0] * vector[0])
-        vector[0] = np.where(vector[0] < ZERO, vector[0] - size, vector[0] + size)
-        square = below + vector[0] * vector[0]
-        # Where the column is 0 below the diagonal, LAPACK does not reflect.
-        is_done = below == 0
-        factor = np.where(is_done, zero, arithmetic.function("divide")(one * 2, np.where(is_done, one, square)))
-        # R is multiplied by the reflection from the left, and Q from the right, so Q R stays the same matrix.
-        r[k:] = r[k:] - vector[:, None] * factor * np.sum(vector[:, None] * r[k:], 0)
-        q[:, k:] = q[:, k:] - np.sum(q[:, k:] * vector, 1)[:, None] * factor * vector
-        r[k + 1 :, k] = zero
-    kept = rows if equation.params["full_matrices"] else min(rows, columns)
-    return [_values(q[:, :kept]), _values(r[:kept])]
+        raise no_rule("a QR decomposition without pivoting", "one with pivoting")
+    rows = x.shape[-3]
+    mode = "full" if equation.params["full_matrices"] else "skinny"
+    # Q is made of the first columns, as many as there are rows. Then R = Qᵀ x.
+    (q,) = _by_mpmath(arithmetic, lambda mp, a: mp.qr(a, mode)[:1], x[..., :rows, :])
+    q = q * _signs(equation, x, q, 0)
+    r = np.moveaxis(np.matmul(np.moveaxis(_transposed(q), -1, 0), np.moveaxis(x, -1, 0)), 0, -1)
+    upper = np.tri(*r.shape[-2:-4:-1], dtype=bool).T[..., None]
+    return [q, np.where(upper, r, arithmetic.numbers(0))]
 
 
 @RULES.of("eigh")
 def _eigh(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """Eigenvectors and eigenvalues of a symmetric matrix by Jacobi's rotations, in ascending order."""
+    """Eigenvectors and eigenvalues of a symmetric matrix, in ascending order."""
     if equation.params.get("subset_by_index") not in (None, (0, x.shape[-2])):
-        _no_rule("all eigenvalues", "a subset of them")
-    a = _matrices(x)
-    n = len(a)
+        raise no_rule("all eigenvalues", "a subset of them")
     # Only the triangle that JAX reads counts.
-    for i in range(n):
-        for j in range(i):
-            known = a[i, j] if equation.params["lower"] else a[j, i]
-            a[i, j], a[j, i] = known, known
-    vectors = np.full(a.shape, arithmetic.numbers(0.0), object)
-    vectors[range(n), range(n)] = arithmetic.numbers(1.0)
-    total = np.sum(a * a, (0, 1))
-
-    def is_small() -> bool:
-        # These are squares, so they have to be small by twice the number of digits.
-        rest = np.sum(np.stack([a[p, q] * a[p, q] for p, q in combinations(range(n), 2)]), 0)
-        return not np.any(rest * 10 ** (2 * arithmetic.digits) > total)
-
-    for p, q in _rotated_pairs(n, is_small):
-        c, s = _rotation(arithmetic, a[p, p], a[q, q], a[p, q])
-        # Jᵀ a J, which makes the element (p, q) zero: first the rows, then the columns.
-        a[p], a[q] = c * a[p] - s * a[q], s * a[p] + c * a[q]
-        a[:, p], a[:, q] = c * a[:, p] - s * a[:, q], s * a[:, p] + c * a[:, q]
-        vectors[:, p], vectors[:, q] = c * vectors[:, p] - s * vectors[:, q], s * vectors[:, p] + c * vectors[:, q]
-    values = a[range(n), range(n)]
-    order = np.argsort(values, 0, kind="stable")
-    values = np.take_along_axis(values, order, 0)
-    vectors = np.take_along_axis(vectors, np.broadcast_to(order, vectors.shape), 1)
-    vectors = _values(vectors)
-    return [vectors * _signs(equation, x, vectors, 0), np.moveaxis(values, 0, -2)]
+    read = np.tri(x.shape[-2], dtype=bool)
+    read = (read if equation.params["lower"] else read.T)[..., None]
+    values, vectors = _by_mpmath(arithmetic, lambda mp, a: mp.eigsy(a), np.where(read, x, _transposed(x)))
+    return [vectors * _signs(equation, x, vectors, 0), values[..., 0, :]]
 
 
 @RULES.of("svd")
 def _svd(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    """Singular values in descending order, U and Vᵀ. Jacobi's rotations make the columns of x orthogonal."""
+    """Singular values in descending order, U and Vᵀ."""
     rows, columns = x.shape[-3:-1]
     if equation.params.get("subset_by_index") not in (None, (0, min(rows, columns))):
-        _no_rule("all singular values", "a subset of them")
+        raise no_rule("all singular values", "a subset of them")
     if rows != columns and equation.params["compute_uv"] and equation.params["full_matrices"]:
-        _no_rule("full_matrices=False: the other columns are arbitrary", "full_matrices=True")
-    a = _matrices(x if rows >= columns else _transposed(x))
-    n = a.shape[1]
-    right = np.full((n, *a.shape[1:]), arithmetic.numbers(0.0), object)
-    right[range(n), range(n)] = arithmetic.numbers(1.0)
-    total = np.sum(a * a, (0, 1))
-
-    def product(p: int, q: int) -> np.ndarray:
-        return np.sum(a[:, p] * a[:, q], 0)
-
-    def is_small() -> bool:
-        largest = reduce(maximum, [absolute(product(p, q)) for p, q in combinations(range(n), 2)])
-        return not np.any(largest * 10**arithmetic.digits > total)
-
-    for p, q in _rotated_pairs(n, is_small):
-        c, s = _rotation(arithmetic, product(p, p), product(q, q), product(p, q))
-        # x V = a stays true: a and V get the same rotations of their columns p and q.
-        for columns_of in (a, right):
-            first, second = columns_of[:, p].copy(), columns_of[:, q].copy()
-            columns_of[:, p], columns_of[:, q] = c * first - s * second, s * first + c * second
-    # Now a has orthogonal columns, so a = U Σ: their lengths are the singular values.
-    values = arithmetic.function("sqrt")(np.sum(a * a, 0))
-    order = np.argsort(-values, 0, kind="stable")
-    values = np.take_along_axis(values, order, 0)
-    singular_values = np.moveaxis(values, 0, -2)
+        raise no_rule("full_matrices=False: the other columns are arbitrary", "full_matrices=True")
+    u, values, v = _by_mpmath(arithmetic, lambda mp, a: mp.svd_r(a), x)
     if not equation.params["compute_uv"]:
-        return [singular_values]
-    left = arithmetic.function("divide")(np.take_along_axis(a, np.broadcast_to(order, a.shape), 1), values)
-    right = np.take_along_axis(right, np.broadcast_to(order, right.shape), 1)
-    u, v = (_values(left), _values(right)) if rows >= columns else (_values(right), _values(left))
+        return [values[..., 0, :]]
     signs = _signs(equation, x, u, 1)
-    return [singular_values, u * signs, _transposed(v * signs)]
+    return [values[..., 0, :], u * signs, v * _transposed(signs)]
 
 
-def _rotated_pairs(n: int, is_small: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-    """Yields the pairs of columns to rotate, sweep after sweep, until ``is_small()`` is true."""
-    for _ in range(MOST_SWEEPS):
-        if n < 2 or is_small():
-            return
-        yield from combinations(range(n), 2)
-
-
-def _rotation(
-    arithmetic: Arithmetic, first: np.ndarray, second: np.ndarray, between: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cosine and the sine of the rotation that makes the matrix (first, between; between, second) diagonal.
-
-    t = sign(θ) / (|θ| + √(θ² + 1)) with θ = (second - first) / (2 between), c = 1 / √(t² + 1), s = t c.
-    """
-    one, zero = arithmetic.numbers(1.0), arithmetic.numbers(0.0)
-    divide, root = arithmetic.function("divide"), arithmetic.function("sqrt")
-    is_done = between == 0
-    theta = divide(second - first, np.where(is_done, one, between * 2))
-    # t solves t² + 2θt - 1 = 0. Of the two solutions it is the smaller one: the angle is at most 45°.
-    tangent = divide(np.where(theta < ZERO, -one, one), absolute(theta) + root(theta * theta + one))
-    tangent = np.where(is_done, zero, tangent)
-    cosine = divide(one, root(tangent * tangent + one))
-    return cosine, tangent * cosine
+def _by_mpmath(arithmetic: Arithmetic, decompose: Callable[..., Any], x: Values) -> list[Values]:
+    """The matrices that a function of mpmath, ``decompose(mp, matrix)``, makes of every matrix."""
+    matrices = np.moveaxis(x, -1, -3)
+    try:
+        found = [arithmetic.of_matrix(decompose, m) for m in matrices.reshape(-1, *matrices.shape[-2:])]
+    except (ArithmeticError, RuntimeError) as error:
+        raise no_rule("a matrix decomposition that converges", "one that does not") from error
+    made = (np.stack(same).reshape(*matrices.shape[:-2], *same[0].shape) for same in zip(*found, strict=True))
+    return [np.moveaxis(array, -3, -1) for array in made]
 
 
 def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.ndarray:

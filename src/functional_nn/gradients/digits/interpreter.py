@@ -1,34 +1,21 @@
-"""Evaluation of a traced function, equation by equation, with many digits of precision, or with the inputs that each
-output depends on."""
+"""Evaluation of a traced function, equation by equation, with many digits of precision."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
-from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.digits import complex_numbers, decompositions, operations
-from functional_nn.gradients.digits.numbers import (
-    SPECIAL,
-    SPECIAL_BY_MPMATH,
-    Arithmetic,
-    Function,
-    Number,
-    Points,
-    Values,
-    together,
-)
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
+from functional_nn.gradients.digits import operations
+from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
-
-RULES = operations.RULES | operations.MOVING | decompositions.RULES
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]
@@ -37,8 +24,6 @@ Lift: TypeAlias = Callable[[Operand], Values]
 """``lift(operand) -> values``."""
 Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
-VARYING: Value = object()
-"""Stands for any value that depends on the inputs, while the inputs are not yet known."""
 
 
 class Program:
@@ -56,29 +41,16 @@ class Program:
     def __init__(self, function: Callable[[list[Array]], Sequence[Array]], leaves: Sequence[Array]):
         self._program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
         self._constant_results: dict[EquationPath, Results] = {}
-        evaluate(self._program, [VARYING for _ in leaves], self._find_constant)
-
-    def _find_constant(
-        self, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
-    ) -> list[Value]:
-        """The hook that stores results which do not depend on the inputs, for equations at the top level."""
-        if any(operand is VARYING for operand in operands):
-            return [VARYING for _ in equation.outvars]
-        results = _computed_by_jax(equation, operands, compute)
-        # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
-        if len(path) == 1:
-            self._constant_results[path] = results
-        return results
 
     @property
     def numbers(self) -> int:
         """How many numbers one evaluation makes for each point, at least. This estimates the memory that it needs."""
         jaxpr = self._program.jaxpr
-        made = list(jaxpr.invars)
-        for number, equation in enumerate(jaxpr.eqns):
-            if (number,) not in self._constant_results:
-                made += equation.outvars
-        return sum(array_type(variable).size for variable in made)
+        varying = {id(variable): variable for variable in jaxpr.invars}
+        for equation in jaxpr.eqns:
+            if any(id(operand) in varying for operand in equation.invars):
+                varying |= {id(variable): variable for variable in equation.outvars}
+        return sum(array_type(variable).size for variable in varying.values())
 
     @property
     def outputs(self) -> int:
@@ -93,11 +65,6 @@ class Program:
         # An output that does not depend on the inputs has one point so far.
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
-
-
-def _computed_by_jax(equation: JaxprEqn, operands: Sequence[Operand], compute: Compute) -> Results:
-    """The results of an equation whose operands do not depend on the inputs."""
-    return compute(operands) if equation.primitive.name in CALLS else list(bind(equation, operands))
 
 
 class _InManyDigits:
@@ -117,7 +84,11 @@ class _InManyDigits:
         if path in self._constant_results:
             return self._constant_results[path]
         if not any(isinstance(operand, Points) for operand in operands):
-            return _computed_by_jax(equation, operands, compute)
+            results: Results = [*(compute(operands) if name in CALLS else bind(equation, operands))]
+            # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
+            if len(path) == 1:
+                self._constant_results[path] = results
+            return results
         # A call is entered, because some equations inside it may not depend on the inputs.
         if name in CALLS:
             return compute(operands)
@@ -140,8 +111,7 @@ class _InManyDigits:
     def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
         """Computes the results of an equation by the rule of its primitive."""
         name = equation.primitive.name
-        rules = complex_numbers.RULES if complex_numbers.is_complex(equation) else RULES
-        if name not in rules:
+        if not operations.has_rule(equation):
             remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
             raise InputError(
                 "function",
@@ -149,7 +119,7 @@ class _InManyDigits:
                 f"{name}, used in {place_of(equation) or 'an unknown place'}",
                 remedy,
             )
-        outputs = rules[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
+        outputs = operations.RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
         for output, variable in zip(outputs, equation.outvars, strict=True):
@@ -248,195 +218,3 @@ def custom_linear_solve(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequ
 
 
 CONTROL = {"scan": scan, "cond": cond, "while": while_loop, "custom_linear_solve": custom_linear_solve}
-
-
-WHOLE = ("floor", "ceil")
-"""Functions whose values do not change between two whole numbers."""
-COST_OF_FUNCTION, COST_OF_SPECIAL = 20, 5000
-"""How many times longer an exponential, or a gamma function, takes than a product, with about 400 digits."""
-
-
-class Dependence(NamedTuple):
-    """The outputs of one evaluation of a program, and the inputs that they depend on.
-
-    Args:
-        values: the outputs, as numbers of many digits, (m,).
-        sources: for each leaf, whether an output was computed from a chosen element of it, (m, columns).
-        tied: for each leaf, whether a number that was computed from a chosen element was compared with an equal number.
-            If such an element changes, a selection may take another number, and ``sources`` is no longer valid.
-        cost: about how long the evaluation takes, in sums or products of numbers.
-    """
-
-    values: np.ndarray
-    sources: list[np.ndarray]
-    tied: list[np.ndarray]
-    cost: int
-
-
-def dependence(program: Program, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray], digits: int) -> Dependence:
-    """Evaluates a program at one point, and finds out which elements of the inputs each output is computed from.
-
-    Every number has a set of sources. The result of an operation has the sources of all its operands, with three
-    exceptions. A selection or a maximum has the sources of the number that it takes. A product with a constant 0 has no
-    sources. A comparison, or rounding to whole numbers, has none either. So an output changes near this point only if
-    one of its sources changes. The converse is false: x - x has the source x, but does not change.
-
-    Args:
-        program: the program.
-        leaves: the point.
-        columns: for each leaf, the flat indices of the chosen elements.
-        digits: the digits of the numbers.
-    """
-    arithmetic = _SourceArithmetic(digits)
-    with arithmetic.precision():
-        y = program(arithmetic, _inputs(arithmetic, leaves, columns))[:, 0]
-    values = _array_of([number.value for number in y])
-    ends = np.cumsum([len(chosen) for chosen in columns])
-    # One row for each output, and a last row for the ties.
-    flags = _as_booleans([*(number.sources for number in y), arithmetic.tied], ends[-1])
-    by_leaf = np.split(flags, ends[:-1], 1)
-    return Dependence(values, [leaf[:-1] for leaf in by_leaf], [leaf[-1] for leaf in by_leaf], arithmetic.cost)
-
-
-def _inputs(
-    arithmetic: _SourceArithmetic, leaves: Sequence[ArrayLike], columns: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """The leaves as numbers with sources. Each chosen element is its own source: one bit of an integer."""
-    inputs, bit = [], 0
-    for leaf, chosen in zip(leaves, columns, strict=True):
-        flat: list[_SourcedNumber] = arithmetic.numbers(leaf).reshape(-1).tolist()
-        for place in chosen:
-            flat[place].sources |= 1 << bit
-            bit += 1
-        inputs.append(_array_of(flat).reshape(*np.shape(leaf), 1))
-    return inputs
-
-
-def _array_of(numbers: Sequence[object]) -> np.ndarray:
-    """An array of objects with one axis."""
-    # The last element keeps NumPy from looking into an empty list, or into the numbers.
-    return np.array([*numbers, None], object)[:-1]
-
-
-def _as_booleans(sources: Sequence[int], count: int) -> np.ndarray:
-    """The bits of integers, as an array (integers, count)."""
-    size = count // 8 + 1
-    rows = [np.frombuffer(bits.to_bytes(size, "little"), np.uint8) for bits in sources]
-    stacked = np.array(rows, np.uint8).reshape(len(sources), size)
-    return np.unpackbits(stacked, axis=1, count=count, bitorder="little").astype(bool)
-
-
-class _SourceArithmetic(Arithmetic):
-    """Arithmetic with numbers that have sources. It fills ``tied`` and ``cost`` of ``Dependence``."""
-
-    def __init__(self, digits: int):
-        super().__init__(digits)
-        self.tied = 0
-        self.cost = 0
-
-    def numbers(self, array: ArrayLike) -> np.ndarray:
-        plain = super().numbers(array)
-        if np.iscomplexobj(array):  # made of two parts, each by this function
-            return plain
-        made = [_SourcedNumber(self, value, 0) for value in plain.reshape(-1)]
-        return _array_of(made).reshape(plain.shape)
-
-    def function(self, name: str) -> Function:
-        of_values = super().function(name)
-        if name == "divide":
-            return np.frompyfunc(lambda a, b: _quotient(of_values, a, b), 2, 1)
-        if name == "is_finite":
-            return np.frompyfunc(lambda x: of_values(x.value), 1, 1)
-        if name in WHOLE:
-            return np.frompyfunc(lambda x: self._whole(of_values(x.value), x), 1, 1)
-
-        cost = COST_OF_SPECIAL if name in (*SPECIAL, *SPECIAL_BY_MPMATH, "lgamma") else COST_OF_FUNCTION
-
-        def of_numbers(*operands: _SourcedNumber | Number) -> _SourcedNumber:
-            self.cost += cost
-            sources = 0
-            for operand in operands:
-                sources |= _sources(operand)
-            return _SourcedNumber(self, of_values(*map(_value, operands)), sources)
-
-        return lambda *arrays: np.frompyfunc(of_numbers, len(arrays), 1)(*arrays)
-
-    def _whole(self, value: Number, x: _SourcedNumber) -> _SourcedNumber:
-        # At a whole number, floor and ceil jump. Otherwise they are constant near x, and have no sources.
-        if value == x.value:
-            self.tied |= x.sources
-        return _SourcedNumber(self, value, 0)
-
-
-class _SourcedNumber:
-    """A number of many digits, with the bits of its sources. Plain integers in the same operation have no sources."""
-
-    __slots__ = ("arithmetic", "sources", "value")
-
-    def __init__(self, arithmetic: _SourceArithmetic, value: Number, sources: int):
-        self.arithmetic = arithmetic
-        self.value = value
-        self.sources = sources
-        arithmetic.cost += 1
-
-    def __add__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, self.value + _value(other), self.sources | _sources(other))
-
-    def __sub__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, self.value - _value(other), self.sources | _sources(other))
-
-    def __rsub__(self, other: int) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, other - self.value, self.sources)
-
-    def __mul__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        a, b = self.value, _value(other)
-        sources = self.sources | _sources(other)
-        if (a == 0 and not self.sources) or (b == 0 and not _sources(other)):
-            sources = 0
-        return _SourcedNumber(self.arithmetic, a * b, sources)
-
-    def __truediv__(self, other: _SourcedNumber | int) -> _SourcedNumber:
-        return _quotient(operator.truediv, self, other)
-
-    def __neg__(self) -> _SourcedNumber:
-        return _SourcedNumber(self.arithmetic, -self.value, self.sources)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _compared(compare: Callable[[Number, Number], bool]) -> Callable[[_SourcedNumber, object], bool]:
-    """Makes a comparison, which notes the sources of equal numbers."""
-
-    def method(a: _SourcedNumber, b: object) -> bool:
-        value = _value(b)
-        # ``maximum`` compares a number with itself to find NaN. That is no tie.
-        if a.value == value and a is not b:
-            a.arithmetic.tied |= a.sources | _sources(b)
-        return compare(a.value, value)
-
-    return method
-
-
-for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
-    setattr(_SourcedNumber, f"__{_name}__", _compared(getattr(operator, _name)))
-
-
-def _value(number: object) -> Number:
-    return number.value if isinstance(number, _SourcedNumber) else number
-
-
-def _sources(number: object) -> int:
-    return number.sources if isinstance(number, _SourcedNumber) else 0
-
-
-def _quotient(divide: Function, a: _SourcedNumber, b: _SourcedNumber | Number) -> _SourcedNumber:
-    is_zero = a.value == 0 and not a.sources
-    return _SourcedNumber(a.arithmetic, divide(a.value, _value(b)), 0 if is_zero else a.sources | _sources(b))

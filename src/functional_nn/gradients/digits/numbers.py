@@ -15,7 +15,8 @@ Values: TypeAlias = np.ndarray
 """Numbers of shape (\\*shape, points), or (\\*shape, 1) if they are the same at all points.
 
 The points are the last axis. So NumPy can broadcast arrays of different rank, and arrays that are the same everywhere.
-Floating-point values are numbers of many digits in arrays of objects. Integers and booleans have NumPy's types.
+Floating-point and complex values are numbers of many digits in arrays of objects. Integers and booleans have NumPy's
+types.
 """
 
 Rule: TypeAlias = Callable[..., Values | list[Values]]
@@ -47,52 +48,6 @@ def together(*arrays: Values) -> list[Values]:
     """Broadcasts arrays to the same number of points."""
     points = max(array.shape[-1] for array in arrays)
     return [np.broadcast_to(array, (*array.shape[:-1], points)) for array in arrays]
-
-
-class Complex:
-    """A complex number whose real and imaginary part are numbers of many digits.
-
-    Arrays of such numbers add, subtract, multiply and compare like other arrays.
-    """
-
-    __slots__ = ("imag", "real")
-
-    def __init__(self, real: Any, imag: Any):
-        self.real = real
-        self.imag = imag
-
-    def __add__(self, other: Complex) -> Complex:
-        return Complex(self.real + other.real, self.imag + other.imag)
-
-    def __sub__(self, other: Complex) -> Complex:
-        return Complex(self.real - other.real, self.imag - other.imag)
-
-    def __mul__(self, other: Complex) -> Complex:
-        return Complex(self.real * other.real - self.imag * other.imag, self.real * other.imag + self.imag * other.real)
-
-    def __neg__(self) -> Complex:
-        return Complex(-self.real, -self.imag)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Complex) and bool(self.real == other.real and self.imag == other.imag)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def complex_numbers(real: Values, imag: Values) -> Values:
-    """Makes complex numbers from their parts."""
-    return np.asarray(np.frompyfunc(Complex, 2, 1)(real, imag), object)
-
-
-def real_part(x: Values) -> Values:
-    return np.asarray(np.frompyfunc(lambda z: z.real, 1, 1)(x), object)
-
-
-def imaginary_part(x: Values) -> Values:
-    return np.asarray(np.frompyfunc(lambda z: z.imag, 1, 1)(x), object)
 
 
 Number: TypeAlias = Any
@@ -137,40 +92,31 @@ class Arithmetic:
 
     def __init__(self, digits: int, library: str | None = None):
         make = {"gmpy2": _mpfr, "mpmath": _mpmath}[library or _fastest()]
-        made = make(digits)
         self.digits = digits
-        self.precision = made.precision
-        self._number = made.number
-        self._functions = made.functions
+        self.precision, self._functions = make(digits)
 
     def numbers(self, array: ArrayLike) -> np.ndarray:
         """Converts floating-point numbers, complex numbers, integers or booleans without rounding."""
         array = np.asarray(array)
-        if array.dtype.kind == "c":
-            return complex_numbers(self.numbers(np.real(array)), self.numbers(np.imag(array)))
         # Narrower types fit into float64 without rounding. As objects, the elements are plain numbers of Python.
-        exact = array if array.dtype.kind in "iub" else array.astype(np.float64)
-        return np.asarray(_elementwise(self._number)(exact.astype(object)), object)
+        exact = array if array.dtype.kind in "iubc" else array.astype(np.float64)
+        make = self._functions["complex_number" if array.dtype.kind == "c" else "number"]
+        return np.asarray(make(exact.astype(object)), object)
 
     def function(self, name: str) -> Function:
         """An elementwise function: one of ``NAMES`` or ``SPECIAL_BY_MPMATH``, or one of ``"divide"``, ``"power"``,
-        ``"lgamma"`` and ``"is_finite"``.
+        ``"lgamma"`` and ``"is_finite"``; ``"complex"`` of two parts; ``"real"`` and ``"imag"``.
         """
         return self._functions[name]
 
+    def of_matrix(self, decompose: Function, matrix: np.ndarray) -> list[np.ndarray]:
+        """The matrices that a function of mpmath, ``decompose(mp, matrix)``, makes of a matrix (rows, columns)."""
+        return self._functions["of_matrix"](decompose, matrix)
 
-class _Library(NamedTuple):
-    """The parts of a library that an arithmetic uses.
 
-    Args:
-        precision: makes the context manager that sets the number of digits.
-        number: converts a Python number.
-        functions: the elementwise functions by name.
-    """
-
-    precision: Callable[[], AbstractContextManager[object]]
-    number: Function
-    functions: dict[str, Function]
+Library: TypeAlias = tuple[Callable[[], AbstractContextManager[object]], dict[str, Function]]
+"""What an arithmetic uses of a library: what makes the context manager that sets the digits, and elementwise functions
+by name. Two of them make numbers of Python's: ``"number"`` and ``"complex_number"``."""
 
 
 def _fastest() -> str:
@@ -185,22 +131,29 @@ def _elementwise(function: Function, operands: int = 1) -> Function:
     return np.frompyfunc(function, operands, 1)
 
 
-def _mpfr(digits: int) -> _Library:
+def _common(numbers: Any, number: Function, function: Callable[[Function], Function]) -> dict[str, Function]:
+    """The functions that are made alike for both libraries; ``function`` adapts a library's own."""
+    made = {name: _elementwise(function(getattr(numbers, name)), 2 if name == "atan2" else 1) for name in NAMES}
+    made |= {"number": _elementwise(number), "complex_number": _elementwise(numbers.mpc)}
+    parts = {"real": lambda z: z.real, "imag": lambda z: z.imag}
+    return made | {name: _elementwise(part) for name, part in parts.items()} | {"complex": _elementwise(numbers.mpc, 2)}
+
+
+def _mpfr(digits: int) -> Library:
     import gmpy2
 
     numbers: Any = gmpy2
-    functions = {name: _elementwise(getattr(numbers, name), 2 if name == "atan2" else 1) for name in NAMES}
+    functions = _common(numbers, numbers.mpfr, lambda function: function)
     functions |= {"divide": np.true_divide, "power": np.power, "is_finite": _elementwise(numbers.is_finite)}
     # ``floor`` and ``ceil`` of gmpy2 give integers, which cannot be NaN or infinite.
     functions |= {name: _elementwise(getattr(numbers, f"rint_{name}")) for name in ("floor", "ceil")}
     # gmpy2 returns log|Γ(x)| and the sign of Γ(x).
     functions["lgamma"] = _elementwise(lambda x: numbers.lgamma(x)[0])
     functions |= _by_mpmath(digits, _to_mpmath, _from_mpmath)
-    precision = partial(numbers.context, precision=math.ceil(digits * math.log2(10)))
-    return _Library(precision, numbers.mpfr, functions)
+    return partial(numbers.context, precision=math.ceil(digits * math.log2(10))), functions
 
 
-def _mpmath(digits: int) -> _Library:
+def _mpmath(digits: int) -> Library:
     import mpmath
 
     numbers: Any = mpmath.MPContext()
@@ -211,7 +164,8 @@ def _mpmath(digits: int) -> _Library:
 
         def value(*operands: Number) -> Number:
             result = function(*operands)
-            return numbers.nan if isinstance(result, numbers.mpc) else result
+            is_outside = isinstance(result, numbers.mpc) and not any(isinstance(x, numbers.mpc) for x in operands)
+            return numbers.nan if is_outside else result
 
         return value
 
@@ -220,20 +174,20 @@ def _mpmath(digits: int) -> _Library:
         return a / b if b else a * numbers.inf
 
     def power(a: Number, b: Number) -> Number:
-        return divide(numbers.one, a) if not a and b < 0 else numbers.power(a, b)
+        return divide(numbers.one, a) if not a and numbers.re(b) < 0 else numbers.power(a, b)
 
-    functions = {name: _elementwise(real(getattr(numbers, name)), 2 if name == "atan2" else 1) for name in NAMES}
+    functions = _common(numbers, numbers.mpf, real)
     functions |= {"divide": _elementwise(divide, 2), "power": _elementwise(real(power), 2)}
     # For x < 0, log Γ(x) is complex. Its real part is log|Γ(x)|.
     functions["lgamma"] = _elementwise(lambda x: numbers.loggamma(x).real)
     functions["is_finite"] = _elementwise(numbers.isfinite)
     functions |= _by_mpmath(digits, lambda mp, x: mp.mpf(x), lambda x: numbers.mpf(x))
     # The numbers know their own context and its precision, so there is nothing to set.
-    return _Library(nullcontext, numbers.mpf, functions)
+    return nullcontext, functions
 
 
 def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]:
-    """The functions of ``SPECIAL_BY_MPMATH``, for numbers that ``to`` converts to mpmath and ``back`` converts back."""
+    """The functions that mpmath computes, for numbers that ``to`` converts to mpmath and ``back`` converts back."""
     import mpmath
 
     context: Any = mpmath.MPContext()
@@ -251,7 +205,11 @@ def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]
 
         return lambda *arrays: _elementwise(value, len(arrays))(*arrays)
 
-    return {name: converted(function) for name, function in SPECIAL_BY_MPMATH.items()}
+    def of_matrix(decompose: Function, matrix: np.ndarray) -> list[np.ndarray]:
+        made = decompose(context, context.matrix([[to(context, x) for x in row] for row in matrix]))
+        return [np.array([[back(x) for x in row] for row in one.tolist()], object) for one in made]
+
+    return {name: converted(function) for name, function in SPECIAL_BY_MPMATH.items()} | {"of_matrix": of_matrix}
 
 
 def _to_mpmath(context: Any, x: Number) -> Number:

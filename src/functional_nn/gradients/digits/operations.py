@@ -1,10 +1,11 @@
-"""Rules for operations on real numbers: elementwise, reductions, data movement, and sums of products."""
+"""One table of rules for operations: elementwise, reductions, data movement, sums of products, Fourier transforms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import accumulate
+from math import prod
 from typing import TypeAlias
 
 import jax
@@ -19,21 +20,48 @@ from functional_nn.gradients.digits.numbers import NAMES, SPECIAL_BY_MPMATH, Ari
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.walk import array_type
 
-RULES = Rules()
-MOVING = Rules()
-"""Rules of data movement and of sums of products, which are the same for complex numbers."""
 ZERO = np.zeros((), int)
 HALF_TO_EVEN = 1
 """JAX's number for rounding halves to the even neighbor. Its other method rounds halves away from 0."""
+MOVED_BY_JAX = ("concatenate", "pad", "rev", "slice", "split", "stack", "tile", "unstack")
+"""Operations that move elements to places that do not depend on any number."""
+COMPLEX = (
+    {"abs", "add", "add_any", "broadcast_in_dim", "complex", "conj", "convert_element_type", "copy", "cos", "cosh"}
+    | {"cumprod", "cumsum", "device_put", "div", "dot_general", "dynamic_slice", "dynamic_update_slice", "eq", "exp"}
+    | {"conv_general_dilated", "fft", "gather", "imag", "integer_pow", "log", "mul", "name", "ne", "neg", "pow", "real"}
+    | {"reduce_prod", "reduce_sum", "reshape", "scatter", "scatter-add", "scatter-mul", "scatter-sub", "select_n"}
+    | {"sign", "sin", "sinh", "sqrt", "square", "squeeze", "sub", "tanh", "transpose", *MOVED_BY_JAX}
+)
+"""Operations whose rules hold for complex numbers too."""
 
 
 def is_floating(array: jax.Array | np.ndarray | ShapedArray) -> bool:
-    """Whether an array, or a shape and type, holds floating-point numbers."""
-    return jnp.issubdtype(array.dtype, np.floating)
+    """Whether an array, or a shape and type, holds floating-point or complex numbers."""
+    return jnp.issubdtype(array.dtype, np.inexact)
+
+
+def is_complex(array: jax.Array | np.ndarray | ShapedArray) -> bool:
+    return jnp.issubdtype(array.dtype, np.complexfloating)
 
 
 def gives_floating(equation: JaxprEqn) -> bool:
     return is_floating(array_type(equation.outvars[0]))
+
+
+def gives_complex(equation: JaxprEqn) -> bool:
+    return is_complex(array_type(equation.outvars[0]))
+
+
+def has_rule(equation: JaxprEqn) -> bool:
+    """Whether there is a rule for an equation and its type of numbers."""
+    name = equation.primitive.name
+    complex_operands = any(is_complex(array_type(variable)) for variable in (*equation.invars, *equation.outvars))
+    return name in COMPLEX if complex_operands else name in RULES
+
+
+def no_rule(expected: str, got: object) -> InputError:
+    """The error for an operation that cannot be computed in many digits."""
+    return InputError("function", expected, got, "difference_jacobian takes any function.")
 
 
 def maximum(a: Values, b: Values) -> Values:
@@ -47,10 +75,6 @@ def minimum(a: Values, b: Values) -> Values:
     return np.where((a < b) | (a != a), a, b)
 
 
-def absolute(x: Values) -> Values:
-    return np.where(x < ZERO, -x, x)
-
-
 def _by_numpy(function: Callable[..., Values]) -> Rule:
     return lambda arithmetic, equation, *operands: function(*operands)
 
@@ -59,36 +83,70 @@ def _by_arithmetic(name: str) -> Rule:
     return lambda arithmetic, equation, *operands: arithmetic.function(name)(*operands)
 
 
-RULES |= {
-    "add": _by_numpy(np.add),
-    "add_any": _by_numpy(np.add),
-    "sub": _by_numpy(np.subtract),
-    "mul": _by_numpy(np.multiply),
-    "square": _by_numpy(np.square),
-    "neg": _by_numpy(np.negative),
-    "and": _by_numpy(np.bitwise_and),
-    "or": _by_numpy(np.bitwise_or),
-    "xor": _by_numpy(np.bitwise_xor),
-    "not": _by_numpy(np.invert),
-    "eq": _by_numpy(np.equal),
-    "ne": _by_numpy(np.not_equal),
-    "lt": _by_numpy(np.less),
-    "le": _by_numpy(np.less_equal),
-    "gt": _by_numpy(np.greater),
-    "ge": _by_numpy(np.greater_equal),
-    "lt_to": _by_numpy(np.less),
-    "le_to": _by_numpy(np.less_equal),
-    "max": _by_numpy(maximum),
-    "min": _by_numpy(minimum),
-    "abs": _by_numpy(absolute),
-}
-RULES |= {name: _by_arithmetic(name) for name in (*NAMES, *SPECIAL_BY_MPMATH, "lgamma")}
+def _unchanged(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+    """Returns the operands: nothing is rounded to fewer bits, and there is no gradient to stop."""
+    return list(operands)
+
+
+def _same(*names: str, rule: Rule) -> dict[str, Rule]:
+    return dict.fromkeys(names, rule)
+
+
+RULES = Rules(
+    {name: _by_arithmetic(name) for name in (*NAMES, *SPECIAL_BY_MPMATH, "lgamma", "complex", "real", "imag")}
+    | _same("add", "add_any", rule=_by_numpy(np.add))
+    | _same("lt", "lt_to", rule=_by_numpy(np.less))
+    | _same("le", "le_to", rule=_by_numpy(np.less_equal))
+    | _same("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier", rule=_unchanged)
+    | _same("sharding_constraint", "device_put", "pvary", rule=_unchanged)
+    # A print is left out: the numbers here have more digits than those of the program.
+    | _same("debug_callback", "debug_print", rule=lambda arithmetic, equation, *operands: [])
+    | _same(*MOVED_BY_JAX, rule=lambda arithmetic, equation, *arrays: _moved(equation, arrays, []))
+    | {
+        "sub": _by_numpy(np.subtract),
+        "mul": _by_numpy(np.multiply),
+        "square": _by_numpy(np.square),
+        "neg": _by_numpy(np.negative),
+        "abs": _by_numpy(np.abs),
+        "max": _by_numpy(maximum),
+        "min": _by_numpy(minimum),
+        "clamp": _by_numpy(lambda low, x, high: minimum(maximum(x, low), high)),
+        "and": _by_numpy(np.bitwise_and),
+        "or": _by_numpy(np.bitwise_or),
+        "xor": _by_numpy(np.bitwise_xor),
+        "not": _by_numpy(np.invert),
+        "eq": _by_numpy(np.equal),
+        "ne": _by_numpy(np.not_equal),
+        "gt": _by_numpy(np.greater),
+        "ge": _by_numpy(np.greater_equal),
+        "is_finite": lambda arithmetic, equation, x: arithmetic.function("is_finite")(x).astype(bool),
+        "rsqrt": lambda arithmetic, equation, x: _quotient(arithmetic, 1, arithmetic.function("sqrt")(x)),
+        "logistic": lambda arithmetic, equation, x: _quotient(arithmetic, 1, 1 + arithmetic.function("exp")(-x)),
+        "exp2": lambda arithmetic, equation, x: arithmetic.function("power")(arithmetic.numbers(2), x),
+        "conj": lambda arithmetic, equation, x: np.conjugate(_as_complex(arithmetic, x)),
+        "squeeze": lambda arithmetic, equation, x: _reshaped(equation, x),
+        "reshape": lambda arithmetic, equation, x: _reshaped(equation, x),
+        "transpose": lambda arithmetic, equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
+    }
+)
+
+
+def _quotient(arithmetic: Arithmetic, a: Values | int, b: Values) -> Values:
+    return arithmetic.function("divide")(arithmetic.numbers(a) if isinstance(a, int) else a, b)
+
+
+def _as_complex(arithmetic: Arithmetic, x: Values) -> Values:
+    return arithmetic.function("complex")(arithmetic.function("real")(x), arithmetic.function("imag")(x))
+
+
+def _reshaped(equation: JaxprEqn, x: Values) -> Values:
+    return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
 
 
 @RULES.of("div")
 def _div(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
     if gives_floating(equation):
-        return arithmetic.function("divide")(a, b)
+        return _quotient(arithmetic, a, b)
     # Integers are divided toward 0. In a quotient by 0, XLA sets all bits, as in -1.
     quotient = np.abs(a) // np.abs(_without_zeros(b))
     return np.where(b == 0, ~np.zeros_like(a), np.where((a < 0) != (b < 0), -quotient, quotient))
@@ -99,7 +157,7 @@ def _rem(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Va
     """a - b trunc(a / b), with the sign of a. For integers and b = 0 it is a."""
     if not gives_floating(equation):
         return np.where(b == 0, a, np.fmod(a, _without_zeros(b)))
-    remainder = a - b * _truncated(arithmetic, arithmetic.function("divide")(a, b))
+    remainder = a - b * _truncated(arithmetic, _quotient(arithmetic, a, b))
     # A finite number is less than ±∞, so it is the remainder. The formula would give 0 · ∞.
     is_finite = arithmetic.function("is_finite")
     b_is_infinite = (b == b) & ~is_finite(b).astype(bool)
@@ -122,68 +180,47 @@ def _integer_pow(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Value
     result = np.ones_like(x)
     for bit in f"{abs(exponent):b}":
         result = result * result * x if bit == "1" else result * result
-    return result if exponent >= 0 else arithmetic.function("divide")(arithmetic.numbers(1), result)
+    return result if exponent >= 0 else _quotient(arithmetic, 1, result)
 
 
 @RULES.of("pow")
 def _pow(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
     exponent = b if is_floating(array_type(equation.invars[1])) else arithmetic.numbers(b)
+    if gives_complex(equation):
+        # 0 to a complex power is NaN in JAX.
+        a = np.where(a == 0, arithmetic.numbers(np.nan), a)
     return arithmetic.function("power")(a, exponent)
-
-
-@RULES.of("rsqrt")
-def _rsqrt(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return arithmetic.function("divide")(arithmetic.numbers(1), arithmetic.function("sqrt")(x))
 
 
 @RULES.of("cbrt")
 def _cbrt(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """±e^{log|x| / 3}, and 0 at 0."""
-    size = absolute(x)
+    size = np.abs(x)
     root = arithmetic.function("exp")(arithmetic.function("log")(size) / 3)
     return np.where(size == 0, x, np.where(x < ZERO, -root, root))
-
-
-@RULES.of("exp2")
-def _exp2(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """e^{x log 2}."""
-    return arithmetic.function("exp")(x * arithmetic.function("log")(arithmetic.numbers(2)))
-
-
-@RULES.of("logistic")
-def _logistic(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """1 / (1 + e^{-x})."""
-    one = arithmetic.numbers(1)
-    return arithmetic.function("divide")(one, one + arithmetic.function("exp")(-x))
 
 
 @RULES.of("polynomial")
 def _polynomial(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *coefficients: Values) -> Values:
     """c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12."""
-    *others, result = coefficients
-    for coefficient in reversed(others):
-        result = result * x + coefficient
-    return result
-
-
-@RULES.of("clamp")
-def _clamp(arithmetic: Arithmetic, equation: JaxprEqn, low: Values, x: Values, high: Values) -> Values:
-    return minimum(maximum(x, low), high)
+    return reduce(lambda result, coefficient: result * x + coefficient, reversed(coefficients))
 
 
 @RULES.of("sign")
 def _sign(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    """-1, 0 or 1; for a complex number z / |z|, and 0 at 0."""
+    if gives_complex(equation):
+        size = np.abs(x)
+        return _quotient(arithmetic, x, np.where(size == 0, arithmetic.numbers(1), size))
     sign = (x > ZERO).astype(int) - (x < ZERO)
-    if not gives_floating(equation):
-        return sign
-    return np.where(x != x, x, arithmetic.numbers(sign))
+    return np.where(x != x, x, arithmetic.numbers(sign)) if gives_floating(equation) else sign
 
 
 @RULES.of("round")
 def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """The nearest whole number; halves are rounded away from zero, or to the even neighbor."""
     floor, half = arithmetic.function("floor"), arithmetic.numbers(0.5)
-    size = absolute(x)
+    size = np.abs(x)
     nearest = floor(size + half)
     if int(equation.params["rounding_method"]) == HALF_TO_EVEN:
         # A half was rounded up here. If that made an odd number, the even neighbor is the one below.
@@ -209,16 +246,10 @@ def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     """
     given, made = array_type(equation.invars[0]), array_type(equation.outvars[0])
     if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
-        remedy = "difference_jacobian takes any function."
-        raise InputError("function", "bits of numbers as integers of the same size", made.str_short(), remedy)
+        raise no_rule("bits of numbers as integers of the same size", made.str_short())
     # Numbers of many digits have no bits of a type, so they are rounded to it first.
     rounded = x.astype(np.float64) if is_floating(given) else x
     return rounded.astype(given.dtype).view(made.dtype)
-
-
-@RULES.of("is_finite")
-def _is_finite(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return arithmetic.function("is_finite")(x).astype(bool)
 
 
 @RULES.of("select_n")
@@ -232,11 +263,13 @@ def _select_n(arithmetic: Arithmetic, equation: JaxprEqn, which: Values, *cases:
 @RULES.of("convert_element_type")
 def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """Converts numbers to another type. Floating-point types lose no digits here; integers lose the fraction."""
-    was_floating = is_floating(array_type(equation.invars[0]))
+    given, dtype = array_type(equation.invars[0]), array_type(equation.outvars[0]).dtype
+    if is_complex(given) and not gives_complex(equation):
+        x = arithmetic.function("real")(x)
     if gives_floating(equation):
-        return x if was_floating else arithmetic.numbers(x)
-    dtype = array_type(equation.outvars[0]).dtype
-    if not was_floating:
+        x = x if is_floating(given) else arithmetic.numbers(x)
+        return _as_complex(arithmetic, x) if gives_complex(equation) else x
+    if not is_floating(given):
         return x.astype(dtype)
     if np.issubdtype(dtype, bool):
         return x != ZERO
@@ -244,19 +277,6 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     limits = np.iinfo(dtype)
     within = minimum(maximum(x, arithmetic.numbers(limits.min)), arithmetic.numbers(limits.max))
     return _truncated(arithmetic, np.where(x == x, within, ZERO)).astype(dtype)
-
-
-@RULES.of("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier")
-@RULES.of("sharding_constraint", "device_put", "pvary")
-def _identity(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
-    """Returns the operands unchanged: nothing is rounded to fewer bits, and there is no gradient to stop."""
-    return list(operands)
-
-
-@RULES.of("debug_callback", "debug_print")
-def _nothing(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
-    """Ignores a print: the numbers here have more digits than those of the program."""
-    return []
 
 
 Combine: TypeAlias = Callable[[Values, Values], Values]
@@ -320,6 +340,49 @@ def _log_add_exp(arithmetic: Arithmetic) -> Combine:
     return combine
 
 
+def _window_reduction(combine: Combine, start: float) -> Rule:
+    """Makes the rule for a reduction of every window. The padding has the neutral value ``start``."""
+
+    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+        parameters = equation.params
+        neutral = arithmetic.numbers(start) if gives_floating(equation) else _least(x.dtype, start)
+        sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
+        dilations = parameters["base_dilation"], parameters["window_dilation"]
+        return reduce(combine, windows(x[None], neutral, sizes, strides, parameters["padding"], *dilations)[0])
+
+    return rule
+
+
+def _least(dtype: np.dtype, start: float) -> np.ndarray:
+    """Converts ``start`` to an integer. An infinity becomes the smallest or largest integer of the type."""
+    if start == 0:
+        return np.asarray(0)
+    return np.asarray(np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max)
+
+
+def windows(
+    x: Values,
+    filling: np.ndarray,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    base_dilation: Sequence[int],
+    window_dilation: Sequence[int],
+) -> Values:
+    """Cuts windows out of all axes between the first and the points: (first, elements of a window, \\*places, points).
+
+    Elements of a window that lie outside of the array, or in a hole of the dilation, have the value ``filling``.
+    """
+    first, *shape, points = x.shape
+    # JAX cuts the windows out of an array of positions, in which 0 stands for the filling.
+    positions = 1 + jnp.arange(first * prod(shape), dtype=jnp.float32).reshape(first, 1, *shape)
+    found = lax.conv_general_dilated_patches(
+        positions, sizes, strides, padding, base_dilation, window_dilation, precision=lax.Precision.HIGHEST
+    )
+    edge = np.broadcast_to(np.asarray(filling, x.dtype), (1, points))
+    return np.concatenate([edge, x.reshape(-1, points)])[np.asarray(found, int)]
+
+
 RULES |= {
     "reduce_sum": _reduction(np.add),
     "reduce_prod": _reduction(np.multiply),
@@ -335,6 +398,9 @@ RULES |= {
     "cumsum": _running(lambda arithmetic: np.add),
     "cumprod": _running(lambda arithmetic: np.multiply),
     "cumlogsumexp": _running(_log_add_exp),
+    "reduce_window_sum": _window_reduction(np.add, 0.0),
+    "reduce_window_max": _window_reduction(maximum, -np.inf),
+    "reduce_window_min": _window_reduction(minimum, np.inf),
 }
 
 
@@ -373,92 +439,7 @@ def _ascending(keys: Sequence[Values], axis: int) -> Values:
     return order
 
 
-def windows(
-    x: Values,
-    filling: np.ndarray,
-    *,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    base_dilation: Sequence[int],
-    window_dilation: Sequence[int],
-) -> Values:
-    """Cuts windows out of the last axes before the points. The result has shape (…, \\*places, \\*sizes, points).
-
-    Elements of a window that lie outside of the array, or in a hole of the dilation, have the value ``filling``.
-    """
-    count = len(sizes)
-    first = x.ndim - 1 - count
-    filling = np.asarray(filling, x.dtype)
-    for i in range(count):
-        # Each earlier axis has become two: (places, sizes).
-        axis = first + 2 * i
-        length = x.shape[axis]
-        low, high = padding[i]
-        # The length of a window with its gaps, and of the array with the holes between its elements.
-        reach = (sizes[i] - 1) * window_dilation[i] + 1
-        dilated = max((length - 1) * base_dilation[i] + 1, 0)
-        starts = np.arange(0, dilated + low + high - reach + 1, strides[i]) - low
-        # (windows, elements of a window): positions in the array with holes. The padding lies outside of it.
-        places = starts[:, None] + np.arange(sizes[i]) * window_dilation[i]
-        inside = (places >= 0) & (places < dilated) & (places % base_dilation[i] == 0)
-        # One more element, at the index ``length``, holds the filling.
-        edge = np.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), filling, x.dtype)
-        x = np.take(np.concatenate([x, edge], axis), np.where(inside, places // base_dilation[i], length), axis)
-    # From (…, place, size, place, size, …) to all places, then all sizes.
-    return np.moveaxis(x, range(first + 1, first + 2 * count, 2), range(first + count, first + 2 * count))
-
-
-def _window_reduction(combine: Combine, start: float) -> Rule:
-    """Makes the rule for a reduction of every window. The padding has the neutral value ``start``."""
-
-    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        parameters = equation.params
-        found = windows(
-            x,
-            arithmetic.numbers(start) if gives_floating(equation) else _least(x.dtype, start),
-            sizes=parameters["window_dimensions"],
-            strides=parameters["window_strides"],
-            padding=parameters["padding"],
-            base_dilation=parameters["base_dilation"],
-            window_dilation=parameters["window_dilation"],
-        )
-        count = len(parameters["window_dimensions"])
-        return reduce(combine, _slices(found, range(count, 2 * count)))
-
-    return rule
-
-
-def _least(dtype: np.dtype, start: float) -> np.ndarray:
-    """Converts ``start`` to an integer. An infinity becomes the smallest or largest integer of the type."""
-    if start == 0:
-        return np.asarray(0)
-    return np.asarray(np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max)
-
-
-RULES |= {
-    "reduce_window_sum": _window_reduction(np.add, 0.0),
-    "reduce_window_max": _window_reduction(maximum, -np.inf),
-    "reduce_window_min": _window_reduction(minimum, np.inf),
-}
-
-
-@MOVING.of("reshape")
-def _reshape(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
-
-
-@MOVING.of("squeeze")
-def _squeeze(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return np.squeeze(x, equation.params["dimensions"])
-
-
-@MOVING.of("transpose")
-def _transpose(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return np.transpose(x, (*equation.params["permutation"], x.ndim - 1))
-
-
-@MOVING.of("broadcast_in_dim")
+@RULES.of("broadcast_in_dim")
 def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     shape, kept = equation.params["shape"], equation.params["broadcast_dimensions"]
     aligned = [1] * len(shape)
@@ -468,60 +449,13 @@ def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> 
     return np.broadcast_to(x.reshape(*aligned, x.shape[-1]), (*shape, x.shape[-1]))
 
 
-@MOVING.of("rev")
-def _rev(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return np.flip(x, equation.params["dimensions"])
+@RULES.of("dynamic_slice", "dynamic_update_slice")
+def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
+    count = 1 if equation.primitive.name == "dynamic_slice" else 2
+    return _at_each_point(lambda starts, *x: _moved(equation, x, starts)[0], operands[count:], *operands[:count])
 
 
-@MOVING.of("slice")
-def _slice(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    start, stop = equation.params["start_indices"], equation.params["limit_indices"]
-    return x[tuple(map(slice, start, stop, equation.params["strides"] or [1] * len(start)))]
-
-
-@MOVING.of("concatenate")
-def _concatenate(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
-    return np.concatenate(together(*operands), equation.params["dimension"])
-
-
-@MOVING.of("split")
-def _split(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    return np.split(x, np.cumsum(equation.params["sizes"])[:-1], equation.params["axis"])
-
-
-@MOVING.of("stack")
-def _stack(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
-    return np.stack(together(*operands), equation.params["axis"])
-
-
-@MOVING.of("unstack")
-def _unstack(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
-    return list(np.moveaxis(x, equation.params["axis"], 0))
-
-
-@MOVING.of("tile")
-def _tile(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    return np.tile(x, (*equation.params["reps"], 1))
-
-
-@MOVING.of("pad")
-def _pad(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, filling: Values) -> Values:
-    return _moved(equation, [x, filling], [])
-
-
-@MOVING.of("dynamic_slice")
-def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *starts: Values) -> Values:
-    return _at_each_point(lambda starts, x: _moved(equation, [x], starts), starts, x)
-
-
-@MOVING.of("dynamic_update_slice")
-def _dynamic_update_slice(
-    arithmetic: Arithmetic, equation: JaxprEqn, x: Values, update: Values, *starts: Values
-) -> Values:
-    return _at_each_point(lambda starts, *moved: _moved(equation, moved, starts), starts, x, update)
-
-
-@MOVING.of("gather")
+@RULES.of("gather")
 def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values) -> Values:
     filling = equation.params["fill_value"]
     if filling is None:
@@ -531,7 +465,7 @@ def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Valu
 
     def gather(indices: Sequence[np.ndarray], x: Values) -> Values:
         # An index outside of x gets the position after the last element of x, where the element of ``outside`` is.
-        return _moved(equation, [x, outside], indices, numbered=1, fill_value=x.size // x.shape[-1])
+        return _moved(equation, [x, outside], indices, numbered=1, fill_value=x.size // x.shape[-1])[0]
 
     return _at_each_point(gather, [indices], x)
 
@@ -543,27 +477,21 @@ def _default_filling(equation: JaxprEqn, x: Values) -> float:
     return 0 if x.dtype == bool else np.iinfo(x.dtype).min
 
 
-@MOVING.of("scatter")
+SCATTERS = {
+    "scatter": lambda old, new: new,
+    "scatter-add": np.add,
+    "scatter-sub": np.subtract,
+    "scatter-mul": np.multiply,
+    "scatter-max": maximum,
+    "scatter-min": minimum,
+}
+
+
+@RULES.of(*SCATTERS)
 def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
-    if equation.params["update_jaxpr"] is not None and equation.params["update_jaxpr"].eqns:
-        remedy = "difference_jacobian takes any function."
-        raise InputError("function", "updates that replace elements", "a function of the elements", remedy)
-
-    def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
-        return _moved(equation, [x, updates], indices, between=True)
-
-    return _at_each_point(scatter, [indices], x, updates)
-
-
-@MOVING.of("scatter-add", "scatter-sub", "scatter-mul", "scatter-max", "scatter-min")
-def _scatter_combine(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
-    combine = {
-        "scatter-add": np.add,
-        "scatter-sub": np.subtract,
-        "scatter-mul": np.multiply,
-        "scatter-max": maximum,
-        "scatter-min": minimum,
-    }[equation.primitive.name]
+    combine = SCATTERS[equation.primitive.name]
+    if equation.primitive.name == "scatter" and getattr(equation.params["update_jaxpr"], "eqns", ()):
+        raise no_rule("updates that replace elements", "a function of the elements")
 
     def scatter(indices: Sequence[np.ndarray], x: Values, updates: Values) -> Values:
         x, updates = together(x, updates)
@@ -596,7 +524,7 @@ def _targets(equation: JaxprEqn, shape: Sequence[int], indices: np.ndarray, upda
         operand_batching_dims=numbers.operand_batching_dims,
         start_indices_batching_dims=numbers.scatter_indices_batching_dims,
     )
-    places = jnp.arange(int(np.prod(shape)), dtype=jnp.int32).reshape(shape)
+    places = jnp.arange(prod(shape), dtype=jnp.int32).reshape(shape)
     mode = equation.params["mode"]
     return np.asarray(lax.gather(places, jnp.asarray(indices), taken, sizes, mode=mode, fill_value=-1))
 
@@ -607,33 +535,28 @@ def _moved(
     indices: Sequence[np.ndarray],
     *,
     numbered: int | None = None,
-    between: bool = False,
     **changed: object,
-) -> Values:
+) -> list[Values]:
     """Moves the elements of arrays as the equation does.
 
     Args:
         equation: the operation.
-        arrays: the arrays whose elements may be in the result.
-        indices: further operands, which are passed on unchanged.
+        arrays: the arrays whose elements may be in the results.
+        indices: further operands, which are passed on unchanged after the arrays.
         numbered: the number of arrays that are operands; by default all of them. The other arrays are not operands: a
             parameter in ``changed`` refers to their elements by position.
-        between: whether the indices come directly after the first operand; otherwise they come last.
         changed: parameters that replace those of the equation.
     """
     # All arrays are joined into one flat array. A position is an index into it.
     arrays = together(*arrays)
     flat = np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays])
-    positions, start = [], 0
-    for array in arrays[:numbered]:
-        shape = array.shape[:-1]
-        size = int(np.prod(shape))
-        positions.append(jnp.arange(start, start + size, dtype=jnp.int32).reshape(shape))
-        start += size
-    given = [jnp.asarray(index) for index in indices]
-    operands = [positions[0], *given, *positions[1:]] if between else [*positions, *given]
+    ends = np.cumsum([prod(array.shape[:-1]) for array in arrays])
+    positions = [
+        jnp.arange(end - prod(array.shape[:-1]), end, dtype=jnp.int32).reshape(array.shape[:-1])
+        for array, end in zip(arrays[:numbered], ends, strict=False)
+    ]
     # JAX moves the positions, and NumPy takes the elements at the moved positions, for all points at once.
-    return flat[np.asarray(bind(equation, operands, **changed)[0])]
+    return [flat[np.asarray(moved)] for moved in bind(equation, [*positions, *map(jnp.asarray, indices)], **changed)]
 
 
 def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *arrays: Values) -> Values:
@@ -658,14 +581,14 @@ def multiplied(a: Values, b: Values) -> Values:
     return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
 
 
-@MOVING.of("dot_general")
+@RULES.of("dot_general")
 def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
     (contracted_a, contracted_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     free_a = [axis for axis in range(a.ndim - 1) if axis not in (*contracted_a, *batch_a)]
     free_b = [axis for axis in range(b.ndim - 1) if axis not in (*contracted_b, *batch_b)]
 
     def grouped(x: Values, *groups: list[int]) -> Values:
-        sizes = [int(np.prod([x.shape[axis] for axis in group])) for group in groups]
+        sizes = [prod(x.shape[axis] for axis in group) for group in groups]
         order = [axis for group in groups for axis in group]
         return np.transpose(x, (*order, x.ndim - 1)).reshape(*sizes, x.shape[-1])
 
@@ -674,40 +597,79 @@ def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Value
     product = multiplied(
         grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
     )
-    return product.reshape(*array_type(equation.outvars[0]).shape, product.shape[-1])
+    return _reshaped(equation, product)
 
 
-@MOVING.of("conv_general_dilated")
+@RULES.of("conv_general_dilated")
 def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, kernel: Values) -> Values:
     parameters = equation.params
     if parameters["batch_group_count"] != 1:
-        remedy = "difference_jacobian takes any function."
-        raise InputError("function", "convolutions with batch_group_count 1", parameters["batch_group_count"], remedy)
+        raise no_rule("convolutions with batch_group_count 1", parameters["batch_group_count"])
     groups = parameters["feature_group_count"]
     # Both arrays get JAX's usual order of axes: (batch, channels, *sizes) and (out, in, *sizes).
     x_axes, kernel_axes, y_axes = parameters["dimension_numbers"]
     x = np.transpose(x, (*x_axes, x.ndim - 1))
     kernel = np.transpose(kernel, (*kernel_axes, kernel.ndim - 1))
-    out_size, in_size, *sizes = kernel.shape[:-1]
-    # Each window becomes a row of one matrix. The weights of each group become another matrix.
+    (batch, channels), (out_size, in_size, *sizes) = x.shape[:2], kernel.shape[:-1]
     found = windows(
-        x,
+        x.reshape(batch * channels, *x.shape[2:]),
         arithmetic.numbers(0.0),
-        sizes=sizes,
-        strides=parameters["window_strides"],
-        padding=parameters["padding"],
-        base_dilation=parameters["lhs_dilation"],
-        window_dilation=parameters["rhs_dilation"],
+        sizes,
+        parameters["window_strides"],
+        parameters["padding"],
+        parameters["lhs_dilation"],
+        parameters["rhs_dilation"],
     )
-    batch, places = x.shape[0], found.shape[2 : 2 + len(sizes)]
-    # From (batch, channels, *places, *sizes, points) to (groups, batch · places, in · sizes, points).
-    found = found.reshape(batch, groups, in_size, int(np.prod(places)), -1, x.shape[-1])
-    found = np.transpose(found, (1, 0, 3, 2, 4, 5)).reshape(groups, -1, in_size * int(np.prod(sizes)), x.shape[-1])
-    # (groups, in · sizes, out / groups, points).
-    kernel = kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]).swapaxes(1, 2)
-    product = multiplied(found, kernel)
+    places = found.shape[2:-1]
+    # Each window becomes a column of one matrix: (groups · in · sizes, batch · places, points) by groups. The weights
+    # of each group become another matrix, (groups, out / groups, in · sizes, points).
+    found = found.reshape(batch, groups, in_size * prod(sizes), prod(places), -1)
+    found = np.moveaxis(found, 0, 2).reshape(groups, in_size * prod(sizes), batch * prod(places), -1)
+    product = multiplied(kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]), found)
     # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies:
     # ``argsort`` inverts the permutation ``y_axes``.
-    product = product.reshape(groups, batch, -1, out_size // groups, product.shape[-1])
-    y = np.transpose(product, (1, 0, 3, 2, 4)).reshape(batch, out_size, *places, product.shape[-1])
+    y = np.moveaxis(product.reshape(out_size, batch, *places, -1), 1, 0)
     return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))
+
+
+@RULES.of("fft")
+def _fft(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    """Fourier transforms over the last axes, one axis after the other, as products with roots of unity."""
+    kind, lengths = equation.params["fft_type"].name, equation.params["fft_lengths"]
+    axes = list(range(x.ndim - 1 - len(lengths), x.ndim - 1))
+    # For real numbers, only the first half of the last axis of the spectrum is stored. The rest is its conjugate.
+    # The axis that is real on one side goes first if the input is real, and last if the result is real.
+    last = axes.pop() if kind in ("RFFT", "IRFFT") else 0
+    if kind == "RFFT":
+        x = np.take(_along(arithmetic, x, last, inverse=False), np.arange(lengths[-1] // 2 + 1), last)
+    for axis in axes:
+        x = _along(arithmetic, x, axis, inverse=kind in ("IFFT", "IRFFT"))
+    if kind == "IRFFT":
+        whole = _completed(arithmetic, x, last, lengths[-1])
+        x = arithmetic.function("real")(_along(arithmetic, whole, last, inverse=True))
+    return x
+
+
+def _completed(arithmetic: Arithmetic, x: Values, axis: int, length: int) -> Values:
+    """Completes the spectrum of real numbers from its first half: the element at -k is the conjugate of that at k.
+
+    Elements that are their own conjugates are real.
+    """
+    half = np.moveaxis(x, axis, 0)
+    source = np.minimum(np.arange(length), -np.arange(length) % length)
+    sign = np.where(2 * source % length == 0, 0, np.where(source == np.arange(length), 1, -1))
+    real, imag = (arithmetic.function(part)(half[source]) for part in ("real", "imag"))
+    return np.moveaxis(arithmetic.function("complex")(real, imag * sign.reshape(-1, *[1] * (half.ndim - 1))), 0, axis)
+
+
+def _along(arithmetic: Arithmetic, x: Values, axis: int, *, inverse: bool) -> Values:
+    """Σ_j x_j e^{∓2πi jk/n} along an axis, divided by n for the inverse."""
+    n = x.shape[axis]
+    # 8 atan(1) = 2π, with all digits.
+    angles = arithmetic.numbers(np.arange(n)) * arithmetic.function("atan")(arithmetic.numbers(1)) * 8 / n
+    sines = arithmetic.function("sin")(angles)
+    roots = arithmetic.function("complex")(arithmetic.function("cos")(angles), sines if inverse else -sines)
+    # e^{2πi jk/n} depends only on jk mod n, so n roots are enough.
+    powers = roots[np.outer(np.arange(n), np.arange(n)) % n]
+    result = np.moveaxis(np.tensordot(powers, np.moveaxis(x, axis, 0), 1), 0, axis)
+    return result / n if inverse else result

@@ -65,12 +65,17 @@ class Mutant:
         family: ``"bar"`` for an error in a result of the formula; ``"library"`` for one inside a function of JAX with
             a guard, such as the rule for infinity in ``jax.nn.softplus``; ``"selection"`` for one in a selection, such
             as ``jnp.where``, or in its condition; ``"equation"`` for one in another equation.
+        path: the path of the equation; ``OUTPUTS`` for an error in a bar.
+        alternative: the error.
+        population: the mutants of the formula.
     """
 
     number: int
     description: str
     place: str
     family: str
+    path: EquationPath = field(repr=False)
+    alternative: Alternative = field(repr=False, compare=False)
     population: Mutants = field(repr=False, compare=False)
 
     def __call__(self, *arguments: PyTree) -> PyTree:
@@ -78,22 +83,6 @@ class Mutant:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.description}"
-
-
-class Entry(NamedTuple):
-    """What a population needs to make one mutant: the error, and the equation that has it.
-
-    Args:
-        path: the path of the equation; ``OUTPUTS`` for an error in a bar.
-        alternative: the error.
-        place, description, family: as in ``Mutant``.
-    """
-
-    path: EquationPath
-    alternative: Alternative
-    place: str
-    description: str
-    family: str
 
 
 class AtEquation(NamedTuple):
@@ -142,16 +131,16 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
     names = [path_of(path) or "bar" for path in paths]
     bars = [
-        Entry(OUTPUTS, alternative, names[number], alternative.text, "bar")
+        (alternative.text, names[number], "bar", OUTPUTS, alternative)
         for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))
     ]
     equations = [
-        Entry(
+        (
+            f"{site.equation.primitive.name}: {alternative.text}",
+            site.place,
+            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
             site.path,
             alternative,
-            site.place,
-            f"{site.equation.primitive.name}: {alternative.text}",
-            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
         )
         for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
         if any(array_type(variable).size for variable in site.equation.outvars)
@@ -178,16 +167,14 @@ class Mutants:
         program: ClosedJaxpr,
         arguments: Sequence[PyTree],
         structure: object,
-        entries: Sequence[Entry],
+        errors: Sequence[tuple[str, str, str, EquationPath, Alternative]],
     ):
         self._program, self._structure = program, structure
         self._expected = signature(arguments)
+        self._mutants = [Mutant(number, *error, self) for number, error in enumerate(errors)]
         self._alternatives: dict[EquationPath, list[tuple[int, Alternative]]] = {}
-        for number, entry in enumerate(entries):
-            self._alternatives.setdefault(entry.path, []).append((number, entry.alternative))
-        self._mutants = [
-            Mutant(number, entry.description, entry.place, entry.family, self) for number, entry in enumerate(entries)
-        ]
+        for mutant in self._mutants:
+            self._alternatives.setdefault(mutant.path, []).append((mutant.number, mutant.alternative))
         self._population = quick_jit(self._all)
 
     def __len__(self) -> int:
@@ -217,13 +204,8 @@ class Mutants:
 
     def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
         """What mutants do to their own equations at each point. Errors in bars, loops and branches are left out."""
-        wanted = {
-            number
-            for path, alternatives in self._alternatives.items()
-            if path != OUTPUTS and not is_inside_loop(self._program, path)
-            for number, _ in alternatives
-            if number in numbers
-        }
+        paths = {number: self._mutants[number].path for number in numbers}
+        wanted = {n for n, path in paths.items() if path != OUTPUTS and not is_inside_loop(self._program, path)}
         fixed = fixed_operands(self._program)
 
         def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:
@@ -303,51 +285,39 @@ def signature(arguments: Sequence[PyTree]) -> str:
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 
 
-def changed_operands(
-    alternatives: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]
-) -> Arrays:
+def changed_operands(here: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]) -> Arrays:
     """The operands of an equation in the active mutant."""
-    values = list(operands)
-    for number, alternative in alternatives:
-        if alternative.before and may_be(active, number):
-            values = pick(active, number, operands, values, alternative.before(list(operands)))
-    return values
+    before = [(number, lambda change=one.before: change(list(operands))) for number, one in here if one.before]
+    return _chosen(before, active, operands)
 
 
 def changed_results(
-    alternatives: Sequence[tuple[int, Alternative]],
+    here: Sequence[tuple[int, Alternative]],
     active: Number,
     operands: Sequence[jax.Array],
     results: Sequence[jax.Array],
 ) -> Arrays:
     """The results of an equation in the active mutant."""
-    values = list(results)
-    for number, alternative in alternatives:
-        if alternative.after and may_be(active, number):
-            values = pick(active, number, results, values, alternative.after(list(operands), list(results)))
-    return values
+    after = [
+        (number, lambda change=one.after: change(list(operands), list(results))) for number, one in here if one.after
+    ]
+    return _chosen(after, active, results)
 
 
-def may_be(active: Number, number: int) -> bool:
-    """Whether this mutant can be the active one. If the active number is traced, every mutant can be."""
-    return not isinstance(active, int) or active == number
-
-
-def pick(
-    active: Number,
-    number: int,
-    originals: Sequence[jax.Array],
-    values: Sequence[jax.Array],
-    others: Sequence[jax.Array],
+def _chosen(
+    changes: Sequence[tuple[int, Callable[[], Arrays]]], active: Number, originals: Sequence[jax.Array]
 ) -> Arrays:
-    """Chooses the arrays ``others`` if this mutant is active, otherwise ``values``.
-
-    ``values`` already includes the choices for earlier mutants.
+    """Chooses the arrays that the active mutant makes in place of the originals. If its number is traced, it can be any
+    of these mutants.
     """
-    picked = []
-    for original, value, other in zip(originals, values, others, strict=True):
-        if other is original:
-            picked.append(value)  # this mutant does not change the array
-        else:
-            picked.append(other if isinstance(active, int) else lax.select_n(active == number, value, other))
-    return picked
+    values = list(originals)
+    for number, change in changes:
+        if isinstance(active, int) and active != number:
+            continue
+        for place, other in enumerate(change()):
+            if other is originals[place]:
+                continue  # this mutant does not change the array
+            if not isinstance(active, int):
+                other = lax.select_n(active == number, values[place], other)
+            values[place] = other
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, pairwise
 from math import prod
 from typing import NamedTuple, TypeAlias
@@ -151,7 +152,6 @@ class Site(NamedTuple):
         path: its path in the program.
         equation: the equation.
         place: the source file and line that it comes from.
-        live: the variables of its program that the results depend on.
         only_selects: the masks that only ``select_n`` reads.
         in_library: whether it is inside a function of JAX that has a guard.
     """
@@ -159,7 +159,6 @@ class Site(NamedTuple):
     path: EquationPath
     equation: JaxprEqn
     place: str
-    live: set[Var]
     only_selects: set[Var]
     in_library: bool
 
@@ -187,7 +186,7 @@ def sites(
         if not any(variable in live for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or str(place_of(equation) or "?")
-        yield Site(here, equation, place, live, only_selects, in_library)
+        yield Site(here, equation, place, only_selects, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
             of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
             inner_used = [variable in live for variable in equation.outvars]
@@ -333,18 +332,13 @@ def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
             yield change_results(f"off by one along axis {axis}", shift_along(axis))
 
 
-def joined(equation: JaxprEqn) -> Iterator[Alternative]:
-    """Yields errors in ``concatenate`` and ``stack``: two neighboring parts of the same shape are swapped."""
-    for number, (one, other) in enumerate(pairwise(equation.invars)):
+def parts(equation: JaxprEqn) -> Iterator[Alternative]:
+    """Yields errors in ``concatenate``, ``stack`` and their inverses: two neighboring parts of a shape are swapped."""
+    joins = equation.primitive.name in ("concatenate", "stack")
+    exchange = exchange_operands if joins else exchange_results
+    for number, (one, other) in enumerate(pairwise(equation.invars if joins else equation.outvars)):
         if shape_of(one) == shape_of(other) and one is not other:
-            yield exchange_operands(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
-
-
-def parted(equation: JaxprEqn) -> Iterator[Alternative]:
-    """Yields errors in ``split`` and ``unstack``: two neighboring parts of the same shape are swapped."""
-    for number, (one, other) in enumerate(pairwise(equation.outvars)):
-        if shape_of(one) == shape_of(other):
-            yield exchange_results(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+            yield exchange(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
 
 
 def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -603,19 +597,14 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     "dynamic_slice": slices,
     "gather": slices,
     "pad": paddings,
-    "concatenate": joined,
-    "stack": joined,
-    "split": parted,
-    "unstack": parted,
+    "concatenate": parts,
+    "stack": parts,
+    "split": parts,
+    "unstack": parts,
     "scatter-add": additions_at,
     "scatter_add": additions_at,
     "scan": scans,
     "cond": exchanged_branches,
-    "cumsum": cumulations,
-    "cumprod": cumulations,
-    "cummax": cumulations,
-    "cummin": cumulations,
-    "cumlogsumexp": cumulations,
     "neg": unary(),
     "abs": unary(),
     "sign": unary(),
@@ -632,6 +621,7 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     "cos": unary(sin=jnp.sin),
     "erf": unary(erfc=lax.erfc),
     "erfc": unary(erf=lax.erf),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
 }
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -639,8 +629,7 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
-PARTS = {2: ("halves", 1), 3: ("thirds", 2), 4: ("quarters", 3)}
-"""For each number of parts: the name of the parts, and the number of neighboring pairs."""
+PARTS = {2: "halves", 3: "thirds", 4: "quarters"}
 
 
 def cotangent_alternatives(
@@ -690,20 +679,16 @@ def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Ch
 
 def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
     """Yields errors that swap neighboring halves, thirds or quarters of the last axis, as if gates were swapped."""
-    for parts, (word, pairs) in PARTS.items():
+    for parts, word in PARTS.items():
         if shape and shape[-1] % parts == 0 and shape[-1] > 2:
-            for first in range(pairs):
-                order = list(range(parts))
-                order[first], order[first + 1] = order[first + 1], order[first]
-                yield f"{word} {first + 1} and {first + 2} exchanged", reordered(parts, order)
+            for first in range(parts - 1):
+                yield f"{word} {first + 1} and {first + 2} exchanged", partial(swapped, parts=parts, first=first)
 
 
-def reordered(parts: int, order: list[int]) -> Change:
-    def change(bar: jax.Array) -> jax.Array:
-        pieces = jnp.split(bar, parts, axis=-1)
-        return jnp.concatenate([pieces[number] for number in order], axis=-1)
-
-    return change
+def swapped(bar: jax.Array, *, parts: int, first: int) -> jax.Array:
+    """Swaps one of the equal parts of the last axis with the next one."""
+    pieces = jnp.split(bar, parts, axis=-1)
+    return jnp.concatenate([*pieces[:first], pieces[first + 1], pieces[first], *pieces[first + 2 :]], axis=-1)
 
 
 def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:

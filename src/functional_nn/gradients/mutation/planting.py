@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -171,122 +170,87 @@ def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
     yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]
 
 
-class Equivalent(NamedTuple):
-    """Mutants of one kind, and why they change nothing. The first three fields are regular expressions.
-
-    Args:
-        subjects: names of the subjects.
-        place: file and function of the equation, such as ``pooling.py (pool_back)``.
-        mutants: descriptions of the errors.
-        reason: why they have no effect, or no effect here.
-    """
-
-    subjects: str
-    place: str
-    mutants: str
-    reason: str
-
-
-IN_ULP = "It changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both."
-SHIFT = "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow."
-FROM_TOP = "The same number may be subtracted from all cotangents of a softmax; this only keeps digits in the tails."
-TOP = "It chooses between two forms of the same number; the second is for the tails, where contracts/test_tails.py is."
-PADDING = "Padding is 0 already, or is masked once more later."
-CROPPED = "What is padded here is cropped, or multiplied by 0, later on."
-TIES = "No window has this many equal values at these points; max_pool_of_ties has, and finds it."
-VALID = "A guard for labels that mean nothing. This case has none; tests of losses do."
-NOT_HERE = (
-    "No label is ignored here, and targets sum to 1; the variants with ignored labels and class weights cover it."
-)
-ZERO = "The cotangent of the last state comes with the outputs, and is 0 already."
-ONE = "The factor is 1 here; the variant with another value covers it."
-UNUSED = "A guard against overflow in the branch that is not chosen."
-SCALED = "A scale against overflow, which cancels, and a guard for vectors of zeros, which this case does not have."
-STEP = "heaviside uses this branch only for x = 0, where both sides are 0, and for NaN."
-
-EQUIVALENT = (
-    Equivalent(
-        ".*", r"accurate_derivatives\.py \((?!softmax_)(?!_softmax)(?!_from_top)(?!with_second).*\)", ".*", IN_ULP
-    ),
-    Equivalent(".*", r"smooth\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped", IN_ULP),
-    Equivalent(".*", r"smooth\.py \(_over_cosh_squared\)", "(abs: dropped|mul: second factor dropped)", IN_ULP),
-    Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "min: .*", UNUSED),
-    Equivalent("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped", ONE),
-    Equivalent("elu", r"piecewise\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)", ONE),
-    Equivalent(
-        "hard_silu", r"piecewise\.py \(_hardsilu_derivative\)", "gt: 0 became 1", "This is computed for |x| ≥ 3 only."
-    ),
-    Equivalent(".*", r"accurate_derivatives\.py \(_from_top\)", ".*", FROM_TOP),
-    Equivalent(".*", r"accurate_derivatives\.py \(softmax_product\)", "gt: .*", FROM_TOP),
-    Equivalent(".*", r"smooth\.py \(_log_softmax_pullback\)", "gt: .*", TOP),
-    Equivalent(
-        "(log_)?softmax|cross_entropy.*", r"accurate_derivatives\.py \(softmax_of\)", "(reduce_max|sub): .*", SHIFT
-    ),
-    Equivalent("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped", ONE),
-    Equivalent("cross_entropy.*", r"classification\.py \(.*gradients\)", "mul: second factor dropped", NOT_HERE),
-    Equivalent(
-        "cross_entropy.*",
-        r"classification\.py \(.*(gradients|targets)\)",
-        "select_n: always the first branch",
-        NOT_HERE,
-    ),
-    Equivalent(
-        "cross_entropy.*ignoring",
-        r"classification\.py \(.*counted\)",
-        "select_n: always the first branch",
-        "The rows of ignored labels are set to 0 once more, after the targets are made.",
-    ),
-    Equivalent(
-        "cross_entropy_weighted.*",
-        r"(classification\.py \(.*gradients\)|smooth\.py \(_log_softmax_pullback\))",
-        "reduce_sum: last term left out",
-        "The last class has the weight 0, and with it the last target.",
-    ),
-    Equivalent("cross_entropy.*|kl.*", r"loss\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*", VALID),
-    Equivalent("binary_cross_entropy.*", r"classification\.py \(_binary_targets\)", "(and|le): .*", VALID),
-    Equivalent("hinge|.*cross_entropy.*|kl.*", r"loss\.py \(nan_unless\)", "(mul|select_n): .*", VALID),
-    Equivalent("hinge", r"classification\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
-    Equivalent("multi.*", r"classification\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)", STEP),
-    Equivalent(
-        "multi.*",
-        r"classification\.py \(_margins\)",
-        "(eq: 1 became 2|select_n: always the first branch)",
-        "The label's own margin becomes 1 in place of 0: what is added to the label is subtracted again.",
-    ),
-    Equivalent(
-        "multi.*",
-        r"loss\.py \(times\)",
-        "(select_n|mul): .*",
-        "A guard against 0 · ∞, and no number is infinite here.",
-    ),
-    Equivalent("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*", SCALED),
-    Equivalent(".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch", PADDING),
-    Equivalent(
-        "transformer_block", r"normalization\.py \(Groups\.real\)", "select_n: always the second branch", PADDING
-    ),
-    Equivalent(
-        ".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)", PADDING
-    ),
-    Equivalent(".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0", ZERO),
-    Equivalent("conv.*", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1", CROPPED),
-    Equivalent("conv.*|resnet", r"products\.py \((_jvp|bilinear)\)", "pad: 0 became 1", CROPPED),
-    Equivalent(
-        "global_max_pool.*",
-        r"pooling\.py \(.*pool_back\)",
-        "max: (second dropped|1 became 0)",
-        "Some element is always the largest, so the count is at least 1.",
-    ),
-    Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(_share\)", "(eq|jit|select_n): .*", TIES),
-    Equivalent("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped", TIES),
-    Equivalent("l[12].*", r"\?", "mul: .*", "The other factor is 0: this parameter is not penalized."),
-    Equivalent(
-        "repeat_with_state",
-        r"wrappers\.py \(repeat.*\)",
-        "scan: input 3 .*",
-        "It is the number of examples, in every block.",
-    ),
-    Equivalent("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*", "No random number lies between the two."),
-)
+EQUIVALENT: dict[str, list[tuple[str, str, str]]] = {
+    "It changes digits below 1e-13 of the terms, or x far in the tails; the comparison in ULP covers both.": [
+        (".*", r"accurate_derivatives\.py \((?!softmax_)(?!_softmax)(?!_from_top)(?!with_second).*\)", ".*"),
+        (".*", r"smooth\.py \(_(tanh|sigmoid)_derivative\)", "(abs|neg): dropped"),
+        (".*", r"smooth\.py \(_over_cosh_squared\)", "(abs: dropped|mul: second factor dropped)"),
+    ],
+    "A guard against overflow in the branch that is not chosen.": [
+        ("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "min: .*"),
+    ],
+    "The factor is 1 here; the variant with another value covers it.": [
+        ("s?elu", r"piecewise\.py \(_s?elu_derivative\)", "mul: (first|second) factor dropped"),
+        ("elu", r"piecewise\.py \(_elu_derivative\)", "(select_n: always the first branch|gt: 0 became 1)"),
+        ("neuron|identity", r"activation_types\.py \(Activation\..*\)", "mul: first factor dropped"),
+    ],
+    "This is computed for |x| ≥ 3 only.": [("hard_silu", r"piecewise\.py \(_hardsilu_derivative\)", "gt: 0 became 1")],
+    "The same number may be subtracted from all cotangents of a softmax; this only keeps digits in the tails.": [
+        (".*", r"accurate_derivatives\.py \(_from_top\)", ".*"),
+        (".*", r"accurate_derivatives\.py \(softmax_product\)", "gt: .*"),
+    ],
+    "It chooses between two forms of the same number; the second is for the tails, where contracts/test_tails.py is.": [
+        (".*", r"smooth\.py \(_log_softmax_pullback\)", "gt: .*"),
+    ],
+    "The maximum that is subtracted cancels: any shift gives the same, until numbers overflow.": [
+        ("(log_)?softmax|cross_entropy.*", r"accurate_derivatives\.py \(softmax_of\)", "(reduce_max|sub): .*"),
+    ],
+    "No label is ignored here, and targets sum to 1; the variants with ignored labels and class weights cover it.": [
+        ("cross_entropy.*", r"classification\.py \(.*gradients\)", "mul: second factor dropped"),
+        ("cross_entropy.*", r"classification\.py \(.*(gradients|targets)\)", "select_n: always the first branch"),
+    ],
+    "The rows of ignored labels are set to 0 once more, after the targets are made.": [
+        ("cross_entropy.*ignoring", r"classification\.py \(.*counted\)", "select_n: always the first branch"),
+    ],
+    "The last class has the weight 0, and with it the last target.": [
+        ("cross_entropy_weighted.*", r"classification\.py \(.*gradients\)", "reduce_sum: last term left out"),
+        ("cross_entropy_weighted.*", r"smooth\.py \(_log_softmax_pullback\)", "reduce_sum: last term left out"),
+    ],
+    "A guard for labels that mean nothing. This case has none; tests of losses do.": [
+        ("cross_entropy.*|kl.*", r"loss\.py \((are_probabilities|one_hot)\)", "(and|le|select_n): .*"),
+        ("binary_cross_entropy.*", r"classification\.py \(_binary_targets\)", "(and|le): .*"),
+        ("hinge|.*cross_entropy.*|kl.*", r"loss\.py \(nan_unless\)", "(mul|select_n): .*"),
+    ],
+    "heaviside uses this branch only for x = 0, where both sides are 0, and for NaN.": [
+        ("hinge", r"classification\.py \(_hinge_gradients\)", "(ne: inverted|select_n: .*)"),
+        ("multi.*", r"classification\.py \(_multiclass_hinge_gradients\)", "(ne: inverted|select_n: .*)"),
+    ],
+    "The label's own margin becomes 1 in place of 0: what is added to the label is subtracted again.": [
+        ("multi.*", r"classification\.py \(_margins\)", "(eq: 1 became 2|select_n: always the first branch)"),
+    ],
+    "A guard against 0 · ∞, and no number is infinite here.": [
+        ("multi.*", r"loss\.py \(times\)", "(select_n|mul): .*"),
+    ],
+    "A scale against overflow, which cancels, and a guard for vectors of zeros, which this case does not have.": [
+        ("cosine_distance", r"regression\.py \((_directions|_cosine_distance_gradients)\)", ".*"),
+    ],
+    "Padding is 0 already, or is masked once more later.": [
+        (".*", r"(attention|unrolling)\.py \(_where\)", "select_n: always the second branch"),
+        ("transformer_block", r"normalization\.py \(Groups\.real\)", "select_n: always the second branch"),
+        (".*", r"children\.py \(_zero_padding\)", "(select_n: always the second branch|jit: 0 became 1)"),
+    ],
+    "The cotangent of the last state comes with the outputs, and is 0 already.": [
+        (".*", r"unrolling\.py \(.*scan_backward\)", r"scan: carry \d starts from 0"),
+    ],
+    "What is padded here is cropped, or multiplied by 0, later on.": [
+        ("conv.*|resnet", r"sliding_windows\.py \((sum_window_places|window_places)\)", "pad: 0 became 1"),
+        ("conv.*", r"conv\.py \(_product_of_pairs\)", "pad: 0 became 1"),
+    ],
+    "Some element is always the largest, so the count is at least 1.": [
+        ("global_max_pool.*", r"pooling\.py \(.*pool_back\)", "max: (second dropped|1 became 0)"),
+    ],
+    "No window has this many equal values at these points; max_pool_of_ties has, and finds it.": [
+        ("cnn|lenet|deep_cnn", r"pooling\.py \(_share\)", "(eq|jit|select_n): .*"),
+        ("cnn|lenet|deep_cnn", r"pooling\.py \(max_pool.*backward\)", "mul: second factor dropped"),
+    ],
+    "The other factor is 0: this parameter is not penalized.": [("l[12].*", r"\?", "mul: .*")],
+    "It is the number of examples, in every block.": [
+        ("repeat_with_state", r"wrappers\.py \(repeat.*\)", "scan: input 3 .*"),
+    ],
+    "No random number lies between the two.": [("remat", r"dropout\.py \(.*\)", "jit: 0.7 became .*")],
+}
+"""Why mutants change nothing, or nothing here: each reason with the mutants that it holds for, as regular expressions
+of the subject, of the equation's file and function, and of the error's description."""
 
 
 def reason_for(subject: str, mutant: str) -> str:
@@ -296,13 +260,9 @@ def reason_for(subject: str, mutant: str) -> str:
         subject: the name of the formula.
         mutant: the mutant as text, such as ``pooling.py:12 (pool_back): mul: second factor dropped``.
     """
-    without_line = re.sub(r"(\.py):\d+", r"\1", mutant)
-    place, _, description = without_line.partition(": ")
-    for known in EQUIVALENT:
-        if (
-            re.fullmatch(known.subjects, subject)
-            and re.fullmatch(known.place, place)
-            and re.fullmatch(known.mutants, description)
-        ):
-            return known.reason
+    place, _, description = re.sub(r"(\.py):\d+", r"\1", mutant).partition(": ")
+    given = subject, place, description
+    for reason, known in EQUIVALENT.items():
+        if any(all(map(re.fullmatch, patterns, given)) for patterns in known):
+            return reason
     return ""

@@ -31,7 +31,7 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_arrays, check_function, shown
 from functional_nn.layers.combinators.chain import Member
-from functional_nn.layers.combinators.hand_vjp import by_formula, none_for_integers
+from functional_nn.layers.combinators.hand_vjp import ByFormula, none_for_integers
 
 Function: TypeAlias = Callable[..., Value]
 """``function(net, x) -> y``, with the keyword arguments ``train`` and ``key`` if it names them."""
@@ -117,7 +117,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         # ``jax.vjp`` below takes the formula of each child. Where JAX differentiates the whole forward pass, as for
         # ``jax.grad`` of ``apply``, it still differentiates the code of the children and not the formulas.
         inner = {
-            child: layer._replace(forward=by_formula(layer, child)) for child, layer in zip(names, layers, strict=True)
+            child: layer._replace(forward=ByFormula(layer, child)) for child, layer in zip(names, layers, strict=True)
         }
 
         def forward(params, state, x, *, train, key=None):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 
 from functional_nn.core.errors import inside
 from functional_nn.core.layer import (
-    Forward,
     Layer,
+    Params,
+    Residuals,
+    State,
     TypesByPath,
     as_layer,
     backward_of,
@@ -17,6 +21,7 @@ from functional_nn.core.layer import (
     cotangents_of,
     for_hand_vjp,
 )
+from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 
 
@@ -46,24 +51,36 @@ def with_hand_vjp(layer: Layer) -> Layer:
     [4. 4.] [4. 4.]
     """
     layer = as_layer(layer)
+    if isinstance(layer.forward, ByFormula):
+        return layer
     # JAX does not differentiate the forward pass. Layers with two versions of it have one for this use.
     layer = for_hand_vjp(layer)
-    return layer._replace(forward=by_formula(layer, layer.name))
+    return layer._replace(forward=ByFormula(layer, layer.name))
 
 
-def by_formula(layer: Layer, name: str) -> Forward:
+@dataclass(frozen=True)
+class ByFormula:
     """A layer's forward pass, of which JAX takes the hand-derived backward pass as the derivative.
 
-    ``name`` is the layer's name in error messages.
+    Two of the same layer are equal, so that programs that were compiled for one serve the other.
+
+    Args:
+        layer: the layer.
+        name: its name in error messages.
     """
 
-    def forward(params, state, x, *, train, key=None):
+    layer: Layer
+    name: str
+
+    def __call__(
+        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Value, State, Residuals]:
         # The residuals of two calls may have different structures, and ``jax.custom_vjp`` requires one structure from
         # both functions below. So they give the arrays alone, and the structure is noted.
         structure = []
 
         def run_forward(params, state, x, key):
-            y, new_state, residuals = checked_forward(layer, params, state, x, train=train, key=key)
+            y, new_state, residuals = checked_forward(self.layer, params, state, x, train=train, key=key)
             leaves, tree = jax.tree.flatten(residuals)
             structure[:] = [tree]
             return (y, new_state, leaves), (residuals, TypesByPath.of(params, x))
@@ -71,8 +88,8 @@ def by_formula(layer: Layer, name: str) -> Forward:
         def run_backward(residuals_and_types, cotangents):
             residuals, types = residuals_and_types
             # JAX's own message about a wrong shape does not name the layer.
-            with inside(name):
-                bars = cotangents_of(backward_of(layer)(residuals, none_for_integers(cotangents[0])))
+            with inside(self.name):
+                bars = cotangents_of(backward_of(self.layer)(residuals, none_for_integers(cotangents[0])))
                 check_cotangents(types, *bars)
                 params_bar, x_bar = cast_cotangents(types, *bars)
             return params_bar, None, x_bar, None
@@ -81,8 +98,6 @@ def by_formula(layer: Layer, name: str) -> Forward:
         function.defvjp(run_forward, run_backward)
         y, new_state, leaves = function(params, state, x, key)
         return y, new_state, jax.tree.unflatten(structure[0], leaves)
-
-    return forward
 
 
 def none_for_integers(bars: PyTree) -> PyTree:

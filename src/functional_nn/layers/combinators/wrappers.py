@@ -17,12 +17,14 @@ from functional_nn.core import trees
 from functional_nn.core.children import check_no_other_names, child_backward, child_forward, child_init, unique_names
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import (
+    Backward,
     Layer,
     State,
     as_layer,
     backward_of,
     checked_init,
     composed_forward,
+    has_formula,
     leaves_and_none,
 )
 from functional_nn.core.masked import Masked, Value, values_of
@@ -181,7 +183,9 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
         _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
         return backward_of(layer)(residuals, y_bar)
 
-    return layer._replace(forward=composed_forward(make_forward, (layer,)), backward=backward)
+    return layer._replace(
+        forward=composed_forward(make_forward, (layer,)), backward=backward if has_formula(layer) else layer.backward
+    )
 
 
 def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
@@ -257,7 +261,11 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
                 bars[place] = _added(bars.get(place), bars.pop(path))
         return trees.unflatten(bars), x_bar
 
-    return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
+    return layer._replace(
+        init=init,
+        forward=composed_forward(make_forward, (layer,)),
+        backward=backward if has_formula(layer) else layer.backward,
+    )
 
 
 def frozen(layer: Layer, paths: trees.Paths) -> Layer:
@@ -314,7 +322,16 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
         is_frozen = trees.matcher(paths)
         return trees.unflatten({path: bar for path, bar in bars.items() if not is_frozen(path)}), x_bar
 
-    return layer._replace(init=init, forward=composed_forward(make_forward, (layer,)), backward=backward)
+    return layer._replace(
+        init=init,
+        forward=composed_forward(make_forward, (layer,)),
+        backward=backward if has_formula(layer) else layer.backward,
+    )
+
+
+def _around(layer: Layer, backward: Backward) -> Backward | None:
+    """A wrapper's backward pass. Around a layer without a formula it is the layer's own, which says so."""
+    return backward if has_formula(layer) else layer.backward
 
 
 def _added(bar, other_bar):

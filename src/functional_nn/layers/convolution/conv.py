@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +26,7 @@ from jax import lax
 
 from functional_nn.core.errors import InputError, explaining_channels_first
 from functional_nn.core.layer import Layer, TwoForwardPasses
-from functional_nn.core.products import PlatformPrograms, bilinear, summed_product
+from functional_nn.core.products import platform, summed_product
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import (
     check_choice,
@@ -294,7 +292,7 @@ def _convolution_layer(
         differentiable=partial(forward_in_version, differentiated=True),
         by_hand=partial(forward_in_version, differentiated=False),
     )
-    return Layer(name, init, forward, backward)
+    return Layer(name, init, forward, backward, faster_by_formula=True)
 
 
 def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, groups: int) -> tuple[jax.Array, jax.Array]:
@@ -327,83 +325,48 @@ A program with an operation for each of 256 places compiled for 15 seconds, and 
 """
 
 
-class Native(NamedTuple):
-    """Where a map is XLA's convolution, and not matrix products: on CPUs, and on other platforms."""
-
-    on_cpu: bool
-    elsewhere: bool
-
-
-def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int, differentiated: bool) -> Native:
-    """Where a forward pass uses XLA's convolution.
+def forward_is_native(lowering: str, x: jax.Array, windows: Windows, groups: int, differentiated: bool) -> bool:
+    """Whether a forward pass uses XLA's convolution, and not matrix products.
 
     On a CPU, inside a loop, XLA is fast only for a convolution whose axes are in the usual order. Those that JAX
     derives from a convolution are not. So ``"auto"`` takes matrix products on a CPU where JAX differentiates the
     forward pass. Where it does not, ``"auto"`` decides as in ``backward_is_native``, but takes matrix products for an
     input of few channels too.
     """
-    if lowering == "auto" and (differentiated or x.shape[-1] < FEW_CHANNELS):
-        return Native(on_cpu=False, elsewhere=True)
+    if lowering == "auto" and platform() == "cpu" and (differentiated or x.shape[-1] < FEW_CHANNELS):
+        return False
     return backward_is_native(lowering, windows, groups)
 
 
-def backward_is_native(lowering: str, windows: Windows, groups: int) -> Native:
-    """Where a hand-derived backward pass uses XLA's convolutions, whose axes here are in the usual order.
+def backward_is_native(lowering: str, windows: Windows, groups: int) -> bool:
+    """Whether a hand-derived backward pass uses XLA's convolutions, whose axes here are in the usual order.
 
     On a CPU ``"auto"`` uses them where they were measured to be faster: over one or two axes, without groups, and for
     windows of more than one place.
     """
-    if lowering == "auto":
-        return Native(on_cpu=groups == 1 and windows.places > 1 and len(windows.window) < 3, elsewhere=True)
-    return Native(on_cpu=lowering == "native", elsewhere=lowering == "native")
+    if lowering != "auto":
+        return lowering == "native"
+    return platform() != "cpu" or (groups == 1 and windows.places > 1 and len(windows.window) < 3)
 
 
-def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
+def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """y = Σₖ xₖ Wₖ."""
-    return _by_platform(_native_convolve, _product_convolve, native, x, weight, windows, groups)
+    return (_native_convolve if native else _product_convolve)(*_in_one_type(x, weight), windows, groups)
 
 
-def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
+def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """x = Σₖ Sₖᵀ (y Wₖᵀ): every element of y is spread over its window."""
-    return _by_platform(_native_input_gradient, _product_input_gradient, native, y, weight, windows, groups)
+    return (_native_input_gradient if native else _product_input_gradient)(*_in_one_type(y, weight), windows, groups)
 
 
-def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: Native) -> jax.Array:
+def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """Wₖ = xₖᵀ y, in the shape of the weight."""
-    return _by_platform(_native_weight_gradient, _product_weight_gradient, native, x, y, windows, groups)
+    return (_native_weight_gradient if native else _product_weight_gradient)(*_in_one_type(x, y), windows, groups)
 
 
-Map: TypeAlias = Callable[[jax.Array, jax.Array, Windows, int], jax.Array]
-"""``map(first, second, windows, groups)`` is linear in each of the two arrays."""
-
-
-@dataclass(frozen=True)
-class _MapOfWindows:
-    """A map with its settings, so that it is a function of two arrays."""
-
-    map: Map
-    windows: Windows
-    groups: int
-
-    def __call__(self, first: jax.Array, second: jax.Array) -> jax.Array:
-        return self.map(first, second, self.windows, self.groups)
-
-
-def _by_platform(
-    native_map: Map,
-    product_map: Map,
-    native: Native,
-    first: jax.Array,
-    second: jax.Array,
-    windows: Windows,
-    groups: int,
-) -> jax.Array:
-    """Computes a map by the program for the platform that is compiled for."""
-    on_cpu = native_map if native.on_cpu else product_map
-    elsewhere = native_map if native.elsewhere else product_map
-    # The operations of every program count as those of XLA's convolution, whatever computes them.
-    formula, cpu, others = (_MapOfWindows(one, windows, groups) for one in (native_map, on_cpu, elsewhere))
-    return bilinear(first, second, PlatformPrograms(formula, cpu, others))
+def _in_one_type(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    dtype = jnp.result_type(first, second)
+    return jnp.asarray(first, dtype), jnp.asarray(second, dtype)
 
 
 def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:

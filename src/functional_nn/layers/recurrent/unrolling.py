@@ -194,7 +194,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
             x_bar = Masked(x_bar, None)
         return params_bar, (x_bar, start_bar) if given else x_bar
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, forward, backward, takes_mask=True, faster_by_formula=True)
 
 
 def weights_and_bias_bar(rows: dict[str, jax.Array], columns: jax.Array) -> Params:

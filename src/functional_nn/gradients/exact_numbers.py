@@ -1,0 +1,282 @@
+"""Exact numbers: values and gradients of a traced function at many points, in 50 to 1000 digits, and errors in ULP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from functional_nn.gradients.digits.interpreter import Program
+from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
+
+VALUE, GRADIENT = "value", "gradient"
+LEVELS = (50, 100, 200, 400, 700, 1000)
+"""The numbers of digits of exact numbers. The next one is used for points at which the last two disagree."""
+AGREEMENT = 1e-20
+"""Two levels agree if their relative difference is at most this."""
+GUARD_DIGITS = 10
+"""The number of digits that may be lost to rounding inside the function. Results must be larger than this noise."""
+KINK = 1e-6
+"""There is a kink if the derivatives to the right and to the left have a larger relative difference."""
+SMALLEST = 1e-320
+"""At the last level, a derivative that is smaller than this, with its noise, counts as 0."""
+
+
+class ExactNumbers(NamedTuple):
+    """Exact numbers at points, as sums of two float64 numbers, (points, numbers). NaN: the number is not known.
+
+    Args:
+        high: the numbers rounded to float64.
+        low: the remainders of the rounding.
+        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q.
+    """
+
+    high: np.ndarray
+    low: np.ndarray
+    condition: np.ndarray
+
+
+@np.errstate(all="ignore")
+def ulp_errors(
+    computed: np.ndarray,
+    exact: ExactNumbers,
+    dtype: np.dtype,
+    *,
+    least_unit: float = 0.0,
+    at_least: float | np.ndarray = 0.0,
+) -> np.ndarray:
+    """The errors of computed numbers in units in the last place (ULP) of the exact numbers; NaN if these are not known.
+
+    All numbers below the smallest normal number count as equal, because XLA on the CPU replaces them by 0. Above the
+    largest number, infinity is right. If the exact number is close to the largest one, infinity counts as the next
+    power of two: a sum that overflows only because of rounding is not infinitely wrong.
+
+    Args:
+        computed: numbers of the type.
+        exact: the exact numbers.
+        dtype: the type.
+        least_unit: the smallest unit. By default it is the one of the smallest normal number.
+        at_least: if an exact number is smaller than this, the unit is that of this number.
+    """
+    limits = jnp.finfo(dtype)
+    smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
+    found, high, low = computed.astype(np.float64), exact.high, exact.low
+    size = np.abs(high)
+    _, exponent = np.frexp(np.clip(size, np.maximum(smallest, at_least), largest))
+    # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
+    # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
+    unit = np.maximum(np.ldexp(epsilon, exponent - 1), least_unit) / 4
+    same_sign = np.sign(found) == np.sign(high)
+    nearly_overflows = np.isinf(found) & same_sign & (size > largest / 2)
+    quarter = np.where(nearly_overflows, np.sign(high) * 2.0 ** (int(limits.maxexp) - 2), found / 4)
+    # First the large parts, which nearly cancel and so leave no rounding error; then the small remainder.
+    distance = np.abs((quarter - high / 4) - low / 4)
+    both_tiny = np.maximum(np.abs(found), size) < smallest
+    distance = np.where(both_tiny | (np.isinf(found) & same_sign & (size > largest)), 0, distance)
+    distance = np.where(np.isnan(found), np.inf, distance)
+    return np.where(np.isnan(high), np.nan, distance / unit)
+
+
+class ExactFunction:
+    """A function traced once, whose exact values and gradients can be computed at many points.
+
+    The traced program defines the function: its constants have the type in which it is traced. Nothing is rounded in
+    the evaluation, and neither ``stop_gradient`` nor custom derivatives have an effect.
+
+    Args:
+        function: the function of one number, or of a vector.
+        size: the number of elements of the vector; None for a function of one number.
+        dtype: the type for which it is traced.
+    """
+
+    def __init__(self, function: Callable[[jax.Array], jax.Array], size: int | None, dtype: np.dtype):
+        self._shape = () if size is None else (size,)
+        point = [np.zeros(self._shape, dtype)]
+        traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
+        self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
+        # The center, two points on each axis, and four for each pair of axes, as multiples of the step.
+        axes = np.eye(size or 1, dtype=int)
+        places = [0 * axes[0], *axes, *-axes]
+        places += [a * one + b * two for one, two in combinations(axes, 2) for a in (1, -1) for b in (1, -1)]
+        self._stencil = [tuple(map(int, place)) for place in places]
+
+    @np.errstate(all="ignore")
+    def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
+        """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
+        outputs = self._program.outputs
+        found = {VALUE: _Found(len(points), outputs), GRADIENT: _Found(len(points), outputs * points.shape[1])}
+
+        def unknown() -> np.ndarray:
+            return np.flatnonzero(~(found[VALUE].done.all(1) & found[GRADIENT].done.all(1)))
+
+        # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
+        for relative in (True, False):
+            pending, coarse = unknown(), None
+            for digits in LEVELS:
+                if not len(pending):
+                    break
+                fine = self._differences(points[pending], digits, relative)
+                if coarse is not None:
+                    for quantity, part in fine.items():
+                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1], relative)
+                # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
+                value = fine[VALUE].numbers
+                going_on = np.isin(pending, unknown()) & (value - value == 0).astype(bool).all(1)
+                coarse = {quantity: _Part(*(array[going_on] for array in part)) for quantity, part in fine.items()}
+                pending = pending[going_on]
+        return {quantity: ExactNumbers(*numbers.arrays) for quantity, numbers in found.items()}
+
+    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
+        """Computes values and central differences at one number of digits."""
+        arithmetic = Arithmetic(digits)
+        # The steps are powers of two. So x + h has no rounding error, and second differences of linear functions are 0.
+        exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
+        exponents[points == 0] = 0
+        with arithmetic.precision():
+            x = arithmetic.numbers(points)
+            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
+            step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
+            moved = x[None] + np.asarray(self._stencil).astype(object)[:, None] * step[None]
+            flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
+            y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
+            of = {place: y[:, number].T for number, place in enumerate(self._stencil)}  # (points, outputs)
+            return _parts_of(of, x, step, arithmetic.numbers(10) ** (GUARD_DIGITS - digits))
+
+
+def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    """The hook that copies captured arrays, so that a program does not keep what JAX converted (``converted_anew``)."""
+    return compute([np.array(operand) if isinstance(operand, np.ndarray) else operand for operand in operands])
+
+
+class _Part(NamedTuple):
+    """Values or gradients at one number of digits, with arrays (points, numbers).
+
+    Args:
+        numbers: the results.
+        noise: a bound of the effect of rounding on each result.
+        condition: the condition numbers.
+        jump: the difference between the derivative to the right and to the left; 0 for values.
+    """
+
+    numbers: np.ndarray
+    noise: np.ndarray
+    condition: np.ndarray
+    jump: np.ndarray
+
+
+def _parts_of(
+    of: dict[tuple[int, ...], np.ndarray], x: np.ndarray, step: np.ndarray, noise: object
+) -> dict[str, _Part]:
+    """Values and central differences, (f₁ - f₋₁) / 2h, from the values on the stencil."""
+    axes = np.eye(x.shape[1], dtype=int)
+
+    def at(place: np.ndarray) -> np.ndarray:
+        return of[tuple(map(int, place))]
+
+    center = at(0 * axes[0])
+    size = np.max(np.abs(np.stack(list(of.values()))), 0)
+    gradients, jumps, changes = [], [], []
+    for j, axis in enumerate(axes):
+        h = step[:, j : j + 1]
+        right, left = at(axis), at(-axis)
+        gradients.append((right - left) / (2 * h))
+        jumps.append(abs(right - 2 * center + left) / h)
+        # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j.
+        change = abs(x[:, j : j + 1] * (right - 2 * center + left) / (h * h))
+        for k, other in enumerate(axes):
+            if k != j:
+                mixed = at(axis + other) - at(axis - other) - at(other - axis) + at(-axis - other)
+                change = change + abs(x[:, k : k + 1] * mixed / (4 * h * step[:, k : k + 1]))
+        changes.append(change)
+    gradient, jump, change = (np.stack(arrays, 2) for arrays in (gradients, jumps, changes))
+    # Where f and its slope are 0, f can still change with x.
+    value_change = np.sum(abs(x[:, None] * gradient), 2), np.sum(abs(x[:, None] * change), 2)
+    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
+    value = _Part(center, 0 * size, _condition(center, *value_change), 0 * size)
+    # An output has a rounding error of up to noise · size. The differences divide it by h.
+    noises = noise * size[..., None] / step[:, None]
+    parts = (gradient, noises, _condition(gradient, change, 0 * change), jump)
+    return {VALUE: value, GRADIENT: _Part(*(array.reshape(len(array), -1) for array in parts))}
+
+
+def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
+    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
+
+    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
+    is also compared with 0.
+    """
+    is_zero = abs(number) < SMALLEST
+    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
+    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
+
+
+class _Found:
+    """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
+
+    def __init__(self, points: int, numbers: int):
+        self.arrays = np.full((3, points, numbers), np.nan)
+        self.done = np.zeros((points, numbers), bool)
+
+    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool, refresh: bool) -> None:
+        """Takes the numbers that two levels agree on. A derivative at a kink stays NaN, but counts as done.
+
+        Args:
+            at: the indices of the points.
+            old: the previous level.
+            new: the current level.
+            last: whether the current level is the last one.
+            refresh: whether condition numbers of known results are replaced by those of the current level. A value is
+                often known at a level whose step is too large for its derivative, which the condition number needs.
+        """
+        larger = np.maximum(abs(old.numbers), abs(new.numbers))
+        exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
+        known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
+        # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
+        zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
+        # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
+        kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
+        kink = (known | zero) & kink.astype(bool)
+        high = new.numbers.astype(np.float64)
+        # A number above the largest float64 has no remainder.
+        remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
+        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
+        arrays[:2, zero] = 0.0
+        arrays[:, kink] = np.nan
+        row, column = np.nonzero((known | zero | kink) & ~self.done[at])
+        self.arrays[:, at[row], column] = arrays[:, row, column]
+        self.done[at[row], column] = True
+        if refresh:
+            self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
+
+
+def ordinals(x: np.ndarray) -> np.ndarray:
+    """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
+    # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
+    # an integer, are the lowest integer plus the size.
+    bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
+    lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
+    return np.where(bits < 0, lowest - bits, bits)
+
+
+def from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The floating-point numbers with these ordinals. Those that are not normal become the nearest that are, or 0."""
+    limits = np.finfo(dtype)
+    largest, smallest = (int(ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
+    size = np.minimum(np.abs(numbers), largest)
+    nearest_normal = np.where(size < smallest // 2, 0, smallest)
+    size = np.where(size < smallest, nearest_normal, size)
+    bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
+    magnitude = bits.view(dtype)
+    return np.where(numbers < 0, -magnitude, magnitude)
+
+
+def is_normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which numbers are neither infinite nor subnormal in a type. 0 is among them."""
+    limits = np.finfo(dtype)
+    return (np.abs(x) <= float(limits.max)) & ((np.abs(x) >= float(limits.smallest_normal)) | (x == 0))
