@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 import pytest
+from jax._src import compilation_cache
 
 from functional_nn.cli import startup
 from functional_nn.cli.train import train as train_command
@@ -40,11 +41,16 @@ def command(folder):
         yield {path.name for path in folder.glob("*-cache")}
 
 
+def compiled(text):
+    """A program as JAX writes it."""
+    return compilation_cache.compress_executable(text.encode())
+
+
 def found(folder, *new):
     """What a command found that wrote these new programs."""
     with command(folder) as names:
         for name in new:
-            (folder / name).write_text(f"{name} as compiled")
+            (folder / name).write_bytes(compiled(name))
     return names
 
 
@@ -89,7 +95,7 @@ def test_programs_that_are_damaged_or_unknown_are_removed_before_jax_reads_them(
     (bare / "left-by-a-killed-process-cache").write_text("whole or not")
     with command(bare) as names:
         assert names == {"g-cache"}
-        (bare / "f-cache").write_text("compiled again, to other bytes")
+        (bare / "f-cache").write_bytes(compiled("again, to other bytes"))
     assert found(bare) == {"f-cache", "g-cache"}
 
 
@@ -106,10 +112,17 @@ def test_without_the_list_of_checksums_no_program_is_used(bare, damaged):
 
 def test_a_command_that_starts_while_another_runs_harms_neither(bare):
     with command(bare):
-        (bare / "f-cache").write_text("by the first")
+        (bare / "f-cache").write_bytes(compiled("by the first"))
         assert found(bare, "f-cache", "g-cache") == set()
-        (bare / "h-cache").write_text("by the first")
+        (bare / "h-cache").write_bytes(compiled("by the first"))
     assert found(bare) == {"f-cache", "g-cache", "h-cache"}
+
+
+def test_half_written_programs_of_other_processes_are_not_recorded(bare):
+    with command(bare):
+        (bare / "cut-cache").write_bytes(compiled("by another")[:-5])
+        (bare / "empty-cache").touch()
+    assert found(bare) == set()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")

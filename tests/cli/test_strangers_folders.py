@@ -1,5 +1,6 @@
 """Folders that a stranger has made: nothing in them chooses what is opened, written, imported or shown."""
 
+import importlib
 import json
 import os
 import shutil
@@ -12,10 +13,12 @@ from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, run, submitted
+from functional_nn.cli import export, run, submitted, trained_run
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
+from functional_nn.sweeps.member_batch import MemberHistory
+from functional_nn.sweeps.parts import read_sweep
 from functional_nn.sweeps.store import Store
 from functional_nn.training.layer_statistics import StatisticsRecorder
 
@@ -239,6 +242,80 @@ def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_p
         store.save("0-1-end", [], [])
     assert list((tmp_path / "precious").iterdir()) == []
     assert len(list((tmp_path / "away").iterdir())) == 2
+
+
+def put_link_before(monkeypatch: pytest.MonkeyPatch, called: str, link: Path, target: Path) -> None:
+    """Another user replaces a folder by a link, just before a function is called for the first time."""
+    module, _, name = called.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+
+    def swap_and_call(*about):
+        if not link.is_symlink():
+            link.rename(link.with_name("away"))
+            link.symlink_to(target)
+        return function(*about)
+
+    monkeypatch.setattr(called, swap_and_call)
+
+
+@pytest.mark.parametrize("called", ["checkpoints.steps", "checkpoints.read_checkpoint"])
+def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tmp_path, monkeypatch, called):
+    """The private run is not shown, whenever the link is put between the look at the folder and the reading."""
+    fnn.storage.save_checkpoint(stranger / "checkpoints", 1, {"of": np.zeros(1)})
+    fnn.storage.save_checkpoint(tmp_path / "private", 1, {"of": np.ones(1)})
+    (stranger / "result.json").unlink()
+    found = []
+    monkeypatch.setattr("functional_nn.cli.trained_run.saved_history", lambda one: found.append(one) or [])
+    put_link_before(monkeypatch, f"functional_nn.storage.{called}", stranger / "checkpoints", tmp_path / "private")
+    trained_run.read_run(stranger)
+    assert (stranger / "checkpoints").is_symlink()
+    assert [one.arrays["of"].item() for one in found] == [0]
+
+
+def test_a_link_in_place_of_checkpoints_that_were_looked_at_is_not_followed(stranger, tmp_path, monkeypatch):
+    fnn.storage.save_checkpoint(tmp_path / "private", 1, {})
+    (stranger / "checkpoints").mkdir()
+    (stranger / "result.json").unlink()
+    put_link_before(
+        monkeypatch, "functional_nn.storage.checkpoints.newest", stranger / "checkpoints", tmp_path / "private"
+    )
+    assert trained_run.read_run(stranger).notes[0].startswith("There are no checkpoints")
+
+
+@pytest.mark.parametrize("called", ["names_in", "read_batch"])
+def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkeypatch, called):
+    for name, status in (("stranger", "finished"), ("private", "non-finite")):
+        with Store(tmp_path / name, {"grid": [{"data": "data"}]}) as store:
+            store.save("0-0-end", [MemberHistory(0, status=status)], [{}])
+    batches = tmp_path / "stranger" / "batches"
+    put_link_before(monkeypatch, f"functional_nn.sweeps.parts.{called}", batches, tmp_path / "private" / "batches")
+    status = read_sweep(tmp_path / "stranger")[0].members[0].status
+    assert status == ("not run" if called == "names_in" else "finished")
+
+
+def test_a_huge_checkpoint_is_not_read(stranger):
+    """It takes no room on the disk, but its header says that it has an array of so many bytes."""
+    header = json.dumps({"x": {"dtype": "U8", "shape": [2**43], "data_offsets": [0, 2**43]}}).encode()
+    path = fnn.storage.save_checkpoint(stranger / "checkpoints", 1, {})
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + 2**43)
+    (stranger / "result.json").unlink()
+    assert "bytes, where at most" in trained_run.read_run(stranger).notes[0]
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):
+    with Store(tmp_path, {"grid": [{"data": "data"}]}) as store:
+        store.save("0-0-end", [MemberHistory(0, status="finished")], [{}])
+    monkeypatch.setattr("functional_nn.sweeps.store.system_bytes", lambda name: 100)
+    with pytest.warns(UserWarning, match="is left out"):
+        assert read_sweep(tmp_path)[0].members[0].status == "not run"
+
+
+def test_the_settings_of_a_sweep_have_no_more_members_than_grids_have(tmp_path):
+    with Store(tmp_path, {"grid": [{"data": ""}] * 50_001}):
+        pass
+    with pytest.raises(DataError, match="at most 50,000 members"):
+        read_sweep(tmp_path)
 
 
 def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsys):

@@ -268,11 +268,11 @@ def test_all_damaged_is_an_error_that_lists_them(tmp_path):
 def test_a_checkpoint_that_its_writer_removes_meanwhile(tmp_path, monkeypatch):
     """A reader lists the steps, and the run beside it saves two more and removes the first."""
 
-    def read(path, step):
+    def read(path, step, most_bytes):
         if step == 1:
             for later in (2, 3):
                 fnn.storage.save_checkpoint(tmp_path, later, TREE)
-        return whole_read(path, step)
+        return whole_read(path, step, most_bytes)
 
     saved(tmp_path, 1)
     whole_read = checkpoints.read_checkpoint

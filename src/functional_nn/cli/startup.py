@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -151,10 +152,14 @@ def _remove_unknown_and_oldest(folder: Path) -> set[str]:
 def _record_new(folder: Path, removed: set[str]) -> None:
     """Records the checksums of new programs, which become private: JAX writes them with the permissions of umask.
 
-    If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
+    A half-written one of another process is left out. If two processes record at the same time, the checksums of one
+    are lost, and its programs are compiled again.
     """
     from functional_nn.storage.files import checksum_of, signed_text, write_private
 
+    compiler = sys.modules.get("jax._src.compilation_cache")
+    if compiler is None:  # no program is from this process
+        return
     with suppress(OSError):
         before = _recorded(folder)
         recorded = {}
@@ -162,11 +167,22 @@ def _record_new(folder: Path, removed: set[str]) -> None:
             with suppress(FileNotFoundError):
                 checksum = before.get(path.name)
                 if checksum is None or path.name in removed:
+                    if not _is_whole(path.read_bytes(), compiler):
+                        continue
                     path.chmod(0o600)
                     checksum = checksum_of(path)
                 recorded[path.name] = checksum
         if recorded != before:
             write_private(folder / CHECKSUMS, signed_text(recorded))
+
+
+def _is_whole(program: bytes, compiler: ModuleType) -> bool:
+    """Whether JAX could read a program. JAX does not write it in one step, so that of another process may be cut."""
+    try:
+        compiler.decompress_executable(program)  # by zlib, or by another library if there is one
+    except Exception:  # the errors depend on the library
+        return False
+    return True
 
 
 def _recorded(folder: Path) -> JsonObject:

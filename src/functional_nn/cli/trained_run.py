@@ -21,9 +21,9 @@ from functional_nn.exchange.hub import class_names_of, image_shapes, network_of_
 from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.reports.run_report import RunContents
 from functional_nn.storage import checkpoints, run_folder
-from functional_nn.storage.arrays import load_parameters
+from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
 from functional_nn.storage.checkpoints import restore_checkpoint
-from functional_nn.storage.files import JsonObject, check_no_link, finite_json
+from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.evaluate import as_numbers, evaluated_metrics, evaluation_of_examples, number_of_labels
@@ -33,6 +33,10 @@ from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
 from functional_nn.training.state import TrainState
+
+MOST_COPIES = 8
+"""A checkpoint with more numbers than so many times those of the network is not read. The optimizers keep at most three
+numbers for each parameter."""
 
 
 def at_best_epoch(run: Run, folder: Path, recipe: Recipe, data: Dataset) -> tuple[Run, int]:
@@ -162,7 +166,9 @@ def _unfinished(
     """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)
-        found = checkpoints.newest(folder / run_folder.CHECKPOINTS)
+        most_bytes = MOST_COPIES * bytes_of(shapes) + LARGEST_HEADER
+        with kept_open(folder):  # so that no link is followed in it
+            found = checkpoints.newest(folder / run_folder.CHECKPOINTS, most_bytes)
         if found is None:
             notes.append("There are no checkpoints, so the epochs, and everything that needs parameters, are left out.")
             return [], None, None, 0

@@ -20,7 +20,7 @@ from functional_nn.core.errors import DataError, InputError, reading, short_repr
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
-from functional_nn.storage.files import JsonObject, check_path, parsed, regular_file, unlinked_file, write_whole
+from functional_nn.storage.files import JsonObject, check_path, misfit, parsed, regular_file, unlinked_file, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -225,8 +225,8 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
 def _as_in_header(path: Path, array: Mapping[str, Any]) -> tuple[str, int]:
     """The type and the shape of an array as a header has them, as text, and the number of its bytes."""
     dtype, shape = _stored_type(path, array["dtype"]), tuple(map(operator.index, array["shape"]))
-    if len(shape) > MOST_AXES:
-        raise ValueError(f"an array of {len(shape):,} axes")
+    if len(shape) > MOST_AXES or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {len(shape):,} axes, or of a negative size")
     return f"{dtype}{shape}", math.prod(shape) * np.dtype(dtype).itemsize
 
 
@@ -242,6 +242,7 @@ def unpacked(
     *,
     has_checksum: bool = True,
     most: int | None = None,
+    most_bytes: float = math.inf,
     forms: Mapping[str, str] | None = None,
     follow_links: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -252,36 +253,39 @@ def unpacked(
         has_checksum: whether ``packed`` must have made the file, with a checksum in its header. Otherwise a checksum is
             verified if there is one, and no other text.
         most: the largest number of arrays; None for no limit.
+        most_bytes: the largest number of bytes of the file. A small archive can contain gigabytes.
         forms: the type and the shape that each array must have, by its path. They are compared before the arrays are
-            read, since a small archive can contain gigabytes.
+            read.
         follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
 
     Raises:
-        DataError: if it is missing, damaged, a link that is not followed, or has too many arrays, others than those in
-            ``forms``, or numbers of a type that NumPy lacks, such as float8.
+        DataError: if it is missing, damaged, a link that is not followed, or has too many arrays or bytes, other arrays
+            than those in ``forms``, or numbers of a type that NumPy lacks, such as float8.
     """
-    from safetensors import SafetensorError, deserialize
-
     opener = regular_file if follow_links else unlinked_file
-    # The library could also map the file into memory. Then the process would crash if somebody cuts the file.
-    with (
-        reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
-        open(path, "rb", opener=opener) as file,
-    ):
+    # The library of such files copies all numbers twice, or maps the file into memory. Then the process would crash if
+    # somebody cuts the file.
+    with reading(path, "a safetensors file", errors=DAMAGES), open(path, "rb", opener=opener) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
+            raise ValueError(f"{size:,} bytes, where at most {most_bytes:,.0f} are needed")
         beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
         if most is not None and len(header) > most:
             raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
-        found = {name: _as_in_header(path, array) for name, array in header.items() if name != METADATA}
+        about = header.pop(METADATA, None) or {}
+        found = {name: _as_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
             raise DataError(str(path), "the parameters of this network", different)
-        end = sum(size for _, size in found.values())
-        if os.fstat(file.fileno()).st_size != len(beginning) + end:
+        end = 0
+        for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+            begin, end = end, end + found[name][1]
+            if header[name]["data_offsets"] != [begin, end]:
+                raise ValueError("its arrays overlap, or something is between them")
+        if size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
             raise ValueError("it is longer or shorter than its header says")
-        about = header.get(METADATA) or {}
-        arrays = {
-            name: np.frombuffer(array["data"], _stored_type(path, array["dtype"])).reshape(array["shape"])
-            for name, array in sorted(deserialize(beginning + file.read()))
-        }
+        arrays = {}
+        for name, array in sorted(header.items()):
+            dtype, shape = _stored_type(path, array["dtype"]), array["shape"]
+            arrays[name] = np.frombuffer(content, dtype, math.prod(shape), array["data_offsets"][0]).reshape(shape)
     if not has_checksum and set(about) != {"sha256"}:  # a file of another program
         return arrays, about
     expected = about.pop("sha256", None)
@@ -305,7 +309,10 @@ def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
     if (length := int.from_bytes(beginning, "little")) > longest:
         raise ValueError(f"a header of more than {longest:,} bytes")
     beginning += file.read(length)
-    return beginning, parsed(beginning[8:])
+    header = parsed(beginning[8:])
+    if found := misfit(header.get(METADATA) or {}, {...: str}):
+        raise ValueError(f"its texts have {found}")
+    return beginning, header
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:

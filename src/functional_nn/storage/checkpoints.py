@@ -5,6 +5,7 @@ A checkpoint is a safetensors file with the arrays of a pytree. A text in its he
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,7 @@ from functional_nn.storage.files import (
     check_new_folder,
     check_path,
     finite_json,
+    kept_open,
     misfit,
     names_in,
     one_writer,
@@ -217,41 +219,47 @@ def restore_checkpoint(
         step = check_count("step", step, least=0, most=LARGEST_STEP)
     elif step not in ("newest", "best"):
         raise InputError("step", "newest, best or a number", repr(step))
-    if step == "best":
-        judged = [(loss, number) for number in steps(folder) if (loss := _loss(folder, number)) is not None]
-        if not judged:
-            raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
-        step = min(judged)[1]
-    if step == "newest":
-        found = newest(folder)
-        if found is None:
-            remedy = "Name the folder that they were saved in."
-            raise DataError(str(folder), "a folder of checkpoints", "none in it", remedy)
-    else:
-        found = read_checkpoint(_path(folder, step), step)
+    found = None
+    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
+        if step == "best":
+            judged = [(loss, number) for number in steps(folder) if (loss := _loss(folder, number)) is not None]
+            if not judged:
+                raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
+            step = min(judged)[1]
+        found = newest(folder) if step == "newest" else read_checkpoint(_path(folder, step), step)
+    if found is None:
+        remedy = "Name the folder that they were saved in."
+        raise DataError(str(folder), "a folder of checkpoints", "none in it", remedy)
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path) -> Checkpoint | None:
+def newest(folder: Path, most_bytes: float = math.inf) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
+
+    The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
+
+    Args:
+        folder: the folder.
+        most_bytes: a larger checkpoint counts as damaged.
 
     Raises:
         DataError: if all are damaged.
     """
     damaged = []
-    for step in reversed(steps(folder)):
-        path = _path(folder, step)
-        try:
-            found = read_checkpoint(path, step)
-        except DamagedCheckpoint as error:
-            if not os.path.lexists(path):  # the writer of the folder has removed it, after it saved a newer one
-                return newest(folder)
-            damaged.append(str(error))
-            continue
-        if damaged:
-            text = f"The checkpoint of step {step} is used instead of a damaged one. {' '.join(damaged)}"
-            warnings.warn(text, stacklevel=3)
-        return found
+    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
+        for step in reversed(steps(folder)):
+            path = _path(folder, step)
+            try:
+                found = read_checkpoint(path, step, most_bytes)
+            except DamagedCheckpoint as error:
+                if path.name not in names_in(folder):  # the writer has removed it, after it saved a newer one
+                    return newest(folder, most_bytes)
+                damaged.append(str(error))
+                continue
+            if damaged:
+                text = f"The checkpoint of step {step} is used instead of a damaged one. {' '.join(damaged)}"
+                warnings.warn(text, stacklevel=3)
+            return found
     if damaged:
         raise DataError(str(folder), "a good checkpoint", f"damaged ones only: {' '.join(damaged)}")
     return None
@@ -366,15 +374,15 @@ def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, ab
     write_whole(path, packed(named_arrays(tree), {MANIFEST: signed_text(manifest)}))
 
 
-def read_checkpoint(path: Path, step: int) -> Checkpoint:
+def read_checkpoint(path: Path, step: int, most_bytes: float = math.inf) -> Checkpoint:
     """Reads a checkpoint and verifies all of it.
 
     Raises:
-        DamagedCheckpoint: if it differs from what was written.
+        DamagedCheckpoint: if it differs from what was written, or has more bytes.
         DataError: if it has another version of the format.
     """
     try:
-        arrays, texts = unpacked(path)
+        arrays, texts = unpacked(path, most_bytes=most_bytes)
     except DataError as error:
         raise DamagedCheckpoint(str(path), error.expected, error.given) from None
     manifest = _manifest(path, texts)

@@ -32,7 +32,7 @@ HALF_WRITTEN = f".*.{TEMPORARY}"
 
 MOST_BYTES = 2**26
 """The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
-MOST_ENTRIES = 2 * 10**6
+MOST_ENTRIES = 10**6
 """The largest number of entries in JSON from a file. A million empty lists take 3 MB there, and 60 MB in memory."""
 MOST_BYTES_OF_ROWS = 2**27
 """The largest file with a row for each epoch that is read."""

@@ -150,7 +150,8 @@ def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> li
     if isinstance(members, Mapping) or not isinstance(members, Sequence | Iterator):
         remedy = "Write grid(learning_rate=[1e-3, 1e-2], seed=range(4))."
         raise InputError(argument, "one dict of hyper-parameters for each member", type(members).__name__, remedy)
-    members = list(members)
+    members = list(itertools.islice(members, MOST_MEMBERS + 1))
+    check_size(len(members), 0)
     if len(members) < least:
         raise InputError(argument, "at least one member", "none")
     for number, member in enumerate(members):

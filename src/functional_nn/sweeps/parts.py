@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,7 @@ from functional_nn.storage.files import (
     check_path,
     kept_open,
     make_folder,
+    names_in,
     one_writer,
     remove_leftovers,
     signed_text,
@@ -128,7 +129,7 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     return read_sweep(out)[0]
 
 
-BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)")
+BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
 """The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
 
 
@@ -161,12 +162,15 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:
     """
     fingerprint = read_settings(folder)[FINGERPRINT]
     check_no_link(str(folder), folder / BATCHES)
-    for path in sorted((folder / BATCHES).glob("*.safetensors")):
-        name = BATCH_NAME.fullmatch(path.stem)
-        if name is None:
-            continue
+    names: list[str] = []
+    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
+        names = names_in(folder / BATCHES)
+    for name in filter(None, map(BATCH_NAME.fullmatch, sorted(names))):
+        path = folder / BATCHES / name.string
         try:
-            batch = read_batch(path, fingerprint)
+            # A stranger may put a link in place of the folder at any moment.
+            with kept_open(folder), kept_open(folder / BATCHES):
+                batch = read_batch(path, fingerprint)
         except DAMAGED as error:
             warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
             continue

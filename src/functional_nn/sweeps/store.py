@@ -37,6 +37,7 @@ from functional_nn.storage.files import (
 from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
+from functional_nn.training.memory import system_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
@@ -209,7 +210,7 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     Raises:
         DAMAGED: one of these errors, if the file is missing, or no sweep wrote it.
     """
-    arrays, about = unpacked(path)
+    arrays, about = unpacked(path, most_bytes=system_bytes("SC_PHYS_PAGES"))
     if about[FINGERPRINT] != fingerprint:
         return None
     members = json.loads(about["members"])
