@@ -8,6 +8,7 @@ import pytest
 
 from functional_nn import DataError, cli
 from functional_nn.configuration.settings import Configuration
+from functional_nn.storage.files import signed_text
 from functional_nn.storage.run_folder import read_configuration
 
 GOOD = {
@@ -40,16 +41,11 @@ GOOD = {
 NAMES = [field.name for field in fields(Configuration)]
 FREE_TEXTS = ("dataset", "data_dir", "freeze")
 
-# As JSON texts, since Python's JSON takes Infinity, NaN and 1e400, and integers of 4,300 digits.
+# As JSON texts. Python's JSON takes integers of 4,300 digits.
 NO_VALUES = {
-    "infinity": "Infinity",
-    "minus infinity": "-Infinity",
-    "nan": "NaN",
-    "1e400": "1e400",
     "10**18": "1" + "0" * 18,
     "10**400": "1" + "0" * 400,
-    "nested": "[" * 500 + "]" * 500,
-    "a list of infinity": "[Infinity]",
+    "nested": "[" * 100 + "]" * 100,
     "a list of a list": "[[3]]",
     "a dict": '{"a": 1}',
     "-1": "-1",
@@ -58,10 +54,9 @@ NO_VALUES = {
 
 def written(folder: Path, **changes: str) -> Path:
     """A run folder with only a configuration, in which some values are these JSON texts."""
-    texts = {name: json.dumps(value) for name, value in GOOD.items()} | changes
+    values = GOOD | {name: json.loads(text) for name, text in changes.items()}
     folder.mkdir(exist_ok=True)
-    content = ", ".join(f"{json.dumps(name)}: {text}" for name, text in texts.items())
-    (folder / "config.json").write_text(f"{{{content}}}")
+    (folder / "config.json").write_text(signed_text(values))
     return folder
 
 
@@ -72,6 +67,14 @@ def read(folder: Path) -> Configuration:
 def test_the_good_one_is_read(tmp_path):
     configuration = read(written(tmp_path))
     assert (configuration.hidden, configuration.dropout, configuration.clip_norm) == ((8,), 0.0, None)
+
+
+@pytest.mark.parametrize("text", ["Infinity", "NaN", "1e400", "[-Infinity]"])
+def test_numbers_that_are_not_finite(tmp_path, text):
+    path = written(tmp_path) / "config.json"
+    path.write_text(path.read_text().replace('"dropout": 0.0', f'"dropout": {text}'))
+    with pytest.raises(DataError, match="checksum"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("value", NO_VALUES)
@@ -107,10 +110,10 @@ def unsigned(monkeypatch):
 
 
 IMAGE_SHAPES = [
-    *("null", '"abc"', "[28, 28]", "[28, 28, 0]", "[28, 28, true]", "[28, NaN, 1]", "[28, 28, 1e400]"),
-    *("[100000, 100000, 1]", "[[28], 28, 1]", "[" * 500 + "]" * 500),
+    *("null", '"abc"', "[28, 28]", "[28, 28, 0]", "[28, 28, true]"),
+    *("[100000, 100000, 1]", "[[28], 28, 1]", "[" * 100 + "]" * 100),
 ]
-CLASSES = ["Infinity", "1e400", "-1", "[[3]]", "0", "true", '"10"', "null", "1.5", "10.0"]
+CLASSES = ["-1", "[[3]]", "0", "true", '"10"', "null", "1.5", "10.0"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import os
 import random
 import resource
@@ -21,6 +20,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.data import read_idx
 from functional_nn.data.images import read_image
 from functional_nn.storage.arrays import load_parameters, packed
+from functional_nn.storage.files import signed_text
 from functional_nn.storage.run_folder import read_configuration
 from functional_nn.sweeps.grid import read_grid
 
@@ -36,7 +36,7 @@ seed = 1
 dropout = {uniform = [0.0, 0.5]}
 decay = {log_uniform = [1e-5, 1e-2]}
 """
-CONFIGURATION = json.dumps(
+CONFIGURATION = signed_text(
     {"dataset": "mnist", "data_dir": None, "model": "mlp", "hidden": [8], "activation": "relu", "dropout": 0.0}
     | {"batch_norm": False, "l1": 0.0, "l2": 0.0, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant"}
     | {"epochs": 1, "batch_size": 64, "seed": 0, "precision": "float32", "gradient": "jax", "weight_decay": None}
