@@ -440,7 +440,7 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device", "epoch 2 were not saved", status=1)
+    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device", "step 2 was not written", status=1)
     assert sorted(contents(tmp_path / "run")) == ["config.json", "layer_statistics.jsonl", "metrics.jsonl"]
     monkeypatch.undo()
     assert run([*tiny, "--out", str(tmp_path / "run"), "--resume"]) == 0

@@ -73,7 +73,7 @@ def make_train(
     The examples that are evaluated after each epoch are the validation examples if there are any, otherwise the test
     examples.
 
-    >>> import functional_nn as fnn, optax
+    >>> import functional_nn as fnn, jax, optax
     >>> images = fnn.load_dataset("mnist5k")
     >>> x, labels, test_x, test_labels = images[1:5]
     >>> data = fnn.data.Split(x[:200], labels[:200], test_x, test_labels)
