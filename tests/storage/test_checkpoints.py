@@ -484,7 +484,7 @@ def test_types_that_could_not_be_read_again_are_refused(tmp_path, dtype):
 def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run", "x" * 300):
-        with pytest.raises(InputError, match="can be written to|too long"):
+        with pytest.raises(InputError, match=r"can be written to|too long"):
             fnn.storage.save_checkpoint(tmp_path / place, 1, TREE)
 
 
