@@ -62,7 +62,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, sta
     assert ended_after(folder, started(*long), 3, number) == status
     reached = len((folder / "metrics.jsonl").read_text().splitlines())
     saved = sorted(path.name for path in (folder / "checkpoints").glob("[0-9]*"))
-    assert saved[-1] == f"{reached:010d}"
+    assert saved[-1] == f"{reached:010d}.checkpoint.safetensors"
     assert (folder / "checkpoints" / "0000000001.checkpoint.safetensors").exists() or len(saved) == 3
     more = [*tiny, "--epochs", str(reached + 2), "--out", str(folder)]
     assert run([*more, "--resume"]) == 0

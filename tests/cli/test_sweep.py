@@ -164,7 +164,8 @@ def test_a_signal_keeps_what_was_finished(number, status, swept, tmp_path):
     assert process.returncode == status, errors
     assert "Traceback" not in errors
     assert "not run" in printed
-    assert "the finished ones are kept.\nThe same command continues the sweep.\n" in printed
+    assert "the finished ones are kept.\n" in printed
+    assert "\nThe same command continues the sweep.\n" in printed
     with open(out / "members.csv", newline="") as file:
         finished = [row for row in csv.DictReader(file) if row["status"] == "finished"]
     assert len(finished) >= 3

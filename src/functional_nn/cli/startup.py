@@ -119,6 +119,7 @@ def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> Non
     with importing():
         import jax
 
+        import functional_nn.core.products  # its context becomes a part of the keys of JAX's caches
         import functional_nn.training.fit  # noqa: F401
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)

@@ -486,7 +486,7 @@ def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ER
 
 ALLOWED = 2.0**-26
 """The relative error allowed in float64: half of the digits."""
-USUALLY_ALLOWED = 1e-13
+USUALLY_ALLOWED = TOLERANCES["float64"]
 """The error that is allowed in float64, relative to the sum of absolute terms."""
 SHARE_OF_SENSITIVITY = 2.0**-20
 """The factor of the sensitivity in the unit of the error. So 64 roundings of each input are allowed."""
