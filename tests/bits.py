@@ -6,7 +6,10 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from functional_nn.sweeps.columns import without_times
+
+def without_times(row: dict) -> dict:
+    """A row without measured times."""
+    return {name: value for name, value in row.items() if not name.startswith("seconds")}
 
 
 def bits(path: Path) -> object:

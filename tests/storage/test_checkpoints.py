@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -519,3 +520,26 @@ def test_a_folder_in_place_of_the_locked_one_loses_no_checkpoint(tmp_path):
                 (tmp_path / "run").symlink_to(tmp_path / "precious")
     assert contents(tmp_path / "precious") == before
     assert steps(tmp_path / "away") == [2, 3]
+
+
+def test_threads_read_while_another_one_writes(tmp_path):
+    """The folder is open as long as one of them needs it, and each reads its listing from the start."""
+    with CheckpointWriter(tmp_path) as writer:
+        writer.save(1, TREE)
+        with ThreadPoolExecutor(4) as threads:
+            reading = [threads.submit(newest, tmp_path) for _ in range(200)]
+            for step in range(2, 30):
+                writer.save(step, TREE)
+            found = [future.result().step for future in reading]
+    assert found[0] >= 1
+    assert set(found) <= set(range(1, 30))
+
+
+def test_a_folder_with_the_name_of_a_checkpoint_stays(tmp_path):
+    folder = tmp_path / "0000000001.checkpoint.safetensors"
+    folder.mkdir()
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        writer.save(2, TREE)
+        writer.save(3, TREE)
+    assert folder.is_dir()
+    assert newest(tmp_path).step == 3

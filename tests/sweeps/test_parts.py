@@ -6,12 +6,11 @@ import shutil
 import numpy as np
 import optax
 import pytest
-from tests.bits import contents
+from tests.bits import contents, without_times
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.sweeps.columns import without_times
 from functional_nn.sweeps.parts import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))

@@ -82,7 +82,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     if not similar:
         return None
     # Of the similar names, which come in the order of their likeness, the first that is as long or nearly so.
-    return by_lower_case[min(similar, key=lambda name: abs(len(name) - len(word)))]
+    return by_lower_case[min(similar, key=lambda name: abs(len(name) - len(word)) > 1)]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -269,7 +269,8 @@ def _part_folders(folder: Path) -> dict[str, Path]:
         return {}
     names = ", ".join(path.name for path in found.values())
     if len(found) < len(named):
-        raise DataError(str(folder), f"only one folder for each part, such as {names}", f"{len(named)} of them")
+        given = ", ".join(path.name for _, path in named)
+        raise DataError(str(folder), "one folder for each part", given, "Rename or remove those that are too many.")
     if others:
         remedy = "Move it into them if it is a class, and elsewhere if it is not."
         raise DataError(str(folder), f"only {names}", f"the folder {others[0]!r} beside them", remedy)
@@ -286,7 +287,8 @@ def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> d
     folders = {unicodedata.normalize("NFC", path.name): path for path in content.folders}
     given, remedy = "", "Put the images of each class into a folder that has the name of the class."
     if len(folders) < len(content.folders):
-        given, remedy = "two folders with the same name", "Rename one of them."
+        counts = Counter(unicodedata.normalize("NFC", path.name) for path in content.folders)
+        given, remedy = f"two folders with the name {max(counts, key=counts.__getitem__)!r}", "Rename one of them."
     elif not folders:
         given = "no folder"
     elif loose:

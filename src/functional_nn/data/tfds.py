@@ -274,13 +274,16 @@ def download(name: str, data_dir: Path) -> Path:
         with _download_folder(data_dir) as download_dir:
             if is_mnist_like:
                 manager = tfds.download.DownloadManager(download_dir=download_dir, url_infos=known_urls)
-                # They are decompressed once. The folder gets its name when it is complete.
-                complete = Path(download_dir) / name
+                # They are decompressed once, and get their places when all of them are whole.
+                complete, folder = Path(download_dir) / name, data_dir / name
                 complete.mkdir()
                 for url, file in zip(urls, IDX_NAMES, strict=True):
                     write_idx(complete / file.removesuffix(".gz"), read_idx(manager.download(url)))
                 make_dataset(name, *read_idx_folder(complete, name), source="a download")
-                return complete.rename(data_dir / name)
+                folder.mkdir(exist_ok=True)
+                for file in complete.iterdir():
+                    file.replace(folder / file.name)
+                return folder
             builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
             return Path(builder.data_path)
     except DataError:

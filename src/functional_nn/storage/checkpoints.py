@@ -90,7 +90,7 @@ class CheckpointWriter:
     ) -> Path:
         """Writes a checkpoint, and then removes those that are not kept. A damaged one of this step is replaced.
 
-        If Ctrl-C interrupted a call, the same call completes it. What this writer has written is not written again.
+        If Ctrl-C interrupted a call, the same call completes it.
 
         Raises:
             InputError: if the folder has a good checkpoint of this step, which this writer did not write.

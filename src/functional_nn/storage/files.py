@@ -15,6 +15,8 @@ import os
 import secrets
 import stat
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -136,6 +138,10 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
 
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
+_USERS: Counter[str] = Counter()
+"""The contexts that keep each of them open, perhaps in several threads. The last one closes it."""
+_OPENING = threading.Lock()
+"""Held while one is opened or closed."""
 _NEW_FILES_ONLY: set[int] = set()
 """The descriptors of those in which no file may be replaced."""
 
@@ -152,19 +158,26 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
         folder: the folder.
         new_files_only: whether to write a file that exists is an error.
     """
-    path = os.path.abspath(folder)
-    if path in _KEPT_OPEN or os.open not in os.supports_dir_fd:
+    if os.open not in os.supports_dir_fd:
         yield
         return
-    descriptor = _KEPT_OPEN[path] = _opened_folder(folder)
-    if new_files_only:
-        _NEW_FILES_ONLY.add(descriptor)
+    path = os.path.abspath(folder)
+    with _OPENING:
+        if path not in _KEPT_OPEN:
+            _KEPT_OPEN[path] = _opened_folder(folder)
+        descriptor = _KEPT_OPEN[path]
+        _USERS[path] += 1
+        if new_files_only:
+            _NEW_FILES_ONLY.add(descriptor)
     try:
         yield
     finally:
-        _NEW_FILES_ONLY.discard(descriptor)
-        del _KEPT_OPEN[path]
-        os.close(descriptor)
+        with _OPENING:
+            _USERS[path] -= 1
+            if not _USERS[path]:
+                _NEW_FILES_ONLY.discard(descriptor)
+                del _KEPT_OPEN[path], _USERS[path]
+                os.close(descriptor)
 
 
 @contextmanager
@@ -198,7 +211,8 @@ def _cannot_write(argument: str, folder: Path, error: OSError) -> InputError:
 def _opened_folder(folder: Path) -> int:
     """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
     if (kept := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
-        return os.dup(kept)
+        # Not a copy of the descriptor: listings of a copy would continue where another one stopped.
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=kept)
     name, above = _placed(folder)
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW), dir_fd=above)
 
@@ -347,9 +361,9 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, or a link but not what it leads to. There may be nothing."""
+    """Removes a file, or a link but not what it leads to. There may be nothing, or a folder, which stays."""
     name, above = _placed(path)
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(name, dir_fd=above)
 
 

@@ -18,7 +18,7 @@ class Column(NamedTuple):
     """A column: its value for a member in rows, its text for a setting in tables of settings, or both.
 
     Args:
-        name: its name in rows, CSV and JSON. That of a measured time begins with ``seconds``, see ``without_times``.
+        name: its name in rows, CSV and JSON. That of a measured time begins with ``seconds``.
         of_member: its value for a member; None if rows do not have it.
         of_setting: its text for a setting and the members of this setting; None if tables of settings do not have it.
         head: its name in tables for people; by default ``name``.
@@ -72,15 +72,6 @@ def columns(members: Sequence[Member]) -> list[Column]:
 def of_members(members: Sequence[Member]) -> list[tuple[Column, Callable[[Member], PlainValue]]]:
     """The columns of rows, each with its value for a member."""
     return [(column, column.of_member) for column in columns(members) if column.of_member is not None]
-
-
-def without_times(row: dict[str, PlainValue]) -> dict[str, PlainValue]:
-    """A row without measured times: what the same training gives again to the last bit.
-
-    >>> without_times({"epoch": 1, "seconds": 0.25, "test_loss": 0.5})
-    {'epoch': 1, 'test_loss': 0.5}
-    """
-    return {name: value for name, value in row.items() if not name.startswith("seconds")}
 
 
 def varied_names(members: Sequence[Member]) -> tuple[str, ...]:

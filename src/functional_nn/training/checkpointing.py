@@ -193,7 +193,7 @@ class RunSaver:
         train_state = self._found.tree(like, "train_state")
         self._check_same()
         about, history = self._found.about, saved_history(self._found)
-        self._rows = self._found.arrays[HISTORY]
+        self._rows = self._found.arrays[HISTORY].copy()  # a view would keep the whole file in memory
         self._writer.continue_after(self._found.step)
         self._saved_epochs, self._found = len(history), None
         return RunProgress(train_state, history, about["status"], about["message"])
@@ -271,8 +271,10 @@ def _checked(checkpoints: object) -> Checkpoints:
         raise InputError("checkpoints", "the path of a folder, or Checkpoints(folder, …)", shown(checkpoints))
     check_new_folder("checkpoints", checkpoints.folder)
     check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
-    if checkpoints.settings is not None and not isinstance(checkpoints.settings, Mapping):
-        raise InputError("settings", "a dict that JSON can hold", shown(checkpoints.settings))
+    for name in ("settings", "defaults"):
+        value = getattr(checkpoints, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise InputError(name, "a dict that JSON can hold", shown(value))
     if checkpoints.best_by is not None and not isinstance(checkpoints.best_by, str):
         raise InputError("best_by", "the name of a metric, or None", shown(checkpoints.best_by))
     return checkpoints
