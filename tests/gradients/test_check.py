@@ -491,3 +491,13 @@ def test_a_report_names_what_jax_differentiates_in_the_formula_too():
     assert [subject for subject, _ in report.skipped] == ["wave, the operations between its layers, with jax.grad"]
     assert "Not compared: wave, the operations between its layers" in str(report)
     assert not check_layer(fnn.dense(2), (2,), second_order=False, mutants=False).skipped
+
+
+def test_a_matrix_without_a_cholesky_is_not_a_number_and_no_crash():
+    def function(a):
+        return jnp.where(a[0, 0] > 0, jnp.log(a[0, 0]), jnp.linalg.cholesky(a)[0, 0])
+
+    def by_hand(a, y_bar):
+        return jnp.zeros_like(a).at[0, 0].set(y_bar / a[0, 0])
+
+    assert check_vjp(function, by_hand, np.array([[1.0, 2.0], [2.0, 1.0]]), mutants=False).passed

@@ -35,7 +35,14 @@ def _transposed(x: Values) -> Values:
 def _cholesky(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """L with L Lᵀ = x. Only the lower triangle of x is read."""
     lower = np.tri(x.shape[-2], dtype=bool)[..., None]
-    return _by_mpmath(arithmetic, lambda mp, a: [mp.cholesky(a)], np.where(lower, x, _transposed(x)))[0]
+
+    def decompose(mp: Any, a: Any) -> list[Any]:
+        try:
+            return [mp.cholesky(a)]
+        except ValueError:
+            return [a * mp.nan]  # it is not positive definite: NaN, as in JAX
+
+    return _by_mpmath(arithmetic, decompose, np.where(lower, x, _transposed(x)))[0]
 
 
 @RULES.of("triangular_solve")
