@@ -36,7 +36,7 @@ _platform = jax.make_user_context(None)
 
 def platform() -> str:
     """The platform that programs are traced for: that of ``tracing_for``, of ``jax.default_device``, or JAX's own."""
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device", None)
     return _platform.value or getattr(device, "platform", device) or jax.default_backend()
 
 
