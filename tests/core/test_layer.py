@@ -481,7 +481,7 @@ WRONG = {
     ),
     "one value": (
         lambda residuals, y_bar: y_bar,
-        r"product: backward: expected \(params_bar, x_bar\) to come back, got",
+        r"product: backward: expected \(params_bar, x_bar\) to come back, got .*float.. of shape",
     ),
     "left out": (
         lambda residuals, y_bar: ({}, right_backward(residuals, y_bar)[1]),
@@ -500,6 +500,15 @@ def test_wrong_cotangents(name, differentiate):
     backward, words = WRONG[name]
     with pytest.raises(fnn.InputError, match=words):
         differentiate(product(backward))
+
+
+def test_an_object_without_a_text_is_no_layer():
+    class Silent:
+        def __repr__(self):
+            return ""
+
+    with pytest.raises(fnn.InputError, match="layers: expected layers, activations or functions of one array"):
+        fnn.chain(Silent())
 
 
 def test_no_gradient_is_none():

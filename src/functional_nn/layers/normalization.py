@@ -21,6 +21,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Shape, State
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_known, wide_type
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import (
     check_batch_is_whole,
     check_count,
@@ -349,7 +350,7 @@ def _group_norm(
         channels = shape[-1]
         groups = group_count(channels)
         if channels % groups:
-            raise InputError("groups", f"a divisor of the {channels} channels", groups)
+            raise InputError("groups", f"a divisor of the {counted(channels, 'channel')}", groups)
         return (*shape[:-1], groups, channels // groups)
 
     def group_axes(rank: int) -> Axes:
