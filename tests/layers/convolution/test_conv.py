@@ -327,7 +327,8 @@ def test_wrong_rank_channels_and_type(make):
         make(3, 3).init(jax.random.key(0), (2,))
     params, _ = layer.init(jax.random.key(0), (5, 7, 2))
     for x, words in (
-        (jnp.ones((5, 7, 2)), "2 spatial axes"),
+        (jnp.ones((5, 7, 2)), r"2 spatial axes.* add a batch axis: x\[None\]"),
+        (jnp.ones((1, 1, 5, 7, 2)), r"got shape \(1, 1, 5, 7, 2\)\.$"),
         (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
         (jnp.ones((1, 5, 7, 2), jnp.uint8), "floating-point numbers, got uint8"),
     ):

@@ -141,7 +141,9 @@ def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
     if not 3 <= len(shape) <= 5 or axes not in (None, len(shape) - 2):
         spatial = "one to three spatial axes" if axes is None else f"{axes} spatial axes (the window's)"
         expected = f"a batch axis, {spatial}, and channels last"
-        raise InputError("x", expected, f"shape {tuple(shape)}", "x[..., None] adds one channel.")
+        remedy = "For one example, add a batch axis: x[None]. x[..., None] adds one channel."
+        lacks_one = len(shape) == (1 if axes is None else axes) + 1
+        raise InputError("x", expected, f"shape {tuple(shape)}", remedy if lacks_one else "")
 
 
 def window_places(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
