@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
+from functional_nn import names
 from functional_nn.core.children import child_keys, unique_names
+from functional_nn.core.layer import is_faster_by_formula
 from functional_nn.gradients.check import check_layer
 
 
@@ -552,3 +554,9 @@ def test_a_forward_pass_without_residuals(differentiate):
 
     with pytest.raises(fnn.InputError, match=r"forward: expected \(y, state, residuals\) to come back, got 2 values"):
         differentiate(product(forward=forward))
+
+
+@pytest.mark.parametrize("name", names.MODELS)
+def test_named_models_that_train_faster_by_the_formula(name):
+    """Those with convolutions or recurrent layers, as was measured."""
+    assert is_faster_by_formula(names.MODELS[name](10)) == (name not in ("mlp", "transformer"))
