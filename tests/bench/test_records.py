@@ -100,6 +100,8 @@ def test_records_go_into_a_pipe_and_are_not_read_from_one(tmp_path):
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a regular file"):
         read_records(path)
+    with pytest.raises(OSError, match="a pipe that no program reads"):
+        add_records(path, [record([1.0])])
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     add_records(path, [record([1.0])])
     assert json.loads(os.read(reader, 10_000))["what"] == "train"

@@ -100,6 +100,16 @@ def test_an_mlp_compiles_for_a_chip(name, module, monkeypatch):
         assert report.fits
 
 
+@pytest.mark.usefixtures("cpu_for_chip")
+def test_convolutions_are_those_of_the_chip():
+    """The products by which a CPU computes them are larger."""
+    net = fnn.conv(2, 3)
+    params, state = net.init(jax.random.key(0), (6, 6, 1))
+    x = jax.ShapeDtypeStruct((4, 6, 6, 1), jnp.float32)
+    report = fnn.bench.target(lambda x: net.apply(params, state, x, train=True)[0], x, chip="tpu-v5e")
+    assert report.products == {1: 4 * 2 * 36 * 9 * 2}
+
+
 # Numbers counted by hand
 
 V5E, H100 = CHIPS["tpu-v5e"], CHIPS["cuda-h100"]

@@ -85,6 +85,18 @@ def test_a_function_is_traced_anew_for_each_platform():
         assert (text.count("stablehlo.convolution") > 0) == (convolutions > 0)
 
 
+def test_the_default_device_decides_the_platform(monkeypatch):
+    """On a machine with a GPU, a program may still be for the CPU. JAX's caches know the default device, too."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    step, arguments = train_step("cnn", True)
+    step = jax.jit(step)
+    for device, convolutions in [(None, 5), (jax.devices("cpu")[0], 4), ("cpu", 4), (None, 5)]:
+        with jax.default_device(device):
+            assert step.lower(*arguments).as_text().count("stablehlo.convolution") == convolutions
+    with jax.default_device("cpu"), tracing_for("tpu"):
+        assert step.lower(*arguments).as_text().count("stablehlo.convolution") == 5
+
+
 @pytest.mark.parametrize("sizes", [(3, 5), (9, 2), (2, 9), (40, 1)])
 def test_both_orders_are_the_same_product(sizes):
     """Wide rows and few columns are multiplied the other way round, and the result is transposed."""

@@ -82,7 +82,12 @@ def test_summary_of_nested_and_single_layers():
     assert str(fnn.summary(fnn.relu, (4,))).splitlines()[-1].split() == ["relu", "(4,)", "0", "0", "4"]
 
 
+def test_flops_of_a_convolution():
+    """The products by which a CPU computes it are larger."""
+    assert fnn.summary(fnn.conv(2, 3, bias=False), (6, 6, 1)).total.flops == 2 * 36 * 9 * 2
+
+
 def test_flops_of_a_transposed_convolution():
     """Every input goes to every place of its window once."""
-    net = fnn.conv_transpose(3, 2, stride=2, bias=False, lowering="native")
+    net = fnn.conv_transpose(3, 2, stride=2, bias=False)
     assert fnn.summary(net, (5, 7, 4)).total.flops == 2 * (5 * 7 * 4) * (2 * 2 * 3)

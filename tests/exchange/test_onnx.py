@@ -41,7 +41,7 @@ def check_images(net, params, state, in_shape):
 
 
 def test_a_network_of_every_operation_that_is_replaced():
-    """Paddings, clamping, and convolutions with a program for each platform. Transposed ones pad between the rows."""
+    """Paddings, clamping and convolutions. Transposed ones pad between the rows."""
     net = fnn.chain(
         *(fnn.conv(2, 3, stride=2), fnn.batch_norm(), fnn.relu6, fnn.max_pool(3, stride=2, padding="same")),
         *(fnn.conv_transpose(4, 3, stride=2), lambda x: jax.lax.clamp(-0.1, x, 0.1)),
@@ -57,6 +57,13 @@ def test_the_file_has_the_model(tmp_path):
     model = to_onnx(net, params, state, (3,), tmp_path / "net.onnx")
     assert (tmp_path / "net.onnx").read_bytes() == model.SerializeToString()
     assert [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 3]
+
+
+def test_a_convolution_is_one_of_onnx():
+    """It is not the products by which a CPU computes it."""
+    net = fnn.chain(fnn.conv(2, 3))
+    model = to_onnx(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1))
+    assert "Conv" in [node.op_type for node in model.graph.node]
 
 
 def test_tokens():

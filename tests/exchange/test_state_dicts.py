@@ -122,6 +122,30 @@ def test_a_missing_bias():
         to_torch(NET, params, state, (4,), like, check=False)
 
 
+@pytest.mark.parametrize("layer", [fnn.gru(3), fnn.lstm(3)], ids=repr)
+@pytest.mark.parametrize("left_out", ["bias_ih", "bias_hh"])
+def test_one_of_the_two_biases_of_a_recurrent_module_is_not_enough(layer, left_out):
+    theirs = to_torch(layer, *layer.init(jax.random.key(0), (5, 4)), (5, 4))
+    one = {name: array for name, array in theirs.items() if left_out not in name}
+    with pytest.raises(InputError, match=r"does not fit"):
+        from_torch(layer, one, (5, 4), check=False)
+    params, _ = from_torch(layer, {n: array for n, array in one.items() if "bias" not in n}, (5, 4), check=False)
+    biases = [array for name, array in params.items() if "bias" in name]
+    assert all(array.dtype == "float32" and not array.any() for array in biases)
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases"), [("float16", "bfloat16"), ("float8_e4m3fn", "bfloat16"), ("float32", "float16")]
+)
+def test_arrays_of_one_module_keep_their_types(weights, biases):
+    theirs = {name: array.astype(biases if "bias" in name else weights) for name, array in state_dict().items()}
+    params, _ = from_torch(NET, theirs, (4,), check=False)
+    for name, array in params["dense_0"].items():
+        expected = theirs[f"a.{name}"].T
+        assert array.dtype == expected.dtype
+        assert np.array_equal(array.astype("float32"), expected.astype("float32"))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

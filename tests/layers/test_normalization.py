@@ -117,6 +117,19 @@ def test_inputs_that_do_not_fit(layer):
             layer.apply(params, state, x, train=True)
     with pytest.raises(fnn.InputError, match="in_shape: expected"):
         layer.init(None, ())
+    for entry in params:
+        with pytest.raises(fnn.InputError, match=rf"params/{entry}: expected shape \(4,\), got {{'a'"):
+            layer.apply({**params, entry: {"a": jnp.ones(4)}}, state, jnp.ones((7, 3, 4)), train=True)
+
+
+def test_the_entry_or_the_input_that_does_not_fit_is_named():
+    params, state = fnn.batch_norm().init(None, (3,))
+    with pytest.raises(fnn.InputError, match=r"params/bias: expected shape \(3,\), got shape \(4,\)"):
+        fnn.batch_norm().apply({**params, "bias": jnp.ones(4)}, state, jnp.ones((7, 3)), train=True)
+    layer = fnn.batch_norm(axes=(0, 2))
+    params, state = layer.init(None, (4, 5))
+    with pytest.raises(fnn.InputError, match=r"x: expected sizes \(4,\) on axes \(1,\), .* got shape \(7, 3, 5\)"):
+        layer.apply(params, state, jnp.ones((7, 3, 5)), train=True)
 
 
 @pytest.mark.parametrize("maker", [fnn.batch_norm, fnn.layer_norm, fnn.rms_norm, fnn.instance_norm])

@@ -178,6 +178,12 @@ def test_one_layer_without_a_chain_and_a_network_that_takes_vectors():
     assert not panel["areDigits"]
 
 
+def test_the_page_computes_convolutions_as_such():
+    net = fnn.chain(fnn.conv(2, 3), fnn.flatten(), fnn.dense(3))
+    panel = drawing.panel_data(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1), ["a", "b", "c"])
+    assert [step[0] for step in panel["program"]["steps"]].count("conv_general_dilated") == 1
+
+
 def test_numbers_of_large_arrays_lose_their_last_byte_only():
     numbers = np.random.default_rng(0).normal(size=2000).astype(np.float32)
     ((read,),) = in_node(

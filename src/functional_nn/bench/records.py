@@ -86,7 +86,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
 
     Raises:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
-        OSError: if the disk is full. Then nothing is appended.
+        OSError: if the disk is full, or if the file is a pipe that no program reads. Then nothing is appended.
     """
     has_records = path.exists() and path.stat().st_size > 0
     if has_records:
@@ -97,7 +97,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
     if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
         content = b"\n" + content
     # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=_without_waiting) as file:
         written = file.write(content)
         if written < len(content):
             file.truncate(file.tell() - written)
@@ -128,6 +128,19 @@ def read_records(path: Path) -> list[Record]:
     if not records:
         raise DataError(str(path), "at least one record", "an empty file", remedy)
     return records
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener of files to write. A pipe that no program reads is an error: opening it would wait for ever."""
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a pipe that no program reads", path) from None
+        raise
+    if os.name == "posix":
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def key_of(record: Record) -> tuple[str, ...]:

@@ -211,7 +211,7 @@ def checked_init(layer: Layer, key: jax.Array | None, in_shape: Shape) -> tuple[
 def _returned(argument: str, result: object, names: tuple[str, ...], remedy: str = "") -> Any:
     """What a user's function returned, which has to be a tuple of these values."""
     if not isinstance(result, tuple) or len(result) != len(names):
-        given = f"one {type(result).__name__}"
+        given = shown(result)
         if isinstance(result, tuple):
             given = counted(len(result), "value")
         raise InputError(argument, f"({', '.join(names)}) to come back", given, remedy)
@@ -316,7 +316,7 @@ def as_layer(value: object) -> Layer:
     if isinstance(value, HasLayer):
         return value.as_layer()
     name = getattr(value, "__name__", "function").strip("<>")
-    given, remedy = "", ""
+    given, remedy = None, ""
     if is_of_pytorch(value):
         given = f"a PyTorch module, {type(value).__name__}"
         remedy = (
@@ -336,7 +336,7 @@ def as_layer(value: object) -> Layer:
         )
     elif (getattr(value, "__module__", "") or "").startswith("functional_nn.layers"):
         given, remedy = f"the function {name}, which makes one", f"Write {name}(…)."
-    if given:
+    if given is not None:
         raise InputError("layers", "layers, activations or functions of one array", given, remedy)
     function = cast(Callable[[jax.Array], jax.Array], value)
 

@@ -35,8 +35,9 @@ _platform = jax.make_user_context(None)
 
 
 def platform() -> str:
-    """The platform that programs are traced for: JAX's default one, or that of ``tracing_for``."""
-    return _platform.value or jax.default_backend()
+    """The platform that programs are traced for: that of ``tracing_for``, of ``jax.default_device``, or JAX's own."""
+    device = getattr(jax.config, "jax_default_device", None)
+    return _platform.value or getattr(device, "platform", device) or jax.default_backend()
 
 
 def tracing_for(platform: str) -> AbstractContextManager[None]:

@@ -395,12 +395,12 @@ def check_input(x: jax.Array, axes: str, features: int | None = None, *, remedy:
     if not _has_axes(x.shape, axes):
         raise InputError(argument, axes, f"shape {x.shape}", "Add a batch axis: x[None]." if x.ndim < 2 else remedy)
     if features is not None and x.shape[-1] != features:
-        kind = "channels" if axes.endswith("channels)") else "features"
-        is_flat = kind == "features" and "…" in axes
+        kind = "channel" if axes.endswith("channels)") else "feature"
+        is_flat = kind == "feature" and "…" in axes
         flatten = " If x are images, put flatten() before this layer." if is_flat and x.ndim > 2 else ""
         given = f"{x.shape[-1]} (shape {x.shape})"
         raise InputError(
-            argument, f"{features} {kind} on the last axis", given, f"Call init with this in_shape.{flatten}"
+            argument, f"{counted(features, kind)} on the last axis", given, f"Call init with this in_shape.{flatten}"
         )
 
 

@@ -159,7 +159,7 @@ def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[i
 
 
 def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
-    """The names of a run's classes; None if they have numbers only, as in runs of earlier versions."""
+    """The names of a run's classes; None if they have numbers only."""
     names = values.get("class_names")
     if names is None:
         return None

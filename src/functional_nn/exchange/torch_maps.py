@@ -90,10 +90,14 @@ def read_arrays(layer: NetworkLayer, theirs: Arrays, dtype: np.dtype | None = No
     where = _mapped(layer, places, theirs, lambda array: array)
     if where is None or any(name not in where or where[name].shape != theirs[name].shape for name in theirs):
         return None
+    if ("bias_ih" in theirs) != ("bias_hh" in theirs):
+        return None  # a recurrent module has both biases or none
     if dtype is not None:
         theirs = {name: array.astype(dtype) for name, array in theirs.items()}
+    # NumPy has no type for both float16 and bfloat16; float64 holds the numbers of all floating-point types.
+    types = [np.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype for array in theirs.values()]
     # The sum of -0 and a number is that number, also of -0.
-    read, is_read = np.full(size, -0.0, np.result_type(*theirs.values())), np.zeros(size, bool)
+    read, is_read = np.full(size, -0.0, np.result_type(*types)), np.zeros(size, bool)
     for name, array in theirs.items():
         read[where[name]] += array
         is_read[where[name]] = True
@@ -104,7 +108,7 @@ def read_arrays(layer: NetworkLayer, theirs: Arrays, dtype: np.dtype | None = No
                 return None
             read[own] = 0  # a recurrent module without biases
         sources = [array.dtype for other, array in theirs.items() if (where[other] == own.flat[0]).any()]
-        ours[name] = read[own].astype(np.result_type(*sources) if sources else read.dtype)
+        ours[name] = read[own].astype(np.result_type(*sources or [theirs["weight_ih"]]))
     return ours
 
 

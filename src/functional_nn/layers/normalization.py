@@ -21,6 +21,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, Shape, State
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_known, wide_type
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import (
     check_batch_is_whole,
     check_count,
@@ -30,6 +31,7 @@ from functional_nn.core.validation import (
     check_input,
     check_number,
     check_shape,
+    is_array,
     is_concrete,
     shown,
     without_input_size,
@@ -348,7 +350,7 @@ def _group_norm(
         channels = shape[-1]
         groups = group_count(channels)
         if channels % groups:
-            raise InputError("groups", f"a divisor of the {channels} channels", groups)
+            raise InputError("groups", f"a divisor of the {counted(channels, 'channel')}", groups)
         return (*shape[:-1], groups, channels // groups)
 
     def group_axes(rank: int) -> Axes:
@@ -436,13 +438,13 @@ def _norm_layer(
         params = {entry: params[entry] for entry in starts["params"]}
         values, mask = values_and_mask(x)
         shape, rank = values.shape, values.ndim
-        sizes = tuple(shape[axis] for axis in parameter_axes(rank))
-        for entry, leaf in params.items():
-            if leaf.shape != sizes:
-                expected = f"as many channels or features as the {entry} of shape {leaf.shape} is for"
-                raise InputError(
-                    "x", expected, f"shape {shape}", "They are the last axis. Call init with this in_shape."
-                )
+        axes = parameter_axes(rank)
+        sizes = tuple(shape[axis] for axis in axes)
+        for entry, first in tuple(params.items())[:1]:
+            if is_array(first) and first.shape != sizes:
+                expected = f"sizes {first.shape} on axes {axes}, those of the {entry}"
+                raise InputError("x", expected, f"shape {shape}", "Call init with this in_shape.")
+        check_entry_shapes("params", params, dict.fromkeys(params, sizes))
         check_entry_shapes("state", state, dict.fromkeys(starts["state"], sizes))
         groups = Groups(group_axes(rank), mask, axis_name)
         normalized, state = normalized_by(values.reshape(grouped_shape(shape)), groups, state, train)

@@ -327,12 +327,20 @@ def test_wrong_rank_channels_and_type(make):
         make(3, 3).init(jax.random.key(0), (2,))
     params, _ = layer.init(jax.random.key(0), (5, 7, 2))
     for x, words in (
-        (jnp.ones((5, 7, 2)), "2 spatial axes"),
+        (jnp.ones((5, 7, 2)), r"2 spatial axes.* add a batch axis: x\[None\]"),
+        (jnp.ones((1, 1, 5, 7, 2)), r"got shape \(1, 1, 5, 7, 2\)\.$"),
         (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
         (jnp.ones((1, 5, 7, 2), jnp.uint8), "floating-point numbers, got uint8"),
     ):
         with pytest.raises(fnn.InputError, match=words):
             layer.apply(params, {}, x, train=False)
+    params, _ = make(3, (3,)).init(jax.random.key(0), (5, 1))
+    for x, words in (
+        (jnp.ones((1, 5, 2)), "expected 1 channel on the last axis"),
+        (jnp.ones((1, 5, 5, 1)), "1 spatial axis "),
+    ):
+        with pytest.raises(fnn.InputError, match=words):
+            make(3, (3,)).apply(params, {}, x, train=False)
     of_images = make(3, 3)  # one number for a window fits any number of axes, so the weight decides
     params, _ = of_images.init(jax.random.key(0), (5, 7, 2))
     with pytest.raises(fnn.InputError, match=r"a batch axis, 2 spatial axes.*got shape \(5, 7, 2\)"):
@@ -406,7 +414,7 @@ def test_settings_that_do_not_go_with_the_input():
     with pytest.raises(fnn.InputError, match="'causal' over one spatial axis, got 2 axes"):
         fnn.conv(3, 3, padding="causal").init(jax.random.key(0), (5, 7, 2))
     for option in ({"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((0, 0), (0, 0))}):
-        with pytest.raises(fnn.InputError, match="the 1 spatial axes of x"):
+        with pytest.raises(fnn.InputError, match="each spatial axis of x, here 1"):
             fnn.conv(3, 3, **option).init(jax.random.key(0), (5, 2))
 
 

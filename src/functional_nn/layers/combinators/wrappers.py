@@ -183,9 +183,7 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
         _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
         return backward_of(layer)(residuals, y_bar)
 
-    return layer._replace(
-        forward=composed_forward(make_forward, (layer,)), backward=backward if has_formula(layer) else layer.backward
-    )
+    return layer._replace(forward=composed_forward(make_forward, (layer,)), backward=_around(layer, backward))
 
 
 def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
@@ -264,7 +262,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
     return layer._replace(
         init=init,
         forward=composed_forward(make_forward, (layer,)),
-        backward=backward if has_formula(layer) else layer.backward,
+        backward=_around(layer, backward),
     )
 
 
@@ -325,7 +323,7 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     return layer._replace(
         init=init,
         forward=composed_forward(make_forward, (layer,)),
-        backward=backward if has_formula(layer) else layer.backward,
+        backward=_around(layer, backward),
     )
 
 

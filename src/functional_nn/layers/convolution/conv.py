@@ -28,6 +28,7 @@ from functional_nn.core.errors import InputError, explaining_channels_first
 from functional_nn.core.layer import Layer, TwoForwardPasses
 from functional_nn.core.products import platform, summed_product
 from functional_nn.core.shapes import Shape
+from functional_nn.core.texts import counted
 from functional_nn.core.validation import (
     check_choice,
     check_count,
@@ -248,7 +249,7 @@ def _convolution_layer(
         with explaining_channels_first((1, *in_sizes, in_size)):
             check_images((1, *in_sizes, in_size), window)
             if in_size % groups:
-                raise InputError("groups", f"a divisor of the {in_size} input channels", groups)
+                raise InputError("groups", f"a divisor of the {counted(in_size, 'input channel')}", groups)
             windows = place(in_sizes)
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         if is_transposed:

@@ -90,14 +90,14 @@ def per_axis(argument: str, value: Sizes, axes: int) -> tuple[int, ...]:
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     if len(values) != axes:
         given = f"{values}, for {len(values)}"
-        raise InputError(argument, f"one number for each of the {axes} spatial axes of x", given)
+        raise InputError(argument, f"one number for each spatial axis of x, here {axes}", given)
     return tuple(int(size) for size in values)
 
 
 def explicit_pads(padding: Padding, axes: int) -> tuple[tuple[int, int], ...]:
     """Pairs of padding (before, after), one for each spatial axis."""
     if len(padding) != axes:
-        raise InputError("padding", f"one pair for each of the {axes} spatial axes of x", repr(padding))
+        raise InputError("padding", f"one pair for each spatial axis of x, here {axes}", repr(padding))
     return tuple((int(before), int(after)) for before, after in padding)  # pyright: ignore[reportGeneralTypeIssues]
 
 
@@ -139,9 +139,13 @@ def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
     """Requires a batch axis, one to three spatial axes (as many as the window has) and channels."""
     axes = len(window) if isinstance(window, Sequence) else None
     if not 3 <= len(shape) <= 5 or axes not in (None, len(shape) - 2):
-        spatial = "one to three spatial axes" if axes is None else f"{axes} spatial axes (the window's)"
+        spatial = "one to three spatial axes"
+        if axes is not None:
+            spatial = f"{axes} spatial {'axis' if axes == 1 else 'axes'} (the window's)"
         expected = f"a batch axis, {spatial}, and channels last"
-        raise InputError("x", expected, f"shape {tuple(shape)}", "x[..., None] adds one channel.")
+        remedy = "For one example, add a batch axis: x[None]. x[..., None] adds one channel."
+        lacks_one = len(shape) == (1 if axes is None else axes) + 1
+        raise InputError("x", expected, f"shape {tuple(shape)}", remedy if lacks_one else "")
 
 
 def window_places(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:

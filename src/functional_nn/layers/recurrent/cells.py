@@ -21,8 +21,11 @@ from functional_nn.core.validation import check_count, check_flag, check_key, ch
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 from functional_nn.layers.recurrent.unrolling import (
     InitialState,
+    ParamsBar,
     Recurrence,
     Returns,
+    StepBackward,
+    StepForward,
     one_step,
     over_time,
     weights_and_bias_bar,
@@ -117,16 +120,18 @@ def rnn_cell(
     return one_step(_rnn_recurrence(hidden_size, activation, initializer), name)
 
 
-def _rnn_recurrence(hidden_size, activation, initializer) -> Recurrence:
-    activation = as_activation(activation)
+def _rnn_recurrence(
+    hidden_size: int, activation: Activation | Callable[[jax.Array], jax.Array], initializer: Initializer
+) -> Recurrence:
+    function = as_activation(activation)
 
     def forward(params, p, h):
         a = p + h @ params["hidden_weight"]
-        return activation(a), (h, a)
+        return function(a), (h, a)
 
     def backward(params, saved, h_bar):
         _h, a = saved
-        a_bar = activation.pullback(a, h_bar)
+        a_bar = function.pullback(a, h_bar)
         return (a_bar,), a_bar @ params["hidden_weight"].T
 
     return _recurrence(hidden_size, 1, initializer, forward, backward)
@@ -233,7 +238,7 @@ def lstm_cell(
     return one_step(_lstm_recurrence(hidden_size, forget_bias, initializer), name)
 
 
-def _lstm_recurrence(hidden_size, forget_bias, initializer) -> Recurrence:
+def _lstm_recurrence(hidden_size: int, forget_bias: float | jax.Array | None, initializer: Initializer) -> Recurrence:
     if forget_bias is None:
         forget_bias = 0.0 if isinstance(initializer, str) and initializer == "pytorch" else 1.0
     forget_bias = check_number("forget_bias", forget_bias)
@@ -376,7 +381,7 @@ def gru_cell(
     return one_step(_gru_recurrence(hidden_size, reset_after, initializer), name)
 
 
-def _gru_recurrence(hidden_size, reset_after, initializer) -> Recurrence:
+def _gru_recurrence(hidden_size: int, reset_after: bool, initializer: Initializer) -> Recurrence:
     if check_flag("reset_after", reset_after):
         formula = _gru_forward, _gru_backward, _gru_params_bar
     else:
@@ -481,7 +486,15 @@ def _params_bar(x, saved, bars):
 
 
 def _recurrence(
-    hidden_size, gates, initializer, forward, backward, params_bar=_params_bar, *, parts=1, hidden_bias=False
+    hidden_size: int,
+    gates: int,
+    initializer: Initializer,
+    forward: StepForward,
+    backward: StepBackward,
+    params_bar: ParamsBar = _params_bar,
+    *,
+    parts: int = 1,
+    hidden_bias: bool = False,
 ) -> Recurrence:
     """A recurrence with W (in_size, gates · H), U (H, gates · H), b (gates · H) and, if wanted, a hidden bias (H).
 

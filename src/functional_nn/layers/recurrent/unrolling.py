@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,10 @@ Part = TypeVar("Part")
 
 HiddenState: TypeAlias = jax.Array | tuple[jax.Array, ...]
 """h alone, or (h, c)."""
+
+StepForward: TypeAlias = Callable[[Params, jax.Array, Any], tuple[HiddenState, Residuals]]
+StepBackward: TypeAlias = Callable[[Params, Any, Any], tuple[tuple[jax.Array, ...], HiddenState]]
+ParamsBar: TypeAlias = Callable[[jax.Array, Any, tuple[jax.Array, ...]], Params]
 
 STATE_NAMES = "initial_hidden", "initial_cell"
 """The names of the parameters that hold a learned initial state: that of h, and that of c."""
@@ -48,9 +52,9 @@ class Recurrence(NamedTuple):
     parts: int
     shapes: dict[str, tuple[int | str, ...]]
     init: Callable[[jax.Array, int], Params]
-    forward: Callable[[Params, jax.Array, HiddenState], tuple[HiddenState, Residuals]]
-    backward: Callable[[Params, Residuals, HiddenState], tuple[tuple[jax.Array, ...], HiddenState]]
-    params_bar: Callable[[jax.Array, Residuals, tuple[jax.Array, ...]], Params]
+    forward: StepForward
+    backward: StepBackward
+    params_bar: ParamsBar
 
     def state(self, parts: list[Part]) -> Part | tuple[Part, ...]:
         """Makes a state of its parts: h alone, or (h, c)."""
