@@ -127,7 +127,7 @@ def test_labels_that_int32_does_not_hold():
 )
 def test_path_traversal(name, tmp_path):
     for folder in (None, write_files(tmp_path)):
-        with pytest.raises(DataError, match="data set: expected a name of letters"):
+        with pytest.raises(DataError, match="data set: expected a name of at most 200 letters"):
             load_dataset(name, folder)
 
 
