@@ -365,7 +365,7 @@ def test_parts_that_do_not_fit(tmp_path):
     (tmp_path / "bird").mkdir()
     refused(tmp_path, "expected only (test, train|train, test), got the folder 'bird' beside them")
     (tmp_path / "bird").rename(tmp_path / "Train")
-    refused(tmp_path, "one folder for each part, got .*test.*Rename or remove")
+    refused(tmp_path, "one folder for each part, got .*test.*Keep one folder")
 
 
 def test_an_empty_class_of_the_test_part(tmp_path):

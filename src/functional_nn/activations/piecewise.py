@@ -1,4 +1,4 @@
-"""Activations of pieces: the identity, ReLU and its relatives, and simple approximations of smooth activations.
+"""Piecewise activations: the identity, ReLU and its relatives, and simple approximations of smooth activations.
 
 Where two pieces meet, there may be a kink, where the slope jumps. The docstring of each derivative says which value it
 has there.

@@ -35,8 +35,8 @@ from functional_nn.training.run import Run
 from functional_nn.training.state import TrainState
 
 MOST_COPIES = 8
-"""A checkpoint with more numbers than so many times those of the network is not read. The optimizers keep at most three
-numbers for each parameter."""
+"""A checkpoint is read only if it is at most this many times as large as the network: parameters, and the numbers that
+optimizers keep, at most three for each parameter."""
 
 
 def at_best_epoch(run: Run, folder: Path, recipe: Recipe, data: Dataset) -> tuple[Run, int]:
@@ -86,7 +86,7 @@ def test_metrics(
 def statistics_recorder(
     folder: Path, recipe: Recipe, precision: str, data: Dataset, restored_epochs: int
 ) -> StatisticsRecorder:
-    """What writes the statistics of layers after each epoch of a run; see ``training.layer_statistics``."""
+    """The writer of the statistics of layers after each epoch of a run; see ``training.layer_statistics``."""
     images, labels = data.train_images, data.train_labels
     return StatisticsRecorder(
         folder, with_hand_vjp(recipe.net), recipe.loss, precision, images, labels, restored_epochs

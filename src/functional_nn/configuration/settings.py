@@ -365,7 +365,7 @@ class Configuration:
 SETTINGS: dict[str, Setting] = {one.name: one.metadata["setting"] for one in fields(Configuration)}
 """The table, by the names of the fields."""
 DEFAULTS = Configuration().to_dict()
-"""The defaults, as ``config.json`` stores them. A folder from before a setting was added has this value of it."""
+"""The defaults, as ``config.json`` stores them. They are used for settings that were added after a folder was made."""
 AXES = tuple(name for name, one in SETTINGS.items() if one.swept == "flag")
 """The settings whose flags take several values in a sweep, one for each member."""
 MODEL_FLAGS = ("hidden", "activation", "dropout", "batch_norm")

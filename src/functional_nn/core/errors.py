@@ -94,7 +94,7 @@ def reading(
     errors: type[Exception] | tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
     kind: type[DataError] = DataError,
 ) -> Iterator[None]:
-    """Turns errors that a file can cause into a ``DataError``. Those that are an ``InputError`` already stay.
+    """Turns errors that a file can cause into a ``DataError``. An ``InputError`` is raised as it is.
 
     Args:
         place: the path of the file and, where known, the place in it.

@@ -29,7 +29,7 @@ def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 SEVERAL_PLATFORMS = "several platforms"
-"""In place of a platform's name: the program is for several platforms, or no platform runs it."""
+"""Takes the place of a platform's name if a program is for several platforms, or for none."""
 
 _platform = jax.make_user_context(None)
 

@@ -270,7 +270,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
     names = ", ".join(path.name for path in found.values())
     if len(found) < len(named):
         given = ", ".join(path.name for _, path in named)
-        raise DataError(str(folder), "one folder for each part", given, "Rename or remove those that are too many.")
+        raise DataError(str(folder), "one folder for each part", given, "Keep one folder for each part.")
     if others:
         remedy = "Move it into them if it is a class, and elsewhere if it is not."
         raise DataError(str(folder), f"only {names}", f"the folder {others[0]!r} beside them", remedy)

@@ -365,7 +365,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 END = object()
-"""What comes in place of an item when there is none left."""
+"""Marks the end of the items."""
 
 
 class ReadAhead(Generic[Item]):
