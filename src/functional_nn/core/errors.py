@@ -7,6 +7,7 @@ Modules that are imported before JAX use this one, so it must not import JAX.
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -242,6 +243,14 @@ def installed_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: installed_version(name) for name in LIBRARIES}
 
 
 REPEAT_SECONDS = 1.0
