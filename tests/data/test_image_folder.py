@@ -458,7 +458,7 @@ def test_sizes_that_are_none(tmp_path, size):
 
 
 def test_colors_that_are_none(tmp_path):
-    with pytest.raises(InputError, match="image_color: expected one of gray, rgb, got 'RGB'"):
+    with pytest.raises(InputError, match="image_color: expected gray, rgb or None, got 'RGB'"):
         loaded(write_classes(tmp_path, 2), image_color="RGB")
 
 
