@@ -63,7 +63,7 @@ def test_arrays_in_files_are_read_by_rows_and_train(tmp_path):
         ({"batch_size": 0}, "batch_size: expected a positive integer"),
         ({"batch_size": 24, "part": (1, 2)}, "at most 23, the number of examples in a part, got 24"),
         ({"part": (0, 2)}, "number of the part, from 1 to n"),
-        ({"part": (1, 48)}, "part: expected at most 47 parts, the number of examples, got \(1, 48\)"),
+        ({"part": (1, 48)}, r"part: expected at most 47 parts, the number of examples, got \(1, 48\)"),
         ({"part": 2}, "number of the part, from 1 to n"),
         ({"seed": -1}, "seed: expected an integer not below 0"),
     ],
