@@ -172,7 +172,7 @@ def test_what_metrics_refuse():
     for k in (0, True, 1.5):
         with pytest.raises(fnn.InputError, match="k: expected a positive integer"):
             fnn.metrics.top_k_accuracy(k)
-    with pytest.raises(fnn.InputError, match="average: expected 'macro', 'micro', None"):
+    with pytest.raises(fnn.InputError, match=r"average: expected a known name, got .* macro, micro"):
         fnn.metrics.f1_score_with(average="weighted")
     with pytest.raises(fnn.InputError, match="bins: expected a positive integer"):
         fnn.metrics.calibration_error_with(bins=0)

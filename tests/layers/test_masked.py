@@ -60,7 +60,7 @@ def test_a_layer_without_masks_checks_the_mask_too(mask):
 
 
 def test_a_layer_with_two_outputs_takes_no_mask():
-    with pytest.raises(fnn.InputError, match="x: expected one array, since this layer has several outputs"):
+    with pytest.raises(fnn.InputError, match="output: expected one array that keeps the axes"):
         fnn.chain(lambda x: (x, x)).apply({}, {}, padded_with(0.0), train=False)
 
 

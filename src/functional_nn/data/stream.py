@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
@@ -280,46 +280,40 @@ class StreamReader:
 
     def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
         """The batches of an epoch. They must be like the given batch; None: like the first of them."""
-        source, steps = self._stream.epoch(number), self._stream.steps
-        read = 0
-        try:
-            for pair in islice(source, steps):
-                read += 1
+        steps = self._stream.steps
+        source = self._stream.epoch(number)
+        # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
+        # generator of the user may be read on.
+        with nullcontext() if self._stream.is_generator else _closing(source):
+            read = 0
+            for read, pair in enumerate(islice(source, steps), start=1):
                 batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
                 like = like or batch
                 yield batch
-            if read < (steps or 1):
-                raise InputError("batches", f"at least {steps or 1} in epoch {number}", read or "none")
-        finally:
-            # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
-            # generator of the user may be read on.
-            if not self._stream.is_generator:
-                _close(source)
+            check("batches", read, f"at least {steps or 1} in epoch {number}", read >= (steps or 1))
 
     def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
         """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
         source = self._stream.evaluated(part)
-        read, last = 0, None
-        try:
-            for pair in source:
-                read += 1
+        with _closing(source):
+            read, last = 0, like
+            for read, pair in enumerate(source, start=1):
                 if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
                     raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
                 last = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
                 like = like or last
                 yield last
-            if not read:
-                raise InputError(part, "at least one batch", "none")
-        finally:
-            _close(source)
+            check(part, read, "at least one batch", read)
 
 
-def _close(source: Iterator[object]) -> None:
+@contextmanager
+def _closing(source: Iterator[object]) -> Iterator[None]:
     """Closes an iterator that may be left before its end, if it can be closed, as a generator can."""
-    close = getattr(source, "close", None)
-    if callable(close):
-        close()
+    try:
+        yield
+    finally:
+        getattr(source, "close", lambda: None)()
 
 
 def _array_types(batch: Batch) -> str:

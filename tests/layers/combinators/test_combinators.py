@@ -63,7 +63,7 @@ def test_residual_needs_a_layer():
 REFUSED = [
     (
         fnn.parallel(fnn.dense(3), fnn.dense(1)),
-        r"^layers: expected outputs of equal shapes, got dense_0 \(3,\), dense_1",
+        r"^layers: expected outputs of equal shapes, got {'dense_0': \(3,\), 'dense_1'",
     ),
     (
         fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"),
@@ -71,7 +71,7 @@ REFUSED = [
     ),
     (
         fnn.parallel(fnn.dense(1), fnn.neuron(), combine="concatenate"),
-        "layers: expected outputs with a feature axis, which is joined, got one number from neuron_0",
+        r"layers: expected outputs with a feature axis, which is joined, got .*'neuron_0': \(\)",
     ),
     (fnn.chain(fnn.residual(fnn.dense(3))), "residual_0: layers: expected outputs of equal shapes"),
     (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
@@ -87,11 +87,11 @@ def test_outputs_that_do_not_go_together(net, words):
 
 def test_outputs_that_do_not_go_together_for_this_input():
     net = fnn.parallel(lambda x: x, lambda x: x[:, :5], combine="product")
-    with pytest.raises(fnn.InputError, match=r"layers: expected outputs of equal shapes, got lambda_0 \(7, 6\)"):
+    with pytest.raises(fnn.InputError, match=r"layers: expected outputs of equal shapes, got {'lambda_0': \(7, 6\)"):
         net.apply(*net.init(KEY, (5,)), normal(7, 6), train=False)
     neurons = fnn.parallel(fnn.neuron(), fnn.neuron(), combine="concatenate")
     params = {name: {"weight": jnp.ones(6), "bias": jnp.zeros(())} for name in ("neuron_0", "neuron_1")}
-    with pytest.raises(fnn.InputError, match=r"layers: expected outputs with a feature axis, .* from neuron_0"):
+    with pytest.raises(fnn.InputError, match=r"layers: expected outputs with a feature axis, .*'neuron_0'"):
         neurons.apply(params, {}, normal(7, 6), train=False)
 
 
@@ -163,7 +163,7 @@ def test_repeat_refuses_parameters_of_another_depth():
 def test_repeat_needs_an_input_of_the_type_of_its_output():
     net = fnn.chain(fnn.repeat(fnn.residual(fnn.dense(5)), 2))
     params, _ = net.init(KEY, (5,))
-    words = r"repeat_0: x: expected an input like the output, float32 of shape \(7, 5\), got bfloat16 of shape \(7, 5\)"
+    words = r"repeat_0: x: expected an input like the output, .*float32 of shape \(7, 5\), got .*bfloat16 of shape \(7, 5\)"
     with pytest.raises(fnn.InputError, match=words), jax.numpy_dtype_promotion("standard"):
         net.apply(params, {}, jnp.ones((7, 5), jnp.bfloat16), train=False)
 
@@ -353,7 +353,9 @@ def test_with_hand_vjp_over_masked_sequences():
 
 def test_a_layer_that_drops_the_time_axis_takes_no_mask():
     net = fnn.chain(fnn.flatten())
-    with pytest.raises(fnn.InputError, match=r"flatten_0: x: expected outputs that keep the axes \(batch, time\)"):
+    with pytest.raises(
+        fnn.InputError, match=r"output: expected one array that keeps the axes \(batch, time\)"
+    ):
         net.apply({}, {}, fnn.Masked(normal(2, 3, 5), jnp.ones((2, 3), bool)), train=False)
 
 

@@ -386,7 +386,7 @@ INSIDE = "outside of loops, branches, jit, vmap and derivatives, got a call of c
 REFUSED = [
     (lambda net, x: x, "function: expected a call of every child: child, got none of child"),
     (lambda net, x: net.chidl(x), "expected a child's name, got 'chidl'. Did you mean child?"),
-    (lambda net, x: net["chidl"](x), "function: expected a child's name, got 'chidl'. Did you mean child?"),
+    (lambda net, x: net["chidl"](x), "function: expected a known name, got 'chidl'. Did you mean child?"),
     (in_scan, INSIDE),
     (lambda net, x: jax.lax.cond(x.sum() > 0, net.child, lambda x: x, x), INSIDE),
     (lambda net, x: jax.vmap(net.child)(x[:, None]), INSIDE),

@@ -411,7 +411,7 @@ def test_places_taken_axis_by_axis_are_the_same(options):
 def test_settings_that_do_not_go_with_the_input():
     with pytest.raises(fnn.InputError, match="No number may be negative"):
         fnn.conv(3, 3, padding=((-1, 0),))
-    with pytest.raises(fnn.InputError, match="'causal' over one spatial axis, got 2 axes"):
+    with pytest.raises(fnn.InputError, match=r"one pair for each spatial axis, .*, got 'causal'"):
         fnn.conv(3, 3, padding="causal").init(jax.random.key(0), (5, 7, 2))
     for option in ({"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((0, 0), (0, 0))}):
         with pytest.raises(fnn.InputError, match="each spatial axis of x, here 1"):

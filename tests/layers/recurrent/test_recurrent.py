@@ -286,14 +286,14 @@ continuing_lstm, continuing_gru = (layer(2, initial_state="given") for layer in 
     ("layer", "in_shape", "x", "words"),
     [
         (fnn.rnn(2), (7, 3), jnp.ones((5, 3)), r"x: expected \(batch, time, in_size\), got .*shape \(5, 3\)"),
-        (fnn.lstm(2), (7, 3), jnp.ones((5, 7, 3), jnp.uint8), "floating-point numbers, got uint8"),
+        (fnn.lstm(2), (7, 3), jnp.ones((5, 7, 3), jnp.uint8), "floating-point numbers, got .*uint8"),
         (fnn.lstm(2), (7, 3), fnn.Masked(SEQUENCE, jnp.ones((5, 6), bool)), "mask: expected booleans"),
         (continuing_lstm, GIVEN_PAIR, SEQUENCE, r"a pair, \(sequence, initial state\)"),
         (continuing_lstm, GIVEN_PAIR, (SEQUENCE, STATE), r"the state \(h, c\)"),
-        (continuing_gru, GIVEN, (SEQUENCE, jnp.ones((5, 3))), r"float32\[5, 3\]"),
+        (continuing_gru, GIVEN, (SEQUENCE, jnp.ones((5, 3))), r"float32\[5, 2\], got .*\(5, 3\)"),
         (continuing_gru, GIVEN, (SEQUENCE, jnp.ones((5, 2), jnp.bfloat16)), "bfloat16"),
         (fnn.lstm_cell(2), CELL_PAIR, jnp.ones((5, 3)), r"a pair, \(input, state\)"),
-        (fnn.gru_cell(2), CELL, (jnp.ones((5, 3)), jnp.ones((4, 2))), r"float32\[4, 2\]"),
+        (fnn.gru_cell(2), CELL, (jnp.ones((5, 3)), jnp.ones((4, 2))), r"float32\[5, 2\], got .*\(4, 2\)"),
     ],
 )
 def test_input_that_does_not_fit(layer, in_shape, x, words):

@@ -9,9 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.texts import suggest
-from functional_nn.core.validation import shown
+from functional_nn.core.errors import check, escaped
+from functional_nn.core.validation import check_choice
 from functional_nn.sweeps.columns import shown_value
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.member import check_result
@@ -76,13 +75,12 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
     """Checks names of hyper-parameters of a sweep, and returns them as a list."""
     check_result(result)
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise InputError(argument, "names of hyper-parameters", shown(names))
+    are_names = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    check(argument, names, "names of hyper-parameters", are_names)
     names = [names] if isinstance(names, str) else list(names)
     known = result.members[0].hyperparameters if result.members else {}
     for name in names:
-        if name not in known:
-            raise InputError(argument, "hyper-parameters of the sweep", repr(name), suggest(str(name), known))
+        check_choice(argument, name, known)
     return names
 
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.texts import counted, words
-from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
@@ -81,8 +80,7 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     check_result(result)
     metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
-    if not result.curves(metric).size:
-        raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
+    check("result", result, "a member that ran an epoch", result.curves(metric).size)
     settings = _best_first(result, metric, by)
     longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
     figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * min(longest, MOST_LETTERS), height=4.2)
@@ -117,10 +115,8 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
 
 def _curves_of_run(run: Run, metric: str | None, by: str | Sequence[str] | None) -> Figure:
     """The learning curves of one run."""
-    if by is not None:
-        raise InputError("by", "None, because a run has no hyper-parameters that vary", shown(by))
-    if not run.history:
-        raise InputError("result", "a run of at least one epoch", repr(run))
+    check("by", by, "None, because a run has no hyper-parameters that vary", by is None)
+    check("result", run, "a run of at least one epoch", run.history)
     if metric is not None:
         check_metric("metric", metric, run.history[-1].metrics)
     return learning_curves(run.history, metric=metric)
@@ -140,8 +136,7 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     metric = chosen_metric(result, metric)
     by = [name for name in result.varied if name != "seed"]
     settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]
-    if not settings:
-        raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
+    check("members", result, f"one with a finite {metric}", settings)
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
     drawn = [np.clip(values, -LARGEST, LARGEST) for values in panels]
@@ -361,14 +356,12 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
         InputError: for an unknown name, the same name twice, or a hyper-parameter with too many values.
     """
     check_hyperparameters(result, (x, y), "x and y")
-    if x == y:
-        raise InputError("y", "another hyper-parameter than x", repr(y))
+    check("y", y, "another hyper-parameter than x", x != y)
     metric = chosen_metric(result, metric)
     columns, rows = values_of(result, x), values_of(result, y)
     for name, values in ((x, columns), (y, rows)):
-        if len(values) > MOST_CELLS:
-            remedy = "Choose members with where(…)."
-            raise InputError(name, f"at most {MOST_CELLS} values", f"{len(values)}", remedy)
+        fits = len(values) <= MOST_CELLS
+        check(name, len(values), f"at most {MOST_CELLS} values", fits, "Choose members with where(…).")
     others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
     cells: dict[tuple[int, int], Setting] = {}
     for cell, _ in settings_of(result, metric, others):
