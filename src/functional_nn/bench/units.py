@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
+from functional_nn.core.texts import WIDTH
+
 LABEL_WIDTH = 14
-WIDTH = 80
-"""Printed lines have at most this number of characters."""
 
 
 def labeled(facts: Iterable[tuple[str, str]]) -> list[str]:

@@ -21,7 +21,6 @@ from functional_nn.reports.page import (
     MOST_UNITS,
     as_png,
     as_svg,
-    check_libraries,
     number,
     shown_pixels,
     weights_picture,
@@ -84,9 +83,8 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         contents: what is known about the run.
 
     Raises:
-        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+        InputError: if the file cannot be written.
     """
-    check_libraries(("jinja2", "matplotlib"))
     probabilities, reason = _probabilities(contents)
     charts, left_out = _charts(contents.history)
     rows = contents.statistics
