@@ -23,7 +23,6 @@ from functional_nn.bench.measured_peaks import (
     _random_numbers,
     _square_product,
     heaviest_products,
-    speedup,
     trials,
 )
 from functional_nn.bench.network_programs import MeasuredNetwork, cases_of, measure, workload
@@ -181,16 +180,13 @@ assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.
 """
 
 
-def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
+def test_a_program_on_several_devices_has_their_peaks():
     subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], check=True, capture_output=True, text=True)
-    assert speedup(4) == 1  # all CPU devices share the cores
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert speedup(4) == 4
 
 
 def test_a_peak_of_several_devices_is_multiplied():
     trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
-    assert trial.rate(Timing(((4.0,),)), speedup(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),))) == ("product", 5.0, 10.0)
     assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
 
 

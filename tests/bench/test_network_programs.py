@@ -11,7 +11,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.bench import network_programs
 from functional_nn.bench.compiled_program import clocked
-from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
+from functional_nn.bench.network_programs import STEPS, BenchmarkCase, MeasuredNetwork, epoch_call
 from functional_nn.jaxprs.counts import flops_by_scope
 from functional_nn.sweeps import plan
 from functional_nn.training.programs import Programs
@@ -79,7 +79,7 @@ def swept(network, data, **options):
 def test_train_is_the_program_of_fit(network, data, made_programs):
     fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
     (of_fit,) = made_programs
-    call = fit_call(network, BATCH_SIZE, "float32")
+    call = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32"))
     assert compiled_text(call.program.compiled) == compiled_text(of_fit.compiled["full"])
 
 
@@ -94,10 +94,10 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
         batch_size=BATCH_SIZE,
     )
     (of_sweep,) = made_programs
-    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 4))
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert (call.executions, call.devices) == (4, 1)
-    of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
+    of_fit = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32")).program.compiled
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 
 
@@ -122,7 +122,7 @@ def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_pr
     with pytest.raises(InterruptedError):
         w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
     swept(network, data)
-    sweep_call(network, BATCH_SIZE, "float32", 2)
+    epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 2))
     specs += [programs.spec for programs in made_programs]
     alike = [replace(spec, recipe=None, batch_size=1, data=None) for spec in specs]
     assert len(alike) == 3
@@ -138,15 +138,15 @@ def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, mon
     monkeypatch.setattr(network_programs, "planned", lambda name, members: two_in_one)
     swept(network, data, plan=two_in_one)
     (of_sweep,) = made_programs
-    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 4))
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert call.executions == 2
-    alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
+    alone = flops_by_scope(epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32")).program.jaxpr).total()
     assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)
 
 
 def test_a_call_runs_every_member(network):
-    call = sweep_call(network, BATCH_SIZE, "float32", 3)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 3))
     seconds, _ = clocked(call.run)
     empty_seconds, _ = clocked(call.run_empty)
     assert seconds > 0 < empty_seconds

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from functional_nn.bench.records import (
     check_matching,
     compare_records,
     environment,
-    platform_notes,
+    platform_note,
     ratio,
     read_records,
     without_match,
@@ -47,14 +48,14 @@ def test_the_environment_is_complete_and_goes_into_json():
     assert about["versions"]["jax"]
     assert about["cores"] >= 1
     assert json.loads(json.dumps(about)) == about
-    assert platform_notes(about)[0].startswith("CPU")
-    gpu = platform_notes({**about, "platform": "gpu", "device": "H100"})[0]
+    assert platform_note(about).startswith("CPU")
+    gpu = platform_note({**about, "platform": "gpu", "device": "H100"})
     assert "TF32" in gpu
     assert "TPU" not in gpu
-    tpu = platform_notes({**about, "platform": "tpu", "device": "TPU v4"})[0]
+    tpu = platform_note({**about, "platform": "tpu", "device": "TPU v4"})
     assert "bfloat16 passes" in tpu
     assert "GPU" not in tpu
-    assert "TF32" not in platform_notes({**about, "platform": "gpu", "matmul_precision": "highest"})[0]
+    assert "TF32" not in platform_note({**about, "platform": "gpu", "matmul_precision": "highest"})
 
 
 def test_records_are_added_to_what_is_there(tmp_path):
@@ -190,12 +191,14 @@ def test_control_characters_of_an_old_record_are_not_printed(tmp_path):
 
 def test_the_accelerators_libraries_and_driver_are_in_a_record(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "DRIVER", tmp_path / "version")
-    monkeypatch.setattr(records, "installed_version", lambda name: None)
-    assert not {*records.ACCELERATOR_LIBRARIES, "nvidia driver"} & environment()["versions"].keys()
+    monkeypatch.setattr(records, "distributions", list)
+    assert "nvidia driver" not in environment()["versions"]
     (tmp_path / "version").write_text("580.65.06\n")
-    monkeypatch.setattr(records, "installed_version", lambda name: f"version of {name}")
+    libraries = [SimpleNamespace(name=name, version="9") for name in ("jax-cuda13-plugin", "nvidia-cudnn-cu13", "rich")]
+    monkeypatch.setattr(records, "distributions", lambda: libraries)
     versions = environment()["versions"]
-    assert versions["jax-cuda13-plugin"] == "version of jax-cuda13-plugin"
+    assert versions["jax-cuda13-plugin"] == versions["nvidia-cudnn-cu13"] == "9"
+    assert "rich" not in versions
     assert versions["nvidia driver"] == "580.65.06"
 
 

@@ -157,8 +157,7 @@ def bench(
     if chip is not None:
         return _bench_target(model, network, cases, chip, record)
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
-    for note in records.platform_notes(about):
-        _print_wrapped(note)
+    _print_wrapped(records.platform_note(about))
     click.echo()
 
     measured: list[Measured] = []

@@ -17,15 +17,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel
-from functional_nn.reports.page import (
-    MOST_UNITS,
-    as_png,
-    as_svg,
-    number,
-    shown_pixels,
-    weights_picture,
-    write_template,
-)
+from functional_nn.reports.page import MOST_UNITS, as_png, as_svg, number, shown_pixels, weights_picture, write_template
 from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
 from functional_nn.reports.run_contents import RunContents
 from functional_nn.storage import run_folder
