@@ -170,7 +170,7 @@ def test_other_wrong_arguments():
     mine = fnn.chain(fnn.Layer("my", lambda key, in_shape: ({"a": jax.numpy.ones(())}, {}), scaled))
     with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got my_0 \(my\)"):
         from_torch(mine, state_dict(), (3,), check=False)
-    with pytest.raises(InputError, match=r"params: expected an array dense_0/bias, got none"):
+    with pytest.raises(InputError, match=r"params: expected dense_0/bias of shape .*, got none"):
         to_torch(NET, {}, {}, (4,))
     params, state = NET.init(jax.random.key(0), (5,))
     with pytest.raises(InputError, match=r"params: expected dense_0/weight of shape \(4, 3\), got \(5, 3\)"):
