@@ -80,7 +80,7 @@ def test_metrics(
     split = data_for_network(recipe.net, recipe.loss, data)
     evaluate = jax.jit(partial(evaluation_of_examples, recipe, as_precision(precision)))
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
-    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))
+    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))[0]
 
 
 def statistics_recorder(

@@ -21,7 +21,7 @@ from functional_nn.storage.identity import GROUPS, PROGRAMS, SURROUNDINGS
 from functional_nn.sweeps import plan as plans
 from functional_nn.sweeps.grid import Hyperparameters
 from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistory, MemberRules
+from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistory
 from functional_nn.sweeps.plan import Plan
 from functional_nn.sweeps.static_groups import StaticGroup
 from functional_nn.sweeps.store import Store
@@ -73,8 +73,8 @@ class Population:
         # would be slow for thousands of members.
         self._counted: set[int] = set()
         self.ended_here = 0
+        self._patience = patience
         self._compile()
-        self._rules = MemberRules(precision.parameters, self._members_at_once, patience)
 
     def _compile(self) -> None:
         """Compiles every group for the plan, and again for fewer members at once if memory has no room."""
@@ -114,7 +114,7 @@ class Population:
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
                 if store is None or not self._restore(store, name, numbers, group, whole=rung is not None):
                     histories = [self.histories[number] for number in numbers]
-                    batch = MemberBatch(group, self._grid, histories, self._rules, rung)
+                    batch = MemberBatch(group, self._grid, histories, self._patience, rung)
                     batches.append(batch)
                     self._trained.update(numbers)
                     unsaved[batch] = name
@@ -313,11 +313,10 @@ class Workers:
                     batch = waiting.popleft()
                 except IndexError:  # Another worker has taken the last one.
                     break
-                if not batch.begun:
-                    batch.begin(device)
-                while batch.goes_on and not stop.is_set():
+                batch.begin(device)
+                while not batch.done and not stop.is_set():
                     batch.run_epoch()
-                    events.put((batch, not batch.goes_on))
+                    events.put((batch, batch.done))
 
         def work(device: Device) -> None:
             try:

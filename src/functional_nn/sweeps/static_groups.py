@@ -25,6 +25,7 @@ from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.training.argument_checks import check_counts
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
+from functional_nn.training.epoch_loop import RunData
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
 from functional_nn.training.recipe import (
@@ -69,7 +70,7 @@ class StaticGroup:
     programs: dict[Device, Programs] = field(default_factory=dict, init=False)
     compilations: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
-    _data: dict[tuple[Device, str], Split] = field(default_factory=dict, init=False)
+    _data: dict[tuple[Device, str], RunData] = field(default_factory=dict, init=False)
     _copying: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
@@ -92,12 +93,12 @@ class StaticGroup:
                 self.seconds += time.perf_counter() - clock
         return self.programs[devices[0]]
 
-    def data_on(self, device: Device, name: str) -> Split:
-        """A data set on a device; it is copied there once."""
+    def data_on(self, device: Device, name: str) -> RunData:
+        """A data set on a device, with the programs there; it is copied there once."""
         # Workers are threads: without the lock, two of them could copy the same data at the same time.
         with self._copying:
             if (device, name) not in self._data:
-                self._data[device, name] = jax.device_put(self.splits[name], device)
+                self._data[device, name] = RunData(self.programs[device], jax.device_put(self.splits[name], device))
             return self._data[device, name]
 
     @property

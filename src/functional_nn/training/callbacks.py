@@ -13,8 +13,7 @@ import os
 from functional_nn.core.errors import InputError
 from functional_nn.core.validation import check_count, check_number, shown
 from functional_nn.storage.files import check_path
-from functional_nn.training.epoch_loop import OnEpoch
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.run import EpochMetrics, OnEpoch
 from functional_nn.training.state import TrainState
 
 

@@ -196,15 +196,18 @@ def number_of_labels(labels: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(labels))
 
 
-def as_numbers(named: Mapping[str, jax.Array], labels: int) -> dict[str, float]:
-    """The metrics of one model as Python numbers, in the same order.
+def as_numbers(named: Mapping[str, jax.Array], labels: int) -> list[dict[str, float]]:
+    """The metrics of each model as Python numbers, in the same order.
 
     Args:
-        named: the metrics on the device.
+        named: the metrics on the device: one number of one model, or one for each member of a sweep.
         labels: the number of labels that were evaluated.
     """
-    values = jax.device_get(list(named.values()))
-    return {name: as_number(name, value, labels) for name, value in zip(named, values, strict=True)}
+    columns = [np.atleast_1d(values) for values in jax.device_get(list(named.values()))]
+    return [
+        {name: as_number(name, value, labels) for name, value in zip(named, of_model, strict=True)}
+        for of_model in zip(*columns, strict=True)
+    ]
 
 
 def as_number(name: str, value: np.ndarray, labels: int) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import jax
 import optax
@@ -17,10 +19,13 @@ from functional_nn.core.display import in_notebook, is_progress_shown, progress_
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import shape_of
+from functional_nn.core.texts import counted, words
+from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
+from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (
@@ -30,24 +35,34 @@ from functional_nn.training.argument_checks import (
     check_metrics,
     check_patience,
     check_seed,
+    says_stop,
 )
 from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
-from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, RunData
+from functional_nn.training.epoch_loop import RunData, status_after
 from functional_nn.training.memory import check_memory
-from functional_nn.training.non_finite import check_policy
+from functional_nn.training.non_finite import ADVICE, SKIP, check_policy, non_finite_message, origin_in_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
-from functional_nn.training.programs import Programs, ProgramSpec, shapes_of, surroundings, with_batches_of
+from functional_nn.training.programs import (
+    NO_HYPERPARAMETERS,
+    Programs,
+    ProgramSpec,
+    shapes_of,
+    surroundings,
+    with_batches_of,
+)
 from functional_nn.training.recipe import Gradient, LossFunction, MetricFunction, PenaltyFunction, Recipe, with_gradient
-from functional_nn.training.run import EpochHistory, Run
+from functional_nn.training.run import EpochHistory, EpochMetrics, OnEpoch, Run
 from functional_nn.training.state import (
     SETTING_OF_BITS,
     Start,
     TrainState,
     check_start,
+    counts,
     epochs_before,
+    learning_rate,
     train_state_from,
 )
 
@@ -319,3 +334,135 @@ def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Spl
         # Without a number of steps, the batches do not depend on the number of the epoch.
         return int(epochs_before(start, data.steps)) if data.steps else 0
     return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
+
+
+@dataclass
+class EpochLoop:
+    """The loop of a run.
+
+    Args:
+        data: the examples of the run, with its programs.
+        epochs: the number of epochs that the run has at its end.
+        first_epoch: the number of the run's first epoch. It decides about the order of the examples.
+        non_finite: the policy for values that are not finite.
+        patience: the number of epochs without a lower loss after which the run stops; None for no limit.
+        on_epoch: called after each epoch, in the first process.
+        reached: what the run has reached so far; changes with each epoch.
+        at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
+        origin: where this number comes from, if the search found it.
+    """
+
+    data: RunData
+    epochs: int
+    first_epoch: int
+    non_finite: str
+    patience: int | None
+    on_epoch: OnEpoch | None
+    reached: RunProgress
+    at_bad_step: Mapping[str, PyTree] | None = None
+    origin: NonFinite | None = None
+
+    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+        """Runs the epochs that are left, and saves them; returns the status of the run and its message.
+
+        Args:
+            saver: saves each epoch.
+            interruption: notices Ctrl-C.
+            advance: moves the progress bar, with a text.
+        """
+        is_stopped = False
+        try:
+            # Epochs from a checkpoint are reported first.
+            answers = [self._report(metrics, advance) for metrics in self.reached.history]
+            is_stopped = any(answers)
+            while not is_stopped and not self._end()[0]:
+                self._run_epoch()
+                saver.save(self.reached)
+                is_stopped = self._report(self.reached.history[-1], advance)
+                interruption.check()
+            saver.save(self.reached, now=True)
+        except KeyboardInterrupt as interrupt:
+            saver.save(self.reached, now=True)
+            # If the run has ended anyway, there is nothing left to interrupt.
+            if not is_stopped and not self._end()[0]:
+                by = f" by {signal.SIGTERM.name}" if interrupt.args == (signal.SIGTERM.name,) else ""
+                return "interrupted", f"Interrupted{by} after {self.done()}; the finished epochs are kept."
+        if is_stopped and not self.reached.status:
+            return "stopped", f"on_epoch stopped the run after {self.done()}."
+        return self._end()
+
+    def with_test_metrics(self, run: Run) -> Run:
+        """The run with the metrics on its test examples, for a run that was evaluated on validation examples.
+
+        Ctrl-C ends this evaluation, and the run is then interrupted.
+        """
+        try:
+            with self.data.processes.noticing_loss():
+                return replace(run, test_metrics=self.data.test_metrics(self.reached.train_state)[0])
+        except BaseException as error:
+            # Several processes return the same, and the others may have evaluated everything.
+            if isinstance(error, KeyboardInterrupt) and not self.data.processes.are_several:
+                message = f"Interrupted in the evaluation of the test examples, after {self.done()}, which are kept."
+                return replace(run, status="interrupted", message=message)
+            error.run = run  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+    def done(self) -> str:
+        """The number of epochs that are done, in words."""
+        return f"{len(self.reached.history)} of {self.epochs} epochs"
+
+    def _end(self) -> tuple[str, str]:
+        """The status and the message of a run that has ended; two empty strings if it goes on."""
+        if self.reached.status:
+            return self.reached.status, self.reached.message + self._advice()
+        status = status_after([metrics.deciding_loss for metrics in self.reached.history], self.epochs, self.patience)
+        if status == "stopped early" and self.patience is not None:
+            return status, f"The {self.data.part} loss was not lower for {counted(self.patience, 'epoch')}."
+        return status, ""
+
+    def _run_epoch(self) -> None:
+        """Trains for one epoch and evaluates; adds the results to what was reached."""
+        before = self.reached
+        outcome = self.data.epoch(before.train_state, self.first_epoch + len(before.history))
+        # The counters in the train state run on from epoch to epoch; this epoch has their differences.
+        old, new = counts(before.train_state), counts(outcome.train_state)
+        metrics = EpochMetrics(
+            epoch=len(before.history) + 1,
+            metrics=outcome.metrics[0],
+            seconds=outcome.seconds,
+            skipped_steps=int(outcome.result.bad_steps) + new.skipped_steps - old.skipped_steps,
+            clipped_steps=new.clipped_steps - old.clipped_steps,
+            learning_rate=learning_rate(outcome.train_state),
+        )
+        status, message, bad_step = "", "", int(outcome.result.bad_step)
+        if bad_step >= 0 and not (self.non_finite == SKIP and math.isfinite(metrics.train_loss)):
+            spec = self.data.programs.spec
+            if outcome.bad_step is not None:
+                recipe = spec.recipe_for(NO_HYPERPARAMETERS)
+                self.at_bad_step = outcome.bad_step.arguments(recipe, spec.precision)
+                self.origin = origin_in_step(recipe, spec.precision, outcome.bad_step)
+            status = "non-finite"
+            message = non_finite_message(bad_step, metrics.epoch, self.origin, spec.precision)
+        self.reached = RunProgress(outcome.train_state, (*before.history, metrics), status, message)
+
+    def _advice(self) -> str:
+        # It is not saved with the message, as a resumed run has no ``at_bad_step``.
+        return "" if self.at_bad_step is None or self.origin is not None else ADVICE
+
+    def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
+        """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
+
+        def ask() -> bool:
+            if self.on_epoch is None:
+                return False
+            # On one device, so that the function can compute with it alone.
+            train_state = put_on_one(self.reached.train_state, self.data.programs.sharding)
+            return says_stop("on_epoch", self.on_epoch(metrics, train_state))
+
+        # With several processes the first one alone is asked, and its answer counts for all.
+        processes = self.data.processes
+        is_stopped = processes.any(bool(processes.first(ask)))
+        shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
+        texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
+        advance("  ".join(texts))
+        return is_stopped
