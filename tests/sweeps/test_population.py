@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps import population
+from functional_nn.sweeps import plan as plans
 
 
 def test_two_workers_that_want_the_last_batch(monkeypatch):
@@ -20,7 +20,7 @@ def test_two_workers_that_want_the_last_batch(monkeypatch):
         def __bool__(self):
             return True
 
-    monkeypatch.setattr(population, "deque", StaleDeque)
+    monkeypatch.setattr(plans, "deque", StaleDeque)
 
     class Batch:
         epochs, done = 0, False
@@ -32,7 +32,7 @@ def test_two_workers_that_want_the_last_batch(monkeypatch):
             self.epochs += 1
             self.done = self.epochs == 2
 
-    steps = list(population.Workers([None, None]).run([Batch()]))
+    steps = list(plans.in_threads([None, None], [Batch()]))
     assert [done for _, done in steps] == [False, True]
 
 
@@ -79,7 +79,7 @@ def test_every_thread_has_the_settings():
             self.done = len(seen) >= 2
 
     with jax.enable_x64(True):
-        list(population.Workers([None]).run([Batch(), Batch()]))
+        list(plans.in_threads([None], [Batch(), Batch()]))
     assert len(seen) > 1
     assert all(seen)
 

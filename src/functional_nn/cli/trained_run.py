@@ -26,9 +26,9 @@ from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.data_for_network import data_for_network
+from functional_nn.training.devices import bytes_of
 from functional_nn.training.evaluate import as_numbers, evaluated_metrics, evaluation_of_examples, number_of_labels
 from functional_nn.training.layer_statistics import StatisticsRecorder
-from functional_nn.training.memory import bytes_of
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run

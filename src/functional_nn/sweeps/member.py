@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Params, State
 from functional_nn.core.texts import words
-from functional_nn.core.validation import check_choice, shown
+from functional_nn.core.validation import check_choice
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.training.evaluate import default_metric
 
@@ -114,6 +114,6 @@ Result = TypeVar("Result", bound=HasMembers)
 def check_result(result: Result) -> Result:
     """Raises an InputError unless this is the result of a sweep; returns it."""
     members = getattr(result, "members", None)
-    if not isinstance(members, tuple) or not all(isinstance(member, Member) for member in members):
-        raise InputError("result", "the result of sweep", shown(result))
+    is_result = isinstance(members, tuple) and all(isinstance(member, Member) for member in members)
+    check("result", result, "the result of sweep", is_result)
     return result

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_counts, check_number, shown
+from functional_nn.core.validation import check_counts, check_number
 from functional_nn.data.examples import number_of_examples
 from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
@@ -34,7 +34,8 @@ Item = TypeVar("Item")
 class MemberHistory:
     """The metrics of one member after each epoch, its status, and its train state while it waits for more epochs.
 
-    The ``key`` of the train state is None: the seed of the member makes it again.
+    The ``key`` of the train state is None: the seed of the member makes it again. ``kept`` are the parameters and the
+    state of a member that has ended, if the sweep keeps them.
     """
 
     number: int
@@ -43,6 +44,7 @@ class MemberHistory:
     curves: dict[str, list[float]] = field(default_factory=dict)
     test_metrics: dict[str, float] = field(default_factory=dict)
     train_state: TrainState | None = None
+    kept: tuple[Params | None, State | None] = (None, None)
 
     @property
     def running(self) -> bool:
@@ -57,17 +59,15 @@ class MemberHistory:
         """A metric after each epoch."""
         return self.curves.setdefault(metric, [])
 
-    def result(
-        self, hyperparameters: Mapping[str, PlainValue], params: Params | None = None, state: State | None = None
-    ) -> Member:
+    def result(self, hyperparameters: Mapping[str, PlainValue]) -> Member:
         """The member with these metrics, as a result of the sweep has it."""
         return Member(
             number=self.number,
             hyperparameters=hyperparameters,
             status="not run" if self.running else self.status,
             bad_step=self.bad_step,
-            params=params,
-            state=state,
+            params=self.kept[0],
+            state=self.kept[1],
             curves={name: np.asarray(curve) for name, curve in self.curves.items()},
             test_metrics=self.test_metrics,
         )
@@ -237,10 +237,8 @@ class Halving(NamedTuple):
         """
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
-        if not epochs or list(self.epochs) != sorted(set(self.epochs)) or self.epochs[0] < 1:
-            raise InputError("halving", "rising epochs from 1 on", shown(self.epochs))
-        if self.epochs[-1] >= shortest:
-            raise InputError("halving", f"epochs before the last one, {shortest}", shown(self.epochs))
+        check("halving", epochs, "rising epochs from 1 on", epochs and list(epochs) == sorted(set(epochs)))
+        check("halving", epochs, f"epochs before the last one, {shortest}", epochs[-1] < shortest)
         return Halving(epochs, float(keep))
 
     def leave_out(self, histories: Sequence[MemberHistory]) -> None:

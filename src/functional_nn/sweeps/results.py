@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from functional_nn.core.display import html_table
-from functional_nn.core.errors import InputError, escaped
+from functional_nn.core.errors import InputError, check, escaped
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import aligned, suggest, words
-from functional_nn.core.validation import is_array, is_numeric, shown
+from functional_nn.core.validation import is_array, is_numeric
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.columns import check_names, columns, of_members, shown_value, varied_names
 from functional_nn.sweeps.grid import PlainValue
@@ -27,12 +27,7 @@ from functional_nn.sweeps.member import HasMembers, Member, chosen_metric, has_n
 from functional_nn.sweeps.statistics import ranked_settings
 from functional_nn.training.evaluate import larger_is_better
 from functional_nn.training.precision import Precision
-from functional_nn.training.recipe import (
-    NOT_FOR_FUNCTIONS,
-    HyperparameterReader,
-    ModelFunction,
-    network_of,
-)
+from functional_nn.training.recipe import NOT_FOR_FUNCTIONS, HyperparameterReader, ModelFunction, network_of
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -163,8 +158,8 @@ class SweepResult:
             if name not in known:
                 raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
             value = hyperparameters[name]
-            if is_array(value) and (value.ndim or not is_numeric(value)):
-                raise InputError(f"where.{name}", "one value", shown(value))
+            is_one = not is_array(value) or (value.ndim == 0 and is_numeric(value))
+            check(f"where.{name}", value, "one value", is_one)
         wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in hyperparameters.items()}
 
         def has_wanted(member: Member) -> bool:
@@ -178,8 +173,7 @@ class SweepResult:
 
     def network(self, member: Member) -> Layer:
         """The network of a member. Its parameters and state are ``member.params`` and ``member.state``."""
-        if not isinstance(member, Member):
-            raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
+        check("member", member, "a Member of this result", isinstance(member, Member), "Write result.best().")
         return network_of(self.model, reader_of(member))
 
     def save(self, path: str | Path) -> None:

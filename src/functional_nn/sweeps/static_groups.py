@@ -17,25 +17,18 @@ from jax.typing import DTypeLike
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import flatten
+from functional_nn.core.validation import check_count
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.preparation import as_split
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
-from functional_nn.training.argument_checks import check_counts
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.epoch_loop import RunData
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
-from functional_nn.training.recipe import (
-    COUNTS,
-    NOT_FOR_FUNCTIONS,
-    STEPS,
-    Recipe,
-    RecipeMaker,
-    WithStaticValues,
-)
+from functional_nn.training.recipe import COUNTS, NOT_FOR_FUNCTIONS, STEPS, Recipe, RecipeMaker, WithStaticValues
 
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
@@ -102,6 +95,11 @@ class StaticGroup:
             return self._data[device, name]
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the metrics of the members, which are the same on each device."""
+        return next(iter(self.programs.values())).metric_names
+
+    @property
     def loss_name(self) -> str:
         """The name of the loss, for the identity of the sweep."""
         loss = self.recipe.loss
@@ -148,7 +146,8 @@ def static_groups(
     for number, member in enumerate(grid):
         counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
         with inside(f"member {number}"):
-            check_counts(**counts)
+            for name, count in counts.items():
+                check_count(name, count)
         counts[STEPS] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
         key = with_types(static_values), data_shapes[member["data"]]

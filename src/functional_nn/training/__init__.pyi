@@ -1,6 +1,9 @@
 from . import callbacks as callbacks
 from .checkpointing import Checkpoints as Checkpoints
+from .epoch import Trained as Trained
 from .epoch import make_epoch as make_epoch
+from .epoch import make_run as make_run
+from .epoch import make_train as make_train
 from .evaluate import make_evaluate as make_evaluate
 from .non_finite import NonFinite as NonFinite
 from .optimizers import OPTIMIZERS as OPTIMIZERS
@@ -18,6 +21,3 @@ from .state import TrainState as TrainState
 from .state import create_train_state as create_train_state
 from .step import make_train_step as make_train_step
 from .step import per_example_gradients as per_example_gradients
-from .whole_run import Trained as Trained
-from .whole_run import make_run as make_run
-from .whole_run import make_train as make_train

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from functional_nn import names
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.shapes import wide_type
+from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
@@ -92,13 +94,11 @@ def check_gradient_function(gradient: object) -> None:
         check_function("gradient", gradient, expected)
 
 
-def check_metrics(metrics: object) -> None:
+def check_metrics(metrics: Any) -> None:
     """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
-    if metrics is None:
-        return
-    if not isinstance(metrics, Mapping):
-        raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
-    for name, metric in metrics.items():
+    expected = 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}'
+    check("metrics", metrics, expected, metrics is None or isinstance(metrics, Mapping))
+    for name, metric in (metrics or {}).items():
         check_metric_name("metrics", name)
         with inside("metrics"):
             check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
@@ -120,33 +120,18 @@ def check_is_not_a_loader(data: object) -> None:
         raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 
 
-def check_counts(epochs: object, batch_size: object) -> None:
-    """Raises an InputError unless the number of epochs and the batch size are positive integers."""
-    check_count("epochs", epochs)
-    check_count("batch_size", batch_size)
-
-
-def check_seed(argument: str, seed: object) -> int:
+def check_seed(argument: str, seed: Any) -> int:
     """Raises an InputError unless a random key can be made from the seed; returns the seed."""
-    try:
-        return check_count(argument, seed, least=0, most=LARGEST_SEED)
-    except InputError:
-        raise InputError(argument, "an integer from 0 to 2**32 - 1", shown(seed)) from None
+    check(argument, seed, "an integer from 0 to 2**32 - 1", is_count(seed, least=0, most=LARGEST_SEED))
+    return int(seed)
 
 
-def check_train_state(train_state: object) -> None:
+def check_train_state(train_state: Any) -> None:
     """Raises an InputError unless this is a ``TrainState`` with dicts of parameters and a key."""
-    if not isinstance(train_state, TrainState):
-        raise InputError("train_state", "a TrainState", shown(train_state), "Make one with create_train_state.")
+    is_state = isinstance(train_state, TrainState)
+    check("train_state", train_state, "a TrainState", is_state, "Make one with create_train_state.")
     check_trees(train_state.params, train_state.state)
     check_key(train_state.key)
-
-
-def check_epoch_number(number: object) -> int | jax.Array:
-    """Raises an InputError unless this is an integer from 0, or an array with one integer; returns it."""
-    if is_array(number) and jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0:
-        return number
-    return check_count("number", number, least=0)
 
 
 def check_batch(x: PyTree, labels: PyTree) -> int:
@@ -155,8 +140,8 @@ def check_batch(x: PyTree, labels: PyTree) -> int:
     examples = jax.tree.leaves(x)[0].shape[0]
     for argument, tree in (("x", x), ("labels", labels)):
         leaves = jax.tree.leaves(tree)
-        if not leaves or not all(is_array(leaf) and leaf.ndim and is_numeric(leaf) for leaf in leaves):
-            raise InputError(argument, "arrays of numbers with examples along axis 0", shown(tree))
+        are_arrays = leaves and all(is_array(leaf) and leaf.ndim and is_numeric(leaf) for leaf in leaves)
+        check(argument, tree, "arrays of numbers with examples along axis 0", are_arrays)
         if any(leaf.shape[0] != examples for leaf in leaves):
             given = ", ".join(str(leaf.shape) for leaf in leaves)
             raise InputError(argument, f"{examples} examples along axis 0, as x has", f"shape {given}")
@@ -165,23 +150,15 @@ def check_batch(x: PyTree, labels: PyTree) -> int:
     return examples
 
 
-def check_pair(argument: str, result: object, second: str) -> tuple[TrainState, PyTree]:
-    """Raises an InputError unless a user's train step or epoch returned a pair with a TrainState first."""
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], TrainState):
-        expected = f"a function that returns (TrainState, {second})"
-        raise InputError(argument, expected, f"one that returns {shown(result)}")
-    return result[0], result[1]
-
-
-def check_scalar(argument: str, value: object) -> jax.Array:
+def check_scalar(argument: str, value: Any) -> jax.Array:
     """The floating-point number that a user's loss, penalty or metric returned, in a type to sum in.
 
     Raises:
         InputError: unless it returned one such number.
     """
-    if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        remedy = "Return the mean over the examples." if is_array(value) and value.ndim else ""
-        raise InputError(argument, "a function that returns one floating-point number", shown(value), remedy)
+    is_number = is_array(value) and value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+    remedy = "Return the mean over the examples." if is_array(value) and value.ndim else ""
+    check(argument, value, "a function that returns one floating-point number", is_number, remedy)
     return value.astype(wide_type(value.dtype))
 
 
@@ -216,8 +193,8 @@ def says_stop(argument: str, answer: object) -> bool:
     """
     if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
         answer = bool(answer)
-    if answer is not None and not isinstance(answer, bool | np.bool_):
-        raise InputError(argument, "a function that returns True to stop the run, or None", shown(answer))
+    is_answer = answer is None or isinstance(answer, bool | np.bool_)
+    check(argument, answer, "a function that returns True to stop the run, or None", is_answer)
     return bool(answer)
 
 

@@ -10,8 +10,8 @@ import csv
 import math
 import os
 
-from functional_nn.core.errors import InputError
-from functional_nn.core.validation import check_count, check_number, shown
+from functional_nn.core.errors import InputError, check
+from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.files import check_path
 from functional_nn.training.run import EpochMetrics, OnEpoch
 from functional_nn.training.state import TrainState
@@ -83,8 +83,7 @@ def early_stopping(patience: int, metric: str | None = None, least_change: float
     ('stopped', True)
     """
     check_count("patience", patience)
-    if metric is not None and not isinstance(metric, str):
-        raise InputError("metric", "the name of a metric, or None", shown(metric))
+    check("metric", metric, "the name of a metric, or None", metric is None or isinstance(metric, str))
     check_number("least_change", least_change, "a number not below 0", lambda change: 0 <= change < math.inf)
     return _EarlyStopping(patience, metric, least_change)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import jax
@@ -20,20 +21,16 @@ from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Batch, StreamReader
-from functional_nn.training.epoch import EpochResult
-from functional_nn.training.evaluate import (
-    Evaluation,
-    as_numbers,
-    evaluated_metrics,
-    named_metrics,
-    number_of_labels,
-)
-from functional_nn.training.non_finite import BadStep, finite_epoch
+from functional_nn.jaxprs.evaluate import with_axes
+from functional_nn.training.devices import put_on_one
+from functional_nn.training.epoch import EpochResult, named_metrics
+from functional_nn.training.evaluate import Evaluation, as_numbers, evaluated_metrics, number_of_labels
+from functional_nn.training.non_finite import BadStep
 from functional_nn.training.processes import Processes
 from functional_nn.training.programs import NO_HYPERPARAMETERS, Programs
 from functional_nn.training.recipe import Hyperparameters
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult
+from functional_nn.training.step import StepResult, numbers
 
 
 class EpochOutcome(NamedTuple):
@@ -94,7 +91,7 @@ class RunData:
         """
         clock = time.perf_counter()
         if self.reader is None:
-            after, result, bad_step = finite_epoch(self.programs, self.data, train_state, number, h, is_running)
+            after, result, bad_step = self._train_in_memory(train_state, number, h, is_running)
         else:
             after, result, bad_step = self._train_on_stream(self.reader, train_state, number + 1)
         # The epoch waits for its results, so this is the time of the computation and not only of its start.
@@ -125,6 +122,43 @@ class RunData:
 
         with self.reader.evaluated(part, place) as batches:
             return self.programs.evaluate_batches(train_state, counted_batches(batches)), count
+
+    def _train_in_memory(
+        self, before: TrainState, number: int, h: Hyperparameters, is_running: np.ndarray | bool
+    ) -> tuple[TrainState, EpochResult, BadStep | None]:
+        """Trains with fast steps, which check nothing.
+
+        If a value is not finite after the epoch, it is run again from its start, with steps that change nothing if a
+        value would become non-finite. Of several members, only those with such a value take their results from there.
+
+        Returns:
+            the train state after the epoch, its result, and the first bad step of a single model; None if there is
+            none.
+        """
+        programs, (x, labels), place = self.programs, self.data.part("train"), np.int32(number)
+        after, result = jax.block_until_ready(programs.epoch(before, x, labels, place, h))
+        # The losses alone are not enough: the last update of an epoch has no loss after it.
+        is_bad = (np.array(result.bad_step) >= 0) | ~_stays_finite(before, after, programs.spec.members)
+        is_bad &= is_running
+        if not is_bad.any():
+            return after, result, None
+        careful = jax.block_until_ready(programs.careful_epoch(before, x, labels, place, h))
+        if programs.spec.members is not None:
+
+            def chosen(careful: jax.Array, fast: jax.Array) -> jax.Array:
+                return jnp.where(with_axes(jnp.asarray(is_bad), fast), careful, fast)
+
+            return *jax.tree.map(chosen, careful[:2], (after, result)), None
+        after, result, before = careful
+        step = int(result.bad_step)
+        # This other program rounds differently, so at the edge of overflow it may find no bad step.
+        if step < 0:
+            return after, result, None
+        order = programs.order(before.key, place)
+        (full, rest), before, data = put_on_one((order, before, (x, labels)), programs.sharding)
+        rows = full[step] if step < len(full) else rest
+        x, labels = jax.tree.map(itemgetter(rows), data)
+        return after, result, BadStep(before, x, labels, rows)
 
     def _train_on_stream(
         self, reader: StreamReader, train_state: TrainState, epoch: int
@@ -168,6 +202,20 @@ class _Step(NamedTuple):
         """Waits for the step. Returns the train state to go on from, and the result in the memory of the host."""
         result = jax.device_get(self.result)
         return self.after if result.is_finite else self.before, result
+
+
+def _stays_finite(before: TrainState, after: TrainState, members: int | None) -> np.ndarray:
+    """For each model, whether the numbers that were finite before an epoch are finite after it.
+
+    NumPy computes it, so nothing is compiled. The state before the epoch is copied to the host only if a number after
+    it is not finite, which is rare.
+    """
+    finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
+    if not all(of_leaf.all() for of_leaf in finite):
+        old = jax.device_get(numbers(before))
+        finite = [of_leaf | ~np.isfinite(of_old) for of_leaf, of_old in zip(finite, old, strict=True)]
+    shape = () if members is None else (members,)
+    return np.all([of_leaf.reshape(*shape, -1).all(axis=-1) for of_leaf in finite], axis=0)
 
 
 def status_after(losses: Sequence[float], epochs: int, patience: int | None) -> str:

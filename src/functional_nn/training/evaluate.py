@@ -12,12 +12,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.masked import Value, values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, shown, tree_in_native_order
+from functional_nn.core.validation import check_count, tree_in_native_order
 from functional_nn.data.examples import number_of_examples
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
@@ -29,11 +29,10 @@ from functional_nn.training.argument_checks import (
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.epoch import EpochResult
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import LossFunction, MetricFunction, Recipe
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult, forward
+from functional_nn.training.step import forward
 
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
 EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
@@ -157,20 +156,6 @@ ROUNDING = 1e-6
 """A share in float32 differs from the true one by less than this."""
 
 
-def named_metrics(part: str, result: EpochResult | StepResult, evaluation: Evaluation | None) -> dict[str, jax.Array]:
-    """All metrics of an epoch in one dict.
-
-    Args:
-        part: what was evaluated: ``"validation"`` or ``"test"``.
-        result: of the epoch's train steps; or of one step, if only the names and shapes are needed.
-        evaluation: of that part after the epoch; None if nothing was evaluated.
-    """
-    named = {"train_loss": result.loss, **{f"train_{name}": value for name, value in result.reports.items()}}
-    if evaluation is not None:
-        named |= evaluated_metrics(part, evaluation)
-    return named
-
-
 def evaluated_metrics(part: str, evaluation: Evaluation) -> dict[str, jax.Array]:
     """The metrics of a part of the data by name, such as ``test_loss``."""
     return {f"{part}_loss": evaluation.loss, **{f"{part}_{name}": value for name, value in evaluation.metrics.items()}}
@@ -243,8 +228,8 @@ def larger_is_better(metric: str) -> bool:
 
 def check_metric(argument: str, metric: object, known: Collection[str]) -> None:
     """Raises an InputError, which lists the known names, unless a run has a metric of this name."""
-    if not isinstance(metric, str) or metric not in known:
-        raise InputError(argument, "the name of a metric of this run", shown(metric), suggest(str(metric), known))
+    is_known = isinstance(metric, str) and metric in known
+    check(argument, metric, "the name of a metric of this run", is_known, suggest(str(metric), known))
 
 
 def default_metric(names: Collection[str]) -> str:

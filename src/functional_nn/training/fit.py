@@ -21,7 +21,7 @@ from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_flag, check_function
+from functional_nn.core.validation import check_count, check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
@@ -29,7 +29,6 @@ from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.storage.arrays import checksum, named_arrays
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (
-    check_counts,
     check_functions,
     check_is_not_a_loader,
     check_metrics,
@@ -41,7 +40,6 @@ from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSa
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import RunData, status_after
-from functional_nn.training.memory import check_memory
 from functional_nn.training.non_finite import ADVICE, SKIP, check_policy, non_finite_message, origin_in_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
@@ -174,7 +172,8 @@ def fit(
     """
     net, differentiate = with_gradient(as_layer(net), gradient)
     policy = as_precision(precision)
-    check_counts(epochs, batch_size)
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
     check_policy(non_finite)
@@ -251,7 +250,7 @@ def fit(
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
             with processes.all_succeeding():
-                check_memory(programs, split)
+                programs.check_memory(split)
             # Fingerprints need more traces, so they are made only if there is something to compare.
             fingerprints = {} if checkpoints is None and not processes.are_several else programs.fingerprints
             processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": programs.metric_names})

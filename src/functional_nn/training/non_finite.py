@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from functional_nn import names
 from functional_nn.core.functions import path_name
@@ -16,37 +15,20 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_flag, check_key, check_trees, tree_in_native_order
-from functional_nn.data.dataset import Split
-from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.layers.combinators.hand_vjp import ByFormula
-from functional_nn.training.argument_checks import (
-    check_batch,
-    check_loss_function,
-    check_penalty,
-)
-from functional_nn.training.devices import put_on_one
-from functional_nn.training.epoch import EpochResult
+from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.programs import NO_HYPERPARAMETERS, Programs
 from functional_nn.training.recipe import (
     Gradient,
     GradientFunction,
-    Hyperparameters,
     LossFunction,
     PenaltyFunction,
     Recipe,
     with_gradient,
 )
 from functional_nn.training.state import TrainState, derived_key
-from functional_nn.training.step import (
-    checked_outcome,
-    derivative_of,
-    is_number,
-    make_objective,
-    numbers,
-    step_of,
-)
+from functional_nn.training.step import checked_outcome, derivative_of, is_number, make_objective, numbers, step_of
 
 STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
@@ -145,71 +127,6 @@ class BadStep(NamedTuple):
             "gradient": "formula" if isinstance(recipe.net.forward, ByFormula) else recipe.gradient,
             "precision": precision,
         }
-
-
-def finite_epoch(
-    programs: Programs,
-    data: Split,
-    before: TrainState,
-    number: int,
-    h: Hyperparameters = NO_HYPERPARAMETERS,
-    is_running: np.ndarray | bool = True,
-) -> tuple[TrainState, EpochResult, BadStep | None]:
-    """Runs an epoch with fast steps, which check nothing.
-
-    If a value is not finite after it, the epoch is run again from its start, with steps that change nothing if a value
-    would become non-finite. Of several members, only those with such a value take their results from there.
-
-    Args:
-        programs: those of one model, or of several members.
-        data: the examples on the device.
-        before: the train state before the epoch.
-        number: the number of the epoch, from 0.
-        h: the traced hyper-parameters.
-        is_running: of several members, which ones matter. The others have ended.
-
-    Returns:
-        the train state after the epoch, its result, and the first bad step of a single model; None if there is none.
-    """
-    x, labels = data.part("train")
-    after, result = jax.block_until_ready(programs.epoch(before, x, labels, np.int32(number), h))
-    # The losses alone are not enough: the last update of an epoch has no loss after it.
-    is_bad = (np.array(result.bad_step) >= 0) | ~_stays_finite(before, after, programs.spec.members)
-    is_bad &= is_running
-    if not is_bad.any():
-        return after, result, None
-    careful, careful_result, before_bad_step = jax.block_until_ready(
-        programs.careful_epoch(before, x, labels, np.int32(number), h)
-    )
-    if programs.spec.members is not None:
-
-        def chosen(careful: jax.Array, fast: jax.Array) -> jax.Array:
-            return jnp.where(with_axes(jnp.asarray(is_bad), fast), careful, fast)
-
-        return *jax.tree.map(chosen, (careful, careful_result), (after, result)), None
-    step = int(careful_result.bad_step)
-    # This other program rounds differently, so at the edge of overflow it may find no bad step.
-    if step < 0:
-        return careful, careful_result, None
-    order = programs.order(before_bad_step.key, np.int32(number))
-    (full, rest), before, data = put_on_one((order, before_bad_step, (x, labels)), programs.sharding)
-    rows = full[step] if step < len(full) else rest
-    x, labels = jax.tree.map(lambda array: array[rows], data)
-    return careful, careful_result, BadStep(before, x, labels, rows)
-
-
-def _stays_finite(before: TrainState, after: TrainState, members: int | None) -> np.ndarray:
-    """For each model, whether the numbers that were finite before an epoch are finite after it.
-
-    NumPy computes it, so nothing is compiled. The state before the epoch is copied to the host only if a number after
-    it is not finite, which is rare.
-    """
-    finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
-    if not all(of_leaf.all() for of_leaf in finite):
-        old = jax.device_get(numbers(before))
-        finite = [of_leaf | ~np.isfinite(of_old) for of_leaf, of_old in zip(finite, old, strict=True)]
-    shape = () if members is None else (members,)
-    return np.all([of_leaf.reshape(*shape, -1).all(axis=-1) for of_leaf in finite], axis=0)
 
 
 def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, precision: Precision) -> str:

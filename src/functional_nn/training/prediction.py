@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.stages import Wrapped
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
@@ -17,11 +17,10 @@ from functional_nn.core.validation import (
     check_count,
     check_trees,
     is_array,
-    shown,
     tree_in_native_order,
 )
 from functional_nn.data.examples import number_of_examples
-from functional_nn.training.memory import check_bytes
+from functional_nn.training.devices import check_bytes
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.step import forward
 
@@ -89,8 +88,7 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
     if any(len(array) != examples for array in jax.tree.leaves(x)):
         shapes = ", ".join(str(array.shape) for array in jax.tree.leaves(x))
         raise InputError("x", "arrays with the same number of examples along axis 0", f"shapes {shapes}")
-    if examples == 0:
-        raise InputError("x", "at least one example", shown(x))
+    check("x", x, "at least one example", examples)
 
     def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)

@@ -43,15 +43,14 @@ from functional_nn.jaxprs.xla_options import (
     sum_options,
 )
 from functional_nn.storage.arrays import add_to_digest, as_stored
-from functional_nn.training.devices import cores, divided, on_each, rows_of
-from functional_nn.training.epoch import EpochResult, drawn_batches, of_rows, with_last_batch
+from functional_nn.training.devices import check_bytes, cores, divided, gigabytes, on_each, rows_of
+from functional_nn.training.epoch import EpochResult, drawn_batches, named_metrics, of_rows, with_last_batch
 from functional_nn.training.evaluate import (
     Evaluation,
     EvaluationTotals,
     check_metric_shapes,
     evaluation_of_examples,
     evaluation_of_totals,
-    named_metrics,
     totals_of_examples,
 )
 from functional_nn.training.optimizers import update_with
@@ -400,10 +399,28 @@ class Programs:
         return self._program("from_totals")(h, totals)
 
     @property
-    def memory_users(self) -> list[Compiled]:
-        """The programs that need the most memory; the first one returns a train state."""
+    def bytes_needed(self) -> int:
+        """The bytes that training needs: the train state before and after a step, and the largest scratch memory.
+
+        It is 0 on a platform that does not report what a program needs.
+        """
         names = ("full", "last", "stream", "evaluate", "totals")
-        return [compiled for name, compiled in self.compiled.items() if name in names]
+        users = [compiled for name, compiled in self.compiled.items() if name in names]
+        sizes = [size for compiled in users if (size := compiled.memory_analysis()) is not None]
+        if len(sizes) < len(users):
+            return 0
+        # The first program returns the whole train state. It is not donated, so the old and the new one exist together.
+        return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
+
+    def check_memory(self, data: PyTree) -> None:
+        """Raises an InputError unless the model and its data fit in memory, or the system would kill the process."""
+        needed = self.bytes_needed + sum(array.nbytes for array in jax.tree.leaves(data))
+        # Virtual devices of a CPU share its memory, and each has a copy.
+        if self.sharding is not None and jax.default_backend() == "cpu":
+            needed *= len(self.sharding.addressable_devices)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.train_state.params))
+        given = f"{parameters:,} parameters, which take {gigabytes(needed)} with gradients, optimizer state and data"
+        check_bytes("net", needed, given, "Make the model or the batch smaller.")
 
     @property
     def member_state(self) -> TrainState:

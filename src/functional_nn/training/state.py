@@ -17,12 +17,7 @@ from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_key, check_trees, shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
-from functional_nn.training.optimizers import (
-    Clipping,
-    check_gradient_transformation,
-    explaining_optimizer,
-    update_with,
-)
+from functional_nn.training.optimizers import Clipping, check_gradient_transformation, explaining_optimizer, update_with
 from functional_nn.training.precision import LossScale, Precision, as_precision, cast
 
 MOST_SHOWN = 12
