@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.bench.units import WIDTH
-from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration.flag_types import (
     JSON_FILE,
@@ -24,6 +23,7 @@ from functional_nn.configuration.flag_types import (
 )
 from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
+from functional_nn.core.signals import Signals
 from functional_nn.core.texts import counted
 from functional_nn.names import CHIPS, MODELS, PRECISIONS, PROGRAMS
 
