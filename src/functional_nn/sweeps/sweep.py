@@ -19,7 +19,7 @@ from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays, as_split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
-from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.columns import check_names
@@ -347,5 +347,4 @@ def _evaluated_part(data: Dataset | Split) -> str | None:
 
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
-    with inside("data"):
-        return checksum(named_arrays(as_split(data)._asdict()))
+    return checksum_of("data", as_split(data)._asdict())

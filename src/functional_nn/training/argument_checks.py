@@ -27,12 +27,13 @@ from functional_nn.core.validation import (
     shown,
 )
 from functional_nn.data.dataset import Split
+from functional_nn.data.stream import Stream
 from functional_nn.training.optimizers import check_gradient_transformation, is_gradient_transformation
 from functional_nn.training.state import TrainState
 
 LARGEST_SEED = 2**32 - 1
 
-LOSSES_OF_PYTORCH = {
+LOSSES_OF_OTHERS = {
     "CrossEntropyLoss": "cross_entropy",
     "BCEWithLogitsLoss": "binary_cross_entropy",
     "BCELoss": "losses.binary_cross_entropy_from_probabilities",
@@ -41,10 +42,6 @@ LOSSES_OF_PYTORCH = {
     "L1Loss": "mean_absolute_error",
     "binary_cross_entropy_with_logits": "binary_cross_entropy",
     "mse_loss": "mean_squared_error",
-}
-"""The losses of this package by the names of PyTorch's."""
-
-LOSSES_OF_OPTAX = {
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_with_integer_labels": "cross_entropy",
     "sigmoid_binary_cross_entropy": "binary_cross_entropy",
@@ -55,7 +52,10 @@ LOSSES_OF_OPTAX = {
     "huber_loss": "huber",
     "cosine_distance": "cosine_distance",
 }
-"""The losses of this package by the names of Optax's, which give a loss for each example or for each number."""
+"""The losses of this package by the names of those of PyTorch and of Optax.
+
+Those of Optax give a loss for each example or for each number.
+"""
 
 
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
@@ -67,16 +67,18 @@ def check_functions(loss: object, optimizer: object, penalty: object) -> None:
 
 def check_loss_function(loss: object) -> None:
     """Raises an InputError unless this is a loss, or a function of outputs and labels."""
-    check_is_not_of_pytorch(loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if is_of_pytorch(loss):
+        remedy = f"Write fnn.{LOSSES_OF_OTHERS.get(name, 'cross_entropy')}."
+        raise InputError("loss", "a loss of functional_nn or a function in JAX", f"{name} of PyTorch", remedy)
     expected = "a loss, such as cross_entropy, or a function of outputs and labels"
     if is_gradient_transformation(loss):
         remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
         raise InputError("loss", expected, "an Optax transformation", remedy)
     check_function("loss", loss, expected, "y, labels")
-    name = getattr(loss, "__name__", "")
-    if name in LOSSES_OF_OPTAX and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
+    if name in LOSSES_OF_OTHERS and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
         given = f"optax.{name}, which does not take the mean over the examples"
-        raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OPTAX[name]}.")
+        raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OTHERS[name]}.")
 
 
 def check_penalty(penalty: object) -> None:
@@ -104,18 +106,10 @@ def check_metrics(metrics: Any) -> None:
             check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
 
 
-def check_is_not_of_pytorch(loss: object) -> None:
-    """Raises an InputError for a loss of PyTorch, and names the loss of this package."""
-    if is_of_pytorch(loss):
-        name = getattr(loss, "__name__", type(loss).__name__)
-        own = LOSSES_OF_PYTORCH.get(name, "cross_entropy")
-        given = f"{name} of PyTorch"
-        raise InputError("loss", "a loss of functional_nn or a function in JAX", given, f"Write fnn.{own}.")
-
-
 def check_is_not_a_loader(data: object) -> None:
     """Raises an InputError for an iterable of batches, such as a ``DataLoader`` of PyTorch or a generator."""
-    if isinstance(data, Iterable) and not isinstance(data, tuple | list | str | bytes | Mapping) and not is_array(data):
+    others = tuple | list | str | bytes | Mapping | Stream
+    if isinstance(data, Iterable) and not isinstance(data, others) and not is_array(data):
         remedy = "Write fnn.data.Stream(loader); for a generator, fnn.data.Stream(generator, steps=…)."
         raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 

@@ -85,22 +85,16 @@ def early_stopping(patience: int, metric: str | None = None, least_change: float
     check_count("patience", patience)
     check("metric", metric, "the name of a metric, or None", metric is None or isinstance(metric, str))
     check_number("least_change", least_change, "a number not below 0", lambda change: 0 <= change < math.inf)
-    return _EarlyStopping(patience, metric, least_change)
+    best, epochs_since_best = math.inf, 0
 
-
-class _EarlyStopping:
-    """Counts the epochs since the best one."""
-
-    def __init__(self, patience: int, metric: str | None, least_change: float):
-        self._patience, self._metric, self._least_change = patience, metric, least_change
-        self._best, self._epochs_since_best = math.inf, 0
-
-    def __call__(self, metrics: EpochMetrics, train_state: TrainState) -> bool:
-        value = metrics.to_minimize(self._metric)
+    def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> bool:
+        nonlocal best, epochs_since_best
+        value = metrics.to_minimize(metric)
+        epochs_since_best += 1
         if metrics.epoch == 1:
-            self._best, self._epochs_since_best = math.inf if math.isnan(value) else value, 0
-        elif value < self._best - self._least_change:
-            self._best, self._epochs_since_best = value, 0
-        else:
-            self._epochs_since_best += 1
-        return self._epochs_since_best >= self._patience
+            best, epochs_since_best = math.inf if math.isnan(value) else value, 0
+        elif value < best - least_change:
+            best, epochs_since_best = value, 0
+        return epochs_since_best >= patience
+
+    return on_epoch

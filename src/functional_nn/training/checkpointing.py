@@ -20,7 +20,7 @@ from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
 from functional_nn.training.processes import Processes
-from functional_nn.training.programs import surroundings
+from functional_nn.training.programs import Programs, surroundings
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -150,22 +150,19 @@ class RunSaver:
             self._writer.__exit__()
             raise
 
-    def restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
-    ) -> RunProgress | None:
+    def restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         """The newest saved state, or None.
 
         Args:
-            like: a pytree with the structure, shapes and types that it must have.
-            metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
-            programs: the fingerprints of what the run computes; they must equal the saved ones, if both are of
-                programs for the same number of devices.
-            devices: this number.
+            programs: those of the run. The saved state must have the structure, shapes and types of their train state,
+                and the saved epochs the names of their metrics.
+            fingerprints: those of the programs; they must equal the saved ones, if both are of programs for the same
+                number of devices.
 
         Raises:
             InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
         """
-        reached = self._processes.first(lambda: self._restored(like, metric_names, programs, devices))
+        reached = self._processes.first(lambda: self._restored(programs, fingerprints))
         if not self._processes.are_several:
             return reached
         sent = (
@@ -176,27 +173,25 @@ class RunSaver:
         if not (received := self._processes.bytes_from_first(sent)):
             return None
         arrays, generators, others = pickle.loads(received)
-        return RunProgress(tree_like(like, arrays, "process 0", generators), *others)
+        return RunProgress(tree_like(programs.train_state, arrays, "process 0", generators), *others)
 
-    def _restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
-    ) -> RunProgress | None:
+    def _restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         if self._writer is None:
             return None
+        self._metric_names = programs.metric_names
         if self._best_by is not None:
-            check_metric("best_by", self._best_by, metric_names)
-        self._metric_names = tuple(metric_names)
-        self._rows = np.empty((0, len(NUMBERS) + len(metric_names)))
+            check_metric("best_by", self._best_by, self._metric_names)
+        self._rows = np.empty((0, len(NUMBERS) + len(self._metric_names)))
         self._settings = {
             **self._settings,
-            METRICS: list(metric_names),
-            PROGRAMS: dict(programs),
-            SURROUNDINGS: surroundings() | {"devices": devices},
+            METRICS: list(self._metric_names),
+            PROGRAMS: dict(fingerprints),
+            SURROUNDINGS: surroundings() | {"devices": programs.spec.devices},
         }
         if self._found is None:
             return None
         # Names and shapes that differ say more than different fingerprints, so they are compared first.
-        train_state = self._found.tree(like, "train_state")
+        train_state = self._found.tree(programs.train_state, "train_state")
         self._check_same()
         about, history = self._found.about, saved_history(self._found)
         self._rows = self._found.arrays[HISTORY].copy()  # a view would keep the whole file in memory

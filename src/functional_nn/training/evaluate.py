@@ -87,21 +87,9 @@ def make_evaluate(
         check_train_state(train_state)
         check_batch(x, labels)
         x, labels = tree_in_native_order((x, labels))
-        return evaluation_of_examples(recipe, policy, train_state, x, labels, batch_size)
+        return evaluation_of_totals(recipe, totals_of_examples(recipe, policy, train_state, x, labels, batch_size))
 
     return evaluate
-
-
-def evaluation_of_examples(
-    recipe: Recipe,
-    precision: Precision,
-    train_state: TrainState,
-    x: Value,
-    labels: PyTree,
-    batch_size: int = AT_A_TIME,
-) -> Evaluation:
-    """The loss and the metrics of a recipe; ``make_evaluate`` describes them, and here nothing is checked."""
-    return evaluation_of_totals(recipe, totals_of_examples(recipe, precision, train_state, x, labels, batch_size))
 
 
 def totals_of_examples(
@@ -112,7 +100,10 @@ def totals_of_examples(
     labels: PyTree,
     batch_size: int = AT_A_TIME,
 ) -> EvaluationTotals:
-    """The sums over examples from which the loss and the metrics are computed. Those of several batches are added."""
+    """The sums over examples from which the loss and the metrics are computed. Those of several batches are added.
+
+    ``make_evaluate`` describes the arguments, and here nothing is checked.
+    """
     totals_of_outputs = _totals_function(recipe)
 
     def totals(batch):

@@ -16,7 +16,7 @@ import jax
 import optax
 
 from functional_nn.core.display import in_notebook, is_progress_shown, progress_bar
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import counted, words
@@ -26,7 +26,7 @@ from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
-from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (
     check_functions,
@@ -185,24 +185,20 @@ def fit(
         check_function("on_epoch", on_epoch, expected, "metrics, train_state")
     if progress is not None:
         check_flag("progress", progress)
-    if isinstance(data, Stream):
-        _check_epoch_can_be_counted(data, start)
+    check_is_not_a_loader(data)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
 
     # A stream is read in a thread, which has ended after this block, whatever happens in it.
     with StreamReader(data) if isinstance(data, Stream) else nullcontext() as reader:
         # If one of several processes cannot read its data, all of them end.
-        if isinstance(data, Stream):
-            assert reader is not None  # every stream has a reader
-            with processes.all_succeeding():
-                split = data_for_network(net, loss, reader.split())
+        with processes.all_succeeding():
+            examples = reader.split() if reader is not None else data
+            split = data_for_network(net, loss, examples)  # pyright: ignore[reportArgumentType] (no stream is left)
+        if reader is not None:
             # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
-        else:
-            check_is_not_a_loader(data)
-            with processes.all_succeeding():
-                split = data_for_network(net, loss, data)
+        first_epoch = _first_epoch(start, data, split, batch_size)
         device_count = chosen_devices(devices)
         if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
@@ -222,12 +218,10 @@ def fit(
                 "precision": [str(part) for part in policy],
                 "non_finite": non_finite,
                 SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+                "data": checksum_of("data", kept._asdict()),
             }
-            with inside("data"):
-                settings["data"] = checksum(named_arrays(kept._asdict()))
             if start is not None:
-                with inside("start"):
-                    settings["start"] = checksum(named_arrays(start))
+                settings["start"] = checksum_of("start", start)
         limits = {"epochs": int(epochs), "patience": None if patience is None else int(patience)}
         processes.check_same("fit", {**limits, "made with": surroundings(), **settings})
         show_progress = is_progress_shown(progress) and processes.is_first
@@ -245,16 +239,15 @@ def fit(
             spec = ProgramSpec(recipe, batch_size, policy, data=shapes, devices=device_count, streamed=streamed)
             with processes.all_succeeding():
                 programs = Programs(spec)
+                programs.check_memory(split)
             seconds = {"compile": time.perf_counter() - clock if programs.compiled_now else 0.0}
 
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
-            with processes.all_succeeding():
-                programs.check_memory(split)
             # Fingerprints need more traces, so they are made only if there is something to compare.
             fingerprints = {} if checkpoints is None and not processes.are_several else programs.fingerprints
             processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": programs.metric_names})
-            reached = saver.restored(programs.train_state, programs.metric_names, fingerprints, device_count)
+            reached = saver.restored(programs, fingerprints)
             restored_epochs = 0 if reached is None else len(reached.history)
             if restored_epochs > epochs:
                 raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
@@ -273,7 +266,7 @@ def fit(
             loop = EpochLoop(
                 RunData(programs, on_device, reader, processes, check_interruption),
                 epochs,
-                first_epoch=_first_epoch(start, data, split, batch_size),
+                first_epoch=first_epoch,
                 non_finite=non_finite,
                 patience=patience,
                 on_epoch=on_epoch,
@@ -317,22 +310,19 @@ def fit(
     return run
 
 
-def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
-    """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
-    if isinstance(start, TrainState) and start.step != 0 and callable(data.batches) and data.steps is None:
-        expected = "the number of batches in an epoch, by which the epochs before start are counted"
-        remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
-        raise InputError("data.steps", expected, None, remedy)
-
-
 def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
     """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
     if not isinstance(start, TrainState):
         return 0
+    steps: int | None = math.ceil(number_of_examples(split.train_x) / batch_size)
     if isinstance(data, Stream):
-        # Without a number of steps, the batches do not depend on the number of the epoch.
-        return int(epochs_before(start, data.steps)) if data.steps else 0
-    return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
+        steps = data.steps
+        if start.step != 0 and callable(data.batches) and steps is None:
+            expected = "the number of batches in an epoch, by which the epochs before start are counted"
+            remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
+            raise InputError("data.steps", expected, None, remedy)
+    # Without a number of steps, the batches do not depend on the number of the epoch.
+    return int(epochs_before(start, steps)) if steps else 0
 
 
 @dataclass
@@ -424,13 +414,13 @@ class EpochLoop:
         before = self.reached
         outcome = self.data.epoch(before.train_state, self.first_epoch + len(before.history))
         # The counters in the train state run on from epoch to epoch; this epoch has their differences.
-        old, new = counts(before.train_state), counts(outcome.train_state)
+        (skipped_before, clipped_before), (skipped, clipped) = map(counts, (before.train_state, outcome.train_state))
         metrics = EpochMetrics(
             epoch=len(before.history) + 1,
             metrics=outcome.metrics[0],
             seconds=outcome.seconds,
-            skipped_steps=int(outcome.result.bad_steps) + new.skipped_steps - old.skipped_steps,
-            clipped_steps=new.clipped_steps - old.clipped_steps,
+            skipped_steps=int(outcome.result.bad_steps) + skipped - skipped_before,
+            clipped_steps=clipped - clipped_before,
             learning_rate=learning_rate(outcome.train_state),
         )
         status, message, bad_step = "", "", int(outcome.result.bad_step)

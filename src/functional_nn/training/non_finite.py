@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from functional_nn import names
 from functional_nn.core.functions import path_name
@@ -21,7 +21,6 @@ from functional_nn.training.argument_checks import check_batch, check_loss_funct
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     Gradient,
-    GradientFunction,
     LossFunction,
     PenaltyFunction,
     Recipe,
@@ -91,8 +90,9 @@ def find_non_finite(
     check_flag("train", train)
     if key is not None:
         check_key(key)
-    function = _loss_and_gradient(net, loss, penalty, differentiate, policy, train, key)
-    return _network_origin(net, function, params, state, x, labels)
+    # Nothing is optimized.
+    recipe = Recipe(net, loss, optax.identity(), penalty, gradient=differentiate)
+    return _network_origin(recipe, policy, key, (params, state, x, labels), train=train)
 
 
 def check_policy(policy: object) -> None:
@@ -159,8 +159,7 @@ def origin_in_step(recipe: Recipe, precision: Precision, step: BadStep) -> NonFi
 def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
     before, x, labels, rows = step
     key = derived_key(before.key, "noise", before.step)
-    function = _loss_and_gradient(recipe.net, recipe.loss, recipe.penalty, recipe.gradient, precision, True, key)
-    found = _network_origin(recipe.net, function, before.params, before.state, x, labels, only_if_quick=True)
+    found = _network_origin(recipe, precision, key, (before.params, before.state, x, labels), only_if_quick=True)
     if found.argument.split("/")[0] in ("x", "labels"):
         note = "" if rows is None else f"In the training data this is example {rows[found.index[0]]}."
         return replace(found, in_batch=True, note=note or found.note)
@@ -180,35 +179,30 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
     return replace(found, stage="optimizer's update")
 
 
-def _loss_and_gradient(
-    net: Layer,
-    loss: LossFunction,
-    penalty: PenaltyFunction | None,
-    gradient: GradientFunction,
+def _network_origin(
+    recipe: Recipe,
     precision: Precision,
-    train: bool,
     key: jax.Array | None,
-) -> Callable[..., dict[str, PyTree]]:
-    """Makes a function ``(params, state, x, labels)`` that returns a dict with the loss, the gradient and the state."""
+    arguments: tuple[Params, State, Value, PyTree],
+    *,
+    train: bool = True,
+    only_if_quick: bool = False,
+) -> NonFinite:
+    """Searches for the origin in the loss and its gradient, for ``(params, state, x, labels)``."""
+    net, penalty = recipe.net, recipe.penalty
     in_scope = net._replace(forward=jax.named_scope(NETWORK)(net.forward))
     named_penalty = jax.named_scope("penalty")(penalty) if penalty else None
-    objective = make_objective(in_scope, jax.named_scope("loss")(loss), named_penalty, precision, train=train)
+    objective = make_objective(in_scope, jax.named_scope("loss")(recipe.loss), named_penalty, precision, train=train)
 
-    def function(params, state, x, labels):
-        outcome = derivative_of(objective, gradient)(params, state, x, labels, key)
+    def loss_and_gradient(params, state, x, labels):
+        outcome = derivative_of(objective, recipe.gradient)(params, state, x, labels, key)
         (total, value, reports, new_state), bars = checked_outcome(outcome, params)
         with_penalty = {} if penalty is None else {"loss plus penalty": total}
         return {**reports, **with_penalty, "loss": value, "gradient": bars, "state": new_state}
 
-    return function
-
-
-def _network_origin(
-    net: Layer, function: Callable[..., PyTree], *arguments: PyTree, only_if_quick: bool = False
-) -> NonFinite:
-    """Searches for the origin in a function that ``_loss_and_gradient`` made, for params, state, x and labels."""
     arrays = jax.tree.map(jnp.asarray, tree_in_native_order(arguments))
-    found = find_origin(function, arrays, ("params", "state", "x", "labels"), only_if_quick=only_if_quick)
+    places = ("params", "state", "x", "labels")
+    found = find_origin(loss_and_gradient, arrays, places, only_if_quick=only_if_quick)
     # An operation that is in the scope of the network, but in that of no layer, belongs to the network itself.
     layer = net.name if found.layer == NETWORK else found.layer.removeprefix(f"{NETWORK}/")
     # The loss and its parts come first: a user looks for them before gradients and states.

@@ -52,7 +52,7 @@ def predict(
     [[3.]
      [3.]]
     """
-    return _by_batch(_outputs(as_layer(net), as_precision(precision)), params, state, x, batch_size)
+    return _by_batch(_outputs(as_layer(net), as_precision(precision), False), params, state, x, batch_size)
 
 
 def predict_probabilities(
@@ -73,7 +73,7 @@ def predict_probabilities(
     >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
-    return _by_batch(_probabilities(as_layer(net), as_precision(precision)), params, state, x, batch_size)
+    return _by_batch(_outputs(as_layer(net), as_precision(precision), True), params, state, x, batch_size)
 
 
 def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_size: int) -> PyTree:
@@ -107,19 +107,16 @@ def _as_numpy_if_convertible(x: object) -> object:
     return np.asarray(x) if not is_array(x) and hasattr(x, "__array__") else x
 
 
-# Both functions are kept, because jax.jit compiles again for a new function object, even with the same network.
+# The function is kept, because jax.jit compiles again for a new function object, even with the same network.
 @cached_if_hashable(maxsize=8)
-def _outputs(net: Layer, precision: Precision) -> Wrapped:
-    return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])
-
-
-@cached_if_hashable(maxsize=8)
-def _probabilities(net: Layer, precision: Precision) -> Wrapped:
+def _outputs(net: Layer, precision: Precision, are_probabilities: bool) -> Wrapped:
     @jax.jit
-    def probabilities(params, state, x):
+    def outputs(params, state, x):
         y, _ = forward(net, precision, params, state, x, train=False)
+        if not are_probabilities:
+            return y
         if y.ndim < 2 or y.shape[-1] < 2:
             raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
         return jax.nn.softmax(y)
 
-    return probabilities
+    return outputs
