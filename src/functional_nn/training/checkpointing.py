@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
 from functional_nn.core.errors import DataError, InputError, check
 from functional_nn.core.validation import check_number, shown
-from functional_nn.storage.arrays import key_types, named_arrays, tree_like
+from functional_nn.storage.arrays import key_types, named_arrays, packed, tree_like, unpacked
 from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest
 from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
@@ -165,15 +166,20 @@ class RunSaver:
         reached = self._processes.first(lambda: self._restored(programs, fingerprints))
         if not self._processes.are_several:
             return reached
-        sent = (
-            b""
-            if reached is None
-            else pickle.dumps((named_arrays(reached.train_state), key_types(reached.train_state), reached[1:]))
-        )
-        if not (received := self._processes.bytes_from_first(sent)):
+        sent = b""
+        if reached is not None:
+            history = [[*metrics] for metrics in reached.history]
+            about = [key_types(reached.train_state), history, reached.status, reached.message]
+            sent = packed(named_arrays(reached.train_state), {"about": json.dumps(about)})
+        received = self._processes.bytes_from_first(sent)
+        if not received:
             return None
-        arrays, generators, others = pickle.loads(received)
-        return RunProgress(tree_like(programs.train_state, arrays, "process 0", generators), *others)
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "received").write_bytes(received)
+            arrays, texts = unpacked(Path(folder) / "received")
+        generators, history, status, message = json.loads(texts["about"])
+        train_state = tree_like(programs.train_state, arrays, "process 0", generators)
+        return RunProgress(train_state, tuple(EpochMetrics(*metrics) for metrics in history), status, message)
 
     def _restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         if self._writer is None:
