@@ -19,7 +19,7 @@ from functional_nn.core.validation import check_counts, check_number
 from functional_nn.data.examples import number_of_examples
 from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
-from functional_nn.sweeps.member import Member
+from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.static_groups import StaticGroup, keys, traced_values
 from functional_nn.training.devices import Device
 from functional_nn.training.epoch_loop import status_after

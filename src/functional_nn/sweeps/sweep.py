@@ -22,12 +22,11 @@ from functional_nn.losses.loss import Loss
 from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY
-from functional_nn.sweeps.columns import check_names
 from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.member_batch import Halving
 from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.static_groups import static_groups
 from functional_nn.sweeps.store import AT_ONCE, Store
 from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
