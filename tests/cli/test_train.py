@@ -17,7 +17,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from functional_nn import load_dataset, names
-from functional_nn.bench.targets import CHIPS
 from functional_nn.cli import run
 from functional_nn.cli.train import _number
 from functional_nn.configuration.settings import SETTINGS, Configuration
@@ -200,7 +199,7 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
-    elsewhere = {"dataset", "data_dir", "image_size", "image_color", "metrics"}  # in other tests
+    elsewhere = {"dataset", "data_dir", "image_size", "image_color", "metrics", "patience"}  # in other tests
     assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == SETTINGS.keys() - elsewhere
 
 
@@ -271,7 +270,7 @@ def test_every_name_is_found_and_is_that_of_its_value(table):
 
 
 def test_chips_are_those_of_the_benchmarks():
-    assert list(names.CHIPS) == list(CHIPS)
+    assert all(names.CHIPS[name].name == name for name in names.CHIPS)
 
 
 def test_configuration_survives_its_file(configuration):
