@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
 from functional_nn.configuration import flag_types
 from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
+from functional_nn.core.signals import Signals
 from functional_nn.core.texts import WIDTH, counted
 from functional_nn.names import CHIPS, MODELS, PRECISIONS, PROGRAMS
 

@@ -10,7 +10,6 @@ import click
 
 from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.merge import write_result
-from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
 from functional_nn.configuration import flag_types
@@ -26,6 +25,7 @@ from functional_nn.configuration.settings import (
     with_settings,
 )
 from functional_nn.core.errors import InputError, versions
+from functional_nn.core.signals import Signals
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import click
 
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
 from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, check_is_one_run
-from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration import flag_types
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped, versions
+from functional_nn.core.signals import Signals
 from functional_nn.core.texts import counted, words
 
 if TYPE_CHECKING:

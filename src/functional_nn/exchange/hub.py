@@ -27,8 +27,8 @@ from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import load_parameters
 from functional_nn.storage.files import JsonObject, check_path, write_whole
-from functional_nn.training.memory import bytes_of, check_bytes
-from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.devices import bytes_of, check_bytes
+from functional_nn.training.evaluate import predict_probabilities
 
 
 class SavedNetwork(NamedTuple):

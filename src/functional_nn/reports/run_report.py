@@ -22,8 +22,7 @@ from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metr
 from functional_nn.reports.run_contents import RunContents
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
-from functional_nn.training.evaluate import default_metric
-from functional_nn.training.prediction import predict_probabilities
+from functional_nn.training.evaluate import default_metric, predict_probabilities
 
 COLORS = {TRAIN: "var(--hand)", TEST: "var(--automatic)", VALIDATION: "var(--good)"}
 """The page's colors of the lines."""

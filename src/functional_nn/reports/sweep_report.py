@@ -19,10 +19,16 @@ from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, p
 from functional_nn.reports.run_report import settings_table
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
-from functional_nn.sweeps.columns import of_members, shown_value
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import Member, metric_names
-from functional_nn.sweeps.results import SweepResult, sentences, settings_cells
+from functional_nn.sweeps.results import (
+    Member,
+    SweepResult,
+    metric_names,
+    of_members,
+    sentences,
+    settings_cells,
+    shown_value,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
