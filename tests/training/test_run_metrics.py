@@ -214,7 +214,7 @@ def test_the_same_bytes_train_as_a_dataset_and_as_a_split():
         ((X, LABELS, X), "data: expected a Dataset or a Split"),
         (
             DATA._replace(train_x=np.uint8(X[:40])),
-            "test data: expected examples of type uint8, as for train",
+            "test data: expected examples of the type of those for train",
         ),
         (fnn.data.Split(X[:4], np.zeros((4, 2, 2), np.uint8)), "train data: expected labels that are not images of"),
     ],

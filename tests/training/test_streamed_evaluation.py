@@ -161,7 +161,7 @@ def test_a_stopped_run_continues_with_its_metrics(tmp_path):
         ({"test": iter(TRAIN)}, "a generator ends once. Give the function that makes it"),
         ({"test": TRAIN, "test_x": X}, "test: expected either test or test_x with test_labels, got both"),
         ({"ahead": -1}, "ahead: expected"),
-        ({"test": []}, "test: expected at least one batch, got none"),
+        ({"test": []}, "test: expected at least one batch, got 0"),
         ({"test": [3]}, r"test: batch 1: expected a pair \(x, labels\), got 3"),
         ({"test": [(X[:8, :4], LABELS[:8])]}, "test data: expected examples of shape"),
         ({"test": [(X, LABELS), (X[:, :4], LABELS)]}, "test: batch 2: .*Only the last may have fewer examples"),
@@ -177,7 +177,7 @@ def test_a_stream_that_cannot_be_evaluated_says_why(parts, words):
 
 def test_a_stream_that_is_empty_the_second_time_says_so():
     passes = iter([TRAIN, TRAIN, []])
-    with pytest.raises(InputError, match="test: expected at least one batch, got none"):
+    with pytest.raises(InputError, match="test: expected at least one batch, got 0"):
         fit(test=lambda: next(passes))
 
 
