@@ -34,6 +34,17 @@ def sign(folder: Path, **changes: object) -> None:
     (folder / "result.json").write_text(signed_text(result))
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [("train", "model.safetensors"), ("train", "report.html"), ("sweep", "members.csv"), ("sweep", "report.html")],
+)
+def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, file, tiny, tmp_path, capsys):
+    (tmp_path / file).write_text("mine")
+    assert run([command, *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
+    assert f"{tmp_path}, which has another {file}. It would be overwritten." in capsys.readouterr().err
+    assert (tmp_path / file).read_text() == "mine"
+
+
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("safety") / "run"

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -320,14 +319,3 @@ class Float8:
 def test_a_tensor_that_numpy_has_no_type_for_is_named():
     with pytest.raises(InputError, match=r"tensors that NumPy has a type for, got a.weight \(.*Float8_e4m3fn"):
         from_torch(NET, {"a.weight": Float8()}, (4,), check=False)
-
-
-def test_a_file_of_torch_is_not_mapped_into_memory(tmp_path, monkeypatch):
-    """The process would crash if somebody cuts the file while it is read."""
-    asked = []
-    torch = SimpleNamespace(load=lambda path, **how: asked.append(how) or state_dict())
-    monkeypatch.setattr("functional_nn.exchange.torch.imported", lambda *about, **more: torch)
-    (tmp_path / "model.pt").touch()
-    from_torch(NET, tmp_path / "model.pt", (4,), check=False)
-    assert [how["mmap"] for how in asked] == [False]
-    assert [how["weights_only"] for how in asked] == [True]
