@@ -13,8 +13,9 @@ from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, run, submitted, trained_run
+from functional_nn.cli import export, run, submitted
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.member_batch import MemberHistory
@@ -231,9 +232,21 @@ def test_data_that_the_user_names_run_no_code(hostile_data, tmp_path, below):
     if below == "mnist":  # a link in place of the version's folder
         (hostile_data / "mnist").rename(tmp_path / "elsewhere")
         (hostile_data / "mnist").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="features of TFDS itself, got hostile_module"):
+    with pytest.raises(DataError, match="features of TFDS itself, got 'hostile_module"):
         fnn.load_dataset("mnist", hostile_data / below if below != "mnist" else hostile_data)
     assert not (tmp_path / "owned").exists()
+
+
+def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path):
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
+    features = {"type": "tensorflow_datasets.core.features.class_label_feature.ClassLabel"}
+    (prepared / "features.json").write_text(json.dumps(features | {"content": {"names_file": "/dev/zero"}}))
+    with pytest.raises(DataError, match="features of TFDS itself, got '/dev/zero'"):
+        fnn.load_dataset("mnist", tmp_path / "data")
+    (prepared / "label.labels.txt").unlink(missing_ok=True)
+    os.mkfifo(prepared / "label.labels.txt")
+    with pytest.raises(DataError, match=r"expected a .*file"):
+        fnn.load_dataset("mnist", tmp_path / "data")
 
 
 def test_names_of_classes_lose_control_characters(stranger, capsys):
@@ -276,9 +289,9 @@ def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tm
     fnn.storage.save_checkpoint(tmp_path / "private", 1, {"of": np.ones(1)})
     (stranger / "result.json").unlink()
     found = []
-    monkeypatch.setattr("functional_nn.cli.trained_run.saved_history", lambda one: found.append(one) or [])
+    monkeypatch.setattr("functional_nn.reports.run_contents.saved_history", lambda one: found.append(one) or [])
     put_link_before(monkeypatch, f"functional_nn.storage.{called}", stranger / "checkpoints", tmp_path / "private")
-    trained_run.read_run(stranger)
+    read_run(stranger)
     assert (stranger / "checkpoints").is_symlink()
     assert [one.arrays["of"].item() for one in found] == [0]
 
@@ -290,7 +303,7 @@ def test_a_link_in_place_of_checkpoints_that_were_looked_at_is_not_followed(stra
     put_link_before(
         monkeypatch, "functional_nn.storage.checkpoints.newest", stranger / "checkpoints", tmp_path / "private"
     )
-    assert trained_run.read_run(stranger).notes[0].startswith("There are no checkpoints")
+    assert read_run(stranger).notes[0].startswith("There are no checkpoints")
 
 
 @pytest.mark.parametrize("called", ["names_in", "read_batch"])
@@ -311,7 +324,7 @@ def test_a_huge_checkpoint_is_not_read(stranger):
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     os.truncate(path, 8 + len(header) + 2**43)
     (stranger / "result.json").unlink()
-    assert "bytes, where at most" in trained_run.read_run(stranger).notes[0]
+    assert "a file of more than" in read_run(stranger).notes[0]
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):

@@ -289,8 +289,7 @@ def convert_file(path: str, copy: str, seconds: str) -> int:
     Returns:
         0, or 1 after it has printed what is wrong.
     """
-    import torch
-
+    torch = imported("torch", "torch", "path")
     torch.set_num_threads(1)
     try:
         with open(path, "rb", opener=regular_file) as file:
