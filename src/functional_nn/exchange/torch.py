@@ -19,19 +19,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
-from functional_nn.exchange.pairing import (
-    Check,
-    Names,
-    Outputs,
-    check_argument,
-    paired,
-    with_channels_first,
-)
+from functional_nn.exchange.pairing import Check, Names, Outputs, check_argument, paired, with_channels_first
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
 from functional_nn.storage.files import check_path, regular_file, write_whole
@@ -187,8 +180,7 @@ def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndar
     Raises:
         InputError: for an ending that is not known, and for ``.pt`` without PyTorch.
     """
-    if path.suffix not in ENDINGS:
-        raise InputError(argument, f"a file that ends in {', '.join(ENDINGS)}", path.name)
+    check(argument, path.name, f"a file that ends in {', '.join(ENDINGS)}", path.suffix in ENDINGS)
     if path.suffix == ".safetensors":
         # Views of transposed arrays would be written in the order of their memory.
         write_whole(path, packed({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, {}))
@@ -240,9 +232,7 @@ def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.P
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
     if not isinstance(source, Mapping) or not source:
         expected = "a torch.nn.Module, a state dict, or the path of a file with one"
-        raise InputError(
-            argument, expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
-        )
+        raise InputError(argument, expected, "an empty dict" if source == {} else type(source).__name__)
     arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
     # Integers are no parameters: counters, positions and the like.
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
