@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import jax
@@ -14,8 +15,8 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
-from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, scan_in_steps, while_in_steps
+from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]
@@ -119,7 +120,8 @@ class _InManyDigits:
                 f"{name}, used in {place_of(equation) or 'an unknown place'}",
                 remedy,
             )
-        outputs = operations.RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
+        rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
+        outputs = rule(self._arithmetic, equation, *(self.lift(operand) for operand in operands))
         if not isinstance(outputs, list):
             outputs = [outputs]
         for output, variable in zip(outputs, equation.outvars, strict=True):
@@ -130,29 +132,13 @@ class _InManyDigits:
 
 def scan(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """The results of a ``scan``."""
-    loop = scan_parts(equation)
-    constants, carry, inputs = loop.split_operands(operands)
-    inputs = [_in_memory(x) for x in inputs]
-    rows: list[list[Operand]] = []
-    steps = range(loop.length)
-    for step in reversed(steps) if loop.reverse else steps:
-        results = run(loop.body, [*constants, *carry, *(_at(x, step) for x in inputs)])
-        carry, row = loop.split_results(results)
-        rows.append(row)
-    if loop.reverse:
-        rows.reverse()
-    if rows:
-        outputs = [_stacked(lift, column) for column in zip(*rows, strict=True)]
-    else:
-        types = [array_type(variable) for variable in equation.outvars[loop.carried :]]
-        outputs = [np.zeros(output.shape, output.dtype) for output in types]
-    return [*carry, *outputs]
+    # Reading one step is fast in NumPy. Random keys exist only as JAX arrays and stay so.
+    in_memory = [x if isinstance(x, Points) or _is_key(x) else np.asarray(x) for x in operands]
+    return scan_in_steps(equation, in_memory, lambda body, given, step: run(body, given), _at, partial(_stacked, lift))
 
 
-def _in_memory(x: Operand) -> Operand:
-    """Converts an array to NumPy, where reading one step is fast. Random keys exist only as JAX arrays and stay so."""
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return x if isinstance(x, Points) or is_key else np.asarray(x)
+def _is_key(x: Operand) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _at(x: Operand, step: int) -> Operand:
@@ -182,18 +168,14 @@ def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) 
 
 def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """Evaluates a ``while``. When the loop of a point has ended, its values stay fixed and the other points go on."""
-    loop = while_parts(equation)
-    condition_constants, body_constants, carry = loop.split_operands(operands)
 
-    def goes_on() -> np.ndarray:
-        (go_on,) = run(loop.condition, [*condition_constants, *carry])
-        # A condition that does not depend on the inputs is the same at all points. It gets their axis all the same.
-        return np.asarray(go_on.values if isinstance(go_on, Points) else np.asarray(go_on)[..., None], bool)
+    def select(going: np.ndarray, new: list[Operand], old: list[Operand], step: int) -> list[Operand]:
+        return _selected(lift, going, new, old)
 
-    while (going := goes_on()).any():
-        after = run(loop.body, [*body_constants, *carry])
-        carry = after if going.all() else _selected(lift, going, after, carry)
-    return carry
+    # A condition that does not depend on the inputs is the same at all points. ``lift`` gives it their axis, too.
+    return while_in_steps(
+        equation, operands, lambda part, given, step: run(part, given), lambda value: lift(value).astype(bool), select
+    )
 
 
 def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand]) -> list[Operand]:
