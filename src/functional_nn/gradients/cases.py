@@ -374,10 +374,6 @@ COMBINATORS = [
 
 MOVED_KINK = "rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves"
 """The reason why networks with max pooling are not compared in bfloat16."""
-RECURRENT_MODELS = [
-    LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")
-]
-
 MODELS = [
     LayerCase("mlp", fnn.models.mlp(3, hidden=(11, 7)), (5, 2)),
     LayerCase(
@@ -407,7 +403,7 @@ MODELS = [
     ),
     LayerCase("residual_block", fnn.models.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     LayerCase("resnet", fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
-    *RECURRENT_MODELS,
+    *(LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
     LayerCase(
         "language_model",
         fnn.models.language_model(

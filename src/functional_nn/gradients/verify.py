@@ -31,6 +31,7 @@ from functional_nn.gradients.mutation.planting import plant
 from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
+
 def verify(
     names: Sequence[str] = (),
     *,

@@ -61,7 +61,11 @@ def check_activation(
     >>> report.passed, len(report.wrong_automatic)
     (True, 1)
     """
-    dtype = comparison_dtype(activation, dtype)
+    if not isinstance(activation, Activation):
+        raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
+    dtype = np.dtype(check_dtype("dtype", dtype))
+    if dtype.name not in DTYPES:
+        raise InputError("dtype", f"a floating-point type: {', '.join(DTYPES)}", dtype.name)
     if points is None:
         regimes = regime_points(activation, dtype)
     else:
@@ -74,16 +78,6 @@ def check_activation(
     with converted_anew(lambda: activation(jnp.zeros(1))), jax.enable_x64(True):
         verdicts = list(_verdicts(activation, regimes))
     return Report(tuple(verdicts), title=f"{activation.name}, {dtype.name}")
-
-
-def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
-    """The NumPy type with this name. Raises InputError if ``activation`` or ``dtype`` is not valid."""
-    if not isinstance(activation, Activation):
-        raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
-    dtype = np.dtype(check_dtype("dtype", dtype))
-    if dtype.name not in DTYPES:
-        raise InputError("dtype", f"a floating-point type: {', '.join(DTYPES)}", dtype.name)
-    return dtype
 
 
 def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iterator[Verdict]:

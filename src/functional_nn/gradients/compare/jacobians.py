@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,17 +163,13 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
     return _with_scale(derivative(problem.pullback, jnp.ones(())), automatic, jnp.ones(()))
 
 
-Pullbacks: TypeAlias = Callable[[Leaves, Leaves], Derivatives]
-"""``pullbacks(point, y_bars)``: a pulled-back cotangent by the formula and by automatic differentiation."""
-
-
 def with_second(leaf: Array) -> np.ndarray:
     """Stacks an array and 0.53 times this array. With this number, the second point is rarely at a kink."""
     array = np.asarray(leaf)
     return np.stack([array, (array * 0.53).astype(array.dtype)])
 
 
-def at_points(pullbacks: Pullbacks, points: Leaves, y_bars: Leaves) -> Derivatives:
+def at_points(pullbacks: Callable[[Leaves, Leaves], Derivatives], points: Leaves, y_bars: Leaves) -> Derivatives:
     """Derivatives in float64 at several points, as matrices, (points, elements of the leaf).
 
     Args:

@@ -51,9 +51,8 @@ class Report:
     @property
     def failures(self) -> tuple[Verdict, ...]:
         """The verdicts that did not pass: failures first, then inconclusive ones."""
-        failed = [verdict for verdict in self.verdicts if verdict.outcome == "fail"]
-        inconclusive = [verdict for verdict in self.verdicts if verdict.outcome == "inconclusive"]
-        return (*failed, *inconclusive)
+        failed = (verdict for verdict in self.verdicts if verdict.outcome != "pass")
+        return tuple(sorted(failed, key=lambda verdict: ORDER.index(verdict.outcome)))
 
     @property
     def unexplained(self) -> tuple[Survivor, ...]:
