@@ -132,7 +132,7 @@ def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
     """One equation for each different product in the program: at most three, with the most operations first."""
     totals: Counter[str] = Counter()
     products: dict[str, JaxprEqn] = {}
-    for _, equation, repeats, _ in equations(program):
+    for _, equation, repeats, *_ in equations(program):
         # A product of empty arrays has no operations.
         if equation.primitive.name in PRODUCTS and flops_of(equation):
             types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]

@@ -292,7 +292,7 @@ def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:
         chip: the chip.
     """
     flops: Counter[float] = Counter()
-    for _, equation, repeats, _ in equations(program):
+    for _, equation, repeats, *_ in equations(program):
         if equation.primitive.name in PRODUCTS and flops_of(equation):
             types = [operand.dtype for operand in map(array_type, equation.invars)]
             if all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4 for dtype in types):
