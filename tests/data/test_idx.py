@@ -238,26 +238,26 @@ def write_folder(folder: Path, spelling: str = "-idx{}-ubyte", number: int = 2) 
 @pytest.mark.parametrize("spelling", ["-idx{}-ubyte", ".idx{}-ubyte", "-idx{}-ubyte.gz", ".idx{}-ubyte.gz"])
 def test_folders_are_found(tmp_path, place, spelling):
     write_folder(tmp_path / place, spelling)
-    read = idx.read_idx_folder(tmp_path, "kmnist")
-    assert [array.shape for array in read] == [(2, 3, 4), (2,), (2, 3, 4), (2,)]
+    data = idx.read_idx_folder(tmp_path, "kmnist", "a test")
+    assert data.train_images.shape == data.test_images.shape == (2, 3, 4, 1)
+    assert data.train_labels.shape == data.test_labels.shape == (2,)
 
 
 def test_another_sets_torchvision_folder_is_not_taken(tmp_path):
     write_folder(tmp_path / "KMNIST" / "raw")
-    with pytest.raises(DataError, match="none of them"):
-        idx.read_idx_folder(tmp_path, "mnist")
+    assert idx.read_idx_folder(tmp_path, "mnist", "a test") is None
 
 
 def test_a_missing_file_is_named(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="Add t10k-labels"):
-        idx.read_idx_folder(tmp_path, "mine")
+        idx.read_idx_folder(tmp_path, "mine", "a test")
 
 
 def test_images_and_labels_differ_in_number(tmp_path):
     write_folder(tmp_path, number=3)
-    with pytest.raises(DataError, match=r"mine training labels: expected as many labels as images, 2, got 3"):
+    with pytest.raises(DataError, match=r"mine training labels: expected an integer for each of the 2 images, got .*\(3,\)"):
         load_dataset("mine", tmp_path)
 
 
@@ -265,17 +265,17 @@ def test_images_and_labels_differ_in_number(tmp_path):
 def test_checksum_mismatch(tmp_path, name):
     write_folder(tmp_path)
     with pytest.raises(DataError, match=r"train-images.*MD5 [0-9a-f]{32} .*Fetch the file again") as caught:
-        idx.read_idx_folder(tmp_path, name)
+        idx.read_idx_folder(tmp_path, name, "a test")
     assert idx.MD5_SUMS[name][0] in str(caught.value)
 
 
 @needs_full_mnist
 def test_full_mnist(tmp_path):
-    train_images, train_labels, test_images, test_labels = idx.read_idx_folder(SHARED_MNIST, "mnist")
-    assert train_images.shape == (60_000, 28, 28)
-    assert test_images.shape == (10_000, 28, 28)
-    assert train_labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    data = idx.read_idx_folder(SHARED_MNIST, "mnist", "a test")
+    assert data.train_images.shape == (60_000, 28, 28, 1)
+    assert data.test_images.shape == (10_000, 28, 28, 1)
+    assert data.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert data.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
 @needs_full_mnist
@@ -286,7 +286,7 @@ def test_one_flipped_pixel_of_the_full_mnist(tmp_path):
             array[9_999, 27, 27] ^= 1
         write_idx(tmp_path / file.stem, array)
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte: .*MD5"):
-        idx.read_idx_folder(tmp_path, "mnist")
+        idx.read_idx_folder(tmp_path, "mnist", "a test")
 
 
 MEMBERS = st.lists(st.binary(max_size=300).map(lambda part: part * 7), min_size=1, max_size=4)
