@@ -199,7 +199,7 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
-    elsewhere = {"dataset", "data_dir", "image_size", "image_color", "metrics"}  # in other tests
+    elsewhere = {"dataset", "data_dir", "image_size", "image_color", "metrics", "patience"}  # in other tests
     assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == SETTINGS.keys() - elsewhere
 
 
