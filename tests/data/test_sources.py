@@ -71,7 +71,9 @@ def test_the_embedded_set_takes_no_folder(tmp_path):
         load_dataset("mnist5k", write_files(tmp_path))
 
 
-@pytest.mark.skipif(not sources.INSTALLED["fashion_mnist"][0].is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not sources.INSTALLED["fashion_mnist"][0].is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
 def test_fashion_mnist_from_debian():
     dataset = load_dataset("fashion_mnist")
     assert dataset.train_images.shape == (60_000, 28, 28, 1)
