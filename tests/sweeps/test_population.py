@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps import population
+from functional_nn.sweeps import plan as plans
 
 
 def test_two_workers_that_want_the_last_batch(monkeypatch):
@@ -20,20 +20,19 @@ def test_two_workers_that_want_the_last_batch(monkeypatch):
         def __bool__(self):
             return True
 
-    monkeypatch.setattr(population, "deque", StaleDeque)
+    monkeypatch.setattr(plans, "deque", StaleDeque)
 
     class Batch:
-        begun = True
-        epochs = 0
+        epochs, done = 0, False
 
-        @property
-        def goes_on(self):
-            return self.epochs < 2
+        def begin(self, device):
+            pass
 
         def run_epoch(self):
             self.epochs += 1
+            self.done = self.epochs == 2
 
-    steps = list(population.Workers([None, None]).run([Batch()]))
+    steps = list(plans.in_threads([None, None], [Batch()]))
     assert [done for _, done in steps] == [False, True]
 
 
@@ -70,18 +69,17 @@ def test_every_thread_has_the_settings():
     seen = []
 
     class Batch:
-        goes_on = begun = True
+        done = False
 
         def begin(self, device):
             pass
 
         def run_epoch(self):
             seen.append(jax.config.jax_enable_x64)
-            self.goes_on = len(seen) < 2
-            return 0.0
+            self.done = len(seen) >= 2
 
     with jax.enable_x64(True):
-        list(population.Workers([None]).run([Batch(), Batch()]))
+        list(plans.in_threads([None], [Batch(), Batch()]))
     assert len(seen) > 1
     assert all(seen)
 
