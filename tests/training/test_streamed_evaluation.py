@@ -159,7 +159,7 @@ def test_a_stopped_run_continues_with_its_metrics(tmp_path):
     [
         ({"test": 3}, "test: expected an iterable of pairs .* that starts again"),
         ({"test": iter(TRAIN)}, "a generator ends once. Give the function that makes it"),
-        ({"test": TRAIN, "test_x": X}, "test: expected either test or test_x with test_labels, got both"),
+        ({"test": TRAIN, "test_x": X}, "test: expected either test or test_x with test_labels, got"),
         ({"ahead": -1}, "ahead: expected"),
         ({"test": []}, "test: expected at least one batch, got 0"),
         ({"test": [3]}, r"test: batch 1: expected a pair \(x, labels\), got 3"),
