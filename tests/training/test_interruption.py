@@ -104,21 +104,6 @@ def test_what_a_callback_drops_is_raised_at_the_next_check():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
-    """Where JAX's Ctrl-Cs were lost: the exception has no caller there, and Python goes on."""
-    monkeypatch.setattr("sys.unraisablehook", lambda about: None)
-    callback = lambda *about: interrupt()  # noqa: E731
-    gc.callbacks.append(callback)
-    try:
-        with Interruption(Processes()) as interruption:
-            gc.collect()
-            with pytest.raises(KeyboardInterrupt):
-                interruption.check()
-    finally:
-        gc.callbacks.remove(callback)
-
-
 def test_a_handler_of_somebody_else_stays():
     received = []
     before = signal.signal(signal.SIGINT, lambda *about: received.append(1))
