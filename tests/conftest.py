@@ -127,12 +127,10 @@ def float64():
 @pytest.fixture(scope="session")
 def small_peaks():
     """What the device can do, measured in a moment: enough to see that it is measured, of no use to compare with."""
-    from functional_nn.bench import peaks
+    from functional_nn.bench import measured_peaks
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peaks, "SIZES", {"cpu": (32,)})
-        patch.setattr(peaks, "WORK", {"cpu": (1e5, 1e5)})
-        patch.setattr(peaks, "LARGE_STREAM", {"cpu": 2**17})
+        patch.setattr(measured_peaks, "SCALES", {"cpu": measured_peaks.Scale((32,), 2**17, 1e5, 1e5)})
         yield
 
 

@@ -79,4 +79,7 @@ NUMBERS = tuple(name for name in METRICS if name != "confusion_matrix")
 GRADIENTS = ("auto", "jax", "formula")
 NON_FINITE = ("stop", "skip")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
-CHIPS = ("tpu-v5e", "tpu-v6e", "cuda-h100")
+CHIPS = Names({"functional_nn.bench.targets": "tpu-v5e tpu-v6e cuda-h100"})
+PROGRAMS = ("train", "step", "predict", "gradient", "hand", "sweep")
+"""The programs of a network that ``bench`` measures: the train steps of ``fit`` and ``sweep``, and functions that are
+called from Python."""

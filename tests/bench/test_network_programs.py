@@ -18,7 +18,7 @@ from functional_nn.training.programs import Programs
 
 BATCH_SIZE = 2
 EXAMPLES = STEPS * BATCH_SIZE
-RATE = 0.01
+RATE = 1e-3
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def strict_promotion():
 @pytest.fixture
 def network():
     """A network of its own for each test, so that no programs of another test are used."""
-    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.adam, (5,), 3, learning_rate=RATE)
+    return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.adam, (5,), 3)
 
 
 @pytest.fixture

@@ -100,8 +100,6 @@ def test_records_go_into_a_pipe_and_are_not_read_from_one(tmp_path):
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a regular file"):
         read_records(path)
-    with pytest.raises(OSError, match="a pipe that no program reads"):
-        add_records(path, [record([1.0])])
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     add_records(path, [record([1.0])])
     assert json.loads(os.read(reader, 10_000))["what"] == "train"
@@ -170,7 +168,7 @@ def test_settings_that_differ_are_named(tmp_path):
     versions = {"jax": "0.12", "numpy": "2", "functional-nn": "2"}
     changes = {"devices": 8, "xla_flags": "--x", "versions": versions, "cores": 64, "matmul_precision": "high"}
     (one,) = compared(path, [record([1.0] * 5, platform="gpu", **changes)])
-    assert one.same_device  # the cores of the host do not matter
+    assert one.other != "another device"  # the cores of the host do not matter
     assert one.differences == (
         "cores: 64, was 2",
         "devices: 8, was 1",

@@ -14,9 +14,10 @@ import functional_nn as fnn
 from functional_nn.bench import targets as target_module
 from functional_nn.bench.compiled_program import Memory
 from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, cases_of, fit_spec, sweep_spec
-from functional_nn.bench.targets import CHIPS, Chip, TargetReport, chip_named, epoch_program, flops_by_cost, target_case
+from functional_nn.bench.targets import Chip, TargetReport, epoch_program, flops_by_cost, target_case
 from functional_nn.jaxprs.counts import least_bytes
 from functional_nn.jaxprs.walk import trace
+from functional_nn.names import CHIPS
 from functional_nn.training.programs import Programs
 
 
@@ -168,7 +169,7 @@ def test_least_bytes(function, read):
     assert least_bytes(trace(function, jnp.ones((10, 10)))) == read
 
 
-CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, float32_costs={}, float8_cost=1, source="")
+CHIP = Chip("chip", "", {}, 100.0, 10.0, memory=1000, cache=0, float32_costs={}, float8_cost=1)
 """It computes 100 operations and moves 10 bytes in a second."""
 
 
@@ -212,4 +213,4 @@ def test_the_texts_of_a_report():
 
 def test_an_unknown_chip():
     with pytest.raises(fnn.InputError, match="Did you mean tpu-v5e"):
-        chip_named("tpu-v5")
+        fnn.bench.target(jnp.sin, 1.0, chip="tpu-v5")

@@ -3,17 +3,14 @@
 import json
 import re
 import signal
-from importlib import import_module
 
 import jax
 import pytest
 
 from functional_nn import cli
 from functional_nn.bench import network_programs, records
-from functional_nn.bench.network_programs import PROGRAMS
 from functional_nn.configuration.flag_types import Doubled
 
-bench = import_module("functional_nn.cli.bench")
 FLAGS = ["bench", "--hidden", "none", "--batch-size", "2", "--what", "predict", "--seconds", "0.01"]
 
 pytestmark = pytest.mark.usefixtures("small_peaks")
@@ -163,10 +160,6 @@ def test_a_record_of_something_else_is_refused_before_anything_is_measured(recor
 )
 def test_sizes_may_double(given, sizes):
     assert list(Doubled().convert(given, None, None)) == sizes
-
-
-def test_the_flag_knows_every_program():
-    assert set(bench.WHATS) == {*PROGRAMS}
 
 
 def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):

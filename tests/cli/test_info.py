@@ -12,6 +12,7 @@ import pytest
 
 from functional_nn.bench.records import environment
 from functional_nn.cli import run
+from functional_nn.core.errors import LIBRARIES
 
 info = import_module("functional_nn.cli.info")
 
@@ -20,7 +21,7 @@ def test_info_prints_versions_and_devices(capsys):
     assert run(["info"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["python"] == platform.python_version()
-    for name in info.REQUIRED:
+    for name in LIBRARIES:
         assert lines[name] == version(name)
     assert lines.keys() >= {*info.OPTIONAL, "device"}
     assert lines["device"].startswith("cpu 0")

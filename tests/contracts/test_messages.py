@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from functional_nn import DataError, InputError, cli, dense, exchange, load_dataset, storage
-from functional_nn.core.errors import short_repr, shortened
-from functional_nn.core.validation import shown
+from functional_nn.core.errors import shortened, shown
 from functional_nn.data import read_idx, write_idx
 from functional_nn.training.non_finite import check_policy
 from functional_nn.training.precision import as_precision
@@ -22,15 +21,15 @@ def nested(depth: int) -> list:
 
 @pytest.mark.parametrize("value", ["x" * 10**6, ESCAPE * 100, b"\x1b" * 500, list(range(10**5)), {"a": "\n" * 900}])
 def test_a_value_is_cut_to_80_printable_characters(value):
-    for text in (shown(value), short_repr(value), shortened(value)):
+    for text in (shown(value), shortened(value)):
         assert len(text) <= 80
         assert text.isprintable()
 
 
 def test_values_that_python_cannot_write():
-    assert short_repr(nested(100_000)) == "a list that is too large to show"
-    assert short_repr(int("9" * 4000) ** 2) == "a int that is too large to show"
-    assert short_repr([1, "a"]) == "[1, 'a']"
+    assert shown(nested(100_000)) == "a list that is too large to show"
+    assert shown(int("9" * 4000) ** 2) == "a int that is too large to show"
+    assert shown([1, "a"]) == "[1, 'a']"
 
 
 def test_an_error_has_no_control_characters():

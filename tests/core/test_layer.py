@@ -105,7 +105,7 @@ def test_a_shape_that_the_elements_do_not_fill(shape, in_shape):
 
 @pytest.mark.parametrize("layer", [fnn.reshape((4,)), fnn.flatten(), fnn.sinusoidal_positions()])
 def test_two_inputs_of_a_layer_that_takes_one(layer):
-    with pytest.raises(fnn.InputError, match=f"{layer.name}_0: x: expected one array, got 2 inputs"):
+    with pytest.raises(fnn.InputError, match=f"{layer.name}_0: x: expected one array, got "):
         fnn.chain(layer).apply({}, {}, (jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2))), train=False)
 
 
@@ -166,7 +166,7 @@ WRONG_SHAPES = {
         fnn.dense(2, bias=False),
         {"weight": jnp.ones((3, 3, 2))},
         X,
-        r"\(in_size, 2\), got shape \(3, 3, 2\)",
+        r"\(in_size, 2\), got .*shape \(3, 3, 2\)",
     ),
     "embedding": (fnn.embedding(5, 2), {"weight": jnp.ones((3, 2))}, jnp.array([[4]]), r"expected shape \(5, 2\)"),
     "unembedding": (fnn.unembedding(5), {"weight": jnp.ones((4, 3))}, X, r"expected shape \(5, in_size\)"),
@@ -181,7 +181,7 @@ WRONG_SHAPES = {
         fnn.conv(4, 3, bias=False, lowering="native"),
         {"weight": jnp.ones((5, 3, 4))},
         jnp.ones((1, 9, 3)),
-        r"weight: expected shape \(3, in_size // groups, 4\), got shape \(5, 3, 4\)",
+        r"weight: expected shape \(3, in_size // groups, 4\), got .*shape \(5, 3, 4\)",
     ),
     "conv_transpose": (
         fnn.conv_transpose(4, 3, bias=False),

@@ -124,11 +124,11 @@ def test_inputs_that_do_not_fit(layer):
 
 def test_the_entry_or_the_input_that_does_not_fit_is_named():
     params, state = fnn.batch_norm().init(None, (3,))
-    with pytest.raises(fnn.InputError, match=r"params/bias: expected shape \(3,\), got shape \(4,\)"):
+    with pytest.raises(fnn.InputError, match=r"params/bias: expected shape \(3,\), got .*shape \(4,\)"):
         fnn.batch_norm().apply({**params, "bias": jnp.ones(4)}, state, jnp.ones((7, 3)), train=True)
     layer = fnn.batch_norm(axes=(0, 2))
     params, state = layer.init(None, (4, 5))
-    with pytest.raises(fnn.InputError, match=r"x: expected sizes \(4,\) on axes \(1,\), .* got shape \(7, 3, 5\)"):
+    with pytest.raises(fnn.InputError, match=r"x: expected sizes \(4,\) on axes \(1,\), .* got .*shape \(7, 3, 5\)"):
         layer.apply(params, state, jnp.ones((7, 3, 5)), train=True)
 
 
@@ -426,5 +426,5 @@ def test_the_running_statistics_keep_their_type_and_shape():
     with jax.numpy_dtype_promotion("standard"):
         _, new = jax.eval_shape(lambda: layer.apply(params, low, x, train=True))
     assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype(jnp.bfloat16)}
-    with pytest.raises(fnn.InputError, match=r"state/mean: expected shape \(3,\), got shape \(1,\)"):
+    with pytest.raises(fnn.InputError, match=r"state/mean: expected shape \(3,\), got .*shape \(1,\)"):
         layer.apply(params, {**state, "mean": jnp.zeros(1)}, x, train=True)

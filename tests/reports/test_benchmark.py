@@ -5,8 +5,8 @@ import math
 from functional_nn.bench.benchmark import Benchmark
 from functional_nn.bench.compiled_program import Memory, Timing
 from functional_nn.bench.diagnose import Explanation, Finding
+from functional_nn.bench.measured_peaks import Peaks, Rate
 from functional_nn.bench.network_programs import BenchmarkCase, Measured
-from functional_nn.bench.peaks import Peaks, Rate
 from functional_nn.bench.records import Ratio, RecordComparison
 from functional_nn.reports.benchmark import comparisons, shares, times
 
@@ -48,7 +48,7 @@ def test_tables_are_aligned():
     assert table[0].index("batch") == table[1].index("8  ") == table[2].index("4096")
     assert table[1].split()[:6] == ["train", "8", "float32", "1.00", "s", "1.00"]
     assert table[2].endswith("2.50 s (2.44-2.62)   610 µs")
-    one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1), True)
+    one = RecordComparison("mlp train", "2025", Ratio(2.0, 1.9, 2.1), Ratio(2.0, 1.9, 2.1))
     assert "mlp train: slower" in comparisons([one])
     assert one._replace(time=Ratio(math.nan, math.nan, math.nan)).verdict == "level"
 
@@ -67,7 +67,7 @@ def test_tables_fit_80_columns():
         "2026-11-26T10:00:00+00:00",
         Ratio(123.45, 100.0, 150.25),
         Ratio(123.45, 100.0, 150.25),
-        False,
+        "another device",
         differences=("xla_flags: " + "--xla_gpu_autotune_level=4 " * 4 + ", was none",),
     )
     for text in (times(wide), shares(wide), comparisons([one]), str(result)):

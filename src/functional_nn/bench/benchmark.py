@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import jax
 
 from functional_nn.bench.compiled_program import (
-    STAGES,
     CompiledProgram,
     MeasuredCall,
     Memory,
@@ -24,11 +23,11 @@ from functional_nn.bench.compiled_program import (
 )
 from functional_nn.bench.diagnose import Explanation, find_causes
 from functional_nn.bench.layer_times import LayerCost, layer_costs
-from functional_nn.bench.peaks import Peaks, speedup, trials
+from functional_nn.bench.measured_peaks import Peaks, speedup, trials
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError
-from functional_nn.core.texts import words
+from functional_nn.core.texts import aligned, words
 from functional_nn.core.validation import check_flag, check_number, shown
 from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import live
@@ -126,9 +125,7 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
         peaks=Peaks(tuple(trial.rate(times[number], times_faster) for number, trial in enumerate(peak_trials))),
         reference=times[0],
         layers=layers,
-        findings=find_causes(
-            program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept), jax.default_backend()
-        ),
+        findings=find_causes(program.jaxpr, program.compiled, call.arguments, (*donate, *call.kept)),
         uncounted={name: call.executions * number for name, number in sorted(uncounted(live_program).items())},
         devices=call.devices,
     )
@@ -304,11 +301,8 @@ class Benchmark:
         return "\n".join([*labeled(self._facts()), *self._layer_lines()])
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        yield (
-            f"{self.name} ",  # the space keeps a long name apart from the text
-            ", ".join(f"{words(stage)} {in_seconds(self.stages[stage])}" for stage in STAGES
-                      if stage in self.stages),
-        )  # fmt: skip
+        # The space keeps a long name apart from the text.
+        yield f"{self.name} ", ", ".join(f"{words(name)} {in_seconds(time)}" for name, time in self.stages.items())
         yield "steady state", str(self.steady)
         if self.donated:
             numbers = ", ".join(map(str, self.donate))
@@ -337,17 +331,13 @@ class Benchmark:
         for finding in self.findings.findings:
             yield "warning", str(finding)
 
-    def _layer_lines(self) -> Iterator[str]:
-        timed = [(cost, cost.timing.median) for cost in self.layers if cost.timing]
-        if not timed:
-            return
-        width = max(len(cost.layer) for cost, _ in timed) + len(" backward")
-        yield f"{'each alone':{width}}  {'time':>8}  {'operations':>11}  {'of peak':>7}  {'bytes':>7}  {'of peak':>7}"
-        for cost, seconds in timed:
-            name = f"{cost.layer} backward" if cost.backward else cost.layer
-            compute = cost.flops / seconds / self.peaks.flops_per_second
-            memory = cost.bytes / seconds / self.peaks.bytes_per_second
-            yield (
-                f"{name:{width}}  {in_seconds(seconds):>8}  {in_flops(cost.flops):>11}  {compute:7.0%}"
-                f"  {in_bytes(cost.bytes):>7}  {memory:7.0%}"
-            )
+    def _layer_lines(self) -> list[str]:
+        rows = [("each alone", "time", "operations", "of peak", "bytes", "of peak")]
+        for cost in self.layers:
+            if cost.timing:
+                seconds = cost.timing.median
+                compute = cost.flops / seconds / self.peaks.flops_per_second
+                memory = cost.bytes / seconds / self.peaks.bytes_per_second
+                operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
+                rows.append((cost.name, in_seconds(seconds), operations, f"{compute:.0%}", moved, f"{memory:.0%}"))
+        return aligned(rows, numbers_from=1) if len(rows) > 1 else []

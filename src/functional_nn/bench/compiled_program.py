@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import time
@@ -12,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 from jax.tree_util import KeyPath
@@ -22,10 +24,6 @@ from functional_nn.core.layer import Layer
 from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
 from functional_nn.jaxprs.walk import fresh
 
-STAGES = ("trace", "lower", "compile", "first_run")
-"""The stages of a program, in order. A program that ``fit`` compiles has only the last two: its ``compile`` covers
-tracing and lowering too."""
-
 
 @dataclass(frozen=True)
 class CompiledProgram:
@@ -34,7 +32,8 @@ class CompiledProgram:
     Args:
         jaxpr: the traced program.
         compiled: the executable.
-        stages: seconds of each stage, by its name in ``STAGES``.
+        stages: seconds to ``trace``, ``lower`` and ``compile`` it, and for its ``first_run``. A program that ``fit``
+            compiles has only the last two: its ``compile`` covers tracing and lowering too.
     """
 
     jaxpr: ClosedJaxpr
@@ -84,12 +83,12 @@ def compile_program(
 ) -> CompiledProgram:
     """Traces, lowers, compiles and runs a function, and times each of these stages."""
     jitted = jax.jit(fresh(function), donate_argnums=tuple(donate))
-    seconds_trace, traced = clocked(lambda: jitted.trace(*arguments))
-    seconds_lower, lowered = clocked(traced.lower)
-    seconds_compile, compiled = clocked(lowered.compile)
-    seconds_first_run, _ = clocked(compiled, *copies(arguments, donate))
-    seconds = (seconds_trace, seconds_lower, seconds_compile, seconds_first_run)
-    return CompiledProgram(traced.jaxpr, compiled, dict(zip(STAGES, seconds, strict=True)))
+    stages = {}
+    stages["trace"], traced = clocked(lambda: jitted.trace(*arguments))
+    stages["lower"], lowered = clocked(traced.lower)
+    stages["compile"], compiled = clocked(lowered.compile)
+    stages["first_run"], _ = clocked(compiled, *copies(arguments, donate))
+    return CompiledProgram(traced.jaxpr, compiled, stages)
 
 
 def compile_empty_program(arguments: Sequence[object]) -> Compiled:
@@ -204,11 +203,8 @@ class Timing(NamedTuple):
     @property
     def quartiles(self) -> tuple[float, float]:
         """The lower and the upper quartile of the seconds of a call."""
-        samples = self.samples
-        if len(samples) == 1:
-            return samples[0], samples[0]
-        low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
-        return low, high
+        low, high = np.quantile(self.samples, (0.25, 0.75))
+        return float(low), float(high)
 
     @property
     def best(self) -> float:
@@ -224,20 +220,15 @@ class Timing(NamedTuple):
         return Timing(tuple(tuple(seconds / count for seconds in calls) for calls in self.rounds))
 
     def __str__(self) -> str:
-        return self.describe(with_count=True)
+        return f"{self.describe()[:-1]}, n={len(self.samples)})"
 
-    def describe(self, *, with_count: bool = False) -> str:
+    def describe(self) -> str:
         """Median and quartiles as text, in one unit."""
         scale, unit = seconds_scale(self.median)
         median = self.median * scale
         low, high = (seconds * scale for seconds in self.quartiles)
-        digits = 0
-        if median < 10:
-            digits = 2
-        elif median < 100:
-            digits = 1
-        count = f", n={len(self.samples)}" if with_count else ""
-        return f"{median:.{digits}f} {unit} ({low:.{digits}f}-{high:.{digits}f}{count})"
+        digits = max(0, 2 - int(math.log10(max(median, 1))))
+        return f"{median:.{digits}f} {unit} ({low:.{digits}f}-{high:.{digits}f})"
 
     def to_dict(self) -> dict[str, object]:
         """Median, quartiles, number of calls, and the median of each round."""

@@ -111,13 +111,13 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
     """
     donate = check_call(function, arguments, donate)
     traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
-    return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate, jax.default_backend())
+    return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate)
 
 
 def find_causes(
-    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int], platform: str
+    jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int]
 ) -> Explanation:
-    """Finds the causes of slowness in a program that is already traced, and compiled for a platform."""
+    """Finds the causes of slowness in a program that is already traced and compiled."""
     program = live(jaxpr)
     results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
     findings = (
@@ -126,7 +126,7 @@ def find_causes(
         *wide_numbers(program, arguments),
         *donations(program, arguments, donate),
         *carried_types(jaxpr, arguments, results),
-        *slow_products(compiled.as_text() or "", platform),
+        *slow_products(compiled.as_text() or ""),
     )
     return Explanation(tuple(dict.fromkeys(findings)))
 
@@ -142,17 +142,10 @@ def place(scope: str) -> str:
     return f"{layer} (backward)" if layer and backward else layer
 
 
-def line_of(equation: JaxprEqn) -> str:
-    """The user's line that an equation comes from, such as ``model.py:12``; empty if it is unknown."""
-    where = source_info_util.summarize(equation.source_info).split(" ")[0]
-    if where.startswith("unknown"):
-        return ""
-    return ":".join(Path(where).name.split(":")[:2])
-
-
 def _at_line(equation: JaxprEqn) -> str:
-    line = line_of(equation)
-    return f" at {line}" if line else ""
+    """The user's line that an equation comes from, such as " at model.py:12"; empty if it is unknown."""
+    where = source_info_util.summarize(equation.source_info).split(" ")[0]
+    return "" if where.startswith("unknown") else f" at {':'.join(Path(where).name.split(':')[:2])}"
 
 
 def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
@@ -176,8 +169,8 @@ def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterato
         size = size_of(variable.aval)
         if size >= LARGE_CONSTANT:
             user = next((equation for equation in jaxpr.eqns if variable in equation.invars), None)
-            line = "" if user is None else line_of(user)
-            used = f", used at {line}" if line else ""
+            line = "" if user is None else _at_line(user)
+            used = f", used{line}" if line else ""
             yield Finding(
                 "captured constant",
                 place(scope if user is None else within(scope, user)),
@@ -345,9 +338,9 @@ LOOP_BODY = "while/body"
 """The scope of what a loop repeats."""
 
 
-def slow_products(text: str, platform: str) -> Iterator[Finding]:
+def slow_products(text: str) -> Iterator[Finding]:
     """Warns of products for which XLA's CPU compiler has only a slow routine."""
-    for found in PRODUCT.finditer(text) if platform == "cpu" else ():
+    for found in PRODUCT.finditer(text) if jax.default_backend() == "cpu" else ():
         kind, rest = found["kind"], found["rest"]
         name, groups = OP_NAME.search(rest), GROUPS.search(rest)
         scope = name[1] if name else ""

@@ -42,6 +42,11 @@ class LayerCost(NamedTuple):
     bytes: int
     timing: Timing | None
 
+    @property
+    def name(self) -> str:
+        """The layer and the direction."""
+        return f"{self.layer} backward" if self.backward else self.layer
+
     def to_dict(self) -> dict[str, object]:
         """The cost, ready for JSON."""
         return {**self._asdict(), "timing": self.timing and self.timing.to_dict()}
@@ -86,12 +91,12 @@ def _timings(
     flat: Flat, steps_of: Mapping[Part, Sequence[Step]], arguments: Sequence[object], seconds: float
 ) -> dict[Part, Timing]:
     """Compiles and times each part alone, on the values that it reads in the whole program."""
-    made: dict[Part, set[int]] = {}
-    read: dict[Part, set[int]] = {}
-    for part, steps in steps_of.items():
-        # Places are numbers of arrays in the flat program. A part reads what it does not make itself.
-        made[part] = {out for step in steps for out in step.outputs}
-        read[part] = {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
+    # Places are numbers of arrays in the flat program. A part reads what it does not make itself.
+    made = {part: {out for step in steps for out in step.outputs} for part, steps in steps_of.items()}
+    read = {
+        part: {place for step in steps for place in step.inputs if isinstance(place, int)} - made[part]
+        for part, steps in steps_of.items()
+    }
 
     # The whole program runs once, to get the values that the parts read and the values that are results.
     results = {place for place in flat.outputs if isinstance(place, int)}

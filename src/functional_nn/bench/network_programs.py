@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -17,10 +16,8 @@ from jax.stages import Compiled
 from functional_nn.bench.benchmark import Benchmark, benchmark, measure_call
 from functional_nn.bench.compiled_program import CompiledProgram, MeasuredCall, Timing, clocked, compile_empty_program
 from functional_nn.bench.layer_times import LayerCost, layer_costs
-from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import Shape
-from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.walk import trace
 from functional_nn.jaxprs.xla_options import compiling_anew
@@ -32,20 +29,23 @@ from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import as_precision, cast
 from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
-from functional_nn.training.recipe import Hyperparameters, Recipe, with_gradient
-from functional_nn.training.state import TrainState, create_train_state
-from functional_nn.training.step import TrainStep, forward, make_train_step
+from functional_nn.training.recipe import Recipe, with_gradient
+from functional_nn.training.state import create_train_state
+from functional_nn.training.step import forward, make_train_step
 
-FUNCTIONS = ("step", "predict", "gradient", "hand")
-PROGRAMS = ("train", *FUNCTIONS, "sweep")
-"""The programs that ``measure`` knows: those of ``fit`` and of ``sweep``, and the functions of ``workload``."""
+STEPS = 32
+"""The number of train steps in the measured program: an epoch of this many full batches."""
+LEARNING_RATE = 1e-3
+TRAIN_STATE = 1
+"""The number of the train state among the program's arguments. ``fit`` and ``sweep`` do not donate it: if an epoch
+produces a non-finite value, it is rerun from the state before."""
 
 
 class BenchmarkCase(NamedTuple):
     """A program of a network to measure, or to compile for a chip.
 
     Args:
-        what: one of ``PROGRAMS``.
+        what: one of ``names.PROGRAMS``.
         batch_size: the number of examples in a batch.
         precision: its name.
         members: the number of models that a sweep trains; 1 for other programs.
@@ -55,6 +55,11 @@ class BenchmarkCase(NamedTuple):
     batch_size: int
     precision: str
     members: int = 1
+
+    @property
+    def name(self) -> str:
+        """The program in words."""
+        return f"sweep of {self.members}" if self.what == "sweep" else self.what
 
     @property
     def steps(self) -> int:
@@ -103,33 +108,27 @@ def cases_of(
 def measure(network: MeasuredNetwork, case: BenchmarkCase, *, seconds: float = 2.0, layers: bool = False) -> Measured:
     """Measures a case for about ``seconds``; with ``layers``, also a train step layer by layer."""
     what, batch_size, precision, members = case
+    costs: tuple[LayerCost, ...] = ()
     if what == "train":
-        costs = _layers_of_a_step(network, batch_size, precision, seconds) if layers else ()
-        result = measure_call(what, fit_call(network, batch_size, precision), seconds, costs)
+        call = fit_call(network, batch_size, precision)
+        if layers:  # of a single step, because layers cannot be taken out of the loop over steps
+            step = workload("step", network, batch_size, precision)
+            costs = layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
     elif what == "sweep":
         call = sweep_call(network, batch_size, precision, members)
-        result = measure_call(f"sweep of {members}", call, seconds, ())
     else:
         made = workload(what, network, batch_size, precision)
-        result = benchmark(made.function, *made.arguments, name=made.name, donate=made.donate, seconds=seconds)
-    return Measured(case, result)
-
-
-def _layers_of_a_step(
-    network: MeasuredNetwork, batch_size: int, precision: str, seconds: float
-) -> tuple[LayerCost, ...]:
-    """Measures the layers of a single step, because layers cannot be taken out of the loop over steps."""
-    step = workload("step", network, batch_size, precision)
-    return layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
+        result = benchmark(made.function, *made.arguments, name=what, donate=made.donate, seconds=seconds)
+        return Measured(case, result)
+    return Measured(case, measure_call(case.name, call, seconds, costs))
 
 
 class Workload(NamedTuple):
     """A function, its arguments, and the numbers of the arguments that may be donated."""
 
-    name: str
     function: Callable[..., object]
     arguments: tuple[object, ...]
-    donate: tuple[int, ...]
+    donate: tuple[int, ...] = ()
 
 
 class MeasuredNetwork(NamedTuple):
@@ -141,7 +140,6 @@ class MeasuredNetwork(NamedTuple):
         make_optimizer: makes the optimizer from a learning rate, which a sweep gives as a traced value.
         in_shape: the shape of one example.
         classes: the number of classes.
-        learning_rate: the learning rate of all runs.
     """
 
     net: Layer
@@ -149,17 +147,16 @@ class MeasuredNetwork(NamedTuple):
     make_optimizer: Callable[[float | jax.Array], optax.GradientTransformation]
     in_shape: Shape
     classes: int
-    learning_rate: float = 1e-3
 
-    @property
-    def trained_net(self) -> Layer:
-        """The network as ``fit`` and ``sweep`` train it by default, by its formula if that is faster."""
-        return with_gradient(self.net, "auto")[0]
+    def recipe(self, learning_rate: float | jax.Array = LEARNING_RATE) -> Recipe:
+        """What ``fit`` and ``sweep`` train by default: the network by its formula if that is faster."""
+        return Recipe(with_gradient(self.net, "auto")[0], self.loss, self.make_optimizer(learning_rate))
 
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer with the learning rate of all runs."""
-        return self.make_optimizer(self.learning_rate)
+    def data_shapes(self, batch_size: int) -> Split:
+        """The shapes and types of the examples for an epoch. They are bytes, like the images of a data set."""
+        x = jax.ShapeDtypeStruct((STEPS * batch_size, *self.in_shape), np.uint8)
+        labels = jax.ShapeDtypeStruct((STEPS * batch_size,), np.int32)
+        return Split(x, labels, x, labels)
 
 
 def named_network(model: str, hidden: tuple[int, ...] | None = None) -> MeasuredNetwork:
@@ -177,21 +174,25 @@ def named_network(model: str, hidden: tuple[int, ...] | None = None) -> Measured
 
 
 def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: str = "float32") -> Workload:
-    """Makes one of ``FUNCTIONS`` with a batch of random examples.
+    """A function that is called from Python, with a batch of random examples.
 
     ``step`` is a train step with its optimizer, ``predict`` the outputs in evaluation, ``gradient`` the gradient of the
     loss by ``jax.grad``, and ``hand`` the same gradient by the hand-derived backward pass.
-
-    Raises:
-        InputError: for an unknown name or precision.
     """
-    if what not in FUNCTIONS:
-        raise InputError("what", "a known name", repr(what), suggest(what, FUNCTIONS))
-    step, (train_state, x, labels) = step_and_arguments(network, batch_size, precision)
-    if what == "step":
-        return Workload(what, step, (train_state, x, labels), (0,))
-
     policy = as_precision(precision)
+    key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.uniform(key_x, (batch_size, *network.in_shape), policy.parameters)
+    labels = jax.random.randint(key_labels, (batch_size,), 0, network.classes, jnp.int32)
+    recipe = network.recipe()
+
+    def start(key):
+        return create_train_state(recipe.net, recipe.optimizer, key, network.in_shape, policy)
+
+    train_state = jax.jit(start)(key_start)
+    if what == "step":
+        step = make_train_step(recipe.net, recipe.loss, recipe.optimizer, precision=policy, keep_finite=False)
+        return Workload(step, (train_state, x, labels), (0,))
+
     net, loss = network.net, network.loss
     params, state, key = train_state.params, train_state.state, train_state.key
 
@@ -210,40 +211,14 @@ def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: st
         return cast(params_bar, policy.parameters)
 
     if what == "predict":
-        return Workload(what, predict, (params, state, x), ())
-    function = hand if what == "hand" else jax.grad(value)
-    return Workload(what, function, (params, state, x, labels, key), ())
-
-
-def step_and_arguments(
-    network: MeasuredNetwork, batch_size: int, precision: str
-) -> tuple[TrainStep, tuple[TrainState, jax.Array, jax.Array]]:
-    """Makes a train step and its arguments: a train state, a batch and its labels."""
-    policy = as_precision(precision)
-    key_start, key_x, key_labels = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.uniform(key_x, (batch_size, *network.in_shape), policy.parameters)
-    labels = jax.random.randint(key_labels, (batch_size,), 0, network.classes, jnp.int32)
-    net, optimizer = network.trained_net, network.optimizer
-
-    def start(key):
-        return create_train_state(net, optimizer, key, network.in_shape, policy)
-
-    step = make_train_step(net, network.loss, optimizer, precision=policy, keep_finite=False)
-    return step, (jax.jit(start)(key_start), x, labels)
-
-
-STEPS = 32
-"""The number of train steps in the measured program: an epoch of this many full batches."""
-TRAIN_STATE = 1
-"""The number of the train state among the program's arguments. ``fit`` and ``sweep`` do not donate it: if an epoch
-produces a non-finite value, it is rerun from the state before."""
+        return Workload(predict, (params, state, x))
+    return Workload(hand if what == "hand" else jax.grad(value), (params, state, x, labels, key))
 
 
 def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
     """The program that ``fit`` runs in each epoch for all full batches."""
-    spec = fit_spec(network, batch_size, precision)
-    execution = _execution(spec, None, {}, jax.random.key(0), _random_split(network, batch_size))
-    return _call([execution], [execution], execution.run, execution.run_empty)
+    execution = _execution(fit_spec(network, batch_size, precision), network.classes, None, {}, jax.random.key(0))
+    return _call([execution], [execution], map)
 
 
 def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, members: int) -> MeasuredCall:
@@ -254,42 +229,20 @@ def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, member
     """
     plan = planned("auto", members)
     mapped = plan.members if plan.members > 1 else None
-    device_count = min(plan.workers, jax.local_device_count())
-    on_devices = _sweep_executions(network, batch_size, precision, mapped, device_count, plan.workers)
+    spec = sweep_spec(network, batch_size, precision, mapped, plan.workers)
+    rate, key = np.asarray(LEARNING_RATE, spec.precision.parameters), jax.random.key(0)
+    rates = {"learning_rate": rate if mapped is None else np.full(mapped, rate)}
+    keys = key if mapped is None else jax.random.split(key, mapped)
+    devices = jax.local_devices()[: plan.workers]
+    on_devices = [_execution(spec, network.classes, device, rates, keys) for device in devices]
     # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
     executions = [on_devices[number % len(on_devices)] for number in range(math.ceil(members / plan.members))]
-    threads = ThreadPoolExecutor(plan.workers)
-    return _call(
-        on_devices,
-        executions,
-        run=lambda: list(threads.map(_Execution.run, executions)),
-        run_empty=lambda: list(threads.map(_Execution.run_empty, executions)),
-    )
-
-
-@lru_cache(maxsize=1)
-def _sweep_executions(
-    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, device_count: int, workers: int
-) -> tuple[_Execution, ...]:
-    """The programs of a sweep on each device.
-
-    The latest programs are cached. On a CPU, all sweeps with at least as many members as cores use the same programs.
-    """
-    learning_rate = np.asarray(network.learning_rate, as_precision(precision).parameters)
-    rates = {"learning_rate": learning_rate if mapped is None else np.full(mapped, learning_rate)}
-    key = jax.random.key(0)
-    keys = key if mapped is None else jax.random.split(key, mapped)
-    split = _random_split(network, batch_size)
-    spec = sweep_spec(network, batch_size, precision, mapped, workers)
-    devices = jax.local_devices()[:device_count]
-    return tuple(_execution(spec, device, rates, keys, split) for device in devices)
+    return _call(on_devices, executions, ThreadPoolExecutor(plan.workers).map)
 
 
 def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str) -> ProgramSpec:
     """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches."""
-    recipe = _recipe(network, network.learning_rate)
-    shapes = _data_shapes(network, batch_size)
-    return ProgramSpec(recipe, batch_size, as_precision(precision), shapes)
+    return ProgramSpec(network.recipe(), batch_size, as_precision(precision), network.data_shapes(batch_size))
 
 
 def sweep_spec(
@@ -299,40 +252,15 @@ def sweep_spec(
 
     ``mapped`` members are trained by one program; None: one member.
     """
-
-    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
-        return _recipe(network, hyperparameters["learning_rate"])
-
     return member_spec(
-        make_recipe,
+        lambda hyperparameters: network.recipe(hyperparameters["learning_rate"]),
         batch_size,
         as_precision(precision),
-        _data_shapes(network, batch_size),
+        network.data_shapes(batch_size),
         ("learning_rate",),
         workers=workers,
         members=mapped,
     )
-
-
-def _recipe(network: MeasuredNetwork, learning_rate: float | jax.Array) -> Recipe:
-    return Recipe(network.trained_net, network.loss, network.make_optimizer(learning_rate))
-
-
-def _data_shapes(network: MeasuredNetwork, batch_size: int) -> Split:
-    """The shapes and types of the examples for an epoch. They are bytes, like the images of a data set."""
-    examples = STEPS * batch_size
-    x = jax.ShapeDtypeStruct((examples, *network.in_shape), np.uint8)
-    labels = jax.ShapeDtypeStruct((examples,), np.int32)
-    return Split(x, labels, x, labels)
-
-
-def _random_split(network: MeasuredNetwork, batch_size: int) -> Split:
-    """Random examples for an epoch."""
-    random = np.random.default_rng(0)
-    shapes = _data_shapes(network, batch_size)
-    x = random.integers(0, 256, shapes.train_x.shape, np.uint8)
-    labels = random.integers(0, network.classes, shapes.train_labels.shape, np.int32)
-    return Split(x, labels, x, labels)
 
 
 class _Execution(NamedTuple):
@@ -351,13 +279,16 @@ class _Execution(NamedTuple):
 
 
 def _execution(
-    spec: ProgramSpec, device: Device, hyperparameters: Mapping[str, np.ndarray], keys: jax.Array, split: Split
+    spec: ProgramSpec, classes: int, device: Device, hyperparameters: Mapping[str, np.ndarray], keys: jax.Array
 ) -> _Execution:
     """Compiles the programs for a device, and makes the arguments of the first epoch's full batches there."""
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, spec.data.train_x.shape, np.uint8)
+    labels = random.integers(0, classes, spec.data.train_labels.shape, np.int32)
     with compiling_anew():
         with computing_on(device):
             seconds, programs = clocked(lambda: Programs(spec, ProgramCache()))
-        hyperparameters, keys, x, labels = jax.device_put((hyperparameters, keys, *split.part("train")), device)
+        hyperparameters, keys, x, labels = jax.device_put((hyperparameters, keys, x, labels), device)
         train_state = programs.start(keys, hyperparameters)
         order, _ = programs.order(train_state.key, np.int32(0))
         arguments = hyperparameters, train_state, order, x, labels
@@ -367,10 +298,9 @@ def _execution(
 def _call(
     on_devices: Sequence[_Execution],
     executions: Sequence[_Execution],
-    run: Callable[[], object],
-    run_empty: Callable[[], object],
+    map: Callable[[Callable[[_Execution], None], Sequence[_Execution]], Iterable[None]],
 ) -> MeasuredCall:
-    """The call that runs executions, of programs that were compiled for several devices."""
+    """The call that runs executions, of programs that were compiled for several devices, one by one or in threads."""
     first = on_devices[0]
     executable: Compiled = first.programs.compiled["full"]
     first_run, _ = clocked(executable, *first.arguments)
@@ -378,8 +308,8 @@ def _call(
     return MeasuredCall(
         CompiledProgram(first.programs.jaxprs["full"], executable, stages),
         first.arguments,
-        run,
-        run_empty,
+        run=lambda: list(map(_Execution.run, executions)),
+        run_empty=lambda: list(map(_Execution.run_empty, executions)),
         executions=len(executions),
         kept=(TRAIN_STATE,),
         program_copies=min(len(on_devices), len(executions)),

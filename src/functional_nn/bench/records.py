@@ -6,7 +6,6 @@ import datetime
 import errno
 import json
 import os
-import platform
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, installed_version, shortened
+from functional_nn.core.errors import DataError, installed_version, reading, shortened, versions
 from functional_nn.storage.files import JsonValue, finite_json, regular_file
 from functional_nn.training.devices import cores, device_name
 
@@ -25,7 +24,6 @@ Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
-LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax")
 ACCELERATOR_LIBRARIES = (
     "jax-cuda12-plugin",
     "jax-cuda13-plugin",
@@ -58,7 +56,7 @@ def environment() -> dict[str, object]:
         "devices": jax.device_count(),
         "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": _versions(),
+        "versions": versions() | _of_accelerators(),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         "matmul_precision": getattr(jax.config, MATMUL_PRECISION),
     }
@@ -86,7 +84,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
 
     Raises:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
-        OSError: if the disk is full, or if the file is a pipe that no program reads. Then nothing is appended.
+        OSError: if the disk is full. Then nothing is appended.
     """
     has_records = path.exists() and path.stat().st_size > 0
     if has_records:
@@ -97,7 +95,7 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
     if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
         content = b"\n" + content
     # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
-    with open(path, "ab", buffering=0, opener=_without_waiting) as file:
+    with open(path, "ab", buffering=0) as file:
         written = file.write(content)
         if written < len(content):
             file.truncate(file.tell() - written)
@@ -111,36 +109,20 @@ def read_records(path: Path) -> list[Record]:
         DataError: if the file cannot be read, has no records, or has a line that is not a record. The error names it.
     """
     remedy = "Give a file that 'functional-nn bench --json' wrote."
-    try:
-        with open(path, encoding="utf-8", opener=regular_file) as file:
-            lines = file.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(path), "a file of JSON lines", error, remedy) from None
+    with reading(path, "a file of JSON lines", remedy), open(path, encoding="utf-8", opener=regular_file) as file:
+        lines = file.read().splitlines()
     records = []
     for number, line in enumerate(lines, 1):
-        try:
+        record = None
+        with suppress(ValueError, RecursionError):
             record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise DataError(f"{path}, line {number}", "a JSON object", shortened(line), remedy) from None
         if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
-            raise DataError(f"{path}, line {number}", "a record with date, device and what", shortened(line), remedy)
+            expected = "a JSON object with date, device and what"
+            raise DataError(f"{path}, line {number}", expected, shortened(line), remedy)
         records.append(record)
     if not records:
         raise DataError(str(path), "at least one record", "an empty file", remedy)
     return records
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """An opener of files to write. A pipe that no program reads is an error: opening it would wait for ever."""
-    try:
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "a pipe that no program reads", path) from None
-        raise
-    if os.name == "posix":
-        os.set_blocking(descriptor, True)
-    return descriptor
 
 
 def key_of(record: Record) -> tuple[str, ...]:
@@ -166,13 +148,12 @@ def _commit() -> str | None:
     return said or None
 
 
-def _versions() -> dict[str, str | None]:
-    """The versions of Python and of libraries, and of the accelerator's libraries and driver, if there are any."""
-    versions = {"python": platform.python_version()} | {name: installed_version(name) for name in LIBRARIES}
+def _of_accelerators() -> dict[str, str]:
+    """The versions of the accelerator's libraries and driver, if there are any."""
     found = {name: installed_version(name) for name in ACCELERATOR_LIBRARIES}
     with suppress(OSError):
         found["nvidia driver"] = DRIVER.read_text("ascii").strip()
-    return versions | {name: number for name, number in found.items() if number}
+    return {name: number for name, number in found.items() if number}
 
 
 LIMIT = 1.05
@@ -200,8 +181,8 @@ class RecordComparison(NamedTuple):
         time: the ratio of the seconds.
         relative: the same ratio, after each time was divided by the time of the matrix product that took turns with the
             program. A busier machine changes ``time``, but hardly this ratio.
-        same_device: whether platform and device are the same, and on a CPU the number of cores.
-        same_products: whether products of float32 have the same precision (``jax_default_matmul_precision``).
+        other: why they are not judged: "another device" (platform, device, and on a CPU the number of cores), or
+            "another precision of products" of float32 (``jax_default_matmul_precision``); otherwise empty.
         differences: the settings and versions that differ, such as ``jax: 0.10.2, was 0.10.1``.
     """
 
@@ -209,8 +190,7 @@ class RecordComparison(NamedTuple):
     date: str
     time: Ratio
     relative: Ratio
-    same_device: bool
-    same_products: bool = True
+    other: str = ""
     differences: tuple[str, ...] = ()
 
     @property
@@ -220,10 +200,8 @@ class RecordComparison(NamedTuple):
         It is ``unclear`` if one interval is so wide that it includes both limits, unless the other one lies between
         them.
         """
-        if not self.same_device:
-            return "another device"
-        if not self.same_products:
-            return "another precision of products"
+        if self.other:
+            return self.other
         ratios = (self.time, self.relative)
         if all(ratio.low > LIMIT for ratio in ratios):
             return "slower"
@@ -297,13 +275,15 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
     device = ("platform", "device", "cores") if new.get("platform") == "cpu" else ("platform", "device")
     settings, before = _settings(new), _settings(old)
     differing = [name for name in (settings | before) if settings.get(name) != before.get(name)]
+    other = "another precision of products" if "matmul_precision" in differing else ""
+    if any(new.get(name) != old.get(name) for name in device):
+        other = "another device"
     return RecordComparison(
         describe(new),
         str(old["date"]),
         ratio(time_new, time_old),
         ratio(relative_new, relative_old),
-        same_device=all(new.get(name) == old.get(name) for name in device),
-        same_products="matmul_precision" not in differing,
+        other,
         differences=tuple(
             f"{name}: {settings.get(name) or 'none'}, was {before.get(name) or 'none'}" for name in differing
         ),

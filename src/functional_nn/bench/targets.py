@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.sharding import SingleDeviceSharding
 from jax.stages import Compiled, Lowered
 
+from functional_nn import names
 from functional_nn.bench.compiled_program import Memory, check_call, clocked, planned_memory
 from functional_nn.bench.network_programs import (
-    TRAIN_STATE,
     BenchmarkCase,
     MeasuredNetwork,
     Workload,
@@ -33,11 +33,10 @@ from functional_nn.bench.network_programs import (
 )
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
-from functional_nn.core.errors import InputError, imported
+from functional_nn.core.errors import imported
 from functional_nn.core.products import tracing_for
-from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import shown
+from functional_nn.core.validation import check_choice
 from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, least_bytes, operand_types, uncounted
 from functional_nn.jaxprs.walk import equations, fresh, live
 from functional_nn.jaxprs.xla_options import (
@@ -78,10 +77,12 @@ def target(
     >>> target(jax.numpy.sin, 1.0, chip="tpu-v5")
     Traceback (most recent call last):
         ...
-    functional_nn.core.errors.InputError: chip: expected the name of a chip, got 'tpu-v5'. Did you mean tpu-v5e? ...
+    functional_nn.core.errors.InputError: chip: expected a known name, got 'tpu-v5'. Did you mean tpu-v5e? ...
     """
-    known_chip = chip_named(chip)
-    donate = check_call(function, _with_numbers_for_shapes(arguments), donate)
+    known_chip: Chip = names.CHIPS[check_choice("chip", chip, names.CHIPS)]
+    # The checks do not know shapes, so each is a number for them.
+    numbers = jax.tree.map(lambda leaf: 0 if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, arguments)
+    donate = check_call(function, numbers, donate)
     name: str = getattr(function, "__name__", type(function).__name__)
     return compile_for(name, known_chip, function, arguments, donate)
 
@@ -92,7 +93,6 @@ def compile_for(
     function: Callable[..., object],
     arguments: Sequence[object],
     donate: Sequence[int] = (),
-    options: Callable[[ClosedJaxpr], Options] = lambda program: {},
     *,
     steps: int = 1,
 ) -> TargetReport:
@@ -104,8 +104,7 @@ def compile_for(
         function: a function of pytrees of arrays.
         arguments: its arguments, or their shapes and types.
         donate: the numbers of the arguments that are donated.
-        options: the compiler's options for the traced program.
-        steps: the number of train steps in one call.
+        steps: the number of train steps in one call. Several are compiled with the options of ``fit``.
 
     Raises:
         InputError: if the compiler for the chip is not installed.
@@ -116,9 +115,10 @@ def compile_for(
     with tracing_for(chip.platform):
         seconds_trace, traced = clocked(lambda: jitted.trace(*map(shapes_in, arguments)))
         seconds_lower, lowered = clocked(traced.lower)
-    chosen = options(traced.jaxpr)
+    # The options depend on the loops in the program.
+    options = step_options(traced.jaxpr) | sum_options(traced.jaxpr) if steps > 1 else {}
     with compiling_anew():
-        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, chosen))
+        seconds_compile, (compiled, reason) = clocked(lambda: _compiled(lowered, options))
     program = live(traced.jaxpr)
     return TargetReport(
         name=name,
@@ -134,11 +134,6 @@ def compile_for(
     )
 
 
-def _with_numbers_for_shapes(arguments: PyTree) -> PyTree:
-    """The arguments with a number in place of each ``jax.ShapeDtypeStruct``, for checks that do not know these."""
-    return jax.tree.map(lambda leaf: 0 if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, arguments)
-
-
 def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> TargetReport:
     """Compiles a case for a chip.
 
@@ -147,21 +142,16 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
     """
     what, batch_size, precision, members = case
     if what == "train":
-        name, spec = what, fit_spec(network, batch_size, precision)
+        spec = fit_spec(network, batch_size, precision)
     elif what == "sweep":
-        name = f"sweep of {members}"
         spec = sweep_spec(network, batch_size, precision, members if members > 1 else None)
     else:
         made = workload(what, network, batch_size, precision)
-        return compile_for(made.name, chip, made.function, made.arguments, made.donate)
+        return compile_for(what, chip, made.function, made.arguments, made.donate)
 
-    def options(program: ClosedJaxpr) -> Options:
-        """The options by which ``fit`` compiles an epoch. They depend on the loops in the program."""
-        return step_options(program) | sum_options(program)
-
-    made = epoch_program(spec)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
-    return compile_for(name, chip, made.function, made.arguments, options=options, steps=case.steps)
+    function, arguments, _ = epoch_program(spec)
+    return compile_for(case.name, chip, function, arguments, steps=case.steps)
 
 
 def epoch_program(spec: ProgramSpec) -> Workload:
@@ -169,8 +159,7 @@ def epoch_program(spec: ProgramSpec) -> Workload:
     shapes = argument_shapes(spec)
     order, _ = jax.eval_shape(mapped(spec, "order"), shapes["key"], shapes["number"])
     train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
-    arguments = (shapes["h"], train_state, order, *spec.data.part("train"))
-    return Workload("train", mapped(spec, "full"), arguments, (TRAIN_STATE,))
+    return Workload(mapped(spec, "full"), (shapes["h"], train_state, order, *spec.data.part("train")))
 
 
 @dataclass(frozen=True, repr=False)
@@ -238,7 +227,7 @@ class TargetReport:
         """All numbers, ready for JSON."""
         return {
             "name": self.name,
-            "chip": {name: getattr(self.chip, name) for name in PUBLISHED},
+            "chip": {name: getattr(self.chip, name) for name in Chip.PUBLISHED},
             "compiles": self.compiles,
             "reason": self.reason,
             "stages": self.stages,
@@ -304,14 +293,11 @@ def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:
     """
     flops: Counter[float] = Counter()
     for _, equation, repeats, _ in equations(program):
-        if equation.primitive.name in PRODUCTS and flops_of(equation) and _is_floating(equation):
-            flops[_cost(equation, chip)] += repeats * flops_of(equation)
+        if equation.primitive.name in PRODUCTS and flops_of(equation):
+            types = [operand.dtype for operand in operand_types(equation)]
+            if all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4 for dtype in types):
+                flops[_cost(equation, chip)] += repeats * flops_of(equation)
     return dict(flops)
-
-
-def _is_floating(equation: JaxprEqn) -> bool:
-    types = [operand.dtype for operand in operand_types(equation)]
-    return all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4 for dtype in types)
 
 
 def _cost(equation: JaxprEqn, chip: Chip) -> float:
@@ -323,14 +309,6 @@ def _cost(equation: JaxprEqn, chip: Chip) -> float:
     wanted = precision if isinstance(precision, tuple) else (precision,)
     # Of other ways to ask for a precision, the cheapest one is assumed, so that the bound holds.
     return max(chip.float32_costs.get(one, chip.float32_costs[lax.Precision.DEFAULT]) for one in wanted)
-
-
-H100 = Path(__file__).with_name("h100.txtpb")
-"""The description of an NVIDIA H100 (SXM) that XLA compiles for, in the text form of its ``GpuTargetConfigProto``."""
-
-
-PUBLISHED = ("name", "flops_per_second", "bytes_per_second", "memory", "cache")
-"""What a record says about a chip."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +326,6 @@ class Chip:
         float32_costs: the time of a product of float32 numbers, for each precision that JAX knows, divided by the time
             of the same product of bfloat16 numbers.
         float8_cost: the same for a product of float8 numbers.
-        source: the page with the peaks.
     """
 
     name: str
@@ -360,10 +337,13 @@ class Chip:
     cache: int
     float32_costs: Mapping[lax.Precision, float]
     float8_cost: float
-    source: str
+
+    PUBLISHED: ClassVar = ("name", "flops_per_second", "bytes_per_second", "memory", "cache")
+    """What a record says about a chip."""
 
 
 def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory: int) -> Chip:
+    """A TPU, with the peaks from https://docs.cloud.google.com/tpu/docs/ and its name."""
     return Chip(
         name=f"tpu-{name}",
         platform="tpu",
@@ -375,93 +355,49 @@ def _tpu(name: str, topology: str, flops: float, bytes_per_second: float, memory
         # For a product of float32 numbers, the TPU adds up this number of products of bfloat16 numbers.
         float32_costs={lax.Precision.DEFAULT: 1, lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6},
         float8_cost=1,  # these matrix units multiply float8 numbers as bfloat16
-        source=f"https://docs.cloud.google.com/tpu/docs/{name}",
     )
 
 
-CHIPS = {
-    chip.name: chip
-    for chip in (
-        _tpu("v5e", "v5e:2x2", 197e12, 819e9, 16 * 10**9),
-        _tpu("v6e", "v6e:2x2", 918e12, 1640e9, 32 * 10**9),
-        Chip(
-            name="cuda-h100",
-            platform="cuda",
-            topology={"topology_name": "h100", "topology": "1x1x1", "target_config": H100.read_text("utf-8")},
-            flops_per_second=989.5e12,
-            bytes_per_second=3350e9,
-            memory=80 * 10**9,
-            cache=50 * 2**20,
-            # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
-            float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},
-            float8_cost=0.5,  # 1,979 TFLOP/s
-            source="https://www.nvidia.com/en-us/data-center/h100/",
-        ),
-    )
+tpu_v5e = _tpu("v5e", "v5e:2x2", 197e12, 819e9, 16 * 10**9)
+tpu_v6e = _tpu("v6e", "v6e:2x2", 918e12, 1640e9, 32 * 10**9)
+cuda_h100 = Chip(  # https://www.nvidia.com/en-us/data-center/h100/
+    name="cuda-h100",
+    platform="cuda",
+    topology={
+        "topology_name": "h100",
+        "topology": "1x1x1",
+        # An NVIDIA H100 (SXM) that XLA compiles for, in the text form of its ``GpuTargetConfigProto``.
+        "target_config": Path(__file__).with_name("h100.txtpb").read_text("utf-8"),
+    },
+    flops_per_second=989.5e12,
+    bytes_per_second=3350e9,
+    memory=80 * 10**9,
+    cache=50 * 2**20,
+    # TF32 has half the peak of bfloat16. Full float32 does not use the matrix units: 67 TFLOP/s.
+    float32_costs={lax.Precision.DEFAULT: 2, lax.Precision.HIGH: 2, lax.Precision.HIGHEST: 989.5 / 67},
+    float8_cost=0.5,  # 1,979 TFLOP/s
+)
+
+
+COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda13-plugin"}
+"""The package that has the compiler for a platform."""
+FILES = {"tpu": ("/dev/accel*", "/dev/vfio/[0-9]*"), "cuda": ("/dev/nvidia[0-9]*",)}
+"""Patterns for the files of the chips that are in this machine."""
+SETTINGS = {
+    # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
+    # nor writes log files, nor refuses to start twice. The accelerator's type stands for this machine, and not for
+    # the chip to compile for.
+    "tpu": {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_LOG_DIR": "disabled",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    },
+    # No message that there is no GPU, and no check of libraries that only a run needs.
+    "cuda": {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
 }
-"""All chips by name."""
-
-
-def chip_named(name: object) -> Chip:
-    """The chip with this name.
-
-    >>> chip_named("tpu-v6e").memory
-    32000000000
-
-    Raises:
-        InputError: for another name.
-    """
-    if not isinstance(name, str) or name not in CHIPS:
-        remedy = suggest(name, CHIPS) if isinstance(name, str) else f"Known chips: {', '.join(CHIPS)}."
-        raise InputError("chip", "the name of a chip", shown(name), remedy)
-    return CHIPS[name]
-
-
-class CompilerPackage(NamedTuple):
-    """The package that has the compiler for a platform.
-
-    Args:
-        module: the name by which it is imported.
-        package: the name by which it is installed.
-        extra: the extra of this package that installs it.
-        settings: environment variables for a machine that does not have such a chip.
-        files: patterns for the files of the chips that are in this machine.
-    """
-
-    module: str
-    package: str
-    extra: str
-    settings: Mapping[str, str]
-    files: tuple[str, ...]
-
-
-PACKAGES = {
-    "tpu": CompilerPackage(
-        "libtpu",
-        "libtpu",
-        "tpu-target",
-        # libtpu then neither asks a server of Google's cloud for the TPU of this machine, nor warns that there is none,
-        # nor writes log files, nor refuses to start twice. The accelerator's type stands for this machine, and not for
-        # the chip to compile for.
-        {
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            "TPU_LOG_DIR": "disabled",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        },
-        ("/dev/accel*", "/dev/vfio/[0-9]*"),
-    ),
-    "cuda": CompilerPackage(
-        "jax_cuda13_plugin",
-        "jax-cuda13-plugin",
-        "cuda-target",
-        # No message that there is no GPU, and no check of libraries that only a run needs.
-        {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
-        ("/dev/nvidia[0-9]*",),
-    ),
-}
-"""The packages by JAX's name of the platform."""
+"""Environment variables for a machine that does not have such a chip."""
 LONGEST_REASON = 300
 """Characters of a compiler's message that are repeated."""
 
@@ -476,11 +412,11 @@ def device_of(chip: Chip) -> Device:
     Raises:
         InputError: if the package is not installed.
     """
-    package = PACKAGES[chip.platform]
-    imported(package.module, package.package, "chip", extra=package.extra)
+    package = COMPILERS[chip.platform]
+    imported(package.replace("-", "_"), package, "chip", extra=f"{chip.platform}-target")
     # On a machine with such a chip, these settings would hide it from the rest of the process.
-    has_chip = any(map(glob.glob, package.files))
-    with _environment({} if has_chip else package.settings):
+    has_chip = any(map(glob.glob, FILES[chip.platform]))
+    with _environment({} if has_chip else SETTINGS[chip.platform]):
         return topologies.get_topology_desc(platform=chip.platform, **chip.topology).devices[0]
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
+from functional_nn.bench.units import WIDTH
 from functional_nn.cli.signals import Signals
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import JSON_FILE, POSITIVE, SIZES, Doubled, Named, Several
+from functional_nn.configuration.flag_types import (
+    JSON_FILE,
+    POSITIVE,
+    SIZES,
+    Doubled,
+    Named,
+    Several,
+    is_on_command_line,
+)
 from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted
-from functional_nn.names import CHIPS, MODELS, PRECISIONS
+from functional_nn.names import CHIPS, MODELS, PRECISIONS, PROGRAMS
 
 if TYPE_CHECKING:
     from functional_nn.bench.network_programs import BenchmarkCase, Measured, MeasuredNetwork
     from functional_nn.bench.records import RecordComparison
+    from functional_nn.bench.targets import Chip
 
-WHATS = ("train", "step", "predict", "gradient", "hand", "sweep")
 MEASURED, MEASURED_MEMBERS = ("train", "predict", "gradient", "hand"), (1, 2, 4, 8)
 TARGETED, TARGETED_MEMBERS = ("step", "train", "sweep"), (8,)
 """What is measured, and what is compiled for a chip, if the flags do not say it."""
-WIDTH = 80
-"""Printed lines have at most this number of characters."""
+NOT_FOR_TARGETS = {"details": "--details", "old_file": "--against", "seconds": "--seconds"}
+"""Flags that need a measurement."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -44,9 +52,9 @@ WIDTH = 80
 )
 @click.option(
     "--what",
-    type=Several(Named(WHATS)),
+    type=Several(Named(PROGRAMS)),
     metavar="NAMES",
-    help=f"Some of: {', '.join(WHATS)}.  [default: {','.join(MEASURED)}; with --target: {','.join(TARGETED)}]",
+    help=f"Some of: {', '.join(PROGRAMS)}.  [default: {','.join(MEASURED)}; with --target: {','.join(TARGETED)}]",
 )
 @click.option(
     "--precision",
@@ -116,37 +124,43 @@ def bench(
     lower bound of their time from published peaks. The exit status is 1 if a program does not compile or does not
     fit into the memory of the chip.
     """
-    if what is None:
-        what = MEASURED if target is None else TARGETED
-    if members is None:
-        members = MEASURED_MEMBERS if target is None else TARGETED_MEMBERS
-    if target is not None:
-        of_seconds = click.get_current_context().get_parameter_source("seconds")
-        flags = {"--details": details, "--against": old_file}
-        _check_nothing_runs(flags | {"--seconds": of_seconds is not ParameterSource.DEFAULT})
+    if target is not None and (given := [flag for name, flag in NOT_FOR_TARGETS.items() if is_on_command_line(name)]):
+        raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
     with importing():
         import jax
 
         from functional_nn.bench import records
         from functional_nn.bench.compiled_program import out_of_memory
         from functional_nn.bench.network_programs import cases_of, measure, named_network
+        from functional_nn.bench.targets import device_of
         from functional_nn.reports import benchmark as tables
 
     if "float64" in precisions:
         jax.config.update("jax_enable_x64", True)
 
-    # The files are checked before anything is measured.
-    cases = cases_of(what, batch_sizes, precisions, members)
     about: dict[str, object] = {"model": model, "hidden": hidden}
+    chip: Chip | None = None
+    defaults = MEASURED, MEASURED_MEMBERS
     if target is not None:
-        return _bench_target(target, named_network(model, hidden), about, cases, json_file)
+        defaults, chip = (TARGETED, TARGETED_MEMBERS), CHIPS[target]
+        about["target"] = target
+        device_of(CHIPS[target])  # before JAX starts, so that the compiler does not warn that there is no such chip
+    cases = cases_of(what or defaults[0], batch_sizes, precisions, members or defaults[1])
+
+    def record(*entries: Mapping[str, object]) -> None:
+        """Adds to the file of ``--json``, which is checked even if there is nothing to add."""
+        if json_file is not None:
+            records.add_records(json_file, [{**about, **entry} for entry in entries])
+
+    # The files are checked before anything is measured.
     old = [] if old_file is None else records.read_records(old_file)
     if old_file is not None:
         records.check_matching(old_file, old, [about | case.to_dict() for case in cases])
-    if json_file is not None:
-        records.add_records(json_file, [])
+    record()
     network = named_network(model, hidden)
     about |= records.environment()
+    if chip is not None:
+        return _bench_target(model, network, cases, chip, record)
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
     for note in records.platform_notes(about):
         _print_wrapped(note)
@@ -160,8 +174,7 @@ def bench(
                 one = measure(network, case, seconds=seconds, layers=details)
                 measured.append(one)
                 signals.defer("measurement")  # from now on, Ctrl-C lets a measurement end before the table is printed
-                if json_file is not None:
-                    records.add_records(json_file, [about | one.to_dict()])
+                record(one.to_dict())
                 if details:
                     click.echo(f"{clear_line()}{tables.title(one)}\n{one.result}\n")
                 advance(f"{one.result.name}, batch {one.case.batch_size}")
@@ -171,7 +184,10 @@ def bench(
         if failure is None:
             raise
     if measured:
-        _print_measured(measured)
+        click.echo(f"{tables.times(measured)}\n\n{tables.shares(measured)}")
+        findings = (finding for one in measured for finding in one.result.findings.findings)
+        for finding in dict.fromkeys(findings):
+            _print_wrapped(f"warning: {finding}")
     compared: list[RecordComparison] = []
     if old_file is not None and measured:
         new = [about | one.to_dict() for one in measured]
@@ -189,53 +205,27 @@ def bench(
     return 1 if any(one.verdict == "slower" for one in compared) else 0
 
 
-def _check_nothing_runs(flags: Mapping[str, object]) -> None:
-    """Raises an error for flags that need a measurement."""
-    given = [name for name, value in flags.items() if value]
-    if given:
-        raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
-
-
 def _bench_target(
-    chip_name: str,
+    model: str,
     network: MeasuredNetwork,
-    about: Mapping[str, object],
     cases: Sequence[BenchmarkCase],
-    json_file: Path | None,
+    chip: Chip,
+    record: Callable[[Mapping[str, object]], None],
 ) -> int:
     """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
-    from functional_nn.bench import records
-    from functional_nn.bench.targets import chip_named, device_of, target_case
+    from functional_nn.bench.targets import target_case
     from functional_nn.reports import benchmark as tables
 
-    chip = chip_named(chip_name)
-    device_of(chip)  # before JAX starts, so that the compiler does not warn that there is no such chip
-    about = {**about, "target": chip.name, **records.environment()}
-    if json_file is not None:
-        records.add_records(json_file, [])
     reports = []
     with progress_bar("compiling", len(cases)) as advance:
         for case in cases:
             report = target_case(network, case, chip)
             reports.append(report)
-            if json_file is not None:
-                records.add_records(json_file, [{**about, **case.to_dict(), **report.to_dict()}])
-            click.echo(f"{clear_line()}{about['model']}, batch {case.batch_size}, {case.precision}\n{report}\n")
+            record(case.to_dict() | report.to_dict())
+            click.echo(f"{clear_line()}{model}, batch {case.batch_size}, {case.precision}\n{report}\n")
             advance(report.name)
     click.echo(tables.targets(cases, reports))
     return 0 if all(report.fits for report in reports) else 1
-
-
-def _print_measured(measured: list[Measured]) -> None:
-    """Prints the tables, and each warning once."""
-    from functional_nn.reports import benchmark as tables
-
-    click.echo(tables.times(measured))
-    click.echo()
-    click.echo(tables.shares(measured))
-    findings = dict.fromkeys(finding for one in measured for finding in one.result.findings.findings)
-    for finding in findings:
-        _print_wrapped(f"warning: {finding}")
 
 
 def _print_wrapped(text: str) -> None:

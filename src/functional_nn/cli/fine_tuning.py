@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from functional_nn.configuration.settings import NETWORK, SETTINGS, Configuration, flag_of
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.errors import InputError, shown
 
 if TYPE_CHECKING:
     import jax
@@ -54,7 +54,7 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
         has_path = earlier.dataset.startswith(PREFIX)
         if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):
             flag = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
-            remedy = f"It was trained on {short_repr(earlier.dataset)}. The folder of a run does not choose the data."
+            remedy = f"It was trained on {shown(earlier.dataset)}. The folder of a run does not choose the data."
             raise InputError("--from", f"the data to train on, by {flag}", f"{run} without this flag", remedy)
         names.append("dataset")
     return replace(configuration, **{name: getattr(earlier, name) for name in names})
@@ -120,9 +120,9 @@ def check_freeze(configuration: Configuration, net: Layer, data: Dataset) -> Non
     for pattern in configuration.frozen_patterns or ("",):
         if not any(fnmatchcase(path, pattern) for path in known):
             expected = "patterns that each match a parameter"
-            raise InputError("--freeze", expected, short_repr(pattern), f"There are: {', '.join(known)}.")
+            raise InputError("--freeze", expected, shown(pattern), f"There are: {', '.join(known)}.")
     if all(map(configuration.is_frozen, paths)):
-        raise InputError("--freeze", "patterns that leave parameters to train", short_repr(configuration.freeze))
+        raise InputError("--freeze", "patterns that leave parameters to train", shown(configuration.freeze))
 
 
 def check_same_start(out: Path, origin: Mapping[str, JsonObject]) -> None:

@@ -10,7 +10,7 @@ import click
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.settings import Configuration, GroupedCommand, with_settings
-from functional_nn.core.errors import InputError, escaped, short_repr
+from functional_nn.core.errors import InputError, escaped, shown, versions
 
 if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
@@ -40,7 +40,6 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     with importing():
         import jax
 
-        from functional_nn.cli.info import versions
         from functional_nn.cli.trained_run import test_metrics
         from functional_nn.core import trees
         from functional_nn.exchange.hub import check_finite
@@ -78,7 +77,7 @@ def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
     parts = [pair.partition("=") for pair in pairs]
     names = {ours: theirs for ours, _, theirs in parts}
     if not all(names) or not all(names.values()):
-        raise InputError("--pair", "the path of a layer, =, and the path of a module", short_repr(" ".join(pairs)))
+        raise InputError("--pair", "the path of a layer, =, and the path of a module", shown(" ".join(pairs)))
     return names or None
 
 

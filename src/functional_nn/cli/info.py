@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.startup import importing
-from functional_nn.core.errors import installed_version
+from functional_nn.core.errors import installed_version, versions
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
 
 if TYPE_CHECKING:
     from functional_nn.training.devices import Device
-
-REQUIRED = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
-
 
 PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
 OPTIONAL = {
@@ -38,11 +34,6 @@ OPTIONAL = {
     "tensorflow": ("TFDS sets whose builder needs it", "tensorflow"),
 }
 """The packages of the extras, and TensorFlow: what each is for, and what to install."""
-
-
-def versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: installed_version(name) for name in REQUIRED}
 
 
 @click.command()

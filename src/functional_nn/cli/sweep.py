@@ -34,7 +34,7 @@ from functional_nn.configuration.settings import (
     members_of_file,
     with_settings,
 )
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, versions
 from functional_nn.core.texts import counted
 
 if TYPE_CHECKING:
@@ -119,7 +119,6 @@ def sweep(
     with importing():
         import jax
 
-        from functional_nn.cli.info import versions
         from functional_nn.storage.files import check_new_folder, folder_to_write
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving

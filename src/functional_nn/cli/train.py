@@ -20,7 +20,7 @@ from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO, JSON_FILE, NOT_NEGATIVE, FlagValue
 from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
 from functional_nn.core.display import clear_line
-from functional_nn.core.errors import InputError, escaped
+from functional_nn.core.errors import InputError, escaped, versions
 from functional_nn.core.texts import counted, words
 
 if TYPE_CHECKING:
@@ -105,7 +105,6 @@ def train(
         seconds["load"] = time.perf_counter() - clock_load
     import jax
 
-    from functional_nn.cli.info import versions
     from functional_nn.cli.report import page_of
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from functional_nn.core.errors import MOST_SHOWN, short_repr
+from functional_nn.core.errors import MOST_SHOWN, shown
 from functional_nn.core.texts import suggest
 
 LARGEST_SEED = 2**32 - 1
@@ -26,7 +26,7 @@ class Named(click.Choice):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:
-            self.fail(f"{short_repr(value)} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
+            self.fail(f"{shown(value)} is not known. {suggest(str(value), map(str, self.choices))}", param, ctx)
         return value
 
 
@@ -41,7 +41,7 @@ class WholeNumber(click.IntRange):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"expected a whole number, {self.expected}, got {short_repr(value)}.", param, ctx)
+            self.fail(f"expected a whole number, {self.expected}, got {shown(value)}.", param, ctx)
 
 
 class Read(click.ParamType):
@@ -60,7 +60,7 @@ class Read(click.ParamType):
         try:
             return self.read(value) if isinstance(value, str) else value
         except ValueError:
-            self.fail(f"expected {self.expected}, got {short_repr(value)}.", param, ctx)
+            self.fail(f"expected {self.expected}, got {shown(value)}.", param, ctx)
 
 
 class Several(click.ParamType):
@@ -107,7 +107,7 @@ class NewFile(click.Path):
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not value or "\0" in str(value):
-            self.fail(f"expected the path of a file, got {short_repr(value)}.", param, ctx)
+            self.fail(f"expected the path of a file, got {shown(value)}.", param, ctx)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
@@ -192,7 +192,7 @@ def from_value(flag: str, kind: click.ParamType, value: object) -> FlagValue:
         if len(text) <= MOST_SHOWN:
             raise
         # The flag's message repeats the value, and a value from a file can be of any length.
-        raise click.BadParameter(f"expected a value that {flag} takes, got {short_repr(text)}.") from None
+        raise click.BadParameter(f"expected a value that {flag} takes, got {shown(text)}.") from None
 
 
 def as_written(value: object) -> str:
@@ -204,4 +204,4 @@ def as_written(value: object) -> str:
             return ",".join(map(str, value)) or "none"
         return str(value)
     except (ValueError, RecursionError):  # an integer with more digits than Python converts, or a nested list
-        return short_repr(value)
+        return shown(value)

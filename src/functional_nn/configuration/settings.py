@@ -35,7 +35,7 @@ from functional_nn.configuration.flag_types import (
     as_written,
     from_value,
 )
-from functional_nn.core.errors import DataError, InputError, escaped, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, escaped, shortened, shown
 
 if TYPE_CHECKING:
     import jax
@@ -221,7 +221,7 @@ class Configuration:
             value = getattr(self, name)
             if name not in taken and is_on(value):
                 known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
-                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", short_repr(value))
+                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", shown(value))
             if name in taken and value is None:
                 # The default of an activation is an object; the configuration has its name.
                 default = taken[name].default
@@ -484,7 +484,7 @@ def _from_json(name: str, value: object, path: Path) -> FlagValue:
     """The value of a setting in ``config.json``, which has to be the one that the flag makes of its text."""
     if value is None and getattr(Configuration, name) is None:
         return None
-    given = f"one with {name} {short_repr(value)}"
+    given = f"one with {name} {shown(value)}"
     try:
         found = from_value(flag_of(name), SETTINGS[name].kind, value)
     except click.BadParameter as error:

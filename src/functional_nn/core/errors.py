@@ -1,4 +1,4 @@
-"""Errors that say what was expected, what was given, in which layer, and what to do.
+"""Errors that say what was expected, what was given, in which layer, and what to do, and the check that raises them.
 
 Below them: two mistakes with remedies of their own, images with channels first and optional libraries that are missing.
 Modules that are imported before JAX use this one, so it must not import JAX.
@@ -7,6 +7,7 @@ Modules that are imported before JAX use this one, so it must not import JAX.
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -32,12 +33,20 @@ def shortened(text: object) -> str:
     return f"{start[: MOST_SHOWN - 1 - len(end)]}…{end}"
 
 
-def short_repr(value: object) -> str:
-    """The ``repr`` of a value on one line of at most 80 characters.
+def shown(value: object) -> str:
+    """A value as messages show it: an array by type and shape, anything else as its ``repr``, on one line.
 
-    >>> short_repr([[1], 2.5, "x"])
-    "[[1], 2.5, 'x']"
+    >>> import numpy as np
+    >>> shown(np.zeros((2, 3))), shown([[1], 2.5]), shown("x" * 100)[-5:]
+    ('float64 of shape (2, 3)', '[[1], 2.5]', "…xxx'")
     """
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is not None and isinstance(shape, tuple):
+        if type(value).__name__.endswith("Tracer"):
+            return f"a traced {dtype} of shape {shape}"
+        return f"{dtype} of shape {tuple(shape)}" if shape else f"{value} ({dtype})"
+    if isinstance(value, tuple) and any(hasattr(part, "dtype") for part in value):
+        return f"({', '.join(map(shown, value))})"
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
@@ -83,6 +92,20 @@ class InputError(ValueError):
 
 class DataError(InputError):
     """A file or a data set that cannot be used; ``argument`` is its path and, where known, the byte."""
+
+
+def check(
+    argument: str, value: object, expected: object, holds: object, remedy: str = "", kind: type[InputError] = InputError
+) -> None:
+    """Requires that a condition holds for an argument. Otherwise the error shows the value.
+
+    >>> check("rate", 1.5, "a number in [0, 1)", 0 <= 1.5 < 1)
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5.
+    """
+    if not holds:
+        raise kind(argument, expected, shown(value), remedy)
 
 
 @contextmanager
@@ -205,6 +228,14 @@ def installed_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+LIBRARIES = ("functional-nn", "jax", "jaxlib", "numpy", "optax", "tensorflow-datasets")
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: installed_version(name) for name in LIBRARIES}
 
 
 REPEAT_SECONDS = 1.0

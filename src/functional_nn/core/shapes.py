@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError, short_repr
+from functional_nn.core.errors import InputError, shown
 from functional_nn.core.masked import Masked, Value, values_of
 
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ def shape_error(in_shape: object, expected: str, remedy: str = "") -> InputError
         remedy = "Write jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), key)."
         return InputError("in_shape", expected, "a traced shape", remedy)
     remedy = remedy or "It leaves out the batch axis: (784,) or (28, 28, 1)."
-    return InputError("in_shape", expected, short_repr(in_shape), remedy)
+    return InputError("in_shape", expected, shown(in_shape), remedy)
 
 
 def stand_in(in_shape: Shapes, dtype: DTypeLike = float) -> Value:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeGuard, TypeVar
+from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError, short_repr, shortened
+from functional_nn.core.errors import InputError, check, shortened, shown
 from functional_nn.core.masked import Masked
 from functional_nn.core.shapes import Shape, is_shape, shape_error
 from functional_nn.core.texts import counted, is_count, suggest
@@ -29,19 +29,6 @@ Result = TypeVar("Result")
 
 LARGEST = 2**31 - 1
 """The largest length of an axis or a loop, and the largest integer, that arguments may give."""
-
-
-def shown(value: object) -> str:
-    """A value as messages show it: an array by type and shape, anything else cut to one line.
-
-    >>> shown(np.zeros((2, 3))), shown("x" * 100)[-5:]
-    ('float64 of shape (2, 3)', "…xxx'")
-    """
-    if isinstance(value, Tracer):
-        return f"a traced {value.dtype} of shape {value.shape}"
-    if is_array(value):
-        return f"{value.dtype} of shape {value.shape}" if value.ndim else f"{value} ({value.dtype})"
-    return short_repr(value)
 
 
 def is_array(value: object) -> TypeGuard[jax.Array]:
@@ -69,25 +56,23 @@ def check_count(argument: str, value: object, *, least: int = 1, most: int = LAR
     return int(value)
 
 
-def check_part(argument: str, part: object) -> tuple[int, int]:
+def check_part(argument: str, part: Any) -> tuple[int, int]:
     """Requires the number of a part, from 1, and the number of parts."""
-    if isinstance(part, tuple) and len(part) == 2:
-        number, parts = part
-        if is_count(parts) and is_count(number, most=parts):
-            return int(number), int(parts)
+    number, parts = part if isinstance(part, tuple) and len(part) == 2 else (0, 0)
     expected = "(k, n): the number of the part, from 1 to n, and the number of parts"
-    raise InputError(argument, expected, shown(part))
+    check(argument, part, expected, is_count(parts) and is_count(number, most=parts))
+    return int(number), int(parts)
 
 
-def check_counts(argument: str, values: object, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
+def check_counts(argument: str, values: Any, expected: str = "a tuple of positive integers") -> tuple[int, ...]:
     """Requires a sequence of positive whole numbers."""
-    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        raise InputError(argument, expected, shown(values), "A single one is written (128,).")
+    is_sequence = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    check(argument, values, expected, is_sequence, "A single one is written (128,).")
     return tuple(check_count(argument, value) for value in values)
 
 
 def check_number(
-    argument: str, value: object, expected: str = "a finite number", holds: Callable[[float], bool] = np.isfinite
+    argument: str, value: Any, expected: str = "a finite number", holds: Callable[[float], bool] = np.isfinite
 ) -> Any:
     """Requires a single real number for which a condition holds. The condition is not checked for a traced number.
 
@@ -96,28 +81,24 @@ def check_number(
         ...
     functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5.
     """
+    is_number = _is_number(value)
+    if is_number and isinstance(value, Tracer):
+        return value
+    check(argument, value, expected, is_number and holds(float(value)))
+    return value if is_array(value) else float(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a single real number, and no integer beyond what arguments may give."""
     if is_array(value):
-        if value.ndim or not is_numeric(value) or value.dtype == bool:
-            raise InputError(argument, expected, shown(value))
-        if isinstance(value, Tracer):
-            return value
-    elif not isinstance(value, Real) or isinstance(value, bool) or _is_too_large(value):
-        raise InputError(argument, expected, shown(value))
-    number = float(value)
-    if not holds(number):
-        raise InputError(argument, expected, shown(value))
-    return value if is_array(value) else number
-
-
-def _is_too_large(value: object) -> bool:
-    """Whether an integer is beyond what arguments may give. A huge one cannot be converted to a float."""
-    return isinstance(value, Integral) and abs(int(value)) > LARGEST
+        return not value.ndim and is_numeric(value) and value.dtype != bool
+    is_too_large = isinstance(value, Integral) and abs(int(value)) > LARGEST  # it may not fit in a float
+    return isinstance(value, Real) and not isinstance(value, bool) and not is_too_large
 
 
 def check_flag(argument: str, value: object, remedy: str = "") -> bool:
     """Requires True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(argument, "True or False", shown(value), remedy)
+    check(argument, value, "True or False", isinstance(value, bool | np.bool_), remedy)
     return bool(value)
 
 
@@ -157,7 +138,7 @@ def is_of_pytorch(value: object) -> bool:
     return any(module == "torch" or str(module).startswith("torch.") for module in modules)
 
 
-def check_function(argument: str, value: object, expected: str, takes: str = "") -> Callable[..., object]:
+def check_function(argument: str, value: Any, expected: str, takes: str = "") -> Callable[..., object]:
     """Requires a function; gives it back.
 
     Args:
@@ -171,8 +152,7 @@ def check_function(argument: str, value: object, expected: str, takes: str = "")
         ...
     functional_nn.core.errors.InputError: loss: expected a function, got one with the arguments (y). It is called ...
     """
-    if not is_function(value):
-        raise InputError(argument, expected, shown(value))
+    check(argument, value, expected, is_function(value))
     if takes:
         count = takes.count(",") + 1
         try:
@@ -252,15 +232,11 @@ def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not is_numeric(array):
-        raise InputError(argument, "an array of numbers", shown(value), _numbers_of_texts(argument, value))
+        names = list(value.flat) if isinstance(value, np.ndarray) else value
+        are_names = isinstance(names, list | tuple) and len(names) and all(isinstance(name, str) for name in names)
+        remedy = "Write np.unique(labels, return_inverse=True)[1]." if argument.endswith("labels") and are_names else ""
+        raise InputError(argument, "an array of numbers", shown(value), remedy)
     return array
-
-
-def _numbers_of_texts(argument: str, value: object) -> str:
-    """A remedy for labels that are texts, such as names of classes; empty for anything else."""
-    texts = list(value.flat) if isinstance(value, np.ndarray) else value
-    are_texts = isinstance(texts, list | tuple) and len(texts) and all(isinstance(text, str) for text in texts)
-    return "Write np.unique(labels, return_inverse=True)[1]." if argument.endswith("labels") and are_texts else ""
 
 
 def check_arrays(argument: str, value: object) -> None:
@@ -274,11 +250,11 @@ def check_arrays(argument: str, value: object) -> None:
             check_arrays(f"{argument}/{name}", part)
         return
     for array in value if isinstance(value, Masked) else (value,):
-        if not is_array(array) or not is_numeric(array) or array.ndim == 0:
-            remedy = "Write jax.numpy.asarray(…)." if isinstance(value, list) else ""
-            if not is_array(array) and hasattr(array, "__array__"):  # a tensor of PyTorch, or a table of pandas
-                remedy = f"Write {argument}.{'numpy' if hasattr(array, 'numpy') else 'to_numpy'}()."
-            raise InputError(argument, "an array of numbers with a leading batch axis", shown(array), remedy)
+        remedy = "Write jax.numpy.asarray(…)." if isinstance(value, list) else ""
+        if not is_array(array) and hasattr(array, "__array__"):  # a tensor of PyTorch, or a table of pandas
+            remedy = f"Write {argument}.{'numpy' if hasattr(array, 'numpy') else 'to_numpy'}()."
+        is_batch = is_array(array) and is_numeric(array) and array.ndim
+        check(argument, array, "an array of numbers with a leading batch axis", is_batch, remedy)
 
 
 EXAMPLES = "functional_nn:examples"
@@ -320,11 +296,9 @@ def without_input_size(*names: str) -> Callable[[Callable[Arguments, Result]], C
 def check_trees(params: object, state: object) -> None:
     """Requires nested dicts of arrays."""
     for argument, tree in (("params", params), ("state", state)):
-        if not isinstance(tree, Mapping):
-            raise InputError(argument, "a dict, as init gave it", shown(tree))
+        check(argument, tree, "a dict, as init gave it", isinstance(tree, Mapping))
         for leaf in jax.tree.leaves(tree):
-            if not is_array(leaf) or not is_numeric(leaf):
-                raise InputError(argument, "a nested dict of arrays", f"one with {shown(leaf)}")
+            check(argument, leaf, "a nested dict of arrays", is_array(leaf) and is_numeric(leaf))
 
 
 def is_concrete(*values: object) -> bool:
@@ -332,15 +306,16 @@ def is_concrete(*values: object) -> bool:
     return not any(isinstance(value, Tracer) for value in values)
 
 
+OWN_ENTRIES = "Use what this network's own init gave."
+
+
 def check_entries(argument: str, tree: Mapping[str, Any], names: Sequence[str]) -> None:
     """Requires these entries in parameters or state; those of another layer lack them."""
     if not isinstance(tree, Mapping) or any(name not in tree for name in names):
         entries = ", ".join(map(str, tree)) if isinstance(tree, Mapping) else f"a {type(tree).__name__}"
-        remedy = "Use what this network's own init gave."
-        raise InputError(argument, f"entries {', '.join(names)}", entries or "nothing", remedy)
+        raise InputError(argument, f"entries {', '.join(names)}", entries or "nothing", OWN_ENTRIES)
     for name in names:
-        if tree[name] is None:
-            raise InputError(f"{argument}/{name}", "an array, or a dict of arrays", "None")
+        check(f"{argument}/{name}", tree[name], "an array, or a dict of arrays", tree[name] is not None)
 
 
 def check_entry_shapes(argument: str, tree: Mapping[str, Any], shapes: Mapping[str, Sequence[int | str]]) -> None:
@@ -349,18 +324,15 @@ def check_entry_shapes(argument: str, tree: Mapping[str, Any], shapes: Mapping[s
     >>> check_entry_shapes("params", {"weight": jnp.ones((3, 2))}, {"weight": ("in_size", 5)})
     Traceback (most recent call last):
         ...
-    functional_nn.core.errors.InputError: params/weight: expected shape (in_size, 5), got shape (3, 2). Use what ...
+    functional_nn.core.errors.InputError: params/weight: expected shape (in_size, 5), got float32 of shape (3, 2). ...
     """
     check_entries(argument, tree, tuple(shapes))
     for name, shape in shapes.items():
-        given = tree[name].shape if is_array(tree[name]) else None
-        sizes = () if given is None else given
-        fits = all(isinstance(size, str) or size == own for size, own in zip(shape, sizes, strict=False))
-        if given is None or len(given) != len(shape) or not fits:
-            expected = f"shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-            remedy = "Use what this network's own init gave."
-            shown_entry = shown(tree[name]) if given is None else f"shape {given}"
-            raise InputError(f"{argument}/{name}", expected, shown_entry, remedy)
+        entry = tree[name]
+        fits = is_array(entry) and entry.ndim == len(shape)
+        fits = fits and all(isinstance(size, str) or size == own for size, own in zip(shape, entry.shape, strict=True))
+        expected = f"shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        check(f"{argument}/{name}", entry, expected, fits, OWN_ENTRIES)
 
 
 def check_shape(in_shape: Shape, axes: str, remedy: str = "") -> Shape:
@@ -392,16 +364,13 @@ def check_input(x: jax.Array, axes: str, features: int | None = None, *, remedy:
     functional_nn.core.errors.InputError: x: expected 3 features on the last axis, got 2 (shape (7, 2)). Call init ...
     """
     check_floating(x, argument)
-    if not _has_axes(x.shape, axes):
-        raise InputError(argument, axes, f"shape {x.shape}", "Add a batch axis: x[None]." if x.ndim < 2 else remedy)
+    check(argument, x, axes, _has_axes(x.shape, axes), "Add a batch axis: x[None]." if x.ndim < 2 else remedy)
     if features is not None and x.shape[-1] != features:
         kind = "channel" if axes.endswith("channels)") else "feature"
         is_flat = kind == "feature" and "…" in axes
         flatten = " If x are images, put flatten() before this layer." if is_flat and x.ndim > 2 else ""
-        given = f"{x.shape[-1]} (shape {x.shape})"
-        raise InputError(
-            argument, f"{counted(features, kind)} on the last axis", given, f"Call init with this in_shape.{flatten}"
-        )
+        expected, given = f"{counted(features, kind)} on the last axis", f"{x.shape[-1]} (shape {x.shape})"
+        raise InputError(argument, expected, given, f"Call init with this in_shape.{flatten}")
 
 
 def _has_axes(shape: Sequence[int], axes: str) -> bool:
@@ -416,30 +385,26 @@ def _has_axes(shape: Sequence[int], axes: str) -> bool:
 
 def check_one_array(x: jax.Array, argument: str = "x") -> None:
     """Requires one array, for layers that take a single input."""
-    if not is_array(x):
-        raise InputError(argument, "one array", f"{len(x)} inputs" if isinstance(x, tuple) else shown(x))
+    check(argument, x, "one array", is_array(x))
 
 
 def check_floating(x: jax.Array, argument: str = "x") -> None:
     """Requires one array of floating-point numbers. Images as uint8 would be used as values up to 255."""
     check_one_array(x, argument)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        remedy = "Convert images by functional_nn.data.scaled_bytes(x); put embedding() before it if x are tokens."
-        raise InputError(argument, "floating-point numbers", f"{x.dtype} of shape {x.shape}", remedy)
+    remedy = "Convert images by functional_nn.data.scaled_bytes(x); put embedding() before it if x are tokens."
+    check(argument, x, "floating-point numbers", jnp.issubdtype(x.dtype, jnp.floating), remedy)
 
 
 def check_key(key: object) -> jax.Array:
     """Requires a PRNG key. JAX's old keys, arrays of integers, are accepted too."""
-    remedy = "Pass key=jax.random.key(seed)."
-    if key is None:
-        raise InputError("key", "a key, since random numbers are drawn here", None, remedy)
-    if is_array(key):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-            return key
-        # How many integers an old key has depends on JAX's default generator.
-        if key.dtype == jnp.uint32 and key.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape:
-            return key
-    raise InputError("key", "one key", shown(key), remedy)
+    # How many integers an old key has depends on JAX's default generator.
+    is_key = is_array(key) and (
+        (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ())
+        or (key.dtype == jnp.uint32 and key.shape == jax.eval_shape(jax.random.PRNGKey, 0).shape)
+    )
+    expected = "a key, since random numbers are drawn here" if key is None else "one key"
+    check("key", key, expected, is_key, "Pass key=jax.random.key(seed).")
+    return cast(jax.Array, key)
 
 
 def check_batch_is_whole() -> None:

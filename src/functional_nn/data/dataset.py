@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import TRANSPOSE, DataError, InputError, escaped, looks_channels_first, short_repr
+from functional_nn.core.errors import TRANSPOSE, DataError, InputError, escaped, looks_channels_first, shown
 from functional_nn.core.texts import is_count
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def make_dataset(
     'mine: 2 training and 2 test images, 28x28x1, 4 classes, from a doctest'
     """
     if classes is not None and not is_count(classes):
-        raise DataError(f"{name} classes", "a positive integer", short_repr(classes))
+        raise DataError(f"{name} classes", "a positive integer", shown(classes))
     train_images, train_labels = _checked_part(f"{name} training", train_images, train_labels)
     test_images, test_labels = _checked_part(f"{name} test", test_images, test_labels)
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -226,14 +226,14 @@ def check_name(name: str) -> None:
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", name):
         remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
-        raise DataError("data set", "a name of at most 200 letters, digits, _ and -", short_repr(name), remedy)
+        raise DataError("data set", "a name of at most 200 letters, digits, _ and -", shown(name), remedy)
 
 
 def _as_array(argument: str, value: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError):
-        raise DataError(argument, "an array", short_repr(value)) from None
+        raise DataError(argument, "an array", shown(value)) from None
 
 
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -258,7 +258,7 @@ def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> 
     """The names of the classes: different texts, one for each class."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if not is_list or not all(isinstance(name, str) and name for name in value) or len(set(value)) < len(value):
-        raise DataError(argument, "different names, one for each class", short_repr(value))
+        raise DataError(argument, "different names, one for each class", shown(value))
     if classes is not None and len(value) != classes:
         raise DataError(argument, f"as many names as classes, {classes}", len(value))
     return tuple(value)
@@ -267,7 +267,6 @@ def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> 
 def in_words(value: object) -> str:
     """An array, or a pytree of arrays, by types and shapes."""
     from functional_nn.core.masked import Masked
-    from functional_nn.core.validation import shown
 
     if isinstance(value, Masked):
         return f"masked {shown(value.values)}"
@@ -297,9 +296,9 @@ def training_and_validation(
     (4, 3, 1)
     """
     if isinstance(share, bool) or not isinstance(share, int | float | np.floating) or not 0 < share < 1:
-        raise InputError("share", "a number between 0 and 1", short_repr(share))
+        raise InputError("share", "a number between 0 and 1", shown(share))
     if not is_count(seed, least=0, most=2**32 - 1):
-        raise InputError("seed", "an integer from 0 to 2**32 - 1", short_repr(seed))
+        raise InputError("seed", "an integer from 0 to 2**32 - 1", shown(seed))
     random = np.random.default_rng(seed)
     classes = np.zeros(examples, int) if labels is None else labels
     kept = []

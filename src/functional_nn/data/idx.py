@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, reading, short_repr
+from functional_nn.core.errors import DataError, InputError, reading, shown
 from functional_nn.core.texts import is_count
 from functional_nn.storage.files import check_path, opened_whole, regular_file
 
@@ -71,7 +71,7 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     """
     check_path("path", path)
     if not is_count(maximum_bytes, least=0):
-        raise InputError("maximum_bytes", "a number of bytes", short_repr(maximum_bytes))
+        raise InputError("maximum_bytes", "a number of bytes", shown(maximum_bytes))
     gzip_errors = EOFError, zlib.error
     with (
         reading(path, "an intact gzip file", "Fetch the file again.", errors=gzip_errors),
@@ -163,7 +163,7 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
 def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:
     """The bytes of an IDX file: its header and its data."""
     if not isinstance(array, np.ndarray):
-        raise DataError(str(path), "a NumPy array", short_repr(array), "Convert it with numpy.asarray.")
+        raise DataError(str(path), "a NumPy array", shown(array), "Convert it with numpy.asarray.")
     codes = {dtype: code for code, dtype in DTYPES.items()}
     dtype = array.dtype.newbyteorder("=")
     if dtype not in codes:

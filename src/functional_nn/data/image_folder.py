@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import DataError, InputError, escaped, reading, short_repr
+from functional_nn.core.errors import DataError, InputError, escaped, reading, shown
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
@@ -73,7 +73,7 @@ def load_image_folder(
     """
     size = _checked_size(image_size)
     if image_color is not None and image_color not in IMAGE_COLORS:
-        raise InputError("image_color", f"one of {', '.join(IMAGE_COLORS)}", short_repr(image_color))
+        raise InputError("image_color", f"one of {', '.join(IMAGE_COLORS)}", shown(image_color))
     if not folder.is_dir():
         given = "a file" if folder.is_file() else "nothing there"
         raise DataError(str(folder), "a folder with a folder of images for each class", given)
@@ -118,7 +118,7 @@ def _checked_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] |
     sizes = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     if len(sizes) != 2 or not all(is_count(size, most=MOST_BYTES) for size in sizes):
         expected = "a number of pixels such as 64, or height and width such as (48, 64)"
-        raise InputError("image_size", expected, short_repr(image_size))
+        raise InputError("image_size", expected, shown(image_size))
     height, width = sizes
     return int(height), int(width)
 

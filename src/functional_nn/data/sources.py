@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError, short_repr
+from functional_nn.core.errors import DataError, InputError, shown
 from functional_nn.data.dataset import Dataset, check_name, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx_folder
 from functional_nn.data.image_folder import PREFIX, load_image_folder
@@ -57,7 +57,7 @@ def load_dataset(
         return load_image_folder(name, folder, image_size=image_size, image_color=image_color, progress=progress)
     for argument, value in (("image_size", image_size), ("image_color", image_color)):
         if value is not None:
-            raise InputError(argument, f"nothing for {short_repr(name)} (only for {PREFIX}PATH)", short_repr(value))
+            raise InputError(argument, f"nothing for {shown(name)} (only for {PREFIX}PATH)", shown(value))
     check_name(name)
     if data_dir is None:
         if name == EMBEDDED:

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration, flag_of
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, escaped, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, escaped, shortened, shown
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted, words
 from functional_nn.core.validation import as_host_array, check_count, check_counts
@@ -150,7 +150,7 @@ def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[i
         shape = check_counts("image_shape", values.get("image_shape"))
         if len(shape) != 3 or math.prod(shape) > MOST_PIXELS:
             expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
-            raise InputError("image_shape", expected, short_repr(values["image_shape"]))
+            raise InputError("image_shape", expected, shown(values["image_shape"]))
     except InputError as error:
         expected = "a run's configuration with classes and image_shape"
         raise DataError(str(path), expected, f"one where {error}") from None
@@ -164,7 +164,7 @@ def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tu
     if names is None:
         return None
     if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
-        raise DataError(str(path), f"a run's configuration with {classes} class_names", short_repr(names))
+        raise DataError(str(path), f"a run's configuration with {classes} class_names", shown(names))
     return tuple(names)
 
 

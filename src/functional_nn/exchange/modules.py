@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from functional_nn.core import trees
 from functional_nn.core.children import check_name
-from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, short_repr
+from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, shown
 from functional_nn.core.layer import Backward, Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
@@ -66,7 +66,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     elif is_function(module):
         make = module
     else:
-        raise InputError("module", EXPECTED, short_repr(module))
+        raise InputError("module", EXPECTED, shown(module))
     with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
         made = _example_of(make)
     if is_nnx_module(made):

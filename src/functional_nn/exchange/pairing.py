@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from functional_nn.core.errors import InputError, short_repr, shortened
+from functional_nn.core.errors import InputError, shortened, shown
 from functional_nn.core.layer import Layer, Params, State, output_shape
 from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
 from functional_nn.core.texts import suggest
@@ -158,7 +158,7 @@ def paired(
     chosen: dict[str, Module] = {}
     names = {} if names is None else names
     if not isinstance(names, Mapping) or not all(isinstance(text, str) for pair in names.items() for text in pair):
-        raise InputError("names", "a dict from paths of layers to paths of modules", short_repr(names))
+        raise InputError("names", "a dict from paths of layers to paths of modules", shown(names))
     for label, path in names.items():
         known = (label, by_label, "layers of the network"), (path, by_path, "modules of the PyTorch model")
         for name, among, expected in known:
@@ -213,7 +213,7 @@ def check_argument(check: object) -> Check:
     """Requires a flag or a function."""
     if isinstance(check, bool) or is_function(check):
         return check  # pyright: ignore[reportReturnType]
-    raise InputError("check", "True, False, or a function from inputs to outputs", short_repr(check))
+    raise InputError("check", "True, False, or a function from inputs to outputs", shown(check))
 
 
 def with_channels_first(run: Outputs, modules: Sequence[Module]) -> Outputs:

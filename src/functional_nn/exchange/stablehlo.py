@@ -18,7 +18,7 @@ from jax.interpreters import mlir
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, imported, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, imported, shortened, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shapes, traced
@@ -128,7 +128,7 @@ def to_stablehlo(
     known = (*PLATFORMS, "rocm")
     is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
     if not is_list or not all(isinstance(name, str) and name in known for name in platforms):
-        raise InputError("platforms", f"a list with some of {', '.join(known)}", short_repr(platforms))
+        raise InputError("platforms", f"a list with some of {', '.join(known)}", shown(platforms))
     if dtype is not None:
         check_dtype("dtype", dtype)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, reading, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, reading, shortened, shown
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
@@ -86,7 +86,7 @@ def check_array(path: str, leaf: Shaped) -> Shaped:
         leaf: what the tree has there.
     """
     if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
-        raise InputError(path or "tree", "an array", short_repr(leaf), "Make one by jax.numpy.asarray.")
+        raise InputError(path or "tree", "an array", shown(leaf), "Make one by jax.numpy.asarray.")
     return leaf
 
 
@@ -351,7 +351,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     """
     path = check_path("path", path)
     if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
-        raise InputError("like", "a network's parameters and state, as its init gives them", short_repr(like))
+        raise InputError("like", "a network's parameters and state, as its init gives them", shown(like))
     named = {"params": like[0], "state": like[1]}
     forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
     found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeAlias
 
-from functional_nn.core.errors import InputError, short_repr, shortened
+from functional_nn.core.errors import InputError, shortened, shown
 
 LINK = "a symbolic link, which is not followed"
 TEMPORARY = "functional_nn.tmp"
@@ -50,14 +50,14 @@ def check_path(argument: str, value: object) -> Path:
     expected = "the path of a file or folder"
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
-        raise InputError(argument, expected, short_repr(value))
+        raise InputError(argument, expected, shown(value))
     if "\0" in text:
-        raise InputError(argument, f"{expected}, without NUL characters", short_repr(value))
+        raise InputError(argument, f"{expected}, without NUL characters", shown(value))
     try:
         os.lstat(text)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(argument, expected, f"{short_repr(value)}, which is too long") from None
+            raise InputError(argument, expected, f"{shown(value)}, which is too long") from None
     return Path(text)
 
 
@@ -558,7 +558,7 @@ def misfit(value: JsonValue, schema: Schema, place: str = "") -> str:
     elif isinstance(schema, list) and isinstance(value, list):
         parts = ((number, one, schema[0]) for number, one in enumerate(value))
     elif not _is_of_type(value, schema):
-        return " ".join((place, "null" if value is None else short_repr(value))).lstrip()
+        return " ".join((place, "null" if value is None else shown(value))).lstrip()
     for name, part, of_part in parts:
         if found_in_part := misfit(part, of_part, f"{place}/{shortened(name)}".lstrip("/")):
             return found_in_part

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias, cast
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, short_repr, shortened
+from functional_nn.core.errors import DataError, InputError, shortened, shown
 from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, is_function, is_numeric, shown
+from functional_nn.core.validation import check_count, is_function, is_numeric
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import check_examples, number_of_examples
 from functional_nn.data.preparation import as_arrays
@@ -101,7 +101,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
         if not is_function(distribution):
-            raise InputError(name, "a distribution", short_repr(distribution), "Use uniform, log_uniform or choice.")
+            raise InputError(name, "a distribution", shown(distribution), "Use uniform, log_uniform or choice.")
     generator = np.random.default_rng(seed)
     members: list[Hyperparameters] = []
     values = 0
@@ -156,7 +156,7 @@ def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> li
         raise InputError(argument, "at least one member", "none")
     for number, member in enumerate(members):
         if not isinstance(member, Mapping) or not all(isinstance(name, str) for name in member):
-            given = f"{short_repr(member)} for member {number}"
+            given = f"{shown(member)} for member {number}"
             raise InputError(argument, "a dict of values by name for each member", given)
         different = sorted(member.keys() ^ members[0].keys())
         if different:
@@ -198,10 +198,10 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
             the place in the file.
     """
     if not isinstance(path, str | os.PathLike):
-        raise InputError("path", "the path of a .toml file", short_repr(path))
+        raise InputError("path", "the path of a .toml file", shown(path))
     path = Path(path)
     if path.suffix != ".toml":
-        raise DataError(str(path), "a .toml file", short_repr(path.suffix))
+        raise DataError(str(path), "a .toml file", shown(path.suffix))
     try:
         return check_grid(_read_toml(_text(path)), str(path))
     except OSError as error:
@@ -277,13 +277,13 @@ def _count_values(value: object) -> int:
 def _values(name: str, given: object) -> list[PlainValue]:
     label = shortened(name)
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        remedy = f"Write {label}=[{short_repr(given)}] for a single one."
-        raise InputError(label, "several values", short_repr(given), remedy)
+        remedy = f"Write {label}=[{shown(given)}] for a single one."
+        raise InputError(label, "several values", shown(given), remedy)
     try:
         # At most one value more than allowed is read, because an iterable may be endless.
         values = [_checked(name, value) for value in itertools.islice(given, MOST_MEMBERS + 1)]
     except TypeError:
-        raise InputError(label, "several values", short_repr(given)) from None
+        raise InputError(label, "several values", shown(given)) from None
     if not values:
         raise InputError(label, "at least one value", "none")
     if len(values) > MOST_MEMBERS:
@@ -297,7 +297,7 @@ def _checked(name: str, given: object) -> PlainValue:
         return tuple(_checked(name, part) for part in value)
     if value is not None and not isinstance(value, bool | int | float | str):
         remedy = "Use a name, and let the model or the optimizer make the object from it."
-        raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", short_repr(value), remedy)
+        raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", shown(value), remedy)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(shortened(name), "finite numbers", value)
     return value
@@ -322,7 +322,7 @@ def _checked_bounds(low: float, high: float, above: float) -> tuple[float, float
     numbers = all(_is_finite(bound) for bound in (low, high))
     if not numbers or not above < low <= high:
         least = "" if above == -math.inf else f" above {above:g}"
-        given = f"{short_repr(low)} and {short_repr(high)}"
+        given = f"{shown(low)} and {shown(high)}"
         raise InputError("bounds", f"two finite numbers{least}, the lower first", given)
     return float(low), float(high)
 
@@ -355,9 +355,9 @@ def _read_toml(text: str) -> list[Hyperparameters]:
     }
     for name, table in tables.items():
         if name not in known:
-            raise InputError("table", "a known one", short_repr(name), suggest(name, known))
+            raise InputError("table", "a known one", shown(name), suggest(name, known))
         if not isinstance(table, list if name == "members" else dict):
-            raise InputError(name, "a table", short_repr(table), "See the documentation of read_grid.")
+            raise InputError(name, "a table", shown(table), "See the documentation of read_grid.")
     return crossed(*(known[name](table) for name, table in tables.items()))
 
 
@@ -372,7 +372,7 @@ def _drawn(table: Mapping[str, object]) -> list[Hyperparameters]:
             if kind in bounded and isinstance(values, list) and len(values) == 2:
                 return bounded[kind](*values)
         expected = "{uniform = [low, high]}, {log_uniform = [low, high]} or {choice = [values]}"
-        raise InputError(shortened(name), expected, short_repr(given))
+        raise InputError(shortened(name), expected, shown(given))
 
     axes = {name: distribution(name, given) for name, given in table.items() if name not in ("number", "seed")}
     return draws(table.get("number"), seed=table.get("seed", 0), **axes)  # pyright: ignore[reportArgumentType]

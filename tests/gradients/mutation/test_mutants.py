@@ -186,6 +186,14 @@ def test_places_are_lines_of_the_one_who_wrote_the_formula():
     assert found == {f"test_mutants.py:{line} ({formula.__qualname__})"}
 
 
+def test_the_formula_of_a_child_has_its_mutants_in_the_check_of_the_child():
+    net = fnn.compose({"child": fnn.tanh}, lambda net, x: net.child(x) * x)
+    _, _, residuals = net.forward({}, {}, drawn(5), train=True)
+    found = [mutant for mutant in mutate(net.backward, residuals, drawn(5)) if mutant.family != "bar"]
+    assert found
+    assert {Path(__file__).name} == {mutant.place.partition(":")[0] for mutant in found}
+
+
 def test_bars_have_their_mutants():
     def formula(x, mask, y_bar):
         return {"a": y_bar * x, "b": x, "mask": mask, "c": (y_bar @ y_bar.T)[0]}

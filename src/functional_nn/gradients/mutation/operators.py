@@ -26,6 +26,7 @@ from functional_nn.jaxprs.walk import (
     scan_parts,
     while_parts,
 )
+from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 Variable: TypeAlias = Var | Literal
 Follows: TypeAlias = Callable[[Variable, Variable], bool]
@@ -172,6 +173,9 @@ def sites(
 ) -> Iterator[Site]:
     """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
 
+    Equations of a child's formula, as in ``compose``, are left out: JAX gives all of them the place of the child's call
+    in place of their own. A comparison of the child itself plants errors in them.
+
     Args:
         body: the program.
         used: for each result, whether it is used.
@@ -183,9 +187,11 @@ def sites(
     jaxpr = body.program.jaxpr
     only_selects = masks_of_selections(jaxpr)
     for number, equation in enumerate(jaxpr.eqns):
-        if not any(variable in live for variable in equation.outvars):
+        place = place_of(equation)
+        is_of_child = place is not None and place.function == ByFormula.__call__.__qualname__
+        if is_of_child or not any(variable in live for variable in equation.outvars):
             continue
-        here, place = (*path, number), library_place or str(place_of(equation) or "?")
+        here, place = (*path, number), library_place or str(place or "?")
         yield Site(here, equation, place, only_selects, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
             of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)

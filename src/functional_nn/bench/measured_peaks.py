@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -24,16 +23,27 @@ MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision]
 
 OWN_SHAPES = 3
 """How many of the program's own products are measured: those with the most operations."""
-SIZES = {"cpu": (1024,)}
-LARGE = (1024, 4096)
-"""Sizes of the square products: the smaller one does not fill a large accelerator."""
-WORK = {"cpu": (2e8, 2.5e8)}
-MUCH = (2e11, 4e9)
-"""The smallest number of operations and bytes in one call, so that the launch takes only a small part of the time."""
 MOST_REPEATS = 1000
 LEAST_STREAM = 65_536
-LARGE_STREAM = {"cpu": 32 * 2**20}
-LARGE_STREAM_OF_ACCELERATORS = 256 * 2**20
+
+
+class Scale(NamedTuple):
+    """How large the measured products and streams are.
+
+    Args:
+        sizes: of the square products. The smaller one does not fill a large accelerator.
+        stream: bytes of the large stream.
+        flops, bytes: the work of one call, of either kind, so that the launch takes only a small part of the time.
+    """
+
+    sizes: tuple[int, ...]
+    stream: int
+    flops: float
+    bytes: float
+
+
+SCALES = {"cpu": Scale((1024,), 32 * 2**20, 2e8, 2.5e8)}
+SCALE_OF_ACCELERATORS = Scale((1024, 4096), 256 * 2**20, 2e11, 4e9)
 
 
 class Rate(NamedTuple):
@@ -101,41 +111,35 @@ def trials(program: ClosedJaxpr, working_set: int, *, own_products: bool = True)
     and writes an array, the other reads an array and sums it up. Without ``own_products``, the program's products are
     not measured.
     """
-    platform = jax.default_backend()
     heaviest = heaviest_products(program)
     dtype = operand_types(heaviest[0])[0].dtype if heaviest else jnp.dtype(jnp.float32)
     precision = heaviest[0].params["precision"] if heaviest else None
-    made = [_square_product(size, dtype, precision) for size in SIZES.get(platform, LARGE)]
+    made = [_square_product(size, dtype, precision) for size in _scale().sizes]
     if own_products:
-        made += [_product_of_program(_product_of(equation)) for equation in heaviest]
+        made += map(_product_of_program, heaviest)
     # A power of two, so that programs with similar working sets share a compiled stream.
     within = 2 ** math.ceil(math.log2(max(working_set // 2, LEAST_STREAM)))
-    for size in sorted({within, LARGE_STREAM.get(platform, LARGE_STREAM_OF_ACCELERATORS)}):
-        made += [_stream(size), _sum(size)]
+    for size in sorted({within, _scale().stream}):
+        made += _streams(size)
     return made
+
+
+def _scale() -> Scale:
+    return SCALES.get(jax.default_backend(), SCALE_OF_ACCELERATORS)
 
 
 def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
     """One equation for each different product in the program: at most three, with the most operations first."""
-    totals: Counter[_Product] = Counter()
+    totals: Counter[str] = Counter()
+    products: dict[str, JaxprEqn] = {}
     for _, equation, repeats, _ in equations(program):
         # A product of empty arrays has no operations.
         if equation.primitive.name in PRODUCTS and flops_of(equation):
-            totals[_product_of(equation)] += repeats * flops_of(equation)
-    return [product.equation for product, _ in totals.most_common(OWN_SHAPES)]
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product of a program. Two of them are equal if their shapes, types and parameters are."""
-
-    text: str
-    equation: JaxprEqn = field(compare=False)
-
-
-def _product_of(equation: JaxprEqn) -> _Product:
-    types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
-    return _Product(f"{equation.primitive.name} {types} {sorted(equation.params.items(), key=str)}", equation)
+            types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
+            key = f"{equation.primitive.name} {types} {sorted(equation.params.items(), key=str)}"
+            totals[key] += repeats * flops_of(equation)
+            products[key] = equation
+    return [products[key] for key, _ in totals.most_common(OWN_SHAPES)]
 
 
 @lru_cache(maxsize=64)
@@ -148,9 +152,7 @@ def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> T
     return _repeated_product(f"{size}³", product, x, x, flops_by_scope(trace(product, x, x)).total())
 
 
-@lru_cache(maxsize=64)
-def _product_of_program(product: _Product) -> Trial:
-    equation = product.equation
+def _product_of_program(equation: JaxprEqn) -> Trial:
     left, right = (_random_numbers(operand.shape, operand.dtype) for operand in operand_types(equation))
     name = product_name(equation)
     return _repeated_product(name, lambda x, y: bind(equation, (x, y))[0], left, right, flops_of(equation))
@@ -177,45 +179,31 @@ def _repeated_product(
         return product(x, y), x, y
 
     moved = size_of(x) + size_of(y) + size_of(out)
-    return _repeated(name, again, (jnp.zeros(out.shape, out.dtype), x, y), flops, moved, flops / _least_work()[0])
+    return _repeated(name, again, (jnp.zeros(out.shape, out.dtype), x, y), flops, moved)
 
 
 @lru_cache(maxsize=64)
-def _stream(size: int) -> Trial:
-    """A loop that reads and writes an array of ``size`` bytes."""
+def _streams(size: int) -> tuple[Trial, Trial]:
+    """Two loops: one reads and writes an array of ``size`` bytes, the other one reads it and sums it up."""
 
-    def again(x):
+    def scaled(x):
         # The numbers stay near 1. With infinite or subnormal numbers, the speed could be another one.
         return (x * 0.999 + 0.001,)
 
-    x = jnp.ones(size // 4, jnp.float32)
-    name = f"stream of {size / 2**20:.3g} MiB"
-    return _repeated(name, again, (x,), 2 * (size // 4), 2 * size, 2 * size / _least_work()[1])
-
-
-@lru_cache(maxsize=64)
-def _sum(size: int) -> Trial:
-    """A loop that reads an array of ``size`` bytes and sums it up."""
-
-    def again(total, x):
+    def summed(total, x):
         x = x.at[0].set(total)  # each sum depends on the previous one, so XLA cannot leave one out
         return jnp.sum(x), x
 
-    carry = jnp.float32(0), jnp.ones(size // 4, jnp.float32)
-    return _repeated(f"sum of {size / 2**20:.3g} MiB", again, carry, size // 4, size, size / _least_work()[1])
-
-
-def _least_work() -> tuple[float, float]:
-    return WORK.get(jax.default_backend(), MUCH)
+    count, name = size // 4, f"of {size / 2**20:.3g} MiB"
+    x = jnp.ones(count, jnp.float32)
+    return (
+        _repeated(f"stream {name}", scaled, (x,), 2 * count, 2 * size),
+        _repeated(f"sum {name}", summed, (jnp.float32(0), x), count, size),
+    )
 
 
 def _repeated(
-    name: str,
-    again: Callable[..., tuple[jax.Array, ...]],
-    carry: tuple[jax.Array, ...],
-    flops: int,
-    moved: int,
-    share: float,
+    name: str, again: Callable[..., tuple[jax.Array, ...]], carry: tuple[jax.Array, ...], flops: int, moved: int
 ) -> Trial:
     """A program that repeats ``again`` on its own results, the first of which it returns.
 
@@ -224,8 +212,8 @@ def _repeated(
         again: one repeat.
         carry: the arguments of the first repeat.
         flops, moved: operations and bytes of one repeat.
-        share: the share of the least work of a call that one repeat does.
     """
+    share = max(flops / _scale().flops, moved / _scale().bytes)
     repeats = max(1, min(MOST_REPEATS, math.ceil(1 / share)))
 
     def run(*carry):
