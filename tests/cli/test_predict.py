@@ -85,10 +85,10 @@ def test_the_table_shows_the_best_classes_of_every_image(finished, digits, tmp_p
         assert others == [expected]
 
 
-def test_files_that_are_no_images(finished, tmp_path, capsys):
+def test_files_that_are_no_images(finished, digits, tmp_path, capsys):
     (tmp_path / "text.png").write_text("seven")
     (tmp_path / "empty.png").write_bytes(b"")
-    PIL.Image.new("L", (28, 28), 0).save(tmp_path / "whole.png")
+    PIL.Image.fromarray(digits[0][0]).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
     for name in ("text.png", "empty.png", "half.png"):
         refused(capsys, ["predict", finished.folder, tmp_path / "whole.png", tmp_path / name], name, "image")

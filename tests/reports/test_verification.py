@@ -1,12 +1,10 @@
 """The page on all formulas: what comes first, what it says of odd reports, and that it needs no other file."""
 
-import builtins
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.report import Report, Survivor, Verdict
 from functional_nn.reports.verification import derivations, typeset, write_page
 
@@ -141,18 +139,3 @@ def test_every_derivation_can_be_typeset(page):
         assert "<math" in html, name
         assert not re.search(r"\$|[\ue000\ue001]|\*\*", re.sub(r"<code.*?</code>", "", html, flags=re.DOTALL)), name
         Page(html)
-
-
-@pytest.mark.parametrize("missing", ["jinja2", "latex2mathml", "markdown_it"])
-def test_missing_libraries_are_named(tmp_path, monkeypatch, missing):
-    real = builtins.__import__
-
-    def without(name, *others, **more):
-        if name.split(".")[0] == missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *others, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=rf"no {missing}.*pip install 'functional-nn\[plots\]'"):
-        write_page(Report(), tmp_path / "page.html", title="t")
-    assert not [*tmp_path.iterdir()]

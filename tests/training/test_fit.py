@@ -69,6 +69,12 @@ def network_that_counts_its_traces():
     return fnn.chain(fnn.dense(4), counted, fnn.dense(3)), traces
 
 
+def test_runs_can_be_compared_and_found_in_a_list():
+    run, other = fit(epochs=1), fit(epochs=1)
+    assert other in [run, other]
+    assert run != other
+
+
 def test_programs_are_compiled_once_and_used_again():
     net, traces = network_that_counts_its_traces()
     first = fit(net, epochs=5)
