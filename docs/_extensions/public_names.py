@@ -56,8 +56,8 @@ class Settings(SphinxDirective):
             swept = {"flag": "several values", "file": "in a grid file", "no": "one value"}[one.swept]
             cells = [
                 f"``{flag_of(name)}``",
-                escaped(one.help.partition("  [default")[0]),
-                "" if DEFAULTS[name] is None else f"``{DEFAULTS[name]}``",
+                escaped(one.help),
+                escaped(one.unset) if DEFAULTS[name] is None else f"``{DEFAULTS[name]}``",
                 "no such flag" if one.alone else swept,
                 "may change" if one.may_change else "",
             ]

@@ -13,8 +13,9 @@ from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, run, submitted, trained_run
+from functional_nn.cli import export, run, submitted
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.member_batch import MemberHistory
@@ -265,9 +266,9 @@ def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tm
     fnn.storage.save_checkpoint(tmp_path / "private", 1, {"of": np.ones(1)})
     (stranger / "result.json").unlink()
     found = []
-    monkeypatch.setattr("functional_nn.cli.trained_run.saved_history", lambda one: found.append(one) or [])
+    monkeypatch.setattr("functional_nn.reports.run_contents.saved_history", lambda one: found.append(one) or [])
     put_link_before(monkeypatch, f"functional_nn.storage.{called}", stranger / "checkpoints", tmp_path / "private")
-    trained_run.read_run(stranger)
+    read_run(stranger)
     assert (stranger / "checkpoints").is_symlink()
     assert [one.arrays["of"].item() for one in found] == [0]
 
@@ -279,7 +280,7 @@ def test_a_link_in_place_of_checkpoints_that_were_looked_at_is_not_followed(stra
     put_link_before(
         monkeypatch, "functional_nn.storage.checkpoints.newest", stranger / "checkpoints", tmp_path / "private"
     )
-    assert trained_run.read_run(stranger).notes[0].startswith("There are no checkpoints")
+    assert read_run(stranger).notes[0].startswith("There are no checkpoints")
 
 
 @pytest.mark.parametrize("called", ["names_in", "read_batch"])
@@ -300,7 +301,7 @@ def test_a_huge_checkpoint_is_not_read(stranger):
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     os.truncate(path, 8 + len(header) + 2**43)
     (stranger / "result.json").unlink()
-    assert "bytes, where at most" in trained_run.read_run(stranger).notes[0]
+    assert "bytes, where at most" in read_run(stranger).notes[0]
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):

@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
+from functional_nn.configuration.settings import DEFAULTS
 from functional_nn.core.errors import InputError
 from functional_nn.data.dataset import make_dataset
 from functional_nn.reports import run_report
 from functional_nn.reports.page import as_svg
 from functional_nn.reports.plots.run import metric_chart, small_curve
-from functional_nn.reports.run_report import RunContents, findings, outcome, write_page
+from functional_nn.reports.run_contents import RunContents
+from functional_nn.reports.run_report import findings, outcome, write_page
 
 NET = fnn.chain(fnn.flatten(), fnn.dense(40))
+SETTINGS = DEFAULTS | {"dataset": "forty", "hidden": [], "epochs": 1, "classes": 40, "image_shape": [4, 4, 3]}
+
+
+def known(history, **more) -> RunContents:
+    return RunContents(SETTINGS, NET, history, **more)
 
 
 def row(epoch=1, gradients=(), **outputs):
@@ -76,10 +83,10 @@ def test_gradients_are_compared_with_that_of_the_last_layer(gradients, text):
 
 def test_the_outcome_begins_with_the_metric_that_counts():
     rows = [{"epoch": 1, "train_loss": 1.0, "validation_loss": 2.0, "validation_accuracy": 0.5}]
-    assert list(outcome(RunContents({}, rows))) == ["validation_accuracy", "validation_loss", "train_loss"]
+    assert list(outcome(known(rows))) == ["validation_accuracy", "validation_loss", "train_loss"]
     result = {"test_accuracy": 0.25, "test_loss": 3.0}
-    assert list(outcome(RunContents({}, rows, result)))[:2] == ["test_accuracy", "test_loss"]
-    assert outcome(RunContents({}, [])) == {}
+    assert list(outcome(known(rows, result=result)))[:2] == ["test_accuracy", "test_loss"]
+    assert outcome(known([])) == {}
 
 
 # Charts and pictures
@@ -107,8 +114,7 @@ def forty() -> RunContents:
     images, labels = random.integers(0, 255, (80, 4, 4, 3), np.uint8), np.arange(80) % 40
     data = make_dataset("forty", images, labels, images, labels, source="a test")
     params, state = NET.init(jax.random.key(0), (4, 4, 3))
-    settings = {"model": "mlp", "dataset": "forty", "hidden": [], "epochs": 1}
-    return RunContents(settings, history(0.5), params=params, state=state, params_epoch=1, net=NET, data=data)
+    return known(history(0.5), params=params, state=state, data=data)
 
 
 def test_many_classes_have_a_list_of_errors_in_place_of_a_matrix(tmp_path, forty):
@@ -131,20 +137,20 @@ def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_
 
 
 def test_a_run_of_which_nothing_is_known(tmp_path):
-    text = written(tmp_path, RunContents({}, [], notes=["<why>"]))
-    assert "for 0 epochs. It has not finished, or it was killed." in text
+    text = written(tmp_path, known([], notes=["<why>"]))
+    assert "for 0 of 1 epoch. It has not finished, or it was killed." in text
     assert "&lt;why&gt;" in text
-    assert "<h2>" not in text
+    assert "<h2>Draw" not in text
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "$" + "{" * 300 + "}" * 300 + "$", "x" * 200_000], ids=len)
 def test_names_of_metrics_of_a_stranger_are_drawn_as_they_are(tmp_path, name):
-    text = written(tmp_path, RunContents({}, [{"epoch": 1, f"train_{name}": 1.0, f"test_{name}": 2.0}]))
+    text = written(tmp_path, known([{"epoch": 1, f"train_{name}": 1.0, f"test_{name}": 2.0}]))
     assert text.count("<svg") == 1
 
 
 def test_a_page_has_40_charts_and_says_that_there_are_more(tmp_path):
-    text = written(tmp_path, RunContents({}, [{"epoch": 1, **{f"test_m{number}": 1.0 for number in range(2000)}}]))
+    text = written(tmp_path, known([{"epoch": 1, **{f"test_m{number}": 1.0 for number in range(2000)}}]))
     assert text.count("<svg") == 40
     assert "Of 2000 charts, the first 40 are shown." in text
 

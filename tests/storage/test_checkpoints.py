@@ -275,9 +275,9 @@ def test_another_version_is_an_error_and_not_a_damage(tmp_path, monkeypatch, ver
     monkeypatch.setattr(checkpoints, "VERSION", version)
     saved(tmp_path)
     monkeypatch.undo()
-    with pytest.raises(DataError, match=rf"expected format version 3, got version {version}\. Use another folder"):
+    with pytest.raises(DataError, match=rf"expected version 3 of the format, got {version}\. Use another folder"):
         fnn.storage.restore_checkpoint(tmp_path, TREE)
-    with pytest.raises(DataError, match=f"version {version}"):
+    with pytest.raises(DataError, match=f"got {version}"):
         fnn.storage.save_checkpoint(tmp_path, 4, TREE)
     with CheckpointWriter(tmp_path / "other"):
         pass

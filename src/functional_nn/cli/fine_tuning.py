@@ -40,9 +40,9 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
     """
     from functional_nn.data.image_folder import PREFIX
     from functional_nn.data.sources import EMBEDDED
-    from functional_nn.exchange.hub import verified
+    from functional_nn.exchange.hub import load
 
-    _, earlier, _, _ = verified(run)
+    earlier = load(run).configuration
 
     def is_free(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.DEFAULT

@@ -60,11 +60,9 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
 
 
 def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Path:
-    import jax
-
-    from functional_nn.cli.trained_run import read_run
     from functional_nn.core.errors import DataError
     from functional_nn.reports import run_report, sweep_report
+    from functional_nn.reports.run_contents import read_run
     from functional_nn.storage import run_folder
     from functional_nn.sweeps.parts import read_sweep
     from functional_nn.sweeps.store import SWEEP
@@ -73,9 +71,7 @@ def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Pat
     if (folder / SWEEP).exists():
         sweep_report.write_page(page, *read_sweep(folder))
     elif (folder / run_folder.CONFIGURATION).exists():
-        values = run_folder.read_configuration(folder)
-        with jax.enable_x64(values.get("precision") == "float64"):
-            run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
+        run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
     else:
         remedy = "Give a folder that train --out or sweep --out wrote."
         given = "nothing of the kind" if folder.is_dir() else "no folder"

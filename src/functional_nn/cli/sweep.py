@@ -50,7 +50,6 @@ NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 @click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
 @click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
-@click.option("--patience", type=COUNT, help="Stop a model after this number of epochs without a lower loss.")
 @click.option(
     "--halving", type=Several(COUNT), metavar="EPOCHS", help="After each of these epochs, only the best models go on."
 )
@@ -105,7 +104,6 @@ def sweep(
     seeds: int,
     grid_file: Path | None,
     plan: str,
-    patience: int | None,
     halving: tuple[int, ...] | None,
     halving_keep: float,
     **flags: FlagValue,
@@ -164,7 +162,7 @@ def sweep(
         batch_size=base.batch_size,
         precision=base.precision,
         plan=plan,
-        patience=patience,
+        patience=base.patience,
         halving=None if halving is None else Halving(halving, halving_keep),
         keep=out is not None,
         part=part,

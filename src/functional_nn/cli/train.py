@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     default=0.0,
     help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
-@click.option("--patience", type=COUNT, help="Stop after this number of epochs without a lower loss.")
 @click.option("--keep-best", is_flag=True, help="Keep the epoch with the lowest loss, not the last one; needs --out.")
 @click.option(
     "--distributed",
@@ -73,7 +72,6 @@ def train(
     from_run: Path | None,
     resume: bool,
     checkpoint_minutes: float,
-    patience: int | None,
     keep_best: bool,
     json_file: Path | None,
     quiet: bool,
@@ -106,12 +104,14 @@ def train(
     import jax
 
     from functional_nn.cli.report import page_of
+    from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
     from functional_nn.storage.files import write_json
     from functional_nn.training.checkpointing import Checkpoints
     from functional_nn.training.devices import device_name
     from functional_nn.training.fit import fit
+    from functional_nn.training.layer_statistics import StatisticsRecorder
     from functional_nn.training.processes import Processes
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
@@ -138,8 +138,6 @@ def train(
     def open_folders() -> None:
         nonlocal checkpoints, recorder
         if out is not None:
-            from functional_nn.cli.trained_run import statistics_recorder
-
             context.with_resource(run_folder.opened_run_folder(out, resume))
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
@@ -147,7 +145,8 @@ def train(
                 folder, minutes=checkpoint_minutes, settings=configuration.settings(), defaults=DEFAULTS
             )
             last = max(saved_steps(folder), default=0)
-            recorder = statistics_recorder(out, recipe, configuration.precision, data, last)
+            net, examples = with_hand_vjp(recipe.net), (data.train_images, data.train_labels)
+            recorder = StatisticsRecorder(out, net, recipe.loss, configuration.precision, *examples, last)
 
     # A folder that cannot be used ends the run in all processes.
     processes.first(open_folders)
@@ -185,7 +184,7 @@ def train(
             precision=configuration.precision,
             devices=None if processes.are_several else configuration.devices,
             non_finite=configuration.non_finite,
-            patience=patience,
+            patience=configuration.patience,
             metrics=None if recipe.metrics is None else dict(recipe.metrics),
             checkpoints=checkpoints,
             on_epoch=on_epoch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,20 +31,6 @@ class Named(click.Choice):
         return value
 
 
-class WholeNumber(click.IntRange):
-    """A whole number in a range, such as ``WholeNumber("1 or more", min=1)``. The help shows the range."""
-
-    def __init__(self, expected: str, min: int, max: int | None = None):
-        super().__init__(min, max)
-        self.expected = expected
-
-    def convert(self, value: FlagValue, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"expected a whole number, {self.expected}, got {shown(value)}.", param, ctx)
-
-
 class Read(click.ParamType):
     """A value that a function reads from a text.
 
@@ -51,16 +38,24 @@ class Read(click.ParamType):
         name: of the type, for the help.
         expected: what the message of an error says.
         read: makes the value, or raises a ``ValueError``.
+        holds: whether a value may be given.
     """
 
-    def __init__(self, name: str, expected: str, read: Callable[[str], FlagValue]):
-        self.name, self.expected, self.read = name, expected, read
+    def __init__(
+        self,
+        name: str,
+        expected: str,
+        read: Callable[[str], FlagValue],
+        holds: Callable[[FlagValue], bool] = lambda value: True,
+    ):
+        self.name, self.expected, self.read, self.holds = name, expected, read, holds
 
     def convert(self, value: FlagValue, param: click.Parameter | None, ctx: click.Context | None) -> FlagValue:
-        try:
-            return self.read(value) if isinstance(value, str) else value
-        except ValueError:
-            self.fail(f"expected {self.expected}, got {shown(value)}.", param, ctx)
+        with suppress(ValueError):
+            found = self.read(value) if isinstance(value, str) else value
+            if self.holds(found):
+                return found
+        return self.fail(f"expected {self.expected}, got {shown(value)}.", param, ctx)
 
 
 class Several(click.ParamType):
@@ -118,41 +113,17 @@ class NewFile(click.Path):
         return path
 
 
-def number(expected: str, holds: Callable[[float], bool]) -> Read:
-    """The type of numbers that meet a condition."""
-
-    def read(text: str) -> float:
-        if not holds(value := float(text)):
-            raise ValueError
-        return value
-
-    return Read("number", expected, read)
-
-
-def _sizes(text: str, most: int = MOST_SIZES) -> tuple[int, ...]:
-    sizes = () if text == "none" else tuple(int(part) for part in text.split(","))
-    if any(size < 1 for size in sizes) or len(sizes) > most:
-        raise ValueError
-    return sizes
-
-
-def _image_size(text: str) -> tuple[int, ...]:
-    if text == "none":
-        raise ValueError
-    return _sizes(text, 2)
+def _sizes(text: str) -> tuple[int, ...]:
+    return () if text == "none" else tuple(map(int, text.split(",")))
 
 
 def _part(text: str) -> tuple[int, int]:
-    number, _, parts = text.partition("/")
-    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
-        raise ValueError
-    return int(number), int(parts)
+    number, parts = map(int, text.split("/"))
+    return number, parts
 
 
 def _name_and_value(text: str) -> tuple[str, int | float | str]:
     name, _, value = text.partition("=")
-    if not (name.isidentifier() and value):
-        raise ValueError
     for number in (int, float):
         with suppress(ValueError):
             return name, number(value)
@@ -160,16 +131,31 @@ def _name_and_value(text: str) -> tuple[str, int | float | str]:
 
 
 TEXT = click.STRING
-COUNT = WholeNumber("1 or more", min=1)
-COUNT_OR_ZERO = WholeNumber("0 or more", min=0)
-SEED = WholeNumber(f"from 0 to {LARGEST_SEED}", min=0, max=LARGEST_SEED)
-POSITIVE = number("a number above 0", lambda value: 0 < value < float("inf"))
-NOT_NEGATIVE = number("a number not below 0", lambda value: 0 <= value < float("inf"))
-SHARE = number("a number in [0, 1)", lambda value: 0 <= value < 1)
-SIZES = Read("sizes", f"at most {MOST_SIZES} positive integers such as 128,64, or none", _sizes)
-IMAGE_SIZE = Read("size", "a number of pixels such as 64, or height and width 48,64", _image_size)
-PART = Read("part", "a part and the number of parts, such as 1/8 to 8/8", _part)
-NAME_AND_VALUE = Read("name=value", "a name and a value such as timeout_min=60", _name_and_value)
+COUNT = Read("integer", "a whole number, 1 or more", int, lambda value: value >= 1)
+COUNT_OR_ZERO = Read("integer", "a whole number, 0 or more", int, lambda value: value >= 0)
+SEED = Read("integer", f"a whole number, from 0 to {LARGEST_SEED}", int, lambda value: 0 <= value <= LARGEST_SEED)
+POSITIVE = Read("number", "a number above 0", float, lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Read("number", "a number not below 0", float, lambda value: 0 <= value < math.inf)
+SHARE = Read("number", "a number in [0, 1)", float, lambda value: 0 <= value < 1)
+SIZES = Read(
+    "sizes",
+    f"at most {MOST_SIZES} positive integers such as 128,64, or none",
+    _sizes,
+    lambda sizes: len(sizes) <= MOST_SIZES and min(sizes, default=1) >= 1,
+)
+IMAGE_SIZE = Read(
+    "size",
+    "a number of pixels such as 64, or height and width 48,64",
+    _sizes,
+    lambda sizes: len(sizes) in (1, 2) and min(sizes) >= 1,
+)
+PART = Read("part", "a part and the number of parts, such as 1/8 to 8/8", _part, lambda part: 1 <= part[0] <= part[1])
+NAME_AND_VALUE = Read(
+    "name=value",
+    "a name and a value such as timeout_min=60",
+    _name_and_value,
+    lambda pair: pair[0].isidentifier() and pair[1] != "",
+)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 
 

@@ -59,6 +59,7 @@ class Setting(NamedTuple):
         kind: the type of its flag, which also checks a value in a file.
         help: what its flag says.
         several: what its flag says in ``sweep``, if that is something else.
+        unset: what None stands for, in words.
         metavar: the name of its value in the help.
         swept: whether the members of a sweep may have different values: by a flag, only in a grid file, or not at all.
         separator: the text between two values in ``sweep``.
@@ -70,6 +71,7 @@ class Setting(NamedTuple):
     kind: click.ParamType
     help: str
     several: str = ""
+    unset: str = ""
     metavar: str | None = None
     swept: Literal["flag", "file", "no"] = "no"
     separator: str = ","
@@ -113,22 +115,25 @@ class Configuration:
         DATA,
         IMAGE_SIZE,
         None,
-        "Height and width for images of folder:PATH: 64, or 48,64.  [default: their common size, else 64]",
+        "Height and width for images of folder:PATH: 64, or 48,64.",
+        unset="their common size, else 64",
         metavar="SIZE",
     )
     image_color: str | None = setting(
         DATA,
         Named(("gray", "rgb")),
         None,
-        "Colors for images of folder:PATH: gray or rgb.  [default: gray if all are gray]",
+        "Colors for images of folder:PATH.",
+        unset="gray if all are gray",
     )
     model: str = setting(NETWORK, Named(names.MODELS), "mlp", "The network.", swept="flag")
     hidden: tuple[int, ...] | None = setting(
         NETWORK,
         SIZES,
         None,
-        "Hidden sizes, such as 128,64, or none.  [default: the model's]",
-        several="Hidden sizes, one list or several: 128,64/256.  [default: the model's]",
+        "Hidden sizes, such as 128,64, or none.",
+        several="Hidden sizes, one list or several: 128,64/256.",
+        unset="the model's",
         metavar="SIZES",
         swept="flag",
         separator="/",
@@ -137,32 +142,26 @@ class Configuration:
         NETWORK,
         Named(names.ACTIVATIONS),
         None,
-        f"One of: {', '.join(names.ACTIVATIONS)}.  [default: the model's]",
-        metavar="NAME",
+        "What follows each hidden layer.",
+        unset="the model's",
         swept="flag",
     )
     dropout: Number = setting(NETWORK, SHARE, 0.0, "Share of hidden outputs to drop in training.", swept="flag")
     batch_norm: bool = setting(NETWORK, click.BOOL, False, "Normalize each hidden layer over the batch.", swept="file")
     precision: str = setting(NETWORK, Named(names.PRECISIONS), "float32", "The type the network computes in.")
-    optimizer: str = setting(
-        TRAINING,
-        Named(names.OPTIMIZERS),
-        "adam",
-        f"One of: {', '.join(names.OPTIMIZERS)}.",
-        metavar="NAME",
-        swept="flag",
-    )
+    optimizer: str = setting(TRAINING, Named(names.OPTIMIZERS), "adam", "The optimizer.", swept="flag")
     learning_rate: Number = setting(TRAINING, POSITIVE, 1e-3, "Learning rate; a schedule's largest.", swept="flag")
     schedule: str = setting(TRAINING, Named(names.SCHEDULES), "constant", "Learning rate over the run.", swept="flag")
     weight_decay: Number | None = setting(
         TRAINING,
         NOT_NEGATIVE,
         None,
-        "Decay of the weights, for sgd, adamw and their like.  [default: the optimizer's]",
+        "Decay of the weights, for sgd, adamw and their like.",
+        unset="the optimizer's",
         swept="flag",
     )
     clip_norm: Number | None = setting(
-        TRAINING, POSITIVE, None, "Largest norm of a step's gradient.  [default: none]", swept="flag"
+        TRAINING, POSITIVE, None, "Largest norm of a step's gradient.", unset="none", swept="flag"
     )
     l1: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate · Σ|w| on the weights.", swept="flag")
     l2: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate/2 · Σw² on the weights.", swept="flag")
@@ -176,6 +175,14 @@ class Configuration:
     deform: Number = setting(TRAINING, SHARE, 0.0, "Largest stretch and slant of training images.", swept="flag")
     epochs: int = setting(TRAINING, COUNT, 10, "Passes over the training data.", swept="flag")
     batch_size: int = setting(TRAINING, COUNT, 64, "Examples in a step.", swept="flag")
+    patience: int | None = setting(
+        TRAINING,
+        COUNT,
+        None,
+        "Stop after this number of epochs without a lower loss.",
+        several="Stop a model after this number of epochs without a lower loss.",
+        may_change=True,
+    )
     seed: int = setting(
         TRAINING, SEED, 0, "For initial values, shuffling and noise.", several="The first seed.", swept="file"
     )
@@ -193,7 +200,8 @@ class Configuration:
         TRAINING,
         TEXT,
         None,
-        "Parameters that keep their values, such as 'conv_*,dense_0/*'; see --from.  [default: none]",
+        "Parameters that keep their values, such as 'conv_*,dense_0/*'; see --from.",
+        unset="none",
         metavar="PATTERNS",
         alone=True,
     )
@@ -204,7 +212,8 @@ class Configuration:
         TRAINING,
         Several(Named(names.NUMBERS)),
         None,
-        f"Some of: {', '.join(names.NUMBERS)}.  [default: accuracy]",
+        f"Some of: {', '.join(names.NUMBERS)}.",
+        unset="accuracy",
         metavar="NAMES",
         may_change=True,  # fit compares them itself
     )
@@ -398,17 +407,18 @@ def with_settings(command: str) -> Callable[[Function], Function]:
 
 def _option(name: str, *, in_sweep: bool) -> Callable[[Function], Function]:
     one, default = SETTINGS[name], getattr(Configuration, name)
-    text = one.several or one.help if in_sweep else one.help
-    if one.kind is click.BOOL:
+    text, kind, metavar = one.several if in_sweep and one.several else one.help, one.kind, one.metavar
+    if kind is click.BOOL:
         return click.option(flag_of(name), is_flag=True, help=text)
-    if not in_sweep or name not in AXES:
-        return click.option(flag_of(name), type=one.kind, default=default, metavar=one.metavar, help=text)
-    metavar = one.metavar or "NUMBERS"
-    if isinstance(one.kind, Named):
-        # The names stand in the text, since the flag takes several.
-        metavar, text = "NAMES", f"Some of: {', '.join(one.kind.choices)}." + text[len(text.partition("  [")[0]) :]
-    default = None if default is None else as_written(default)
-    kind = Several(one.kind, one.separator)
+    takes_several = in_sweep and name in AXES
+    if isinstance(kind, Named):
+        metavar = "NAMES" if takes_several else "NAME"
+        text += f" {'Some' if takes_several else 'One'} of: {', '.join(kind.choices)}."
+    if takes_several:
+        kind, metavar = Several(kind, one.separator), metavar or "NUMBERS"
+        default = None if default is None else as_written(default)
+    if one.unset:
+        text += f"  [default: {one.unset}]"
     return click.option(flag_of(name), type=kind, default=default, metavar=metavar, help=text)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.layer import (
     Layer,
     Params,
@@ -23,7 +23,7 @@ from functional_nn.core.layer import (
 )
 from functional_nn.core.masked import Masked, Value, check_mask
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import check_key, is_array, shown
+from functional_nn.core.validation import check_key, is_array
 
 MARK = "functional_nn:"
 """The prefix of the marks that combinators put on layers' outputs in traced programs; the layer's name follows."""
@@ -63,9 +63,8 @@ def named_layers(layers: Sequence[object], named: Mapping[str, object]) -> dict[
 
 def check_name(name: object) -> None:
     """Requires a name that can be a part of a path and of a scope in a traced program."""
-    if not isinstance(name, str) or name in ("", BACKWARD) or "/" in name:
-        expected = f"a name without '/', which separates the names in a path, and not {BACKWARD!r}"
-        raise InputError("name", expected, shown(name))
+    expected = f"a name without '/', which separates the names in a path, and not {BACKWARD!r}"
+    check("name", name, expected, isinstance(name, str) and name not in ("", BACKWARD) and "/" not in name)
 
 
 def put_entries(tree: dict[str, Params], name: str, entries: Params) -> None:
@@ -136,13 +135,9 @@ def forward_with_mask(
     mask = x.mask
     values = _zero_padding(mask, x.values)
     y, state, residuals = checked_forward(layer, params, state, values, train=train, key=key)
-    if not is_array(y):
-        remedy = "Give it the values alone, or write a layer that takes masks."
-        raise InputError("x", "one array, since this layer has several outputs", "a masked sequence", remedy)
-    if y.shape[:2] != mask.shape:
-        expected = f"outputs that keep the axes (batch, time) = {mask.shape} of the mask"
-        remedy = "Reduce the time axis by a layer that takes masks: a recurrent one, attention, global pooling."
-        raise InputError("x", expected, f"outputs of shape {y.shape}", remedy)
+    expected = f"one array that keeps the axes (batch, time) = {mask.shape} of the mask"
+    remedy = "Reduce the time axis by a layer that takes masks, such as a recurrent one, attention or global pooling."
+    check("output", y, expected, is_array(y) and y.shape[:2] == mask.shape, remedy)
     return Masked(y, mask), state, (residuals, mask)
 
 

@@ -10,7 +10,9 @@ import importlib
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
+from typing import TypeGuard
 
 MOST_SHOWN = 80
 """Characters of a value, or of a file's content, that a message repeats."""
@@ -45,13 +47,22 @@ def shown(value: object) -> str:
         if type(value).__name__.endswith("Tracer"):
             return f"a traced {dtype} of shape {shape}"
         return f"{dtype} of shape {tuple(shape)}" if shape else f"{value} ({dtype})"
-    if isinstance(value, tuple) and any(hasattr(part, "dtype") for part in value):
-        return f"({', '.join(map(shown, value))})"
     try:
+        if _has_arrays(value):
+            if isinstance(value, dict):
+                return f"{{{', '.join(f'{name}: {shown(part)}' for name, part in value.items())}}}"
+            name = type(value).__name__ if hasattr(value, "_fields") else ""
+            return f"{name}({', '.join(map(shown, value))})"
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
         return f"a {type(value).__name__} that is too large to show"
     return shortened(" ".join(text.split()))
+
+
+def _has_arrays(value: object) -> TypeGuard[dict[object, object] | tuple[object, ...]]:
+    """Whether there is an array in a tuple or a dict, or in one inside it."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    return any(hasattr(part, "dtype") or _has_arrays(part) for part in parts)
 
 
 def escaped(text: str) -> str:
@@ -106,6 +117,10 @@ def check(
     """
     if not holds:
         raise kind(argument, expected, shown(value), remedy)
+
+
+check_data = partial(check, kind=DataError)
+"""The same check for a file or a data set."""
 
 
 @contextmanager

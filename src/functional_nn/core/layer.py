@@ -14,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import FormulaMissing, InputError, inside
+from functional_nn.core.errors import FormulaMissing, InputError, check, inside
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
@@ -144,10 +144,8 @@ class Pullback(NamedTuple):
     types: TypesByPath
 
     def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
-        given = _shapes(y_bar)
-        if given != self.shapes:
-            expected = f"what the output is, of shape {_listed(self.shapes)}"
-            raise InputError("y_bar", expected, _listed(given) or shown(y_bar))
+        expected = f"what the output is, of shape {', '.join(map(str, self.shapes))}"
+        check("y_bar", y_bar, expected, _shapes(y_bar) == self.shapes)
         if isinstance(y_bar, Masked):
             y_bar = Masked(y_bar.values, None)  # a mask has no gradient, whatever is given for it
         params_bar, x_bar = cotangents_of(self.backward(residuals, tree_of_jax("y_bar", y_bar)))
@@ -229,26 +227,14 @@ def _structure(layer: Layer, name: str, levels: int) -> str:
 
 
 def _shapes(y: Value) -> tuple[object, ...]:
-    """The shape of each array in an output or its cotangent; a masked one is in a tuple of its own."""
+    """The shape of each array in an output or its cotangent, and whether it is masked."""
     if isinstance(y, Masked):
-        return tuple((shape,) for shape in _shapes(y.values))
+        return tuple((shape, "masked") for shape in _shapes(y.values))
     if isinstance(y, dict):
         return tuple(part for name in sorted(y) for part in (name, *_shapes(y[name])))
     if isinstance(y, tuple):
         return tuple(shape for part in y for shape in _shapes(part))
     return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)
-
-
-def _listed(shapes: tuple[object, ...]) -> str:
-    """Shapes as a message shows them."""
-    texts = []
-    for shape in shapes:
-        match shape:
-            case (tuple() as of_values,):
-                texts.append(f"{of_values}, masked")
-            case _:
-                texts.append(str(shape))
-    return ", ".join(texts)
 
 
 def _check_call(
@@ -257,9 +243,9 @@ def _check_call(
     """Checks what every layer requires of its arguments; gives back params, state and x as arrays of JAX."""
     check_trees(params, state)
     check_arrays("x", x)
-    if isinstance(x, Masked) and not layer.takes_mask:
-        expected = f"one array, since {layer.name} takes no mask"
-        raise InputError("x", expected, "a masked sequence", "Put the layer into a chain, which handles the mask.")
+    takes_x = layer.takes_mask or not isinstance(x, Masked)
+    remedy = "Put the layer into a chain, which handles the mask."
+    check("x", x, f"one array, since {layer.name} takes no mask", takes_x, remedy)
     check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
     if key is not None:
         check_key(key)

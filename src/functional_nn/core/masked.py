@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 
 
 class Masked(NamedTuple):
@@ -62,6 +62,6 @@ def check_mask(x: Value) -> None:
     if not isinstance(x, Masked):
         return
     values, mask = jnp.asarray(x.values), jnp.asarray(x.mask)
-    if mask.dtype != bool or mask.ndim != 2 or values.shape[:2] != mask.shape:
-        expected = f"booleans of shape {values.shape[:2]}, one for each step"
-        raise InputError("mask", expected, f"{mask.dtype} of shape {mask.shape}", "True marks a step, False padding.")
+    fits = mask.dtype == bool and mask.ndim == 2 and values.shape[:2] == mask.shape
+    expected = f"booleans of shape {values.shape[:2]}, one for each step"
+    check("mask", mask, expected, fits, "True marks a step, False padding.")

@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 
 import jax
 
-from functional_nn.core.errors import InputError
-from functional_nn.core.texts import suggest
-from functional_nn.core.validation import is_function
+from functional_nn.core.errors import InputError, check
+from functional_nn.core.validation import check_choice, is_function
 
 PyTree: TypeAlias = Any
 """Arrays in nested dicts, lists, tuples or named tuples, or one array. Python has no type for this."""
@@ -61,8 +60,8 @@ def path_of(path: jax.tree_util.KeyPath) -> str:
 def check_paths(paths: Paths) -> Paths:
     """Requires a pattern, a sequence of patterns or a function of a path; gives it back."""
     several = isinstance(paths, Sequence) and not isinstance(paths, bytes) and all(isinstance(p, str) for p in paths)
-    if not several and not is_function(paths):
-        raise InputError("paths", "a pattern such as '*weight', several of them, or a function of a path", repr(paths))
+    expected = "a pattern such as '*weight', several of them, or a function of a path"
+    check("paths", paths, expected, several or is_function(paths))
     return paths
 
 
@@ -74,8 +73,7 @@ def select(tree: Mapping[str, PyTree], paths: Paths) -> list[str]:
     """
     known, matches = flatten(tree), matcher(paths)
     chosen = [path for path in known if matches(path)]
-    if not chosen:
-        raise InputError("paths", "a pattern that matches a parameter", repr(paths), f"There are: {', '.join(known)}.")
+    check("paths", paths, "a pattern that matches a parameter", chosen, f"There are: {', '.join(known)}.")
     return chosen
 
 
@@ -102,8 +100,7 @@ def replace(tree: Mapping[str, PyTree], leaves: Mapping[str, PyTree]) -> dict[st
     """
     known = flatten(tree)
     for path in leaves:
-        if path not in known:
-            raise InputError("leaves", "paths of the tree", repr(path), suggest(path, known))
+        check_choice("leaves", path, known)
     return map_with_path(lambda path, leaf: leaves.get(path, leaf), tree)
 
 

@@ -7,7 +7,7 @@ and type are checked. Checks add nothing to a program.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeGuard, TypeVar, cast
@@ -113,7 +113,7 @@ def check_dtype(argument: str, value: DTypeLike | None) -> np.dtype:
     return dtype
 
 
-def check_choice(argument: str, value: object, known: Iterable[str]) -> str:
+def check_choice(argument: str, value: object, known: Collection[str]) -> str:
     """Requires one of the known names.
 
     >>> check_choice("axis", "colum", ["row", "column"])
@@ -121,9 +121,8 @@ def check_choice(argument: str, value: object, known: Iterable[str]) -> str:
         ...
     functional_nn.core.errors.InputError: axis: expected a known name, got 'colum'. Did you mean column? ...
     """
-    names = list(known)
-    if not isinstance(value, str) or value not in names:
-        raise InputError(argument, "a known name", shown(value), suggest(str(value), names))
+    if not isinstance(value, str) or value not in known:
+        raise InputError(argument, "a known name", shown(value), suggest(str(value), known))
     return value
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import TRANSPOSE, DataError, InputError, escaped, looks_channels_first, shown
+from functional_nn.core.errors import (
+    TRANSPOSE,
+    InputError,
+    check,
+    check_data,
+    escaped,
+    looks_channels_first,
+    reading,
+    shown,
+)
 from functional_nn.core.texts import is_count
 
 if TYPE_CHECKING:
@@ -129,8 +138,7 @@ class Split(NamedTuple):
 
         from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
 
-        if self.validation_x is not None:
-            raise InputError("data", "data without validation examples", "data that have some already")
+        check("data", self, "data without validation examples", self.validation_x is None)
         x = as_host_arrays("data.train_x", self.train_x)
         labels = as_host_arrays("data.train_labels", self.train_labels)
         check_examples("training data", x, labels)
@@ -159,7 +167,7 @@ class Split(NamedTuple):
         for name, words in (("train", "training"), ("validation", "validation"), ("test", "test")):
             x, labels = self.part(name)
             if x is not None:
-                texts.append(f"{words} examples {in_words(x)}, labels {in_words(labels)}")
+                texts.append(f"{words} examples {shown(x)}, labels {shown(labels)}")
         return f"<Split: {'; '.join(texts)}>"
 
 
@@ -197,20 +205,17 @@ def make_dataset(
     >>> make_dataset("mine", pixels, labels, pixels, labels, source="a doctest").describe()
     'mine: 2 training and 2 test images, 28x28x1, 4 classes, from a doctest'
     """
-    if classes is not None and not is_count(classes):
-        raise DataError(f"{name} classes", "a positive integer", shown(classes))
+    check_data(f"{name} classes", classes, "a positive integer", classes is None or is_count(classes))
     train_images, train_labels = _checked_part(f"{name} training", train_images, train_labels)
     test_images, test_labels = _checked_part(f"{name} test", test_images, test_labels)
-    if train_images.shape[1:] != test_images.shape[1:]:
-        size = train_images.shape[1:]
-        raise DataError(f"{name} test images", f"the training images' size {size}", test_images.shape[1:])
+    size = train_images.shape[1:]
+    check_data(f"{name} test images", test_images, f"the training images' size {size}", test_images.shape[1:] == size)
     names = None if class_names is None else _checked_names(f"{name} class_names", class_names, classes)
     if classes is None:
         classes = len(names) if names else 1 + int(max(train_labels.max(), test_labels.max()))
     for part, labels in (("training", train_labels), ("test", test_labels)):
-        if not 0 <= labels.min() <= labels.max() < classes:
-            wrong = labels[(labels < 0) | (labels >= classes)][0]
-            raise DataError(f"{name} {part} labels", f"labels in 0 .. {classes - 1}", wrong)
+        worst = labels.min() if labels.min() < 0 else labels.max()
+        check_data(f"{name} {part} labels", worst, f"labels in 0 .. {classes - 1}", 0 <= worst < classes)
     train_labels, test_labels = train_labels.astype(np.int32), test_labels.astype(np.int32)
     return Dataset(name, train_images, train_labels, test_images, test_labels, classes, source, class_names=names)
 
@@ -224,57 +229,34 @@ def check_name(name: str) -> None:
         ...
     functional_nn.core.errors.DataError: data set: expected a name of at most 200 letters, digits, _ and -, got ...
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", name):
-        remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
-        raise DataError("data set", "a name of at most 200 letters, digits, _ and -", shown(name), remedy)
-
-
-def _as_array(argument: str, value: ArrayLike) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError):
-        raise DataError(argument, "an array", shown(value)) from None
+    is_name = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", name)
+    remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
+    check_data("data set", name, "a name of at most 200 letters, digits, _ and -", is_name, remedy)
 
 
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
-    images, labels = _as_array(f"{part} images", images), _as_array(f"{part} labels", labels)
+    with reading(part, "arrays of images and of labels", errors=(TypeError, ValueError)):
+        images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0 or looks_channels_first(images.shape):
-        expected = "uint8 (number, height, width, channels), with at least one pixel"
-        remedy = TRANSPOSE if looks_channels_first(images.shape) else ""
-        raise DataError(f"{part} images", expected, f"{images.dtype} {images.shape}", remedy)
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise DataError(f"{part} labels", "integers (number,)", f"{labels.dtype} {labels.shape}")
-    if len(labels) != len(images):
-        raise DataError(f"{part} labels", f"as many labels as images, {len(images)}", len(labels))
-    if labels.max() > np.iinfo(np.int32).max:
-        raise DataError(f"{part} labels", "labels that int32 holds", labels.max())
+    is_turned = looks_channels_first(images.shape)
+    are_images = images.dtype == np.uint8 and images.ndim == 4 and images.size > 0 and not is_turned
+    expected = "uint8 (number, height, width, channels), with at least one pixel"
+    check_data(f"{part} images", images, expected, are_images, TRANSPOSE if is_turned else "")
+    are_labels = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
+    check_data(f"{part} labels", labels, f"an integer for each of the {len(images):,} images", are_labels)
+    check_data(f"{part} labels", labels.max(), "labels that int32 holds", labels.max() <= np.iinfo(np.int32).max)
     return images, labels
 
 
 def _checked_names(argument: str, value: Sequence[str], classes: int | None) -> tuple[str, ...]:
     """The names of the classes: different texts, one for each class."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    if not is_list or not all(isinstance(name, str) and name for name in value) or len(set(value)) < len(value):
-        raise DataError(argument, "different names, one for each class", shown(value))
-    if classes is not None and len(value) != classes:
-        raise DataError(argument, f"as many names as classes, {classes}", len(value))
+    differ = is_list and all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value)
+    expected = f"different names, one for each {'class' if classes is None else f'of the {classes} classes'}"
+    check_data(argument, value, expected, differ and classes in (None, len(value)))
     return tuple(value)
-
-
-def in_words(value: object) -> str:
-    """An array, or a pytree of arrays, by types and shapes."""
-    from functional_nn.core.masked import Masked
-
-    if isinstance(value, Masked):
-        return f"masked {shown(value.values)}"
-    if isinstance(value, tuple):
-        return f"({', '.join(in_words(part) for part in value)})"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{name}: {in_words(part)}' for name, part in value.items())}}}"
-    return shown(value)
 
 
 def training_and_validation(
@@ -295,10 +277,9 @@ def training_and_validation(
     >>> len(rest), int((kept < 6).sum()), int((kept >= 6).sum())
     (4, 3, 1)
     """
-    if isinstance(share, bool) or not isinstance(share, int | float | np.floating) or not 0 < share < 1:
-        raise InputError("share", "a number between 0 and 1", shown(share))
-    if not is_count(seed, least=0, most=2**32 - 1):
-        raise InputError("seed", "an integer from 0 to 2**32 - 1", shown(seed))
+    is_share = isinstance(share, int | float | np.floating) and not isinstance(share, bool) and 0 < share < 1
+    check("share", share, "a number between 0 and 1", is_share)
+    check("seed", seed, "an integer from 0 to 2**32 - 1", is_count(seed, least=0, most=2**32 - 1))
     random = np.random.default_rng(seed)
     classes = np.zeros(examples, int) if labels is None else labels
     kept = []

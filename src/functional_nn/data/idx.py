@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, reading, shown
+from functional_nn.core.errors import DataError, check, check_data, reading
 from functional_nn.core.texts import is_count
-from functional_nn.storage.files import check_path, opened_whole, regular_file
+from functional_nn.data.dataset import Dataset, make_dataset
+from functional_nn.storage.files import check_path, opened, opened_whole
 
 DTYPES = {
     0x08: np.dtype(np.uint8),
@@ -69,14 +70,13 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
             has more than ``maximum_bytes``, or its gzip layer is damaged. The error names the byte of the
             decompressed file if it is known.
     """
-    check_path("path", path)
-    if not is_count(maximum_bytes, least=0):
-        raise InputError("maximum_bytes", "a number of bytes", shown(maximum_bytes))
+    file_path = check_path("path", path)
+    check("maximum_bytes", maximum_bytes, "a number of bytes", is_count(maximum_bytes, least=0))
     gzip_errors = EOFError, zlib.error
     with (
         reading(path, "an intact gzip file", "Fetch the file again.", errors=gzip_errors),
         reading(path, "a readable file", errors=OSError),
-        open(path, "rb", opener=regular_file) as file,
+        opened(file_path, follow_links=True) as file,
     ):
         length = os.fstat(file.fileno()).st_size
         compressed = file.read(2) == b"\x1f\x8b"
@@ -162,15 +162,13 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
 
 def _encode(path: Path, array: np.ndarray) -> tuple[bytes, memoryview]:
     """The bytes of an IDX file: its header and its data."""
-    if not isinstance(array, np.ndarray):
-        raise DataError(str(path), "a NumPy array", shown(array), "Convert it with numpy.asarray.")
+    remedy = "Convert it with numpy.asarray and array.astype."
     codes = {dtype: code for code, dtype in DTYPES.items()}
+    is_array = isinstance(array, np.ndarray) and array.dtype.newbyteorder("=") in codes
+    check_data(str(path), array, f"an array of {', '.join(map(str, codes))}", is_array, remedy)
+    fits = 1 <= array.ndim <= MAXIMUM_RANK and max(array.shape) < 2**32
+    check_data(str(path), array, "1 to 64 dimensions of less than 2**32", fits)
     dtype = array.dtype.newbyteorder("=")
-    if dtype not in codes:
-        types = ", ".join(map(str, codes))
-        raise DataError(str(path), f"an array of {types}", array.dtype, "Convert it with array.astype.")
-    if not 1 <= array.ndim <= MAXIMUM_RANK or max(array.shape) >= 2**32:
-        raise DataError(str(path), "1 to 64 dimensions of less than 2**32", array.shape)
     header = struct.pack(f">2x2B{array.ndim}I", codes[dtype], array.ndim, *array.shape)
     data = np.ascontiguousarray(array, dtype.newbyteorder(">"))
     return header, data.reshape(-1).view(np.uint8).data
@@ -212,28 +210,25 @@ def _find_file(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_idx_folder(folder: str | os.PathLike[str], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Reads the four files of an MNIST-like data set.
+def read_idx_folder(folder: Path, name: str, source: str) -> Dataset | None:
+    """Reads the four files of an MNIST-like data set; None if there are none.
 
     Args:
         folder: their folder; see `find_idx_files` for names and subfolders.
         name: the data set's name; the files of ``mnist`` and ``fashion_mnist`` have known checksums.
-
-    Returns:
-        Training images, training labels, test images, test labels.
+        source: where they came from, in words.
 
     Raises:
         DataError: if a file is missing or damaged, or differs from its known checksum.
     """
-    files = find_idx_files(Path(folder), name)
+    files = find_idx_files(folder, name)
     if files is None:
-        raise DataError(str(folder), f"the IDX files {', '.join(FILE_STEMS)}", "none of them")
+        return None
     arrays = [read_idx(file) for file in files]
-    if name in MD5_SUMS:
-        for file, array, md5 in zip(files, arrays, MD5_SUMS[name], strict=True):
-            _check_md5(file, array, md5, name)
+    for file, array, md5 in zip(files, arrays, MD5_SUMS.get(name, ()), strict=False):
+        _check_md5(file, array, md5, name)
     train_images, train_labels, test_images, test_labels = arrays
-    return train_images, train_labels, test_images, test_labels
+    return make_dataset(name, train_images, train_labels, test_images, test_labels, source=source)
 
 
 def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
@@ -241,13 +236,9 @@ def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
     digest = hashlib.md5(usedforsecurity=False)
     for part in _encode(path, array):
         digest.update(part)
-    if digest.hexdigest() != expected:
-        raise DataError(
-            str(path),
-            f"the MD5 {expected} of {name}'s decompressed file",
-            digest.hexdigest(),
-            "Fetch the file again, or give the data set another name if it is not the original.",
-        )
+    found = digest.hexdigest()
+    remedy = "Fetch the file again, or give the data set another name if it is not the original."
+    check_data(str(path), found, f"the MD5 {expected} of {name}'s decompressed file", found == expected, remedy)
 
 
 PIECE = 2**18

@@ -8,12 +8,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, reading, shortened
-from functional_nn.storage.files import regular_file
+from functional_nn.core.errors import DataError, check_data, reading
+from functional_nn.storage.files import opened, read_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,9 +67,8 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
             more than 16 bits); if a digit's image is blank; or if the network takes neither 1 nor 3 channels.
     """
     height, width, channels = shape
-    if channels not in (1, 3):
-        remedy = "For other networks, call load(RUN).predict with an array."
-        raise DataError(str(path), "a network for images of 1 or 3 channels", f"one for {channels}", remedy)
+    remedy = "For other networks, call load(RUN).predict with an array."
+    check_data(str(path), channels, "1 or 3 channels, as files of images have", channels in (1, 3), remedy)
     with quiet_decoders():
         opened = _with_16_bits_at_most(path, _open(path))
     if channels == 3:
@@ -177,8 +177,7 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
 
 def _scans(path: str | os.PathLike[str]) -> int:
     """The number of scans in a JPEG file."""
-    with open(path, "rb", opener=regular_file) as file:
-        content = file.read(6 * MOST_PIXELS)
+    content = read_file(Path(path), 6 * MOST_PIXELS, follow_links=True)
     place, count = 2, 0
     while (marker := MARKER.search(content, place)) and marker[1] != b"\xd9":  # the end of the image
         count += marker[1] == b"\xda"  # the start of a scan
@@ -195,7 +194,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
     # Pillow's decoders raise whatever their libraries do.
     with (
         reading(path, "a readable image file", remedy, errors=Exception),
-        open(path, "rb", opener=regular_file) as file,
+        opened(Path(path), follow_links=True) as file,
     ):
         try:
             with PIL.Image.open(file, formats=readable_formats()) as image:
@@ -214,13 +213,12 @@ def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
     Pillow gives 32-bit integers for files of 16 bits, too. There, white is 65535. If all numbers are below 256, white
     is probably 255, so the range is not known. The same holds if a number is negative.
     """
-    numbers = np.asarray(image) if image.mode == "I" else np.zeros(1, np.int32)
-    least, largest = int(numbers.min()), int(numbers.max())
-    if image.mode == "F" or least < 0 or largest > 65535 or 0 < largest < 256:
-        given = f"32-bit numbers from {least} to {largest}"
-        if image.mode == "F":
-            given = "floating-point numbers"
-        remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
+    numbers = np.asarray(image) if image.mode in ("I", "F") else np.zeros(1, np.int32)
+    least, largest = numbers.min(), numbers.max()
+    has_range = image.mode != "F" and least >= 0 and (largest == 0 or 256 <= largest <= 65535)
+    remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
+    if not has_range:
+        given = f"{numbers.dtype} numbers from {least} to {largest}"
         raise DataError(str(path), "an image with 8 or 16 bits for each number", given, remedy)
     return image
 
@@ -233,10 +231,8 @@ def _reduced(image: Image) -> Image:
 
 def _converted(path: str | os.PathLike[str], image: Image, mode: str) -> Image:
     """An image in gray or RGB, without transparency."""
-    try:
+    with reading(path, "an image that Pillow can convert to RGB", errors=(OSError, ValueError)):  # unlike LAB
         return _opaque(image).convert(mode)
-    except (OSError, ValueError) as error:  # a mode without a conversion, such as LAB
-        raise DataError(str(path), "an image that Pillow can convert to RGB", shortened(error)) from None
 
 
 def _opaque(image: Image) -> Image:
@@ -273,7 +269,7 @@ def _scaled(gray: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _blank(path: str | os.PathLike[str]) -> DataError:
-    return DataError(str(path), "an image with a digit on it", "one that is all of one brightness")
+    return DataError(str(path), "an image with a digit on it", "one without, or with a few single pixels")
 
 
 def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -289,7 +285,7 @@ def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width
     scale = DIGIT_SHARE * min(height, width) / max(digit.shape)
     digit = _scaled(digit, *(max(1, round(size * scale)) for size in digit.shape))
     if not digit.any():  # single pixels may vanish when the image becomes smaller
-        raise DataError(str(path), "an image with a digit on it", "one with a few single pixels")
+        raise _blank(path)
     # Move the center of mass to the middle of the image, as far as the digit stays inside. Pixel i is from i to i + 1,
     # so its center is at i + 1/2.
     mass = digit.astype(float)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError, shown
-from functional_nn.data.dataset import Dataset, check_name, make_dataset
-from functional_nn.data.idx import find_idx_files, read_idx_folder
+from functional_nn.core.errors import DataError, check, check_data, shown
+from functional_nn.data.dataset import Dataset, check_name
+from functional_nn.data.idx import read_idx_folder
 from functional_nn.data.image_folder import PREFIX, load_image_folder
 from functional_nn.data.tfds import NAMES, load_tfds
-from functional_nn.storage.files import check_path
+from functional_nn.storage.files import check_folder, check_path
 
 EMBEDDED = "mnist5k"
 """The data set in the package, which needs no other file."""
 
 MNIST5K = Path(__file__).parent / "mnist5k"
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+INSTALLED = {
+    EMBEDDED: (MNIST5K, "the digits embedded in functional_nn (a part of MNIST's training set)"),
+    "fashion_mnist": (Path("/usr/share/datasets/fashion-mnist"), "Debian's package dataset-fashion-mnist"),
+}
+"""The folders of installed data sets by name, and where each came from."""
 
 
 def load_dataset(
@@ -50,20 +55,17 @@ def load_dataset(
     'mnist5k: 4,000 training and 1,000 test images, 28x28x1, 10 classes'
     """
     if isinstance(name, str) and name.startswith(PREFIX):
-        if data_dir is not None:
-            raise DataError("data_dir", f"nothing for {PREFIX}PATH", str(data_dir), "The path is in the name.")
+        check_data("data_dir", data_dir, f"nothing for {PREFIX}PATH", data_dir is None, "The path is in the name.")
         path = check_path("the path in folder:PATH", name.removeprefix(PREFIX))
         folder = Path(os.path.expanduser(path))
         return load_image_folder(name, folder, image_size=image_size, image_color=image_color, progress=progress)
     for argument, value in (("image_size", image_size), ("image_color", image_color)):
-        if value is not None:
-            raise InputError(argument, f"nothing for {shown(name)} (only for {PREFIX}PATH)", shown(value))
+        check(argument, value, f"nothing for {shown(name)} (only for {PREFIX}PATH)", value is None)
     check_name(name)
     if data_dir is None:
-        if name == EMBEDDED:
-            return _load_idx(MNIST5K, name, "the digits embedded in functional_nn (a part of MNIST's training set)")
-        if name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
-            return _load_idx(DEBIAN_FASHION_MNIST, name, "Debian's package dataset-fashion-mnist")
+        folder, source = INSTALLED.get(name, (None, ""))
+        if folder and (data := read_idx_folder(folder, name, source)):
+            return data
         try:
             return load_tfds(name)
         except DataError as error:
@@ -71,14 +73,12 @@ def load_dataset(
                 raise
             remedy = f"To load the images in the folder {name}, write {PREFIX}{name}. {error.remedy}"
             raise DataError(error.argument, error.expected, error.given, remedy) from None
-    if name == EMBEDDED:
-        remedy = "Leave data_dir out, or give your files another name, such as mnist."
-        raise DataError("data_dir", "nothing for the embedded mnist5k", str(data_dir), remedy)
+    remedy = "Leave data_dir out, or give your files another name, such as mnist."
+    check_data("data_dir", data_dir, "nothing for the embedded mnist5k", name != EMBEDDED, remedy)
     folder = check_path("data_dir", data_dir).expanduser()
-    if not folder.is_dir():
-        raise DataError(str(folder), "a folder", "a file" if folder.exists() else "nothing there")
-    if find_idx_files(folder, name):
-        return _load_idx(folder, name, f"the IDX files in {folder}")
+    check_folder(folder, "a folder")
+    if data := read_idx_folder(folder, name, f"the IDX files in {folder}"):
+        return data
     return load_tfds(name, folder)
 
 
@@ -89,7 +89,3 @@ def dataset_names() -> tuple[str, ...]:
     ('mnist5k', 'mnist', 'fashion_mnist')
     """
     return NAMES
-
-
-def _load_idx(folder: Path, name: str, source: str) -> Dataset:
-    return make_dataset(name, *read_idx_folder(folder, name), source=source)

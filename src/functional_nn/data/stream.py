@@ -23,7 +23,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_part, shown
-from functional_nn.data.dataset import Split, in_words
+from functional_nn.data.dataset import Split
 from functional_nn.data.examples import as_host_arrays, as_numpy, check_examples, number_of_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
@@ -158,7 +158,7 @@ class Stream:
             if getattr(self, part) is not None:
                 texts.append(f"{part} examples in batches")
             elif x is not None:
-                texts.append(f"{part} examples {in_words(x)}, labels {in_words(labels)}")
+                texts.append(f"{part} examples {shown(x)}, labels {shown(labels)}")
         return f"<Stream: {'; '.join(texts)}>"
 
     @property

@@ -26,12 +26,12 @@ from urllib.parse import urljoin
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import DataError, reading, shortened
+from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.storage.cache_folder import cache_folder
-from functional_nn.storage.files import JsonValue, opened_whole, regular_file
+from functional_nn.storage.files import JsonValue, checksum_of, opened, opened_whole, parsed, read_file
 
 BATCH = 1000
 """Examples that are read at a time."""
@@ -57,9 +57,8 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     if folder is None and data_dir is not None:
         raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
     prepared = folder or download(name, root)
-    if find_idx_files(prepared, name):
-        source = f"the files that TensorFlow Datasets downloads, in {prepared}"
-        return make_dataset(name, *read_idx_folder(prepared, name), source=source)
+    if data := read_idx_folder(prepared, name, f"the files that TensorFlow Datasets downloads, in {prepared}"):
+        return data
     return cached(name, _fingerprint(prepared), lambda: _read(name, prepared))
 
 
@@ -121,14 +120,12 @@ def _read(name: str, folder: Path) -> Dataset:
 
     with _damage_as_data_error(folder):
         builder: Builder = tfds.builder_from_directory(str(folder))
-        if builder.name != name:
-            raise DataError(str(folder), f"the prepared set {name}", shortened(builder.name))
+        check_data(str(folder), builder.name, f"the prepared set {name}", builder.name == name)
         splits = builder.info.splits
         test = next((split for split in ("test", "validation") if split in splits), None)
         image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
-            given = f"only {shortened(', '.join(splits))}"
-            raise DataError(str(folder), "a split train and one of test, validation", given)
+            raise DataError(str(folder), "a split train and one of test, validation", shown([*splits]))
         train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key)
         test_images, test_labels = _read_split(folder, builder, test, image_key, label_key)
     source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
@@ -145,16 +142,14 @@ def _check_features(folder: Path) -> None:
     # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
     default = folder / ".config" / "metadata.json"
     if default.exists():
-        with open(default, "rb", opener=regular_file) as file:
-            name = json.loads(file.read()).get("default_config_name", "")
-        if os.path.basename(name) != name or name in (".", ".."):
-            raise DataError(str(default), "the name of a configuration", shortened(name))
+        name = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
+        is_name = os.path.basename(name) == name and name not in (".", "..")
+        check_data(str(default), name, "the name of a configuration", is_name)
     # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
     for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "features.json")):
-        with open(path, "rb", opener=regular_file) as file:
-            names = _class_names(json.loads(file.read()))
-        if foreign := [name for name in names if not name.startswith("tensorflow_datasets.")]:
-            raise DataError(str(path), "features of TFDS itself", shortened(foreign[0]))
+        names = _class_names(parsed(read_file(path, follow_links=True)))
+        foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
+        check_data(str(path), foreign, "features of TFDS itself", foreign is None)
 
 
 def _class_names(value: JsonValue) -> Iterator[str]:
@@ -185,13 +180,11 @@ def _read_split(
         # The first image shows the shape and type of all.
         if count == 0:
             images = np.empty((number, *image.shape), image.dtype)
-        elif image.shape != images.shape[1:]:
-            expected = f"images of one size, {images.shape[1:]} as the first"
-            raise DataError(f"{folder}, {split} image {count}", expected, image.shape)
+        expected = f"images of one size, {images.shape[1:]} as the first"
+        check_data(f"{folder}, {split} image {count}", image, expected, image.shape == images.shape[1:])
         images[count], labels[count] = image, example[label_key]
         count += 1
-    if count != number:
-        raise DataError(f"{folder}, {split}", f"{number} images", count)
+    check_data(f"{folder}, {split}", count, f"{number} images", count == number)
     return images, labels
 
 
@@ -222,8 +215,7 @@ def _fingerprint(folder: Path) -> str:
     """A checksum of a prepared set's files and their names."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with open(path, "rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
     return digest.hexdigest()
 
 
@@ -279,7 +271,7 @@ def download(name: str, data_dir: Path) -> Path:
                 complete.mkdir()
                 for url, file in zip(urls, IDX_NAMES, strict=True):
                     write_idx(complete / file.removesuffix(".gz"), read_idx(manager.download(url)))
-                make_dataset(name, *read_idx_folder(complete, name), source="a download")
+                read_idx_folder(complete, name, "a download")
                 folder.mkdir(exist_ok=True)
                 for file in complete.iterdir():
                     file.replace(folder / file.name)
@@ -393,7 +385,7 @@ def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
     path = datasets / f"{name}-{fingerprint[:16]}.npz"
     try:
         # NumPy unpickles nothing, and verifies the checksum of each array.
-        with open(path, "rb", opener=regular_file) as file, np.load(file) as found:
+        with opened(path, follow_links=True) as file, np.load(file) as found:
             arrays = [found[array] for array in ARRAYS]
             return make_dataset(name, *arrays, classes=int(found["classes"]), source=str(found["source"]))
     except FileNotFoundError:

@@ -105,41 +105,53 @@ def load(folder: str | os.PathLike[str]) -> SavedNetwork:
     An example is in ``docs/how_to/sharing_runs.md``.
     """
     folder = check_path("folder", folder)
-    values, configuration, net, shapes = verified(folder)
-    path = folder / run_folder.CONFIGURATION
-    classes, in_shape = image_shapes(values, path)
-    class_names = class_names_of(values, classes, path)
-    with jax.enable_x64(configuration.precision == "float64"):
-        params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
-    check_finite(params, state, folder / run_folder.PARAMETERS, "Train again.")
-    return SavedNetwork(net, params, state, in_shape, classes, class_names, configuration)
+    run = described(folder)
+    path = folder / run_folder.PARAMETERS
+    run_folder.verify_run_folder(folder, bytes_of(run.shapes))
+    with jax.enable_x64(run.configuration.precision == "float64"):
+        params, state = load_parameters(path, run.shapes)
+    check_finite(params, state, path, "Train again.")
+    return SavedNetwork(run.net, params, state, run.in_shape, run.classes, run.class_names, run.configuration)
 
 
-def verified(folder: Path) -> tuple[JsonObject, Configuration, Layer, tuple[Params, State]]:
-    """The configuration of a finished run, as in its file and checked, its network, and the shapes of its trees."""
+class RunDescription(NamedTuple):
+    """What the configuration of a run says, checked.
+
+    Args:
+        values: its file.
+        configuration: its settings.
+        net: the network.
+        shapes: the shapes of its parameters and its state.
+        classes, in_shape, class_names: as in ``SavedNetwork``.
+    """
+
+    values: JsonObject
+    configuration: Configuration
+    net: Layer
+    shapes: tuple[Params, State]
+    classes: int
+    in_shape: tuple[int, int, int]
+    class_names: tuple[str, ...] | None
+
+
+def described(folder: Path) -> RunDescription:
+    """Reads the configuration in the folder of a run, which may not have finished."""
     values, path = run_folder.read_configuration(folder), folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    with jax.enable_x64(configuration.precision == "float64"):
-        net, shapes = network_of_run(configuration, *image_shapes(values, path), path)
-    run_folder.verify_run_folder(folder, bytes_of(shapes))
-    return values, configuration, net, shapes
-
-
-def network_of_run(
-    configuration: Configuration, classes: int, in_shape: tuple[int, int, int], path: Path
-) -> tuple[Layer, tuple[Params, State]]:
-    """The network of a run, and the shapes of its parameters and its state. ``path`` is named in errors."""
+    classes, in_shape = _image_shapes(values, path)
+    class_names = class_names_of(values, classes, path)
     try:
-        net = configuration.network(classes)
-        shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+        with jax.enable_x64(configuration.precision == "float64"):
+            net = configuration.network(classes)
+            shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
         check_bytes("net", bytes_of(shapes))
-        return net, shapes
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
+    return RunDescription(values, configuration, net, shapes, classes, in_shape, class_names)
 
 
-def image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
+def _image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
     """The number of classes of a run, and the height, width and channels of its images.
 
     Raises:

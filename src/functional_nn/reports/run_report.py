@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
-from functional_nn.core import trees
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted, words
-from functional_nn.data.dataset import Dataset
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel
@@ -31,10 +28,10 @@ from functional_nn.reports.page import (
     write_template,
 )
 from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
+from functional_nn.reports.run_contents import RunContents
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
 from functional_nn.training.evaluate import default_metric
-from functional_nn.training.precision import Precision
 from functional_nn.training.prediction import predict_probabilities
 
 COLORS = {TRAIN: "var(--hand)", TEST: "var(--automatic)", VALIDATION: "var(--good)"}
@@ -115,11 +112,11 @@ def write_page(path: str | Path, contents: RunContents) -> None:
 
 
 def _drawing(contents: RunContents) -> str:
-    """The section of the page on which one draws a digit, as HTML; empty if the network is not known.
+    """The section of the page on which one draws a digit, as HTML; empty if the parameters are not known.
 
     If the page cannot compute this network, the section says why.
     """
-    if contents.net is None or contents.params is None or contents.state is None or contents.image_shape is None:
+    if contents.params is None or contents.state is None:
         return ""
     try:
         return drawing_panel(contents.net, contents.params, contents.state, contents.image_shape, contents.class_names)
@@ -130,15 +127,17 @@ def _drawing(contents: RunContents) -> str:
 def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
     """The class probabilities of all test images, or None and the reason, if there is one that the page should give.
 
-    There are none if the network, its parameters or the data are missing, or if an output is not finite: the largest
-    probability would then be that of no class.
+    There are none if the parameters or the data are missing, or if an output is not finite: the largest probability
+    would then be that of no class.
     """
-    if contents.net is None or contents.params is None or contents.state is None or contents.data is None:
+    if contents.params is None or contents.state is None or contents.data is None:
         return None, ""
     images = contents.data.test_images
     if not len(images):
         return None, ""
-    found = predict_probabilities(contents.net, contents.params, contents.state, images, precision=contents.precision)
+    precision = contents.settings["precision"]
+    with jax.enable_x64(precision == "float64"):
+        found = predict_probabilities(contents.net, contents.params, contents.state, images, precision=precision)
     bad = int(np.sum(~np.isfinite(found).all(axis=1)))
     if not bad:
         return found, ""
@@ -238,7 +237,7 @@ def _percent(share: float) -> str:
 
 def _weights(contents: RunContents) -> dict[str, object] | None:
     """The picture of the weights of the first layer, if it is applied to the pixels of an image."""
-    if contents.params is None or contents.image_shape is None:
+    if contents.params is None:
         return None
     weight = weight_on_pixels(contents.params, contents.image_shape)
     if weight is None:
@@ -324,85 +323,27 @@ ENDINGS = {
 }
 
 
-@dataclass(frozen=True)
-class RunContents:
-    """What is known about a run. Whatever is missing is left out of the page, and ``notes`` say why.
-
-    Args:
-        settings: its configuration, as in ``config.json``.
-        history: the metrics of each epoch, as in ``metrics.jsonl``.
-        result: the verified ``result.json``; None if the run has not finished.
-        statistics: the rows of ``layer_statistics.jsonl``.
-        params, state: those of the trained network; None if they are not known.
-        params_epoch: the number of epochs that they were trained for.
-        net: the network; None if the folder does not say which one it is.
-        data: the data set; None if it could not be loaded.
-        precision: that of the run.
-        notes: sentences about what is missing.
-    """
-
-    settings: JsonObject
-    history: Sequence[JsonObject]
-    result: JsonObject | None = None
-    statistics: Sequence[JsonObject] = ()
-    params: Params | None = None
-    state: State | None = None
-    params_epoch: int = 0
-    net: Layer | None = None
-    data: Dataset | None = None
-    precision: str | Precision = "float32"
-    notes: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def image_shape(self) -> tuple[int, ...] | None:
-        """Height, width and channels of an example, if they are known."""
-        if self.data is not None:
-            return self.data.train_images.shape[1:]
-        shape = self.settings.get("image_shape")
-        if shape is None and self.params is not None:
-            return _square_image(self.params)
-        return None if shape is None else tuple(shape)
-
-    @property
-    def class_names(self) -> list[str]:
-        """The name of each class, or its number if it has no name."""
-        names = self.settings.get("class_names")
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return names
-        classes = self.data.classes if self.data is not None else self.settings.get("classes", 0)
-        return [str(number) for number in range(classes)]
-
-
 def title(contents: RunContents) -> str:
     """The heading of the page: the model and the data."""
     settings = contents.settings
-    sizes = "-".join(map(str, settings.get("hidden") or ()))
-    model = " ".join(text for text in (str(settings.get("model", "A run of fit")), sizes) if text)
-    return f"{model} on {settings['dataset']}" if settings.get("dataset") else model
+    sizes = "-".join(map(str, settings["hidden"] or ()))
+    return f"{settings['model']} {sizes} on {settings['dataset']}".replace("  ", " ")
 
 
 def sentence(contents: RunContents) -> str:
     """The configuration and the outcome of the run in words."""
-    settings, history = contents.settings, contents.history
-    about = [str(settings[name]) for name in ("model", "dataset") if settings.get(name)]
+    settings, done = contents.settings, len(contents.history)
+    about = f"{settings['model']} on {settings['dataset']}"
     if settings.get("imported_from"):
-        parts = [f"{' on '.join(about)} has imported parameters ({_origin(settings, 'imported_from', 'file')})."]
+        parts = [f"{about} has imported parameters ({_origin(settings, 'imported_from', 'file')})."]
         return " ".join([*parts, *_outcome_in_words(contents)])
-    parts = [f"{' on '.join(about)} was trained" if about else "A network was trained"]
+    parts = [f"{about} was trained"]
     if settings.get("from"):
         parts.append(f"from the parameters of another run ({_origin(settings, 'from', 'run')})")
-    if settings.get("optimizer"):
-        schedule = settings.get("schedule", "constant")
-        changing = "" if schedule == "constant" else f" ({schedule} schedule)"
-        parts.append(f"with {settings['optimizer']}, learning rate {settings.get('learning_rate')}{changing},")
-    if settings.get("batch_size"):
-        parts.append(f"batch size {settings['batch_size']},")
-    planned = settings.get("epochs")
-    done = len(history)
-    count = counted(done, "epoch")
-    if planned is not None and planned != done:
-        count = f"{done} of {counted(planned, 'epoch')}"
-    parts.append(f"for {count}.")
+    changing = "" if settings["schedule"] == "constant" else f" ({settings['schedule']} schedule)"
+    parts.append(f"with {settings['optimizer']}, learning rate {settings['learning_rate']}{changing},")
+    started = "" if settings["epochs"] == done else f"{done} of "
+    parts.append(f"batch size {settings['batch_size']}, for {started}{counted(settings['epochs'], 'epoch')}.")
     status = "" if contents.result is None else str(contents.result.get("status", ""))
     parts.append(ENDINGS.get(status, "It has not finished, or it was killed." if contents.result is None else ""))
     if kept_epoch(contents) != done:
@@ -425,7 +366,7 @@ def _origin(settings: JsonObject, name: str, entry: str) -> str:
 def message(contents: RunContents) -> str:
     """Why the run ended before its last epoch, such as where the first NaN comes from; empty if ``sentence`` says it.
 
-    ``result.json`` has it. Runs of older versions have none there.
+    ``result.json`` has it.
     """
     result = contents.result or {}
     return "" if result.get("status") == "interrupted" else str(result.get("message") or "")
@@ -489,17 +430,6 @@ def environment(contents: RunContents) -> list[tuple[str, str]]:
     versions = result.get("versions") or contents.settings.get("versions") or {}
     device = [("device", str(result["device"]))] if result.get("device") else []
     return [*device, *((str(name), str(version)) for name, version in versions.items())]
-
-
-def _square_image(params: Params) -> tuple[int, ...] | None:
-    """The shape of a square gray image, if the first weight of a network takes as many numbers as one has."""
-    for leaf in trees.flatten(params).values():
-        if np.ndim(leaf) == 4:
-            return (*np.shape(leaf)[:2], np.shape(leaf)[2])
-        if np.ndim(leaf) == 2:
-            side = round(np.shape(leaf)[0] ** 0.5)
-            return (side, side, 1) if side > 3 and side * side == np.shape(leaf)[0] else None
-    return None
 
 
 VANISHED = 1e-3

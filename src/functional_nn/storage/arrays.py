@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, reading, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, check_data, reading, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
-from functional_nn.storage.files import JsonObject, check_path, misfit, parsed, regular_file, unlinked_file, write_whole
+from functional_nn.storage.files import JsonObject, check_fits, check_folder, check_path, opened, parsed, write_whole
 
 Tree = TypeVar("Tree", bound=PyTree)
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
@@ -85,8 +85,8 @@ def check_array(path: str, leaf: Shaped) -> Shaped:
         path: its path in the tree, for the error.
         leaf: what the tree has there.
     """
-    if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) or leaf.dtype == object:
-        raise InputError(path or "tree", "an array", shown(leaf), "Make one by jax.numpy.asarray.")
+    is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape") and leaf.dtype != object
+    check(path or "tree", leaf, "an array", is_array, "Make one by jax.numpy.asarray.")
     return leaf
 
 
@@ -242,7 +242,7 @@ def unpacked(
     *,
     has_checksum: bool = True,
     most: int | None = None,
-    most_bytes: float = math.inf,
+    most_bytes: float | None = None,
     forms: Mapping[str, str] | None = None,
     follow_links: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -262,15 +262,15 @@ def unpacked(
         DataError: if it is missing, damaged, a link that is not followed, or has too many arrays or bytes, other arrays
             than those in ``forms``, or numbers of a type that NumPy lacks, such as float8.
     """
-    opener = regular_file if follow_links else unlinked_file
     # The library of such files copies all numbers twice, or maps the file into memory. Then the process would crash if
     # somebody cuts the file.
-    with reading(path, "a safetensors file", errors=DAMAGES), open(path, "rb", opener=opener) as file:
-        if (size := os.fstat(file.fileno()).st_size) > most_bytes:
-            raise ValueError(f"{size:,} bytes, where at most {most_bytes:,.0f} are needed")
+    with (
+        reading(path, "a safetensors file", errors=DAMAGES),
+        opened(path, most=most_bytes, follow_links=follow_links) as file,
+    ):
         beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
-        if most is not None and len(header) > most:
-            raise DataError(str(path), f"at most {most:,} arrays", f"{len(header):,}")
+        if most is not None:
+            check_data(str(path), len(header), f"at most {most:,} arrays", len(header) <= most)
         about = header.pop(METADATA, None) or {}
         found = {name: _as_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
@@ -280,7 +280,7 @@ def unpacked(
             begin, end = end, end + found[name][1]
             if header[name]["data_offsets"] != [begin, end]:
                 raise ValueError("its arrays overlap, or something is between them")
-        if size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
+        if os.fstat(file.fileno()).st_size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
             raise ValueError("it is longer or shorter than its header says")
         arrays = {}
         for name, array in sorted(header.items()):
@@ -298,7 +298,7 @@ def unpacked(
 
 def texts_in(path: Path) -> dict[str, str]:
     """The texts about the arrays of a safetensors file. Its arrays are not read, and no checksum is verified."""
-    with reading(path, "a safetensors file", errors=DAMAGES), open(path, "rb", opener=unlinked_file) as file:
+    with reading(path, "a safetensors file", errors=DAMAGES), opened(path) as file:
         _, header = _header(file, LARGEST_HEADER)
         return header[METADATA]
 
@@ -310,8 +310,7 @@ def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
         raise ValueError(f"a header of more than {longest:,} bytes")
     beginning += file.read(length)
     header = parsed(beginning[8:])
-    if found := misfit(header.get(METADATA) or {}, {...: str}):
-        raise ValueError(f"its texts have {found}")
+    check_fits(header.get(METADATA) or {}, {...: str})
     return beginning, header
 
 
@@ -323,8 +322,7 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     """
     path = check_path("path", path)
     check_trees(params, state)
-    if not path.parent.is_dir():
-        raise DataError(str(path), "a file in a folder that exists", "no such folder", "Make the folder first.")
+    check_folder(path.parent, "a folder that exists", "Make the folder first.")
     write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
 
 
@@ -350,8 +348,8 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) ->
     (784, 10)
     """
     path = check_path("path", path)
-    if not isinstance(like, tuple) or len(like) != 2 or not all(isinstance(tree, Mapping) for tree in like):
-        raise InputError("like", "a network's parameters and state, as its init gives them", shown(like))
+    is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
+    check("like", like, "a network's parameters and state, as its init gives them", is_pair)
     named = {"params": like[0], "state": like[1]}
     forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
     found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)

@@ -5,7 +5,6 @@ A checkpoint is a safetensors file with the arrays of a pytree. A text in its he
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,9 +16,10 @@ import jax
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, reading
+from functional_nn.core.errors import DataError, InputError, check, check_data, reading
+from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_number, shown
+from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.arrays import (
     check_array,
     differences,
@@ -34,11 +34,11 @@ from functional_nn.storage.arrays import (
 from functional_nn.storage.files import (
     JsonObject,
     as_json,
+    check_fits,
     check_new_folder,
     check_path,
     finite_json,
     kept_open,
-    misfit,
     names_in,
     one_writer,
     read_signed,
@@ -185,8 +185,7 @@ def save_checkpoint(
     path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     if loss is not None:
         loss = float(check_number("loss", loss, "a number", lambda number: True))
-    if about is not None and not isinstance(about, Mapping):
-        raise InputError("about", "a dict that JSON can hold", shown(about))
+    check("about", about, "a dict that JSON can hold", about is None or isinstance(about, Mapping))
     with CheckpointWriter(path, keep) as writer:
         return writer.save(number, tree, loss=loss, about=about)
 
@@ -215,10 +214,8 @@ def restore_checkpoint(
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
     folder = check_path("folder", folder)
-    if not isinstance(step, str):
-        step = check_count("step", step, least=0, most=LARGEST_STEP)
-    elif step not in ("newest", "best"):
-        raise InputError("step", "newest, best or a number", repr(step))
+    is_known = step in ("newest", "best") or is_count(step, least=0, most=LARGEST_STEP)
+    check("step", step, "newest, best or the number of a checkpoint", is_known)
     found = None
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
         if step == "best":
@@ -233,7 +230,7 @@ def restore_checkpoint(
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path, most_bytes: float = math.inf) -> Checkpoint | None:
+def newest(folder: Path, most_bytes: float | None = None) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
 
     The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
@@ -374,7 +371,7 @@ def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, ab
     write_whole(path, packed(named_arrays(tree), {MANIFEST: signed_text(manifest)}))
 
 
-def read_checkpoint(path: Path, step: int, most_bytes: float = math.inf) -> Checkpoint:
+def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> Checkpoint:
     """Reads a checkpoint and verifies all of it.
 
     Raises:
@@ -399,11 +396,11 @@ def _manifest(path: Path, texts: Mapping[str, str]) -> JsonObject:
     with reading(path, expected, errors=(ValueError, LookupError, RecursionError), kind=DamagedCheckpoint):
         manifest = read_signed(texts[MANIFEST].encode())
     version = manifest.get("version")
-    if isinstance(version, int) and version != VERSION:
-        remedy = "Use another folder, or use the version of functional_nn that wrote it."
-        raise DataError(str(path), f"format version {VERSION}", f"version {shown(version)}", remedy)
-    if found := misfit(manifest, SCHEMA):
-        raise DamagedCheckpoint(str(path), expected, f"one with {found}")
+    remedy = "Use another folder, or use the version of functional_nn that wrote it."
+    is_known = version == VERSION or not isinstance(version, int)
+    check_data(str(path), version, f"version {VERSION} of the format", is_known, remedy)
+    with reading(path, expected, kind=DamagedCheckpoint):
+        check_fits(manifest, SCHEMA)
     return manifest
 
 

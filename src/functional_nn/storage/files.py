@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeAlias
 
-from functional_nn.core.errors import InputError, shortened, shown
+from functional_nn.core.errors import DataError, InputError, shortened, shown
 
 LINK = "a symbolic link, which is not followed"
 TEMPORARY = "functional_nn.tmp"
@@ -47,12 +48,10 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 def check_path(argument: str, value: object) -> Path:
     """Checks the path of a file or folder. A number is an error, since Python would take it for an open file."""
-    expected = "the path of a file or folder"
+    expected = "the path of a file or folder, without NUL characters"
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(argument, expected, shown(value))
-    if "\0" in text:
-        raise InputError(argument, f"{expected}, without NUL characters", shown(value))
     try:
         os.lstat(text)
     except OSError as error:
@@ -109,19 +108,35 @@ def unlinked_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -
     return descriptor
 
 
-def read_file(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most this many bytes. A symbolic link is not followed.
+def opened(path: Path, *, most: float | None = None, follow_links: bool = False) -> BufferedReader:
+    """Opens a regular file to read it.
 
-    A file can be larger than what it takes on the disk: a few kilobytes of an archive can become terabytes.
+    Args:
+        path: the file.
+        most: the largest number of bytes that it may have; None for no limit. A file can be larger than what it takes
+            on the disk: a few kilobytes of an archive can become terabytes.
+        follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
+
+    Raises:
+        OSError: for anything but such a file, and if it cannot be opened.
     """
-    with open(path, "rb", opener=unlinked_file) as file:
-        _check_size(file, most)
+    file = open(path, "rb", opener=regular_file if follow_links else unlinked_file)  # noqa: SIM115
+    if most is not None and os.fstat(file.fileno()).st_size > most:
+        file.close()
+        raise OSError(errno.EFBIG, f"a file of more than {most:,.0f} bytes", str(path))
+    return file
+
+
+def read_file(path: Path, most: int = MOST_BYTES, *, follow_links: bool = False) -> bytes:
+    """The content of a file; see ``opened``."""
+    with opened(path, most=most, follow_links=follow_links) as file:
         return file.read()
 
 
-def _check_size(file: BinaryIO, most: int | None) -> None:
-    if most is not None and os.fstat(file.fileno()).st_size > most:
-        raise OSError(errno.EFBIG, f"a file of more than {most:,} bytes", file.name)
+def check_folder(folder: Path, expected: str, remedy: str = "") -> None:
+    """Requires a folder that exists."""
+    if not folder.is_dir():
+        raise DataError(str(folder), expected, "a file" if folder.exists() else "nothing there", remedy)
 
 
 def check_no_link(argument: str, path: Path) -> None:
@@ -373,15 +388,9 @@ def remove_leftovers(parent: Path) -> None:
         remove_file(parent / name)
 
 
-def checksum_of(path: Path, most: int | None = None) -> str:
-    """The SHA-256 of a regular file, which is not read into memory as a whole. A symbolic link is not followed.
-
-    Args:
-        path: the file.
-        most: the largest number of bytes that it may have, as for ``read_file``.
-    """
-    with open(path, "rb", opener=unlinked_file) as file:
-        _check_size(file, most)
+def checksum_of(path: Path, most: float | None = None, *, follow_links: bool = False) -> str:
+    """The SHA-256 of a file, which is not read into memory as a whole; see ``opened``."""
+    with opened(path, most=most, follow_links=follow_links) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -447,20 +456,20 @@ def parsed(content: bytes) -> JsonValue:
     return json.loads(content)
 
 
-def read_signed(content: bytes) -> JsonObject:
+def read_signed(content: bytes, schema: Schema = dict) -> JsonObject:
     """Reads the entries of a text that ``signed_text`` made.
 
     Raises:
-        ValueError: for any other text, such as one with a flipped bit.
+        ValueError: for any other text, such as one with a flipped bit, and for entries that do not fit the schema.
         RecursionError: for a text that is nested too deeply.
     """
     text = content.decode()
     entries = parsed(content)
-    if not isinstance(entries, dict):
-        raise ValueError("not a JSON object")
+    check_fits(entries, dict)
     entries.pop("sha256", None)
     if text != signed_text(entries):
         raise ValueError("its checksum does not match")
+    check_fits(entries, schema)
     return entries
 
 
@@ -563,6 +572,12 @@ def misfit(value: JsonValue, schema: Schema, place: str = "") -> str:
         if found_in_part := misfit(part, of_part, f"{place}/{shortened(name)}".lstrip("/")):
             return found_in_part
     return ""
+
+
+def check_fits(value: JsonValue, schema: Schema) -> None:
+    """Raises a ``ValueError`` that names the first entry that does not fit; see ``misfit``."""
+    if found := misfit(value, schema):
+        raise ValueError(found)
 
 
 def _is_of_type(value: JsonValue, schema: Schema) -> bool:

@@ -21,6 +21,8 @@ from functional_nn.storage.files import (
     MOST_BYTES_OF_ROWS,
     PLAIN,
     JsonObject,
+    check_fits,
+    check_folder,
     check_new_folder,
     check_no_links,
     checksum_of,
@@ -125,13 +127,9 @@ def read_configuration(folder: Path) -> JsonObject:
     """
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
-    if not folder.is_dir():
-        given = "a file" if folder.is_file() else "no such folder"
-        raise DataError(str(folder), "the folder of a run", given, remedy)
+    check_folder(folder, "the folder of a run", remedy)
     with reading(path, "a run's configuration, as it was written", remedy):
-        configuration = read_signed(read_file(path))
-    if found := misfit(configuration, CONFIGURATION_SCHEMA):
-        raise DataError(str(path), "a run's configuration", f"one with {found}", remedy)
+        configuration = read_signed(read_file(path), CONFIGURATION_SCHEMA)
     names = configuration.get("class_names")
     if isinstance(names, list):
         configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
@@ -174,10 +172,10 @@ def read_result(folder: Path) -> JsonObject:
     Raises:
         DataError: if an entry has another type, or a number has another size, than what runs write.
     """
-    result = read_signed(read_file(folder / RESULT))
-    metrics = dict.fromkeys((name for name in result if name.startswith(PARTS)), (float, None))
-    if found := misfit(result, RESULT_SCHEMA | metrics):
-        raise DataError(str(folder / RESULT), "the result of a run", f"one with {found}")
+    with reading(folder / RESULT, "the result of a run"):
+        result = read_signed(read_file(folder / RESULT))
+        metrics = dict.fromkeys((name for name in result if name.startswith(PARTS)), (float, None))
+        check_fits(result, RESULT_SCHEMA | metrics)
     return result
 
 
