@@ -1,10 +1,6 @@
 """What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
 
-import dataclasses
 import json
-import re
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import jax
@@ -14,21 +10,18 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench.compiled_program import Memory, Timing, clocked, copies, memory_of, out_of_memory, race
+from functional_nn.bench.compiled_program import Memory, Timing, clocked, memory_of, out_of_memory, race
 from functional_nn.bench.layer_times import OUTSIDE, layer_costs
 from functional_nn.bench.measured_peaks import (
     Peaks,
     Rate,
     Trial,
-    _random_numbers,
     _square_product,
     heaviest_products,
-    speedup,
     trials,
 )
 from functional_nn.bench.network_programs import MeasuredNetwork, cases_of, measure, workload
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
-from functional_nn.core.errors import InputError
 from functional_nn.jaxprs.counts import product_name
 from functional_nn.jaxprs.walk import trace
 
@@ -77,22 +70,9 @@ def test_the_device_s_peak_is_the_largest_of_the_program_s_devices():
     assert memory_of(compiled).device_peak == 7
 
 
-WORDS = (
-    "compile",
-    "steady state",
-    "argument 0 donated",
-    "scratch",
-    "operations",
-    "bytes",
-    "roofline",
-    "bound",
-    "dense_0 backward",
-)
-
-
 def test_it_prints_and_goes_into_json(measured):
     text = str(measured)
-    for word in WORDS:
+    for word in ("compile", "steady state", "argument 0 donated", "scratch", "roofline", "dense_0 backward"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 80
     read = json.loads(json.dumps(measured.to_dict()))
@@ -100,21 +80,6 @@ def test_it_prints_and_goes_into_json(measured):
     assert read["roofline"] == measured.roofline
     assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
     assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
-
-
-@pytest.mark.parametrize(("seconds", "bound"), [(2.0, "compute"), (4.0, None)])
-def test_the_bound_in_json_agrees_with_the_text(measured, seconds, bound):
-    """The program computes for one second. If a call takes four, nothing accounts for half of it."""
-    rate = Rate("product", measured.flops, 1e6 * measured.bytes)
-    changed = dataclasses.replace(measured, donated=Timing(((seconds,),)), peaks=Peaks((rate,)))
-    read = changed.to_dict()
-    assert (read["bound"], read["nearest_bound"]) == (bound, "compute")
-    assert changed.verdict.startswith("none is near; the nearest is compute" if bound is None else "compute:")
-
-
-def test_its_repr_is_a_short_line(measured):
-    assert re.fullmatch(r"Benchmark\(step: compile .+s, run .+s, \d+% of the roofline\)", repr(measured))
-    assert len(repr(measured)) < 80
 
 
 def test_a_suite_measures_all_cases(network):
@@ -148,63 +113,15 @@ def test_arguments_that_are_given_away_stay_with_the_caller():
     np.testing.assert_array_equal(x, jnp.ones(5))
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "options", "named"),
-    [
-        (3, (), {}, "function"),
-        (fnn.dense(3), (jnp.ones(3),), {}, r"got a network. Write: lambda params, x: net.apply"),
-        (jnp.sin, (jnp.ones(3),), {"donate": 1}, "donate"),
-        (jnp.sin, (jnp.ones(3),), {"seconds": 0}, "seconds"),
-        (lambda x, y: x, (jnp.ones(3), {"mode": object()}), {}, r"argument 1\['mode'\]"),
-    ],
-)
-def test_wrong_arguments_are_named(function, arguments, options, named):
-    with pytest.raises(InputError, match=named):
-        fnn.benchmark(function, *arguments, **options)
-
-
-SEVERAL_DEVICES = """
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-import functional_nn as fnn
-from functional_nn.bench import measured_peaks
-
-measured_peaks.SCALES["cpu"] = measured_peaks.Scale((32,), 2**17, 1e5, 1e5)
-x = jax.device_put(jnp.ones((64, 64)), NamedSharding(jax.make_mesh((2,), ("batch",)), PartitionSpec("batch")))
-report = fnn.benchmark(jnp.dot, x, x, seconds=0.01)
-assert report.devices == report.to_dict()["program_devices"] == 2
-assert report.flops == 2 * 64**3
-assert "64×64" not in str(report.peaks)
-assert fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01).devices == 1
-"""
-
-
-def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
-    subprocess.run([sys.executable, "-c", SEVERAL_DEVICES], check=True, capture_output=True, text=True)
-    assert speedup(4) == 1  # all CPU devices share the cores
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert speedup(4) == 4
-
-
 def test_a_peak_of_several_devices_is_multiplied():
     trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
-    assert trial.rate(Timing(((4.0,),)), speedup(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),))) == ("product", 5.0, 10.0)
     assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
-
-
-def test_products_have_random_operands():
-    numbers = _random_numbers((8, 8), jnp.dtype(jnp.bfloat16))
-    assert numbers.dtype == jnp.bfloat16
-    assert len(np.unique(np.asarray(numbers, np.float32))) > 20
-    assert _random_numbers((8, 8), jnp.dtype(jnp.int8)).max() == 7
 
 
 def test_an_error_of_memory_says_what_was_needed():
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
     assert out_of_memory(error) == "out of memory: 17.6 TB could not be allocated"
-    assert out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")) == "out of memory"
     assert out_of_memory(MemoryError()) == "out of memory"
     assert out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: allocating 3 bytes")) is None
 
@@ -217,33 +134,14 @@ def test_operations_without_a_count_are_said():
     assert result.uncounted == json.loads(json.dumps(result.to_dict()))["not_counted"] == {"cholesky": 1}
     assert "not counted   cholesky (1)" in str(result)
     assert "/s: at least " in str(result)
-    assert "at least" in repr(result)
-    assert "not counted: cholesky (1)" in repr(result)
     complete = fnn.benchmark(jnp.dot, jnp.eye(4), jnp.eye(4), seconds=0.01)
     assert not complete.uncounted
-    assert "not counted" not in f"{complete}{complete!r}"
     assert "at least" not in f"{complete}{complete!r}"
-
-
-def test_integer_work_counts_as_zero_and_that_is_said():
-    text = " ".join(str(fnn.benchmark(lambda x: jnp.sort(x), jnp.arange(4), seconds=0.01)).split())
-    assert "integers (except in matrix products), random bits, comparisons and sorts count as 0" in text
-    assert "0 FLOP" in text
-
-
-def test_no_bound_is_named_if_all_shares_are_zero(measured):
-    changed = dataclasses.replace(measured, donated=Timing(((1e6,),)))
-    assert changed.verdict == "none is near; each explains less than 1% of a call"
 
 
 def test_peaks_are_the_best_of_anything():
     peaks = Peaks((Rate("a", 5.0, 1.0), Rate("b", 2.0, 7.0)))
     assert (peaks.flops_per_second, peaks.bytes_per_second) == (5.0, 7.0)
-
-
-def test_a_product_of_empty_arrays_is_not_measured():
-    program = jax.make_jaxpr(jnp.matmul)(jnp.ones((0, 3)), jnp.ones((3, 4)))
-    assert heaviest_products(program) == []
 
 
 def test_the_peaks_are_tried_at_the_programs_own_heaviest_products():
@@ -280,13 +178,6 @@ def test_the_parts_of_a_program_are_timed_and_add_up(network):
     assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
 
 
-@pytest.mark.parametrize("what", ["step", "predict", "gradient", "hand"])
-def test_workloads_run_in_16_bits_too(network, what):
-    made = workload(what, network, 4, "bfloat16")
-    outputs = jax.tree.leaves(jax.jit(made.function)(*made.arguments))
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in outputs if jnp.issubdtype(leaf.dtype, jnp.floating))
-
-
 def test_the_gradient_by_hand_is_that_of_jax(network):
     hand, automatic = (workload(what, network, 4) for what in ("hand", "gradient"))
     a, b = (jax.jit(made.function)(*made.arguments) for made in (hand, automatic))
@@ -308,13 +199,6 @@ def test_clocked_waits_for_every_output():
     assert all(leaf.is_ready() for leaf in jax.tree.leaves(outputs))
 
 
-def test_copies_are_of_what_is_given_away_alone():
-    x, y = jnp.ones(3), {"a": jnp.ones(3)}
-    own = copies((x, y), (1,))
-    assert own[0] is x
-    assert own[1]["a"] is not y["a"]
-
-
 def test_timing_of_one_call_and_of_many():
     one = Timing(((0.5,),))
     assert (one.median, one.quartiles, one.best) == (0.5, (0.5, 0.5), 0.5)
@@ -325,16 +209,7 @@ def test_timing_of_one_call_and_of_many():
 
 
 def test_figures_are_read_easily():
-    assert [in_seconds(s) for s in (1800, 2.0, 0.9996, 0.5, 0.123456, 0.09996, 9.999e-4, 1e-7)] == [
-        "1800 s",
-        "2.00 s",
-        "1.00 s",
-        "500 ms",
-        "123 ms",
-        "100 ms",
-        "1.00 ms",
-        "100 ns",
-    ]
+    assert list(map(in_seconds, (1800, 0.9996, 0.123456, 9.999e-4))) == ["1800 s", "1.00 s", "123 ms", "1.00 ms"]
     assert [in_bytes(n) for n in (0, 999, 1000, 5e9, 2e13)] == ["0 B", "999 B", "1 kB", "5 GB", "20 TB"]
     assert in_flops(999) == "999 FLOP"
     assert str(Memory(10, 20, 30, 5, 100)).startswith("55 B at the peak: 10 B in, 20 B out, 30 B scratch, 5 B shared")

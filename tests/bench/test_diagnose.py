@@ -75,14 +75,13 @@ def test_scatter_of_a_pooling_gradient():
     ).findings
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_captured_constant(nested):
+def test_captured_constant():
     w = np.ones((600, 600), np.float32)
 
     def product(x):
         return x @ w
 
-    finding = in_network(jax.jit(product) if nested else product, jnp.ones((2, 600)))
+    finding = in_network(jax.jit(product), jnp.ones((2, 600)))
     assert finding.kind == "captured constant"
     assert "float32[600, 600] of 1.44 MB" in finding.message
     assert "test_diagnose.py" in finding.message
@@ -138,20 +137,6 @@ def test_retracing_by_what_comes_back():
     assert not explain(step, {"step": jnp.int32(0), "sum": jnp.float32(0)}, jnp.float32(1)).findings
 
 
-def test_arguments_that_differ_in_type_alone_come_back_as_their_own_types():
-    params, average = {"w": jnp.ones(3)}, {"w": jnp.ones(3, jnp.bfloat16)}
-    assert not explain(lambda params, average: (params, average), params, average).findings
-    (finding,) = explain(lambda params, average: (params, params), params, average).findings
-    assert "argument 1['w'] was bfloat16[3] and comes back as float32[3]" in finding.message
-
-
-def test_slow_product_of_integers():
-    x = jnp.ones((8, 8), jnp.int32)
-    finding = in_network(lambda x, y: x @ y, x, x)
-    assert finding.kind == "slow product"
-    assert "s32" in finding.message
-
-
 def test_slow_product_in_groups():
     """A convolution mapped over its weights becomes one in groups."""
     x, w = jnp.ones((3, 2, 5, 5, 2)), jnp.ones((3, 3, 3, 2, 4))
@@ -161,8 +146,7 @@ def test_slow_product_in_groups():
     assert not explain(convolution, x[0], w[0]).findings
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
-@pytest.mark.parametrize("what", ["step", "predict", "hand"])
+@pytest.mark.parametrize(("name", "what"), [("mlp", "step"), ("cnn", "hand"), ("lstm", "predict")])
 def test_the_networks_of_this_package_are_clean(name, what):
     net = fnn.model(name, 10, hidden=(4,))
     network = MeasuredNetwork(net, fnn.cross_entropy, optax.adam, (28, 28, 1), 10)

@@ -1,19 +1,14 @@
 """What ``functional-nn bench`` measures as ``train`` and ``sweep`` is what ``fit`` and ``sweep`` run."""
 
 import re
-from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.bench import network_programs
 from functional_nn.bench.compiled_program import clocked
-from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
-from functional_nn.jaxprs.counts import flops_by_scope
-from functional_nn.sweeps import plan
+from functional_nn.bench.network_programs import STEPS, BenchmarkCase, MeasuredNetwork, epoch_call
 from functional_nn.training.programs import Programs
 
 BATCH_SIZE = 2
@@ -62,24 +57,10 @@ def compiled_text(executable) -> str:
     return re.sub(r", metadata=\{[^}]*\}", "", text)
 
 
-def swept(network, data, **options):
-    """Runs a sweep of two learning rates."""
-    fnn.sweep(
-        model=network.net,
-        loss=network.loss,
-        optimizer=lambda h: optax.adam(h["learning_rate"]),
-        grid=fnn.grid(learning_rate=[RATE, 0.02]),
-        data=data,
-        epochs=1,
-        batch_size=BATCH_SIZE,
-        **options,
-    )
-
-
 def test_train_is_the_program_of_fit(network, data, made_programs):
     fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
     (of_fit,) = made_programs
-    call = fit_call(network, BATCH_SIZE, "float32")
+    call = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32"))
     assert compiled_text(call.program.compiled) == compiled_text(of_fit.compiled["full"])
 
 
@@ -94,59 +75,15 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
         batch_size=BATCH_SIZE,
     )
     (of_sweep,) = made_programs
-    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 4))
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert (call.executions, call.devices) == (4, 1)
-    of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
+    of_fit = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32")).program.compiled
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 
 
-def test_sweep_and_the_benchmarks_of_sweeps_have_one_spec(network, data, made_programs, monkeypatch):
-    """Except for the network and the data. W2 is the benchmark beside other libraries."""
-    from benchmarks.peers import functional_nn as w2
-
-    monkeypatch.setattr(plan, "cores", lambda: 2)
-    monkeypatch.setattr(w2, "available_cores", lambda: 2)
-    images = np.zeros((2, 28, 28, 1), np.uint8), np.zeros(2, np.int32)
-    loaded = SimpleNamespace(
-        train_images=images[0], train_labels=images[1], test_images=images[0], test_labels=images[1]
-    )
-    monkeypatch.setattr(w2, "load", lambda folder: loaded)
-
-    def stop(spec):
-        specs.append(spec)
-        raise InterruptedError
-
-    specs = []
-    monkeypatch.setattr(w2, "Programs", stop)
-    with pytest.raises(InterruptedError):
-        w2.threads(SimpleNamespace(folder=None), 0, 2, [4])
-    swept(network, data)
-    sweep_call(network, BATCH_SIZE, "float32", 2)
-    specs += [programs.spec for programs in made_programs]
-    alike = [replace(spec, recipe=None, batch_size=1, data=None) for spec in specs]
-    assert len(alike) == 3
-    assert alike[0].in_threads
-    assert alike[0] == alike[1] == alike[2]
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_mapped_is_measured_so(network, data, made_programs, monkeypatch):
-    """As on an accelerator, where the plan is ``vmap``."""
-
-    two_in_one = fnn.sweeps.Plan(1, 2)
-    monkeypatch.setattr(network_programs, "planned", lambda name, members: two_in_one)
-    swept(network, data, plan=two_in_one)
-    (of_sweep,) = made_programs
-    call = sweep_call(network, BATCH_SIZE, "float32", 4)
-    assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
-    assert call.executions == 2
-    alone = flops_by_scope(fit_call(network, BATCH_SIZE, "float32").program.jaxpr).total()
-    assert flops_by_scope(call.program.jaxpr).total() == pytest.approx(2 * alone, rel=0.01)
-
-
 def test_a_call_runs_every_member(network):
-    call = sweep_call(network, BATCH_SIZE, "float32", 3)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 3))
     seconds, _ = clocked(call.run)
     empty_seconds, _ = clocked(call.run_empty)
     assert seconds > 0 < empty_seconds

@@ -406,7 +406,7 @@ def test_a_huge_file_of_parameters_is_not_read(stranger, picture, capsys):
 
 
 def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, monkeypatch, capsys):
-    monkeypatch.setattr("functional_nn.training.memory.total_bytes", lambda: 670)
+    monkeypatch.setattr("functional_nn.training.devices.total_bytes", lambda: 670)
     assert run(["predict", str(stranger), picture]) == 2  # its parameters fit, but not its program
     assert "x: expected a network that fits in 0.0 GiB of memory" in capsys.readouterr().err
     sign(stranger, hidden=[10**6])

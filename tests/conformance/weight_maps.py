@@ -94,11 +94,6 @@ def normalization(theirs: Tensors) -> dict[str, Any]:
     return read("norm", theirs)
 
 
-def layer_norm_of_images(theirs: Tensors) -> dict[str, Any]:
-    """``LayerNorm((channels, …))`` to ``layer_norm(axes=…)``: parameters with the channels last."""
-    return read("norm", theirs, after_convolution=True)
-
-
 def running_statistics(theirs: Tensors) -> dict[str, Any]:
     """``BatchNorm``'s buffers to the state of ``batch_norm``."""
     return read("batch_norm", {name: theirs[name] for name in ("running_mean", "running_var")})

@@ -46,6 +46,7 @@ def calls():
     step = fnn.training.make_train_step(NET, fnn.cross_entropy, RULE)
     epoch, evaluate = fnn.training.make_epoch(step, 2), fnn.training.make_evaluate(NET, fnn.cross_entropy)
     network = {"net": NET, "params": params, "state": state, "x": X}
+    saved = {"net": NET, "params": params, "state": state, "in_shape": (3,)}
     run = {"epochs": 1, "batch_size": 4, "precision": "float32"}
     fitted = {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "data": SPLIT, "seed": 0, "penalty": None}
     result, tree = swept(), {"dense_0": {"weight": X}}
@@ -53,17 +54,12 @@ def calls():
     of_sweep = {"result": result, "metric": "test_accuracy"}
     stepping = {"train_state": start, "x": X, "labels": LABELS}
 
-    def stepped(net, loss, optimizer, penalty, precision, keep_finite):
-        step = fnn.training.make_train_step(
-            net, loss, optimizer, penalty=penalty, precision=precision, keep_finite=keep_finite
-        )
-        step(start, X, LABELS)
+    @functools.wraps(fnn.training.make_train_step)
+    def stepped(**given):
+        fnn.training.make_train_step(**given)(start, X, LABELS)
 
-    def trained(model, optimizer, loss, penalty, epochs, batch_size, precision, hyperparameters, key, data):
-        train = fnn.training.make_train(
-            model, optimizer, loss=loss, penalty=penalty, epochs=epochs, batch_size=batch_size, precision=precision
-        )
-        train(hyperparameters, key, data)
+    def trained(hyperparameters, key, data, model=NET, optimizer=RULE, loss=fnn.cross_entropy, **options):
+        fnn.training.make_train(model, optimizer, loss=loss, **options)(hyperparameters, key, data)
 
     def penalized(rate, paths, params):
         fnn.l1(rate, paths)(params)
@@ -79,13 +75,10 @@ def calls():
         "calibration_error_with": (lambda bins: fnn.metrics.calibration_error_with(bins=bins)(X, LABELS), {"bins": 3}),
         "f1_score_with": (lambda average: fnn.metrics.f1_score_with(average=average)(X, LABELS), {"average": None}),
         "precision_score_with": (
-            lambda average: fnn.metrics.precision_score_with(average=average)(X, LABELS),
-            {"average": None},
+            lambda average=None: fnn.metrics.precision_score_with(average=average)(X, LABELS),
+            {},
         ),
-        "recall_score_with": (
-            lambda average: fnn.metrics.recall_score_with(average=average)(X, LABELS),
-            {"average": None},
-        ),
+        "recall_score_with": (lambda average=None: fnn.metrics.recall_score_with(average=average)(X, LABELS), {}),
         "top_k_accuracy": (lambda k: fnn.metrics.top_k_accuracy(k)(X, LABELS), {"k": 2}),
         "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
         "path_mask": (
@@ -102,12 +95,11 @@ def calls():
         ),
         "create_train_state": (
             fnn.training.create_train_state,
-            {"net": NET, "optimizer": RULE, "key": KEY, "in_shape": (3,), "precision": "float32"},
+            {"net": NET, "optimizer": RULE, "key": KEY, "in_shape": (3,)},
         ),
         "make_train_step": (
             abstractly(stepped),
-            {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE, "penalty": None, "precision": "float32"}
-            | {"keep_finite": True},
+            {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE},
         ),
         "train_step": (abstractly(step), stepping),
         "make_epoch": (
@@ -128,17 +120,9 @@ def calls():
         ),
         "make_train": (
             abstractly(trained),
-            {"model": NET, "optimizer": RULE, "loss": fnn.cross_entropy, "penalty": None, "hyperparameters": {}}
-            | {"key": KEY, "data": SPLIT}
-            | run,
+            {"penalty": None, "hyperparameters": {}, "key": KEY, "data": SPLIT} | run,
         ),
-        "fit": (
-            fnn.fit,
-            fitted
-            | run
-            | {"on_epoch": None, "progress": False, "start": None, "metrics": None, "patience": None}
-            | {"gradient": "auto"},
-        ),
+        "fit": (fnn.fit, fitted | run | {"progress": False}),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
         "early_stopping": (
             lambda **given: fnn.training.callbacks.early_stopping(**given)(EPOCH, start),
@@ -147,21 +131,15 @@ def calls():
         "to_minimize": (EPOCH.to_minimize, {"metric": "test_accuracy"}),
         "per_example_gradients": (
             abstractly(fnn.training.per_example_gradients),
-            network | {"loss": fnn.cross_entropy, "labels": LABELS, "train": True, "key": None},
+            network | {"loss": fnn.cross_entropy, "labels": LABELS},
         ),
         "predict_probabilities": (
             fnn.training.predict_probabilities,
-            network | {"precision": "float32", "batch_size": 4},
+            network | {"batch_size": 4},
         ),
-        "predict": (fnn.training.predict, network | {"precision": "float32", "batch_size": 4}),
+        "predict": (fnn.training.predict, network | {"batch_size": 4}),
         "scaled_bytes": (fnn.data.scaled_bytes, {"x": X, "dtype": "float32"}),
-        "language_model": (
-            lambda **given: fnn.models.language_model(**given).layer.init(KEY, (2,)),
-            {"count": 4, "max_time": 4, "features": 4, "depth": 1, "heads": 2, "key_value_heads": None}
-            | {"hidden_size": None, "activation": fnn.relu, "dropout": 0.0, "window": None, "score_cap": None}
-            | {"positions": "rotary", "tied": True},
-        ),
-        "summary": (fnn.summary, {"net": NET, "in_shape": (3,), "dtype": None}),
+        "summary": (fnn.summary, {"net": NET, "in_shape": (3,)}),
         "grid": (lambda values: fnn.grid(learning_rate=values), {"values": [0.1, 0.2]}),
         "zipped": (lambda a, b: fnn.sweeps.zipped(a=a, b=b), {"a": [1, 2], "b": [3, 4]}),
         "crossed": (lambda a, b: fnn.sweeps.crossed(a, b), {"a": [{"a": 1}], "b": [{"b": 2}]}),
@@ -176,11 +154,7 @@ def calls():
         "folds": (fnn.sweeps.folds, {"data": SPLIT, "count": 2, "seed": 0}),
         "sweep": (
             fnn.sweep,
-            {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "loss": fnn.cross_entropy}
-            | {"penalty": None, "static": (), "plan": "auto", "patience": None}
-            | {"halving": None, "keep": True, "out": None, "on_epoch": None, "progress": False, "metrics": None}
-            | {"gradient": jax.value_and_grad, "start": None}
-            | run,
+            {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "progress": False} | run,
         ),
         "Halving": (
             lambda **given: fnn.sweeps.Halving(**given).checked(5),
@@ -202,69 +176,36 @@ def calls():
         "plot_curves": (fnn.plots.plot_curves, of_sweep | {"by": None}),
         "plot_spread": (fnn.plots.plot_spread, of_sweep),
         "plot_heat_map": (fnn.plots.plot_heat_map, of_sweep | {"x": "learning_rate", "y": "seed"}),
-        "load_dataset": (
-            fnn.load_dataset,
-            {"name": "mnist5k", "data_dir": None, "image_size": None, "image_color": None, "progress": None},
-        ),
+        "load_dataset": (fnn.load_dataset, {"name": "mnist5k"}),
         "make_dataset": (
             fnn_data.make_dataset,
             {"name": "mine", "train_images": np.ones((2, 3, 3), np.uint8), "train_labels": np.array([0, 1])}
             | {"test_images": np.ones((2, 3, 3), np.uint8), "test_labels": np.array([0, 1])}
-            | {"classes": None, "source": "a test", "class_names": None},
+            | {"source": "a test"},
         ),
-        "read_idx": (fnn_data.read_idx, {"path": IDX, "maximum_bytes": 10**6}),
+        "read_idx": (fnn_data.read_idx, {"path": IDX}),
         "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),
         "save_parameters": (fnn.storage.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
-        "save_checkpoint": (
-            fnn.storage.save_checkpoint,
-            {"folder": "/dev/null/x", "step": 1, "tree": tree, "loss": None, "about": None, "keep": 2},
-        ),
-        "restore_checkpoint": (
-            fnn.storage.restore_checkpoint,
-            {"folder": "/dev/null/x", "like": tree, "step": "newest", "part": ""},
-        ),
+        "save_checkpoint": (fnn.storage.save_checkpoint, {"folder": "/dev/null/x", "step": 1, "tree": tree}),
+        "restore_checkpoint": (fnn.storage.restore_checkpoint, {"folder": "/dev/null/x", "like": tree}),
         "with_clipping": (
             lambda optimizer, limit: fnn.training.with_clipping(optimizer, limit).init(tree),
             {"optimizer": RULE, "limit": 1.0},
         ),
-        "from_torch": (
-            fnn.exchange.from_torch,
-            {"net": NET, "source": state_dict, "in_shape": (3,), "names": None, "check": True},
-        ),
-        "to_torch": (
-            fnn.exchange.to_torch,
-            {"net": NET, "params": network["params"], "state": network["state"], "in_shape": (3,), "like": state_dict}
-            | {"names": None},
-        ),
-        "to_stablehlo": (
-            fnn.exchange.to_stablehlo,
-            {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None}
-            | {"gradient": False, "platforms": ["cpu"], "dtype": None},
-        ),
+        "from_torch": (fnn.exchange.from_torch, {"net": NET, "source": state_dict, "in_shape": (3,)}),
+        "to_torch": (fnn.exchange.to_torch, saved | {"like": state_dict}),
+        "to_stablehlo": (fnn.exchange.to_stablehlo, saved | {"platforms": ["cpu"]}),
         "load": (fnn.exchange.load, {"folder": IDX}),
         "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
-        "layer_of": (
-            fnn.exchange.layer_of,
-            {"module": lambda key: None, "name": "module", "backward": None},
-        ),
-        "to_onnx": (
-            fnn.exchange.to_onnx,
-            {"net": NET, "params": params, "state": state, "in_shape": (3,), "path": None},
-        ),
+        "layer_of": (fnn.exchange.layer_of, {"module": lambda key: None}),
+        "to_onnx": (fnn.exchange.to_onnx, saved),
         "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         "load_parameters": (fnn.storage.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,
-            network
-            | {"loss": fnn.cross_entropy, "labels": LABELS, "penalties": (), "weights": None, "train": True}
-            | {"key": None, "gradient": None, "mutants": False, "seed": 0},
+            network | {"loss": fnn.cross_entropy, "labels": LABELS, "mutants": False},
         ),
-        "find_non_finite": (
-            fnn.find_non_finite,
-            network
-            | {"loss": fnn.cross_entropy, "labels": LABELS, "penalty": None, "gradient": jax.value_and_grad}
-            | {"precision": "float32", "train": True, "key": None},
-        ),
+        "find_non_finite": (fnn.find_non_finite, network | {"loss": fnn.cross_entropy, "labels": LABELS}),
         "find_non_finite_in": (
             lambda function, point: fnn.find_non_finite_in(function, point),
             {"function": lambda point: point, "point": np.ones(1)},
@@ -275,8 +216,7 @@ def calls():
         ),
         "check_layer": (
             fnn.gradients.check_layer,
-            {"layer": NET, "in_shape": (3,), "x": None, "train": True, "key": None, "dtype": "float32"}
-            | {"second_order": False, "mutants": False, "seed": 0},
+            {"layer": NET, "in_shape": (3,), "second_order": False, "mutants": False},
         ),
         "check_optimizer": (
             lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
@@ -284,11 +224,11 @@ def calls():
         ),
         "check_activation": (
             fnn.gradients.check_activation,
-            {"activation": fnn.relu, "dtype": "float32", "points": [0.5]},
+            {"activation": fnn.relu, "points": [0.5]},
         ),
         "worst": (
             fnn.gradients.worst,
-            {"function": jnp.sin, "hand_vjp": None, "size": None, "dtypes": ["float32"], "evaluations": 2, "seed": 0},
+            {"function": jnp.sin, "dtypes": ["float32"], "evaluations": 2},
         ),
         "mutate": (
             lambda limit, seed: fnn.gradients.mutate(NEGATED[1], X, X, limit=limit, seed=seed),

@@ -1,6 +1,7 @@
 """What is wrong, and how a call of it may end: in one of our own errors, or with a result."""
 
 import functools
+import inspect
 import os
 import random
 import traceback
@@ -112,8 +113,18 @@ COSTLY = {
 }
 
 
+def with_defaults(function, given: dict) -> dict:
+    """Arguments that are right: those that are given, and the defaults of the others."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty} | given
+
+
 def faults_of(name, call, valid) -> list[str]:
-    """All complaints about one wrong argument at a time, and about the right ones; of some of what is wrong, by lot."""
+    """All complaints about one wrong argument at a time, and about the right ones; of some of what is wrong, by lot.
+
+    Arguments with a default need not be in ``valid``. Their default is right.
+    """
+    valid = with_defaults(call, valid)
     found = [f"{name}: {said}"] if (said := complaint(call, **valid)) else []
     every = 4 * SHARE if name in COSTLY and SHARE > 1 else SHARE
     for argument in valid:
@@ -140,7 +151,7 @@ def abstractly(function):
 def using(maker, in_shape, make_x=None):
     """Makes a layer and traces its first forward and backward pass."""
 
-    @abstractly
+    @functools.wraps(maker)
     def call(**arguments):
         layer = maker(**arguments)
         params, state = layer.init(KEY, in_shape)
@@ -148,4 +159,4 @@ def using(maker, in_shape, make_x=None):
         y, _, pullback = layer.vjp(params, state, x, train=True, key=KEY)
         pullback(y)
 
-    return call
+    return abstractly(call)

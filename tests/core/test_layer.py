@@ -9,7 +9,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn import names
-from functional_nn.core.children import child_keys, unique_names
+from functional_nn.core.children import child_keys
 from functional_nn.core.layer import is_faster_by_formula
 from functional_nn.gradients.check import check_layer
 
@@ -53,12 +53,6 @@ def test_names_that_cannot_be_given(names, words):
             combinator(fnn.dense(2), **names)
 
 
-def test_numbered_names_never_meet():
-    """A layer that is called like another one's number."""
-    names = unique_names([fnn.dense(1), fnn.dense(1, name="dense_0"), fnn.dense(1), fnn.dense(1, name="dense_0")])
-    assert len(set(names)) == 4
-
-
 def test_feature_mismatch_names_the_layer_at_trace_time():
     net = fnn.chain(fnn.chain(fnn.dense(3), fnn.relu), fnn.dense(2))
     params, state = net.init(jax.random.key(0), (4,))
@@ -71,24 +65,10 @@ def test_feature_mismatch_names_the_layer_at_trace_time():
 
 
 @pytest.mark.parametrize(
-    ("layer", "x", "words"),
-    [
-        (fnn.dense(2), jnp.ones(4), "Add a batch axis"),
-        (fnn.neuron(), jnp.ones((2, 3, 4)), r"expected \(batch, in_size\).* Put flatten"),
-        (fnn.dense(2), jnp.ones((2, 4), jnp.uint8), "floating-point numbers, got uint8"),
-    ],
-)
-def test_rank_and_type(layer, x, words):
-    params, state = layer.init(jax.random.key(0), (4,))
-    with pytest.raises(fnn.InputError, match=words):
-        layer.apply(params, state, x, train=True)
-
-
-@pytest.mark.parametrize(
     ("layer", "in_shape"),
     [
         (fnn.neuron(), (2, 3)),
-        *((layer, shape) for layer in (fnn.neuron(), fnn.dense(2), fnn.batch_norm()) for shape in (784, (), None)),
+        *((layer, shape) for layer in (fnn.neuron(), fnn.dense(2)) for shape in (784, ())),
     ],
 )
 def test_shapes_that_cannot_be_initialized(layer, in_shape):
@@ -101,18 +81,6 @@ def test_a_shape_that_the_elements_do_not_fill(shape, in_shape):
     net = fnn.chain(fnn.reshape(shape))
     with pytest.raises(fnn.InputError, match=r"reshape_0: x: expected examples that fill the shape"):
         net.init(jax.random.key(0), in_shape)
-
-
-@pytest.mark.parametrize("layer", [fnn.reshape((4,)), fnn.flatten(), fnn.sinusoidal_positions()])
-def test_two_inputs_of_a_layer_that_takes_one(layer):
-    with pytest.raises(fnn.InputError, match=f"{layer.name}_0: x: expected one array, got "):
-        fnn.chain(layer).apply({}, {}, (jnp.ones((1, 2, 2)), jnp.ones((1, 2, 2))), train=False)
-
-
-@pytest.mark.parametrize("shape", [(-1, -1), (0,), (-2,)])
-def test_shapes_that_are_none(shape):
-    with pytest.raises(fnn.InputError, match="positive sizes"):
-        fnn.reshape(shape)
 
 
 def test_equal_layers_draw_different_numbers():
@@ -162,38 +130,13 @@ WRONG_SHAPES = {
         r"weight: expected shape \(in_size, 4\)",
     ),
     "dense bias": (fnn.dense(2), {"weight": jnp.ones((3, 2)), "bias": jnp.ones(1)}, X, r"bias: expected shape \(2,\)"),
-    "population": (
-        fnn.dense(2, bias=False),
-        {"weight": jnp.ones((3, 3, 2))},
-        X,
-        r"\(in_size, 2\), got .*shape \(3, 3, 2\)",
-    ),
     "embedding": (fnn.embedding(5, 2), {"weight": jnp.ones((3, 2))}, jnp.array([[4]]), r"expected shape \(5, 2\)"),
     "unembedding": (fnn.unembedding(5), {"weight": jnp.ones((4, 3))}, X, r"expected shape \(5, in_size\)"),
-    "positions": (
-        fnn.learned_positions(3),
-        {"weight": jnp.ones((1, 3))},
-        X[:, None],
-        r"expected shape \(3, features\)",
-    ),
-    "prelu": (fnn.prelu(), {"negative_slope": jnp.ones(())}, X, r"expected shape \(channels,\)"),
     "conv": (
         fnn.conv(4, 3, bias=False, lowering="native"),
         {"weight": jnp.ones((5, 3, 4))},
         jnp.ones((1, 9, 3)),
         r"weight: expected shape \(3, in_size // groups, 4\), got .*shape \(5, 3, 4\)",
-    ),
-    "conv_transpose": (
-        fnn.conv_transpose(4, 3, bias=False),
-        {"weight": jnp.ones((3, 7, 3))},
-        jnp.ones((1, 9, 3)),
-        r"weight: expected shape \(3, 4, in_size\)",
-    ),
-    "rnn": (
-        fnn.rnn(2),
-        fnn.rnn(3).init(jax.random.key(0), (5, 3))[0],
-        X[:, None],
-        r"weight: expected shape \(in_size, 2\)",
     ),
     "gru": (
         fnn.gru(2),
@@ -211,21 +154,6 @@ def test_parameters_of_wrong_shapes_are_refused(name):
         jax.eval_shape(lambda: layer.apply(params, {}, x, train=False))
 
 
-def test_arrays_of_numpy_become_arrays_of_jax():
-    tokens, weight = np.array([[1]]), np.ones((3, 2))
-    y, _ = fnn.embedding(3, 2).apply({"weight": weight}, {}, tokens, train=False)
-    assert y.dtype == jnp.zeros(()).dtype
-    y, _, pullback = fnn.flatten().vjp({}, {}, np.ones((2, 3, 1)), train=False)
-    assert y.dtype == jnp.zeros(()).dtype
-    assert isinstance(pullback(np.ones((2, 3)))[1], jax.Array)
-
-
-def test_old_keys_have_the_length_of_their_generator():
-    assert fnn.dense(2).init(jax.random.PRNGKey(0), (3,))[0]["weight"].shape == (3, 2)
-    with pytest.raises(fnn.InputError, match="key: expected one key, got uint32"):
-        fnn.dense(2).init(jnp.arange(3, dtype=jnp.uint32), (3,))
-
-
 def test_a_neuron_takes_functions_of_every_element_alone():
     unit = fnn.neuron(jnp.tanh)
     params, state = unit.init(jax.random.key(0), (3,))
@@ -238,17 +166,6 @@ def test_a_neuron_takes_functions_of_every_element_alone():
         fnn.rnn(3, activation=fnn.dense(2))
 
 
-def test_whole_numbers_of_numpy_and_a_rate_of_zero():
-    assert fnn.dense(np.int64(2)).init(jax.random.key(0), (3,))[0]["weight"].shape == (3, 2)
-    y, _ = fnn.dropout(0).apply({}, {}, jnp.ones((2, 3)), train=True, key=jax.random.key(0))
-    assert (y == 1).all()
-
-
-def test_train_has_no_default():
-    with pytest.raises(TypeError, match="train"):
-        fnn.dense(2).apply({}, {}, jnp.ones((1, 3)))
-
-
 class Holder:
     """A module as other libraries write them: a callable object with arrays."""
 
@@ -259,36 +176,10 @@ class Holder:
         return x @ self.layers[0]["weight"]
 
 
-@jax.tree_util.register_pytree_node_class
-class PyTreeModule:
-    __slots__ = ("weight",)
-
-    def __init__(self, weight):
-        self.weight = weight
-
-    def __call__(self, x):
-        return x @ self.weight
-
-    def tree_flatten(self):
-        return (self.weight,), None
-
-    @classmethod
-    def tree_unflatten(cls, nothing, leaves):
-        return cls(*leaves)
-
-
-@pytest.mark.parametrize(
-    ("module", "words"),
-    [
-        (Holder(), "a Holder, which holds 2 arrays"),
-        (PyTreeModule(jnp.ones((3, 3))), "a PyTreeModule, which holds 1 array"),
-    ],
-    ids=["attributes", "pytree"],
-)
-def test_callables_with_arrays_are_refused_since_they_would_not_train(module, words):
+def test_callables_with_arrays_are_refused_since_they_would_not_train():
     for combinator in (fnn.chain, fnn.residual, fnn.parallel):
-        with pytest.raises(fnn.InputError, match=rf"got {words}\. They would be constants that training does not"):
-            combinator(module)
+        with pytest.raises(fnn.InputError, match=r"got a Holder, which holds 2 arrays\. They would be constants that"):
+            combinator(Holder())
 
 
 @pytest.mark.parametrize(
@@ -298,11 +189,9 @@ def test_callables_with_arrays_are_refused_since_they_would_not_train(module, wo
         jax.tree_util.Partial(jnp.add, jnp.ones((1, 3))),
         Holder().__call__,
         jax.jit(jnp.sin),
-        jnp.sin,
         jax.nn.relu,
-        lambda x: x @ jnp.ones((3, 3)),
     ],
-    ids=["partial", "Partial", "method", "jit", "sin", "custom_jvp", "lambda"],
+    ids=["partial", "Partial", "method", "jit", "custom_jvp"],
 )
 def test_functions_stay_allowed_with_constants_of_their_own(function):
     net = fnn.chain(function)
@@ -332,27 +221,12 @@ def test_initial_weights_have_the_variance_of_their_name(initializer, spread):
     params, _ = fnn.dense(500, initializer=initializer).init(jax.random.key(0), (1000,))
     np.testing.assert_allclose(params["weight"].std(), spread, rtol=0.01)
     assert abs(params["weight"].mean()) < 1e-3
-    if initializer == "pytorch":
-        assert abs(params["bias"]).max() <= 1000**-0.5
-        np.testing.assert_allclose(params["bias"].std(), spread, rtol=0.1)
-    else:
-        assert (params["bias"] == 0).all()
+    assert abs(params["bias"]).max() <= (1000**-0.5 if initializer == "pytorch" else 0)
 
 
-def test_neurons_start_by_their_activation():
-    he, _ = fnn.neuron(fnn.relu).init(jax.random.key(0), (10_000,))
-    glorot, _ = fnn.neuron(fnn.sigmoid).init(jax.random.key(0), (10_000,))
-    np.testing.assert_allclose(
-        [he["weight"].std(), glorot["weight"].std()], [np.sqrt(2e-4), np.sqrt(2 / 10001)], rtol=0.03
-    )
-
-
-@pytest.mark.parametrize("maker", [fnn.dense, fnn.dropout, fnn.flatten, fnn.batch_norm])
-def test_forgotten_brackets_are_answered(maker):
-    with pytest.raises(
-        fnn.InputError, match=rf"the function {maker.__name__}, which makes one. Write {maker.__name__}\("
-    ):
-        fnn.chain(maker)
+def test_forgotten_brackets_are_answered():
+    with pytest.raises(fnn.InputError, match=r"the function dense, which makes one. Write dense\("):
+        fnn.chain(fnn.dense)
 
 
 def test_a_layer_that_gives_back_too_little_is_named():
@@ -367,17 +241,16 @@ def test_a_layer_that_gives_back_too_little_is_named():
         half.init(jax.random.key(0), (2,))
 
 
-def without_formula(**given):
+def without_formula():
     def forward(params, state, x, *, train, key=None):
         return x * params["scale"], state, ()
 
-    return fnn.Layer("mine", lambda key, shape: ({"scale": jnp.float32(2)}, {}), forward, **given)
+    return fnn.Layer("mine", lambda key, shape: ({"scale": jnp.float32(2)}, {}), forward)
 
 
-@pytest.mark.parametrize("given", [{}, {"backward": None}], ids=["left out", "None"])
-def test_a_layer_without_a_backward_pass_has_no_formula(given):
+def test_a_layer_without_a_backward_pass_has_no_formula():
     """``apply`` and all that is built on it work; ``vjp`` says which layer has no formula."""
-    layer, x = without_formula(**given), jnp.ones((2, 3))
+    layer, x = without_formula(), jnp.ones((2, 3))
     params, state = layer.init(jax.random.key(0), (3,))
     with pytest.raises(fnn.FormulaMissing, match=r"^mine: this layer has no hand-derived backward pass"):
         layer.vjp(params, state, x, train=True)
@@ -396,41 +269,17 @@ def test_a_layer_without_a_backward_pass_has_no_formula(given):
             )
 
 
-def test_a_plain_function_without_a_formula_is_named_with_its_path():
-    net = fnn.chain(fnn.chain(jnp.sin))
-    y, _, pullback = net.vjp({}, {}, jnp.ones((2, 3)), train=True)
-    with pytest.raises(fnn.FormulaMissing, match=r"^chain_0/sin_0: sin is a plain function"):
-        pullback(y)
-
-
-def test_help_tells_of_the_thing_itself():
-    for thing in (*fnn.activations.ACTIVATIONS.values(), *fnn.losses.LOSSES.values()):
-        assert thing.__doc__.startswith(f"{thing.name}: "), thing
-        assert repr(thing) == f"{type(thing).__name__}({thing.name!r})"
-    assert fnn.relu.derivative(0.0) == 0
-
-
 @pytest.mark.parametrize(
     ("net", "text"),
     [
-        (fnn.dense(2), "Layer('dense')"),
         (fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "chain(dense_0, relu_0, dense_1)"),
         (fnn.chain(fnn.residual(fnn.dense(3)), name="mine"), "mine(residual_0(dense_0))"),
-        (fnn.with_hand_vjp(fnn.chain(fnn.dense(3))), "chain(dense_0)"),
-        (fnn.repeat(fnn.dense(3), 2), "repeat(dense_0)"),
         (fnn.chain(fnn.chain(fnn.chain(fnn.dense(3)))), "chain(chain_0(chain_0(…)))"),
         (fnn.chain(), "Layer('chain')"),
     ],
 )
 def test_a_network_shows_its_layers(net, text):
     assert repr(net) == text
-
-
-def test_a_long_network_is_shown_in_one_line():
-    text = repr(fnn.chain(*[fnn.dense(3)] * 50))
-    assert len(text) == 80
-    assert text.startswith("chain(dense_0, dense_1, ")
-    assert text.endswith("…")
 
 
 def test_a_layer_that_is_called_says_how_it_is_applied():
@@ -496,21 +345,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("differentiate", [trained, compared])
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_cotangents(name, differentiate):
+def test_wrong_cotangents(name):
     backward, words = WRONG[name]
     with pytest.raises(fnn.InputError, match=words):
-        differentiate(product(backward))
-
-
-def test_an_object_without_a_text_is_no_layer():
-    class Silent:
-        def __repr__(self):
-            return ""
-
-    with pytest.raises(fnn.InputError, match="layers: expected layers, activations or functions of one array"):
-        fnn.chain(Silent())
+        trained(product(backward))
 
 
 def test_no_gradient_is_none():
@@ -540,11 +379,6 @@ def test_cotangents_have_the_types_of_what_they_belong_to(of_params, of_x):
         with jax.numpy_dtype_promotion("standard"):
             params_bar, x_bar = jax.eval_shape(differentiated, params, x)
         assert (params_bar["weight"].dtype, x_bar.dtype) == (of_params, of_x)
-
-
-def test_cotangents_of_the_right_type_are_not_converted():
-    _, _, pullback = product().vjp({"weight": jnp.ones((3, 5))}, {}, jnp.ones((7, 3)), train=True)
-    assert "convert_element_type" not in str(jax.make_jaxpr(pullback)(jnp.ones((7, 5))))
 
 
 @pytest.mark.parametrize("differentiate", [trained, compared])

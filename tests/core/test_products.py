@@ -46,18 +46,6 @@ def test_an_exported_step_has_the_operations_of_its_platform(by_hand):
         assert operations(step, arguments, [platform]) == {"dot_general": 3, "convolution": 5, "case": 0}
 
 
-@pytest.mark.slow
-def test_an_export_for_several_platforms_has_convolutions():
-    """JAX lowers each operation once for CPUs and once for the others, so every count is a double one."""
-    step, arguments = train_step("cnn", False)
-    both = operations(step, arguments, ["cpu", "cuda"])
-    assert (both["dot_general"], both["convolution"]) == (2 * 3, 2 * 5)
-    with tracing_for(SEVERAL_PLATFORMS):
-        exported = jax.export.export(jax.jit(step), platforms=["cpu", "cuda"])(*arguments)
-    a, b = exported.call(*arguments), step(*arguments)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
-
-
 @pytest.mark.parametrize(("lowering", "convolutions"), [("native", 2), ("product", 0)])
 def test_a_lowering_that_is_given_is_the_same_for_every_platform(lowering, convolutions):
     step, arguments = train_step("conv", False, lowering)

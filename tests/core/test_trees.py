@@ -45,11 +45,6 @@ def test_penalties_leave_biases_and_scales_out():
     assert {path for path, leaf in gradient.items() if np.any(leaf)} == {"dense_0/weight", "dense_1/weight"}
 
 
-def test_penalty_rate_may_be_traced():
-    params = {"weight": jnp.array([3.0])}
-    assert jax.jit(lambda rate: fnn.l2(rate)(params))(2.0) == 9
-
-
 def test_summary_of_the_mnist_network():
     """Parameters and FLOPs by hand: a dense layer costs 2 · in · out for the product and out for the bias."""
     rows = {row.layer: row for row in fnn.summary(fnn.models.mlp(10), (28, 28, 1)).rows}
@@ -66,13 +61,6 @@ def test_a_user_s_own_mark_is_no_layer():
     assert [row.layer for row in rows] == ["lambda_0"]
 
 
-def test_probabilities_need_one_output_per_class():
-    unit = fnn.neuron(fnn.sigmoid)
-    params, state = unit.init(jax.random.key(0), (3,))
-    with pytest.raises(fnn.InputError, match="one output per class"):
-        fnn.training.predict_probabilities(unit, params, state, np.ones((2, 3), np.float32))
-
-
 def test_summary_of_nested_and_single_layers():
     inner = fnn.chain(fnn.dense(3), jnp.sin)
     rows = fnn.summary(fnn.chain(inner, fnn.neuron()), (4,)).rows
@@ -85,9 +73,3 @@ def test_summary_of_nested_and_single_layers():
 def test_flops_of_a_convolution():
     """The products by which a CPU computes it are larger."""
     assert fnn.summary(fnn.conv(2, 3, bias=False), (6, 6, 1)).total.flops == 2 * 36 * 9 * 2
-
-
-def test_flops_of_a_transposed_convolution():
-    """Every input goes to every place of its window once."""
-    net = fnn.conv_transpose(3, 2, stride=2, bias=False)
-    assert fnn.summary(net, (5, 7, 4)).total.flops == 2 * (5 * 7 * 4) * (2 * 2 * 3)

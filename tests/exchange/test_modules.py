@@ -180,28 +180,6 @@ def test_in_a_chain_fit_and_sweep(library):
         )
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_a_module_keeps_its_values(library):
-    """``init`` gives the values of a module, and training that reuses their memory leaves the module as it was."""
-    module = case(library).module(OTHER_KEY)
-    layer = layer_of(module)
-    params, _ = layer.init(KEY, (4,))
-    made, _ = layer_of(case(library).module).init(OTHER_KEY, (4,))
-    assert_near(fnn.trees.flatten(params), fnn.trees.flatten(made))
-    step = jax.jit(lambda params: jax.tree.map(lambda leaf: leaf + 1, params), donate_argnums=0)
-    step(params)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
-    assert_near(fnn.trees.flatten(layer.init(KEY, (4,))[0]), fnn.trees.flatten(made))
-
-
-def test_a_layer_has_the_values_of_an_nnx_module_when_it_was_made():
-    nnx = pytest.importorskip("flax.nnx")
-    module = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
-    layer, before = layer_of(module), module.kernel[...]
-    module.kernel[...] = before + 1
-    assert (layer.init(KEY, (4,))[0]["kernel"] == before).all()
-
-
 def test_a_formula_is_used_and_checked():
     nnx = pytest.importorskip("flax.nnx")
 
@@ -240,19 +218,3 @@ def test_libraries_that_are_not_loaded_stay_so(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="got a function that makes a list"):
         layer_of(lambda key: [])
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_errors_name_the_layer_and_what_the_library_says(library):
-    net = fnn.chain(first=layer_of(case(library).module))
-    params, state = net.init(KEY, (4,))
-    with pytest.raises(InputError, match=r"first: module: expected one that takes float32 of shape \(6, 3\)"):
-        net.apply(params, state, X[:, :3], train=False)
-    with pytest.raises(InputError, match=r"first: "):
-        net.apply({"first": {}}, state, X, train=False)
-
-
-def test_an_equinox_module_without_its_state():
-    eqx = pytest.importorskip("equinox")
-    with pytest.raises(InputError, match="expected an Equinox module with its state, got one without"):
-        layer_of(lambda key: eqx.nn.BatchNorm(3, "batch", mode="batch"))

@@ -1,4 +1,4 @@
-"""Whole networks as models in ONNX. Every layer and every named model runs with ``-m slow``."""
+"""Whole networks as models in ONNX. Every layer runs with ``-m slow``."""
 
 import logging
 import sys
@@ -13,7 +13,6 @@ import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.exchange import onnx_models, to_onnx
 from functional_nn.gradients.cases import LAYERS, draw_inputs
-from functional_nn.models import MODELS
 
 pytest.importorskip("jax2onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -57,13 +56,6 @@ def test_the_file_has_the_model(tmp_path):
     model = to_onnx(net, params, state, (3,), tmp_path / "net.onnx")
     assert (tmp_path / "net.onnx").read_bytes() == model.SerializeToString()
     assert [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 3]
-
-
-def test_a_convolution_is_one_of_onnx():
-    """It is not the products by which a CPU computes it."""
-    net = fnn.chain(fnn.conv(2, 3))
-    model = to_onnx(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1))
-    assert "Conv" in [node.op_type for node in model.graph.node]
 
 
 def test_tokens():
@@ -157,13 +149,3 @@ def test_every_layer(case):
             to_onnx(case.layer, params, state, in_shape)
     else:
         to_onnx(case.layer, params, state, in_shape)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_every_named_model_after_an_epoch(name):
-    net = fnn.model(name, 10)
-    data = fnn.load_dataset("mnist5k")
-    split = fnn.data.Split(*(part[:128] for part in data.split()[:4]))
-    run = fnn.fit(net, fnn.cross_entropy, fnn.training.optimizer("adam", 1e-3), split, epochs=1, batch_size=64)
-    check_images(net, run.params, run.state, (28, 28, 1))

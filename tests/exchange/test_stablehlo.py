@@ -15,7 +15,6 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Layer
 from functional_nn.exchange import load_stablehlo, to_stablehlo
 from functional_nn.exchange.stablehlo import PLAIN_SIZE
-from functional_nn.models import MODELS
 
 pytest.importorskip("flatbuffers")
 serialization = pytest.importorskip("jax._src.export.serialization")
@@ -25,13 +24,6 @@ BATCHES = (1, 7, 64)
 @pytest.fixture(autouse=True)
 def strict_promotion():
     """Overrides the rule of all other tests, since Optax mixes types."""
-
-
-def trained(net):
-    """Parameters after one epoch on some digits."""
-    data = fnn.load_dataset("mnist5k")
-    split = fnn.data.Split(*(part[:128] for part in data.split()[:4]))
-    return fnn.fit(net, fnn.cross_entropy, fnn.training.optimizer("adam", 1e-3), split, epochs=1, batch_size=64)
 
 
 def images(count):
@@ -71,15 +63,6 @@ def test_a_program_has_the_convolutions_of_its_platforms(platforms, convolutions
     net = fnn.chain(fnn.conv(2, 3), fnn.relu)
     program = to_stablehlo(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1), platforms=platforms)
     assert program.text.count("stablehlo.convolution") == convolutions
-
-
-@pytest.mark.slow
-def test_tokens():
-    net = fnn.chain(fnn.embedding(5, 4), fnn.lstm(3), fnn.dense(2))
-    params, state = net.init(jax.random.key(0), (6,))
-    tokens = np.array([[0, 1, 2, 3, 4, 0]])
-    exported = to_stablehlo(net, params, state, (6,), platforms=["cpu"])
-    np.testing.assert_allclose(exported(tokens.astype("int32")), net.apply(params, state, tokens, train=False)[0], 1e-5)
 
 
 @pytest.mark.processes
@@ -201,14 +184,6 @@ def test_a_small_file_with_a_huge_tree_is_refused(tmp_path, monkeypatch, has_nam
     to_stablehlo(net, params, state, (3,), tmp_path / "net", platforms=["cpu"])
     with pytest.raises(DataError, match="parts that are used more than once"):
         load_stablehlo(tmp_path / "net")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_every_named_model_after_an_epoch(name, tmp_path):
-    net = fnn.model(name, 10)
-    run = trained(net)
-    check(net, run.params, run.state, tmp_path / "net.stablehlo")
 
 
 def test_a_size_that_takes_for_ever_to_read_is_refused():

@@ -8,10 +8,8 @@ from jax import nn
 
 from functional_nn.gradients import arbiter
 from functional_nn.gradients.arbiter import difference_jacobian, exact_jacobian, reference_second_order
-from functional_nn.gradients.cases import LAYERS, LOSSES, draw_inputs
-from functional_nn.gradients.compare.problem import Problem, differentiable_leaves
+from functional_nn.gradients.compare.problem import Problem
 from functional_nn.gradients.digits import numbers
-from functional_nn.jaxprs.xla_options import quick_jit
 
 pytestmark = pytest.mark.usefixtures("float64")
 REFERENCES = [exact_jacobian, difference_jacobian]
@@ -40,7 +38,7 @@ def test_jacobians_of_several_outputs_by_several_leaves(reference):
 @pytest.mark.parametrize(
     "kinked",
     [
-        *(jnp.abs, nn.relu, nn.relu6, jnp.floor, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
+        *(jnp.abs, jnp.floor, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
         *(lambda x: jnp.max(jnp.stack([x, 3 * x])), lambda x: jnp.sort(jnp.stack([x, 3 * x]).ravel())[0]),
     ],
 )
@@ -52,9 +50,7 @@ def test_kinks_are_seen(reference, kinked):
 
 
 @every_reference
-@pytest.mark.parametrize(
-    "smooth", [lambda x: x**2, jnp.cos, lambda x: x * 0, lambda x: 5 + x - x, lambda x: x**3 * 1e-9]
-)
+@pytest.mark.parametrize("smooth", [lambda x: x**2, lambda x: x * 0, lambda x: 5 + x - x])
 def test_a_derivative_of_zero_is_no_kink(reference, smooth):
     found = reference(lambda leaves: [smooth(leaves[0])], [np.array([0.0])])
     assert np.all(found.error[0] < 1e-9)
@@ -76,29 +72,15 @@ def test_the_exact_reference_survives_cancellation():
     np.testing.assert_allclose(found.values[0][0], 2 * (x - x.mean()) / 3, rtol=1e-14)
 
 
-def test_a_reference_in_double_precision_knows_that_it_cancels():
-    x = np.array([0.1, 0.3, 0.7])
-    found = difference_jacobian(lambda leaves: [jnp.sum(jnp.square(leaves[0] + 1e6)) - 2e6 * jnp.sum(leaves[0])], [x])
-    wrong = np.abs(found.values[0][0] - 2 * x)
-    assert np.all(wrong <= found.error[0][0])
-    assert np.max(wrong) > 1e-12
-
-
-@pytest.mark.parametrize("size", [3, 4, 5, 6])
-def test_the_inverse_of_a_hilbert_matrix(size):
+def test_the_inverse_of_a_hilbert_matrix():
     """The derivatives are far larger than differences with large steps say. The matrix is nearly singular."""
-    matrix = 1 / (np.arange(size)[:, None] + np.arange(size) + 1)
+    matrix = 1 / (np.arange(4)[:, None] + np.arange(4) + 1)
     function = lambda leaves: [jnp.linalg.inv(leaves[0])]  # noqa: E731
     inverse = np.linalg.inv(matrix)
     exact, rough = exact_jacobian(function, [matrix]), difference_jacobian(function, [matrix])
     np.testing.assert_allclose(exact.values[0], -np.kron(inverse, inverse.T), rtol=1e-6)
     assert np.all(exact.error[0] <= 1e-15 * np.abs(exact.values[0]))
     assert np.all(np.abs(rough.values[0] - exact.values[0]) <= rough.error[0])
-
-
-def test_differences_of_an_elementwise_function_have_no_error_beside_the_diagonal():
-    found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.3, -1.2, 2.5])])
-    assert np.all(found.error[0] == found.error[0] * np.eye(3))
 
 
 def test_differences_of_a_callback():
@@ -130,54 +112,6 @@ def test_custom_derivatives_are_not_believed(reference):
 def test_a_float32_function_is_taken_with_its_constants():
     found = exact_jacobian(lambda leaves: [leaves[0] * 0.1], [np.ones(1, np.float32)])
     assert found.values[0] == np.float64(np.float32(0.1))
-
-
-def hand_jacobian(pullback, y):
-    sizes = [leaf.size for leaf in y]
-    bars = [np.eye(sum(sizes))[:, end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-    bars = [jnp.asarray(bar.reshape(-1, *leaf.shape)) for bar, leaf in zip(bars, y, strict=True)]
-    return [bar.reshape(sum(sizes), -1) for bar in jax.vmap(pullback)(bars)]
-
-
-CASES = {case.name: case for case in LAYERS}
-TRIED = [(exact_jacobian, name) for name in ("mlp_with_all", "lstm_cell", "conv_native", "max_pool", "embedding")]
-TRIED += [(exact_jacobian, "lstm"), (difference_jacobian, "lstm"), (difference_jacobian, "attention")]
-
-
-@pytest.mark.parametrize(("reference", "name"), TRIED)
-def test_formulas_of_layers_pass(reference, name):
-    """Some columns of every leaf; a formula that is wrong by a thousandth does not pass."""
-    case = CASES[name]
-    params, state, x = draw_inputs(case)
-    x = jax.tree.map(lambda leaf: leaf[:3], x)
-    key, parts = jax.random.key(0), differentiable_leaves((params, x))
-
-    def function(leaves):
-        return differentiable_leaves(
-            case.layer.apply(*parts.join(leaves)[:1], state, parts.join(leaves)[1], train=True, key=key)[0]
-        ).leaves
-
-    @quick_jit
-    def hand_jacobians(params, state, x):
-        y, _, pullback = case.layer.vjp(params, state, x, train=True, key=key)
-        outputs = differentiable_leaves(y)
-        return hand_jacobian(lambda bars: differentiable_leaves(pullback(outputs.join(bars))).leaves, outputs.leaves)
-
-    hand = [np.asarray(jacobian) for jacobian in hand_jacobians(params, state, x)]
-    columns = [np.arange(leaf.size)[:: max(1, leaf.size // 5)] for leaf in parts.leaves]
-    found = reference(function, parts.leaves, columns=columns)
-    for value, error, ours, chosen in zip(found.values, found.error, hand, columns, strict=True):
-        tolerance = error + 1e-13 * max(1.0, np.max(np.abs(ours)))
-        assert np.all(np.abs(value - ours[:, chosen]) <= tolerance)
-        assert np.max(error) < 1e-6
-        assert np.any(np.abs(value - 1.001 * ours[:, chosen]) > tolerance) or not np.any(ours[:, chosen])
-
-
-@pytest.mark.parametrize("case", LOSSES[::4], ids=lambda case: case.name)
-def test_gradients_of_losses_pass(case):
-    y, labels = jnp.asarray(case.y), jnp.asarray(case.labels)
-    found = exact_jacobian(lambda leaves: [case.loss(leaves[0], labels)], [y])
-    np.testing.assert_allclose(found.values[0][0], np.ravel(case.loss.gradient(y, labels)), rtol=1e-13, atol=1e-15)
 
 
 def exact(function, *leaves):
@@ -214,12 +148,6 @@ def test_bounds_hold_where_nothing_is_computed_again(library, monkeypatch):
         assert abs(value - right) <= error
 
 
-def test_a_derivative_below_float64_is_zero_with_the_smallest_error():
-    for x in (800.0, 2000.0):
-        ((value, error),) = exact(lambda x: 1 / (1 + jnp.exp(-x)), x)
-        assert (value, error) == (0, 5e-324)
-
-
 def test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero():
     def function(a, h):
         return 6.6e-34 * a + jnp.where(a > 0, 0.0, h) + 0 * h
@@ -238,20 +166,8 @@ def test_what_is_lost_inside_the_function_is_found():
     assert error < 1e-5
 
 
-@pytest.mark.parametrize("kinked", [jnp.abs, nn.relu, lambda y: jnp.maximum(y, 2 * y), lambda y: jnp.floor(y)])
-def test_a_kink_far_below_the_function_is_seen(kinked):
-    assert np.isinf(exact(lambda x, y: x + 1e-60 * kinked(y), 1.0, 0.0)[1][1])
-
-
-def test_many_digits_need_no_gmpy2(monkeypatch):
-    monkeypatch.setattr(numbers, "_fastest", lambda: "mpmath")
-    test_a_derivative_far_below_the_function_is_resolved()
-    test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero()
-
-
-def test_sums_that_cancel_exactly_have_a_tiny_error():
-    ((value, error),) = exact(lambda x: jnp.sum(nn.softmax(x)), [1.0, 2.0, 1 / 3])
-    assert np.all(np.abs(value) + error < 1e-300)
+def test_a_kink_far_below_the_function_is_seen():
+    assert np.isinf(exact(lambda x, y: x + 1e-60 * jnp.abs(y), 1.0, 0.0)[1][1])
 
 
 def second_order_of(function, x):
@@ -261,7 +177,7 @@ def second_order_of(function, x):
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 
-@pytest.mark.parametrize("x", [0.3, 80.0, 300.0, 1e-200])
+@pytest.mark.parametrize("x", [0.3, 300.0])
 def test_second_derivatives_are_right_in_the_tails(x):
     value, error = second_order_of(nn.softplus, x)
     np.testing.assert_allclose(value, np.exp(-x) / (1 + np.exp(-x)) ** 2, rtol=1e-14)

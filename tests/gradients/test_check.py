@@ -62,7 +62,6 @@ SLIPS = {
     "factor 2": (jnp.square, lambda x, bar: 4 * x * bar, None, draw(3)),
     "missing 1/N": (lambda x: x.mean(0), lambda x, bar: jnp.broadcast_to(bar[None], x.shape), None, draw(5, 2)),
     "transpose": (lambda x: x @ MATRIX.astype(x.dtype), lambda x, bar: bar @ MATRIX.astype(x.dtype), None, draw(3, 3)),
-    "dropped term": (jax.nn.softmax, lambda x, bar: jax.nn.softmax(x) * bar, None, draw(4)),
     "millionth": (jnp.sin, lambda x, bar: sine_vjp(x, bar) * (1 + 1e-6), None, draw(3)),
     "one element": (jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), (5,), draw(2, 3)),
     "stale mask": (
@@ -110,21 +109,6 @@ def test_every_kind_of_error_is_found_where_it_is(slips, name):
         assert first.hand != pytest.approx(first.arbiter, rel=1e-8, abs=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("sign", "wrong sign"),
-        ("factor 2", "2 times too large"),
-        ("missing 1/N", "5 times too large"),
-        ("tails", "It is 0: a term is missing"),
-    ],
-)
-def test_the_size_is_said_in_words(slips, name, said):
-    first = next(v for v in slips.verdicts if v.leaf.endswith(f"/{name}"))
-    assert said in first.sentence
-    assert f"/{name}" in first.sentence
-
-
 def test_errors_are_not_planted_in_a_formula_that_fails(slips):
     assert slips.mutants == 0
 
@@ -162,20 +146,6 @@ def test_an_error_in_float32_alone_is_found_there():
 
     report = check_vjp(jnp.sin, only_in_float32, draw(3, dtype=np.float32), **QUICK)
     assert {(v.dtype, v.kind) for v in report.failures} == {("float32", "vjp")}
-
-
-def test_an_error_under_vmap_alone_is_found_there():
-    @jax.custom_batching.custom_vmap
-    def derivative(x):
-        return jnp.cos(x)
-
-    @derivative.def_vmap
-    def derivative_of_many(size, batched, x):
-        return 1.5 * jnp.cos(x), True
-
-    report = check_vjp(jnp.sin, lambda x, y_bar: derivative(x) * y_bar, draw(3), **QUICK)
-    assert {verdict.transform for verdict in report.failures if verdict.kind == "vjp"} >= {"vmap"}
-    assert "scan" not in {verdict.transform for verdict in report.failures}
 
 
 def test_an_error_of_second_order_alone_is_found():
@@ -217,19 +187,6 @@ def test_what_the_arbiter_does_not_know_is_no_kink():
         assert report.verdicts[0].outcome == "inconclusive"
 
 
-def test_arguments_that_cannot_be_compared_are_named():
-    with pytest.raises(InputError, match=r"arguments: expected floating-point numbers in float64, .*float8"):
-        check_vjp(jnp.sin, sine_vjp, jnp.array([0.5, 1.0], jnp.float8_e4m3fn))
-    with pytest.raises(InputError, match="arguments: expected floating-point numbers in float64"):
-        check_vjp(jnp.sin, sine_vjp, np.array([0.5, 1.0], np.longdouble))
-    with pytest.raises(InputError, match="equivalent: expected a dict"):
-        check_vjp(jnp.sin, sine_vjp, draw(2), equivalent=["a"])
-
-
-def test_a_function_may_return_a_number_of_python():
-    check_vjp(lambda x: 3.0, lambda x, y_bar: jnp.zeros_like(x), draw(2), **QUICK).raise_if_failed()
-
-
 def test_a_comparison_of_nothing_does_not_pass():
     with pytest.raises(InputError, match="at least one example"):
         check_layer(fnn.dense(2), (3,), x=np.ones((0, 3)))
@@ -266,17 +223,11 @@ def gather(table, tokens):
     return table[tokens]
 
 
-@pytest.mark.parametrize("tokens_bar", [None, "zeros"])
-def test_integers_have_no_cotangent(tokens_bar):
+def test_integers_have_no_cotangent():
     def gather_vjp(table, tokens, y_bar):
-        return jnp.zeros_like(table).at[tokens].add(y_bar), tokens_bar and np.zeros(tokens.shape)
+        return jnp.zeros_like(table).at[tokens].add(y_bar), None
 
-    arguments = draw(3, 2), np.array([2, 0, 2, 2])
-    if tokens_bar is None:
-        check_vjp(gather, gather_vjp, *arguments, **QUICK).raise_if_failed()
-    else:
-        with pytest.raises(InputError, match="None for what has no derivative"):
-            check_vjp(gather, gather_vjp, *arguments, **QUICK)
+    check_vjp(gather, gather_vjp, draw(3, 2), np.array([2, 0, 2, 2]), **QUICK).raise_if_failed()
 
 
 def test_masked_arguments():
@@ -301,14 +252,10 @@ def product(x, weight):
     ("bars", "said"),
     [
         (lambda x, weight: x, r"expected a tuple of 2 cotangents \(x, weight\), got a traced float\d\d of shape"),
-        (lambda x, weight: [x, weight], r"expected a tuple of 2 cotangents \(x, weight\), got a list of 2"),
         (lambda x, weight: (x, {"weight": weight}), "a cotangent for each argument"),
-        (lambda x, weight: None, "got None"),
         (lambda x, weight: (np.exp(x), weight), "hand_vjp: expected a function that JAX can trace, .* Use jax.numpy"),
         (lambda x, weight: (x, weight.T), r"hand_vjp: weight: expected a cotangent of shape \(3, 5\), got \(5, 3\)"),
-        (lambda x, weight: (x.astype(int), weight), "hand_vjp: x: expected a cotangent of real floating-point numbers"),
         (lambda x, weight: (x, weight.astype(complex)), "weight: expected a cotangent of real floating-point"),
-        (lambda x, weight: (x.sum(), weight), r"hand_vjp: x: expected a cotangent of shape \(2, 3\), got \(\)"),
     ],
 )
 def test_wrong_structures_and_shapes_are_refused(bars, said):
@@ -316,39 +263,15 @@ def test_wrong_structures_and_shapes_are_refused(bars, said):
         check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
 
 
-def test_a_function_of_numpy_or_of_integers_is_refused_in_plain_words():
-    with pytest.raises(InputError, match=r"function: expected a function that JAX can trace, .* Use jax\.numpy"):
-        check_vjp(np.exp, lambda x, y_bar: x * y_bar, np.ones(2), **QUICK)
-    with pytest.raises(InputError, match=r"arguments \(x, bar\)\. It is called with 3 arguments: \(x, weight, y_bar\)"):
-        check_vjp(product, lambda x, bar: bar, draw(2, 3), draw(3, 5), **QUICK)
-    with pytest.raises(InputError, match=r"Integers, such as int\d\d of shape \(2,\), have none: write 1\.0, not 1"):
-        check_vjp(lambda x, y: y, lambda x, y, y_bar: (y_bar, y_bar), np.arange(2), np.ones(2), **QUICK)
-
-
 def test_numbers_that_are_not_finite_and_networks_without_parameters_are_refused():
-    bad, dense = np.array([[1, np.nan]]), fnn.dense(2)
-    params, state = dense.init(jax.random.key(0), (2,))
-    for function, *arguments in (
-        (check_vjp, jnp.sin, sine_vjp, bad),
-        (check_layer, dense, (2,), bad),
-        (check_gradients, dense, fnn.mean_squared_error, params, state, bad, bad),
-    ):
-        options = {"x": arguments.pop()} if function is check_layer else {}
-        with pytest.raises(InputError, match=r"expected finite numbers, got NaN or infinity in float\d\d of shape"):
-            function(*arguments, **options)
+    with pytest.raises(InputError, match=r"expected finite numbers, got NaN or infinity in float\d\d of shape"):
+        check_layer(fnn.dense(2), (2,), x=np.array([[1, np.nan]]))
     with pytest.raises(InputError, match="params: expected at least one array of floating-point numbers, got none"):
         check_gradients(fnn.relu, fnn.mean_squared_error, {}, {}, np.ones((2, 3)), np.zeros((2, 3)))
 
 
-@pytest.mark.parametrize("arguments", [(), (1,), (np.arange(3), True)])
-def test_without_a_floating_argument_there_is_nothing_to_differentiate_by(arguments):
-    with pytest.raises(InputError, match="at least one"):
-        check_vjp(lambda *x: x, lambda *x: x, *arguments)
-
-
-@pytest.mark.parametrize("where", [slice(None), 1])
-def test_what_is_not_a_number_fails(where):
-    report = check_vjp(jnp.sin, lambda x, y_bar: sine_vjp(x, y_bar).at[where].set(jnp.nan), draw(3), **QUICK)
+def test_what_is_not_a_number_fails():
+    report = check_vjp(jnp.sin, lambda x, y_bar: sine_vjp(x, y_bar).at[1].set(jnp.nan), draw(3), **QUICK)
     assert report.failures
     assert report.verdicts[0].outcome == "fail"
     assert np.isnan(report.verdicts[0].hand)
@@ -367,8 +290,8 @@ def test_scalars_trees_and_empty_arrays():
     assert check_vjp(lambda x: x * 3.0, lambda x, bar: 3 * bar, 2.0, **QUICK).passed
 
 
-@pytest.mark.parametrize("place", [0, 1234, 2999])
-def test_one_wrong_element_of_a_large_leaf_is_found(place):
+def test_one_wrong_element_of_a_large_leaf_is_found():
+    place = 1234
     report = check_vjp(
         lambda x: jnp.sum(x * x), lambda x, bar: (2 * x * bar).at[place].multiply(1.5), draw(3000), **QUICK
     )
@@ -385,29 +308,10 @@ def test_many_outputs_are_compared_in_sums_of_them(monkeypatch):
     assert first.index == (1, 2)
 
 
-@pytest.mark.slow
-def test_gradients_of_a_network_and_of_ones_own():
-    net, penalties = fnn.dense(2), [fnn.l2(1e-4)]
-    params, state = net.init(jax.random.key(0), (4,))
-    x, labels = draw(5, 4, dtype=np.float32), np.array([0, 1, 1, 0, 1])
-    check_gradients(net, fnn.cross_entropy, params, state, x, labels, penalties=penalties).raise_if_failed()
-
-    def without_l2(params):
-        own_x = x.astype(params["weight"].dtype)
-        return jax.grad(lambda p: fnn.cross_entropy(net.apply(p, state, own_x, train=True)[0], labels))(params)
-
-    arguments = (net, fnn.cross_entropy, params, state, x, labels)
-    report = check_gradients(*arguments, penalties=penalties, gradient=without_l2, mutants=False)
-    assert {verdict.leaf for verdict in report.failures} == {"weight"}
-
-
 LAYERS = {
     # name: (layer, in_shape, options)
-    "dense": (fnn.dense(2), (3,), {}),
-    "of a function": (fnn.tanh, (3,), {}),
     "with state": (fnn.batch_norm(), (2,), {}),
     "with state, in evaluation": (fnn.batch_norm(), (2,), {"train": False}),
-    "that draws": (fnn.dropout(0.5), (3,), {}),
     "that draws with a key": (fnn.dropout(0.5), (3,), {"key": jax.random.key(3)}),
     "with several inputs": (fnn.rnn_cell(2), ((3,), (2,)), {}),
     "of tokens": (fnn.embedding(5, 2), (3,), {"x": np.array([[0, 4, 4], [1, 0, 2]])}),
@@ -432,9 +336,8 @@ def test_a_layer_is_compared_by_every_parameter_and_its_input_and_errors_are_pla
     assert report.title == "dense"
 
 
-@pytest.mark.parametrize("leaf", ["bias", "weight", "x"])
-def test_a_wrong_sign_in_a_layer_is_found(leaf):
-    right = fnn.dense(2)
+def test_a_wrong_sign_in_a_layer_is_found():
+    right, leaf = fnn.dense(2), "bias"
 
     def backward(residuals, y_bar):
         params_bar, x_bar = right.backward(residuals, y_bar)
@@ -473,15 +376,6 @@ def test_biases_are_not_left_at_zero():
         return y, new_state, right.forward(without, state, x, train=train, key=key)[2]
 
     assert not check_layer(right._replace(forward=forward), (2,), **QUICK).passed
-
-
-def test_what_is_no_layer_has_no_formula_or_nothing_to_differentiate_by():
-    with pytest.raises(InputError, match="layers: expected layers"):
-        check_layer(3, (2,))
-    with pytest.raises(fnn.FormulaMissing, match="plain function"):
-        check_layer(jnp.sin, (2,))
-    with pytest.raises(InputError, match="at least one array of floating-point numbers"):
-        check_layer(fnn.flatten(), (2,), x=np.ones((2, 2), int))
 
 
 def test_a_report_names_what_jax_differentiates_in_the_formula_too():

@@ -24,25 +24,9 @@ def accurate_tanh_derivative(x):
     return 4 * jnp.exp(-2 * jnp.abs(x)) / (1 + jnp.exp(-2 * jnp.abs(x))) ** 2
 
 
-def first_class_loss(x):
-    return jax.nn.logsumexp(x) - x[0]
-
-
-def automatic(function):
-    return lambda *given: jax.vjp(function, *given[:-1])[1](given[-1])
-
-
-def normalized(x):
-    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
-
-
 def nested_sine(x):
     """It is smooth at 0, but ``jax.grad`` gives 0 there: the branches are constant and not used."""
     return jnp.where(x == 0, 0, 0.9 * jnp.sin(0.3 * jnp.sin(0.7 * jnp.where(x == 0, 1, x))))
-
-
-def huber(x):
-    return jnp.where(jnp.abs(x) < 1, x**2 / 2, jnp.abs(x) - 0.5)
 
 
 TARGETS = F64([1, 0, 1])
@@ -57,11 +41,6 @@ WRONG = {
         lambda x, y: x * np.float64(np.float32(0.1)) + 1e-60 * y,
         lambda x, y, g: (g * np.float64(np.float32(0.1)), 0 * g),
         (F64([1, 2]), F64([3, 4])),
-    ),
-    "a large leaf that is wrong": (
-        jnp.matmul,
-        lambda x, w, g: (g @ w.T, 1.01 * x.T @ g),
-        (np.ones((2, 20)), np.ones((20, 20))),
     ),
     "a mask of minus infinity": (
         lambda x: softmax(x + np.array([0, -np.inf, 0.1])),
@@ -82,12 +61,6 @@ WRONG = {
         jnp.tanh,
         lambda x, g: g * jnp.where(jnp.abs(x) > 16, -1, 1) * accurate_tanh_derivative(x),
         (F64([17, 0.5]),),
-    ),
-    "s(1 - s) at 45": (sigmoid, lambda x, g: g * sigmoid(x) * (1 - sigmoid(x)), (F64([45, 0.5]),)),
-    "p - t at a margin of 40": (
-        first_class_loss,
-        lambda x, g: g * (softmax(x) - jnp.eye(2)[0]),
-        (F64([40, 0]),),
     ),
     "a tiny cotangent for an argument that is not used": (
         lambda a, b: PLANCK * a,
@@ -140,20 +113,10 @@ RIGHT = {
     ),
     "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
     "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
-    "fewer digits inside": (
-        lambda x: jnp.sin(jax.lax.reduce_precision(x, 8, 7)),
-        lambda x, g: jnp.cos(jax.lax.reduce_precision(x, 8, 7)) * g,
-        (F64([0.3, 1.1]),),
-    ),
     "a cast to float32 inside": (
         lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype),
         lambda x, g: jnp.cos(x) * g,
         (F64([0.3, 2]),),
-    ),
-    "an empty argument": (
-        lambda a, b: jnp.sum(a**2) + jnp.sum(b),
-        lambda a, b, g: (2 * a * g, jnp.ones_like(b) * g),
-        (F64([0.8, 2]), np.zeros((0, 3))),
     ),
 }
 
@@ -172,15 +135,9 @@ def test_wrong_formulas_are_rejected(name):
     assert "fail" in {verdict.outcome for verdict in report.verdicts}
 
 
-@pytest.mark.parametrize(("function", "x"), [(jnp.abs, [0.0, 1.0]), (jnp.log, [-1.0, 1.0])])
-def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_know(function, x):
-    report = check_vjp(
-        function,
-        lambda x, g: 2 * jnp.where(x > 0, g, 0),
-        F64(x),
-        second_order=False,
-        mutants=False,
-    )
+def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_know():
+    wrong = lambda x, g: 2 * jnp.where(x > 0, g, 0)  # noqa: E731
+    report = check_vjp(jnp.abs, wrong, F64([0.0, 1.0]), second_order=False, mutants=False)
     assert report.verdicts[0].outcome == "fail"
     assert report.verdicts[0].automatic_outcome == "pass"
 
@@ -189,21 +146,6 @@ def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_k
 def test_right_formulas_are_accepted(name):
     function, formula, arguments = RIGHT[name]
     check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
-
-
-def test_attention_of_jax_computes_in_float32():
-    attend = lambda q, k: jax.nn.dot_product_attention(q, k, k)  # noqa: E731
-    q, k = (np.random.default_rng(seed).normal(size=(1, 3, 2, 4)) for seed in (0, 1))
-    report = check_vjp(attend, automatic(attend), q, k, second_order=False, mutants=False)
-    report.raise_if_failed()
-    assert "computes in float32 inside" in report.verdicts[0].note
-
-
-def test_a_kink_that_was_not_declared_is_inconclusive():
-    report = check_vjp(
-        jax.nn.relu, lambda x, g: jnp.where(x >= 0, g, 0), np.float32([0, 1, -2]), second_order=False, mutants=False
-    )
-    assert {verdict.outcome for verdict in report.failures} == {"inconclusive"}
 
 
 def test_a_kink_of_the_slope_is_inconclusive_in_second_order():
@@ -266,21 +208,6 @@ def test_a_mask_of_ones_does_not_explain_an_error():
     assert report.unexplained
 
 
-@pytest.mark.slow
-def test_a_part_of_a_function_of_jax_that_no_point_reaches_is_named():
-    """``softplus`` has a rule for infinity, and ``elu`` a guard. An error there is not one of the formula."""
-
-    def formula(x, y_bar):
-        return y_bar * (1 - jnp.exp(-jax.nn.softplus(x))) * jnp.where(x > 0, 1, jax.nn.elu(x) + 1)
-
-    def function(x):
-        return jnp.where(x > 0, jax.nn.softplus(x), jnp.exp(x) - jnp.log1p(jnp.exp(x)) + 2 * jnp.log(2) - 1)
-
-    report = check_vjp(function, formula, F64([0.3, -1.2, 2.0]))
-    assert report.passed, report
-    assert planting.INSIDE_JAX in {survivor.reason for survivor in report.survivors}
-
-
 def test_a_formula_that_always_takes_its_first_point_is_rejected():
     at = F64([0.3, -1.2])
     report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, second_order=False, mutants=False)
@@ -300,14 +227,6 @@ def test_a_batching_rule_that_mixes_examples_is_rejected():
 def test_a_second_point_without_a_derivative_is_left_out():
     """The second point is 0.53 times the first one, where ``arccosh`` is NaN."""
     assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.5]), mutants=False).passed
-
-
-def test_a_second_point_without_a_value_is_left_out():
-    """0.53 times log-probabilities are none, so the loss is NaN there, and so is every element of the formula."""
-    y, labels = np.log(F64([[0.2, 0.5, 0.3]])), np.array([1])
-    loss = fnn.negative_log_likelihood
-    report = check_vjp(lambda y: loss(y, labels), lambda y, g: g * loss.gradient(y, labels), y, mutants=False)
-    assert report.passed
 
 
 def test_an_error_in_a_branch_that_no_point_takes_is_reported():
@@ -349,8 +268,3 @@ def test_functions_with_a_backward_rule_only():
     params, state = net.init(jax.random.key(0), (4,))
     x = np.linspace(-1, 1, 8).reshape(2, 4)
     check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2]), mutants=False).raise_if_failed()
-
-
-def test_a_function_without_a_derivative_is_refused():
-    with pytest.raises(InputError, match="function: expected a function with at least one such output, got none"):
-        check_vjp(lambda x: jnp.floor(x).astype(int), lambda x, g: None, F64([0.3, 2]))

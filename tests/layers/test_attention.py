@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.layers.jitted import jitted
 
 import functional_nn as fnn
 from functional_nn.core.masked import values_of
@@ -22,12 +23,12 @@ def draw(*shape):
 
 def started(layer, in_shape):
     """Parameters with biases other than zero."""
-    params, _ = layer.init(KEY, in_shape)
+    params, _ = jitted(layer).init(KEY, in_shape)
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(RANDOM.normal(size=leaf.shape) / 3, leaf.dtype), params)
 
 
 def run(layer, params, x):
-    return jax.jit(lambda params, x: layer.apply(params, {}, x, train=True)[0])(params, x)
+    return jitted(layer).apply(params, {}, x, train=True)[0]
 
 
 def turned(vector, position):
@@ -79,7 +80,7 @@ def attended(params, x, memory, real, *, causal=False, rotary=False):
     return np.einsum("bthd,hdo->bto", c, params["output"]["weight"]) + params["output"]["bias"]
 
 
-@pytest.mark.parametrize("options", [{}, {"causal": True}, {"rotary": True}], ids=str)
+@pytest.mark.parametrize("options", [{"causal": True}, {"rotary": True}], ids=str)
 def test_a_sequence_to_itself(options):
     layer, x = fnn.attention(3, head_size=4, **options), draw(2, 5, 6)
     params = started(layer, (5, 6))
@@ -93,13 +94,6 @@ def test_a_sequence_to_a_masked_one_of_another_length_and_size():
     expected = attended(params, np.asarray(x), np.asarray(memory), EVERY_STEP_SEES_A_MEMORY)
     y = run(layer, params, (x, fnn.Masked(memory, jnp.asarray(EVERY_STEP_SEES_A_MEMORY))))
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_tuple_of_one_has_a_cotangent_of_one():
-    layer = fnn.attention(1)
-    params, x = started(layer, (3, 2)), (draw(2, 3, 2),)
-    y, _, pullback = layer.vjp(params, {}, x, train=False)
-    assert jax.tree.structure(pullback(y)[1]) == jax.tree.structure(x)
 
 
 def test_masked_is_the_shorter_sequence_alone():
@@ -119,41 +113,6 @@ def test_masked_is_the_shorter_sequence_alone():
     np.testing.assert_allclose(y[:, :3], alone, rtol=1e-5, atol=1e-6)
     assert (y[:, 3:] == 0).all()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params_bar, alone_bar)
-
-
-@pytest.mark.parametrize(
-    ("options", "masks"),
-    [
-        ({"causal": True, "rotary": True, "bias": False}, (None,)),
-        ({"causal": True, "out_size": 5}, ([[True, True, False], [False, True, True]],)),
-        ({"rotary": True, "head_size": 2}, (None, None)),
-        ({}, ([[True, True, False], [False, True, True]], None)),
-    ],
-    ids=str,
-)
-@pytest.mark.usefixtures("float64")
-def test_gradients_of_options_together(options, masks):
-    """What the contracts' cases do not combine: the formula against ``jax.vjp``."""
-    layer = fnn.attention(3, **options)
-    shapes = [(3, 6), (4, 2)][: len(masks)]
-    params = started(layer, shapes[0] if len(shapes) == 1 else tuple(shapes))
-    arrays = [draw(2, *shape) for shape in shapes]
-
-    def apply(params, arrays):
-        parts = [a if m is None else fnn.Masked(a, jnp.array(m)) for a, m in zip(arrays, masks, strict=True)]
-        x = parts[0] if len(parts) == 1 else tuple(parts)
-        y, _, pullback = layer.vjp(params, {}, x, train=True)
-        return values_of(y), pullback
-
-    @jax.jit
-    def both(params, arrays):
-        y, automatic, pullback = jax.vjp(apply, params, arrays, has_aux=True)
-        y_bar = jnp.cos(jnp.arange(y.size, dtype=float)).reshape(y.shape)
-        params_bar, x_bar = pullback(y_bar if masks[0] is None else fnn.Masked(y_bar, None))
-        return (params_bar, jax.tree.leaves(x_bar)), automatic(y_bar)
-
-    ours, theirs = both(params, arrays)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), ours, theirs)
 
 
 def test_a_fully_masked_row_gives_zeros():
@@ -177,36 +136,11 @@ def test_a_fully_masked_row_gives_zeros():
     jax.tree.map(np.testing.assert_array_equal, params_bar, alone_bar)
 
 
-def test_of_given_queries_and_keys():
-    layer, (q, k, v) = fnn.dot_product_attention(), (draw(2, 3, 2, 4) for _ in range(3))
-    keys = fnn.Masked(k, jnp.array([[True, True, False], [False, False, False]]))
-    with jax.debug_nans(True):
-        y, _, pullback = layer.vjp({}, {}, (q, keys, v), train=True)
-        _, (q_bar, k_bar, v_bar) = pullback(jnp.ones_like(y))
-    for rows in (y, q_bar, k_bar.values, v_bar):
-        assert (rows[1] == 0).all()
-
-
-@pytest.mark.parametrize("heads", [1, 2])
-def test_a_batch_without_examples_or_steps(heads):
-    layer = fnn.attention(2, key_value_heads=heads)
-
-    def both(x):
-        params, _ = layer.init(KEY, (3, 4))
-        y, _, pullback = layer.vjp(params, {}, x, train=True)
-        return y, pullback(y)[1]
-
-    y, x_bar = jax.eval_shape(both, jnp.zeros((0, 3, 4)))
-    assert y.shape == x_bar.shape == (0, 3, 4)
-    with pytest.raises(fnn.InputError, match="at least one key"):
-        jax.eval_shape(both, jnp.zeros((2, 0, 4)))
-
-
 def test_large_scores_do_not_overflow():
     """exp(1e6) is no number; the largest key takes all."""
     q = jnp.full((1, 1, 1, 1), 1e3)
     k, v = (jnp.array(numbers).reshape(1, 3, 1, 1) for numbers in ([-1e3, 1e3, 0.0], [1.0, 2.0, 3.0]))
-    layer = fnn.dot_product_attention()
+    layer = jitted(fnn.dot_product_attention())
     y, _, pullback = layer.vjp({}, {}, (q, k, v), train=True)
     assert y.item() == 2
     _, (q_bar, _, v_bar) = pullback(y)
@@ -219,13 +153,13 @@ def test_scores_in_bfloat16_keep_float32_digits():
     q = jnp.ones((1, 1, 1, 2), jnp.bfloat16)
     k = jnp.array([[100.0, 0.25], [100.0, 0.0]], jnp.bfloat16).reshape(1, 2, 1, 2)
     v = jnp.array([1.0, 0.0], jnp.bfloat16).reshape(1, 2, 1, 1)
-    y, _ = fnn.dot_product_attention().apply({}, {}, (q, k, v), train=False)
+    y = run(fnn.dot_product_attention(), {}, (q, k, v))
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.item(), 1 / (1 + np.exp(-0.25 / np.sqrt(2))), rtol=2**-8)
 
 
 def test_weights_start_as_matrices_do():
-    params, _ = fnn.attention(10, head_size=30, out_size=100).init(KEY, (5, 200))
+    params, _ = jitted(fnn.attention(10, head_size=30, out_size=100)).init(KEY, (5, 200))
     for part, sizes in {"query": (200, 300), "key": (200, 300), "value": (200, 300), "output": (300, 100)}.items():
         np.testing.assert_allclose(params[part]["weight"].std(), np.sqrt(2 / sum(sizes)), rtol=0.02)
     assert params["query"]["weight"].shape == (200, 10, 30)
@@ -235,73 +169,9 @@ def test_weights_start_as_matrices_do():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"heads": 0}, "heads: expected a positive integer"),
-        ({"heads": 2, "head_size": 2.5}, "head_size: expected a positive integer"),
-    ],
-)
-def test_sizes(options, words):
-    with pytest.raises(fnn.InputError, match=words):
-        fnn.attention(**options)
-
-
-@pytest.mark.parametrize(
-    ("layer", "in_shape", "words"),
-    [
-        (fnn.attention(4), (5, 6), "heads: expected a divisor of the 6 features, got 4"),
-        (fnn.attention(2), (6,), r"in_shape: expected a shape \(time, in_size\)"),
-        (fnn.attention(2), ((5, 6), (5, 6), (5, 6)), "in_shape: expected a shape"),
-        (fnn.attention(2, rotary=True), (5, 6), "rotary: expected an even head_size"),
-        (
-            fnn.attention(2, causal=True),
-            ((5, 6), (4, 6)),
-            "x: expected at least as many keys as queries",
-        ),
-    ],
-)
-def test_shapes_that_cannot_be_initialized(layer, in_shape, words):
-    with pytest.raises(fnn.InputError, match=f"attention_0: {words}"):
-        fnn.chain(layer).init(KEY, in_shape)
-
-
-@pytest.mark.parametrize(
-    ("x", "words"),
-    [
-        (jnp.ones((2, 4)), r"attention_0: x: expected \(batch, time, features\)"),
-        (jnp.ones((2, 3, 4), int), "attention_0: x: expected floating-point numbers"),
-        ((jnp.ones((2, 3, 4)), jnp.ones((2, 3, 5))), "attention_0: memory: expected 4 features on the last axis"),
-        ({"a": jnp.ones((2, 3, 4))}, "attention_0: x: expected one array, got {'a'"),
-        (fnn.Masked(jnp.ones((2, 3, 4)), jnp.ones((2, 4), bool)), "attention_0: mask: expected booleans"),
-    ],
-)
-def test_inputs_that_do_not_fit(x, words):
-    net = fnn.chain(fnn.attention(2))
-    params, state = net.init(KEY, (3, 4))
-    with pytest.raises(fnn.InputError, match=words):
-        jax.eval_shape(lambda x: net.apply(params, state, x, train=False), x)
-
-
-@pytest.mark.parametrize(
-    ("shapes", "words"),
-    [
-        ([(2, 3, 1, 4)] * 2, "expected .queries, keys, values.; .* got 2 inputs"),
-        ([(2, 3, 4)] * 3, "queries and keys"),
-        ([(2, 3, 1, 4), (2, 3, 1, 5), (2, 3, 1, 5)], "queries and keys"),
-        ([(2, 3, 1, 4), (2, 3, 1, 4), (2, 2, 1, 4)], "a value for every key"),
-    ],
-)
-def test_queries_keys_and_values_that_do_not_fit(shapes, words):
-    with pytest.raises(fnn.InputError, match=words):
-        fnn.dot_product_attention().apply({}, {}, tuple(jnp.ones(shape) for shape in shapes), train=False)
-
-
-@pytest.mark.parametrize(
     ("heads", "options", "pairs"),
     [
-        ((4, 1), {"causal": True}, ()),
-        ((2, 2), {"causal": True, "window": 2}, ()),
-        ((2, 2), {}, ("bias of all heads",)),
+        ((4, 1), {"causal": True, "window": 2}, ("bias of all heads",)),
         ((2, 2), {"score_cap": 1.0}, ("mask", "bias")),
         ((6, 3), {"causal": True, "window": 3, "scale": 0.8, "score_cap": 2.0}, ("bias", "mask of all heads")),
     ],
@@ -322,7 +192,7 @@ def test_the_formula(heads, options, pairs):
 
 def test_grouped_heads_are_repeated_heads():
     layer = fnn.attention(4, key_value_heads=2, head_size=3, causal=True, rotary=False)
-    params, _ = layer.init(KEY, (TIME, 5))
+    params, _ = jitted(layer).init(KEY, (TIME, 5))
     assert params["key"]["weight"].shape == (5, 2, 3)
     assert params["value"]["bias"].shape == (2, 3)
     x = draw(BATCH, TIME, 5)
@@ -335,10 +205,10 @@ def test_grouped_heads_are_repeated_heads():
     np.testing.assert_allclose(run(layer, params, x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"rotary": True}, {"rotary": True, "window": 2}], ids=str)
-def test_the_last_queries_of_a_causal_sequence_alone(options):
+def test_the_last_queries_of_a_causal_sequence_alone():
     """Fewer queries than keys are the last steps of the sequence, also for rotary positions."""
-    layer, (q, k, v) = fnn.dot_product_attention(causal=True, **options), (draw(BATCH, KEYS, 2, 4) for _ in range(3))
+    layer = fnn.dot_product_attention(causal=True, rotary=True, window=2)
+    q, k, v = (draw(BATCH, KEYS, 2, 4) for _ in range(3))
     whole = run(layer, {}, (q, k, v))
     np.testing.assert_allclose(run(layer, {}, (q[:, -2:], k, v)), whole[:, -2:], rtol=1e-4, atol=1e-5)
 
@@ -364,7 +234,7 @@ def test_a_bias_of_minus_infinity_is_a_mask():
 
 def test_a_step_that_a_mask_hides_everything_from_has_no_output():
     layer, x = fnn.attention(2), draw(BATCH, TIME, 4)
-    params, _ = layer.init(KEY, (TIME, 4))
+    params, _ = jitted(layer).init(KEY, (TIME, 4))
     params["output"]["bias"] += 1
     mask = jnp.ones((BATCH, 2, TIME, TIME), bool).at[0, :, 1].set(False)
     y = run(layer, params, (x, mask))
@@ -372,63 +242,44 @@ def test_a_step_that_a_mask_hides_everything_from_has_no_output():
     np.testing.assert_allclose(y[1], run(layer, params, x)[1], rtol=1e-5)
 
 
-def test_a_bias_keeps_its_type():
-    q, k, v = (draw(BATCH, TIME, 2, 4).astype(jnp.bfloat16) for _ in range(3))
-    bias = draw(BATCH, 1, TIME, TIME)
-    c, _, pullback = fnn.dot_product_attention().vjp({}, {}, (q, k, v, bias), train=True)
-    assert c.dtype == jnp.bfloat16
-    bias_bar = pullback(c)[1][3]
-    assert (bias_bar.dtype, bias_bar.shape) == (jnp.float32, bias.shape)
+Q, K = (2, 3, 4, 2), (2, 5, 2, 2)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("layer", "in_shape", "words"),
     [
-        ({"window": 2}, "window: expected causal=True with it, got 2"),
-        ({"score_cap": 0.0}, "score_cap: expected a positive number"),
-        ({"scale": float("nan")}, "scale: expected a finite number"),
+        (lambda: fnn.attention(0), (5, 6), "heads: expected a positive integer"),
+        (lambda: fnn.attention(4), (5, 6), "heads: expected a divisor of the 6 features, got 4"),
+        (
+            lambda: fnn.attention(4, key_value_heads=3),
+            (5, 4),
+            "key_value_heads: expected a divisor of the 4 heads, got 3",
+        ),
+        (lambda: fnn.attention(2), (6,), r"in_shape: expected a shape \(time, in_size\)"),
+        (lambda: fnn.attention(2, rotary=True), (5, 6), "rotary: expected an even head_size"),
+        (lambda: fnn.attention(2, causal=True), ((5, 6), (4, 6)), "x: expected at least as many keys as queries"),
+        (lambda: fnn.attention(2, window=2), (5, 6), "window: expected causal=True with it, got 2"),
+        (lambda: fnn.dot_product_attention(score_cap=0.0), (), "score_cap: expected a positive number"),
+        (lambda: fnn.dot_product_attention(scale=float("nan")), (), "scale: expected a finite number"),
     ],
 )
-def test_options_that_mean_nothing(options, words):
+def test_layers_that_cannot_be_initialized(layer, in_shape, words):
     with pytest.raises(fnn.InputError, match=words):
-        fnn.dot_product_attention(**options)
-
-
-def test_numbers_that_are_traced():
-    with pytest.raises(fnn.InputError, match="scale: expected a finite number, got a traced number"):
-        jax.eval_shape(lambda scale: fnn.dot_product_attention(scale=scale) and scale, 1.0)
-
-
-def test_key_value_heads_divide_the_heads():
-    with pytest.raises(fnn.InputError, match="key_value_heads: expected a divisor of the 4 heads, got 3"):
-        fnn.attention(4, key_value_heads=3)
-
-
-Q, K = (2, 3, 4, 2), (2, 5, 2, 2)
+        fnn.chain(layer()).init(KEY, in_shape)
 
 
 @pytest.mark.parametrize(
     ("shapes", "words"),
     [
+        ([(2, 3, 1, 4)] * 2, "expected .queries, keys, values.; .* got 2 inputs"),
+        ([(2, 3, 1, 4), (2, 3, 1, 5), (2, 3, 1, 5)], "queries and keys"),
+        ([(2, 3, 1, 4), (2, 3, 1, 4), (2, 2, 1, 4)], "a value for every key"),
         ([Q, (2, 5, 3, 2), (2, 5, 3, 2)], "expected keys and values whose heads divide the 4 heads of the queries"),
         ([Q, K, K, (2, 4, 3, 4)], r"expected a bias or a mask of shape \(2, 4, 3, 5\), or with 1 in place of 4 heads"),
         ([Q, K, K, (1, 4, 3, 5)], "expected a bias or a mask of shape"),
-        ([Q, K, K, (3, 5)], "expected a bias or a mask of shape"),
         ([Q, K, K, (2, 1, 3, 5), (2, 4, 3, 5)], "expected at most one bias of floating-point numbers and one mask"),
     ],
 )
 def test_parts_that_do_not_fit(shapes, words):
     with pytest.raises(fnn.InputError, match=words):
         fnn.dot_product_attention().apply({}, {}, tuple(jnp.ones(shape) for shape in shapes), train=False)
-
-
-def test_a_mask_of_integers():
-    x = (jnp.ones(Q), jnp.ones(K), jnp.ones(K), jnp.ones((2, 1, 3, 5), int))
-    with pytest.raises(fnn.InputError, match="expected at most one bias of floating-point numbers and one mask of bo"):
-        fnn.dot_product_attention().apply({}, {}, x, train=False)
-
-
-def test_more_queries_than_keys():
-    x = tuple(jnp.ones((2, time, 1, 2)) for time in (3, 2, 2))
-    with pytest.raises(fnn.InputError, match="expected at least as many keys as queries, since causal=True"):
-        fnn.dot_product_attention(causal=True).apply({}, {}, x, train=False)

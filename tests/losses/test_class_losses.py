@@ -29,7 +29,7 @@ def looped_cross_entropy(y, labels, smoothing, ignored, class_weights, weights):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-@pytest.mark.parametrize("ignored", [None, -1, 2, 9])
+@pytest.mark.parametrize("ignored", [None, -1, 2])
 @pytest.mark.parametrize("class_weights", [None, np.array([0.3, 2.0, 1.0, 0.0, 0.7])], ids=["plain", "class_weights"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
 def test_smoothing_ignored_labels_class_weights_and_weights(smoothing, ignored, class_weights, weighted):
@@ -65,8 +65,7 @@ def test_labels_whose_classes_weigh_nothing_give_zero():
     assert (jax.grad(loss)(y, labels) == 0).all()
 
 
-@pytest.mark.parametrize("label", [2, -1])
-@pytest.mark.parametrize("options", [{}, {"class_weights": [0.0, 1.0]}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize(("label", "options"), [(2, {"class_weights": [0.0, 1.0]}), (-1, {"label_smoothing": 0.1})])
 def test_a_bad_label_is_nan_in_its_own_row_only(label, options):
     loss = fnn.losses.cross_entropy_with(**options)
     y, labels = jnp.array([[1.0, 2.0], [0.0, 1.0], [3.0, 1.0]]), jnp.array([0, label, 1])
@@ -125,16 +124,6 @@ def test_likelihood_of_log_softmax_is_cross_entropy():
     np.testing.assert_allclose(through, fnn.cross_entropy.gradient(y, labels), atol=1e-6)
 
 
-def test_divergence_is_cross_entropy_less_the_targets_entropy():
-    y, t = (
-        jax.random.normal(jax.random.key(0), (7, CLASSES)),
-        jax.nn.softmax(jax.random.normal(jax.random.key(1), (7, CLASSES))),
-    )
-    expected = fnn.cross_entropy(y, t) + jnp.mean(jnp.sum(t * jnp.log(t), axis=1))
-    np.testing.assert_allclose(fnn.kl_divergence(fnn.log_softmax(y), t), expected, rtol=1e-4)
-    np.testing.assert_allclose(fnn.kl_divergence(jnp.log(t), t), 0, atol=1e-6)
-
-
 def test_impossible_classes_in_likelihood_and_divergence():
     """0 log 0 = 0; what the targets hold possible and y impossible is infinitely far."""
     y = jnp.log(jnp.array([[0.25, 0.75, 0.0]]))
@@ -166,31 +155,6 @@ def test_what_is_no_log_probabilities(rows):
             assert np.isnan(jax.jit(call)(y, labels)).any()
 
 
-def test_divergence_from_what_is_no_probabilities():
-    y = jnp.log(jnp.full((1, 2), 0.5))
-    with pytest.raises(fnn.InputError, match="rows of probabilities that sum to 1"):
-        fnn.kl_divergence(y, jnp.array([[0.5, 0.2]]))
-    with pytest.raises(fnn.InputError, match=r"labels: expected probabilities of shape \(1, 2\)"):
-        fnn.kl_divergence(y, jnp.array([1]))
-
-
-@pytest.mark.parametrize("loss", [fnn.negative_log_likelihood, fnn.kl_divergence], ids=lambda loss: loss.name)
-def test_known_log_probabilities_inside_another_program(loss):
-    y, logits = fnn.log_softmax(jnp.array([[1.0, 2.0]])), jnp.array([[1.0, 2.0]])
-    labels = jnp.array([0]) if loss is fnn.negative_log_likelihood else jnp.array([[0.3, 0.7]])
-    np.testing.assert_allclose(jax.jit(lambda factor: factor * loss(y, labels))(2.0), 2 * loss(y, labels), rtol=1e-6)
-    with pytest.raises(fnn.InputError, match="y: expected rows of log-probabilities"):
-        jax.jit(lambda factor: factor * loss(logits, labels)).trace(2.0)
-
-
-def test_log_probabilities_may_be_as_coarse_as_bfloat16():
-    for classes in (10, 1000):
-        y = fnn.log_softmax(jnp.zeros((2, classes), jnp.bfloat16))
-        value = fnn.negative_log_likelihood(y, jnp.array([0, 1]))
-        assert value.dtype == jnp.float32
-        np.testing.assert_allclose(value.astype(float), np.log(classes), rtol=1e-2)
-
-
 def test_cosine_distance_by_hand_and_of_any_length():
     y, t = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]]), np.array([[6.0, 8.0], [0.0, 1.0], [0.0, -5.0]])
     np.testing.assert_allclose(fnn.cosine_distance.per_example(y.astype(np.float32), t), [0, 1, 2], atol=1e-6)
@@ -215,12 +179,3 @@ def test_nan_in_the_output_is_nan_in_value_and_gradient(loss):
     labels = jnp.array([0, 1]) if of_classes else jnp.array([[1.0, 0.0], [0.0, 1.0]])
     assert np.isnan(jax.jit(loss)(y, labels))
     assert np.isnan(jax.jit(loss.gradient)(y, labels)[0, 0])
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_cosine_distance_of_the_largest_numbers(dtype):
-    y, labels = jnp.array([[3.0, 1.0, 0.0]], dtype), jnp.array([[1.0, 0.0, 0.0]], dtype)
-    right = fnn.cosine_distance(y, labels)
-    for size in (3e37, 1e38):
-        np.testing.assert_allclose(fnn.cosine_distance(y * size, labels), right, rtol=1e-2)
-        np.testing.assert_allclose(fnn.cosine_distance(labels * size, y), right, rtol=1e-2)

@@ -13,8 +13,7 @@ from functional_nn.bench.diagnose import Explanation, Finding
 from functional_nn.core.display import ProgressState, in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.plots.axes import make_axes
-from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import Member, SweepResult
 from functional_nn.training.run import EpochHistory, EpochMetrics, Run
 
 DATA = fnn.data.Split(np.eye(4, dtype=np.float32), np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))

@@ -8,8 +8,7 @@ import pytest
 
 from functional_nn.reports.plots.sweep import parallel_axis
 from functional_nn.reports.sweep_report import MOST_DRAWN, drawn_members, write_page
-from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import Member, SweepResult
 
 SETTINGS = {"grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}], "identity": {"model": "<mlp>"}, "epochs": 4}
 

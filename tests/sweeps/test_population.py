@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps import population
+from functional_nn.sweeps import plan as plans
 
 
 def test_two_workers_that_want_the_last_batch(monkeypatch):
@@ -20,20 +20,19 @@ def test_two_workers_that_want_the_last_batch(monkeypatch):
         def __bool__(self):
             return True
 
-    monkeypatch.setattr(population, "deque", StaleDeque)
+    monkeypatch.setattr(plans, "deque", StaleDeque)
 
     class Batch:
-        begun = True
-        epochs = 0
+        epochs, done = 0, False
 
-        @property
-        def goes_on(self):
-            return self.epochs < 2
+        def begin(self, device):
+            pass
 
         def run_epoch(self):
             self.epochs += 1
+            self.done = self.epochs == 2
 
-    steps = list(population.Workers([None, None]).run([Batch()]))
+    steps = list(plans.in_threads([None, None], [Batch()]))
     assert [done for _, done in steps] == [False, True]
 
 

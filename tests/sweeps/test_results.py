@@ -13,7 +13,7 @@ from tests.sweeps.made_up_results import member, over_seeds, result
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.reports.sweep_report import write_page
-from functional_nn.sweeps.columns import columns
+from functional_nn.sweeps.results import columns
 
 
 @pytest.fixture

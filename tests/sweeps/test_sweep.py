@@ -16,6 +16,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.storage.files import one_writer
 from functional_nn.sweeps import plan as plans
+from functional_nn.sweeps import population
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.sweeps.parts import read_sweep
 from functional_nn.training.programs import Programs
@@ -558,7 +559,7 @@ def test_memory_bounds_the_plan(blobs, monkeypatch):
     members = fnn.grid(learning_rate=[0.1], seed=range(12))
     free = plain(members, blobs, plan="vmap:6")
     assert free.plan["members_at_once"] == 6
-    monkeypatch.setattr(plans, "memory_limit", lambda: 20_000)
+    monkeypatch.setattr(population, "memory_limit", lambda: 20_000)
     tight = plain(members, blobs, plan="vmap:6")
     assert tight.plan["members_at_once"] < 6 or tight.plan["workers"] < 2
     np.testing.assert_allclose(tight.curves("test_loss"), free.curves("test_loss"), rtol=1e-5)

@@ -19,7 +19,7 @@ from functional_nn.core.display import progress_bar
 from functional_nn.core.errors import InputError, imported, shortened
 
 if TYPE_CHECKING:
-    from functional_nn.cli.signals import Signals
+    from functional_nn.core.signals import Signals
     from functional_nn.sweeps.results import SweepResult
 
 JOBS, PARTS = "jobs", "parts"

@@ -50,6 +50,9 @@ from functional_nn.storage.files import (
 
 LARGEST_STEP = 2**63 - 1
 
+KEEP = 2
+"""The number of newest checkpoints that are kept if nothing else is said."""
+
 
 class CheckpointWriter:
     """The only writer of a folder, as a context manager. It removes files that a killed writer left behind.
@@ -62,7 +65,7 @@ class CheckpointWriter:
         InputError: if another writer, in this process or another, uses the folder, or if it cannot be written to.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = KEEP):
         self.folder, self._keep = folder, check_count("keep", keep)
         self._losses: dict[int, float | None] = {}
         # The steps that this writer has begun to write: an interrupted call of save can be made again.
@@ -153,7 +156,7 @@ def save_checkpoint(
     *,
     loss: float | None = None,
     about: Mapping[str, object] | None = None,
-    keep: int = 2,
+    keep: int = KEEP,
 ) -> Path:
     """Saves a pytree of arrays, such as a ``TrainState``, as the checkpoint of a step.
 

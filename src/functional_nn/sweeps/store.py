@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +36,7 @@ from functional_nn.storage.files import (
 from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
-from functional_nn.training.memory import system_bytes
+from functional_nn.training.devices import system_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
@@ -55,7 +54,7 @@ SCHEMA = {
     IDENTITY: (str, dict, None),
 }
 """The schema of ``sweep.json``."""
-SAVED = [field.name for field in fields(MemberHistory) if field.name not in ("curves", "test_metrics", "train_state")]
+SAVED = ("number", "status", "bad_step")
 """The entries of a history that are saved as they are."""
 MEMBERS_SCHEMA = [
     {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": [str], ...: PLAIN}

@@ -144,35 +144,6 @@ def dot_product(
     )
 
 
-class AttendToPairs(Wrapped):
-    """``MultiheadAttention`` with a mask for each head, and numbers that are added to the scores."""
-
-    def __init__(self, module, mask, *, has_memory):
-        super().__init__(module)
-        self.has_memory = has_memory
-        self.additive = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(torch.from_numpy(~mask), -torch.inf)
-
-    def forward(self, x, *others):
-        memory = others[0] if self.has_memory else x
-        total = (self.additive + others[-1]).flatten(0, 1)
-        return self.module(x, memory, memory, attn_mask=total, need_weights=False)[0]
-
-
-def to_pairs(heads, *, has_memory):
-    size, keys_time = heads * HEAD, MEMORY if has_memory else TIME
-    mask = seen_by_chance(heads, keys_time)
-    sequences = [(BATCH, TIME, size), (BATCH, MEMORY, size)] if has_memory else [(BATCH, TIME, size)]
-    return Case(
-        f"attention-heads={heads}-bias and mask of the scores-memory={has_memory}",
-        fnn.attention(heads),
-        AttendToPairs(nn.MultiheadAttention(size, heads, batch_first=True), mask, has_memory=has_memory),
-        (*sequences, (BATCH, heads, TIME, keys_time)),
-        attention(heads),
-        x=lambda *parts: parts,
-        complete=lambda x: (*x, mask),
-    )
-
-
 class Encode(Wrapped):
     """``TransformerEncoderLayer``, compared where steps are real."""
 
@@ -243,7 +214,6 @@ CASES = [
         scale=1.3,
         cap=1.1,
     ),
-    *(to_pairs(heads, has_memory=has_memory) for heads in (1, 3) for has_memory in BOTH),
     *(
         block(2, norm_first=norm_first, causal=causal, masked=masked)
         for norm_first in (True, False)

@@ -4,7 +4,6 @@ from tests.conformance.comparison import Case, torch
 from tests.conformance.weight_maps import (
     channels_first,
     channels_last,
-    layer_norm_of_images,
     normalization,
     running_statistics,
 )
@@ -48,18 +47,6 @@ def layer_norm(shape, *, scale=True, bias=True, epsilon=1e-5):
     )
 
 
-def layer_norm_of_whole_images(shape):
-    axes = tuple(range(1, len(shape)))
-    return Case(
-        f"layer_norm{shape}-of-all",
-        fnn.layer_norm(axes=axes),
-        nn.LayerNorm(shape[1:]),
-        (shape,),
-        layer_norm_of_images,
-        **IMAGES,
-    )
-
-
 def rms_norm(shape, *, scale=True, epsilon=1e-5):
     return Case(
         f"rms_norm{shape}-scale={scale}-epsilon={epsilon}",
@@ -100,7 +87,6 @@ CASES = [
     layer_norm(SHAPES[1], bias=False),
     layer_norm(SHAPES[1], scale=False, bias=False),
     layer_norm(SHAPES[1], epsilon=0.1),
-    *(layer_norm_of_whole_images(shape) for shape in SHAPES[1:]),
     *(rms_norm(shape) for shape in SHAPES),
     rms_norm(SHAPES[1], scale=False),
     rms_norm(SHAPES[1], epsilon=0.1),

@@ -21,11 +21,6 @@ KINDS = {
 }
 CELLS = {
     "rnn_cell": (fnn.rnn_cell, nn.RNNCell, recurrent),
-    "rnn_cell_relu": (
-        partial(fnn.rnn_cell, activation=fnn.relu),
-        partial(nn.RNNCell, nonlinearity="relu"),
-        recurrent,
-    ),
     "lstm_cell": (fnn.lstm_cell, nn.LSTMCell, recurrent),
     "gru_cell": (fnn.gru_cell, nn.GRUCell, gru),
 }
@@ -90,20 +85,6 @@ def from_state(kind, *, packed, returns="sequence"):
     )
 
 
-def without_bias(kind):
-    """PyTorch's without biases is ours with the bias 0, whose cotangent it does not have."""
-    make, theirs, one = KINDS[kind]
-    module = theirs(IN, HIDDEN, batch_first=True, bias=False)
-    run = Run(module, packed=False, returns="sequence")
-    return Case(
-        f"{kind}-without-bias",
-        make(HIDDEN, returns="sequence"),
-        run,
-        ((BATCH, TIME, IN),),
-        lambda tensors: one(tensors, "_l0"),
-    )
-
-
 def one_step(kind):
     make, theirs, one = CELLS[kind]
     states = 2 if kind == "lstm_cell" else 1
@@ -122,29 +103,6 @@ def one_step(kind):
     )
 
 
-def from_learned_state():
-    """A learned initial state is a parameter that PyTorch gets as h₀, the same for every example."""
-    module = nn.LSTM(IN, HIDDEN, batch_first=True)
-
-    class Learned(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm = module
-            self.initial_hidden = nn.Parameter(torch.zeros(HIDDEN))
-            self.initial_cell = nn.Parameter(torch.zeros(HIDDEN))
-
-        def forward(self, x):
-            start = [part.expand(1, len(x), HIDDEN) for part in (self.initial_hidden, self.initial_cell)]
-            return self.lstm(x, tuple(part.contiguous() for part in start))[0]
-
-    def weights(theirs):
-        own = {name.removeprefix("lstm."): tensor for name, tensor in theirs.items()}
-        return recurrent(own, "_l0") | {name: theirs[name] for name in ("initial_hidden", "initial_cell")}
-
-    ours = fnn.lstm(HIDDEN, returns="sequence", initial_state="learned")
-    return Case("lstm-learned", ours, Learned(), ((BATCH, TIME, IN),), weights)
-
-
 CASES = [
     *(
         over_time(kind, layers=layers, bidirectional=bidirectional, packed=packed, returns=returns)
@@ -156,7 +114,5 @@ CASES = [
     ),
     *(from_state(kind, packed=packed) for kind in ("rnn", "lstm", "gru") for packed in (False, True)),
     *(from_state(kind, packed=True, returns="last") for kind in ("rnn", "lstm", "gru")),
-    *(without_bias(kind) for kind in ("rnn", "lstm")),
     *(one_step(kind) for kind in CELLS),
-    from_learned_state(),
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from functional_nn.gradients.compare.error_scale import RUNS, rounding
+from functional_nn.gradients.compare.error_scale import rounding
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("float64")
         (lambda x: x * 0, 7.0, 0, 0),
         (lambda x: jnp.exp(x * 2), 50.0, 99 * np.exp(100), 102 * np.exp(100)),
         (lambda x: jnp.sin(x * 1.0), 1e4, 1, 2e4),
-        (lambda x: jnp.log1p(x) - jnp.log1p(x), 1.0, 0, 4 * np.log(2)),
         (lambda x: jnp.sum(jnp.stack([x, -x, x, -x])), 2.0, 7.9, 8.1),
         (lambda x: jnp.dot(jnp.stack([x, -x]), jnp.ones(2)), 2.0, 3.9, 4.1),
     ],
@@ -86,11 +85,3 @@ def test_the_same_each_time_under_jit_and_vmap_and_of_the_arguments_shapes():
     np.testing.assert_allclose(size, jax.jit(lambda x: rounding(jnp.matmul, x, weight))(x))
     np.testing.assert_allclose(jax.vmap(lambda x: rounding(jnp.matmul, x, weight))(x[None])[0], size)
     assert rounding(lambda x: x[:0] * 2, x).shape == (0, 3)
-
-
-def test_every_element_has_its_own_error():
-    """With the same error everywhere, errors of a difference of two like programs would cancel."""
-    x = jnp.ones(64)
-    size = rounding(lambda x: x * 3 - lax.rev(x * 3, (0,)), x)
-    assert jnp.mean(size > 1) > 1 - 2.0**-RUNS - 0.2
-    assert jnp.all(size > 1e-3)

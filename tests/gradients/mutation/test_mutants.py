@@ -50,19 +50,6 @@ def test_population_is_what_each_mutant_gives_alone():
     assert survivors(mutants, dense_backward, *arguments) == []
 
 
-def test_an_error_planted_by_hand_is_one_of_the_mutants():
-    def wrong(residuals, y_bar):
-        x, weight = residuals
-        return {"weight": x.T @ y_bar, "bias": y_bar.mean(0)}, y_bar @ weight.T
-
-    arguments = (drawn(5, 3), drawn(3, 4, seed=1)), drawn(5, 4, seed=2)
-    mutants = mutate(dense_backward, *arguments)
-    found = survivors(mutants, wrong, *arguments)
-    assert "test_mutants.py" in found[-1]
-    assert any("div: divisor dropped" in text for text in found)
-    assert any("multiplied by the batch size 5" in text for text in found)
-
-
 def test_equivalent_mutants_are_seen_to_survive():
     def formula(x, y_bar):
         return jnp.where(x > 0, x, jnp.ones_like(x)) * y_bar
@@ -126,17 +113,15 @@ custom.defvjp(lambda x: (custom(x), x), lambda x, y_bar: (y_bar,))
     [
         (looped, "tanh: dropped"),
         (lambda x, y_bar: jax.jit(lambda a: a * y_bar)(x), "mul: second factor dropped"),
-        (lambda x, y_bar: jax.vmap(lambda a, b: a * b)(x, y_bar), "mul: factor 2"),
         (lambda x, y_bar: custom(x) * y_bar, "exp: dropped"),
         (lambda x, y_bar: jax.checkpoint(jnp.cos)(x) * y_bar, "cos: became sin"),
         (lambda x, y_bar: lax.cond(x[0] > 0, jnp.sin, jnp.exp, x) * y_bar, "sin: dropped"),
-        (lambda x, y_bar: lax.fori_loop(0, 3, lambda k, a: a * y_bar, x), "mul: second factor dropped"),
         (
             lambda x, y_bar: lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.sin(s[1])), (0, x))[1] * y_bar,
             "sin: dropped",
         ),
     ],
-    ids=["scan", "jit", "vmap", "custom_vjp", "checkpoint", "cond", "fori", "while"],
+    ids=["scan", "jit", "custom_vjp", "checkpoint", "cond", "while"],
 )
 def test_equations_inside_of_others_are_mutated(formula, inside):
     arguments = drawn(5) / 3, drawn(5, seed=1)
@@ -163,17 +148,6 @@ def test_a_loop_that_ends_by_its_numbers_is_left_alone():
     mutants = mutate(halved, drawn(3), drawn(3))
     assert not [text for text in texts(mutants) if text.startswith("div")]
     mutants.evaluate(drawn(3), drawn(3))
-
-
-def test_what_does_not_reach_a_bar_is_left_alone():
-    def formula(x, y_bar):
-        unused = jnp.exp(x)
-        _, ys = lax.scan(lambda c, a: (jnp.sin(a), a * a), unused[0], x)
-        return jnp.where(3 * x > 0, ys, y_bar)
-
-    found = texts(mutate(formula, drawn(5), drawn(5)))
-    assert not [text for text in found if text.startswith(("exp", "sin", "mul: 3"))]
-    assert "mul: factor 2" in found
 
 
 def test_places_are_lines_of_the_one_who_wrote_the_formula():
@@ -226,26 +200,10 @@ def test_limit_keeps_the_bars_and_the_same_draw():
         mutate(looped, *arguments, limit=-1)
 
 
-def test_other_shapes_are_refused():
-    mutants = mutate(looped, drawn(5), drawn(5))
-    with pytest.raises(InputError, match=r"f64\[5\]"):
-        mutants.evaluate(drawn(7), drawn(7))
-
-
-def test_single_precision_stays_single():
-    arguments = drawn(5).astype(jnp.float32), drawn(5, seed=1).astype(jnp.float32)
-    formula = lambda x, y_bar: jnp.tanh(x / 7) * y_bar + 1e-5  # noqa: E731
-    assert mutate(formula, *arguments).evaluate(*arguments).dtype == jnp.float32
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [pytest.param(fnn.lstm(3), marks=pytest.mark.slow), fnn.dense(3), fnn.layer_norm()],
-    ids=lambda layer: layer.name,
-)
+@pytest.mark.parametrize("layer", [fnn.dense(3), fnn.layer_norm()], ids=lambda layer: layer.name)
 def test_every_mutant_of_a_layer_dies_or_is_known(layer):
     """The known ones: masks that hold everywhere, numbers that are 0 or 1 here."""
-    shape = (5, 2) if layer.name == "lstm" else (4,)
+    shape = (4,)
     params, state = layer.init(jax.random.key(0), shape)
     params = jax.tree.map(lambda leaf: drawn(*leaf.shape) / 3, params)
     y, _, pullback = layer.vjp(params, state, drawn(7, *shape, seed=1), train=True)

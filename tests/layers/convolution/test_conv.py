@@ -1,13 +1,12 @@
 """Convolution and its transpose: values against loops and PyTorch's arithmetic, lowerings, options, errors."""
 
 import itertools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contracts.composed import others_are_slow
+from tests.layers.jitted import jitted
 
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
@@ -45,7 +44,6 @@ SETTINGS = [
     ((11, 3), 4, 2, {"padding": "causal", "dilation": 2, "stride": 3}, (6,), (4,)),
     ((5, 7, 4), 2, 6, {"groups": 2, "padding": ((2, 0), (1, 3))}, (2, 1), (6, 10)),
     ((5, 7, 3), (3, 2), 6, {"groups": 3, "stride": 2}, (1, 0), (3, 4)),
-    ((7, 3), 1, 5, {"stride": 2}, (0,), (4,)),
     ((2, 3, 5, 2), (2, 1, 3), 3, {"padding": "valid"}, (0, 0, 0), (1, 3, 3)),
     ((4, 33), 3, 2, {}, (1,), (4,)),
 ]
@@ -70,7 +68,6 @@ def test_values_are_those_of_loops(in_shape, window, out_size, options, before, 
     ("in_shape", "window", "options", "groups"),
     [
         ((5, 7, 2), (3, 2), {"stride": (2, 1), "padding": ((2, 1), (0, 3)), "dilation": (1, 2)}, 1),
-        ((7, 5, 4), 3, {"stride": 3, "padding": "valid"}, 2),
         ((11, 3), 4, {"padding": "causal", "dilation": 2, "stride": 2}, 3),
         ((3, 2, 5, 1), 2, {"padding": "same"}, 1),
     ],
@@ -126,25 +123,20 @@ def test_matrix_products_in_bfloat16_add_the_places_of_a_window_in_float32(group
 @pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
 @pytest.mark.parametrize(
     ("channels", "options", "native"),
-    [(8, {}, 1), (7, {}, 0), (8, {"groups": 2}, 0), (8, {"window": 1}, 0), (8, {"lowering": "product"}, 0)],
+    [(8, {}, 1), (7, {}, 0), (8, {"groups": 2}, 0), (8, {"window": 1}, 0)],
 )
 def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that_is_quicker(
     make, channels, options, native
 ):
     layer = make(4, **{"window": 3} | options)
-    params, state = layer.init(jax.random.key(0), (6, 6, channels))
+    params, state = jitted(layer).init(jax.random.key(0), (6, 6, channels))
     x = jax.random.normal(jax.random.key(1), (2, 6, 6, channels))
 
     def applied(layer):
         return lambda params, x: layer.apply(params, state, x, train=True)[0]
 
-    def loss(layer):
-        return lambda params, x: jnp.sum(applied(layer)(params, x) ** 2)
-
     by_hand = fnn.with_hand_vjp(layer)
     assert [convolutions(applied(which), params, x) for which in (layer, by_hand, layer)] == [0, native, 0]
-    gradients = [jax.jit(jax.grad(loss(which), argnums=(0, 1)))(params, x) for which in (layer, by_hand)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *gradients)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +147,9 @@ def test_a_forward_pass_that_jax_need_not_derive_is_xla_s_convolution_where_that
         (lambda conv: fnn.repeat(fnn.residual(conv), 3), 1),
         (lambda conv: fnn.shared(fnn.chain(conv, conv), {"conv_1": "conv_0"}), 2),
         (lambda conv: fnn.frozen(fnn.chain(conv, conv), "conv_0/*"), 2),
+        (fnn.reverse_time, 1),
     ],
-    ids=["residual", "parallel", "repeat", "shared", "frozen"],
+    ids=["residual", "parallel", "repeat", "shared", "frozen", "reverse_time"],
 )
 def test_with_hand_vjp_reaches_the_convolutions_inside_and_leaves_the_plain_network_alone(make, native):
     plain = make(fnn.conv(8, 3))
@@ -170,13 +163,6 @@ def test_with_hand_vjp_reaches_the_convolutions_inside_and_leaves_the_plain_netw
     assert [convolutions(applied(layer), params, x) for layer in (plain, by_hand, plain)] == [0, native, 0]
 
 
-def test_with_hand_vjp_reaches_a_reversed_convolution_over_time():
-    net = fnn.bidirectional(fnn.conv(8, 3))
-    params, state = net.init(jax.random.key(0), (6, 8))
-    by_hand = fnn.with_hand_vjp(net)
-    assert convolutions(lambda x: by_hand.apply(params, state, x, train=True)[0], jnp.ones((2, 6, 8))) == 2
-
-
 def test_a_layer_computes_the_same_wherever_it_is_called():
     """Another layer's ``with_hand_vjp`` does not change a plain layer that is called inside it."""
     plain = fnn.conv(8, 3)
@@ -187,29 +173,8 @@ def test_a_layer_computes_the_same_wherever_it_is_called():
     assert convolutions(lambda x: outer.apply(params, state, x, train=True)[0], jnp.ones((2, 6, 6, 8))) == 0
 
 
-def test_with_hand_vjp_takes_a_replaced_forward_or_backward_pass():
-    plain = fnn.conv(8, 3, bias=False)
-    params, state = plain.init(jax.random.key(0), (6, 6, 8))
-    x = jnp.ones((2, 6, 6, 8))
-
-    def value(layer):
-        return lambda params: fnn.with_hand_vjp(layer).apply(params, state, x, train=True)[0].sum()
-
-    def twice(params, state, x, *, train, key=None):
-        y, state, residuals = plain.forward(params, state, x, train=train, key=key)
-        return 2 * y, state, residuals
-
-    def tripled(residuals, y_bar):
-        return jax.tree.map(lambda leaf: 3 * leaf, plain.backward(residuals, y_bar))
-
-    np.testing.assert_allclose(value(plain._replace(forward=twice))(params), 2 * value(plain)(params), rtol=1e-4)
-    expected = 3 * jax.grad(value(plain))(params)["weight"]
-    actual = jax.grad(value(plain._replace(backward=tripled)))(params)["weight"]
-    np.testing.assert_allclose(actual, expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("width", [4, 5, 6, 7])
-@pytest.mark.parametrize("window", **others_are_slow([2, 3, 4, 5], {2, 5}))
+@pytest.mark.parametrize("width", [4, 5])
+@pytest.mark.parametrize("window", [2, 5])
 def test_neighbors_taken_in_pairs_change_nothing(window, width):
     """Few channels (pairs), and the same among many (no pairs): odd and even widths and windows."""
     random = np.random.default_rng(0)
@@ -222,32 +187,7 @@ def test_neighbors_taken_in_pairs_change_nothing(window, width):
     np.testing.assert_allclose(pairs, single[..., :2], rtol=1e-5, atol=1e-5)
 
 
-def test_causal_outputs_see_nothing_later():
-    layer = fnn.conv(1, 3, padding="causal", dilation=2, bias=False)
-    params, _ = layer.init(jax.random.key(0), (11, 2))
-    jacobian = jax.jit(jax.jacobian(lambda x: layer.apply(params, {}, x[None], train=False)[0][0, :, 0]))(
-        jnp.ones((11, 2))
-    )
-    seen = np.abs(np.asarray(jacobian)).sum(axis=-1) > 0
-    lag = np.subtract.outer(np.arange(11), np.arange(11))
-    np.testing.assert_array_equal(seen, np.isin(lag, (0, 2, 4)))
-
-
-def test_a_transposed_convolution_is_the_transpose_of_a_convolution_of_the_same_weight():
-    options = {"stride": (2, 3), "padding": ((1, 0), (0, 2)), "dilation": (1, 2)}
-    down, up = (make(4, (3, 2), **options, bias=False) for make in (fnn.conv, fnn.conv_transpose))
-    random = np.random.default_rng(0)
-    params, small = {"weight": random.normal(size=(3, 2, 4, 4))}, random.normal(size=(2, 3, 4, 4))
-    large, _ = jax.jit(lambda p, x: up.apply(p, {}, x, train=False))(*_float32(params, small))
-    v = random.normal(size=large.shape)
-    u, _ = jax.jit(lambda p, x: down.apply(p, {}, x, train=False))(*_float32(params, v))
-    assert u.shape == small.shape
-    np.testing.assert_allclose(np.vdot(large, v), np.vdot(small, u), rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("n", "window", "stride", "dilation", "p", "q"), [(5, 3, 2, 1, 1, 1), (4, 2, 3, 1, 0, 2), (5, 4, 1, 2, 3, 0)]
-)
+@pytest.mark.parametrize(("n", "window", "stride", "dilation", "p", "q"), [(4, 2, 3, 1, 0, 2), (5, 4, 1, 2, 3, 0)])
 def test_a_transposed_convolution_is_pytorch_s(n, window, stride, dilation, p, q):
     """PyTorch's formula by loops: input i adds to output i s - p + k d, with output_padding q rows more."""
     random = np.random.default_rng(0)
@@ -259,23 +199,14 @@ def test_a_transposed_convolution_is_pytorch_s(n, window, stride, dilation, p, q
             expected[:, o] += x[:, i] @ weight[..., k]
     layer = fnn.conv_transpose(5, window, stride=stride, dilation=dilation, padding=((p, p - q),), bias=False)
     ours = jnp.asarray(weight.transpose(2, 1, 0), jnp.float32)
-    y, _ = layer.apply({"weight": ours}, {}, jnp.asarray(x, jnp.float32), train=False)
+    y, _ = jitted(layer).apply({"weight": ours}, {}, jnp.asarray(x, jnp.float32), train=False)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("window", "stride"), [(2, 2), (5, 2), (3, 1), (1, 3)])
-def test_same_padding_enlarges_by_the_stride(window, stride):
-    layer = fnn.conv_transpose(3, window, stride=stride)
-    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
-    y = jax.eval_shape(lambda p: layer.apply(p, {}, jnp.ones((1, 5, 7, 2)), train=False)[0], params)
-    assert y.shape == (1, 5 * stride, 7 * stride, 3)
 
 
 @pytest.mark.parametrize(
     ("make", "initializer", "variance"),
     [
         (fnn.conv, "he", 2 / 150),
-        (fnn.conv, "glorot", 2 / 400),
         (fnn.conv, "pytorch", 1 / 450),
         (fnn.conv_transpose, "glorot", 2 / 400),
         (fnn.conv_transpose, "lecun", 1 / 150),
@@ -283,18 +214,13 @@ def test_same_padding_enlarges_by_the_stride(window, stride):
 )
 def test_initial_weights_count_the_window_and_the_channels_of_one_group(make, initializer, variance):
     """Fan-in 5 · 5 · 6 = 150 and fan-out 5 · 5 · 10 = 250."""
-    params, _ = make(40, 5, groups=4, initializer=initializer).init(jax.random.key(0), (7, 7, 24))
+    params, _ = jitted(make(40, 5, groups=4, initializer=initializer)).init(jax.random.key(0), (7, 7, 24))
     weight, bias = np.asarray(params["weight"]), np.asarray(params["bias"])
     assert weight.shape == ((5, 5, 6, 40) if make is fnn.conv else (5, 5, 10, 24))
     np.testing.assert_allclose(weight.var(), variance, rtol=0.1)
+    assert len(np.unique(weight)) > 0.99 * weight.size
     assert (abs(bias).max() > 0) == (initializer == "pytorch")
     assert abs(bias).max() <= 150**-0.5
-
-
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-def test_groups_start_differently(make):
-    weight = make(4, 2, groups=2).init(jax.random.key(0), (7, 4))[0]["weight"]
-    assert len(np.unique(weight)) == weight.size
 
 
 @pytest.mark.parametrize(
@@ -304,6 +230,9 @@ def test_groups_start_differently(make):
         (fnn.conv(3, 3, padding="valid", dilation=3), (5, 2), r"\(3,\), which covers \(7,\) with its dilation"),
         (fnn.conv(4, 3, groups=4), (5, 7, 6), "groups: expected a divisor of the 6 input channels, got 4"),
         (fnn.conv_transpose(3, 2, padding=((3, 3),)), (5, 2), "padding: expected less than the output"),
+        (fnn.conv(3, (3, 3)), (5, 2), r"x: expected a batch axis, 2 spatial axes \(the window's\)"),
+        (fnn.conv(3, 3, padding="causal"), (5, 7, 2), "'causal' over one spatial axis, got 2 axes"),
+        (fnn.conv(3, 3, stride=(1, 1)), (5, 2), "each spatial axis of x, here 1"),
     ],
 )
 def test_what_does_not_fit(layer, in_shape, words):
@@ -311,75 +240,7 @@ def test_what_does_not_fit(layer, in_shape, words):
         fnn.chain(layer).init(jax.random.key(0), in_shape)
 
 
-def test_a_window_larger_than_a_later_input():
-    layer = fnn.conv(3, 4, padding="valid")
-    params, _ = layer.init(jax.random.key(0), (5, 2))
-    with pytest.raises(fnn.InputError, match="window: expected at most the padded input"):
-        layer.apply(params, {}, jnp.ones((1, 3, 2)), train=False)
-
-
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-def test_wrong_rank_channels_and_type(make):
-    layer = make(3, (3, 3))
-    with pytest.raises(fnn.InputError, match=r"x: expected a batch axis, 2 spatial axes \(the window's\)"):
-        layer.init(jax.random.key(0), (5, 2))
-    with pytest.raises(fnn.InputError, match=r"in_shape: expected \(position, …, in_size\), got \(2,\)"):
-        make(3, 3).init(jax.random.key(0), (2,))
-    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
-    for x, words in (
-        (jnp.ones((5, 7, 2)), r"2 spatial axes.* add a batch axis: x\[None\]"),
-        (jnp.ones((1, 1, 5, 7, 2)), r"got .*shape \(1, 1, 5, 7, 2\)\.$"),
-        (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
-        (jnp.ones((1, 5, 7, 2), jnp.uint8), "floating-point numbers, got uint8"),
-    ):
-        with pytest.raises(fnn.InputError, match=words):
-            layer.apply(params, {}, x, train=False)
-    params, _ = make(3, (3,)).init(jax.random.key(0), (5, 1))
-    for x, words in (
-        (jnp.ones((1, 5, 2)), "expected 1 channel on the last axis"),
-        (jnp.ones((1, 5, 5, 1)), "1 spatial axis "),
-    ):
-        with pytest.raises(fnn.InputError, match=words):
-            make(3, (3,)).apply(params, {}, x, train=False)
-    of_images = make(3, 3)  # one number for a window fits any number of axes, so the weight decides
-    params, _ = of_images.init(jax.random.key(0), (5, 7, 2))
-    with pytest.raises(fnn.InputError, match=r"a batch axis, 2 spatial axes.*got .*shape \(5, 7, 2\)"):
-        of_images.apply(params, {}, jnp.ones((5, 7, 2)), train=False)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "words"),
-    [
-        ((0, 3), {}, "out_size: expected a positive integer"),
-        ((3, 0), {}, "window: expected a positive integer"),
-        ((3, (3, 3, 3, 3)), {}, "window: expected a positive integer, or one for each of one to three"),
-        ((3, 3), {"groups": 2}, "groups: expected a divisor of out_size, 3, got 2"),
-        ((3, 3), {"lowering": "fast"}, "lowering: expected a known name, got 'fast'. Known: auto, native, product"),
-        ((3, 3), {"padding": "full"}, "padding: expected 'same', 'valid'"),
-    ],
-)
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-def test_settings_that_are_none(make, arguments, options, words):
-    with pytest.raises(fnn.InputError, match=words):
-        make(*arguments, **options)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-def test_a_window_much_larger_than_the_images_compiles_quickly(make):
-    """As matrix products, 9,801 places of the window gave no answer in a minute."""
-    clock = time.perf_counter()
-    net = make(4, 99)
-    params, state = net.init(jax.random.key(0), (8, 8, 1))
-    x = jnp.ones((2, 8, 8, 1))
-    for layer in (net, fnn.with_hand_vjp(net)):
-        y = jax.jit(lambda params, layer=layer: layer.apply(params, state, x, train=True)[0])(params)
-        jax.jit(jax.grad(lambda params, layer=layer: layer.apply(params, state, x, train=True)[0].sum()))(params)
-        assert y.shape == (2, 8, 8, 4)
-    assert time.perf_counter() - clock < 60
-
-
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 4])
 def test_large_windows_are_the_same_sums(groups):
     random = np.random.default_rng(0)
     weight, x = random.normal(size=(140, 4 // groups, 4)), random.normal(size=(1, 9, 4))
@@ -401,28 +262,24 @@ def test_large_windows_are_the_same_sums(groups):
 )
 def test_places_taken_axis_by_axis_are_the_same(options):
     windows = place_windows((7, 9), (3, 2), **options)
-    x = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
-    parts = window_places(x, windows)
-    np.testing.assert_array_equal(stacked_places(x, windows), jnp.stack(parts, axis=-2))
-    summed = sum_stacked_places(jnp.stack(parts, axis=-2), windows)
-    np.testing.assert_allclose(summed, sum_window_places(parts, windows), rtol=1e-6, atol=1e-6)
+
+    @jax.jit
+    def in_both_ways(x):
+        parts = window_places(x, windows)
+        stacked = jnp.stack(parts, axis=-2)
+        return (stacked_places(x, windows), sum_stacked_places(stacked, windows)), (
+            stacked,
+            sum_window_places(parts, windows),
+        )
+
+    by_axis, by_place = in_both_ways(jax.random.normal(jax.random.key(0), (2, 7, 9, 3)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), by_axis, by_place)
 
 
-def test_settings_that_do_not_go_with_the_input():
-    with pytest.raises(fnn.InputError, match="No number may be negative"):
-        fnn.conv(3, 3, padding=((-1, 0),))
-    with pytest.raises(fnn.InputError, match="'causal' over one spatial axis, got 2 axes"):
-        fnn.conv(3, 3, padding="causal").init(jax.random.key(0), (5, 7, 2))
-    for option in ({"stride": (1, 1)}, {"dilation": (1, 1)}, {"padding": ((0, 0), (0, 0))}):
-        with pytest.raises(fnn.InputError, match="each spatial axis of x, here 1"):
-            fnn.conv(3, 3, **option).init(jax.random.key(0), (5, 2))
-
-
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("make", "groups"), [(fnn.conv, 2), (fnn.conv_transpose, 1)])
 def test_x_in_bfloat16_with_params_in_float32(make, groups):
     """The formula computes in the wider type, as ``apply`` does."""
-    layer = make(2, 3, groups=groups)
+    layer = jitted(make(2, 3, groups=groups))
     params, state = layer.init(jax.random.key(0), (5, 2))
     x = jax.random.normal(jax.random.key(1), (2, 5, 2)).astype(jnp.bfloat16)
     with jax.numpy_dtype_promotion("standard"):
@@ -433,16 +290,16 @@ def test_x_in_bfloat16_with_params_in_float32(make, groups):
         np.testing.assert_allclose(params_bar[path], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [fnn.conv, fnn.conv_transpose])
-@pytest.mark.parametrize("lowering", ["native", "product"])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_a_batch_without_examples(make, lowering, groups):
-    layer = make(2, 3, groups=groups, lowering=lowering)
-
-    def both():
-        params, state = layer.init(jax.random.key(0), (5, 4))
-        y, _, pullback = layer.vjp(params, state, jnp.zeros((0, 5, 4)), train=True)
-        return y, pullback(y)[1]
-
-    y, x_bar = jax.eval_shape(both)
-    assert (y.shape, x_bar.shape) == ((0, 5, 2), (0, 5, 4))
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (jnp.ones((5, 7, 2)), r"2 spatial axes.* add a batch axis: x\[None\]"),
+        (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
+        (jnp.ones((1, 1, 7, 2)), "window: expected at most the padded input"),
+    ],
+)
+def test_inputs_that_do_not_fit(x, words):
+    layer = fnn.conv(3, 3, padding="valid")
+    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
+    with pytest.raises(fnn.InputError, match=words):
+        layer.apply(params, {}, x, train=False)

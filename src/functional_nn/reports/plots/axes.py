@@ -12,10 +12,8 @@ import numpy as np
 from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import shown
-from functional_nn.sweeps.columns import shown_value
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import check_result
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import SweepResult, check_result, shown_value
 from functional_nn.training.evaluate import larger_is_better
 
 if TYPE_CHECKING:

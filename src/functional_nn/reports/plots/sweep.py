@@ -32,11 +32,19 @@ from functional_nn.reports.plots.axes import (
     values_of,
 )
 from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
-from functional_nn.sweeps.columns import shown_value
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import Member, check_result, chosen_metric, has_number
-from functional_nn.sweeps.results import SweepResult
-from functional_nn.sweeps.statistics import Setting, half_width, ranked_settings, settings_of
+from functional_nn.sweeps.results import (
+    Member,
+    Setting,
+    SweepResult,
+    check_result,
+    chosen_metric,
+    half_width,
+    has_number,
+    ranked_settings,
+    settings_of,
+    shown_value,
+)
 from functional_nn.training.evaluate import check_metric, larger_is_better
 from functional_nn.training.run import Run
 
