@@ -146,16 +146,6 @@ def test_what_metrics_refuse():
         fnn.metrics.accuracy(y, jnp.zeros(3, int), jnp.ones((3, 1)))
     with pytest.raises(fnn.InputError, match="weights: expected weights not below 0"):
         fnn.metrics.accuracy(y, jnp.zeros(3, int), -jnp.ones(3))
-<<<<<<< HEAD
-    for k in (0, True, 1.5):
-        with pytest.raises(fnn.InputError, match="k: expected a positive integer"):
-            fnn.metrics.top_k_accuracy(k)
-    with pytest.raises(fnn.InputError, match=r"average: expected a known name, got .* macro, micro"):
-        fnn.metrics.f1_score_with(average="weighted")
-    with pytest.raises(fnn.InputError, match="bins: expected a positive integer"):
-        fnn.metrics.calibration_error_with(bins=0)
-=======
->>>>>>> b08ee95a67e926953a5c1939edea6cf623a8de1d
 
 
 def test_counts_are_exact_in_low_precision():

@@ -59,21 +59,9 @@ def test_the_repr_is_one_line():
     assert repr(split) == expected
 
 
-<<<<<<< HEAD
-def test_the_embedded_set_takes_no_folder(tmp_path):
-    with pytest.raises(DataError, match="data_dir: expected nothing for the embedded mnist5k"):
-        load_dataset("mnist5k", write_files(tmp_path))
-
-
-DEBIAN, _ = sources.INSTALLED["fashion_mnist"]
-
-
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
-=======
 @pytest.mark.skipif(
     not sources.INSTALLED["fashion_mnist"][0].is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
->>>>>>> b08ee95a67e926953a5c1939edea6cf623a8de1d
 def test_fashion_mnist_from_debian():
     dataset = load_dataset("fashion_mnist")
     assert dataset.train_images.shape == (60_000, 28, 28, 1)

@@ -64,43 +64,6 @@ def test_curves_are_means_in_a_band(rates):
     assert {"rate", "epoch", "test accuracy", "mean of 4 members, and its 95% interval"} <= set(texts(figure))
 
 
-<<<<<<< HEAD
-def test_axes_of_accuracies_end_at_1():
-    made = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.9))], 4, deviation=0)
-    low = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.0))], 4, deviation=0)
-    for one in (made, low):
-        bottom, top = drawn(fnn.plots.plot_curves(one)).axes[0].get_ylim()
-        assert 0 <= bottom < top == 1
-        figure = drawn(fnn.plots.plot_spread(one))
-        assert figure.axes[-1].get_xlim()[1] == 1
-        assert sum(patch.get_height() for axes in figure.axes for patch in axes.patches) == 8
-
-
-def test_curves_of_few_members_reach_from_the_lowest_to_the_highest():
-    made = result(*over_seeds([0.8, 0.9]))
-    figure = drawn(fnn.plots.plot_curves(made))
-    band = figure.axes[0].collections[0].get_paths()[0].vertices
-    assert {round(float(y), 6) for y in band[band[:, 0] == 3][:, 1]} == {0.8, 0.9}
-    assert "mean of 2 members, and lowest to highest" in texts(figure)
-
-
-def test_curves_of_chosen_hyper_parameters():
-    made = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)], 2)
-    assert len(lines(drawn(fnn.plots.plot_curves(made)))) == 4
-    assert set(lines(drawn(fnn.plots.plot_curves(made, by="hidden")))) == {"8", "16"}
-    with pytest.raises(InputError, match=r"by: expected a known name, got 'hiden'\. Did you mean"):
-        fnn.plots.plot_curves(made, by="hiden")
-
-
-def test_at_most_ten_curves_the_best_ones():
-    made = swept([({"rate": float(i), "name": "x" * 9}, i / 20) for i in range(1, 18)], 2, deviation=0)
-    figure = drawn(fnn.plots.plot_curves(made))
-    assert list(lines(figure)) == [str(i) for i in range(17, 7, -1)]
-    assert any(text.startswith("the best 10 of 17 settings") for text in texts(figure))
-
-
-=======
->>>>>>> b08ee95a67e926953a5c1939edea6cf623a8de1d
 def test_a_member_that_is_not_finite_is_in_no_mean_but_in_the_legend():
     bad = member(9, {"rate": 0.1, "seed": 2}, 0.1, status="non-finite", epochs=2)
     worse = member(10, {"rate": 9.0, "seed": 0}, math.nan, status="non-finite", epochs=1)
