@@ -88,7 +88,7 @@ def test_curves_of_chosen_hyper_parameters():
     made = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)], 2)
     assert len(lines(drawn(fnn.plots.plot_curves(made)))) == 4
     assert set(lines(drawn(fnn.plots.plot_curves(made, by="hidden")))) == {"8", "16"}
-    with pytest.raises(InputError, match=r"by: expected hyper-parameters of the sweep, got 'hiden'\. Did you mean"):
+    with pytest.raises(InputError, match=r"by: expected a known name, got 'hiden'\. Did you mean"):
         fnn.plots.plot_curves(made, by="hiden")
 
 

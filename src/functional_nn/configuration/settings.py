@@ -228,10 +228,9 @@ class Configuration:
         for name in MODEL_FLAGS:
             value = getattr(self, name)
             known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
-            check(
-                flag_of(name), value, f"only flags that {self.model} takes ({known})", name in taken or not is_on(value)
-            )
-            if name in taken and value is None:
+            is_taken = name in taken
+            check(flag_of(name), value, f"only flags that {self.model} takes ({known})", is_taken or not is_on(value))
+            if is_taken and value is None:
                 # The default of an activation is an object; the configuration has its name.
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)
