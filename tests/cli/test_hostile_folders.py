@@ -273,7 +273,7 @@ def test_a_sweep_with_wrong_settings_is_refused(folders, capsys):
         ({"grid": [{"a": 1}]}, "grid/0/data null"),
         ({"halving": [["x"], 0.5]}, "halving/0/0 'x'"),
         ({"halving": [[1], 7.0]}, "halving: expected a share"),
-        ({"halving": [[4] * 100_000, 0.5]}, "got [4, 4, 4"),
+        ({"halving": [[4] * 100_000, 0.5]}, "got (4, 4, 4"),
         ({"precision": 3}, "precision 3"),
     ]:
         path.write_text(signed_text(settings | entries))
