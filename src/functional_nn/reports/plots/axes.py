@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -25,21 +26,26 @@ MOST_LETTERS = 200
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
-def plain_axes(
-    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
+@contextmanager
+def default_style() -> Iterator[None]:
+    """matplotlib's own settings while the command draws. A ``matplotlibrc`` in the working directory may be hostile."""
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):
+        yield
+
+
+def plain_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure, and an array of its axes with the shape (rows, columns)."""
     from functional_nn.reports.plots.figure import ShownFigure
 
     figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def make_axes(
-    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
+def make_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Axes for curves and points: without a frame on the upper and the right side, and with a light grid."""
-    figure, grid = plain_axes(rows, columns, width=width, height=height, sharey=sharey)
+    figure, grid = plain_axes(rows, columns, width=width, height=height)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -73,13 +79,11 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
     """Checks names of hyper-parameters of a sweep, and returns them as a list."""
     check_result(result)
-    are_names = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
-    check(argument, names, "names of hyper-parameters", are_names)
+    are_texts = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    check(argument, names, "names of hyper-parameters", are_texts)
     names = [names] if isinstance(names, str) else list(names)
     known = result.members[0].hyperparameters if result.members else {}
-    for name in names:
-        check_choice(argument, name, known)
-    return names
+    return [check_choice(argument, name, known) for name in names]
 
 
 def values_of(result: SweepResult, name: str) -> list[PlainValue]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import check
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.texts import counted, words
 from functional_nn.reports.plots.axes import (
     BAD,
@@ -21,6 +21,7 @@ from functional_nn.reports.plots.axes import (
     are_numbers,
     as_plain_text,
     check_hyperparameters,
+    default_style,
     is_share,
     limit_accuracy,
     make_axes,
@@ -88,7 +89,8 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     check_result(result)
     metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
-    check("result", result, "a member that ran an epoch", result.curves(metric).size)
+    if not result.curves(metric).size:
+        raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
     settings = _best_first(result, metric, by)
     longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
     figure, ((axes,),) = make_axes(1, 1, width=6.5 + 0.08 * min(longest, MOST_LETTERS), height=4.2)
@@ -144,7 +146,8 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     metric = chosen_metric(result, metric)
     by = [name for name in result.varied if name != "seed"]
     settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]
-    check("members", result, f"one with a finite {metric}", settings)
+    if not settings:
+        raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
     drawn = [np.clip(values, -LARGEST, LARGEST) for values in panels]
@@ -284,13 +287,13 @@ def _draw_model(axes: Axes, x: ArrayLike, y: ArrayLike, share: float, member: Me
     axes.plot(x, y, color=BAD if is_bad else POINT, lw=1.2, clip_on=False, gid=gid)
 
 
-def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> list[str]:
+def draw_all(result: SweepResult, folder: Path) -> list[str]:
     """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
-    metric = chosen_metric(result, metric)
+    metric = result.metric
     names = [name for name in result.varied if name != "seed"]
     few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
     pictures: dict[str, Callable[[], Figure]] = {}
@@ -300,8 +303,9 @@ def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> li
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
     if "seed" in result.varied and any(has_number(member, metric) for member in result.members):
         pictures["spread.png"] = lambda: plot_spread(result, metric)
-    for name, draw in pictures.items():
-        write_picture(folder / name, draw())
+    with default_style():
+        for name, draw in pictures.items():
+            write_picture(folder / name, draw())
     return sorted(pictures)
 
 
@@ -368,8 +372,8 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
     metric = chosen_metric(result, metric)
     columns, rows = values_of(result, x), values_of(result, y)
     for name, values in ((x, columns), (y, rows)):
-        fits = len(values) <= MOST_CELLS
-        check(name, len(values), f"at most {MOST_CELLS} values", fits, "Choose members with where(…).")
+        is_small = len(values) <= MOST_CELLS
+        check(name, len(values), f"at most {MOST_CELLS} values", is_small, "Choose members with where(…).")
     others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
     cells: dict[tuple[int, int], Setting] = {}
     for cell, _ in settings_of(result, metric, others):
