@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from functional_nn.sweeps.member import Member
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import Member, SweepResult
 
 
 def member(number, hyperparameters, accuracy, *, epochs=3, status="finished", loss=None, **more):

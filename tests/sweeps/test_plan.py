@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from functional_nn.sweeps import plan
-from functional_nn.training import memory
+from functional_nn.training import devices
 
 
 @pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
@@ -21,6 +21,6 @@ def test_systems_that_do_not_state_their_memory(monkeypatch, known):
         return values[name]
 
     monkeypatch.setattr(os, "sysconf", sysconf)
-    assert memory.total_bytes() == (409600 if known else math.inf)
-    assert plan.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
-    assert plan.fitting(plan.Plan(4, 2), 0, plan.memory_limit()) == plan.Plan(4, 2)
+    assert devices.total_bytes() == (409600 if known else math.inf)
+    assert devices.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
+    assert plan.fitting(plan.Plan(4, 2), 0, devices.memory_limit()) == plan.Plan(4, 2)

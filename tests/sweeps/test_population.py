@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
-from functional_nn.sweeps import population
+from functional_nn.sweeps import plan as plans
 
 
 def test_two_workers_that_want_the_last_batch(monkeypatch):
@@ -20,20 +20,19 @@ def test_two_workers_that_want_the_last_batch(monkeypatch):
         def __bool__(self):
             return True
 
-    monkeypatch.setattr(population, "deque", StaleDeque)
+    monkeypatch.setattr(plans, "deque", StaleDeque)
 
     class Batch:
-        begun = True
-        epochs = 0
+        epochs, done = 0, False
 
-        @property
-        def goes_on(self):
-            return self.epochs < 2
+        def begin(self, device):
+            pass
 
         def run_epoch(self):
             self.epochs += 1
+            self.done = self.epochs == 2
 
-    steps = list(population.Workers([None, None]).run([Batch()]))
+    steps = list(plans.in_threads([None, None], [Batch()]))
     assert [done for _, done in steps] == [False, True]
 
 
@@ -53,37 +52,6 @@ def test_convolutions_of_two_workers():
 
     for alone, beside in zip(trained("sequential"), trained("map"), strict=True):
         np.testing.assert_array_equal(alone.params["conv_0"]["weight"], beside.params["conv_0"]["weight"])
-
-
-def test_workers_have_the_settings_of_the_callers_thread():
-    x, labels = np.zeros((8, 3)), np.zeros(8, np.int32)  # float64, which JAX does not take as it is without the setting
-    data = fnn.data.Split(x, labels, x, labels)
-    with jax.enable_x64(True):
-        members = fnn.grid(seed=range(2))
-        result = fnn.sweep(
-            fnn.dense(2), optax.sgd(0.1), members, data, epochs=1, precision="float64", plan="sequential"
-        )
-    assert [member.params["weight"].dtype for member in result.members] == [np.float64] * 2
-
-
-def test_every_thread_has_the_settings():
-    seen = []
-
-    class Batch:
-        goes_on = begun = True
-
-        def begin(self, device):
-            pass
-
-        def run_epoch(self):
-            seen.append(jax.config.jax_enable_x64)
-            self.goes_on = len(seen) < 2
-            return 0.0
-
-    with jax.enable_x64(True):
-        list(population.Workers([None]).run([Batch(), Batch()]))
-    assert len(seen) > 1
-    assert all(seen)
 
 
 def test_workers_draw_the_random_bits_of_the_callers_thread():

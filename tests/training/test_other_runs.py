@@ -8,7 +8,8 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.training import memory
+from functional_nn.training import devices
+from functional_nn.training.programs import Programs
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(12, 4)).astype(np.float32)
@@ -111,26 +112,16 @@ def test_checkpoints_that_are_no_folder(checkpoints):
             fit(wrong)
 
 
-def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for empty in ("", tmp_path.__class__("")):
-        for wrong in (empty, fnn.training.Checkpoints(empty)):
-            with pytest.raises(InputError, match="checkpoints: expected the path"):
-                fit(wrong)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
-    with pytest.raises(InputError, match=r"net: expected a model that fits in .* got 43 parameters, which take "):
+    monkeypatch.setattr(devices, "total_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"net: expected a network that fits in .* got 43 parameters, which take "):
         fit(None)
 
 
 def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
-    monkeypatch.setattr(memory, "total_bytes", lambda: 1000)
-    monkeypatch.setattr(memory, "program_bytes", lambda programs: 0)
-    train_state, data = SimpleNamespace(params={}), np.zeros(150, np.float32)
-    memory.check_memory(SimpleNamespace(sharding=None, train_state=train_state), data)
+    monkeypatch.setattr(devices, "total_bytes", lambda: 1000)
+    own, data = {"train_state": SimpleNamespace(params={}), "bytes_needed": 0}, np.zeros(150, np.float32)
+    Programs.check_memory(SimpleNamespace(sharding=None, **own), data)
     sharding = SimpleNamespace(addressable_devices={"first", "second"})
-    with pytest.raises(InputError, match="net: expected a model that fits in"):
-        memory.check_memory(SimpleNamespace(sharding=sharding, train_state=train_state), data)
+    with pytest.raises(InputError, match="net: expected a network that fits in"):
+        Programs.check_memory(SimpleNamespace(sharding=sharding, **own), data)

@@ -6,6 +6,7 @@ Its modules import JAX inside their functions, so that ``--help`` does not wait 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,8 @@ from importlib import import_module
 
 import click
 
-from functional_nn.cli.signals import Signals
 from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, escaped, shortened
+from functional_nn.core.signals import Signals
 from functional_nn.core.texts import suggest
 
 COMMANDS = {
@@ -104,7 +105,7 @@ def _open_closed_streams() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     stdout = sys.stdout
-    with Signals() as signals, _one_line_warnings():
+    with Signals(signal.SIGINT, signal.SIGTERM) as signals, _one_line_warnings():
         try:
             return command.main(args=arguments, prog_name="functional-nn", standalone_mode=False, obj=signals) or 0
         except click.ClickException as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import click
@@ -13,7 +12,13 @@ import jax
 from functional_nn.data.dataset import Dataset
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.evaluate import as_numbers, evaluated_metrics, evaluation_of_examples, number_of_labels
+from functional_nn.training.evaluate import (
+    as_numbers,
+    evaluated_metrics,
+    evaluation_of_totals,
+    number_of_labels,
+    totals_of_examples,
+)
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
@@ -59,6 +64,11 @@ def test_metrics(
 ) -> dict[str, float]:
     """The loss and the metrics of a network on the test examples."""
     split = data_for_network(recipe.net, recipe.loss, data)
-    evaluate = jax.jit(partial(evaluation_of_examples, recipe, as_precision(precision)))
+    policy = as_precision(precision)
+
+    @jax.jit
+    def evaluate(*arguments):
+        return evaluation_of_totals(recipe, totals_of_examples(recipe, policy, *arguments))
+
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
-    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))
+    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))[0]

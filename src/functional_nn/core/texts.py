@@ -12,6 +12,9 @@ from typing import TypeGuard
 
 from functional_nn.core.errors import shortened
 
+WIDTH = 80
+"""Printed lines have at most this number of characters."""
+
 
 def words(name: str) -> str:
     """The name of a metric or of a setting, as people read it.
@@ -91,7 +94,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     >>> suggest("adm", ["sgd", "adam"])
     'Did you mean adam? Known: adam, sgd.'
     """
-    names = sorted(known)
+    names = sorted(map(shortened, known))
     meant = nearest(shortened(word), names)
     question = f"Did you mean {meant}? " if meant else ""
     return f"{question}Known: {', '.join(names)}."

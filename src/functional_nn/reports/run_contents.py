@@ -20,7 +20,7 @@ from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
 from functional_nn.training.checkpointing import saved_history
-from functional_nn.training.memory import bytes_of
+from functional_nn.training.devices import bytes_of
 
 MOST_COPIES = 8
 """A checkpoint is read only if it is at most this many times as large as the network: parameters, and the numbers that

@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from functional_nn.core.texts import counted, words
-from functional_nn.reports.page import as_svg, check_libraries, number, write_template
+from functional_nn.reports.page import as_svg, number, write_template
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
 from functional_nn.reports.run_report import settings_table
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
-from functional_nn.sweeps.columns import of_members, shown_value
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import Member, metric_names
-from functional_nn.sweeps.results import SweepResult, sentences, settings_cells
+from functional_nn.sweeps.results import (
+    Member,
+    SweepResult,
+    metric_names,
+    of_members,
+    sentences,
+    settings_cells,
+    shown_value,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,9 +64,8 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         settings: the entries of ``sweep.json``.
 
     Raises:
-        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+        InputError: if the file cannot be written.
     """
-    check_libraries(("jinja2", "matplotlib"))
     metric = result.metric
     ranked = result.ranked()
     drawn = drawn_members(ranked)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, check_data, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check, check_data, inside, reading, shortened
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
@@ -197,6 +197,12 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
         digest.update(f"{name} ".encode())
         add_to_digest(digest, np.asarray(arrays[name], order="C"))
     return digest.hexdigest()
+
+
+def checksum_of(argument: str, tree: PyTree) -> str:
+    """The checksum of an argument, a pytree of arrays. Errors name the argument."""
+    with inside(argument):
+        return checksum(named_arrays(tree))
 
 
 def add_to_digest(digest: hashlib._Hash, array: np.ndarray) -> None:

@@ -6,10 +6,10 @@ from .grid import log_uniform as log_uniform
 from .grid import read_grid as read_grid
 from .grid import uniform as uniform
 from .grid import zipped as zipped
-from .member import Member as Member
 from .member_batch import Halving as Halving
 from .parts import merge as merge
 from .plan import Plan as Plan
+from .results import Member as Member
+from .results import Setting as Setting
 from .results import SweepResult as SweepResult
-from .statistics import Setting as Setting
-from .statistics import summarize as summarize
+from .results import summarize as summarize

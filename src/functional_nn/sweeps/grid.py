@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, shortened, shown
 from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, is_function, is_numeric
@@ -100,8 +100,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     check_size(number, number * len(axes))
     check_count("seed", seed, least=0, most=2**32 - 1)
     for name, distribution in axes.items():
-        if not is_function(distribution):
-            raise InputError(name, "a distribution", shown(distribution), "Use uniform, log_uniform or choice.")
+        check(name, distribution, "a distribution", is_function(distribution), "Use uniform, log_uniform or choice.")
     generator = np.random.default_rng(seed)
     members: list[Hyperparameters] = []
     values = 0
@@ -197,8 +196,7 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
         DataError: if the file is missing, does not describe a grid, or describes too many members. The message names
             the place in the file.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError("path", "the path of a .toml file", shown(path))
+    check("path", path, "the path of a .toml file", isinstance(path, str | os.PathLike))
     path = Path(path)
     if path.suffix != ".toml":
         raise DataError(str(path), "a .toml file", shown(path.suffix))
@@ -238,8 +236,8 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
         remedy = "Make folds of all training examples. Call with_validation of each fold if you need it."
         raise InputError("data", "data without validation examples", "data that have some", remedy)
     examples = number_of_examples(x)
-    if not is_count(count, least=2, most=examples):
-        raise InputError("count", f"an integer from 2 to {examples}, the number of training examples", shown(count))
+    expected = f"an integer from 2 to {examples}, the number of training examples"
+    check("count", count, expected, is_count(count, least=2, most=examples))
     parts = np.array_split(np.random.default_rng(seed).permutation(examples), count)
 
     def chosen(tree: PyTree, rows: np.ndarray) -> PyTree:
@@ -354,10 +352,9 @@ def _read_toml(text: str) -> list[Hyperparameters]:
         "members": check_grid,
     }
     for name, table in tables.items():
-        if name not in known:
-            raise InputError("table", "a known one", shown(name), suggest(name, known))
-        if not isinstance(table, list if name == "members" else dict):
-            raise InputError(name, "a table", shown(table), "See the documentation of read_grid.")
+        check("table", name, "a known one", name in known, suggest(name, known))
+        is_table = isinstance(table, list if name == "members" else dict)
+        check(name, table, "a table", is_table, "See the documentation of read_grid.")
     return crossed(*(known[name](table) for name, table in tables.items()))
 
 

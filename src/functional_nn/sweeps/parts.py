@@ -10,9 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from functional_nn.core.errors import DataError, InputError, shortened
+from functional_nn.core.errors import DataError, InputError, check, shortened
 from functional_nn.core.texts import counted
-from functional_nn.core.validation import shown
 from functional_nn.storage.arrays import checksum, packed, unpacked
 from functional_nn.storage.files import (
     HALF_WRITTEN,
@@ -41,6 +40,7 @@ from functional_nn.sweeps.store import (
     FILE_ENTRIES,
     FINGERPRINT,
     SWEEP,
+    WRITTEN_AFTERWARDS,
     Batch,
     halving_of,
     read_batch,
@@ -52,12 +52,6 @@ MOST_SHOWN = 10
 
 MOST_PARTS = 1000
 """Missing members are compared with divisions into at most so many parts."""
-
-WRITTEN_AFTERWARDS = (
-    *("members.csv", "members.jsonl"),
-    *("curves.png", "heat_map.png", "spread.png"),
-)
-"""What the command ``merge`` writes after ``sweep.json``. Its page comes last, so a folder with a page is finished."""
 
 MERGED = "merged parts"
 """What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""
@@ -94,8 +88,8 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 @contextmanager
 def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Iterator[SweepResult]:
     """The same, as a context in which the new folder is locked and kept open."""
-    if isinstance(folders, str | os.PathLike) or not isinstance(folders, Sequence) or not folders:
-        raise InputError("folders", "a list with the folders of all parts", shown(folders))
+    is_list = isinstance(folders, Sequence) and not isinstance(folders, str)
+    check("folders", folders, "a list with the folders of all parts", is_list and folders)
     paths = [check_path("folders", folder) for folder in folders]
     out = check_new_folder("out", out)
     settings = _check_parts(paths)

@@ -1,18 +1,23 @@
-"""Plans: how many members a sweep trains at a time, in parallel threads or together by ``vmap``."""
+"""Plans: how many members a sweep trains at a time, in parallel threads or together by ``vmap``, and the threads."""
 
 from __future__ import annotations
 
 import math
-import sys
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from queue import Queue
+from typing import TypeAlias
 
 import jax
 
 from functional_nn.core.errors import InputError
+from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, shown
-from functional_nn.training.devices import cores
-from functional_nn.training.memory import memory_statistics, system_bytes
+from functional_nn.sweeps.member_batch import MemberBatch
+from functional_nn.training.devices import Device, cores
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
@@ -98,17 +103,6 @@ def planned(plan: str | Plan, members: int, groups: int = 1) -> Plan:
     return Plan(min(plan.workers, batches), at_once)
 
 
-def memory_limit() -> int:
-    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine.
-
-    If the system does not state how much is free, it is four fifths of all memory.
-    """
-    statistics = memory_statistics()
-    if "bytes_limit" in statistics:
-        return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
-
-
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     """The plan with fewer workers, or with fewer members at once, if memory has no room for more.
 
@@ -125,3 +119,64 @@ def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:
     if batch_bytes <= limit:
         return Plan(workers, plan.members)
     return Plan(workers, max(1, plan.members * limit // batch_bytes))
+
+
+Step: TypeAlias = tuple[MemberBatch, bool]
+"""A batch that has run an epoch, and whether it is done."""
+
+
+def in_threads(devices: Sequence[Device], batches: Sequence[MemberBatch]) -> Generator[Step, None, None]:
+    """Trains batches of members in parallel threads, and yields after each epoch of a batch.
+
+    XLA's programs release Python's lock while they run. Settings of JAX that hold in the caller's thread only, such as
+    ``with jax.enable_x64(True)``, hold in these, too. If the caller stops iterating, as after Ctrl-C, the threads end
+    after their current epoch.
+
+    Args:
+        devices: the device of each thread; several threads may share one.
+        batches: the batches, each of which is trained up to its last epoch.
+    """
+    waiting = deque(batches)
+    stop = threading.Event()
+    # Each worker sends its steps, and None when it ends. If an error ends it, it sends the error first.
+    events: Queue[Step | BaseException | None] = Queue()
+
+    settings = settings_of_this_thread()
+
+    def train(device: Device) -> None:
+        while not stop.is_set():
+            try:
+                batch = waiting.popleft()
+            except IndexError:  # Another worker has taken the last one.
+                break
+            batch.begin(device)
+            while not batch.done and not stop.is_set():
+                batch.run_epoch()
+                events.put((batch, batch.done))
+
+    def work(device: Device) -> None:
+        try:
+            with settings():
+                train(device)
+        except BaseException as error:
+            events.put(error)
+        events.put(None)
+
+    # Daemons do not keep a process alive that ends without joining them, as after a second Ctrl-C.
+    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in devices]
+    try:
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        while running:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is None:
+                running -= 1
+            else:
+                yield event
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

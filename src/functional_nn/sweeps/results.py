@@ -1,4 +1,4 @@
-"""The results of a sweep: members, tables and choices."""
+"""The results of a sweep: members, tables with their columns, statistics over seeds, and choices."""
 
 from __future__ import annotations
 
@@ -11,28 +11,365 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from functional_nn.core.display import html_table
-from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.layer import Layer
+from functional_nn.core.errors import InputError, check, escaped
+from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import aligned, suggest, words
-from functional_nn.core.validation import is_array, is_numeric, shown
+from functional_nn.core.validation import check_choice, is_array, is_numeric
 from functional_nn.storage.files import check_path, finite_json, write_whole
-from functional_nn.sweeps.columns import check_names, columns, of_members, shown_value, varied_names
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.member import HasMembers, Member, chosen_metric, has_number, metric_names
-from functional_nn.sweeps.statistics import ranked_settings
-from functional_nn.training.evaluate import larger_is_better
+from functional_nn.training.evaluate import default_metric, larger_is_better
 from functional_nn.training.precision import Precision
-from functional_nn.training.recipe import (
-    NOT_FOR_FUNCTIONS,
-    HyperparameterReader,
-    ModelFunction,
-    network_of,
-)
+from functional_nn.training.recipe import NOT_FOR_FUNCTIONS, HyperparameterReader, ModelFunction, network_of
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One trained model of a sweep.
+
+    Args:
+        number: its place in the grid, from 0.
+        hyperparameters: its values in the grid, with the seed.
+        status: ``"finished"``; ``"non-finite"``, and its last finite state is kept; ``"stopped early"``; ``"halved"``,
+            left out by successive halving; or ``"not run"``, because the sweep was interrupted before its end.
+        bad_step: for a non-finite member, the first step of the run, from 0, whose result was not finite.
+            ``find_non_finite`` finds the operation that made it.
+        curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
+            number for each epoch. If the data have validation examples, these take the place of the test examples.
+        params, state: pytrees of NumPy arrays; None if they were not kept.
+        test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
+    """
+
+    number: int
+    hyperparameters: Mapping[str, PlainValue]
+    status: str
+    bad_step: int | None
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    params: Params | None = None
+    state: State | None = None
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
+        metrics = {name: self.last(name) for name in self.curves} | dict(self.test_metrics)
+        numbers = "".join(f", {words(name)} {value:.4f}" for name, value in metrics.items())
+        return f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})"
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that it was trained for."""
+        return len(next(iter(self.curves.values()), ()))
+
+    @property
+    def has_result(self) -> bool:
+        """Whether its last metrics are those of a trained model: it is neither non-finite nor interrupted."""
+        return self.status not in ("non-finite", "not run")
+
+    @property
+    def is_trained_to_its_end(self) -> bool:
+        """Whether it has a result, and was not left out by successive halving."""
+        return self.has_result and self.status != "halved"
+
+    def last(self, metric: str) -> float:
+        """A metric after the last epoch; NaN if no epoch was run, or if there is no such metric."""
+        curve = self.curves.get(metric)
+        return math.nan if curve is None or not len(curve) else float(curve[-1])
+
+
+def has_number(member: Member, metric: str) -> bool:
+    """Whether a member ended with a finite metric. Only such members can win, and count in statistics.
+
+    A member that successive halving left out can win only if no other can.
+    """
+    return member.has_result and math.isfinite(member.last(metric))
+
+
+class HasMembers(Protocol):
+    """The part of a sweep's result that statistics use."""
+
+    @property
+    def members(self) -> tuple[Member, ...]: ...
+
+
+def metric_names(members: Iterable[Member]) -> tuple[str, ...]:
+    """The names of the metrics that members have after each epoch."""
+    return tuple(dict.fromkeys(name for member in members for name in member.curves))
+
+
+def chosen_metric(result: HasMembers, metric: str | None) -> str:
+    """The name of a metric of the result; for None, that of the metric by which models are compared.
+
+    Raises:
+        InputError: if the result has no such metric.
+    """
+    names = metric_names(result.members)
+    if metric is None:
+        return default_metric(names)
+    if not names:  # no member has run an epoch
+        return metric
+    is_of_test = isinstance(metric, str) and metric.startswith("test_") and metric not in names
+    if is_of_test and default_metric(names).startswith("validation_"):
+        remedy = "The test examples are not used for choices. Member.test_metrics has their numbers."
+        raise InputError("metric", f"one of {', '.join(names)}", repr(metric), remedy)
+    return check_choice("metric", metric, names)
+
+
+Result = TypeVar("Result", bound=HasMembers)
+
+
+def check_result(result: Result) -> Result:
+    """Raises an InputError unless this is the result of a sweep; returns it."""
+    members = getattr(result, "members", None)
+    is_result = isinstance(members, tuple) and all(isinstance(member, Member) for member in members)
+    check("result", result, "the result of sweep", is_result)
+    return result
+
+
+# Statistics
+
+CONFIDENCE = 0.95
+Deviation = TypeVar("Deviation", float, np.ndarray)
+
+
+class Setting(NamedTuple):
+    """One setting of the hyper-parameters, summarized over its seeds.
+
+    Args:
+        hyperparameters: the hyper-parameters that the members share.
+        models: the number of members in the mean.
+        mean, deviation: the mean of the metric, and its standard deviation (with n - 1).
+        low, high: the 95% confidence interval of the mean, by Student's t; NaN for a single member.
+        not_finite: the number of members left out because they, or their metric, are not finite.
+        epochs: the smallest and the largest number of epochs of the members in the mean; 0 if there are none.
+        not_run: the number of members left out because the sweep was interrupted before their end.
+    """
+
+    hyperparameters: Mapping[str, PlainValue]
+    models: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    not_finite: int
+    epochs: tuple[int, int] = (0, 0)
+    not_run: int = 0
+
+    @property
+    def half_width(self) -> float:
+        """Half of the width of the confidence interval."""
+        return (self.high - self.low) / 2
+
+    @property
+    def left_out(self) -> str:
+        """How many members the mean leaves out, and why, such as ``1 not finite, 2 not run``; empty for none."""
+        counts = {"not finite": self.not_finite, "not run": self.not_run}
+        return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+
+
+def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequence[str] = "seed") -> list[Setting]:
+    """The mean of each setting over its seeds, or over other hyper-parameters, with a 95% confidence interval.
+
+    Math:
+        m = Σ xᵢ / n, s² = Σ (xᵢ - m)² / (n - 1), and the interval m ± t s / √n, where t is the quantile of Student's
+        distribution with n - 1 degrees of freedom
+
+    Args:
+        result: the result of a sweep.
+        metric: a name such as ``test_loss``, after the last epoch; None for ``SweepResult.metric``.
+        over: the hyper-parameters over which the mean is taken.
+
+    Raises:
+        InputError: for an unknown metric or an unknown hyper-parameter.
+
+    >>> import functional_nn as fnn, optax
+    >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
+    >>> result = fnn.sweep(
+    ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
+    >>> [(row.hyperparameters["learning_rate"], row.models) for row in summarize(result)]
+    [(0.001, 3), (0.01, 3)]
+    """
+    check_result(result)
+    metric = chosen_metric(result, metric)
+    if not isinstance(over, Sequence) or not all(isinstance(name, str) for name in over):
+        raise InputError("over", "names of hyper-parameters", repr(over))
+    over = (over,) if isinstance(over, str) else tuple(over)
+    known = result.members[0].hyperparameters if result.members else over
+    unknown = [name for name in over if name not in known and name != "seed"]
+    if unknown:
+        raise InputError("over", "hyper-parameters of the sweep", ", ".join(unknown), suggest(unknown[0], known))
+    return [row for row, _ in settings_of(result, metric, over)]
+
+
+def settings_of(result: HasMembers, metric: str, over: Sequence[str] = ("seed",)) -> list[tuple[Setting, list[Member]]]:
+    """The settings, averaged over some hyper-parameters, each with its members; in the order of the grid."""
+    shared: dict[tuple[tuple[str, PlainValue], ...], list[Member]] = {}
+    for member in result.members:
+        rest = tuple((name, value) for name, value in member.hyperparameters.items() if name not in over)
+        shared.setdefault(rest, []).append(member)
+    return [(_setting(dict(rest), members, metric), members) for rest, members in shared.items()]
+
+
+def ranked_settings(
+    result: HasMembers, metric: str, over: Sequence[str] = ("seed",)
+) -> list[tuple[Setting, list[Member]]]:
+    """The same, the best first. Those without a mean are last."""
+    sign = -1 if larger_is_better(metric) else 1
+
+    def place(pair: tuple[Setting, list[Member]]) -> float:
+        mean = pair[0].mean
+        return math.inf if math.isnan(mean) else sign * mean
+
+    return sorted(settings_of(result, metric, over), key=place)
+
+
+def _setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
+    """The statistics of a metric over some members."""
+    counted = [member for member in members if has_number(member, metric)]
+    values = np.array([member.last(metric) for member in counted])
+    epochs = [member.epochs for member in counted]
+    not_run = sum(member.status == "not run" for member in members)
+    mean = float(values.mean()) if counted else math.nan
+    deviation = float(values.std(ddof=1)) if len(counted) > 1 else math.nan
+    half = half_width(deviation, len(counted))
+    return Setting(
+        hyperparameters,
+        models=len(counted),
+        mean=mean,
+        deviation=deviation,
+        low=mean - half,
+        high=mean + half,
+        not_finite=len(members) - len(counted) - not_run,
+        epochs=(min(epochs, default=0), max(epochs, default=0)),
+        not_run=not_run,
+    )
+
+
+def half_width(deviation: Deviation, count: int) -> Deviation | float:
+    """Half of the width of the 95% confidence interval of a mean, t s / √n; NaN for fewer than two values."""
+    from scipy import stats
+
+    if count < 2:
+        return math.nan
+    # The interval leaves out 2.5% at each end, so its quantile is 97.5%.
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) / math.sqrt(count) * deviation
+
+
+# Columns of tables
+
+
+class Column(NamedTuple):
+    """A column: its value for a member in rows, its text for a setting in tables of settings, or both.
+
+    Args:
+        name: its name in rows, CSV and JSON. That of a measured time begins with ``seconds``.
+        of_member: its value for a member; None if rows do not have it.
+        of_setting: its text for a setting and the members of this setting; None if tables of settings do not have it.
+        head: its name in tables for people; by default ``name``.
+        is_shown: whether tables for people have it. Rows have it always.
+    """
+
+    name: str
+    of_member: Callable[[Member], PlainValue] | None = None
+    of_setting: Callable[[Setting, Sequence[Member]], str] | None = None
+    head: str = ""
+    is_shown: bool = True
+
+    @property
+    def title(self) -> str:
+        """Its name in tables for people."""
+        return self.head or self.name
+
+
+def columns(members: Sequence[Member]) -> list[Column]:
+    """All columns, in their order. A new column is added here."""
+    metrics = metric_names(members)
+    metric = default_metric(metrics)
+    varied = varied_names(members)
+    statuses = {member.status for member in members}
+    epochs = {member.epochs for member in members if has_number(member, metric)}
+    return [
+        Column("number", lambda member: member.number, head="model"),
+        *(_hyperparameter(name, name in varied) for name in (members[0].hyperparameters if members else ())),
+        Column("status", lambda member: member.status, is_shown=statuses != {"finished"}),
+        Column(
+            "bad_step",
+            lambda member: member.bad_step,
+            head="bad step",
+            is_shown=any(member.bad_step is not None for member in members),
+        ),
+        Column(
+            "epochs_run",
+            lambda member: member.epochs,
+            lambda row, _: "–".join(map(str, dict.fromkeys(row.epochs))),
+            head="epochs",
+            is_shown=len(epochs) > 1,
+        ),
+        Column("models", of_setting=lambda row, _: str(row.models)),
+        *(_metric(name, name in metrics, name == metric) for name in metrics[::-1] or (metric,)),
+        Column("± 95%", of_setting=lambda row, _: _in_four_digits(row.half_width)),
+        Column("not finite", of_setting=lambda row, _: str(row.not_finite or "")),
+        Column("not run", of_setting=lambda row, _: str(row.not_run or ""), is_shown="not run" in statuses),
+    ]
+
+
+def of_members(members: Sequence[Member]) -> list[tuple[Column, Callable[[Member], PlainValue]]]:
+    """The columns of rows, each with its value for a member."""
+    return [(column, column.of_member) for column in columns(members) if column.of_member is not None]
+
+
+def varied_names(members: Sequence[Member]) -> tuple[str, ...]:
+    """The hyper-parameters that differ between members, the seed last."""
+    given = [member.hyperparameters for member in members]
+    names = [name for name in given[0] if len({member[name] for member in given}) > 1] if given else []
+    return tuple(sorted(names, key=lambda name: name == "seed"))
+
+
+def check_names(names: Iterable[str], metrics: Iterable[str] = ()) -> None:
+    """Raises an InputError if a hyper-parameter has the name of another column of the rows.
+
+    Args:
+        names: those of the hyper-parameters.
+        metrics: the names of the metrics, if they are known. Those of losses and accuracies are always taken.
+    """
+    usual = (f"{part}_{metric}" for part in ("train", "validation", "test") for metric in ("loss", "accuracy"))
+    fixed = (column.name for column, _ in of_members(()))
+    taken = sorted(set(names) & {*fixed, *usual, *metrics})
+    if taken:
+        raise InputError("grid", "names that the columns of the result do not have", ", ".join(taken), "Rename them.")
+
+
+def shown_value(value: object) -> str:
+    """A value as tables and pictures show it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _hyperparameter(name: str, is_varied: bool) -> Column:
+    """The column of a hyper-parameter. Settings are averaged over seeds."""
+    in_settings = None if name == "seed" else lambda row, _: shown_value(row.hyperparameters[name])
+    return Column(name, lambda member: member.hyperparameters[name], in_settings, is_shown=is_varied)
+
+
+def _metric(name: str, is_in_rows: bool, is_compared: bool) -> Column:
+    """The column of a metric. Settings have that by which they are compared, also if no member has run an epoch."""
+    in_rows = (lambda member: member.last(name)) if is_in_rows else None
+    in_settings = (lambda row, _: _in_four_digits(row.mean)) if is_compared else None
+    return Column(name, in_rows, in_settings, head=words(name))
+
+
+def _in_four_digits(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.4f}"
+
+
+# The result
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -163,8 +500,8 @@ class SweepResult:
             if name not in known:
                 raise InputError("where", "a hyper-parameter of the sweep", repr(name), suggest(name, known))
             value = hyperparameters[name]
-            if is_array(value) and (value.ndim or not is_numeric(value)):
-                raise InputError(f"where.{name}", "one value", shown(value))
+            is_one = not is_array(value) or (value.ndim == 0 and is_numeric(value))
+            check(f"where.{name}", value, "one value", is_one)
         wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in hyperparameters.items()}
 
         def has_wanted(member: Member) -> bool:
@@ -178,8 +515,7 @@ class SweepResult:
 
     def network(self, member: Member) -> Layer:
         """The network of a member. Its parameters and state are ``member.params`` and ``member.state``."""
-        if not isinstance(member, Member):
-            raise InputError("member", "a Member of this result", shown(member), "Write result.best().")
+        check("member", member, "a Member of this result", isinstance(member, Member), "Write result.best().")
         return network_of(self.model, reader_of(member))
 
     def save(self, path: str | Path) -> None:

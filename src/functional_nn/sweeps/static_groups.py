@@ -17,24 +17,18 @@ from jax.typing import DTypeLike
 from functional_nn.core.errors import InputError, inside
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import flatten
+from functional_nn.core.validation import check_count
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.preparation import as_split
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
-from functional_nn.training.argument_checks import check_counts
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.devices import Device, computing_on
+from functional_nn.training.epoch_loop import RunData
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
-from functional_nn.training.recipe import (
-    COUNTS,
-    NOT_FOR_FUNCTIONS,
-    STEPS,
-    Recipe,
-    RecipeMaker,
-    WithStaticValues,
-)
+from functional_nn.training.recipe import COUNTS, NOT_FOR_FUNCTIONS, STEPS, Recipe, RecipeMaker, WithStaticValues
 
 StaticValues: TypeAlias = tuple[tuple[str, object, PlainValue], ...]
 """Names, types and values of static hyper-parameters."""
@@ -69,7 +63,7 @@ class StaticGroup:
     programs: dict[Device, Programs] = field(default_factory=dict, init=False)
     compilations: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
-    _data: dict[tuple[Device, str], Split] = field(default_factory=dict, init=False)
+    _data: dict[tuple[Device, str], RunData] = field(default_factory=dict, init=False)
     _copying: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
@@ -92,13 +86,18 @@ class StaticGroup:
                 self.seconds += time.perf_counter() - clock
         return self.programs[devices[0]]
 
-    def data_on(self, device: Device, name: str) -> Split:
-        """A data set on a device; it is copied there once."""
+    def data_on(self, device: Device, name: str) -> RunData:
+        """A data set on a device, with the programs there; it is copied there once."""
         # Workers are threads: without the lock, two of them could copy the same data at the same time.
         with self._copying:
             if (device, name) not in self._data:
-                self._data[device, name] = jax.device_put(self.splits[name], device)
+                self._data[device, name] = RunData(self.programs[device], jax.device_put(self.splits[name], device))
             return self._data[device, name]
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the metrics of the members, which are the same on each device."""
+        return next(iter(self.programs.values())).metric_names
 
     @property
     def loss_name(self) -> str:
@@ -147,7 +146,8 @@ def static_groups(
     for number, member in enumerate(grid):
         counts = {"epochs": member.get("epochs", epochs), "batch_size": member.get("batch_size", batch_size)}
         with inside(f"member {number}"):
-            check_counts(**counts)
+            for name, count in counts.items():
+                check_count(name, count)
         counts[STEPS] = counts["epochs"] * math.ceil(examples[member["data"]] / counts["batch_size"])
         static_values = {name: member[name] for name in names if name not in traced} | counts
         key = with_types(static_values), data_shapes[member["data"]]

@@ -6,34 +6,32 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from typing import Any
 
 import jax
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import suggest
-from functional_nn.core.validation import check_count, check_flag, check_function, check_part, shown
+from functional_nn.core.validation import check_count, check_flag, check_function, check_part
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.preparation import as_arrays, as_split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
-from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.files import as_json, check_new_folder
 from functional_nn.storage.identity import IDENTITY
-from functional_nn.sweeps.columns import check_names
 from functional_nn.sweeps.grid import Hyperparameters, check_grid, crossed
 from functional_nn.sweeps.member_batch import Halving
 from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
-from functional_nn.sweeps.results import SweepResult
+from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.static_groups import static_groups
 from functional_nn.sweeps.store import AT_ONCE, Store
 from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
 from functional_nn.training.devices import check_single_process
-from functional_nn.training.evaluate import (
-    SMALLER_IS_BETTER,
-    larger_is_better,
-)
+from functional_nn.training.evaluate import SMALLER_IS_BETTER, larger_is_better
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.recipe import (
@@ -205,7 +203,7 @@ def train_members(
     largest = max(len(set(numbers).intersection(group.members)) for group in groups)
     chosen = planned(plan, largest, len(groups))
     population = Population(groups, members, numbers, policy, chosen, keep=keep, patience=patience)
-    check_names(members[0], population.metric_names)
+    check_names(members[0], {name for group in groups for name in group.metric_names})
 
     store: Store | nullcontext[None] = nullcontext()
     if out is not None:
@@ -235,27 +233,35 @@ def train_members(
                 with closing(population.train(rung, opened_store)) as steps:
                     for _ in steps:
                         if on_epoch is not None:
-                            on_epoch(population.ended_so_far, len(numbers))
+                            on_epoch(population.ended, len(numbers))
                         interruption.check()
-                        rate = population.ended_here / max(time.perf_counter() - clock, 1e-9)
-                        advance(f"{population.ended_so_far} of {len(numbers)} models, {rate:.2f} a second")
+                        rate = (population.ended - population.ended_before) / (time.perf_counter() - clock)
+                        advance(f"{population.ended} of {len(numbers)} models, {rate:.2f} a second")
                 if halving is not None and rung is not None:
                     population.leave_out(halving)
         except KeyboardInterrupt:
             message = f"Interrupted after {population.ended} of {len(numbers)} members; the finished ones are kept."
-    seconds = time.perf_counter() - clock
+    seconds, compile_seconds = time.perf_counter() - clock, sum(group.seconds for group in groups)
     # The name of the data is no hyper-parameter of the result if there is only one data set.
     shown_names = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
     return SweepResult(
-        members=tuple(population.member(number, shown_names) for number in numbers),
+        members=tuple(
+            population.histories[number].result({name: members[number][name] for name in shown_names})
+            for number in numbers
+        ),
         model=model,
         precision=precision,
-        in_shape=population.in_shape,
-        plan=population.described(),
-        compilations=population.compilations,
+        in_shape=shape_of(next(iter(groups[0].splits.values())).train_x),
+        plan={
+            "name": str(population.plan),
+            "workers": population.plan.workers,
+            "members_at_once": population.plan.members,
+            "groups": len(groups),
+        },
+        compilations=sum(group.compilations for group in groups),
         seconds={
-            "compile": population.compile_seconds,
-            "train": seconds - population.compile_seconds,
+            "compile": compile_seconds,
+            "train": seconds - compile_seconds,
             "total": seconds,
         },
         message=message,
@@ -263,11 +269,10 @@ def train_members(
     )
 
 
-def check_options(static: object, halving: object, keep: object, on_epoch: object, progress: object) -> None:
-    if isinstance(static, str) or not isinstance(static, Sequence) or not all(isinstance(name, str) for name in static):
-        raise InputError("static", "a list of names", shown(static))
-    if halving is not None and not isinstance(halving, Halving):
-        raise InputError("halving", "a Halving(epochs, keep)", shown(halving))
+def check_options(static: Any, halving: object, keep: object, on_epoch: object, progress: object) -> None:
+    is_list = isinstance(static, Sequence) and not isinstance(static, str)
+    check("static", static, "a list of names", is_list and all(isinstance(name, str) for name in static))
+    check("halving", halving, "a Halving(epochs, keep)", halving is None or isinstance(halving, Halving))
     check_flag("keep", keep)
     if on_epoch is not None:
         expected = "a function of two numbers: of members that have ended, and of all"
@@ -341,5 +346,4 @@ def _evaluated_part(data: Dataset | Split) -> str | None:
 
 def _digest(data: Dataset | Split) -> str:
     """The checksum of the arrays of a data set; its name and source do not count."""
-    with inside("data"):
-        return checksum(named_arrays(as_split(data)._asdict()))
+    return checksum_of("data", as_split(data)._asdict())

@@ -1,7 +1,12 @@
 from . import callbacks as callbacks
 from .checkpointing import Checkpoints as Checkpoints
+from .epoch import Trained as Trained
 from .epoch import make_epoch as make_epoch
+from .epoch import make_run as make_run
+from .epoch import make_train as make_train
 from .evaluate import make_evaluate as make_evaluate
+from .evaluate import predict as predict
+from .evaluate import predict_probabilities as predict_probabilities
 from .non_finite import NonFinite as NonFinite
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import SCHEDULES as SCHEDULES
@@ -10,14 +15,9 @@ from .optimizers import optimizer as optimizer
 from .optimizers import path_mask as path_mask
 from .optimizers import schedule as schedule
 from .optimizers import with_clipping as with_clipping
-from .prediction import predict as predict
-from .prediction import predict_probabilities as predict_probabilities
 from .run import EpochMetrics as EpochMetrics
 from .run import Run as Run
 from .state import TrainState as TrainState
 from .state import create_train_state as create_train_state
 from .step import make_train_step as make_train_step
 from .step import per_example_gradients as per_example_gradients
-from .whole_run import Trained as Trained
-from .whole_run import make_run as make_run
-from .whole_run import make_train as make_train

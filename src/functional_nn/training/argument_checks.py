@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from functional_nn import names
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.shapes import wide_type
+from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
@@ -25,12 +27,13 @@ from functional_nn.core.validation import (
     shown,
 )
 from functional_nn.data.dataset import Split
+from functional_nn.data.stream import Stream
 from functional_nn.training.optimizers import check_gradient_transformation, is_gradient_transformation
 from functional_nn.training.state import TrainState
 
 LARGEST_SEED = 2**32 - 1
 
-LOSSES_OF_PYTORCH = {
+LOSSES_OF_OTHERS = {
     "CrossEntropyLoss": "cross_entropy",
     "BCEWithLogitsLoss": "binary_cross_entropy",
     "BCELoss": "losses.binary_cross_entropy_from_probabilities",
@@ -39,10 +42,6 @@ LOSSES_OF_PYTORCH = {
     "L1Loss": "mean_absolute_error",
     "binary_cross_entropy_with_logits": "binary_cross_entropy",
     "mse_loss": "mean_squared_error",
-}
-"""The losses of this package by the names of PyTorch's."""
-
-LOSSES_OF_OPTAX = {
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_with_integer_labels": "cross_entropy",
     "sigmoid_binary_cross_entropy": "binary_cross_entropy",
@@ -53,7 +52,10 @@ LOSSES_OF_OPTAX = {
     "huber_loss": "huber",
     "cosine_distance": "cosine_distance",
 }
-"""The losses of this package by the names of Optax's, which give a loss for each example or for each number."""
+"""The losses of this package by the names of those of PyTorch and of Optax.
+
+Those of Optax give a loss for each example or for each number.
+"""
 
 
 def check_functions(loss: object, optimizer: object, penalty: object) -> None:
@@ -65,16 +67,18 @@ def check_functions(loss: object, optimizer: object, penalty: object) -> None:
 
 def check_loss_function(loss: object) -> None:
     """Raises an InputError unless this is a loss, or a function of outputs and labels."""
-    check_is_not_of_pytorch(loss)
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if is_of_pytorch(loss):
+        remedy = f"Write fnn.{LOSSES_OF_OTHERS.get(name, 'cross_entropy')}."
+        raise InputError("loss", "a loss of functional_nn or a function in JAX", f"{name} of PyTorch", remedy)
     expected = "a loss, such as cross_entropy, or a function of outputs and labels"
     if is_gradient_transformation(loss):
         remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
         raise InputError("loss", expected, "an Optax transformation", remedy)
     check_function("loss", loss, expected, "y, labels")
-    name = getattr(loss, "__name__", "")
-    if name in LOSSES_OF_OPTAX and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
+    if name in LOSSES_OF_OTHERS and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
         given = f"optax.{name}, which does not take the mean over the examples"
-        raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OPTAX[name]}.")
+        raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OTHERS[name]}.")
 
 
 def check_penalty(penalty: object) -> None:
@@ -92,61 +96,36 @@ def check_gradient_function(gradient: object) -> None:
         check_function("gradient", gradient, expected)
 
 
-def check_metrics(metrics: object) -> None:
+def check_metrics(metrics: Any) -> None:
     """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
-    if metrics is None:
-        return
-    if not isinstance(metrics, Mapping):
-        raise InputError("metrics", 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}', shown(metrics))
-    for name, metric in metrics.items():
+    expected = 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}'
+    check("metrics", metrics, expected, metrics is None or isinstance(metrics, Mapping))
+    for name, metric in (metrics or {}).items():
         check_metric_name("metrics", name)
         with inside("metrics"):
             check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
 
 
-def check_is_not_of_pytorch(loss: object) -> None:
-    """Raises an InputError for a loss of PyTorch, and names the loss of this package."""
-    if is_of_pytorch(loss):
-        name = getattr(loss, "__name__", type(loss).__name__)
-        own = LOSSES_OF_PYTORCH.get(name, "cross_entropy")
-        given = f"{name} of PyTorch"
-        raise InputError("loss", "a loss of functional_nn or a function in JAX", given, f"Write fnn.{own}.")
-
-
 def check_is_not_a_loader(data: object) -> None:
     """Raises an InputError for an iterable of batches, such as a ``DataLoader`` of PyTorch or a generator."""
-    if isinstance(data, Iterable) and not isinstance(data, tuple | list | str | bytes | Mapping) and not is_array(data):
+    others = tuple | list | str | bytes | Mapping | Stream
+    if isinstance(data, Iterable) and not isinstance(data, others) and not is_array(data):
         remedy = "Write fnn.data.Stream(loader); for a generator, fnn.data.Stream(generator, steps=…)."
         raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 
 
-def check_counts(epochs: object, batch_size: object) -> None:
-    """Raises an InputError unless the number of epochs and the batch size are positive integers."""
-    check_count("epochs", epochs)
-    check_count("batch_size", batch_size)
-
-
-def check_seed(argument: str, seed: object) -> int:
+def check_seed(argument: str, seed: Any) -> int:
     """Raises an InputError unless a random key can be made from the seed; returns the seed."""
-    try:
-        return check_count(argument, seed, least=0, most=LARGEST_SEED)
-    except InputError:
-        raise InputError(argument, "an integer from 0 to 2**32 - 1", shown(seed)) from None
+    check(argument, seed, "an integer from 0 to 2**32 - 1", is_count(seed, least=0, most=LARGEST_SEED))
+    return int(seed)
 
 
-def check_train_state(train_state: object) -> None:
+def check_train_state(train_state: Any) -> None:
     """Raises an InputError unless this is a ``TrainState`` with dicts of parameters and a key."""
-    if not isinstance(train_state, TrainState):
-        raise InputError("train_state", "a TrainState", shown(train_state), "Make one with create_train_state.")
+    is_state = isinstance(train_state, TrainState)
+    check("train_state", train_state, "a TrainState", is_state, "Make one with create_train_state.")
     check_trees(train_state.params, train_state.state)
     check_key(train_state.key)
-
-
-def check_epoch_number(number: object) -> int | jax.Array:
-    """Raises an InputError unless this is an integer from 0, or an array with one integer; returns it."""
-    if is_array(number) and jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0:
-        return number
-    return check_count("number", number, least=0)
 
 
 def check_batch(x: PyTree, labels: PyTree) -> int:
@@ -155,8 +134,8 @@ def check_batch(x: PyTree, labels: PyTree) -> int:
     examples = jax.tree.leaves(x)[0].shape[0]
     for argument, tree in (("x", x), ("labels", labels)):
         leaves = jax.tree.leaves(tree)
-        if not leaves or not all(is_array(leaf) and leaf.ndim and is_numeric(leaf) for leaf in leaves):
-            raise InputError(argument, "arrays of numbers with examples along axis 0", shown(tree))
+        are_arrays = leaves and all(is_array(leaf) and leaf.ndim and is_numeric(leaf) for leaf in leaves)
+        check(argument, tree, "arrays of numbers with examples along axis 0", are_arrays)
         if any(leaf.shape[0] != examples for leaf in leaves):
             given = ", ".join(str(leaf.shape) for leaf in leaves)
             raise InputError(argument, f"{examples} examples along axis 0, as x has", f"shape {given}")
@@ -165,23 +144,15 @@ def check_batch(x: PyTree, labels: PyTree) -> int:
     return examples
 
 
-def check_pair(argument: str, result: object, second: str) -> tuple[TrainState, PyTree]:
-    """Raises an InputError unless a user's train step or epoch returned a pair with a TrainState first."""
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], TrainState):
-        expected = f"a function that returns (TrainState, {second})"
-        raise InputError(argument, expected, f"one that returns {shown(result)}")
-    return result[0], result[1]
-
-
-def check_scalar(argument: str, value: object) -> jax.Array:
+def check_scalar(argument: str, value: Any) -> jax.Array:
     """The floating-point number that a user's loss, penalty or metric returned, in a type to sum in.
 
     Raises:
         InputError: unless it returned one such number.
     """
-    if not is_array(value) or value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        remedy = "Return the mean over the examples." if is_array(value) and value.ndim else ""
-        raise InputError(argument, "a function that returns one floating-point number", shown(value), remedy)
+    is_number = is_array(value) and value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+    remedy = "Return the mean over the examples." if is_array(value) and value.ndim else ""
+    check(argument, value, "a function that returns one floating-point number", is_number, remedy)
     return value.astype(wide_type(value.dtype))
 
 
@@ -216,8 +187,8 @@ def says_stop(argument: str, answer: object) -> bool:
     """
     if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
         answer = bool(answer)
-    if answer is not None and not isinstance(answer, bool | np.bool_):
-        raise InputError(argument, "a function that returns True to stop the run, or None", shown(answer))
+    is_answer = answer is None or isinstance(answer, bool | np.bool_)
+    check(argument, answer, "a function that returns True to stop the run, or None", is_answer)
     return bool(answer)
 
 

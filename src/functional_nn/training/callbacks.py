@@ -10,11 +10,10 @@ import csv
 import math
 import os
 
-from functional_nn.core.errors import InputError
-from functional_nn.core.validation import check_count, check_number, shown
+from functional_nn.core.errors import InputError, check
+from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.files import check_path
-from functional_nn.training.epoch_loop import OnEpoch
-from functional_nn.training.run import EpochMetrics
+from functional_nn.training.run import EpochMetrics, OnEpoch
 from functional_nn.training.state import TrainState
 
 
@@ -84,25 +83,18 @@ def early_stopping(patience: int, metric: str | None = None, least_change: float
     ('stopped', True)
     """
     check_count("patience", patience)
-    if metric is not None and not isinstance(metric, str):
-        raise InputError("metric", "the name of a metric, or None", shown(metric))
+    check("metric", metric, "the name of a metric, or None", metric is None or isinstance(metric, str))
     check_number("least_change", least_change, "a number not below 0", lambda change: 0 <= change < math.inf)
-    return _EarlyStopping(patience, metric, least_change)
+    best, epochs_since_best = math.inf, 0
 
-
-class _EarlyStopping:
-    """Counts the epochs since the best one."""
-
-    def __init__(self, patience: int, metric: str | None, least_change: float):
-        self._patience, self._metric, self._least_change = patience, metric, least_change
-        self._best, self._epochs_since_best = math.inf, 0
-
-    def __call__(self, metrics: EpochMetrics, train_state: TrainState) -> bool:
-        value = metrics.to_minimize(self._metric)
+    def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> bool:
+        nonlocal best, epochs_since_best
+        value = metrics.to_minimize(metric)
+        epochs_since_best += 1
         if metrics.epoch == 1:
-            self._best, self._epochs_since_best = math.inf if math.isnan(value) else value, 0
-        elif value < self._best - self._least_change:
-            self._best, self._epochs_since_best = value, 0
-        else:
-            self._epochs_since_best += 1
-        return self._epochs_since_best >= self._patience
+            best, epochs_since_best = math.inf if math.isnan(value) else value, 0
+        elif value < best - least_change:
+            best, epochs_since_best = value, 0
+        return epochs_since_best >= patience
+
+    return on_epoch

@@ -8,19 +8,20 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, check
 from functional_nn.core.validation import check_number, shown
-from functional_nn.storage.arrays import key_types, named_arrays, tree_like
-from functional_nn.storage.checkpoints import Checkpoint, CheckpointWriter, newest
-from functional_nn.storage.files import PLAIN, JsonObject, as_json, check_new_folder, check_not_removed, misfit
+from functional_nn.storage.arrays import key_types, named_arrays, packed, tree_like, unpacked
+from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest
+from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
 from functional_nn.training.processes import Processes
-from functional_nn.training.programs import surroundings
+from functional_nn.training.programs import Programs, surroundings
 from functional_nn.training.run import EpochMetrics
 from functional_nn.training.state import TrainState
 
@@ -68,7 +69,7 @@ class Checkpoints(NamedTuple):
     """
 
     folder: str | os.PathLike[str]
-    keep: int = 2
+    keep: int = KEEP
     minutes: float = 0.0
     settings: Mapping[str, object] | None = None
     best_by: str | None = None
@@ -150,47 +151,53 @@ class RunSaver:
             self._writer.__exit__()
             raise
 
-    def restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
-    ) -> RunProgress | None:
+    def restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         """The newest saved state, or None.
 
         Args:
-            like: a pytree with the structure, shapes and types that it must have.
-            metric_names: the names of the metrics of an epoch; those of the saved epochs must be equal.
-            programs: the fingerprints of what the run computes; they must equal the saved ones, if both are of
-                programs for the same number of devices.
-            devices: this number.
+            programs: those of the run. The saved state must have the structure, shapes and types of their train state,
+                and the saved epochs the names of their metrics.
+            fingerprints: those of the programs; they must equal the saved ones, if both are of programs for the same
+                number of devices.
 
         Raises:
             InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
         """
-        reached = self._processes.first(lambda: self._restored(like, metric_names, programs, devices))
+        reached = self._processes.first(lambda: self._restored(programs, fingerprints))
         if not self._processes.are_several:
             return reached
-        text = self._processes.bytes_from_first(b"" if reached is None else _text(reached).encode())
-        arrays = self._processes.bytes_from_first(b"" if reached is None else _bytes_of(reached.train_state))
-        return _progress(like, json.loads(text), arrays) if text else None
+        sent = b""
+        if reached is not None:
+            history = [[*metrics] for metrics in reached.history]
+            about = [key_types(reached.train_state), history, reached.status, reached.message]
+            sent = packed(named_arrays(reached.train_state), {"about": json.dumps(about)})
+        received = self._processes.bytes_from_first(sent)
+        if not received:
+            return None
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "received").write_bytes(received)
+            arrays, texts = unpacked(Path(folder) / "received")
+        generators, history, status, message = json.loads(texts["about"])
+        train_state = tree_like(programs.train_state, arrays, "process 0", generators)
+        return RunProgress(train_state, tuple(EpochMetrics(*metrics) for metrics in history), status, message)
 
-    def _restored(
-        self, like: TrainState, metric_names: Sequence[str], programs: Mapping[str, str], devices: int
-    ) -> RunProgress | None:
+    def _restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         if self._writer is None:
             return None
+        self._metric_names = programs.metric_names
         if self._best_by is not None:
-            check_metric("best_by", self._best_by, metric_names)
-        self._metric_names = tuple(metric_names)
-        self._rows = np.empty((0, len(NUMBERS) + len(metric_names)))
+            check_metric("best_by", self._best_by, self._metric_names)
+        self._rows = np.empty((0, len(NUMBERS) + len(self._metric_names)))
         self._settings = {
             **self._settings,
-            METRICS: list(metric_names),
-            PROGRAMS: dict(programs),
-            SURROUNDINGS: surroundings() | {"devices": devices},
+            METRICS: list(self._metric_names),
+            PROGRAMS: dict(fingerprints),
+            SURROUNDINGS: surroundings() | {"devices": programs.spec.devices},
         }
         if self._found is None:
             return None
         # Names and shapes that differ say more than different fingerprints, so they are compared first.
-        train_state = self._found.tree(like, "train_state")
+        train_state = self._found.tree(programs.train_state, "train_state")
         self._check_same()
         about, history = self._found.about, saved_history(self._found)
         self._rows = self._found.arrays[HISTORY].copy()  # a view would keep the whole file in memory
@@ -273,60 +280,24 @@ def _checked(checkpoints: object) -> Checkpoints:
     check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
     for name in ("settings", "defaults"):
         value = getattr(checkpoints, name)
-        if value is not None and not isinstance(value, Mapping):
-            raise InputError(name, "a dict that JSON can hold", shown(value))
-    if checkpoints.best_by is not None and not isinstance(checkpoints.best_by, str):
-        raise InputError("best_by", "the name of a metric, or None", shown(checkpoints.best_by))
+        check(name, value, "a dict that JSON can hold", value is None or isinstance(value, Mapping))
+    best_by = checkpoints.best_by
+    check("best_by", best_by, "the name of a metric, or None", best_by is None or isinstance(best_by, str))
     return checkpoints
 
 
 def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
     """The metrics of an epoch as a row of the history."""
-    numbers = [getattr(metrics, name) for name in NUMBERS]
-    known = [math.nan if number is None else number for number in numbers]
-    return [*known, *(metrics.metrics[name] for name in metric_names)]
+    numbers = metrics.row()
+    row = (numbers[name] for name in (*NUMBERS, *metric_names))
+    return [math.nan if number is None else number for number in row]
 
 
 def _metrics(row: Sequence[float], metric_names: Sequence[str], path: Path) -> EpochMetrics:
     """The metrics of an epoch from a row of the history, in which all numbers are float64. ``path`` is for errors."""
-    numbers = dict(zip(NUMBERS, row, strict=False))
-    if not all(math.isfinite(numbers[name]) for name in ("epoch", "skipped_steps", "clipped_steps")):
-        raise DataError(str(path), "the history of a run", f"one with epoch {numbers['epoch']}")
-    return EpochMetrics(
-        epoch=int(numbers["epoch"]),
-        metrics=dict(zip(metric_names, row[len(NUMBERS) :], strict=True)),
-        seconds=numbers["seconds"],
-        skipped_steps=int(numbers["skipped_steps"]),
-        clipped_steps=int(numbers["clipped_steps"]),
-        learning_rate=None if math.isnan(numbers["learning_rate"]) else numbers["learning_rate"],
-    )
-
-
-def _text(reached: RunProgress) -> str:
-    """All of a run's progress but its arrays, as JSON, from which Python reads each float as it was."""
-    arrays = named_arrays(reached.train_state)
-    return json.dumps(
-        {
-            "history": [metrics._asdict() | {"metrics": dict(metrics.metrics)} for metrics in reached.history],
-            "status": reached.status,
-            "message": reached.message,
-            "arrays": {path: [array.dtype.name, array.shape] for path, array in arrays.items()},
-            "key_types": key_types(reached.train_state),
-        }
-    )
-
-
-def _bytes_of(train_state: TrainState) -> bytes:
-    """The bytes of all arrays, one after another."""
-    return b"".join(array.tobytes() for array in named_arrays(train_state).values())
-
-
-def _progress(like: TrainState, text: JsonObject, contents: bytes) -> RunProgress:
-    arrays, place = {}, 0
-    for path, (dtype, shape) in text["arrays"].items():
-        array = np.frombuffer(contents, np.dtype(dtype), math.prod(shape), place).reshape(shape)
-        arrays[path] = array
-        place += array.nbytes
-    train_state = tree_like(like, arrays, "process 0", text["key_types"])
-    history = tuple(EpochMetrics(**metrics) for metrics in text["history"])
-    return RunProgress(train_state, history, text["status"], text["message"])
+    epoch, seconds, skipped_steps, clipped_steps, rate, *numbers = row
+    if not all(map(math.isfinite, (epoch, skipped_steps, clipped_steps))):
+        raise DataError(str(path), "the history of a run", f"one with epoch {epoch}")
+    metrics = dict(zip(metric_names, numbers, strict=True))
+    learning_rate = None if math.isnan(rate) else rate
+    return EpochMetrics(int(epoch), metrics, seconds, int(skipped_steps), int(clipped_steps), learning_rate)

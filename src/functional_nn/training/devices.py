@@ -1,10 +1,13 @@
-"""Training on several devices: each computes its share of every batch."""
+"""Devices: their names and their memory, and training on several of them, which share every batch."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -147,3 +150,58 @@ def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
         return net.forward(params, state, x, train=train, key=key)
 
     return net._replace(forward=forward)
+
+
+# Memory
+
+
+def system_bytes(*names: str) -> float:
+    """The memory that the system states by the first of these names that it knows; infinite if it knows none of them.
+
+    macOS does not state its free memory, and Windows states neither.
+    """
+    for name in names:
+        with suppress(AttributeError, ValueError, OSError):
+            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    return math.inf
+
+
+def memory_statistics() -> Mapping[str, int]:
+    """What the first device says about its memory; empty for a CPU, and for a device that does not say it."""
+    return {} if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats() or {}
+
+
+def total_bytes() -> float:
+    """The memory of the device in bytes; for a CPU, the memory of the machine. It is infinite if it is not known."""
+    statistics = memory_statistics()
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    return system_bytes("SC_PHYS_PAGES")
+
+
+def memory_limit() -> int:
+    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine.
+
+    If the system does not state how much is free, it is four fifths of all memory.
+    """
+    statistics = memory_statistics()
+    if "bytes_limit" in statistics:
+        return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
+    return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
+
+
+def check_bytes(argument: str, needed: float, given: str = "", remedy: str = "") -> None:
+    """Raises an InputError if a network needs more bytes than there are. ``given`` says what needs them."""
+    if needed > (available := total_bytes()):
+        expected = f"a network that fits in {gigabytes(available)} of memory"
+        raise InputError(argument, expected, given or f"one that needs {gigabytes(needed)}", remedy)
+
+
+def bytes_of(tree: PyTree) -> int:
+    """The bytes of all arrays of a tree, which may be shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes as text."""
+    return f"{count / 2**30:,.1f} GiB"

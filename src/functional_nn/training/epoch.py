@@ -1,7 +1,8 @@
-"""An epoch of training as a pure function, with its steps in a ``scan``."""
+"""An epoch and a whole run of training as pure functions, with steps in a ``scan``, and the metrics of an epoch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -9,19 +10,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.masked import Value
+from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_function, tree_in_native_order
-from functional_nn.training.argument_checks import (
-    check_batch,
-    check_epoch_number,
-    check_loss,
-    check_pair,
-    check_train_state,
+from functional_nn.core.validation import check_count, check_function, is_array, tree_in_native_order
+from functional_nn.data.dataset import Split
+from functional_nn.losses.classification import cross_entropy
+from functional_nn.training.argument_checks import check_batch, check_loss, check_metrics, check_train_state
+from functional_nn.training.evaluate import Evaluate, Evaluation, evaluated_metrics, make_evaluate
+from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.recipe import (
+    COUNTS,
+    STEPS,
+    Gradient,
+    HyperparameterReader,
+    LossMaker,
+    LossResult,
+    MetricFunction,
+    ModelFunction,
+    OptimizerFunction,
+    PenaltyMaker,
+    RecipeFunctions,
 )
-from functional_nn.training.recipe import LossResult
-from functional_nn.training.state import TrainState, derived_key
-from functional_nn.training.step import TrainStep
+from functional_nn.training.state import TrainState, create_train_state, derived_key
+from functional_nn.training.step import StepResult, TrainStep, step_of
 
 NO_REPORTS: Mapping[str, jax.Array] = {}
 """What a loss reports that returns one number."""
@@ -63,13 +76,13 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
     check_count("batch_size", batch_size)
 
     def checked_step(train_state, x, labels):
-        train_state, loss = check_pair("train_step", train_step(train_state, x, labels), "loss")
+        train_state, loss = _checked_pair("train_step", train_step(train_state, x, labels), "loss")
         value, reports = check_loss(loss)
         return train_state, (value, reports) if reports else value
 
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
-        number = check_epoch_number(number)
+        number = _checked_number(number)
         examples = check_batch(x, labels)
         x, labels = jax.tree.map(jnp.asarray, tree_in_native_order((x, labels)))
         full, rest = drawn_batches(train_state.key, number, examples, batch_size)
@@ -171,3 +184,144 @@ def shuffled(key: jax.Array, size: int) -> jax.Array:
     # The low bits hold the number, the high bits are random, and a sort looks at the high bits first.
     low_bits = jnp.uint32(2 ** (size - 1).bit_length() - 1)
     return (lax.sort((random & ~low_bits) | numbers) & low_bits).astype(jnp.int32)
+
+
+def named_metrics(part: str, result: EpochResult | StepResult, evaluation: Evaluation | None) -> dict[str, jax.Array]:
+    """All metrics of an epoch in one dict.
+
+    Args:
+        part: what was evaluated: ``"validation"`` or ``"test"``.
+        result: of the epoch's train steps; or of one step, if only the names and shapes are needed.
+        evaluation: of that part after the epoch; None if nothing was evaluated.
+    """
+    named = {"train_loss": result.loss, **{f"train_{name}": value for name, value in result.reports.items()}}
+    if evaluation is not None:
+        named |= evaluated_metrics(part, evaluation)
+    return named
+
+
+# Whole runs
+
+
+class Trained(NamedTuple):
+    """The result of a whole run as a pure function.
+
+    Args:
+        train_state: at the end of the run. Steps that are not finite have changed nothing.
+        epochs: the result of each epoch, along axis 0.
+        evaluations: the loss and the metrics after each epoch, along axis 0.
+    """
+
+    train_state: TrainState
+    epochs: EpochResult
+    evaluations: Evaluation
+
+
+def make_train(
+    model: ModelFunction,
+    optimizer: OptimizerFunction,
+    *,
+    loss: LossMaker = cross_entropy,
+    penalty: PenaltyMaker = None,
+    metrics: Mapping[str, MetricFunction] | None = None,
+    gradient: Gradient = "auto",
+    epochs: int = 10,
+    batch_size: int = 64,
+    precision: str | Precision = "float32",
+) -> Callable[..., Trained]:
+    """Makes a pure function ``train(hyperparameters, key, data) -> Trained``, a whole training run.
+
+    It can be compiled, mapped over a population by ``vmap``, and differentiated. Nothing stops a run: a step that is
+    not finite changes nothing, and the next step follows. ``sweep`` trains with the same steps, but epoch by epoch, so
+    that it can show progress, stop early and save.
+
+    Args:
+        model, optimizer, loss, penalty: as for ``sweep``; every hyper-parameter may be traced.
+        metrics, gradient, epochs, batch_size, precision: as for ``fit``.
+
+    The examples that are evaluated after each epoch are the validation examples if there are any, otherwise the test
+    examples.
+
+    >>> import functional_nn as fnn, jax, optax
+    >>> images = fnn.load_dataset("mnist5k")
+    >>> x, labels, test_x, test_labels = images[1:5]
+    >>> data = fnn.data.Split(x[:200], labels[:200], test_x, test_labels)
+    >>> net = fnn.chain(fnn.flatten(), fnn.dense(10))
+    >>> train = make_train(net, lambda h: optax.sgd(h["learning_rate"]), epochs=2)
+    >>> rates, keys = jax.numpy.array([0.1, 0.2, 0.4]), jax.random.split(jax.random.key(0), 3)
+    >>> population = jax.jit(jax.vmap(train, in_axes=(0, 0, None)))
+    >>> population({"learning_rate": rates}, keys, data).evaluations.accuracy.shape
+    (3, 2)
+    """
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
+    check_metrics(metrics)
+    policy = as_precision(precision)
+    named = None if metrics is None else tuple(metrics.items())
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient)
+    make_recipe.check()
+
+    def train(hyperparameters, key, data):
+        check("hyperparameters", hyperparameters, "a dict of values by name", isinstance(hyperparameters, Mapping))
+        own = [name for name in COUNTS if name in hyperparameters]
+        if own:
+            expected = "names that make_train does not give a value itself"
+            remedy = "Give epochs and batch_size to make_train. The number of steps follows from them."
+            raise InputError("hyperparameters", expected, ", ".join(own), remedy)
+        is_split = isinstance(data, tuple) and 4 <= len(data) <= 6
+        check("data", data, "a Split(train_x, train_labels, test_x, test_labels)", is_split)
+        data = Split(*data)
+        if not data.evaluated_part:
+            remedy = "Write data.with_validation(0.1)."
+            raise InputError("data", "validation or test examples besides those for training", "neither", remedy)
+        evaluated = data.part(data.evaluated_part)
+        examples = check_batch(data.train_x, data.train_labels)
+        check_batch(*evaluated)
+        counts = {"epochs": epochs, "batch_size": batch_size, STEPS: epochs * math.ceil(examples / batch_size)}
+        recipe = make_recipe(HyperparameterReader(counts | dict(hyperparameters)))
+        first = create_train_state(recipe.net, recipe.optimizer, key, shape_of(data.train_x), policy)
+        epoch = make_epoch(step_of(recipe, policy, "kept"), batch_size)
+        run = make_run(epoch, make_evaluate(recipe.net, recipe.loss, metrics=metrics, precision=policy), epochs)
+        return Trained(*run(first, data.train_x, data.train_labels, *evaluated))
+
+    return train
+
+
+def make_run(
+    epoch: Epoch, evaluate: Evaluate, epochs: int
+) -> Callable[..., tuple[TrainState, EpochResult, Evaluation]]:
+    """Makes a pure function ``run(train_state, x, labels, test_x, test_labels)`` that runs all epochs.
+
+    A ``scan`` over the epochs trains and evaluates. It returns the train state, and the results and evaluations of all
+    epochs, along axis 0. Under ``vmap`` it trains a population. Nothing stops it: a step that is not finite changes
+    nothing, and the next step follows.
+    """
+    check_function("epoch", epoch, "what make_epoch returns")
+    check_function("evaluate", evaluate, "what make_evaluate returns")
+    check_count("epochs", epochs)
+
+    def run(train_state, x, labels, test_x, test_labels):
+        def body(train_state, number):
+            result = epoch(train_state, x, labels, number)
+            train_state, result = _checked_pair("epoch", result, "EpochResult")
+            return train_state, (result, evaluate(train_state, test_x, test_labels))
+
+        train_state, (results, evaluations) = lax.scan(body, train_state, jnp.arange(epochs))
+        return train_state, results, evaluations
+
+    return run
+
+
+def _checked_number(number: object) -> int | jax.Array:
+    """Raises an InputError unless this is an integer from 0, or an array with one integer; returns it."""
+    if is_array(number) and jnp.issubdtype(number.dtype, jnp.integer) and number.ndim == 0:
+        return number
+    return check_count("number", number, least=0)
+
+
+def _checked_pair(argument: str, result: object, second: str) -> tuple[TrainState, PyTree]:
+    """Raises an InputError unless a user's train step or epoch returned a pair with a TrainState first."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], TrainState):
+        expected = f"a function that returns (TrainState, {second})"
+        raise InputError(argument, expected, f"one that returns {shown(result)}")
+    return result[0], result[1]

@@ -1,4 +1,4 @@
-"""Evaluation of a network on examples, and the metrics of an epoch by name."""
+"""Evaluation of a network on examples, the metrics of an epoch by name, and predictions batch by batch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.stages import Wrapped
 
-from functional_nn.core.errors import InputError, inside
-from functional_nn.core.layer import Layer, as_layer
+from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.functions import cached_if_hashable
+from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value, values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, shown, tree_in_native_order
+from functional_nn.core.validation import (
+    as_array,
+    check_arrays,
+    check_count,
+    check_trees,
+    is_array,
+    tree_in_native_order,
+)
 from functional_nn.data.examples import number_of_examples
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
@@ -29,11 +38,11 @@ from functional_nn.training.argument_checks import (
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.epoch import EpochResult
+from functional_nn.training.devices import check_bytes
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import LossFunction, MetricFunction, Recipe
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult, forward
+from functional_nn.training.step import forward
 
 Evaluate: TypeAlias = Callable[[TrainState, PyTree, PyTree], "Evaluation"]
 EvaluationTotals: TypeAlias = tuple[Totals, dict[str, Totals]]
@@ -88,21 +97,9 @@ def make_evaluate(
         check_train_state(train_state)
         check_batch(x, labels)
         x, labels = tree_in_native_order((x, labels))
-        return evaluation_of_examples(recipe, policy, train_state, x, labels, batch_size)
+        return evaluation_of_totals(recipe, totals_of_examples(recipe, policy, train_state, x, labels, batch_size))
 
     return evaluate
-
-
-def evaluation_of_examples(
-    recipe: Recipe,
-    precision: Precision,
-    train_state: TrainState,
-    x: Value,
-    labels: PyTree,
-    batch_size: int = AT_A_TIME,
-) -> Evaluation:
-    """The loss and the metrics of a recipe; ``make_evaluate`` describes them, and here nothing is checked."""
-    return evaluation_of_totals(recipe, totals_of_examples(recipe, precision, train_state, x, labels, batch_size))
 
 
 def totals_of_examples(
@@ -113,7 +110,10 @@ def totals_of_examples(
     labels: PyTree,
     batch_size: int = AT_A_TIME,
 ) -> EvaluationTotals:
-    """The sums over examples from which the loss and the metrics are computed. Those of several batches are added."""
+    """The sums over examples from which the loss and the metrics are computed. Those of several batches are added.
+
+    ``make_evaluate`` describes the arguments, and here nothing is checked.
+    """
     totals_of_outputs = _totals_function(recipe)
 
     def totals(batch):
@@ -157,20 +157,6 @@ ROUNDING = 1e-6
 """A share in float32 differs from the true one by less than this."""
 
 
-def named_metrics(part: str, result: EpochResult | StepResult, evaluation: Evaluation | None) -> dict[str, jax.Array]:
-    """All metrics of an epoch in one dict.
-
-    Args:
-        part: what was evaluated: ``"validation"`` or ``"test"``.
-        result: of the epoch's train steps; or of one step, if only the names and shapes are needed.
-        evaluation: of that part after the epoch; None if nothing was evaluated.
-    """
-    named = {"train_loss": result.loss, **{f"train_{name}": value for name, value in result.reports.items()}}
-    if evaluation is not None:
-        named |= evaluated_metrics(part, evaluation)
-    return named
-
-
 def evaluated_metrics(part: str, evaluation: Evaluation) -> dict[str, jax.Array]:
     """The metrics of a part of the data by name, such as ``test_loss``."""
     return {f"{part}_loss": evaluation.loss, **{f"{part}_{name}": value for name, value in evaluation.metrics.items()}}
@@ -196,15 +182,18 @@ def number_of_labels(labels: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(labels))
 
 
-def as_numbers(named: Mapping[str, jax.Array], labels: int) -> dict[str, float]:
-    """The metrics of one model as Python numbers, in the same order.
+def as_numbers(named: Mapping[str, jax.Array], labels: int) -> list[dict[str, float]]:
+    """The metrics of each model as Python numbers, in the same order.
 
     Args:
-        named: the metrics on the device.
+        named: the metrics on the device: one number of one model, or one for each member of a sweep.
         labels: the number of labels that were evaluated.
     """
-    values = jax.device_get(list(named.values()))
-    return {name: as_number(name, value, labels) for name, value in zip(named, values, strict=True)}
+    columns = [np.atleast_1d(values) for values in jax.device_get(list(named.values()))]
+    return [
+        {name: as_number(name, value, labels) for name, value in zip(named, of_model, strict=True)}
+        for of_model in zip(*columns, strict=True)
+    ]
 
 
 def as_number(name: str, value: np.ndarray, labels: int) -> float:
@@ -240,8 +229,8 @@ def larger_is_better(metric: str) -> bool:
 
 def check_metric(argument: str, metric: object, known: Collection[str]) -> None:
     """Raises an InputError, which lists the known names, unless a run has a metric of this name."""
-    if not isinstance(metric, str) or metric not in known:
-        raise InputError(argument, "the name of a metric of this run", shown(metric), suggest(str(metric), known))
+    is_known = isinstance(metric, str) and metric in known
+    check(argument, metric, "the name of a metric of this run", is_known, suggest(str(metric), known))
 
 
 def default_metric(names: Collection[str]) -> str:
@@ -306,3 +295,103 @@ def _are_classes(y: PyTree, labels: PyTree) -> bool:
     outputs = values_of(y)
     is_one_array = len(jax.tree.leaves(outputs)) == len(jax.tree.leaves(labels)) == 1 and hasattr(labels, "dtype")
     return is_one_array and jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == outputs.shape[:-1]
+
+
+# Predictions
+
+
+def predict(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Value,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
+) -> PyTree:
+    """The network's outputs for each example, as NumPy arrays, computed batch by batch.
+
+    For a classifier, the outputs are logits. ``predict_probabilities`` gives their softmax, and so does the method
+    ``predict`` of a saved network (``fnn.exchange.load``), which knows that it is a classifier.
+
+    Args:
+        net, params, state: the network with its trained parameters and state.
+        x: (examples, …), with examples of the shape that the network was trained on (``Run.in_shape``); ``Masked``, or
+            a tuple or dict of arrays. Bytes are divided by 255. Tensors of PyTorch are converted.
+        precision: as in training.
+        batch_size: the number of examples computed at a time. A smaller one needs less memory.
+
+    >>> import functional_nn as fnn
+    >>> params = {"weight": np.ones((3, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    >>> print(predict(fnn.dense(1), params, {}, np.ones((2, 3), np.float32)))
+    [[3.]
+     [3.]]
+    """
+    return _by_batch(_outputs(as_layer(net), as_precision(precision), False), params, state, x, batch_size)
+
+
+def predict_probabilities(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Value,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
+) -> np.ndarray:
+    """The softmax of the network's outputs for each example, computed batch by batch.
+
+    The arguments are those of ``predict``.
+
+    >>> import functional_nn as fnn
+    >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
+    >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
+    [[0.25 0.25 0.25 0.25]]
+    """
+    return _by_batch(_outputs(as_layer(net), as_precision(precision), True), params, state, x, batch_size)
+
+
+def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_size: int) -> PyTree:
+    """A compiled function of each batch, with the results of all batches joined."""
+    check_trees(params, state)
+    check_count("batch_size", batch_size)
+    x = jax.tree.map(_as_numpy_if_convertible, x)
+    check_arrays("x", x)
+    params, state, x = tree_in_native_order((params, state, x))
+    examples = number_of_examples(x)
+    # Slices beyond the end of a shorter array are not an error, so examples would be left out.
+    if any(len(array) != examples for array in jax.tree.leaves(x)):
+        shapes = ", ".join(str(array.shape) for array in jax.tree.leaves(x))
+        raise InputError("x", "arrays with the same number of examples along axis 0", f"shapes {shapes}")
+    check("x", x, "at least one example", examples)
+
+    def of_batch(start: int) -> PyTree:
+        batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
+        if start == 0:  # the call below finds the compiled program in JAX's cache
+            size = function.lower(params, state, batch).compile().memory_analysis()
+            if size is not None:
+                check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+        return jax.device_get(function(params, state, batch))
+
+    batches = [of_batch(start) for start in range(0, examples, batch_size)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+def _as_numpy_if_convertible(x: object) -> object:
+    """A tensor of another library as a NumPy array; any other value as it is."""
+    return np.asarray(x) if not is_array(x) and hasattr(x, "__array__") else x
+
+
+# The function is kept, because jax.jit compiles again for a new function object, even with the same network.
+@cached_if_hashable(maxsize=8)
+def _outputs(net: Layer, precision: Precision, are_probabilities: bool) -> Wrapped:
+    @jax.jit
+    def outputs(params, state, x):
+        y, _ = forward(net, precision, params, state, x, train=False)
+        if not are_probabilities:
+            return y
+        if y.ndim < 2 or y.shape[-1] < 2:
+            raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
+        return jax.nn.softmax(y)
+
+    return outputs

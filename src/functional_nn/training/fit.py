@@ -4,50 +4,63 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import jax
 import optax
 
 from functional_nn.core.display import in_notebook, is_progress_shown, progress_bar
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import shape_of
-from functional_nn.core.validation import check_flag, check_function
+from functional_nn.core.texts import counted, words
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_count, check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
-from functional_nn.storage.arrays import checksum, named_arrays
+from functional_nn.jaxprs.non_finite import NonFinite
+from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.identity import PROGRAMS
 from functional_nn.training.argument_checks import (
-    check_counts,
     check_functions,
     check_is_not_a_loader,
     check_metrics,
     check_patience,
     check_seed,
+    says_stop,
 )
 from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
-from functional_nn.training.epoch_loop import EpochLoop, OnEpoch, RunData
-from functional_nn.training.memory import check_memory
-from functional_nn.training.non_finite import check_policy
+from functional_nn.training.epoch_loop import RunData, status_after
+from functional_nn.training.non_finite import ADVICE, SKIP, check_policy, non_finite_message, origin_in_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
-from functional_nn.training.programs import Programs, ProgramSpec, shapes_of, surroundings, with_batches_of
+from functional_nn.training.programs import (
+    NO_HYPERPARAMETERS,
+    Programs,
+    ProgramSpec,
+    shapes_of,
+    surroundings,
+    with_batches_of,
+)
 from functional_nn.training.recipe import Gradient, LossFunction, MetricFunction, PenaltyFunction, Recipe, with_gradient
-from functional_nn.training.run import EpochHistory, Run
+from functional_nn.training.run import EpochHistory, EpochMetrics, OnEpoch, Run
 from functional_nn.training.state import (
     SETTING_OF_BITS,
     Start,
     TrainState,
     check_start,
+    counts,
     epochs_before,
+    learning_rate,
     train_state_from,
 )
 
@@ -159,7 +172,8 @@ def fit(
     """
     net, differentiate = with_gradient(as_layer(net), gradient)
     policy = as_precision(precision)
-    check_counts(epochs, batch_size)
+    check_count("epochs", epochs)
+    check_count("batch_size", batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
     check_policy(non_finite)
@@ -171,24 +185,20 @@ def fit(
         check_function("on_epoch", on_epoch, expected, "metrics, train_state")
     if progress is not None:
         check_flag("progress", progress)
-    if isinstance(data, Stream):
-        _check_epoch_can_be_counted(data, start)
+    check_is_not_a_loader(data)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
 
     # A stream is read in a thread, which has ended after this block, whatever happens in it.
     with StreamReader(data) if isinstance(data, Stream) else nullcontext() as reader:
         # If one of several processes cannot read its data, all of them end.
-        if isinstance(data, Stream):
-            assert reader is not None  # every stream has a reader
-            with processes.all_succeeding():
-                split = data_for_network(net, loss, reader.split())
+        with processes.all_succeeding():
+            examples = reader.split() if reader is not None else data
+            split = data_for_network(net, loss, examples)  # pyright: ignore[reportArgumentType] (no stream is left)
+        if reader is not None:
             # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
-        else:
-            check_is_not_a_loader(data)
-            with processes.all_succeeding():
-                split = data_for_network(net, loss, data)
+        first_epoch = _first_epoch(start, data, split, batch_size)
         device_count = chosen_devices(devices)
         if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
@@ -208,12 +218,10 @@ def fit(
                 "precision": [str(part) for part in policy],
                 "non_finite": non_finite,
                 SETTING_OF_BITS: getattr(jax.config, SETTING_OF_BITS),
+                "data": checksum_of("data", kept._asdict()),
             }
-            with inside("data"):
-                settings["data"] = checksum(named_arrays(kept._asdict()))
             if start is not None:
-                with inside("start"):
-                    settings["start"] = checksum(named_arrays(start))
+                settings["start"] = checksum_of("start", start)
         limits = {"epochs": int(epochs), "patience": None if patience is None else int(patience)}
         processes.check_same("fit", {**limits, "made with": surroundings(), **settings})
         show_progress = is_progress_shown(progress) and processes.is_first
@@ -231,16 +239,15 @@ def fit(
             spec = ProgramSpec(recipe, batch_size, policy, data=shapes, devices=device_count, streamed=streamed)
             with processes.all_succeeding():
                 programs = Programs(spec)
+                programs.check_memory(split)
             seconds = {"compile": time.perf_counter() - clock if programs.compiled_now else 0.0}
 
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
-            with processes.all_succeeding():
-                check_memory(programs, split)
             # Fingerprints need more traces, so they are made only if there is something to compare.
             fingerprints = {} if checkpoints is None and not processes.are_several else programs.fingerprints
             processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": programs.metric_names})
-            reached = saver.restored(programs.train_state, programs.metric_names, fingerprints, device_count)
+            reached = saver.restored(programs, fingerprints)
             restored_epochs = 0 if reached is None else len(reached.history)
             if restored_epochs > epochs:
                 raise InputError("epochs", f"at least {restored_epochs}, which the checkpoint has", epochs)
@@ -259,7 +266,7 @@ def fit(
             loop = EpochLoop(
                 RunData(programs, on_device, reader, processes, check_interruption),
                 epochs,
-                first_epoch=_first_epoch(start, data, split, batch_size),
+                first_epoch=first_epoch,
                 non_finite=non_finite,
                 patience=patience,
                 on_epoch=on_epoch,
@@ -303,19 +310,148 @@ def fit(
     return run
 
 
-def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
-    """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
-    if isinstance(start, TrainState) and start.step != 0 and callable(data.batches) and data.steps is None:
-        expected = "the number of batches in an epoch, by which the epochs before start are counted"
-        remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
-        raise InputError("data.steps", expected, None, remedy)
-
-
 def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
     """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
     if not isinstance(start, TrainState):
         return 0
+    steps: int | None = math.ceil(number_of_examples(split.train_x) / batch_size)
     if isinstance(data, Stream):
-        # Without a number of steps, the batches do not depend on the number of the epoch.
-        return int(epochs_before(start, data.steps)) if data.steps else 0
-    return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
+        steps = data.steps
+        if start.step != 0 and callable(data.batches) and steps is None:
+            expected = "the number of batches in an epoch, by which the epochs before start are counted"
+            remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
+            raise InputError("data.steps", expected, None, remedy)
+    # Without a number of steps, the batches do not depend on the number of the epoch.
+    return int(epochs_before(start, steps)) if steps else 0
+
+
+@dataclass
+class EpochLoop:
+    """The loop of a run.
+
+    Args:
+        data: the examples of the run, with its programs.
+        epochs: the number of epochs that the run has at its end.
+        first_epoch: the number of the run's first epoch. It decides about the order of the examples.
+        non_finite: the policy for values that are not finite.
+        patience: the number of epochs without a lower loss after which the run stops; None for no limit.
+        on_epoch: called after each epoch, in the first process.
+        reached: what the run has reached so far; changes with each epoch.
+        at_bad_step: if a number that is not finite ended the run, the arguments of the step that made it, by name.
+        origin: where this number comes from, if the search found it.
+    """
+
+    data: RunData
+    epochs: int
+    first_epoch: int
+    non_finite: str
+    patience: int | None
+    on_epoch: OnEpoch | None
+    reached: RunProgress
+    at_bad_step: Mapping[str, PyTree] | None = None
+    origin: NonFinite | None = None
+
+    def run(self, saver: RunSaver, interruption: Interruption, advance: Callable[[str], None]) -> tuple[str, str]:
+        """Runs the epochs that are left, and saves them; returns the status of the run and its message.
+
+        Args:
+            saver: saves each epoch.
+            interruption: notices Ctrl-C.
+            advance: moves the progress bar, with a text.
+        """
+        is_stopped = False
+        try:
+            # Epochs from a checkpoint are reported first.
+            answers = [self._report(metrics, advance) for metrics in self.reached.history]
+            is_stopped = any(answers)
+            while not is_stopped and not self._end()[0]:
+                self._run_epoch()
+                saver.save(self.reached)
+                is_stopped = self._report(self.reached.history[-1], advance)
+                interruption.check()
+            saver.save(self.reached, now=True)
+        except KeyboardInterrupt as interrupt:
+            saver.save(self.reached, now=True)
+            # If the run has ended anyway, there is nothing left to interrupt.
+            if not is_stopped and not self._end()[0]:
+                by = f" by {signal.SIGTERM.name}" if interrupt.args == (signal.SIGTERM.name,) else ""
+                return "interrupted", f"Interrupted{by} after {self.done()}; the finished epochs are kept."
+        if is_stopped and not self.reached.status:
+            return "stopped", f"on_epoch stopped the run after {self.done()}."
+        return self._end()
+
+    def with_test_metrics(self, run: Run) -> Run:
+        """The run with the metrics on its test examples, for a run that was evaluated on validation examples.
+
+        Ctrl-C ends this evaluation, and the run is then interrupted.
+        """
+        try:
+            with self.data.processes.noticing_loss():
+                return replace(run, test_metrics=self.data.test_metrics(self.reached.train_state)[0])
+        except BaseException as error:
+            # Several processes return the same, and the others may have evaluated everything.
+            if isinstance(error, KeyboardInterrupt) and not self.data.processes.are_several:
+                message = f"Interrupted in the evaluation of the test examples, after {self.done()}, which are kept."
+                return replace(run, status="interrupted", message=message)
+            error.run = run  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+    def done(self) -> str:
+        """The number of epochs that are done, in words."""
+        return f"{len(self.reached.history)} of {self.epochs} epochs"
+
+    def _end(self) -> tuple[str, str]:
+        """The status and the message of a run that has ended; two empty strings if it goes on."""
+        if self.reached.status:
+            return self.reached.status, self.reached.message + self._advice()
+        status = status_after([metrics.deciding_loss for metrics in self.reached.history], self.epochs, self.patience)
+        if status == "stopped early" and self.patience is not None:
+            return status, f"The {self.data.part} loss was not lower for {counted(self.patience, 'epoch')}."
+        return status, ""
+
+    def _run_epoch(self) -> None:
+        """Trains for one epoch and evaluates; adds the results to what was reached."""
+        before = self.reached
+        outcome = self.data.epoch(before.train_state, self.first_epoch + len(before.history))
+        # The counters in the train state run on from epoch to epoch; this epoch has their differences.
+        (skipped_before, clipped_before), (skipped, clipped) = map(counts, (before.train_state, outcome.train_state))
+        metrics = EpochMetrics(
+            epoch=len(before.history) + 1,
+            metrics=outcome.metrics[0],
+            seconds=outcome.seconds,
+            skipped_steps=int(outcome.result.bad_steps) + skipped - skipped_before,
+            clipped_steps=clipped - clipped_before,
+            learning_rate=learning_rate(outcome.train_state),
+        )
+        status, message, bad_step = "", "", int(outcome.result.bad_step)
+        if bad_step >= 0 and not (self.non_finite == SKIP and math.isfinite(metrics.train_loss)):
+            spec = self.data.programs.spec
+            if outcome.bad_step is not None:
+                recipe = spec.recipe_for(NO_HYPERPARAMETERS)
+                self.at_bad_step = outcome.bad_step.arguments(recipe, spec.precision)
+                self.origin = origin_in_step(recipe, spec.precision, outcome.bad_step)
+            status = "non-finite"
+            message = non_finite_message(bad_step, metrics.epoch, self.origin, spec.precision)
+        self.reached = RunProgress(outcome.train_state, (*before.history, metrics), status, message)
+
+    def _advice(self) -> str:
+        # It is not saved with the message, as a resumed run has no ``at_bad_step``.
+        return "" if self.at_bad_step is None or self.origin is not None else ADVICE
+
+    def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
+        """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
+
+        def ask() -> bool:
+            if self.on_epoch is None:
+                return False
+            # On one device, so that the function can compute with it alone.
+            train_state = put_on_one(self.reached.train_state, self.data.programs.sharding)
+            return says_stop("on_epoch", self.on_epoch(metrics, train_state))
+
+        # With several processes the first one alone is asked, and its answer counts for all.
+        processes = self.data.processes
+        is_stopped = processes.any(bool(processes.first(ask)))
+        shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
+        texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
+        advance("  ".join(texts))
+        return is_stopped

@@ -100,6 +100,9 @@ def make_layer_statistics(net: Layer, loss: LossFunction, precision: str | Preci
     (3.0, ['dense_0', 'dense_1'], 0.0)
     """
     net, policy = as_layer(net), as_precision(precision)
+    # A compiled program returns dicts with their keys sorted. So the order of the layers is noted while it is traced,
+    # which happens before its first results.
+    order: list[list[str]] = [[], []]
 
     def computed(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Arrays, Arrays]:
         def mean_loss(params: Params) -> jax.Array:
@@ -122,18 +125,10 @@ def make_layer_statistics(net: Layer, loss: LossFunction, precision: str | Preci
             }
             for layer, paths in weights_of.items()
         }
+        order[:] = list(outputs), list(rows_of_weights)
         return {layer: _of_output(layer, output) for layer, output in outputs.items()}, rows_of_weights
 
-    # A compiled program returns dicts with their keys sorted. So the order of the layers is noted while it is traced,
-    # which happens before its first results.
-    order: list[list[str]] = [[], []]
-
-    def in_order(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Arrays, Arrays]:
-        results = computed(params, state, x, labels)
-        order[:] = [list(numbers) for numbers in results]
-        return results
-
-    program = quick_jit(in_order)
+    program = quick_jit(computed)
 
     def statistics(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Numbers, Numbers]:
         outputs, gradients = jax.device_get(program(params, state, x, labels))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 
 from functional_nn import names
 from functional_nn.core.functions import path_name
@@ -18,32 +17,17 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_flag, check_key, check_trees, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.layers.combinators.hand_vjp import ByFormula
-from functional_nn.training.argument_checks import (
-    check_batch,
-    check_loss_function,
-    check_penalty,
-)
-from functional_nn.training.devices import put_on_one
-from functional_nn.training.epoch import EpochResult
+from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.programs import Programs
 from functional_nn.training.recipe import (
     Gradient,
-    GradientFunction,
     LossFunction,
     PenaltyFunction,
     Recipe,
     with_gradient,
 )
 from functional_nn.training.state import TrainState, derived_key
-from functional_nn.training.step import (
-    checked_outcome,
-    derivative_of,
-    is_number,
-    make_objective,
-    numbers,
-    step_of,
-)
+from functional_nn.training.step import checked_outcome, derivative_of, is_number, make_objective, numbers, step_of
 
 STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
@@ -106,8 +90,9 @@ def find_non_finite(
     check_flag("train", train)
     if key is not None:
         check_key(key)
-    function = _loss_and_gradient(net, loss, penalty, differentiate, policy, train, key)
-    return _network_origin(net, function, params, state, x, labels)
+    # Nothing is optimized.
+    recipe = Recipe(net, loss, optax.identity(), penalty, gradient=differentiate)
+    return _network_origin(recipe, policy, key, (params, state, x, labels), train=train)
 
 
 def check_policy(policy: object) -> None:
@@ -144,45 +129,6 @@ class BadStep(NamedTuple):
         }
 
 
-def finite_epoch(
-    programs: Programs, x: Value, labels: PyTree, before: TrainState, number: jax.Array
-) -> tuple[TrainState, EpochResult, BadStep | None]:
-    """Runs an epoch with fast steps, which check nothing.
-
-    If a value is not finite after it, the epoch is run again from its start, with steps that change nothing if a value
-    would become non-finite.
-
-    Returns:
-        the train state after the epoch, its result, and the first bad step; None if there is none.
-    """
-    after, result = jax.block_until_ready(programs.epoch(before, x, labels, number))
-    # The losses alone are not enough: the last update of an epoch has no loss after it.
-    if int(result.bad_step) < 0 and all(finite.all() for finite in where_finite(before, after)):
-        return after, result, None
-    after, result, before_bad_step = jax.block_until_ready(programs.careful_epoch(before, x, labels, number))
-    step = int(result.bad_step)
-    # This other program rounds differently, so at the edge of overflow it may find no bad step.
-    if step < 0 or before_bad_step is None:
-        return after, result, None
-    order = programs.order(before_bad_step.key, number)
-    (full, rest), before, data = put_on_one((order, before_bad_step, (x, labels)), programs.sharding)
-    rows = full[step] if step < len(full) else rest
-    x, labels = jax.tree.map(lambda array: array[rows], data)
-    return after, result, BadStep(before, x, labels, rows)
-
-
-def where_finite(before: TrainState, after: TrainState) -> list[np.ndarray]:
-    """For each array of numbers in a train state, where it is finite after an epoch or was not finite before it.
-
-    NumPy computes it, so nothing is compiled.
-    The state before the epoch is copied to the host only if a number after it is not finite, which is rare.
-    """
-    finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
-    if all(of_leaf.all() for of_leaf in finite):
-        return finite
-    return [of_leaf | ~np.isfinite(old) for of_leaf, old in zip(finite, jax.device_get(numbers(before)), strict=True)]
-
-
 def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, precision: Precision) -> str:
     """What happened in a step that ended the run, where it comes from, and what to do."""
     happened = (
@@ -213,8 +159,7 @@ def origin_in_step(recipe: Recipe, precision: Precision, step: BadStep) -> NonFi
 def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
     before, x, labels, rows = step
     key = derived_key(before.key, "noise", before.step)
-    function = _loss_and_gradient(recipe.net, recipe.loss, recipe.penalty, recipe.gradient, precision, True, key)
-    found = _network_origin(recipe.net, function, before.params, before.state, x, labels, only_if_quick=True)
+    found = _network_origin(recipe, precision, key, (before.params, before.state, x, labels), only_if_quick=True)
     if found.argument.split("/")[0] in ("x", "labels"):
         note = "" if rows is None else f"In the training data this is example {rows[found.index[0]]}."
         return replace(found, in_batch=True, note=note or found.note)
@@ -234,35 +179,30 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
     return replace(found, stage="optimizer's update")
 
 
-def _loss_and_gradient(
-    net: Layer,
-    loss: LossFunction,
-    penalty: PenaltyFunction | None,
-    gradient: GradientFunction,
+def _network_origin(
+    recipe: Recipe,
     precision: Precision,
-    train: bool,
     key: jax.Array | None,
-) -> Callable[..., dict[str, PyTree]]:
-    """Makes a function ``(params, state, x, labels)`` that returns a dict with the loss, the gradient and the state."""
+    arguments: tuple[Params, State, Value, PyTree],
+    *,
+    train: bool = True,
+    only_if_quick: bool = False,
+) -> NonFinite:
+    """Searches for the origin in the loss and its gradient, for ``(params, state, x, labels)``."""
+    net, penalty = recipe.net, recipe.penalty
     in_scope = net._replace(forward=jax.named_scope(NETWORK)(net.forward))
     named_penalty = jax.named_scope("penalty")(penalty) if penalty else None
-    objective = make_objective(in_scope, jax.named_scope("loss")(loss), named_penalty, precision, train=train)
+    objective = make_objective(in_scope, jax.named_scope("loss")(recipe.loss), named_penalty, precision, train=train)
 
-    def function(params, state, x, labels):
-        outcome = derivative_of(objective, gradient)(params, state, x, labels, key)
+    def loss_and_gradient(params, state, x, labels):
+        outcome = derivative_of(objective, recipe.gradient)(params, state, x, labels, key)
         (total, value, reports, new_state), bars = checked_outcome(outcome, params)
         with_penalty = {} if penalty is None else {"loss plus penalty": total}
         return {**reports, **with_penalty, "loss": value, "gradient": bars, "state": new_state}
 
-    return function
-
-
-def _network_origin(
-    net: Layer, function: Callable[..., PyTree], *arguments: PyTree, only_if_quick: bool = False
-) -> NonFinite:
-    """Searches for the origin in a function that ``_loss_and_gradient`` made, for params, state, x and labels."""
     arrays = jax.tree.map(jnp.asarray, tree_in_native_order(arguments))
-    found = find_origin(function, arrays, ("params", "state", "x", "labels"), only_if_quick=only_if_quick)
+    places = ("params", "state", "x", "labels")
+    found = find_origin(loss_and_gradient, arrays, places, only_if_quick=only_if_quick)
     # An operation that is in the scope of the network, but in that of no layer, belongs to the network itself.
     layer = net.name if found.layer == NETWORK else found.layer.removeprefix(f"{NETWORK}/")
     # The loss and its parts come first: a user looks for them before gradients and states.

@@ -14,11 +14,11 @@ import optax
 
 from functional_nn import names
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError, shortened
+from functional_nn.core.errors import InputError, check, shortened
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_choice, check_count, check_number, is_function, shown
+from functional_nn.core.validation import check_choice, check_count, check_number, is_function
 
 OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = names.OPTIMIZERS
 """Every named optimizer: a function of the learning rate (a number, a traced array or a schedule)."""
@@ -49,8 +49,8 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
         if option not in known:
             raise InputError("options", f"options of {name}", option, suggest(option, known))
         # A dtype may be given by its name. No other option is a string or a sequence.
-        if isinstance(value, str | bytes | list | tuple) and not option.endswith("dtype"):
-            raise InputError(option, f"a value that Optax's {name} accepts", shown(value))
+        fits = option.endswith("dtype") or not isinstance(value, str | bytes | list | tuple)
+        check(option, value, f"a value that Optax's {name} accepts", fits)
     return make(learning_rate, **options)
 
 
@@ -261,9 +261,8 @@ def is_gradient_transformation(value: object) -> bool:
 
 def check_gradient_transformation(optimizer: object) -> None:
     """Raises an InputError unless this is an Optax transformation."""
-    if not is_gradient_transformation(optimizer):
-        remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
-        raise InputError("optimizer", "an Optax transformation", shown(optimizer), remedy)
+    remedy = "Write optax.adam(1e-3), or functional_nn.training.optimizer('adam', 1e-3)."
+    check("optimizer", optimizer, "an Optax transformation", is_gradient_transformation(optimizer), remedy)
 
 
 def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:

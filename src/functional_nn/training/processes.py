@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,8 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from functional_nn.core.errors import REPEAT_SECONDS, InputError, LostProcess, OtherProcessFailed, shortened
+from functional_nn.core.errors import InputError, LostProcess, OtherProcessFailed, shortened
+from functional_nn.core.signals import Signals
 from functional_nn.storage.arrays import listed
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import difference
@@ -211,7 +210,7 @@ class Processes:
             raise InputError(argument, "the arguments of process 0 in every process", listed(found))
 
 
-class Interruption:
+class Interruption(Signals):
     """A context manager that remembers Ctrl-C, so that a loop stops even if its ``KeyboardInterrupt`` was ignored.
 
     Python raises ``KeyboardInterrupt`` in the function that happens to run. This may be a callback of the garbage
@@ -229,29 +228,17 @@ class Interruption:
     """
 
     def __init__(self, processes: Processes):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if not processes.are_several:
+            numbers = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
+        super().__init__(*(numbers if threading.current_thread() is threading.main_thread() else ()))
+        self.defer("epoch of all processes")
         self._processes = processes
-        self._received, self._time = 0, 0.0
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        if self._processes.are_several:
-            both = (signal.SIGINT, signal.SIGTERM)
-            handled = [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
-        else:
-            handled = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
-        self._before = {number: signal.signal(number, self._handle) for number in handled}
-        return self
 
     def __exit__(self, *exception: object) -> None:
         # The loop has dealt with every signal. A later ``check``, in the last evaluation, must not raise it again.
-        self._received = 0
-        for number, before in self._before.items():
-            # Another handler may have been set in the meantime. It stays.
-            if signal.getsignal(number) == self._handle:
-                # A handler that was not set by Python may be None here, and cannot be set again.
-                signal.signal(number, signal.SIG_DFL if before is None else before)  # pyright: ignore[reportArgumentType]
+        self._received = None
+        super().__exit__(*exception)
 
     def check(self) -> None:
         """Raises ``KeyboardInterrupt`` if Ctrl-C was pressed since the last call.
@@ -260,7 +247,7 @@ class Interruption:
         the signal if it was SIGTERM.
         """
         # A signal that comes while the processes wait for each other is kept for the next call.
-        mine, self._received = self._received, 0
+        mine, self._received = self._received or 0, None
         received = self._processes.largest(mine)
         if received:
             raise KeyboardInterrupt(*([signal.SIGTERM.name] if received == signal.SIGTERM else []))
@@ -270,7 +257,4 @@ class Interruption:
             self._received = number
             raise KeyboardInterrupt
         # An exception would leave the others waiting, in a step that this process does not take.
-        if self._time and time.monotonic() - self._time > REPEAT_SECONDS:
-            os._exit(128 + number)
-        self._received, self._time = number, time.monotonic()
-        os.write(2, b"\nStopping all processes after this epoch; once more stops at once.\n")
+        super()._handle(number, frame)

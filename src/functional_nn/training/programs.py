@@ -43,15 +43,13 @@ from functional_nn.jaxprs.xla_options import (
     sum_options,
 )
 from functional_nn.storage.arrays import add_to_digest, as_stored
-from functional_nn.training.devices import cores, divided, on_each, rows_of
-from functional_nn.training.epoch import EpochResult, drawn_batches, of_rows, with_last_batch
+from functional_nn.training.devices import check_bytes, cores, divided, gigabytes, on_each, rows_of
+from functional_nn.training.epoch import EpochResult, drawn_batches, named_metrics, of_rows, with_last_batch
 from functional_nn.training.evaluate import (
     Evaluation,
     EvaluationTotals,
     check_metric_shapes,
-    evaluation_of_examples,
     evaluation_of_totals,
-    named_metrics,
     totals_of_examples,
 )
 from functional_nn.training.optimizers import update_with
@@ -161,7 +159,8 @@ def streamed_step(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: V
 
 def evaluate(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree) -> Evaluation:
     """The loss and the metrics on examples in memory."""
-    return evaluation_of_examples(_recipe(spec, h), spec.precision, state, x, labels)
+    recipe = _recipe(spec, h)
+    return evaluation_of_totals(recipe, totals_of_examples(recipe, spec.precision, state, x, labels))
 
 
 def batch_totals(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree):
@@ -220,21 +219,13 @@ class Program(NamedTuple):
     Args:
         function: ``function(spec, *arguments)`` computes it for one model.
         arguments, results: their names, in order. ``h`` are the traced hyper-parameters.
-        options: ``options(programs, jaxpr)`` gives the options of XLA, besides those for its sums.
+        options: the options of XLA, besides those for its sums; or ``options(programs, jaxpr)`` gives them.
     """
 
     function: Callable[..., PyTree]
     arguments: str
     results: str
-    options: Callable[[Programs, ClosedJaxpr], Options]
-
-
-def _quick(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
-    return QUICK | FIRST_LEVEL
-
-
-def _once(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
-    return QUICK | RUN_ONCE
+    options: Options | Callable[[Programs, ClosedJaxpr], Options]
 
 
 def _steps(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
@@ -251,20 +242,16 @@ def _last(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
     return step_options(programs.jaxprs["full"]) | (QUICK if has_full_batches else {})
 
 
-def _evaluation(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
-    return QUICK | SUMS_AND_PRODUCTS
-
-
 PROGRAMS = {
-    "order": Program(draw_order, "key number", "order rest", _quick),
-    "init": Program(start, "h key", "state", _once),
+    "order": Program(draw_order, "key number", "order rest", QUICK | FIRST_LEVEL),
+    "init": Program(start, "h key", "state", QUICK | RUN_ONCE),
     "full": Program(full_batches, "h state order x labels", "state losses", _steps),
     "last": Program(last_batch, "h state losses rest x labels", "state result", _last),
     "careful": Program(careful_epoch, "h state x labels number", "state result before", _steps),
     "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", _single_step),
-    "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", _evaluation),
-    "totals": Program(batch_totals, "h state evaluated_x evaluated_labels", "totals", _evaluation),
-    "from_totals": Program(evaluation_of_sums, "h totals", "evaluation", _quick),
+    "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", QUICK | SUMS_AND_PRODUCTS),
+    "totals": Program(batch_totals, "h state evaluated_x evaluated_labels", "totals", QUICK | SUMS_AND_PRODUCTS),
+    "from_totals": Program(evaluation_of_sums, "h totals", "evaluation", QUICK | FIRST_LEVEL),
 }
 """All programs by name. A run compiles those of its epoch and of its evaluation at its start, the others when it first
 needs them."""
@@ -326,15 +313,12 @@ class Programs:
         evaluation_names = ["totals" if is_streamed else "evaluate"] if part else []
         self._make([*self._epoch_names, *evaluation_names], spec.data.part(part) if part else ())
         self.train_state: TrainState = self._shapes["state"]
-        entry = self._entry("metric names")
-        if entry.made is None:
-            evaluation = self._shapes.get("evaluation")
-            if is_streamed:
-                evaluation = jax.eval_shape(mapped(spec, "from_totals"), self._shapes["h"], self._shapes["totals"])
-            named = named_metrics(part, self._shapes["result"], evaluation)
-            check_metric_shapes(named, spec.members)
-            entry.made = tuple(named)
-        self.metric_names: tuple[str, ...] = entry.made
+        evaluation = self._shapes.get("evaluation")
+        if is_streamed:
+            evaluation = jax.eval_shape(mapped(spec, "from_totals"), self._shapes["h"], self._shapes["totals"])
+        named = named_metrics(part, self._shapes["result"], evaluation)
+        check_metric_shapes(named, spec.members)
+        self.metric_names = tuple(named)
 
     def start(self, key: jax.Array, h: Hyperparameters = NO_HYPERPARAMETERS) -> TrainState:
         """The train state before the first epoch."""
@@ -400,10 +384,28 @@ class Programs:
         return self._program("from_totals")(h, totals)
 
     @property
-    def memory_users(self) -> list[Compiled]:
-        """The programs that need the most memory; the first one returns a train state."""
+    def bytes_needed(self) -> int:
+        """The bytes that training needs: the train state before and after a step, and the largest scratch memory.
+
+        It is 0 on a platform that does not report what a program needs.
+        """
         names = ("full", "last", "stream", "evaluate", "totals")
-        return [compiled for name, compiled in self.compiled.items() if name in names]
+        users = [compiled for name, compiled in self.compiled.items() if name in names]
+        sizes = [size for compiled in users if (size := compiled.memory_analysis()) is not None]
+        if len(sizes) < len(users):
+            return 0
+        # The first program returns the whole train state. It is not donated, so the old and the new one exist together.
+        return 2 * sizes[0].output_size_in_bytes + max(size.temp_size_in_bytes for size in sizes)
+
+    def check_memory(self, data: PyTree) -> None:
+        """Raises an InputError unless the model and its data fit in memory, or the system would kill the process."""
+        needed = self.bytes_needed + sum(array.nbytes for array in jax.tree.leaves(data))
+        # Virtual devices of a CPU share its memory, and each has a copy.
+        if self.sharding is not None and jax.default_backend() == "cpu":
+            needed *= len(self.sharding.addressable_devices)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.train_state.params))
+        given = f"{parameters:,} parameters, which take {gigabytes(needed)} with gradients, optimizer state and data"
+        check_bytes("net", needed, given, "Make the model or the batch smaller.")
 
     @property
     def member_state(self) -> TrainState:
@@ -465,8 +467,9 @@ class Programs:
                     traced = jax.jit(function, in_shardings=places, out_shardings=self.sharding).trace(*given)
                     jaxpr, results = traced.jaxpr, shapes_of(traced.out_info)
                     self.jaxprs.setdefault(name, jaxpr)
-                    options = program.options(self, jaxpr) | sum_options(jaxpr)
-                    compiling[name] = threads.submit(self._compile, traced.lower(), options), jaxpr, results
+                    options = program.options(self, jaxpr) if callable(program.options) else program.options
+                    compiled = threads.submit(self._compile, traced.lower(), options | sum_options(jaxpr))
+                    compiling[name] = compiled, jaxpr, results
                 else:
                     _, jaxpr, results = entry.made
                     self.jaxprs.setdefault(name, jaxpr)
@@ -507,11 +510,7 @@ def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
     key = shapes_of(jax.random.key(0))  # a trace for its shape would be repeated by every run
     hyperparameters = dict(spec.hyperparameters)
     if spec.members is not None:
-
-        def of_all_members(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((spec.members, *one.shape), one.dtype)
-
-        hyperparameters, key = jax.tree.map(of_all_members, (hyperparameters, key))
+        hyperparameters, key = _resized((hyperparameters, key), lambda shape: (spec.members, *shape))
     x, labels = spec.data.part("train")
     number = jax.ShapeDtypeStruct((), jnp.int32)
     own = {"h": hyperparameters, "key": key, "number": number, "x": x, "labels": labels}
@@ -520,7 +519,7 @@ def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
 
 def shapes_of(tree: PyTree) -> PyTree:
     """The pytree with the shape and type of each array in the place of the array."""
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+    return _resized(tree, lambda shape: shape)
 
 
 def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
@@ -531,19 +530,18 @@ def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
 
 def with_batches_of(shapes: Split, examples: int) -> Split:
     """The shapes of a split with this number of training examples: those of a stream's batch in all processes."""
-
-    def of_all(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((examples, *array.shape[1:]), array.dtype)
-
-    train_x, train_labels = jax.tree.map(of_all, (shapes.train_x, shapes.train_labels))
-    return shapes._replace(train_x=train_x, train_labels=train_labels)
+    x, labels = _resized(shapes.part("train"), lambda shape: (examples, *shape[1:]))
+    return shapes._replace(train_x=x, train_labels=labels)
 
 
 def _of_one_member(spec: ProgramSpec, shapes: PyTree) -> PyTree:
     """Shapes and types without their leading axis, if it is the axis of several members."""
-    if spec.members is None:
-        return shapes
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), shapes)
+    return shapes if spec.members is None else _resized(shapes, lambda shape: shape[1:])
+
+
+def _resized(tree: PyTree, resize: Callable[[tuple[int, ...]], tuple[int | None, ...]]) -> PyTree:
+    """The types of a pytree of arrays with other shapes."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(resize(array.shape), array.dtype), tree)
 
 
 def _added(sums: EvaluationTotals | None, totals: EvaluationTotals) -> EvaluationTotals:

@@ -127,7 +127,7 @@ class RecipeFunctions:
                 raise InputError("optimizer", expected, f"the function optax.{name} itself", remedy)
         expected = "a loss, such as cross_entropy, or a function"
         check_function("loss", self.loss, expected)
-        if not isinstance(self.loss, Loss) and not _is_function_of_outputs_and_labels(self.loss):
+        if not _is_loss(self.loss):
             check_function("loss", self.loss, f"{expected} of outputs and labels, or one that makes it from h", "h")
         if self.penalty is not None:
             expected = "a penalty, or a function of the hyper-parameters that makes one"
@@ -140,16 +140,10 @@ class RecipeFunctions:
 
     def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe:
         """The recipe for these hyper-parameters."""
-        optimizer: Any = self.optimizer
-        if not hasattr(optimizer, "update"):
-            optimizer = optimizer(hyperparameters)
-        loss: Any = self.loss
-        if not isinstance(loss, Loss) and not _is_function_of_outputs_and_labels(loss):
-            loss = loss(hyperparameters)
-        penalty: Any = self.penalty
-        if penalty is not None and not isinstance(penalty, Penalty):
-            penalty = penalty(hyperparameters)
-        start = self.start(hyperparameters) if callable(self.start) else self.start
+        optimizer = _made(self.optimizer, hasattr(self.optimizer, "update"), hyperparameters)
+        loss = _made(self.loss, _is_loss(self.loss), hyperparameters)
+        penalty = _made(self.penalty, self.penalty is None or isinstance(self.penalty, Penalty), hyperparameters)
+        start = _made(self.start, not callable(self.start), hyperparameters)
         if isinstance(start, TrainState):
             # It has a key of its own, so the seeds of the members would be ignored.
             remedy = "Write (train_state.params, train_state.state)."
@@ -203,11 +197,18 @@ def check_model(model: ModelFunction) -> None:
         check_function("model", model, "a layer, or a function of the hyper-parameters that makes one", "h")
 
 
-def _is_function_of_outputs_and_labels(function: Callable[..., object]) -> bool:
-    """Whether a function has two required arguments, as a loss; a function that makes a loss has one.
+def _made(part: Any, is_made: bool, hyperparameters: Hyperparameters) -> Any:
+    """A part of a recipe: as it was given, or made from hyper-parameters."""
+    return part if is_made else part(hyperparameters)
+
+
+def _is_loss(function: Callable[..., object]) -> bool:
+    """Whether a function is a loss: a ``Loss``, or one with two required arguments. A function that makes one has one.
 
     Only what may be given by place counts. ``*arguments`` count for the second one, and for both if there is no other.
     """
+    if isinstance(function, Loss):
+        return True
     parameters = signature(function).parameters.values()
     by_place = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     required = sum(one.kind in by_place and one.default is one.empty for one in parameters)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 
@@ -90,6 +90,10 @@ class EpochMetrics(NamedTuple):
         """All numbers by name in one flat dict, as ``metrics.jsonl`` has them."""
         after = {name: value for name, value in self._asdict().items() if name not in ("epoch", "metrics")}
         return {"epoch": self.epoch, **self.metrics, **after}
+
+
+OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
+"""What ``fit`` calls after each epoch. If it returns True, the run stops."""
 
 
 class EpochHistory(tuple[EpochMetrics, ...]):

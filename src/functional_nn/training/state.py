@@ -17,12 +17,7 @@ from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_key, check_trees, shown
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
-from functional_nn.training.optimizers import (
-    Clipping,
-    check_gradient_transformation,
-    explaining_optimizer,
-    update_with,
-)
+from functional_nn.training.optimizers import Clipping, check_gradient_transformation, explaining_optimizer, update_with
 from functional_nn.training.precision import LossScale, Precision, as_precision, cast
 
 MOST_SHOWN = 12
@@ -151,7 +146,6 @@ def train_state_from(
         expected: the shapes and types of the train state that the run needs.
         precision: that of the run. Floating-point parameters of another type are cast.
     """
-    check_start(start)
     if isinstance(start, TrainState):
         remedy = "To change the optimizer, give (params, state)."
         _check_equal_forms("start", start._replace(key=None), expected._replace(key=None), remedy)
@@ -198,22 +192,18 @@ def derived_key(key: jax.Array, use: str, number: int | jax.Array = 0) -> jax.Ar
     return jax.random.fold_in(key, number * KEY_USES + ("init", "shuffle", "noise").index(use))
 
 
-class Counts(NamedTuple):
-    """The numbers of steps of a run so far that were skipped and that were clipped."""
+def counts(train_state: TrainState) -> tuple[int, int]:
+    """The numbers of steps of a run so far that were skipped, and that were clipped.
 
-    skipped_steps: int
-    clipped_steps: int
-
-
-def counts(train_state: TrainState) -> Counts:
-    """The counts in a train state, from ``with_clipping`` and from the loss scale; zeros if it has neither."""
+    They are those of ``with_clipping`` and of the loss scale; zeros if the train state has neither.
+    """
     nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
     clippings = [node for node in nodes if isinstance(node, Clipping)]
     skipped_steps = sum(int(clipping.skipped_steps) for clipping in clippings)
     clipped_steps = sum(int(clipping.clipped_steps) for clipping in clippings)
     if train_state.loss_scale is not None:
         skipped_steps += int(train_state.loss_scale.skipped_steps)
-    return Counts(skipped_steps, clipped_steps)
+    return skipped_steps, clipped_steps
 
 
 def learning_rate(train_state: TrainState) -> float | None:

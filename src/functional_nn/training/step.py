@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
@@ -222,8 +222,8 @@ def checked_outcome(
     except (TypeError, ValueError):
         expected = "a function that returns ((value, auxiliary), gradient), as jax.value_and_grad with has_aux does"
         raise InputError("gradient", expected, f"one that returns {shown(outcome)}") from None
-    if jax.tree.structure(bars) != jax.tree.structure(params):
-        raise InputError("gradient", "a gradient with the structure of the parameters", shown(bars))
+    has_structure = jax.tree.structure(bars) == jax.tree.structure(params)
+    check("gradient", bars, "a gradient with the structure of the parameters", has_structure)
     return (total, value, reports, new_state), bars
 
 

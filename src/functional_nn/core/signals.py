@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while the command runs."""
+"""Ctrl-C and SIGTERM while the command runs, or while processes train together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import suppress
 from types import FrameType
+from typing import Self
 
 from functional_nn.core.errors import REPEAT_SECONDS
 
@@ -15,25 +16,28 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Signals:
-    """Handlers of both signals, as a context manager.
+    """Handlers of signals, as a context manager.
 
     At first a signal ends the process at once, since there is nothing to lose. After ``defer`` was called, a signal
     takes effect at the next ``check``, such as between two epochs, so that results are written. A second signal then
     ends the process at once.
 
+    Args:
+        numbers: those of the signals.
+
     The handlers raise no exception. An exception inside an extension module would abort the process (in JAX, while it
     is imported) or would be dropped (in JAX, in a callback).
     """
 
-    def __init__(self):
+    def __init__(self, *numbers: int):
+        # A signal that was ignored before, as by nohup, stays ignored.
+        self._numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         self._received: int | None = None
         self._time = 0.0
-        self._deferred = False
         self._until = ""
 
     def defer(self, until: str = "epoch") -> None:
         """Lets a signal take effect only at the next ``check``, which comes when this ``epoch`` has ended."""
-        self._deferred = True
         self._until = until
 
     def check(self) -> None:
@@ -47,24 +51,24 @@ class Signals:
         return 128 + (self._received or signal.SIGINT)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._received is None and self._deferred:
+        if self._until and not self._time:
             self._received, self._time = number, time.monotonic()
             _say(f"\nStopping after this {self._until}; once more stops at once.\n")
-        elif not self._deferred or time.monotonic() - self._time > REPEAT_SECONDS:
+        elif not self._until or time.monotonic() - self._time > REPEAT_SECONDS:
             _say("\nStopped.\n")
             # sys.exit would raise an exception here, which the handlers must not do.
             os._exit(128 + number)
 
-    def __enter__(self) -> Signals:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        # A signal that was ignored before the command started, as by nohup, stays ignored.
-        handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._handle) for number in handled}
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number, before in self._before.items():
+            # Another handler may have been set in the meantime. It stays.
+            if signal.getsignal(number) == self._handle:
+                # A handler that was not set by Python is None here, and cannot be set again.
+                signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
 def _say(text: str) -> None:
