@@ -162,7 +162,7 @@ def test_a_tensor_of_one_number_and_a_huge_shape_is_not_converted(state_dict, im
     """A tensor that PyTorch has expanded takes a few bytes in the file and in memory."""
     (tmp_path / "model.pt").touch()
     huge = state_dict | {"out.weight": np.broadcast_to(np.float64(1), (3, 10**8))}
-    monkeypatch.setattr("functional_nn.exchange.torch._read_file", lambda path: huge)
+    monkeypatch.setattr("functional_nn.exchange.torch._arrays_of_file", lambda argument, path: huge)
     arguments = ["import", tmp_path / "model.pt", *images, "--hidden", "8", "--out", tmp_path / "run"]
     tracemalloc.start()
     refused(capsys, arguments, "does not fit out")

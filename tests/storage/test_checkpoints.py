@@ -109,6 +109,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert names(tmp_path) == [path_of(tmp_path, step).name for step in (2, 5, 6)]
 
 
+@pytest.mark.parametrize("place", [20, -1])
+def test_a_damaged_best_one_is_not_passed_over_without_a_word(tmp_path, place):
+    for step, loss in enumerate([0.5, 0.1, 0.4], 1):
+        path = fnn.storage.save_checkpoint(tmp_path, step, {"w": np.float32(step)}, loss=loss, keep=3)
+    path = path_of(tmp_path, 2)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step 3 is used instead of a damaged one. .*0000000002"):
+        assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step="best").step == 3
+
+
 def test_files_of_the_user_among_checkpoints_are_left_alone(tmp_path):
     """Their names look like steps: a date, more zeros than needed, digits of another script."""
     saved(tmp_path, 3)

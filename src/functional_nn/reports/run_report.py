@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -466,9 +467,11 @@ def _gradients(row: JsonObject) -> dict[str, float]:
 def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:
     sentences = []
     weighted, any_dead = "", False
+    paths = sorted(gradients)
     for layer, of_layer in outputs.items():
         # An activation has no weights: the layer with weights before it is the one whose units it shows.
-        if any(path == layer or path.startswith(f"{layer}/") for path in gradients):
+        below = bisect_left(paths, f"{layer}/")
+        if layer in gradients or (below < len(paths) and paths[below].startswith(f"{layer}/")):
             weighted = layer
         kind = layer.rpartition("/")[2].rpartition("_")[0]
         # Only activations are looked at. A pooled or flattened image has pixels that are 0 for all examples, too.
@@ -523,9 +526,10 @@ def _of_gradients(gradients: Mapping[str, float]) -> list[str]:
 def layer_names(rows: Sequence[JsonObject]) -> list[str]:
     """The layers in the order of the network, each before the layers inside it that have weights only."""
     last = rows[-1]
-    names = list(last["outputs"])
+    names = list(last["outputs"])[:MOST_ROWS]
     for path in last["gradients"]:
         if path not in names:
             inside = [place for place, name in enumerate(names) if path.startswith(f"{name}/")]
             names.insert(inside[-1] + 1 if inside else len(names), path)
-    return names[:MOST_ROWS]
+            del names[MOST_ROWS:]
+    return names
