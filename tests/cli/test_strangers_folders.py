@@ -350,11 +350,11 @@ def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsy
 
 
 @pytest.mark.parametrize("name", ["a/b", "../elsewhere", ".."])
-def test_the_configuration_of_a_set_leads_to_no_other_folder(hostile_data, name):
-    (hostile_data / "mnist" / ".config").mkdir()
-    (hostile_data / "mnist" / ".config" / "metadata.json").write_text(json.dumps({"default_config_name": name}))
+def test_the_configuration_of_a_set_leads_to_no_other_folder(tmp_path, name):
+    (tmp_path / "mnist" / ".config").mkdir(parents=True)
+    (tmp_path / "mnist" / ".config" / "metadata.json").write_text(json.dumps({"default_config_name": name}))
     with pytest.raises(DataError, match="expected the name of a configuration"):
-        fnn.load_dataset("mnist", hostile_data)
+        fnn.load_dataset("mnist", tmp_path)
 
 
 def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, trained, tmp_path, monkeypatch, capsys):
