@@ -209,7 +209,7 @@ def train_members(
     if out is not None:
         settings = {
             "grid": members,
-            "data": {name: _digest(part) for name, part in by_name.items()},
+            "data": {name: checksum_of("data", as_split(part)._asdict()) for name, part in by_name.items()},
             "epochs": epochs,
             "batch_size": batch_size,
             "precision": [str(part) for part in policy],
@@ -295,7 +295,8 @@ def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | S
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
-    parts = {name: _evaluated_part(data[name]) for name in dict.fromkeys(member["data"] for member in members)}
+    used = {member["data"]: data[member["data"]] for member in members}
+    parts = {name: (of.split() if isinstance(of, Dataset) else of).evaluated_part for name, of in used.items()}
     if len(set(parts.values())) > 1:
         expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
@@ -338,12 +339,3 @@ def _with_data(
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
     return members, data
-
-
-def _evaluated_part(data: Dataset | Split) -> str | None:
-    return (data.split() if isinstance(data, Dataset) else data).evaluated_part
-
-
-def _digest(data: Dataset | Split) -> str:
-    """The checksum of the arrays of a data set; its name and source do not count."""
-    return checksum_of("data", as_split(data)._asdict())
