@@ -37,7 +37,7 @@ from functional_nn.training.argument_checks import (
     check_seed,
     says_stop,
 )
-from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver
+from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver, run_saver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import RunData, status_after
@@ -228,7 +228,7 @@ def fit(
         show_progress = is_progress_shown(progress) and processes.is_first
 
         # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-        saving = RunSaver(processes, checkpoints, settings)
+        saving = run_saver(processes, checkpoints, settings)
         with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
             # The programs of the run.
             clock = time.perf_counter()
