@@ -18,7 +18,6 @@ from functional_nn.bench.measured_peaks import (
     Trial,
     _square_product,
     heaviest_products,
-    speedup,
     trials,
 )
 from functional_nn.bench.network_programs import MeasuredNetwork, cases_of, measure, workload
@@ -114,15 +113,9 @@ def test_arguments_that_are_given_away_stay_with_the_caller():
     np.testing.assert_array_equal(x, jnp.ones(5))
 
 
-def test_a_program_on_several_devices_has_their_peaks(monkeypatch):
-    assert speedup(4) == 1  # all CPU devices share the cores
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert speedup(4) == 4
-
-
 def test_a_peak_of_several_devices_is_multiplied():
     trial = Trial("product", lambda: 0.0, repeats=2, flops=10, bytes=20)
-    assert trial.rate(Timing(((4.0,),)), speedup(1)) == ("product", 5.0, 10.0)
+    assert trial.rate(Timing(((4.0,),))) == ("product", 5.0, 10.0)
     assert trial.rate(Timing(((4.0,),)), 3) == ("product", 15.0, 30.0)
 
 

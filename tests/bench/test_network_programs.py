@@ -8,7 +8,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.bench.compiled_program import clocked
-from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, fit_call, sweep_call
+from functional_nn.bench.network_programs import STEPS, BenchmarkCase, MeasuredNetwork, epoch_call
 from functional_nn.training.programs import Programs
 
 BATCH_SIZE = 2
@@ -60,7 +60,7 @@ def compiled_text(executable) -> str:
 def test_train_is_the_program_of_fit(network, data, made_programs):
     fnn.fit(network.net, network.loss, optax.adam(RATE), data, epochs=1, batch_size=BATCH_SIZE)
     (of_fit,) = made_programs
-    call = fit_call(network, BATCH_SIZE, "float32")
+    call = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32"))
     assert compiled_text(call.program.compiled) == compiled_text(of_fit.compiled["full"])
 
 
@@ -75,15 +75,15 @@ def test_sweep_is_the_program_of_a_sweep(network, data, made_programs):
         batch_size=BATCH_SIZE,
     )
     (of_sweep,) = made_programs
-    call = sweep_call(network, BATCH_SIZE, "float32", 4)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 4))
     assert compiled_text(call.program.compiled) == compiled_text(of_sweep.compiled["full"])
     assert (call.executions, call.devices) == (4, 1)
-    of_fit = fit_call(network, BATCH_SIZE, "float32").program.compiled
+    of_fit = epoch_call(network, BenchmarkCase("train", BATCH_SIZE, "float32")).program.compiled
     assert compiled_text(call.program.compiled) != compiled_text(of_fit)
 
 
 def test_a_call_runs_every_member(network):
-    call = sweep_call(network, BATCH_SIZE, "float32", 3)
+    call = epoch_call(network, BenchmarkCase("sweep", BATCH_SIZE, "float32", 3))
     seconds, _ = clocked(call.run)
     empty_seconds, _ = clocked(call.run_empty)
     assert seconds > 0 < empty_seconds

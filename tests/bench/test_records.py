@@ -14,7 +14,7 @@ from functional_nn.bench.records import (
     check_matching,
     compare_records,
     environment,
-    platform_notes,
+    platform_note,
     ratio,
     read_records,
     without_match,
@@ -47,10 +47,10 @@ def test_the_environment_is_complete_and_goes_into_json():
     assert about["versions"]["jax"]
     assert about["cores"] >= 1
     assert json.loads(json.dumps(about)) == about
-    assert platform_notes(about)[0].startswith("CPU")
-    assert "TF32" in platform_notes({**about, "platform": "gpu", "device": "H100"})[0]
-    assert "bfloat16 passes" in platform_notes({**about, "platform": "tpu", "device": "TPU v4"})[0]
-    assert "TF32" not in platform_notes({**about, "platform": "gpu", "matmul_precision": "highest"})[0]
+    assert platform_note(about).startswith("CPU")
+    assert "TF32" in platform_note({**about, "platform": "gpu", "device": "H100"})
+    assert "bfloat16 passes" in platform_note({**about, "platform": "tpu", "device": "TPU v4"})
+    assert "TF32" not in platform_note({**about, "platform": "gpu", "matmul_precision": "highest"})
 
 
 def test_records_are_added_to_what_is_there(tmp_path):

@@ -13,7 +13,7 @@ from jax import lax
 import functional_nn as fnn
 from functional_nn.bench import targets as target_module
 from functional_nn.bench.compiled_program import Memory
-from functional_nn.bench.network_programs import STEPS, MeasuredNetwork, cases_of, fit_spec, sweep_spec
+from functional_nn.bench.network_programs import STEPS, BenchmarkCase, MeasuredNetwork, cases_of, epoch_spec
 from functional_nn.bench.targets import Chip, TargetReport, epoch_program, flops_by_cost, target_case
 from functional_nn.jaxprs.counts import least_bytes
 from functional_nn.jaxprs.walk import trace
@@ -71,9 +71,9 @@ def test_without_the_compiler(monkeypatch, chip, module, extra):
         fnn.bench.target(jnp.sin, jnp.ones(3), chip=chip)
 
 
-@pytest.mark.parametrize("members", [None, 2])
-def test_an_epoch_is_the_program_that_is_trained(network, members):
-    spec = fit_spec(network, 2, "float32") if members is None else sweep_spec(network, 2, "float32", members)
+@pytest.mark.parametrize("case", [("train", 2, "float32"), ("sweep", 2, "float32", 2)])
+def test_an_epoch_is_the_program_that_is_trained(network, case):
+    spec = epoch_spec(network, BenchmarkCase(*case))
     made = epoch_program(spec)
     assert str(jax.jit(made.function).trace(*made.arguments).jaxpr) == str(Programs(spec).jaxprs["full"])
 

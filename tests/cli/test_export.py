@@ -337,7 +337,7 @@ def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
     refused(capsys, [*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
     refused(capsys, [*arguments, "--freeze", "dense_0/*, dense_9/*"], "--freeze", "got 'dense_9/*'")
     refused(capsys, [*arguments, "--model", "lstm"], "--from: expected a run of the model lstm")
-    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "no such folder")
+    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "nothing there")
     assert not (tmp_path / "x").exists()
 
 
@@ -359,7 +359,7 @@ def test_a_hostile_result_is_no_raw_error(finished, tmp_path, capsys):
         (folder / "result.json").write_text(signed_text(result | wrong))
         assert cli.run(["report", str(folder)]) == 0
         if number in (1, 4):
-            with pytest.raises(fnn.DataError, match=f"the result of a run, got one with {next(iter(wrong))} "):
+            with pytest.raises(fnn.DataError, match=rf"the result of a run, got a damaged one \({next(iter(wrong))} "):
                 fnn.exchange.to_hub(folder, tmp_path / "hub")
             continue
         card = (fnn.exchange.to_hub(folder, tmp_path / f"hub {number}") / "README.md").read_text()

@@ -189,7 +189,7 @@ def test_a_result_with_wrong_entries_is_left_out_of_the_page(folders, tiny, caps
     write_result(folders, **entries)
     assert run(["report", str(folders / "run"), "--data-dir", tiny[tiny.index("--data-dir") + 1]]) == 0
     assert words.replace("'", "&#39;") in (folders / "run" / "report.html").read_text("utf-8")
-    with pytest.raises(fnn.DataError, match=r"result\.json: expected the result of a run, got one with"):
+    with pytest.raises(fnn.DataError, match=r"result\.json: expected the result of a run, got a damaged one"):
         fnn.exchange.to_hub(folders / "run", folders / "hub")
 
 

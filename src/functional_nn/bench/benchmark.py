@@ -23,12 +23,12 @@ from functional_nn.bench.compiled_program import (
 )
 from functional_nn.bench.diagnose import Explanation, find_causes
 from functional_nn.bench.layer_times import LayerCost, layer_costs
-from functional_nn.bench.measured_peaks import Peaks, speedup, trials
+from functional_nn.bench.measured_peaks import Peaks, trials
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.texts import aligned, words
-from functional_nn.core.validation import check_flag, check_number, shown
+from functional_nn.core.validation import check_flag, check_number
 from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import live
 from functional_nn.jaxprs.xla_options import compiling_anew
@@ -71,8 +71,7 @@ def benchmark(
     donate = check_call(function, arguments, donate)
     seconds = check_number("seconds", seconds, "a number above 0", lambda seconds: 0 < seconds < math.inf)
     layers = check_flag("layers", layers)
-    if name is not None and not isinstance(name, str):
-        raise InputError("name", "a text, or None for the function's own", shown(name))
+    check("name", name, "a text, or None for the function's own", name is None or isinstance(name, str))
     own_name: str = getattr(function, "__name__", type(function).__name__)
     with compiling_anew():
         program = compile_program(function, arguments)
@@ -98,7 +97,8 @@ def measure_call(name: str, call: MeasuredCall, seconds: float, layers: tuple[La
     # Of a program that is divided among devices, each device computes smaller products than the traced program shows.
     has_own_products = program.devices == 1
     peak_trials = trials(live_program, memory.peak if memory else 0, own_products=has_own_products)
-    times_faster = speedup(call.devices)
+    # CPU devices share the same cores.
+    times_faster = 1 if jax.default_backend() == "cpu" else call.devices
 
     # "dispatch" stops its clock before the results are ready, all others after.
     contestants: dict[Hashable, Callable[[], float]] = {
@@ -243,8 +243,7 @@ class Benchmark:
     @property
     def verdict(self) -> str:
         """The bound in words."""
-        nearest = self.nearest_bound
-        share = self.shares[nearest]
+        nearest, share = self.nearest_bound, self.shares[self.nearest_bound]
         if share < LEAST_SHOWN:
             return "none is near; each explains less than 1% of a call"
         if self.bound is None:
@@ -339,5 +338,6 @@ class Benchmark:
                 compute = cost.flops / seconds / self.peaks.flops_per_second
                 memory = cost.bytes / seconds / self.peaks.bytes_per_second
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                rows.append((cost.name, in_seconds(seconds), operations, f"{compute:.0%}", moved, f"{memory:.0%}"))
+                name = f"{cost.layer} backward" if cost.backward else cost.layer
+                rows.append((name, in_seconds(seconds), operations, f"{compute:.0%}", moved, f"{memory:.0%}"))
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.stages import Compiled
 from jax.tree_util import KeyPath
 
-from functional_nn.bench.units import in_bytes, seconds_scale
+from functional_nn.bench.units import in_bytes, unit_of_seconds
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
@@ -152,9 +152,8 @@ def memory_of(compiled: Compiled) -> Memory | None:
     planned = planned_memory(compiled)
     shardings = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
     devices = {device for sharding in shardings for device in sharding.addressable_devices}
-    statistics = [device.memory_stats() or {} for device in devices]
-    peaks = [of_device["peak_bytes_in_use"] for of_device in statistics if "peak_bytes_in_use" in of_device]
-    return planned and planned._replace(device_peak=max(peaks, default=None))
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+    return planned and planned._replace(device_peak=max(filter(None, peaks), default=None))
 
 
 def planned_memory(compiled: Compiled) -> Memory | None:
@@ -224,9 +223,8 @@ class Timing(NamedTuple):
 
     def describe(self) -> str:
         """Median and quartiles as text, in one unit."""
-        scale, unit = seconds_scale(self.median)
-        median = self.median * scale
-        low, high = (seconds * scale for seconds in self.quartiles)
+        size, unit = unit_of_seconds(self.median)
+        median, low, high = (seconds / size for seconds in (self.median, *self.quartiles))
         digits = max(0, 2 - int(math.log10(max(median, 1))))
         return f"{median:.{digits}f} {unit} ({low:.{digits}f}-{high:.{digits}f})"
 

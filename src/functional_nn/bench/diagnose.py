@@ -238,10 +238,8 @@ def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequen
 
 def _donated_inside(program: ClosedJaxpr) -> set[int]:
     """The inputs of the program that are donated by a jitted function inside it."""
-    given = set()
-    for equation in program.jaxpr.eqns:
-        donated = equation.params.get("donated_invars", ())
-        given |= {operand for operand, away in zip(equation.invars, donated, strict=False) if away}
+    calls = [(equation.invars, equation.params.get("donated_invars", ())) for equation in program.jaxpr.eqns]
+    given = {operand for operands, away in calls for operand, is_away in zip(operands, away, strict=False) if is_away}
     return {number for number, variable in enumerate(program.jaxpr.invars) if variable in given}
 
 

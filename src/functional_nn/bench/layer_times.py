@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
@@ -18,11 +18,8 @@ OUTSIDE = "outside"
 """The name for everything outside of layers: the loss, the optimizer, keys."""
 
 
-class Part(NamedTuple):
-    """An outermost layer in one direction."""
-
-    layer: str
-    backward: bool
+Part: TypeAlias = tuple[str, bool]
+"""An outermost layer, and whether it is its backward pass."""
 
 
 class LayerCost(NamedTuple):
@@ -42,11 +39,6 @@ class LayerCost(NamedTuple):
     bytes: int
     timing: Timing | None
 
-    @property
-    def name(self) -> str:
-        """The layer and the direction."""
-        return f"{self.layer} backward" if self.backward else self.layer
-
     def to_dict(self) -> dict[str, object]:
         """The cost, ready for JSON."""
         return {**self._asdict(), "timing": self.timing and self.timing.to_dict()}
@@ -64,9 +56,7 @@ def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: floa
     steps_of: dict[Part, list[Step]] = {}
     for step in flat.steps:
         steps_of.setdefault(_part_of(step.scope), []).append(step)
-    timings: Mapping[Part, Timing] = {}
-    if seconds:
-        timings = _timings(flat, steps_of, jax.tree.leaves(tuple(arguments)), seconds)
+    timings = _timings(flat, steps_of, jax.tree.leaves(tuple(arguments)), seconds) if seconds else {}
     return tuple(
         LayerCost(*part, flops[part], moved[part], timings.get(part))
         for part in dict.fromkeys((*steps_of, *flops, *moved))
@@ -77,7 +67,7 @@ def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: floa
 def _part_of(scope: str) -> Part:
     layer, backward = layer_of(scope)
     outermost = layer.split("/")[0]
-    return Part(outermost, backward) if outermost else Part(OUTSIDE, False)
+    return (outermost, backward) if outermost else (OUTSIDE, False)
 
 
 def _by_part(counts: Counter[str]) -> Counter[Part]:

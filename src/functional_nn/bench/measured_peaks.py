@@ -98,11 +98,6 @@ class Trial(NamedTuple):
         return Rate(self.name, self.flops / seconds, self.bytes / seconds)
 
 
-def speedup(devices: int) -> int:
-    """How many times faster several devices are than one. CPU devices share the same cores, so there it is 1."""
-    return 1 if jax.default_backend() == "cpu" else devices
-
-
 def trials(program: ClosedJaxpr, working_set: int, *, own_products: bool = True) -> list[Trial]:
     """The measurements that give the peaks for a traced program.
 

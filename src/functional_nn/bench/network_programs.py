@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -107,20 +107,15 @@ def cases_of(
 
 def measure(network: MeasuredNetwork, case: BenchmarkCase, *, seconds: float = 2.0, layers: bool = False) -> Measured:
     """Measures a case for about ``seconds``; with ``layers``, also a train step layer by layer."""
-    what, batch_size, precision, members = case
-    costs: tuple[LayerCost, ...] = ()
-    if what == "train":
-        call = fit_call(network, batch_size, precision)
-        if layers:  # of a single step, because layers cannot be taken out of the loop over steps
-            step = workload("step", network, batch_size, precision)
-            costs = layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
-    elif what == "sweep":
-        call = sweep_call(network, batch_size, precision, members)
-    else:
-        made = workload(what, network, batch_size, precision)
-        result = benchmark(made.function, *made.arguments, name=what, donate=made.donate, seconds=seconds)
+    if case.steps == 1:
+        made = workload(case.what, network, case.batch_size, case.precision)
+        result = benchmark(made.function, *made.arguments, name=case.what, donate=made.donate, seconds=seconds)
         return Measured(case, result)
-    return Measured(case, measure_call(case.name, call, seconds, costs))
+    costs: tuple[LayerCost, ...] = ()
+    if layers and case.what == "train":  # of a single step, because layers cannot be taken out of the loop over steps
+        step = workload("step", network, case.batch_size, case.precision)
+        costs = layer_costs(trace(step.function, *step.arguments), step.arguments, seconds / 2)
+    return Measured(case, measure_call(case.name, epoch_call(network, case), seconds, costs))
 
 
 class Workload(NamedTuple):
@@ -215,51 +210,58 @@ def workload(what: str, network: MeasuredNetwork, batch_size: int, precision: st
     return Workload(hand if what == "hand" else jax.grad(value), (params, state, x, labels, key))
 
 
-def fit_call(network: MeasuredNetwork, batch_size: int, precision: str) -> MeasuredCall:
-    """The program that ``fit`` runs in each epoch for all full batches."""
-    execution = _execution(fit_spec(network, batch_size, precision), network.classes, None, {}, jax.random.key(0))
-    return _call([execution], [execution], map)
+def epoch_spec(network: MeasuredNetwork, case: BenchmarkCase, workers: int = 1) -> ProgramSpec:
+    """The specification of the programs of ``fit``, or of a sweep over learning rates, for ``STEPS`` batches.
 
-
-def sweep_call(network: MeasuredNetwork, batch_size: int, precision: str, members: int) -> MeasuredCall:
-    """An epoch of a sweep over learning rates, with the plan that ``sweep`` chooses by default.
-
-    On a CPU each member has its own execution of the program, and threads run several of them at the same time. On an
-    accelerator one execution trains many members, mapped by ``vmap``.
+    Several members are trained by one program. ``workers`` threads run the programs at the same time.
     """
-    plan = planned("auto", members)
-    mapped = plan.members if plan.members > 1 else None
-    spec = sweep_spec(network, batch_size, precision, mapped, plan.workers)
-    rate, key = np.asarray(LEARNING_RATE, spec.precision.parameters), jax.random.key(0)
-    rates = {"learning_rate": rate if mapped is None else np.full(mapped, rate)}
-    keys = key if mapped is None else jax.random.split(key, mapped)
-    devices = jax.local_devices()[: plan.workers]
-    on_devices = [_execution(spec, network.classes, device, rates, keys) for device in devices]
-    # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
-    executions = [on_devices[number % len(on_devices)] for number in range(math.ceil(members / plan.members))]
-    return _call(on_devices, executions, ThreadPoolExecutor(plan.workers).map)
-
-
-def fit_spec(network: MeasuredNetwork, batch_size: int, precision: str) -> ProgramSpec:
-    """The specification of the programs of ``fit``, for an epoch of ``STEPS`` batches."""
-    return ProgramSpec(network.recipe(), batch_size, as_precision(precision), network.data_shapes(batch_size))
-
-
-def sweep_spec(
-    network: MeasuredNetwork, batch_size: int, precision: str, mapped: int | None, workers: int = 1
-) -> ProgramSpec:
-    """The same for a sweep over learning rates. ``workers`` threads run the programs at the same time.
-
-    ``mapped`` members are trained by one program; None: one member.
-    """
+    precision, shapes = as_precision(case.precision), network.data_shapes(case.batch_size)
+    if case.what == "train":
+        return ProgramSpec(network.recipe(), case.batch_size, precision, shapes)
     return member_spec(
         lambda hyperparameters: network.recipe(hyperparameters["learning_rate"]),
-        batch_size,
-        as_precision(precision),
-        network.data_shapes(batch_size),
+        case.batch_size,
+        precision,
+        shapes,
         ("learning_rate",),
         workers=workers,
-        members=mapped,
+        members=case.members if case.members > 1 else None,
+    )
+
+
+def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
+    """The program that ``fit`` runs in each epoch for all full batches, or an epoch of a sweep with its default plan.
+
+    In a sweep on a CPU each member has its own execution of the program, and threads run several of them at the same
+    time. On an accelerator one execution trains many members, mapped by ``vmap``.
+    """
+    key, in_turn = jax.random.key(0), map
+    if case.what == "train":
+        on_devices = executions = [_execution(epoch_spec(network, case), network.classes, None, {}, key)]
+    else:
+        plan = planned("auto", case.members)
+        spec = epoch_spec(network, case._replace(members=plan.members), plan.workers)
+        rate = np.asarray(LEARNING_RATE, spec.precision.parameters)
+        rates = {"learning_rate": rate if spec.members is None else np.full(spec.members, rate)}
+        keys = key if spec.members is None else jax.random.split(key, spec.members)
+        devices = jax.local_devices()[: plan.workers]
+        on_devices = [_execution(spec, network.classes, device, rates, keys) for device in devices]
+        # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
+        count = math.ceil(case.members / plan.members)
+        executions = [on_devices[number % len(on_devices)] for number in range(count)]
+        in_turn = ThreadPoolExecutor(plan.workers).map
+    first = on_devices[0]
+    executable: Compiled = first.programs.compiled["full"]
+    first_run, _ = clocked(executable, *first.arguments)
+    stages = {"compile": sum(one.compile_seconds for one in on_devices), "first_run": first_run}
+    return MeasuredCall(
+        CompiledProgram(first.programs.jaxprs["full"], executable, stages),
+        first.arguments,
+        run=lambda: list(in_turn(_Execution.run, executions)),
+        run_empty=lambda: list(in_turn(_Execution.run_empty, executions)),
+        executions=len(executions),
+        kept=(TRAIN_STATE,),
+        program_copies=min(len(on_devices), len(executions)),
     )
 
 
@@ -293,24 +295,3 @@ def _execution(
         order, _ = programs.order(train_state.key, np.int32(0))
         arguments = hyperparameters, train_state, order, x, labels
         return _Execution(programs, arguments, compile_empty_program(arguments), seconds)
-
-
-def _call(
-    on_devices: Sequence[_Execution],
-    executions: Sequence[_Execution],
-    map: Callable[[Callable[[_Execution], None], Sequence[_Execution]], Iterable[None]],
-) -> MeasuredCall:
-    """The call that runs executions, of programs that were compiled for several devices, one by one or in threads."""
-    first = on_devices[0]
-    executable: Compiled = first.programs.compiled["full"]
-    first_run, _ = clocked(executable, *first.arguments)
-    stages = {"compile": sum(one.compile_seconds for one in on_devices), "first_run": first_run}
-    return MeasuredCall(
-        CompiledProgram(first.programs.jaxprs["full"], executable, stages),
-        first.arguments,
-        run=lambda: list(map(_Execution.run, executions)),
-        run_empty=lambda: list(map(_Execution.run_empty, executions)),
-        executions=len(executions),
-        kept=(TRAIN_STATE,),
-        program_copies=min(len(on_devices), len(executions)),
-    )

@@ -10,13 +10,14 @@ import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, installed_version, reading, shortened, versions
+from functional_nn.core.errors import DataError, reading, shortened, versions
 from functional_nn.storage.files import JsonValue, finite_json, regular_file
 from functional_nn.training.devices import cores, device_name
 
@@ -24,16 +25,8 @@ Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
-ACCELERATOR_LIBRARIES = (
-    "jax-cuda12-plugin",
-    "jax-cuda13-plugin",
-    "nvidia-cublas-cu12",
-    "nvidia-cublas",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-    "libtpu",
-)
-"""They are in a record only if they are installed."""
+OF_ACCELERATORS = ("jax-cuda", "nvidia-", "libtpu")
+"""How the names of accelerators' libraries begin."""
 DRIVER = Path("/sys/module/nvidia/version")
 """On Linux, the file with the version of NVIDIA's driver."""
 KEY = ("model", "hidden", "what", "batch_size", "precision", "members", "target", "steps")
@@ -62,21 +55,17 @@ def environment() -> dict[str, object]:
     }
 
 
-def platform_notes(about: Record) -> list[str]:
-    """Sentences about special features of this platform. ``about`` is an ``environment()``."""
+def platform_note(about: Record) -> str:
+    """What is special about this platform, in words. ``about`` is an ``environment()``."""
     if about["platform"] == "cpu":
-        return [
-            "CPU: products of float32 are computed in float32. The device reports no memory statistics, so memory is "
-            "what the compiler planned."
-        ]
+        about_memory = "The device reports no memory statistics, so memory is what the compiler planned."
+        return f"CPU: products of float32 are computed in float32. {about_memory}"
     precision = about["matmul_precision"]
     products = f"at {precision!r}"
     if precision in (None, "default"):
         products = "in bfloat16 passes" if about["platform"] == "tpu" else "in TF32 if the GPU has it"
-    return [
-        f"{about['device']}: float32 products are computed {products}, for the peaks and for the program. Set "
-        "JAX_DEFAULT_MATMUL_PRECISION=highest in the environment for full float32."
-    ]
+    remedy = "Set JAX_DEFAULT_MATMUL_PRECISION=highest in the environment for full float32."
+    return f"{about['device']}: float32 products are computed {products}, for the peaks and for the program. {remedy}"
 
 
 def add_records(path: Path, records: Sequence[Record]) -> None:
@@ -150,10 +139,10 @@ def _commit() -> str | None:
 
 def _of_accelerators() -> dict[str, str]:
     """The versions of the accelerator's libraries and driver, if there are any."""
-    found = {name: installed_version(name) for name in ACCELERATOR_LIBRARIES}
+    found = {one.name: one.version for one in distributions() if one.name.startswith(OF_ACCELERATORS)}
     with suppress(OSError):
         found["nvidia driver"] = DRIVER.read_text("ascii").strip()
-    return {name: number for name, number in found.items() if number}
+    return found
 
 
 LIMIT = 1.05

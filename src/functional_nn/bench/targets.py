@@ -23,14 +23,7 @@ from jax.stages import Compiled, Lowered
 
 from functional_nn import names
 from functional_nn.bench.compiled_program import Memory, check_call, clocked, planned_memory
-from functional_nn.bench.network_programs import (
-    BenchmarkCase,
-    MeasuredNetwork,
-    Workload,
-    fit_spec,
-    sweep_spec,
-    workload,
-)
+from functional_nn.bench.network_programs import BenchmarkCase, MeasuredNetwork, Workload, epoch_spec, workload
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import imported
@@ -39,13 +32,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice
 from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, least_bytes, operand_types, uncounted
 from functional_nn.jaxprs.walk import equations, fresh, live
-from functional_nn.jaxprs.xla_options import (
-    Options,
-    compile_lowered,
-    compiling_anew,
-    step_options,
-    sum_options,
-)
+from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew, step_options, sum_options
 from functional_nn.training.devices import Device
 from functional_nn.training.programs import ProgramSpec, argument_shapes, mapped
 
@@ -140,17 +127,11 @@ def target_case(network: MeasuredNetwork, case: BenchmarkCase, chip: Chip) -> Ta
     ``train`` and ``sweep`` are the programs for the full batches of an epoch. A sweep trains all of its members by one
     program, as it does on one accelerator.
     """
-    what, batch_size, precision, members = case
-    if what == "train":
-        spec = fit_spec(network, batch_size, precision)
-    elif what == "sweep":
-        spec = sweep_spec(network, batch_size, precision, members if members > 1 else None)
-    else:
-        made = workload(what, network, batch_size, precision)
-        return compile_for(what, chip, made.function, made.arguments, made.donate)
-
+    if case.steps == 1:
+        made = workload(case.what, network, case.batch_size, case.precision)
+        return compile_for(case.what, chip, made.function, made.arguments, made.donate)
     # ``fit`` and ``sweep`` keep the train state from before the epoch, so it is not donated.
-    function, arguments, _ = epoch_program(spec)
+    function, arguments, _ = epoch_program(epoch_spec(network, case))
     return compile_for(case.name, chip, function, arguments, steps=case.steps)
 
 

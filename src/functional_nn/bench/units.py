@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from functional_nn.core.texts import WIDTH
 
 LABEL_WIDTH = 14
-WIDTH = 80
-"""Printed lines have at most this number of characters."""
 
 
 def labeled(facts: Iterable[tuple[str, str]]) -> list[str]:
@@ -20,16 +20,21 @@ def labeled(facts: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def seconds_scale(seconds: float) -> tuple[float, str]:
-    """The factor that brings seconds to an easily read number, and the unit's name."""
-    # A number that is written as 1.00 has the larger unit.
-    if seconds >= 0.9995:
-        return 1.0, "s"
-    if seconds >= 0.9995e-3:
-        return 1e3, "ms"
-    if seconds >= 0.9995e-6 or not seconds:
-        return 1e6, "µs"
-    return 1e9, "ns"
+def unit_of(number: float, least: float, units: Sequence[str]) -> tuple[float, str]:
+    """The size and the name of the unit for a number. Each unit is 1000 times as large as the one before.
+
+    A number that would be written as 1000 has the next unit.
+    """
+    for unit in units[:-1]:
+        if number < 999.5 * least:
+            return least, unit
+        least *= 1000
+    return least, units[-1]
+
+
+def unit_of_seconds(seconds: float) -> tuple[float, str]:
+    """The size and the name of the unit for seconds."""
+    return unit_of(seconds, 1e-9, ("ns", "µs", "ms", "s"))
 
 
 def in_seconds(seconds: float) -> str:
@@ -38,8 +43,8 @@ def in_seconds(seconds: float) -> str:
     >>> in_seconds(0.01234), in_seconds(2.5e-5), in_seconds(3e-7)
     ('12.3 ms', '25.0 µs', '300 ns')
     """
-    scale, unit = seconds_scale(seconds)
-    number = seconds * scale
+    size, unit = unit_of_seconds(seconds)
+    number = seconds / size
     return f"{number:.0f} {unit}" if number >= 99.95 else f"{number:#.3g} {unit}"
 
 
@@ -49,8 +54,7 @@ def in_bytes(number: float) -> str:
     >>> in_bytes(512), in_bytes(1_714_568)
     ('512 B', '1.71 MB')
     """
-    prefix, scaled = _metric(number)
-    return f"{scaled:.3g} {prefix}B"
+    return _with_prefix(number, "B")
 
 
 def in_flops(number: float) -> str:
@@ -59,14 +63,9 @@ def in_flops(number: float) -> str:
     >>> in_flops(59_765_128)
     '59.8 MFLOP'
     """
-    prefix, scaled = _metric(number)
-    return f"{scaled:.3g} {prefix}FLOP"
+    return _with_prefix(number, "FLOP")
 
 
-def _metric(number: float) -> tuple[str, float]:
-    """The prefix of the unit, and the number divided by it; numbers up to 999.5 keep the smaller unit."""
-    for prefix in ("", "k", "M", "G"):
-        if number < 999.5:
-            return prefix, number
-        number /= 1000
-    return "T", number
+def _with_prefix(number: float, unit: str) -> str:
+    size, prefix = unit_of(number, 1, ("", "k", "M", "G", "T"))
+    return f"{number / size:.3g} {prefix}{unit}"

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.bench.units import WIDTH
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import (
-    JSON_FILE,
-    POSITIVE,
-    SIZES,
-    Doubled,
-    Named,
-    Several,
-    is_on_command_line,
-)
+from functional_nn.configuration import flag_types
 from functional_nn.core.display import clear_line, progress_bar
 from functional_nn.core.errors import escaped
 from functional_nn.core.signals import Signals
-from functional_nn.core.texts import counted
+from functional_nn.core.texts import WIDTH, counted
 from functional_nn.names import CHIPS, MODELS, PRECISIONS, PROGRAMS
 
 if TYPE_CHECKING:
@@ -40,39 +31,41 @@ NOT_FOR_TARGETS = {"details": "--details", "old_file": "--against", "seconds": "
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--model", type=Named(MODELS), default="mlp", help="The network, on images of 28 x 28 in ten classes.")
-@click.option("--hidden", type=SIZES, metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
+@click.option(
+    "--model", type=flag_types.Named(MODELS), default="mlp", help="The network, on images of 28 x 28 in 10 classes."
+)
+@click.option("--hidden", type=flag_types.SIZES, metavar="SIZES", help="Hidden sizes: 128,64.  [default: the model's]")
 @click.option(
     "--batch-size",
     "batch_sizes",
-    type=Doubled(),
+    type=flag_types.Doubled(),
     default="128",
     metavar="SIZES",
     help="Such as 32,128, or 1..4096 for 1, 2, 4, 8, and so on up to 4096.",
 )
 @click.option(
     "--what",
-    type=Several(Named(PROGRAMS)),
+    type=flag_types.Several(flag_types.Named(PROGRAMS)),
     metavar="NAMES",
     help=f"Some of: {', '.join(PROGRAMS)}.  [default: {','.join(MEASURED)}; with --target: {','.join(TARGETED)}]",
 )
 @click.option(
     "--precision",
     "precisions",
-    type=Several(Named(PRECISIONS)),
+    type=flag_types.Several(flag_types.Named(PRECISIONS)),
     default="float32",
     metavar="NAMES",
     help=f"Some of: {', '.join(PRECISIONS)}.",
 )
 @click.option(
     "--members",
-    type=Doubled(),
+    type=flag_types.Doubled(),
     metavar="NUMBERS",
     help="Models that a sweep trains.  [default: 1..8, which is 1,2,4,8; with --target: 8]",
 )
-@click.option("--seconds", type=POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
+@click.option("--seconds", type=flag_types.POSITIVE, default=2.0, help="For each measurement; compiling comes on top.")
 @click.option("--details", is_flag=True, help="Print all measurements, and the train step layer by layer.")
-@JSON_FILE
+@flag_types.JSON_FILE
 @click.option(
     "--against",
     "old_file",
@@ -82,7 +75,7 @@ NOT_FOR_TARGETS = {"details": "--details", "old_file": "--against", "seconds": "
 )
 @click.option(
     "--target",
-    type=Named(CHIPS),
+    type=flag_types.Named(CHIPS),
     metavar="CHIP",
     help=f"Compile for a chip that is not there, and run nothing. One of: {', '.join(CHIPS)}.",
 )
@@ -124,7 +117,9 @@ def bench(
     lower bound of their time from published peaks. The exit status is 1 if a program does not compile or does not
     fit into the memory of the chip.
     """
-    if target is not None and (given := [flag for name, flag in NOT_FOR_TARGETS.items() if is_on_command_line(name)]):
+    if target is not None and (
+        given := [flag for name, flag in NOT_FOR_TARGETS.items() if flag_types.is_on_command_line(name)]
+    ):
         raise click.UsageError(f"--target measures nothing: leave out {', '.join(given)}.")
     with importing():
         import jax
@@ -162,8 +157,7 @@ def bench(
     if chip is not None:
         return _bench_target(model, network, cases, chip, record)
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
-    for note in records.platform_notes(about):
-        _print_wrapped(note)
+    _print_wrapped(records.platform_note(about))
     click.echo()
 
     measured: list[Measured] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import Named
+from functional_nn.configuration.flag_types import PATH, Named
 from functional_nn.core.errors import InputError, escaped
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ FORMATS = {
 
 
 @click.command(epilog="Formats: " + "; ".join(f"{name}, {what}" for name, what in FORMATS.items()) + ".")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", type=PATH, metavar="RUN")
 @click.option(
     "--to", "kind", type=Named(FORMATS), required=True, metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="PATH", help="The new file or folder.")
+@click.option("--out", type=PATH, required=True, metavar="PATH", help="The new file or folder.")
 @click.option("--gradient", is_flag=True, help="For stablehlo: also the program of the gradient.")
 @click.option(
     "--like",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="For torch: a state dict with the names to write.  [default: the paths here]",
 )
@@ -48,10 +48,9 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -
         from functional_nn.exchange.hub import load, to_hub
         from functional_nn.storage.files import kept_open
 
-    if gradient and kind != "stablehlo":
-        raise InputError("--gradient", "the format stablehlo", f"--to {kind}")
-    if like is not None and kind != "torch":
-        raise InputError("--like", "the format torch", f"--to {kind}")
+    for flag, given, needed in (("--gradient", gradient, "stablehlo"), ("--like", like, "torch")):
+        if given and kind != needed:
+            raise InputError(flag, f"the format {needed}", f"--to {kind}")
     if kind == "hub":
         to_hub(run, out)
     else:

@@ -12,18 +12,17 @@ import click
 from click.core import ParameterSource
 
 from functional_nn.configuration.settings import NETWORK, SETTINGS, Configuration, flag_of
-from functional_nn.core.errors import InputError, shown
+from functional_nn.core.errors import InputError, check, shown
 
 if TYPE_CHECKING:
     import jax
 
     from functional_nn.core.layer import Layer, Params, State
-    from functional_nn.core.trees import PyTree
     from functional_nn.data.dataset import Dataset
     from functional_nn.storage.files import JsonObject
 
 
-def with_settings_of(run: Path, configuration: Configuration, context: click.Context) -> Configuration:
+def with_settings_of(run: Path, configuration: Configuration) -> Configuration:
     """The configuration with the network of an earlier run, where no flag says otherwise.
 
     The data are never taken from the earlier run. Its folder may come from a stranger, who must not choose which files
@@ -32,17 +31,18 @@ def with_settings_of(run: Path, configuration: Configuration, context: click.Con
     Args:
         run: the folder of the earlier run.
         configuration: the new run's.
-        context: of the command, which knows the flags that were given.
 
     Raises:
-        DataError: if the folder has no finished run.
+        DataError: if the folder has no run.
         InputError: if the earlier run had other data than the digits in the package, and no flag names the new run's.
     """
     from functional_nn.data.image_folder import PREFIX
     from functional_nn.data.sources import EMBEDDED
-    from functional_nn.exchange.hub import load
+    from functional_nn.storage import run_folder
 
-    earlier = load(run).configuration
+    # Only the configuration is read here, since JAX must not compute anything before it has its devices.
+    earlier = Configuration.from_dict(run_folder.read_configuration(run), run / run_folder.CONFIGURATION)
+    context = click.get_current_context()
 
     def is_free(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.DEFAULT
@@ -74,29 +74,23 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
     from functional_nn.core import trees
     from functional_nn.exchange.hub import load
 
-    earlier = load(run)
+    earlier = load(run).without_augmentation()
     in_shape = data.train_images.shape[1:]
     if in_shape != earlier.in_shape:
         remedy = "Give images of that shape; --image-size and --image-color change those of a folder."
         raise InputError("--from", f"images of the shape {in_shape}", f"a run of images {earlier.in_shape}", remedy)
     # The seed is the run's, so that what starts anew has the values that it would have without --from.
     params, state = net.init(jax.random.key(configuration.seed), in_shape)
-    old = _named({"params": earlier.params, "state": earlier.state}, earlier.configuration)
-    new = _named({"params": params, "state": state}, configuration)
-    if old.keys() != new.keys():
-        different = ", ".join(sorted(old.keys() ^ new.keys())[:5])
-        flags = ", ".join(flag_of(name) for name in ("model", "hidden", "batch_norm"))
-        expected = f"a run of the same network ({flags})"
-        raise InputError("--from", expected, f"{run}, which differs in {different}")
-    anew = [path for path, leaf in new.items() if (old[path].shape, old[path].dtype) != (leaf.shape, leaf.dtype)]
+    old = trees.flatten({"params": earlier.params, "state": earlier.state})
+    new = {_name(path, configuration): leaf for path, leaf in trees.flatten({"params": params, "state": state}).items()}
+    anew = [path for path, leaf in new.items() if path in old and _kind(old[path]) != _kind(leaf)]
     has_same_sizes = earlier.configuration.hidden == configuration.hidden
     classes = earlier.classes, data.classes
     others = [path for path in anew if not (has_same_sizes and _differ_by_classes(old[path], new[path], classes))]
-    if others:
-        shapes = ", ".join(f"{path} {old[path].dtype}{old[path].shape}" for path in others[:5])
-        raise InputError(
-            "--from", "a run of the same sizes (--hidden) and the same --precision", f"{run} with {shapes}"
-        )
+    if different := [*sorted(old.keys() ^ new.keys()), *others]:
+        flags = ", ".join(flag_of(name) for name in ("model", "hidden", "batch_norm", "precision"))
+        given = ", ".join(f"{path} {_kind(old[path]) if path in old else ''}".rstrip() for path in different[:5])
+        raise InputError("--from", f"a run of the same network ({flags})", f"{run}, which differs in {given}")
 
     def started(path: str, leaf: jax.Array) -> jax.Array:
         name = _name(path, configuration)
@@ -119,10 +113,10 @@ def check_freeze(configuration: Configuration, net: Layer, data: Dataset) -> Non
     known = [configuration.network_path(path) for path in paths]
     for pattern in configuration.frozen_patterns or ("",):
         if not any(fnmatchcase(path, pattern) for path in known):
-            expected = "patterns that each match a parameter"
-            raise InputError("--freeze", expected, shown(pattern), f"There are: {', '.join(known)}.")
-    if all(map(configuration.is_frozen, paths)):
-        raise InputError("--freeze", "patterns that leave parameters to train", shown(configuration.freeze))
+            remedy = f"There are: {', '.join(known)}."
+            raise InputError("--freeze", "patterns that each match a parameter", shown(pattern), remedy)
+    is_trained = not all(map(configuration.is_frozen, paths))
+    check("--freeze", configuration.freeze, "patterns that leave parameters to train", is_trained)
 
 
 def check_same_start(out: Path, origin: Mapping[str, JsonObject]) -> None:
@@ -143,17 +137,14 @@ def check_same_start(out: Path, origin: Mapping[str, JsonObject]) -> None:
         raise InputError("--resume", expected, "another start", "Use the flags of that run, or another --out.")
 
 
+def _kind(array: jax.Array) -> str:
+    return f"{array.dtype}{array.shape}"
+
+
 def _differ_by_classes(old: jax.Array, new: jax.Array, classes: tuple[int, int]) -> bool:
     """Whether two arrays differ only in their last axis, which has a place for each class."""
     has_same_rest = (old.dtype, old.shape[:-1]) == (new.dtype, new.shape[:-1])
     return has_same_rest and (old.shape[-1:], new.shape[-1:]) == (classes[:1], classes[1:])
-
-
-def _named(tree: Mapping[str, PyTree], configuration: Configuration) -> dict[str, jax.Array]:
-    """The arrays of a network by their paths, which are the same with and without augmentation of images."""
-    from functional_nn.core import trees
-
-    return {_name(path, configuration): leaf for path, leaf in trees.flatten(tree).items()}
 
 
 def _name(path: str, configuration: Configuration) -> str:

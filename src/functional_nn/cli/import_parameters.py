@@ -8,34 +8,33 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import FlagValue
+from functional_nn.configuration.flag_types import PAIR, PATH, FlagValue
 from functional_nn.configuration.settings import Configuration, GroupedCommand, with_settings
-from functional_nn.core.errors import InputError, escaped, shown, versions
+from functional_nn.core.errors import InputError, escaped, versions
 
 if TYPE_CHECKING:
     from functional_nn.core.layer import Layer, Params, State
 
 
 @click.command("import", cls=GroupedCommand, context_settings={"show_default": True})
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new run folder.")
+@click.argument("file", type=PATH, metavar="FILE")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="The new run folder.")
 @click.option(
     "--pair",
     "pairs",
     multiple=True,
-    metavar="OURS=THEIRS",
+    type=PAIR,
     help="A layer here and its module in the file, such as dense_2=fc3, if they are in another order; repeatable.",
 )
 @with_settings("import")
 @COMPILATION_CACHE
-def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: FlagValue) -> None:
+def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...], **flags: FlagValue) -> None:
     """Make a run folder from a file of trained parameters.
 
     FILE is a state dict of PyTorch (.safetensors, .pt), or what export --to safetensors wrote. The network that --model
     and the other flags describe must have the same layers. The folder is for predict, report, export and train --from.
     A file cannot be run, so the network is evaluated on the test images instead: look at its accuracy.
     """
-    names = _names(pairs)
     _check_file(file)
     with importing():
         import jax
@@ -55,7 +54,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     in_shape = data.train_images.shape[1:]
     with jax.enable_x64(configuration.precision == "float64"):
         recipe = configuration.recipe(data.classes, len(data.train_images))
-        params, state = _read(file, recipe.net, in_shape, names)
+        params, state = _read(file, recipe.net, in_shape, dict(pairs) or None)
         check_finite(params, state, file)
         precision = as_precision(configuration.precision)
         train_state = create_train_state(
@@ -72,24 +71,14 @@ def import_parameters(file: Path, out: Path, pairs: tuple[str, ...], **flags: Fl
     click.echo(f"test accuracy {metrics['test_accuracy']:.4f} on {data.describe()}")
 
 
-def _names(pairs: tuple[str, ...]) -> dict[str, str] | None:
-    """The paths of layers with those of their modules, from texts such as ``dense_2=fc3``."""
-    parts = [pair.partition("=") for pair in pairs]
-    names = {ours: theirs for ours, _, theirs in parts}
-    if not all(names) or not all(names.values()):
-        raise InputError("--pair", "the path of a layer, =, and the path of a module", shown(" ".join(pairs)))
-    return names or None
-
-
 def _check_file(file: Path) -> None:
     """Requires a file, before the data are loaded."""
     from functional_nn.core.errors import DataError
 
-    if file.is_dir():
+    if not file.is_file():
         remedy = "A folder that export --to hub wrote is a run folder already: give it to predict or to train --from."
-        raise DataError(str(file), "a file of parameters", "a folder", remedy)
-    if not file.exists():
-        raise DataError(str(file), "a file of parameters", "no such file")
+        given = ("a folder", remedy) if file.is_dir() else ("no such file",)
+        raise DataError(str(file), "a file of parameters", *given)
 
 
 def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, str] | None) -> tuple[Params, State]:
@@ -109,5 +98,5 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     try:
         return from_state_dict(net, arrays, in_shape, names, dtype)
     except InputError as error:
-        remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
-        raise InputError(error.argument, error.expected, error.given, remedy) from None
+        error.remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
+        raise

@@ -10,7 +10,7 @@ import click
 
 from functional_nn.cli.report import page_of
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import JSON_FILE
+from functional_nn.configuration.flag_types import JSON_FILE, PATH
 from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDERS")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new folder.")
+@click.argument("folders", nargs=-1, required=True, type=PATH, metavar="FOLDERS")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="The new folder.")
 @JSON_FILE
 @click.option("--quiet", is_flag=True, help="Print the table only.")
 def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: bool) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import JSON_FILE
+from functional_nn.configuration.flag_types import JSON_FILE, PATH
 from functional_nn.core.errors import escaped
+from functional_nn.core.texts import WIDTH, aligned
 
 if TYPE_CHECKING:
     import numpy as np
 
-TABLE_WIDTH = 80
 NEXT_BEST = 2
 """The number of classes that are printed after the most probable one. ``--json`` writes all classes."""
 
@@ -24,8 +24,8 @@ CLASS_WIDTH = 10
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE…")
+@click.argument("run", type=PATH)
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE…")
 @JSON_FILE
 @COMPILATION_CACHE
 def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
@@ -49,46 +49,32 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
     if dataset.startswith(PREFIX):
         x = read_fitted_images(images, network.in_shape)
     else:
-        x = np.stack([read_image(image, network.in_shape, digits=is_digits(dataset)) for image in images])
+        # MNIST has centered digits, so new images must be centered too.
+        is_of_digits = dataset.startswith("mnist")
+        x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in images])
     probabilities = network.predict(x)
     click.echo("\n".join(_table([escaped(str(image)) for image in images], probabilities, class_names)))
     if json_file is not None:
-        rows: list[dict[str, object]] = [
-            {"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()}
-            for image, row in zip(images, probabilities, strict=True)
-        ]
-        if class_names is not None:
-            for row, number in zip(rows, probabilities.argmax(axis=1), strict=True):
-                row["class_name"] = class_names[number]
+        rows = []
+        for image, row in zip(images, probabilities, strict=True):
+            named = {} if class_names is None else {"class_name": class_names[row.argmax()]}
+            rows.append({"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()} | named)
         write_json(json_file, rows)
-
-
-def is_digits(dataset: str) -> bool:
-    """Whether a data set has centered digits as MNIST has, so that new images must be centered too."""
-    return dataset.startswith("mnist")
 
 
 def _table(names: list[str], probabilities: np.ndarray, class_names: Sequence[str] | None = None) -> list[str]:
     """The lines of a table: each image with its class, the class's probability, and the next best classes."""
-    best = probabilities.argsort(axis=1)[:, ::-1][:, : NEXT_BEST + 1]
     shown = [str(number) for number in range(probabilities.shape[1])]
     if class_names is not None:
-        shown = [_cut(escaped(name), CLASS_WIDTH) for name in class_names]
-    class_width = max(len("class"), *(len(shown[row[0]]) for row in best))
-    cells = []
-    for row, classes in zip(probabilities, best, strict=True):
-        others = ", ".join(f"{shown[number]} ({row[number]:.2%})" for number in classes[1:])
-        first = shown[classes[0]]
-        cell = f"{first:>{class_width}}" if class_names is None else f"{first:{class_width}}"
-        cells.append((cell, f"{row[classes[0]]:11.2%}", others))
-    room = TABLE_WIDTH - max(len("  ".join(("", *row))) for row in cells)
+        cut = [escaped(name) for name in class_names]
+        shown = [name if len(name) <= CLASS_WIDTH else f"{name[: CLASS_WIDTH - 1]}…" for name in cut]
+    rows = [("class", "probability", "next best")]
+    for row in probabilities:
+        best, *next_best = row.argsort()[::-1][: NEXT_BEST + 1]
+        others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
+        rows.append((shown[best], f"{row[best]:.2%}", others))
+    lines = aligned(rows)
     # Paths of images differ at their ends, so a long path is cut at its start.
+    room = WIDTH - 2 - max(map(len, lines))
     names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
-    width = max(len(name) for name in ("image", *names))
-    lines = [f"{'image':{width}}  {'class':{class_width}}  probability  next best"]
-    lines.extend("  ".join((f"{name:{width}}", *row)) for name, row in zip(names, cells, strict=True))
-    return lines
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    return aligned(list(zip(["image", *names], lines, strict=True)))

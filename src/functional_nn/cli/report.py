@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.core.errors import escaped
+from functional_nn.configuration.flag_types import PATH
+from functional_nn.core.errors import DataError, InputError, escaped
 
 if TYPE_CHECKING:
     from functional_nn.data.dataset import Dataset
 
-LIBRARIES = ("jinja2", "matplotlib")
-"""The libraries that make pages."""
-
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("folder", type=PATH, metavar="FOLDER")
 @click.option(
     "--data-dir", metavar="DIR", help="Folder of the run's data. A folder that FOLDER itself names is never opened."
 )
@@ -31,10 +28,8 @@ def report(folder: Path, data_dir: str | None) -> None:
     other. Parts for which something is missing are left out, and the page says so.
     """
     with importing():
-        from functional_nn.reports.page import check_libraries
         from functional_nn.storage.files import kept_open
 
-    check_libraries(LIBRARIES)
     if folder.is_dir():
         click.get_current_context().with_resource(kept_open(folder))
     click.echo(escaped(str(_write_page(folder, None, data_dir))))
@@ -50,23 +45,25 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
     Returns:
         the name of the page in a list, which is empty if a library is missing.
     """
-    for library in LIBRARIES:
-        try:
-            importlib.import_module(library)
-        except ImportError:
-            click.echo(f"No report.html, since {library} is missing: pip install 'functional-nn[plots]'.", err=True)
-            return []
+    from functional_nn.reports.page import check_libraries
+
+    try:
+        check_libraries()
+    except InputError as error:
+        click.echo(f"No report.html. {error}", err=True)
+        return []
     return [_write_page(folder, data, None).name]
 
 
 def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Path:
-    from functional_nn.core.errors import DataError
     from functional_nn.reports import run_report, sweep_report
+    from functional_nn.reports.page import check_libraries
     from functional_nn.reports.run_contents import read_run
     from functional_nn.storage import run_folder
     from functional_nn.sweeps.parts import read_sweep
     from functional_nn.sweeps.store import SWEEP
 
+    check_libraries()
     page = folder / run_folder.REPORT
     if (folder / SWEEP).exists():
         sweep_report.write_page(page, *read_sweep(folder))

@@ -14,14 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.core.errors import InputError, LostProcess, shortened
+from functional_nn.core.errors import InputError, LostProcess, check, shortened, shown
 
 if TYPE_CHECKING:
     from functional_nn.training.processes import Processes
@@ -148,9 +148,6 @@ def _wait_for(coordinator: str, seconds: int) -> None:
         try:
             socket.create_connection(_host_and_port("--coordinator", coordinator), timeout=seconds).close()
             return
-        except UnicodeError as error:  # Python encodes the name of a host before it looks for it
-            given = f"{shortened(repr(coordinator))} ({error})"
-            raise InputError("--coordinator", "HOST:PORT of the first process", given) from None
         except OSError as error:
             if time.monotonic() > end:
                 given = f"{error.strerror or error} after {seconds} s"
@@ -162,8 +159,11 @@ def _wait_for(coordinator: str, seconds: int) -> None:
 def _host_and_port(argument: str, address: str) -> tuple[str, int]:
     """The two parts of ``HOST:PORT``, the host without the brackets that an IPv6 address has."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise InputError(argument, "HOST:PORT of the first process", shortened(repr(address)))
+    is_known = False
+    with suppress(UnicodeError):
+        is_known = bool(host.encode("idna"))  # as Python encodes the name of a host before it looks for it
+    is_port = port.isdecimal() and 0 < int(port) < 2**16
+    check(argument, address, "HOST:PORT of the first process", is_known and is_port)
     return host.strip("[]"), int(port)
 
 
@@ -177,13 +177,12 @@ def _checked_to_be_free(address: str) -> str:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(numbers)
             return f"[{numbers[0]}]:{port}" if family == socket.AF_INET6 else f"{numbers[0]}:{port}"
-    except (OSError, UnicodeError) as error:
-        given = f"{shortened(repr(address))} ({getattr(error, 'strerror', None) or error})"
-        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
-            remedy = "Choose another number above 1023, the same for all processes."
-            raise InputError(argument, "a port that is free", given, remedy) from None
+    except OSError as error:
+        expected = "an address of this computer"
         remedy = f"If others reach it by this address all the same, set {BIND_ADDRESS}=0.0.0.0:{port} in process 0."
-        raise InputError(argument, "an address of this computer", given, remedy) from None
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            expected, remedy = "a port that is free", "Choose another number above 1023, the same for all processes."
+        raise InputError(argument, expected, f"{shown(address)} ({error.strerror or error})", remedy) from None
 
 
 def speak_last() -> None:

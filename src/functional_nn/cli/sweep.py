@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +12,8 @@ from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.merge import write_result
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
-from functional_nn.configuration.flag_types import (
-    COUNT,
-    JSON_FILE,
-    NAME_AND_VALUE,
-    PART,
-    SHARE,
-    FlagValue,
-    Several,
-    is_on_command_line,
-)
+from functional_nn.configuration import flag_types
+from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.settings import (
     AXES,
     DEFAULTS,
@@ -47,29 +38,32 @@ NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @with_settings("sweep")
 @RECIPE
-@click.option("--seeds", type=COUNT, default=1, help="Models of each setting, with consecutive seeds.")
-@click.option("--grid", "grid_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option("--seeds", type=flag_types.COUNT, default=1, help="Models of each setting, with consecutive seeds.")
+@click.option("--grid", "grid_file", type=flag_types.PATH, help="TOML file of settings.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
 @click.option(
-    "--halving", type=Several(COUNT), metavar="EPOCHS", help="After each of these epochs, only the best models go on."
+    "--halving",
+    type=flag_types.Several(flag_types.COUNT),
+    metavar="EPOCHS",
+    help="Epochs after which only the best models go on.",
 )
 @click.option(
     "--halving-keep",
-    type=SHARE,
+    type=flag_types.SHARE,
     default=1 / 3,
     show_default="1/3",
     help="Share of the models that go on at each epoch of --halving.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=flag_types.FOLDER,
     metavar="DIR",
     help="Folder for finished models, tables, pictures and report.html. After an interruption the same command "
     "goes on there.",
 )
 @click.option(
     "--part",
-    type=PART,
+    type=flag_types.PART,
     metavar="K/N",
     help="Train the K-th of N parts only, each on a computer of its own. Then functional-nn merge puts their folders "
     "together.",
@@ -77,19 +71,19 @@ NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 @click.option(
     "--submit",
     "number_of_parts",
-    type=COUNT,
+    type=flag_types.COUNT,
     metavar="N",
     help="Run N parts as jobs of Slurm, or without Slurm as processes on the CPU of this computer, and merge them.",
 )
 @click.option(
     "--job",
     "job_settings",
-    type=NAME_AND_VALUE,
+    type=flag_types.NAME_AND_VALUE,
     multiple=True,
     help="A setting of the jobs of --submit, such as slurm_partition=gpu or gpus_per_node=1; repeatable. Slurm needs "
     "timeout_min=MINUTES.",
 )
-@JSON_FILE
+@flag_types.JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the table only.")
 @click.pass_obj
@@ -113,7 +107,6 @@ def sweep(
     Flags take values separated by commas: --learning-rate 1e-3,3e-3 --dropout 0,0.2 --seeds 8 trains 32 models. The
     file of --grid can have numbers that are drawn.
     """
-    clock = time.perf_counter()
     with importing():
         import jax
 
@@ -124,7 +117,6 @@ def sweep(
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
-    seconds_import = time.perf_counter() - clock
     base, members = _members(flags, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
@@ -173,7 +165,7 @@ def sweep(
         progress=False if quiet else None,
     )
     about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
-    write_result(result, out, json_file, about | {"seconds_import": seconds_import}, quiet=quiet)
+    write_result(result, out, json_file, about, quiet=quiet)
     if out is not None and result.message:
         click.echo("The same command continues the sweep.")
     elif part is not None and not quiet:
@@ -192,15 +184,16 @@ def _check_part_flags(
     """Requires flags for parts that go together, before anything is loaded or submitted."""
     from functional_nn.sweeps.sweep import check_part_of_sweep
 
-    if part is not None and number_of_parts is not None:
-        raise InputError("--submit", "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
     if job_settings and number_of_parts is None:
         raise InputError("--job", "--submit in addition", "--job alone")
-    for flag, divided in (("--part", part), ("--submit", None if number_of_parts is None else (1, number_of_parts))):
-        if divided is not None:
-            check_part_of_sweep(divided, members, halving, flag=flag)
-            if out is None:
-                raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
+    if part is None and number_of_parts is None:
+        return
+    flag = "--part" if number_of_parts is None else "--submit"
+    if part is not None and number_of_parts is not None:
+        raise InputError(flag, "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
+    check_part_of_sweep(part or (1, number_of_parts), members, halving, flag=flag)
+    if out is None:
+        raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
 
 
 def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
@@ -244,6 +237,6 @@ def _check_not_given(in_file: Collection[str]) -> None:
     flags = set(in_file)
     if "seed" in in_file:
         flags.add("seeds")
-    if twice := [flag_of(name) for name in sorted(flags) if is_on_command_line(name)]:
+    if twice := [flag_of(name) for name in sorted(flags) if flag_types.is_on_command_line(name)]:
         remedy = "Leave out the flag, or the column of the file."
         raise InputError("--grid", "names whose flags are not given", f"{', '.join(twice)} in addition", remedy)

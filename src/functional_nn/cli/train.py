@@ -16,7 +16,8 @@ import click
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
 from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, check_is_one_run
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
-from functional_nn.configuration.flag_types import COUNT, COUNT_OR_ZERO, JSON_FILE, NOT_NEGATIVE, FlagValue
+from functional_nn.configuration import flag_types
+from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped, versions
@@ -24,7 +25,6 @@ from functional_nn.core.signals import Signals
 from functional_nn.core.texts import counted, words
 
 if TYPE_CHECKING:
-    from functional_nn.training.processes import Processes
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 @RECIPE
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=flag_types.FOLDER,
     metavar="DIR",
     help="Folder for configuration, metrics, checkpoints, parameters and a page, report.html.",
 )
 @click.option(
     "--from",
     "from_run",
-    type=click.Path(path_type=Path),
+    type=flag_types.PATH,
     metavar="RUN",
     help="Start from the parameters of this run, and take its network and data set where no flag says otherwise.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
 @click.option(
     "--checkpoint-minutes",
-    type=NOT_NEGATIVE,
+    type=flag_types.NOT_NEGATIVE,
     default=0.0,
     help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
     help="Train together with the other processes that a cluster has started, such as Slurm.",
 )
 @click.option("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes.")
-@click.option("--num-processes", type=COUNT, help="Number of processes that train together.")
-@click.option("--process-id", type=COUNT_OR_ZERO, help="Number of this process, from 0.")
-@click.option("--wait", type=COUNT, default=WAIT_SECONDS, help="Seconds to wait for the others at the start.")
-@JSON_FILE
+@click.option("--num-processes", type=flag_types.COUNT, help="Number of processes that train together.")
+@click.option("--process-id", type=flag_types.COUNT_OR_ZERO, help="Number of this process, from 0.")
+@click.option("--wait", type=flag_types.COUNT, default=WAIT_SECONDS, help="Seconds to wait for others at the start.")
+@flag_types.JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the last line only.")
 @click.pass_context
@@ -85,11 +85,10 @@ def train(
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)
     if from_run is not None:
-        configuration = with_settings_of(from_run, configuration, context)
-    if resume and out is None:
-        raise InputError("--resume", "the run's folder in --out", "none")
-    if keep_best and out is None:
-        raise InputError("--keep-best", "a folder in --out, where every epoch is saved", "none")
+        configuration = with_settings_of(from_run, configuration)
+    for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
+        if is_set and out is None:
+            raise InputError(flag, "the run's folder in --out", "none")
     if keep_best and checkpoint_minutes:
         given = f"--checkpoint-minutes {checkpoint_minutes:g}"
         raise InputError("--keep-best", "a checkpoint after every epoch", given, "Leave out one of the two.")
@@ -124,7 +123,8 @@ def train(
     device = jax.devices()[0]
     if not quiet:
         click.echo(data.describe())
-        click.echo(f"{_described(configuration, data.classes)} on {_hardware(processes)}")
+        several = f", {jax.device_count()} devices in {processes.count} processes" if processes.are_several else ""
+        click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}{several}")
     recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
@@ -237,12 +237,11 @@ def _result(run: Run, kept_epoch: int, seconds: dict[str, float]) -> dict[str, o
     """The numbers of a run, for ``result.json``. The metrics are those of the epoch whose parameters are kept."""
     from functional_nn.core import trees
 
-    always = dict.fromkeys(("test_accuracy", "test_loss", "train_loss"))
     kept = run.history[kept_epoch - 1] if run.history else None
     # The first epoch includes work that is done only once. So the median leaves it out if there are other epochs.
     steady = [metrics.seconds for metrics in run.history[1:] or run.history]
     return {
-        **always,
+        **dict.fromkeys(("test_accuracy", "test_loss", "train_loss")),
         **(kept.metrics if kept else {}),
         **run.test_metrics,
         "learning_rate": kept.learning_rate if kept else None,
@@ -293,24 +292,11 @@ def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_bes
 
 def _remarks(metrics: EpochMetrics, schedule: str) -> str:
     """Remarks on a learning rate that changes, and on skipped and clipped steps, if the epoch had any."""
-    remarks = []
+    steps = {"steps skipped": metrics.skipped_steps, "clipped": metrics.clipped_steps}
+    remarks = [f"{number} {what}" for what, number in steps.items() if number]
     if schedule != "constant" and metrics.learning_rate is not None:
-        remarks.append(f"learning rate {metrics.learning_rate:.3g}")
-    if metrics.skipped_steps:
-        remarks.append(f"{metrics.skipped_steps} steps skipped")
-    if metrics.clipped_steps:
-        remarks.append(f"{metrics.clipped_steps} clipped")
+        remarks.insert(0, f"learning rate {metrics.learning_rate:.3g}")
     return f"  {', '.join(remarks)}" if remarks else ""
-
-
-def _hardware(processes: Processes) -> str:
-    """The device in words, with the numbers of devices and processes if several train together."""
-    import jax
-
-    kind = jax.devices()[0].device_kind
-    if not processes.are_several:
-        return kind
-    return f"{kind}, {jax.device_count()} devices in {processes.count} processes"
 
 
 def _described(configuration: Configuration, classes: int) -> str:

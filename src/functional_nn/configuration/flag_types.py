@@ -122,15 +122,21 @@ def _part(text: str) -> tuple[int, int]:
     return number, parts
 
 
+def _pair(text: str) -> tuple[str, str]:
+    name, value = text.split("=", 1)
+    return name, value
+
+
 def _name_and_value(text: str) -> tuple[str, int | float | str]:
-    name, _, value = text.partition("=")
+    name, value = _pair(text)
     for number in (int, float):
         with suppress(ValueError):
             return name, number(value)
     return name, value
 
 
-TEXT = click.STRING
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 COUNT = Read("integer", "a whole number, 1 or more", int, lambda value: value >= 1)
 COUNT_OR_ZERO = Read("integer", "a whole number, 0 or more", int, lambda value: value >= 0)
 SEED = Read("integer", f"a whole number, from 0 to {LARGEST_SEED}", int, lambda value: 0 <= value <= LARGEST_SEED)
@@ -150,6 +156,7 @@ IMAGE_SIZE = Read(
     lambda sizes: len(sizes) in (1, 2) and min(sizes) >= 1,
 )
 PART = Read("part", "a part and the number of parts, such as 1/8 to 8/8", _part, lambda part: 1 <= part[0] <= part[1])
+PAIR = Read("ours=theirs", "the path of a layer, =, and the path of a module", _pair, all)
 NAME_AND_VALUE = Read(
     "name=value",
     "a name and a value such as timeout_min=60",

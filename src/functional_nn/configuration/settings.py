@@ -28,14 +28,13 @@ from functional_nn.configuration.flag_types import (
     SEED,
     SHARE,
     SIZES,
-    TEXT,
     FlagValue,
     Named,
     Several,
     as_written,
     from_value,
 )
-from functional_nn.core.errors import DataError, InputError, escaped, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, escaped, shortened, shown
 
 if TYPE_CHECKING:
     import jax
@@ -102,14 +101,14 @@ class Configuration:
 
     dataset: str = setting(
         DATA,
-        TEXT,
+        click.STRING,
         "mnist5k",
         "mnist5k (in the package), folder:PATH (a folder of images for each class), mnist, fashion_mnist, kmnist, "
         "or any TFDS image set.",
         metavar="NAME",
     )
     data_dir: str | None = setting(
-        DATA, TEXT, None, "Folder of IDX files, or a prepared TFDS folder.", metavar="DIR", may_change=True
+        DATA, click.STRING, None, "Folder of IDX files, or a prepared TFDS folder.", metavar="DIR", may_change=True
     )
     image_size: tuple[int, ...] | None = setting(
         DATA,
@@ -198,7 +197,7 @@ class Configuration:
     )
     freeze: str | None = setting(
         TRAINING,
-        TEXT,
+        click.STRING,
         None,
         "Parameters that keep their values, such as 'conv_*,dense_0/*'; see --from.",
         unset="none",
@@ -327,13 +326,12 @@ class Configuration:
         make = names.OPTIMIZERS[self.optimizer]
         if self.weight_decay is None:
             return make(learning_rate)
-        if "weight_decay" in inspect.signature(make).parameters:
-            return make(learning_rate, weight_decay=self.weight_decay)
-        if self.optimizer in GRADIENT_DESCENT:
-            return optax.chain(optax.add_decayed_weights(self.weight_decay), make(learning_rate))
         able = [name for name, make in names.OPTIMIZERS.items() if "weight_decay" in inspect.signature(make).parameters]
+        if self.optimizer in able:
+            return make(learning_rate, weight_decay=self.weight_decay)
         expected = f"an optimizer with weight decay ({', '.join((*GRADIENT_DESCENT, *able))})"
-        raise InputError("--weight-decay", expected, self.optimizer)
+        check("--weight-decay", self.optimizer, expected, self.optimizer in GRADIENT_DESCENT)
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), make(learning_rate))
 
     def penalty(self) -> PenaltyFunction | None:
         """The sum of the penalties, or None if there is none."""
@@ -494,13 +492,13 @@ def _from_json(name: str, value: object, path: Path) -> FlagValue:
     """The value of a setting in ``config.json``, which has to be the one that the flag makes of its text."""
     if value is None and getattr(Configuration, name) is None:
         return None
-    given = f"one with {name} {shown(value)}"
+    reason = ""
     try:
         found = from_value(flag_of(name), SETTINGS[name].kind, value)
+        # JSON may hold integers of any size. The largest one that a setting may have is that of a seed.
+        is_too_large = type(value) is int and abs(value) > LARGEST_SEED
+        if not is_too_large and found == (tuple(value) if isinstance(value, list) else value):
+            return found
     except click.BadParameter as error:
-        raise DataError(str(path), "a run's configuration", f"{given} ({error.message.rstrip('.')})") from None
-    # JSON may hold integers of any size. The largest one that a setting may have is that of a seed.
-    is_too_large = type(value) is int and abs(value) > LARGEST_SEED
-    if is_too_large or found != (tuple(value) if isinstance(value, list) else value):
-        raise DataError(str(path), "a run's configuration", given)
-    return found
+        reason = f" ({error.message.rstrip('.')})"
+    raise DataError(str(path), "a run's configuration", f"one with {name} {shown(value)}{reason}")

@@ -12,6 +12,9 @@ from typing import TypeGuard
 
 from functional_nn.core.errors import shortened
 
+WIDTH = 80
+"""Printed lines have at most this number of characters."""
+
 
 def words(name: str) -> str:
     """The name of a metric or of a setting, as people read it.

@@ -9,15 +9,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from functional_nn.configuration.flag_types import as_written
 from functional_nn.configuration.settings import DEFAULTS, Configuration, flag_of
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, escaped, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, escaped, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted, words
 from functional_nn.core.validation import as_host_array, check_count, check_counts
@@ -63,10 +64,9 @@ class SavedNetwork(NamedTuple):
             InputError: for images of another shape, and for numbers above 1 that are not bytes.
         """
         images = as_host_array("images", images)
-        if images.shape[1:] != self.in_shape:
-            expected = f"a batch of images, (images, {', '.join(map(str, self.in_shape))})"
-            remedy = "For one image, give images[None]." if images.shape == self.in_shape else ""
-            raise InputError("images", expected, f"the shape {images.shape}", remedy)
+        expected = f"a batch of images, (images, {', '.join(map(str, self.in_shape))})"
+        remedy = "For one image, give images[None]." if images.shape == self.in_shape else ""
+        check("images", images, expected, images.shape[1:] == self.in_shape, remedy)
         if images.dtype != np.uint8 and images.size and images.max() > 1:
             remedy = "Divide them by 255, or give them as uint8."
             raise InputError(
@@ -160,9 +160,8 @@ def _image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[
     try:
         classes = check_count("classes", values.get("classes"))
         shape = check_counts("image_shape", values.get("image_shape"))
-        if len(shape) != 3 or math.prod(shape) > MOST_PIXELS:
-            expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
-            raise InputError("image_shape", expected, shown(values["image_shape"]))
+        expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
+        check("image_shape", shape, expected, len(shape) == 3 and math.prod(shape) <= MOST_PIXELS)
     except InputError as error:
         expected = "a run's configuration with classes and image_shape"
         raise DataError(str(path), expected, f"one where {error}") from None
@@ -172,11 +171,12 @@ def _image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[
 
 def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
     """The names of a run's classes; None if they have numbers only."""
-    names = values.get("class_names")
+    names: Any = values.get("class_names")
     if names is None:
         return None
-    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
-        raise DataError(str(path), f"a run's configuration with {classes} class_names", shown(names))
+    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    expected = f"a run's configuration with {classes} class_names"
+    check(str(path), names, expected, are_texts and len(names) == classes, kind=DataError)
     return tuple(names)
 
 
@@ -196,9 +196,6 @@ ORIGINS = ("from", "imported_from")
 
 ABOUT = ("classes", "image_shape", "class_names", "versions", *ORIGINS)
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
-
-NOT_A_FLAG = ("gradient",)
-"""Settings that ``train`` chooses itself."""
 
 
 def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
@@ -298,11 +295,8 @@ def command_of(configuration: Configuration) -> str:
     """The command that trains with a configuration. Flags that have their default value are left out."""
     words = ["functional-nn", "train"]
     for name, value in configuration.to_dict().items():
-        if name in NOT_A_FLAG or value == DEFAULTS[name]:
-            continue
-        words.append(flag_of(name))
-        if value is not True:
-            words.append(",".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
+        if value != DEFAULTS[name]:
+            words += [flag_of(name)] if value is True else [flag_of(name), as_written(value)]
     return shlex.join(words)
 
 

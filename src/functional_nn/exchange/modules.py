@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from functional_nn.core import trees
 from functional_nn.core.children import check_name
-from functional_nn.core.errors import FormulaMissing, InputError, imported, inside, shown
+from functional_nn.core.errors import FormulaMissing, InputError, check, imported, inside, shortened
 from functional_nn.core.layer import Backward, Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
@@ -63,10 +63,9 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
         make = with_values_of_nnx(module)
     elif is_equinox_module(module):
         make = lambda key: module  # noqa: E731
-    elif is_function(module):
-        make = module
     else:
-        raise InputError("module", EXPECTED, shown(module))
+        check("module", module, EXPECTED, is_function(module))
+        make = module
     with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
         made = _example_of(make)
     if is_nnx_module(made):
@@ -167,7 +166,7 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
         y = module(x)
         _, _, random_after, rest = parts(module)
         if train and key is None and _were_used(leaves, random_after):
-            raise InputError("key", "a key, since random numbers are drawn here", None)
+            check_key(key)
         # A module may add variables during a call, such as intermediate values, which are not kept.
         after = trees.flatten(_name(rest).nested(rest))
         return y, trees.map_with_path(lambda path, leaf: after[path], state)
@@ -277,9 +276,6 @@ def _paths_of_memory(module: PyTree, memory: Any) -> tuple[str, ...]:
     return tuple(paths)
 
 
-MOST_SHOWN_OF_AN_ERROR = 200
-"""How many characters of an error of another library a message repeats."""
-
 MakeModule: TypeAlias = Callable[[jax.Array], Any]
 """A function of a key that makes a module with its initial values."""
 
@@ -331,5 +327,5 @@ def failing_as(expected: str, given: str, remedy: str = "") -> Iterator[None]:
     except (InputError, FormulaMissing, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # each library has errors of its own
-        first_line = str(error).strip().split("\n")[0][:MOST_SHOWN_OF_AN_ERROR].rstrip(".")
-        raise InputError("module", expected, f"{given} {type(error).__name__}: {first_line}", remedy) from error
+        reason = shortened(str(error).strip().partition("\n")[0]).rstrip(".")
+        raise InputError("module", expected, f"{given} {type(error).__name__}: {reason}", remedy) from error

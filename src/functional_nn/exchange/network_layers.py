@@ -98,12 +98,12 @@ def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np
     arrays = {}
     for name, shape in layer.shapes.items():
         path = layer.path_of(name)
-        if path not in leaves:
-            raise InputError("params", f"an array {path}", "none", "Give the trees that this network's init returns.")
-        array = np.asarray(leaves[path])
         expected = shape if layer.copy is None else (layer.copies, *shape)
-        if array.shape != expected:
-            raise InputError("params", f"{path} of shape {expected}", f"{array.shape}")
+        array = None if path not in leaves else np.asarray(leaves[path])
+        if array is None or array.shape != expected:
+            given = "none" if array is None else array.shape
+            remedy = "Give the trees that this network's init returns."
+            raise InputError("params", f"{path} of shape {expected}", given, remedy)
         # A copy, since the array may be passed on to a library that changes arrays in place.
         arrays[name] = np.array(array if layer.copy is None else array[layer.copy])
     return arrays

@@ -24,6 +24,7 @@ from functional_nn.core.shapes import Shapes, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.pairing import difference, random_batch
+from functional_nn.exchange.stablehlo import of_any_batch
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import layer_of, trace
 from functional_nn.storage.files import check_path, write_whole
@@ -86,10 +87,8 @@ def to_onnx(
         def apply(x: PyTree) -> PyTree:
             return net.apply(params, state, x, train=False)[0]
 
-        (batch,) = jax.export.symbolic_shape("batch")
-
         def program_of(example: PyTree) -> tuple[PyTree, ClosedJaxpr, PyTree]:
-            x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
+            x = of_any_batch(example)
             return x, *jax.make_jaxpr(apply, return_shape=True)(x)
 
         # ONNX has convolutions, and needs no products in their place.

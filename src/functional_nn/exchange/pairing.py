@@ -6,14 +6,14 @@ Layers and modules are paired in order, and a wrong pair of equal shapes gives n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from functional_nn.core.errors import InputError, shortened, shown
+from functional_nn.core.errors import InputError, check, shortened
 from functional_nn.core.layer import Layer, Params, State, output_shape
 from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
 from functional_nn.core.texts import suggest
@@ -157,8 +157,8 @@ def paired(
     by_path = {module.path: module for module in modules}
     chosen: dict[str, Module] = {}
     names = {} if names is None else names
-    if not isinstance(names, Mapping) or not all(isinstance(text, str) for pair in names.items() for text in pair):
-        raise InputError("names", "a dict from paths of layers to paths of modules", shown(names))
+    are_texts = isinstance(names, Mapping) and all(isinstance(text, str) for pair in names.items() for text in pair)
+    check("names", names, "a dict from paths of layers to paths of modules", are_texts)
     for label, path in names.items():
         known = (label, by_label, "layers of the network"), (path, by_path, "modules of the PyTorch model")
         for name, among, expected in known:
@@ -209,11 +209,11 @@ paired wrongly, the outputs differ by about as much as they vary.
 REMEDY = "Give check=function from inputs to the model's outputs, both in the layout of this package, or check=False."
 
 
-def check_argument(check: object) -> Check:
+def check_argument(value: Any) -> Check:
     """Requires a flag or a function."""
-    if isinstance(check, bool) or is_function(check):
-        return check  # pyright: ignore[reportReturnType]
-    raise InputError("check", "True, False, or a function from inputs to outputs", shown(check))
+    is_known = isinstance(value, bool) or is_function(value)
+    check("check", value, "True, False, or a function from inputs to outputs", is_known)
+    return value
 
 
 def with_channels_first(run: Outputs, modules: Sequence[Module]) -> Outputs:

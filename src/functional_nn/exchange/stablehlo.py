@@ -18,7 +18,7 @@ from jax.interpreters import mlir
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, imported, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shapes, traced
@@ -127,8 +127,8 @@ def to_stablehlo(
     gradient = check_flag("gradient", gradient)
     known = (*PLATFORMS, "rocm")
     is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
-    if not is_list or not all(isinstance(name, str) and name in known for name in platforms):
-        raise InputError("platforms", f"a list with some of {', '.join(known)}", shown(platforms))
+    are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
+    check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
     if dtype is not None:
         check_dtype("dtype", dtype)
 
@@ -140,10 +140,9 @@ def to_stablehlo(
         return net.apply(params, state, x, train=False)[0]
 
     apply.__name__ = net.name
-    (batch,) = jax.export.symbolic_shape("batch")
 
     def export(example: PyTree) -> jax.export.Exported:
-        x = jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
+        x = of_any_batch(example)
         return jax.export.export(jax.jit(apply), platforms=tuple(platforms))(params, state, x)
 
     # In a program for several platforms, every convolution is XLA's.
@@ -154,6 +153,12 @@ def to_stablehlo(
         arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
         write_whole(path, packed(arrays, {}))
     return network
+
+
+def of_any_batch(example: PyTree) -> PyTree:
+    """The shapes and types of a batch, with a symbolic size in place of its own."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    return jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
 
 
 def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:

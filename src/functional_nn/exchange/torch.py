@@ -15,19 +15,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check, imported, reading, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
-from functional_nn.exchange.pairing import (
-    Check,
-    Names,
-    Outputs,
-    check_argument,
-    paired,
-    with_channels_first,
-)
+from functional_nn.exchange.pairing import Check, Names, Outputs, check_argument, paired, with_channels_first
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
 from functional_nn.storage.files import check_path, regular_file, write_whole
@@ -174,8 +167,7 @@ def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndar
     Raises:
         InputError: for an ending that is not known, and for ``.pt`` without PyTorch.
     """
-    if path.suffix not in ENDINGS:
-        raise InputError(argument, f"a file that ends in {', '.join(ENDINGS)}", path.name)
+    check(argument, path.name, f"a file that ends in {', '.join(ENDINGS)}", path.suffix in ENDINGS)
     if path.suffix == ".safetensors":
         # Views of transposed arrays would be written in the order of their memory.
         write_whole(path, packed({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, {}))
@@ -227,9 +219,7 @@ def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.P
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
     if not isinstance(source, Mapping) or not source:
         expected = "a torch.nn.Module, a state dict, or the path of a file with one"
-        raise InputError(
-            argument, expected, type(source).__name__ if not isinstance(source, Mapping) else "an empty dict"
-        )
+        raise InputError(argument, expected, "an empty dict" if source == {} else type(source).__name__)
     arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
     # Integers are no parameters: counters, positions and the like.
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
@@ -244,7 +234,9 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         # The file is in alphabetical order, in which "10" comes before "2".
         return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
     torch = imported("torch", "torch", "source")
-    try:
+    remedy = "Save module.state_dict(), or write it as a safetensors file."
+    # Unpickling a damaged file may raise anything.
+    with reading(path, "a state dict that torch.save wrote", remedy, errors=Exception):
         with open(path, "rb", opener=regular_file) as file:
             # torch.save compresses nothing. A small compressed file could fill the memory.
             is_archive = zipfile.is_zipfile(file)
@@ -252,9 +244,6 @@ def _read_file(path: Path) -> Mapping[str, Any]:
                 raise ValueError("its parts are larger than the file")
         # PyTorch could also map the file into memory. Then the process would crash if somebody cuts the file.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:  # unpickling a damaged file may raise anything
-        remedy = "Save module.state_dict(), or write it as a safetensors file."
-        raise DataError(str(path), "a state dict that torch.save wrote", shortened(error), remedy) from None
 
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:

@@ -9,9 +9,9 @@ from functional_nn.bench.benchmark import LEAST_SHOWN
 from functional_nn.bench.network_programs import BenchmarkCase, Measured
 from functional_nn.bench.records import RecordComparison
 from functional_nn.bench.targets import TargetReport
-from functional_nn.bench.units import WIDTH, in_bytes, in_flops, in_seconds
+from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
-from functional_nn.core.texts import aligned
+from functional_nn.core.texts import WIDTH, aligned
 
 
 def title(measured: Measured) -> str:

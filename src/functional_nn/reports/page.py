@@ -6,14 +6,14 @@ import base64
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, imported
 from functional_nn.reports.plots.axes import save_plainly
 from functional_nn.storage.files import check_path, write_whole
 
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def check_libraries(libraries: Sequence[str]) -> None:
+def check_libraries() -> None:
     """Raises an error if a library of the extra ``[plots]`` is missing."""
-    for library in libraries:
-        try:
-            __import__(library)
-        except ImportError as error:
-            remedy = "Install them: pip install 'functional-nn[plots]'."
-            raise InputError("write_page", "the libraries of the extra [plots]", f"no {error.name}", remedy) from None
+    for library in ("jinja2", "matplotlib", "latex2mathml", "markdown_it"):
+        imported(library, library, "page", extra="plots")
 
 
 def write_template(

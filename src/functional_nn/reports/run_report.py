@@ -17,16 +17,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel
-from functional_nn.reports.page import (
-    MOST_UNITS,
-    as_png,
-    as_svg,
-    check_libraries,
-    number,
-    shown_pixels,
-    weights_picture,
-    write_template,
-)
+from functional_nn.reports.page import MOST_UNITS, as_png, as_svg, number, shown_pixels, weights_picture, write_template
 from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
 from functional_nn.reports.run_contents import RunContents
 from functional_nn.storage import run_folder
@@ -83,9 +74,8 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         contents: what is known about the run.
 
     Raises:
-        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+        InputError: if the file cannot be written.
     """
-    check_libraries(("jinja2", "matplotlib"))
     probabilities, reason = _probabilities(contents)
     charts, left_out = _charts(contents.history)
     rows = contents.statistics

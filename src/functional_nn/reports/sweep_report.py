@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from functional_nn.core.texts import counted, words
-from functional_nn.reports.page import as_svg, check_libraries, number, write_template
+from functional_nn.reports.page import as_svg, number, write_template
 from functional_nn.reports.plots.axes import are_numbers
 from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, parallel_coordinates
 from functional_nn.reports.run_report import settings_table
@@ -64,9 +64,8 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         settings: the entries of ``sweep.json``.
 
     Raises:
-        InputError: if Jinja or matplotlib is missing, or the file cannot be written.
+        InputError: if the file cannot be written.
     """
-    check_libraries(("jinja2", "matplotlib"))
     metric = result.metric
     ranked = result.ranked()
     drawn = drawn_members(ranked)

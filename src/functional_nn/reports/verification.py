@@ -62,7 +62,7 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
     Raises:
         InputError: Jinja, latex2mathml or markdown-it is missing, or the file cannot be written.
     """
-    check_libraries(("jinja2", "latex2mathml", "markdown_it"))
+    check_libraries()
     subjects = _subjects(report.verdicts)
     filters = {"figure": figure, "value": value, "in_few_digits": in_few_digits}
     values = {

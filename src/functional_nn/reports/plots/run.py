@@ -13,13 +13,7 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import words
-from functional_nn.reports.plots.axes import (
-    limit_accuracy,
-    make_axes,
-    plain_axes,
-    save_plainly,
-    scale_losses,
-)
+from functional_nn.reports.plots.axes import limit_accuracy, make_axes, plain_axes, save_plainly, scale_losses
 from functional_nn.storage.files import write_whole
 from functional_nn.training.evaluate import default_metric
 from functional_nn.training.run import EpochMetrics
