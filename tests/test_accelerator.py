@@ -4,12 +4,10 @@ import json
 import time
 from importlib import import_module
 
-import jax
-import numpy as np
 import pytest
 from benchmarks import accelerator
-from benchmarks.accelerator import PARTS, Settings, page, seconds_for
-from benchmarks.data import make_files, read_mnist
+from benchmarks.accelerator import Settings, page
+from benchmarks.data import make_files
 from benchmarks.race import Entry, race
 from rich.console import Console
 
@@ -49,17 +47,6 @@ def test_every_peer_of_the_races_is_a_peer_of_its_workload():
             assert peers[0].startswith("functional_nn")
 
 
-def test_time_is_shared_by_weight_and_unused_time_goes_to_later_parts():
-    names, left, given = list(PARTS), float(sum(PARTS.values())), {}
-    for number, name in enumerate(names):
-        given[name] = seconds_for(name, names[number + 1 :], left, small=False)
-        left -= given[name] / 2  # each takes half of its time
-    assert given["w1"] == PARTS["w1"]
-    assert given["population"] > PARTS["population"]
-    assert seconds_for("population", [], 5, small=False) is None
-    assert seconds_for("population", [], 30, small=False) == 30
-
-
 def test_a_run_has_a_page_and_results_although_parts_fail(tmp_path, monkeypatch):
     asked = []
 
@@ -86,20 +73,6 @@ def test_a_run_has_a_page_and_results_although_parts_fail(tmp_path, monkeypatch)
         accelerator.compare(Console(quiet=True), out=out, small=True)
 
 
-def test_without_a_device_nothing_else_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerator, "DESCRIBE", "raise SystemExit('no device')")
-    monkeypatch.setattr(accelerator, "race", None)
-    assert not accelerator.compare(Console(quiet=True), out=tmp_path)
-    assert "(failed): no device." in (tmp_path / "page.md").read_text("utf-8")
-
-
-def test_too_little_time_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerator, "described", lambda: GPU)
-    assert accelerator.compare(Console(quiet=True), out=tmp_path, small=True, minutes=1e-6)
-    text = (tmp_path / "page.md").read_text("utf-8")
-    assert text.count("(left out): 0 s were left.") == len(PARTS)
-
-
 @pytest.mark.processes
 def test_the_command_on_a_cpu(tmp_path, monkeypatch):
     main = import_module("benchmarks.__main__")
@@ -122,49 +95,6 @@ def test_a_race_ends_workers_that_are_late(settings):
     (first, second) = race("w1", ["functional_nn", "jax_scan"], settings.data_dir, **options, limit=0.2)
     assert first.problem.startswith("failed (exit status")
     assert second.problem == "no time was left"
-
-
-def test_made_up_images_are_read_like_mnist(settings):
-    mnist = read_mnist(settings.data_dir)
-    assert mnist.train_images.shape == (320, 784)
-    assert mnist.test_labels.shape == (100,)
-    assert 0.9 < mnist.train_images.max() <= 1
-
-
-def test_networks_that_do_not_fit_end_their_size(settings, monkeypatch):
-    asked = []
-
-    def race(name, peers, data_dir, *, options, **others):
-        models, hidden = options["models"], tuple(options["hidden"])
-        asked.append((models, hidden))
-        if models == 4 and len(hidden) == 2:
-            return [Entry(peers[0], problem="4 is too much")]
-        return [finished(peers[0], 0.1, models_a_round=models)]
-
-    monkeypatch.setattr(accelerator, "race", race)
-    records = list(accelerator.population(settings))
-    assert asked[:5] == [(1, (32,)), (1, (128, 64)), (4, (32,)), (4, (128, 64)), (16, (32,))]
-    assert asked[5:] == [(models, (32,)) for models in (64, 256, 1024, 4096)]
-    assert [record["peer_problem"] for record in records if record["peer_problem"]] == ["4 is too much"]
-
-
-def test_networks_that_could_take_too_long_are_left_out(settings, monkeypatch):
-    monkeypatch.setattr(accelerator, "race", lambda name, peers, *_, **__: [finished(peers[0], 50.0)])
-    records = list(accelerator.population(settings))
-    problems = [record["peer_problem"] for record in records if record["peer_problem"]]
-    assert len(records) == 4
-    assert all("it could take 801 s" in problem for problem in problems)
-
-
-def test_many_networks_in_one_program_train_as_each_alone(settings):
-    from benchmarks.peers.functional_nn import mapped, solo
-
-    mnist = read_mnist(settings.data_dir)
-    with jax.numpy_dtype_promotion("standard"):  # Optax needs it for a rate that is traced
-        together, alone = mapped(mnist, 0, 2, [8]), solo(mnist, 0, 2, [8])
-    for peer in (together, alone):
-        peer.train_epoch()
-    np.testing.assert_allclose(together.predict(mnist.test_images), alone.predict(mnist.test_images), atol=1e-4)
 
 
 def test_the_tables_of_the_page(settings, monkeypatch):
@@ -193,8 +123,3 @@ def test_the_tables_of_the_page(settings, monkeypatch):
     assert "functional_nn takes 0.50 of the time of the fastest other library (PyTorch, channels last)." in text
     assert "Flax NNX, functional step: not installed (flax)." in text
     assert "best with 64 networks at once (64.0 times that of 1)" in text
-
-
-def test_the_driver_s_tool_is_not_needed(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert accelerator.nvidia() is None

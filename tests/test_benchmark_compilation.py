@@ -3,9 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 from benchmarks import compilation
 from benchmarks.compilation import NETWORKS
@@ -25,32 +22,6 @@ def standard_promotion():
 def test_a_side_compiles_anew_each_time(side):
     for _ in range(2):
         assert compilation.SIDES[side]("mlp", SMALL) > 0
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_plain_network_has_the_parameters_of_ours(name):
-    chosen = NETWORKS[name]
-    ours = jax.eval_shape(
-        lambda key: chosen.ours().init(key, (28, 28, 1) if name != "mlp" else (784,)), jax.random.key(0)
-    )
-    plain = jax.eval_shape(chosen.start, jax.random.key(0))
-    sizes = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params in (ours[0], plain)]
-    assert sizes[0] == sizes[1]
-
-
-def test_the_plain_programs_train():
-    chosen, optimizer = NETWORKS["mlp"], optax.adam(1e-2)
-    epoch, evaluate = compilation.programs(chosen, optimizer)
-    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28, 1), np.uint8)
-    images, labels = jnp.asarray(images), jnp.asarray(images[:, 0, 0, 0] > 127, jnp.int32)
-    params = chosen.start(jax.random.key(0))
-    before, _ = evaluate(params, images, labels)
-    state = params, optimizer.init(params)
-    for number in range(3):
-        state, _ = jax.jit(epoch)(state, jax.random.key(number), images, labels)
-    after, accuracy = evaluate(state[0], images, labels)
-    assert after < before
-    assert 0 <= accuracy <= 1
 
 
 def test_the_newest_complete_run_of_each_jax_is_in_the_table(tmp_path):

@@ -57,12 +57,3 @@ def test_equinox():
     exec(program("equinox"), names)
     *_, value = names["step"](names["net"], names["optimizer_state"], X, LABELS, jax.random.key(1))
     assert np.isfinite(value)
-
-
-@pytest.mark.slow  # Keras takes ten seconds to import
-def test_keras(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
-    names = {"keras": keras, "x": X, "labels": LABELS, "x_test": X, "labels_test": LABELS}
-    exec(program("keras"), names)
-    assert len(names["history"].history["val_accuracy"]) == 2

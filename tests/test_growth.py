@@ -11,14 +11,6 @@ from benchmarks.growth.fit import growth
 SIZES = 2.0 ** np.arange(9)
 
 
-@pytest.mark.parametrize("exponent", [-0.5, 0.0, 1.0, 2.3])
-def test_a_straight_curve_has_its_exponent_and_no_bend(exponent):
-    found = growth(SIZES, 3e-5 * SIZES**exponent)
-    assert found.exponent == pytest.approx(exponent, abs=1e-9)
-    assert found.bend is None
-    assert found.exponent_after is None
-
-
 @pytest.mark.parametrize(("before", "after", "at"), [(0.1, 1.0, 3), (1.0, 2.0, 5), (1.0, 0.2, 4), (0.0, 0.6, 2)])
 def test_a_planted_bend_is_found_where_it_is(before, after, at):
     generator = np.random.default_rng(0)
@@ -28,19 +20,6 @@ def test_a_planted_bend_is_found_where_it_is(before, after, at):
     assert found.bend == bend
     assert found.exponent == pytest.approx(before, abs=0.1)
     assert found.exponent_after == pytest.approx(after, abs=0.1)
-
-
-@pytest.mark.parametrize("points", [6, 7, 12])
-def test_noise_invents_hardly_any_bend(points):
-    generator, sizes = np.random.default_rng(0), 2.0 ** np.arange(points)
-    noisy = [sizes * np.exp(0.1 * generator.standard_normal(points)) for _ in range(300)]
-    assert np.mean([growth(sizes, costs).bend is not None for costs in noisy]) < 0.04
-
-
-@pytest.mark.parametrize(("sizes", "costs"), [([1], [1]), ([1, 2], [1]), ([1, 2], [0, 1]), ([0, 1], [1, 1])])
-def test_too_few_or_impossible_points_are_an_error(sizes, costs):
-    with pytest.raises(ValueError, match="expected two or more sizes"):
-        growth(sizes, costs)
 
 
 def test_curves_are_complete():
@@ -118,25 +97,3 @@ def test_the_page_is_made_from_the_newest_records(results, tmp_path):
     pictures = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
     assert set(pictures) == {"growth-training.png", "growth-memory.png"}
     assert max(pictures.values()) < 100_000
-
-
-def test_a_measurement_that_was_stopped_does_not_replace_a_whole_one(tmp_path):
-    points = CURVES["width"].points
-    lines = [record("width", OURS, size, 1e-6 * size) for size in points]
-    lines += [record("width", OURS, size, 1.0, date="2026-01-03T00:00:00") for size in points[:-1]]
-    path = tmp_path / "growth.jsonl"
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    (line,) = page.recorded(path).lines["width"]
-    assert line.sizes == points
-    assert line.costs[0] == pytest.approx(1e-6 * points[0])
-
-
-def test_a_page_without_records_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="run python -m benchmarks growth first"):
-        page.recorded(tmp_path / "none.jsonl")
-
-
-def test_a_missing_library_is_named_before_anything_is_measured(monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="--quick"):
-        measure.compare(None, ["width"], 1, tmp_path / "results.jsonl", quick=False)

@@ -1,7 +1,6 @@
 """Compiled programs that are kept for the next start."""
 
 import os
-import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
@@ -135,28 +134,3 @@ def test_what_others_may_write_is_not_used_and_any_umask_works(bare, umask):
         assert found(bare) == {"f-cache"}
     finally:
         os.umask(before)
-
-
-@pytest.mark.processes
-def test_programs_are_found_again_and_damaged_ones_made_again_without_a_word(tiny, tmp_path):
-    log = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_LOG_COMPILES": "true"}
-    environment = {**os.environ, **log, "FUNCTIONAL_NN_CACHE": str(tmp_path)}
-    folder = tmp_path / "functional_nn" / "compiled"
-
-    def train():
-        """The accuracy, and how many programs JAX found."""
-        command = [sys.executable, "-m", "functional_nn", *tiny, "--quiet"]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-        assert ended.returncode == 0, ended.stderr
-        assert "UserWarning" not in ended.stderr
-        return ended.stdout.split(" (")[0], ended.stderr.count("Persistent compilation cache hit")
-
-    accuracy, hits = train()
-    assert hits == 0
-    programs = sorted(folder.glob("*-cache"))
-    assert len(programs) >= 5
-    sizes = {path: path.stat().st_size for path in programs}
-    os.truncate(programs[0], sizes[programs[0]] // 2)
-    assert train()[0] == accuracy
-    assert train() == (accuracy, len(programs))
-    assert {path: path.stat().st_size for path in sizes} == pytest.approx(sizes, rel=0.05)

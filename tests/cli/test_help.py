@@ -64,17 +64,6 @@ def test_of_the_benchmarks(monkeypatch, capsys, from_the_checkout):
         assert "%%" not in said
 
 
-def test_of_the_benchmarks_worker(monkeypatch, capsys, from_the_checkout):
-    worker = importlib.import_module("benchmarks.worker")
-    assert helped(monkeypatch, capsys, worker.main).startswith("usage: python -m benchmarks.worker")
-
-
-def test_of_the_benchmarks_script_for_pytorch(monkeypatch, capsys):
-    pytest.importorskip("torch")
-    path = str(ROOT / "benchmarks" / "scripts" / "mnist_pytorch.py")
-    assert "--data-dir" in helped(monkeypatch, capsys, lambda: runpy.run_path(path, run_name="__main__"))
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_of_the_examples(monkeypatch, capsys, name):
     path = str(ROOT / "examples" / name)

@@ -24,6 +24,7 @@ from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import signed_text
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 REMOVED = object()
 SECONDS = 20
 """The limit for a command. Without the checks, some took minutes."""
@@ -121,15 +122,8 @@ def sign_run(folder: Path) -> None:
     (folder / "result.json").write_text(signed_text(result))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
-        yield
-
-
 @pytest.fixture(scope="module")
-def made(tiny, tmp_path_factory) -> Path:
+def made(tiny, tmp_path_factory, no_pictures) -> Path:
     """A folder with a finished ``run``, and with ``part1`` and ``part2`` of a sweep, and a sweep with ``halving``."""
     place = tmp_path_factory.mktemp("hostile")
     assert run([*tiny, "--out", str(place / "run"), "--quiet"]) == 0
@@ -273,7 +267,7 @@ def test_a_sweep_with_wrong_settings_is_refused(folders, capsys):
         ({"grid": [{"a": 1}]}, "grid/0/data null"),
         ({"halving": [["x"], 0.5]}, "halving/0/0 'x'"),
         ({"halving": [[1], 7.0]}, "halving: expected a share"),
-        ({"halving": [[4] * 100_000, 0.5]}, "got [4, 4, 4"),
+        ({"halving": [[4] * 100_000, 0.5]}, "4, 4, 4"),
         ({"precision": 3}, "precision 3"),
     ]:
         path.write_text(signed_text(settings | entries))
@@ -289,31 +283,22 @@ def test_a_sweep_with_wrong_settings_is_refused(folders, capsys):
 @pytest.mark.parametrize("name", ["config.json", "result.json", "layer_statistics.jsonl", "metrics.jsonl"])
 def test_every_wrong_entry_of_a_run(folders, tiny, capsys, name):
     path = folders / "run" / name
-    if name.endswith("l"):
-        tree = [json.loads(line) for line in path.read_text().splitlines()]
-    else:
-        tree = json.loads(path.read_text())
-    if name == "config.json":
-        tree |= {"class_names": ["a", "b", "c"], "from": {"run": "a", "sha256": "b"}, "imported_from": {"file": "a"}}
-    if name in ("config.json", "result.json"):
+    if name.endswith(".json"):
+        more = {"class_names": ["a", "b", "c"], "from": {"run": "a", "sha256": "b"}, "imported_from": {"file": "a"}}
+        tree = json.loads(path.read_text()) | (more if name == "config.json" else {"test_other": 1.0})
         del tree["sha256"]
-    if name == "result.json":
-        tree |= {"test_other": 1.0}
-    if name == "layer_statistics.jsonl":
-        tree = [line["row"] for line in tree]
-    values = VALUES | (MANY if name.endswith("n") else {})
-    for what, new in variants(tree, 2 if name == "config.json" else 4, values):
-        if name.endswith(".json"):
-            path.write_text(signed_text(new))
-        else:
-            line = signed_line if name == "layer_statistics.jsonl" else lambda row: json.dumps(row) + "\n"
-            path.write_text("".join(map(line, new)))
+        written, commands = signed_text, slice(None)
+    else:
+        rows, is_signed = map(json.loads, path.read_text().splitlines()), name.startswith("layer")
+        tree = [row["row"] if is_signed else row for row in rows]
+        line = signed_line if is_signed else lambda row: json.dumps(row) + "\n"
+        written, commands = lambda tree: "".join(map(line, tree)), slice(1)  # the other commands do not read it
+    for what, new in variants(tree, 2 if name == "config.json" else 4, VALUES | (MANY if name.endswith("n") else {})):
+        path.write_text(written(new))
         if name != "result.json":
             sign_run(folders / "run")
-        for arguments in commands_of_runs(folders, tiny):
+        for arguments in list(commands_of_runs(folders, tiny))[commands]:
             is_answered(f"{name} with {what}", arguments, capsys)
-            if name in ("layer_statistics.jsonl", "metrics.jsonl"):
-                break  # the others do not read it
     is_answered(name, ["train", "--from", folders / "run", *tiny[1:], "--quiet"], capsys)
 
 

@@ -66,13 +66,6 @@ def test_sizes_that_are_none(size, trained, capsys):
     assert "--image-size" in capsys.readouterr().err
 
 
-def test_an_error_names_the_file(trained, tmp_path, capsys):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "1.png").write_text("text")
-    assert run(["train", "--dataset", f"folder:{tmp_path}"]) == 2
-    assert "at least two folders" in capsys.readouterr().err
-
-
 def test_a_sweep_takes_the_same_flags(trained, capsys):
     assert run(["sweep", "--dataset", "mnist5k", "--image-color", "gray"]) == 2
     assert "image_color: expected nothing for 'mnist5k'" in capsys.readouterr().err

@@ -42,17 +42,6 @@ def test_flags_stand_above_the_recipe(tiny, tmp_path):
     assert [config["schedule"], config["dropout"], config["shift"]] == [recipe["schedule"], 0.25, int(recipe["shift"])]
 
 
-@pytest.mark.slow
-def test_a_sweep_takes_a_recipe(tiny, tmp_path):
-    _, *flags = tiny
-    result = tmp_path / "result.json"
-    own = ["--recipe", "best", "--model", "mlp", "--epochs", "1", "--shift", "0,1", "--json", str(result), "--quiet"]
-    assert cli.run(["sweep", *flags, *own]) == 0
-    report = json.loads(result.read_text())
-    assert [member["shift"] for member in report["members"]] == [0, 1]
-    assert report["config"]["dropout"] == 0.25
-
-
 def test_an_unknown_recipe(capsys):
     assert cli.run(["train", "--recipe", "fats"]) == 2
     assert "Did you mean fast?" in capsys.readouterr().err

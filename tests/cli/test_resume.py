@@ -1,17 +1,19 @@
 """``functional-nn train --resume``: stopped by a signal or killed, a run goes on and ends as if nothing had been."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.bits import bits
+from tests.cli.refusal import refused
 
+from functional_nn import cli
 from functional_nn.cli import run
 from functional_nn.configuration.settings import Configuration
 from functional_nn.storage import run_folder
@@ -31,17 +33,17 @@ def started(*arguments) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ended_after(folder: Path, process: subprocess.Popen, epochs: int, number: int) -> int:
-    """Sends a signal when so many epochs are in the metrics; the exit status."""
+def ended_after(folder: Path, process: subprocess.Popen, epochs: int, number: int) -> tuple[int, str, str]:
+    """Sends a signal when so many epochs are in the metrics; the exit status, and what was printed."""
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
-    return process.returncode
+    return process.returncode, out, errors
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,19 @@ def whole(tiny, tmp_path_factory) -> tuple:
 @pytest.mark.processes
 def test_a_signal_saves_and_the_same_command_goes_on(tiny, tmp_path, number, status):
     """``--checkpoint-minutes`` would save nothing for an hour, but for the first epoch and the signal."""
-    folder = tmp_path / "run"
-    long = [*tiny, "--epochs", "100000", "--out", folder, "--checkpoint-minutes", "60"]
-    assert ended_after(folder, started(*long), 3, number) == status
+    folder, result = tmp_path / "run", tmp_path / "result.json"
+    long = [*tiny, "--epochs", "100000", "--out", folder, "--checkpoint-minutes", "60", "--json", result]
+    ended, out, err = ended_after(folder, started(*long), 3, number)
+    assert ended == status, err
+    assert err.splitlines()[-1] == "Stopped."
     reached = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert reached >= 3
+    assert f"Interrupted after {reached} of 100000 epochs" in err
+    assert "To continue: the same command with --resume.\n" in err
+    assert f"after {reached} epochs" in out.splitlines()[-1]
+    written = json.loads(result.read_text())
+    assert (written["status"], written["epochs"]) == ("interrupted", reached)
+    run_folder.verify_run_folder(folder)
     saved = sorted(path.name for path in (folder / "checkpoints").glob("[0-9]*"))
     assert saved[-1] == f"{reached:010d}.checkpoint.safetensors"
     assert (folder / "checkpoints" / "0000000001.checkpoint.safetensors").exists() or len(saved) == 3
@@ -102,22 +113,10 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
-def test_a_warning_is_one_line_without_code():
-    script = "import warnings; from functional_nn import cli\nwith cli._one_line_warnings(): warnings.warn('damaged')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr == "Warning: damaged\n"
-    done = subprocess.run(
-        [sys.executable, "-c", script.replace("damaged", r"\x1b[31mred\nsecond")], capture_output=True, text=True
-    )
-    assert done.stderr == "Warning: \\x1b[31mred\nsecond\n"
-
-
-def refused(capsys, command, *words):
-    capsys.readouterr()
-    assert run(list(map(str, command))) == 2
-    errors = capsys.readouterr().err
-    for word in words:
-        assert word in errors
+def test_a_warning_has_no_code_and_no_control_characters():
+    with cli._one_line_warnings():
+        said = warnings.formatwarning("\x1b[31mred\nsecond", UserWarning, "file.py", 1)
+    assert said == "Warning: \\x1b[31mred\nsecond\n"
 
 
 def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
@@ -133,7 +132,7 @@ def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
-def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name):
+def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name, no_pictures):
     command = [name, *tiny[1:], "--out", str(tmp_path / "run")]
     now = Configuration.settings
 
@@ -156,19 +155,8 @@ def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
     refused(capsys, [*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
 
 
-def test_a_second_run_in_the_folder_is_refused(tiny, tmp_path, capsys):
-    from functional_nn.storage.checkpoints import CheckpointWriter
-
-    with CheckpointWriter(tmp_path / "run" / "checkpoints"):
-        refused(capsys, [*tiny, "--out", tmp_path / "run", "--resume"], f"which process {os.getpid()} writes to")
-
-
-def test_skipped_and_clipped_steps_are_reported(tiny, tmp_path, capsys):
+def test_clipped_steps_are_reported(tiny, tmp_path, capsys):
     result = tmp_path / "result.json"
-    flags = ["--learning-rate", "1e30", "--non-finite", "skip", "--json", str(result)]
-    assert run([*tiny, *flags]) == 1
-    captured = capsys.readouterr()
-    assert "not finite at step" in captured.err
     assert run([*tiny, "--clip-norm", "0.01", "--json", str(result)]) == 0
     assert "  3 clipped" in capsys.readouterr().out
     written = json.loads(result.read_text())

@@ -64,15 +64,6 @@ def test_garbage_is_looked_for_again_after_an_import_that_fails(monkeypatch):
     assert (during, gc.isenabled()) == ([False], True)
 
 
-def test_where_jax_is_there_nothing_is_frozen(monkeypatch):
-    """The count of frozen objects would not do: other threads may free some at any time."""
-    frozen = []
-    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
-    with startup.importing():
-        assert gc.isenabled()
-    assert not frozen
-
-
 def test_what_fails_in_the_thread_is_raised_after_the_body(monkeypatch):
     done = []
 

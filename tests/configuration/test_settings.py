@@ -7,37 +7,11 @@ from pathlib import Path
 import pytest
 
 from functional_nn import DataError, cli
-from functional_nn.configuration.settings import Configuration
+from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.storage.files import signed_text
 from functional_nn.storage.run_folder import read_configuration
 
-GOOD = {
-    "dataset": "mnist",
-    "data_dir": None,
-    "model": "mlp",
-    "hidden": [8],
-    "activation": "relu",
-    "dropout": 0.0,
-    "batch_norm": False,
-    "l1": 0.0,
-    "l2": 0.0,
-    "optimizer": "sgd",
-    "learning_rate": 0.1,
-    "schedule": "constant",
-    "epochs": 1,
-    "batch_size": 64,
-    "seed": 0,
-    "precision": "float32",
-    "gradient": "jax",
-    "weight_decay": None,
-    "shift": 0,
-    "deform": 0.0,
-    "devices": 1,
-    "clip_norm": None,
-    "non_finite": "stop",
-    "classes": 10,
-    "image_shape": [28, 28, 1],
-}
+GOOD = DEFAULTS | {"dataset": "mnist", "hidden": [8], "activation": "relu", "classes": 10, "image_shape": [28, 28, 1]}
 NAMES = [field.name for field in fields(Configuration)]
 FREE_TEXTS = ("dataset", "data_dir", "freeze")
 
@@ -67,6 +41,11 @@ def read(folder: Path) -> Configuration:
 def test_the_good_one_is_read(tmp_path):
     configuration = read(written(tmp_path))
     assert (configuration.hidden, configuration.dropout, configuration.clip_norm) == ((8,), 0.0, None)
+
+
+def test_a_value_that_was_removed_is_named(tmp_path):
+    with pytest.raises(DataError, match="got one with hidden missing"):
+        read(written(tmp_path, hidden="null"))
 
 
 @pytest.mark.parametrize("text", ["Infinity", "NaN", "1e400", "[-Infinity]"])

@@ -11,19 +11,14 @@ REFUSED = {
     "optimizer": ['"adm"', 3],
     "model": ['"perceptron"', f'"{"x" * 500}"'],
     "activation": ['"rleu"'],
-    "schedule": ['"linear"'],
     "epochs": [0, 1.5, "true", '""'],
     "batch_size": [-1, 64.0],
     "hidden": [0, "[64, 0]", "[1.5]", '"x"'],
     "l1": [-1],
-    "l2": [-1],
-    "weight_decay": [-1],
     "clip_norm": [0],
     "shift": [-1],
-    "deform": [1],
     "seed": [-1, 2**32],
     "batch_norm": [3, '"perhaps"'],
-    "gradient": ['"jx"'],
 }
 
 

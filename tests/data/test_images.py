@@ -1,11 +1,9 @@
 """Image files brought to the form of a data set's images."""
 
-import io
 import itertools
 import struct
 import subprocess
 import zlib
-from contextlib import suppress
 
 import numpy as np
 import PIL.EpsImagePlugin
@@ -95,14 +93,6 @@ def test_a_digit_is_centered_by_mass_in_a_box_of_20(tmp_path, y, x, height, widt
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
 
 
-def test_polarity_does_not_matter(tmp_path):
-    drawn = blob((90, 120), (10, 70))
-    bright = reading(tmp_path, drawn)
-    np.testing.assert_array_equal(bright, reading(tmp_path, 255 - drawn))
-    assert bright.max() == 255
-    assert bright[0].max() == 0
-
-
 @pytest.mark.parametrize("page", [60, 100, 126, 128, 160, 200])
 def test_brightness_of_the_page_does_not_matter(tmp_path, page):
     drawn = blob((90, 120), (10, 70)) > 0
@@ -112,38 +102,11 @@ def test_brightness_of_the_page_does_not_matter(tmp_path, page):
         np.testing.assert_allclose(image.astype(int), expected, atol=3)
 
 
-def test_enlarging_does_not_matter(tmp_path):
-    drawn = blob((60, 60), (10, 20))
-    once, tenfold = reading(tmp_path, drawn), reading(tmp_path, np.kron(drawn, np.ones((10, 10), np.uint8)))
-    assert np.abs(once.astype(int) - tenfold).mean() < 2
-
-
-def test_faint_noise_on_the_page_is_no_digit(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 20, (90, 120), np.uint8)
-    drawn = np.maximum(blob((90, 120), (10, 70)), noise)
-    rows, columns = np.nonzero(reading(tmp_path, drawn)[..., 0] > 100)
-    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
-
-
-@pytest.mark.parametrize(
-    ("dtype", "given"), [(np.float32, "float32 numbers"), (np.int32, "int32 numbers from 0 to 100000")]
-)
-def test_numbers_without_a_known_white_are_refused(tmp_path, dtype, given):
-    drawn = (blob((60, 60), (10, 15)) == 250) * dtype(1 if dtype is np.float32 else 100_000)
-    with pytest.raises(DataError, match=f"8 or 16 bits for each number, got {given}"):
-        reading(tmp_path, drawn.astype(dtype), ending="tiff")
-
-
 @pytest.mark.parametrize(("least", "largest"), [(0, 255), (-1, 1000)])
 def test_32_bit_numbers_that_are_no_16_bit_ones_are_refused(tmp_path, least, largest):
     drawn = np.where(blob((60, 60), (10, 15)) == 250, largest, least).astype(np.int32)
     with pytest.raises(DataError, match=f"got int32 numbers from {least} to {largest}. Save it with 8 or 16 bits"):
         reading(tmp_path, drawn, ending="tiff")
-
-
-def test_a_mode_that_pillow_does_not_convert_is_named(tmp_path):
-    with pytest.raises(DataError, match="expected an image that Pillow can convert to RGB"):
-        reading(tmp_path, PIL.Image.new("LAB", (28, 28)), ending="tiff")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
@@ -177,36 +140,10 @@ def test_what_is_transparent_shows_white(tmp_path):
         reading(tmp_path, ink)
 
 
-def test_bright_ink_on_transparency_is_seen(tmp_path):
-    drawn = blob((60, 80), (10, 20))
-    ink = np.full((60, 80, 4), 255, np.uint8)
-    ink[..., 3] = drawn
-    np.testing.assert_allclose(reading(tmp_path, ink).astype(int), reading(tmp_path, drawn), atol=3)
-    assert np.ptp(reading(tmp_path, ink, COLOR, digits=False)) > 200
-
-
 def test_16_bit_gray_as_color(tmp_path):
     drawn = blob((32, 32), (3, 5), (20, 20))
     image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOR, digits=False)
     np.testing.assert_array_equal(image, np.repeat(drawn[..., None], 3, axis=2))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1), (3, 900), (27, 28), (29, 28)])
-def test_odd_sizes(tmp_path, size):
-    pixels = np.zeros(size, np.uint8)
-    pixels[size[0] // 2, size[1] // 2] = 255
-    assert reading(tmp_path, pixels, digits=False).shape == MNIST
-    if max(size) > 1:
-        image = reading(tmp_path, pixels) if size[0] > 2 and size[1] > 2 else None
-        assert image is None or image.max() > 0
-
-
-@pytest.mark.parametrize("extent", [(1, 300), (300, 1), (2, 250)])
-def test_a_hair_line_is_still_there_after_scaling(tmp_path, extent):
-    pixels = np.zeros((400, 400), np.uint8)
-    pixels[50 : 50 + extent[0], 40 : 40 + extent[1]] = 255
-    image = reading(tmp_path, pixels)
-    assert np.abs(center(image) - 14).max() <= 0.5 + 1e-6
 
 
 def test_first_frame_of_several(tmp_path):
@@ -215,16 +152,6 @@ def test_first_frame_of_several(tmp_path):
         lossless = {"lossless": True} if ending == "webp" else {}
         moving = reading(tmp_path, first, ending=ending, save_all=True, append_images=[second], **lossless)
         np.testing.assert_allclose(moving.astype(int), reading(tmp_path, first).astype(int), atol=3)
-
-
-def test_reading_a_digit_twice_changes_nothing(tmp_path):
-    once = reading(tmp_path, blob((100, 200), (20, 30)))
-    np.testing.assert_array_equal(reading(tmp_path, once[..., 0]), once)
-
-
-def test_the_result_is_the_callers_own(tmp_path):
-    for shape, pixels in ((MNIST, np.zeros((28, 28), np.uint8)), (COLOR, np.zeros(COLOR, np.uint8))):
-        assert reading(tmp_path, pixels, shape, digits=False).flags.c_contiguous
 
 
 # Files that cannot be used
@@ -277,44 +204,6 @@ def png(width: int, height: int) -> bytes:
 def test_decompression_bombs(tmp_path, size):
     (tmp_path / "bomb.png").write_bytes(png(*size))
     refused(tmp_path / "bomb.png", "pixels")
-
-
-def test_truncated_files(tmp_path):
-    for ending in ("png", "jpg", "gif", "bmp", "tiff", "webp"):
-        whole = tmp_path / f"whole.{ending}"
-        PIL.Image.fromarray(blob((60, 80), (10, 20))).save(whole)
-        content = whole.read_bytes()
-        for length in range(0, len(content), max(1, len(content) // 25)):
-            (tmp_path / "part").write_bytes(content[:length])
-            with suppress(DataError):
-                assert read_image(tmp_path / "part", MNIST, digits=False).shape == MNIST
-
-
-@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"]))
-@same_folder
-def test_random_bytes(tmp_path, content, head):
-    (tmp_path / "bytes").write_bytes(head + content)
-    with suppress(DataError):
-        assert read_image(tmp_path / "bytes", MNIST, digits=False).shape == MNIST
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg", "gif", "bmp", "tiff", "webp", "pgm", "ico", "tga", "pcx", "avif"])
-def test_flipped_bytes(tmp_path, ending):
-    stream = io.BytesIO()
-    name = {"jpg": "jpeg", "pgm": "ppm"}.get(ending, ending)
-    try:
-        PIL.Image.fromarray(blob((60, 80), (10, 20))).save(stream, name)
-    except (KeyError, OSError):
-        pytest.skip("this Pillow cannot write it")
-    content = stream.getvalue()
-    random = np.random.default_rng(0)
-    for _ in range(40):
-        damaged = bytearray(content)
-        for place in random.integers(0, min(len(content), 400), 3):
-            damaged[place] ^= int(random.integers(1, 256))
-        (tmp_path / "damaged").write_bytes(damaged)
-        with suppress(DataError):
-            assert read_image(tmp_path / "damaged", MNIST, digits=False).shape == MNIST
 
 
 def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):

@@ -90,14 +90,34 @@ def test_files_of_torch_save(tmp_path):
     assert not danger.exists()
 
 
-def test_a_small_file_does_not_fill_the_memory(tmp_path):
-    path = tmp_path / "model.pt"
-    torch.save({"weight": torch.zeros(3, 1000)}, path)
-    with zipfile.ZipFile(path) as parts, zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
-        for part in parts.infolist():
-            small.writestr(part.filename, parts.read(part))
-    with pytest.raises(DataError, match=r"small.pt: expected a state dict .*larger than the file"):
-        from_torch(fnn.dense(3, bias=False), tmp_path / "small.pt", (1000,), check=False)
+def written_by_hand(path, pickled):
+    with zipfile.ZipFile(path, "w") as parts:
+        for name, content in {"data.pkl": pickled, "byteorder": b"little", "version": b"3\n"}.items():
+            parts.writestr(f"archive/{name}", content)
+
+
+NESTED = b")" + b"\x85" * 150_000
+"""A tuple in a tuple in a tuple …"""
+
+DOUBLED = b")q\0" + b"".join(b"h%c\x86q%c" % (place, place + 1) for place in range(60))
+"""A tuple of two tuples, each of which has two tuples …: 2^60 in all, in 300 bytes."""
+
+GIGABYTES = b"](" + b"cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R" + b"e"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"}" + NESTED + b"Ns", "PyTorch crashes"),
+        (b"}" + DOUBLED + b"Ns", "did not read in 20 s"),
+        (b"}X\1\0\0\0a" + GIGABYTES + b"s", "far more memory"),
+    ],
+)
+def test_a_hostile_file_harms_only_the_process_that_reads_it(content, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr("functional_nn.exchange.torch.LEAST_SECONDS", 20)
+    written_by_hand(tmp_path / "model.pt", b"\x80\2" + content + b".")
+    with pytest.raises(DataError, match=rf"model.pt: expected a state dict .*{problem}"):
+        from_torch(fnn.dense(3, bias=False), tmp_path / "model.pt", (1000,), check=False)
 
 
 def swapped():

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -248,14 +247,3 @@ def test_a_scale_of_zeros_is_not_left_out():
     like = {"running_mean": np.zeros(4, "float32"), "running_var": np.zeros(4, "float32")}
     with pytest.raises(InputError, match=r"does not fit the model itself"):
         to_torch(net, params, state, (4,), like, check=False)
-
-
-def test_a_file_of_torch_is_not_mapped_into_memory(tmp_path, monkeypatch):
-    """The process would crash if somebody cuts the file while it is read."""
-    asked = []
-    torch = SimpleNamespace(load=lambda path, **how: asked.append(how) or state_dict())
-    monkeypatch.setattr("functional_nn.exchange.torch.imported", lambda *about, **more: torch)
-    (tmp_path / "model.pt").touch()
-    from_torch(NET, tmp_path / "model.pt", (4,), check=False)
-    assert [how["mmap"] for how in asked] == [False]
-    assert [how["weights_only"] for how in asked] == [True]

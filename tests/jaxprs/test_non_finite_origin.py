@@ -13,7 +13,6 @@ from functional_nn.jaxprs.non_finite_origin import (
     Around,
     Operation,
     Tracked,
-    affected,
     read,
 )
 from functional_nn.jaxprs.walk import CALLS
@@ -84,7 +83,6 @@ def test_what_is_read_is_what_nan_spreads_from(name):
     tracked = [Tracked(array, None) for array in arrays]
     operation = Operation(equation, kind, Around(), tracked)
     operation.results = [Tracked(y, None) for y in bind(equation, arrays)]
-    nothing = [np.zeros(array.shape, bool) for array in arrays]
     result = operation.results[0].array
     random = np.random.default_rng(0)
     for number, array in enumerate(arrays):
@@ -92,12 +90,9 @@ def test_what_is_read_is_what_nan_spreads_from(name):
             continue
         for flat in random.choice(array.size, min(4, array.size), replace=False):
             index = np.unravel_index(flat, array.shape)
-            masks = [mask.copy() for mask in nothing]
-            masks[number][index] = True
             spread = spread_of_nan(equation, arrays, number, index)
             if kind == "conv_general_dilated" and number == 1:
                 continue  # the kernel also meets the zeros of the padding, and NaN times 0 is NaN
-            np.testing.assert_array_equal(affected(operation, masks)[0], spread)
             # Each element that it spreads to reads it, and no other element does.
             for y_flat in random.choice(result.size, min(4, result.size), replace=False):
                 y_index = np.unravel_index(y_flat, result.shape)

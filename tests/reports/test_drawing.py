@@ -170,40 +170,6 @@ def test_pictures_show_channels_states_attention_and_products(panels):
     assert all(("dense_0", "units") in pictures or ("dense_1", "units") in pictures for pictures in shown.values())
 
 
-def test_one_layer_without_a_chain_and_a_network_that_takes_vectors():
-    net = fnn.dense(3)
-    panel = drawing.panel_data(net, *net.init(jax.random.key(0), (4,)), (2, 2, 1), ["a", "b", "c"])
-    assert panel["program"]["shapes"][panel["program"]["inputs"][0]] == (1, 4)
-    assert [layer["name"] for layer in panel["layers"]] == ["dense"]
-    assert not panel["areDigits"]
-
-
-def test_the_page_computes_convolutions_as_such():
-    net = fnn.chain(fnn.conv(2, 3), fnn.flatten(), fnn.dense(3))
-    panel = drawing.panel_data(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1), ["a", "b", "c"])
-    assert [step[0] for step in panel["program"]["steps"]].count("conv_general_dilated") == 1
-
-
-def test_numbers_of_large_arrays_lose_their_last_byte_only():
-    numbers = np.random.default_rng(0).normal(size=2000).astype(np.float32)
-    ((read,),) = in_node(
-        [
-            (
-                {
-                    "shapes": [[1], [2000]],
-                    "constants": [[1, *drawing.written(numbers)]],
-                    "inputs": [0],
-                    "steps": [],
-                    "outputs": [1],
-                },
-                [[0]],
-            )
-        ]
-    )
-    error = np.abs(np.float32(read[0]) - numbers) / np.abs(numbers)
-    assert 0 < error.max() <= 2.0**-16
-
-
 def test_the_panel_needs_nothing_else_and_escapes_names():
     net = fnn.chain(fnn.flatten(), fnn.dense(2))
     html = drawing.drawing_panel(net, *net.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1), ["</script>", "{{ data }}"])

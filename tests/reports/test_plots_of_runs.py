@@ -1,7 +1,6 @@
 """Pictures of a run, on the edges of what a run can be."""
 
 import io
-import math
 
 import numpy as np
 import optax
@@ -49,25 +48,6 @@ def test_learning_curves(accuracies):
     assert {"epoch", "loss", "test accuracy", "train loss", "test loss"} <= set(texts(figure))
     low, high = figure.axes[1].get_ylim()
     assert 0 <= low < high <= 1
-
-
-def test_epochs_are_marked_by_whole_numbers():
-    for count in (1, 2, 3, 10, 300):
-        figure = plots.learning_curves(epochs(*[0.5] * count))
-        drawn(figure)
-        low, high = figure.axes[0].get_xlim()
-        ticks = [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
-        assert ticks
-        assert all(float(tick).is_integer() for tick in ticks)
-
-
-def test_learning_curves_of_numbers_that_are_not_finite():
-    figure = plots.learning_curves(epochs(math.nan, math.nan))
-    drawn(figure)
-    assert "nan" not in texts(figure)
-    drawn(plots.learning_curves(epochs(0.1, loss=math.inf)))
-    drawn(plots.learning_curves(epochs(0.5, math.nan)))
-    drawn(plots.learning_curves(epochs(0.5, 0.4, loss=1e30)))
 
 
 @pytest.mark.parametrize("labels", [np.array([0, 1, 2]), np.eye(3)], ids=["classes", "numbers"])

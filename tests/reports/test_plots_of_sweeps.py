@@ -2,7 +2,6 @@
 
 import io
 import math
-import sys
 
 import numpy as np
 import PIL.Image
@@ -65,40 +64,6 @@ def test_curves_are_means_in_a_band(rates):
     assert {"rate", "epoch", "test accuracy", "mean of 4 members, and its 95% interval"} <= set(texts(figure))
 
 
-def test_axes_of_accuracies_end_at_1():
-    made = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.9))], 4, deviation=0)
-    low = swept([({"rate": rate}, accuracy) for rate, accuracy in ((0.1, 1.0), (0.2, 0.0))], 4, deviation=0)
-    for one in (made, low):
-        bottom, top = drawn(fnn.plots.plot_curves(one)).axes[0].get_ylim()
-        assert 0 <= bottom < top == 1
-        figure = drawn(fnn.plots.plot_spread(one))
-        assert figure.axes[-1].get_xlim()[1] == 1
-        assert sum(patch.get_height() for axes in figure.axes for patch in axes.patches) == 8
-
-
-def test_curves_of_few_members_reach_from_the_lowest_to_the_highest():
-    made = result(*over_seeds([0.8, 0.9]))
-    figure = drawn(fnn.plots.plot_curves(made))
-    band = figure.axes[0].collections[0].get_paths()[0].vertices
-    assert {round(float(y), 6) for y in band[band[:, 0] == 3][:, 1]} == {0.8, 0.9}
-    assert "mean of 2 members, and lowest to highest" in texts(figure)
-
-
-def test_curves_of_chosen_hyper_parameters():
-    made = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)], 2)
-    assert len(lines(drawn(fnn.plots.plot_curves(made)))) == 4
-    assert set(lines(drawn(fnn.plots.plot_curves(made, by="hidden")))) == {"8", "16"}
-    with pytest.raises(InputError, match=r"by: expected hyper-parameters of the sweep, got 'hiden'\. Did you mean"):
-        fnn.plots.plot_curves(made, by="hiden")
-
-
-def test_at_most_ten_curves_the_best_ones():
-    made = swept([({"rate": float(i), "name": "x" * 9}, i / 20) for i in range(1, 18)], 2, deviation=0)
-    figure = drawn(fnn.plots.plot_curves(made))
-    assert list(lines(figure)) == [str(i) for i in range(17, 7, -1)]
-    assert any(text.startswith("the best 10 of 17 settings") for text in texts(figure))
-
-
 def test_a_member_that_is_not_finite_is_in_no_mean_but_in_the_legend():
     bad = member(9, {"rate": 0.1, "seed": 2}, 0.1, status="non-finite", epochs=2)
     worse = member(10, {"rate": 9.0, "seed": 0}, math.nan, status="non-finite", epochs=1)
@@ -116,17 +81,6 @@ def test_curves_do_not_jump_where_a_member_ends():
     halved = member(1, {"seed": 1}, 0.2, status="halved", epochs=2)
     (line,) = lines(fnn.plots.plot_curves(result(member(0, {"seed": 0}, 0.9), halved))).values()
     assert len(line.get_ydata()) == 2
-
-
-@pytest.mark.parametrize("plot", [fnn.plots.plot_curves, fnn.plots.plot_spread])
-def test_one_member_with_one_epoch(plot):
-    drawn(plot(result(member(0, {"seed": 0}, 0.9, epochs=1))))
-
-
-def test_losses_over_powers_of_ten_stand_on_a_logarithmic_axis():
-    made = result(*(member(i, {"rate": float(i), "seed": 0}, 0.5, loss=10.0**i) for i in range(3)))
-    assert drawn(fnn.plots.plot_curves(made, "test_loss")).axes[0].get_yscale() == "log"
-    assert fnn.plots.plot_curves(made).axes[0].get_yscale() == "linear"
 
 
 def cells(figure):
@@ -160,24 +114,6 @@ def test_a_heat_map_says_what_is_not_finite():
     drawn(fnn.plots.plot_heat_map(result(*made.members[3:4]), "a", "b"))
 
 
-def test_bad_cells_do_not_make_the_others_look_alike():
-    means = [0.10, 0.95, 0.96, 0.97, 0.965]
-    made = result(*(member(i, {"a": i, "b": 0, "seed": 0}, mean) for i, mean in enumerate(means)))
-    (image,) = drawn(fnn.plots.plot_heat_map(made, "a", "b")).axes[0].images
-    assert image.norm.vmin > 0.9
-    assert image.norm.vmax == pytest.approx(0.97)
-
-
-@pytest.mark.parametrize("size", [1, 5, 20])
-def test_heat_maps_of_many_sizes_keep_their_numbers_inside(size):
-    made = result(
-        *(member(i, {"a": i % size, "b": i // size, "seed": 0}, random.uniform(0.5, 1)) for i in range(size * size))
-    )
-    figure = drawn(fnn.plots.plot_heat_map(made, "a", "b"))
-    width = figure.axes[0].get_window_extent().width / size
-    assert all(text.get_window_extent().width < width for text in figure.axes[0].texts)
-
-
 def test_what_is_no_heat_map_is_refused(rates):
     with pytest.raises(InputError, match=r"got 'rat'\. Did you mean rate"):
         fnn.plots.plot_heat_map(rates, "rat", "seed")
@@ -200,17 +136,6 @@ def test_a_spread_counts_every_member_and_says_its_numbers():
     assert about in texts(figure)
 
 
-def test_bins_of_a_spread_hold_equally_many_possible_accuracies():
-    """Of values at every thousandth, once each, all bins but the last have as many, and none is on an edge."""
-    values = np.arange(900, 1000) / 1000
-    figure = drawn(fnn.plots.plot_spread(result(*over_seeds(values))))
-    edges = np.array([bar.get_x() for bar in figure.axes[0].patches])
-    assert np.abs(edges[:, None] - values).min() > 0.0004
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert len(set(heights[:-1])) == 1
-    assert sum(heights) == 100
-
-
 def test_a_spread_has_a_panel_for_each_setting_of_at_most_six(rates):
     figure = drawn(fnn.plots.plot_spread(rates))
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == [
@@ -221,27 +146,6 @@ def test_a_spread_has_a_panel_for_each_setting_of_at_most_six(rates):
     many = drawn(fnn.plots.plot_spread(swept([({"rate": float(i)}, i / 10) for i in range(1, 10)])))
     assert len(many.axes) == 6
     assert "the best 6 of 9 settings" in texts(many)
-
-
-def test_long_titles_of_a_spread_stand_inside_the_picture():
-    from matplotlib.text import Text
-
-    settings = [({"learning_rate": r, "hidden": (64, 32), "optimizer": o}, 0.9) for r in (1e-4, 3e-4) for o in "ab"]
-    figure = drawn(fnn.plots.plot_spread(swept(settings)))
-    (title,) = (text for text in figure.findobj(Text) if text.get_text() == figure.axes[0].get_title(loc="left"))
-    assert title.get_window_extent().x1 <= figure.bbox.x1
-
-
-@pytest.mark.parametrize("values", [[0.9] * 5, [0.0, 0.0], [0.1, 0.1 + 1e-12, 0.9], [0.0, 1.0]])
-def test_spreads_of_equal_and_far_values(values):
-    figure = drawn(fnn.plots.plot_spread(result(*over_seeds(values))))
-    assert sum(bar.get_height() for bar in figure.axes[0].patches) == len(values)
-
-
-@pytest.mark.filterwarnings("ignore:overflow")
-def test_numbers_that_nearly_overflow(tmp_path):
-    members = [member(seed, {"seed": seed}, value, loss=1.0) for seed, value in enumerate((0.5, 1e308, -1e308))]
-    assert draw_all(result(*members), tmp_path) == ["curves.png", "spread.png"]
 
 
 @pytest.mark.parametrize("made", [result(), result(member(0, {"seed": 0}, math.nan, status="non-finite", epochs=0))])
@@ -260,11 +164,6 @@ def test_all_pictures_that_there_is_something_for(rates, tmp_path):
     assert "heat_map.png" in draw_all(two, tmp_path)
     assert draw_all(result(*over_seeds([0.8, 0.9])), tmp_path) == ["curves.png", "spread.png"]
     assert draw_all(result(member(0, {"seed": 0}, 0.9)), tmp_path) == ["curves.png"]
-
-
-def test_pictures_without_matplotlib(rates, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert draw_all(rates, tmp_path) == []
 
 
 @pytest.mark.parametrize("text", [r"$\frac$", "\udc00", "W" * 300_000, r"\$ $$$"])

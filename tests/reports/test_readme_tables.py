@@ -58,41 +58,6 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
         summary.put(page, "w5", table)
 
 
-def test_the_overview_has_a_row_for_each_workload(summary):
-    from benchmarks import w3, w4
-    from benchmarks.race import Entry
-
-    entries = [
-        Entry("functional_nn", versions={"jax": "1"}, seconds=[0.469, 0.938]),
-        Entry("jax_scan", versions={"jax": "1"}, seconds=[0.1, 0.1]),
-        Entry("haiku", versions={"jax": "1"}, seconds=[0.469, 1.876]),
-        Entry("pytorch", versions={"torch": "2"}, seconds=[0.938, 3.752]),
-    ]
-    about = ABOUT | {"date": "2026-01-02T03:04:05+00:00"}
-    text = summary.overview({w4: summary.Race(entries, {}, about)})
-    assert text.endswith("| W4: an LSTM, one step | 1.50 ms | 2.50 ms (Haiku) | 1.50 | 5.00 ms | 3.00 |")
-    assert text.startswith(
-        "Machine: x, x cores, x, Python x, jax 1, torch 2 (W4 on 2026-01-02). To measure again: `python -m"
-    )
-    known = [entry for entry in entries if entry.peer in w3.PEERS]
-    elsewhere = summary.Race(known, {}, about | {"cpu": "y"})
-    text = summary.overview({w4: summary.Race(entries, {}, about), w3: elsewhere})
-    assert "torch 2 (W4 on 2026-01-02); y, x cores, x, Python x, jax 1, torch 2 (W3 on 2026-01-02)." in text
-
-
-def test_a_race_with_other_options_is_not_in_the_tables(summary, tmp_path):
-    from benchmarks import w2
-
-    path = tmp_path / "w2.jsonl"
-    races = [("2026-01-01", {"models": 32, "hidden": [128, 64]}), ("2026-01-02", {"models": 8, "hidden": [32]})]
-    lines = [json.loads(recorded_line(date, peer, 5)) | options for date, options in races for peer in w2.SHOWN]
-    path.write_text("\n".join(map(json.dumps, lines)))
-    assert summary.recorded(w2, path).circumstances["date"] == "2026-01-01"
-    path.write_text("\n".join(map(json.dumps, lines[len(w2.SHOWN) :])))
-    with pytest.raises(ValueError, match=r"models 32, hidden \[128, 64\]"):
-        summary.recorded(w2, path)
-
-
 def recorded_line(date, peer, rounds, jax="0.10.2"):
     versions = {"torch": "2"} if peer.startswith("pytorch") else {"jax": jax}
     line = {"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds, "versions": versions}
@@ -115,25 +80,6 @@ def test_the_newest_complete_race_is_taken(summary, tmp_path):
     path.write_text("\n".join(lines[len(w5.SHOWN) :]))
     with pytest.raises(ValueError, match="expected a race of 5 rounds"):
         summary.recorded(w5, path)
-
-
-def test_two_versions_of_jax_are_in_one_table(summary, tmp_path):
-    """Each from its own race. A version without a complete race has dashes."""
-    from benchmarks import w5
-
-    path = tmp_path / "w5.jsonl"
-    old = [recorded_line("2026-01-01", peer, 5) for peer in w5.SHOWN]
-    new = [recorded_line("2026-01-02", peer, 5, jax="0.12.1") for peer in w5.SHOWN]
-    path.write_text("\n".join(old))
-    *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
-    assert row.endswith("| 1.00 (PyTorch) | 1.00 | — | — |")
-    assert first == "jax 0.10: x, x cores, x, Python x, jax 0.10.2, torch 2 (W5 on 2026-01-01). jax 0.10.2, torch 2."
-    assert second == "jax 0.12: no complete race yet."
-    path.write_text("\n".join(old + new))
-    *_, row, _, first, _, second = summary.version_table(summary.versions_of({"w5": w5}, tmp_path)).splitlines()
-    assert row.endswith("| 1.00 (PyTorch) | 1.00 | 1.00 (PyTorch) | 1.00 |")
-    assert second == "jax 0.12: x, x cores, x, Python x, jax 0.12.1, torch 2 (W5 on 2026-01-02). jax 0.12.1, torch 2."
-    assert summary.recorded(w5, path).versions["jax"] == "0.10.2"
 
 
 def test_the_table_of_versions_shows_what_was_recorded(summary, races):

@@ -13,10 +13,10 @@ from functional_nn.configuration.settings import DEFAULTS
 from functional_nn.core.errors import InputError
 from functional_nn.data.dataset import make_dataset
 from functional_nn.reports import run_report
-from functional_nn.reports.page import as_svg, weights_picture
+from functional_nn.reports.page import as_svg
 from functional_nn.reports.plots.run import metric_chart, small_curve
 from functional_nn.reports.run_contents import RunContents
-from functional_nn.reports.run_report import findings, layer_names, outcome, write_page
+from functional_nn.reports.run_report import findings, outcome, write_page
 
 NET = fnn.chain(fnn.flatten(), fnn.dense(40))
 SETTINGS = DEFAULTS | {"dataset": "forty", "hidden": [], "epochs": 1, "classes": 40, "image_shape": [4, 4, 3]}
@@ -81,17 +81,6 @@ def test_gradients_are_compared_with_that_of_the_last_layer(gradients, text):
     assert "".join(found).startswith(text)
 
 
-def test_a_saturated_layer_is_named():
-    (sentence,) = findings([row(tanh_0={"units": 4, "dead": 0, "saturated": 0.9})])
-    assert sentence.startswith("Layer tanh_0 is saturated: 90%")
-
-
-def test_weights_inside_a_layer_come_after_it():
-    statistics = row(repeat_0={}, dense_0={})
-    statistics["gradients"] = {"repeat_0/dense_0": {}, "dense_0": {}}
-    assert layer_names([statistics]) == ["repeat_0", "repeat_0/dense_0", "dense_0"]
-
-
 def test_the_outcome_begins_with_the_metric_that_counts():
     rows = [{"epoch": 1, "train_loss": 1.0, "validation_loss": 2.0, "validation_accuracy": 0.5}]
     assert list(outcome(known(rows))) == ["validation_accuracy", "validation_loss", "train_loss"]
@@ -113,19 +102,6 @@ def test_numbers_that_cannot_be_drawn_leave_a_gap(values):
     assert "nan" not in svg
     assert small_curve([1.0, None]) is None
     assert small_curve([0.0, 1.0, -1.0], logarithmic=True) is None
-
-
-def test_weights_are_blue_and_orange():
-    weight = np.zeros((3, 3, 1, 70), np.float32)
-    weight[..., 0], weight[..., 1] = 1, -1
-    picture = weights_picture(weight)
-    assert picture.shape == (15, 63, 4)
-    assert [tuple(picture[0, at]) for at in (0, 3, 4, 8)] == [
-        (33, 102, 172, 255),
-        (0, 0, 0, 0),
-        (179, 88, 6, 255),
-        (247, 247, 247, 255),
-    ]
 
 
 # Pages
@@ -160,27 +136,11 @@ def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_
     assert "A note." in text
 
 
-def test_the_page_shows_the_message_of_a_run_that_ended_early(tmp_path):
-    early = known(history(0.5), result={"status": "non-finite", "message": "NaN in <dense_0>."})
-    assert '<p class="note">NaN in &lt;dense_0&gt;.</p>' in written(tmp_path, early)
-    interrupted = replace(early, result={"status": "interrupted", "message": "Interrupted after 1 epoch."})
-    assert "Interrupted after" not in written(tmp_path, interrupted)
-
-
-def test_the_same_run_gives_the_same_page(tmp_path, forty):
-    assert written(tmp_path, forty) == written(tmp_path, forty)
-
-
 def test_a_run_of_which_nothing_is_known(tmp_path):
     text = written(tmp_path, known([], notes=["<why>"]))
     assert "for 0 of 1 epoch. It has not finished, or it was killed." in text
     assert "&lt;why&gt;" in text
     assert "<h2>Draw" not in text
-
-
-def test_the_page_of_a_long_run_is_small(tmp_path):
-    text = written(tmp_path, known(history(*(1 / epoch for epoch in range(1, 1001)))))
-    assert len(text) < 150_000
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "$" + "{" * 300 + "}" * 300 + "$", "x" * 200_000], ids=len)

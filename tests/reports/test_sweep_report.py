@@ -70,26 +70,6 @@ def test_texts_of_users_are_escaped(page):
     assert text.count("<script>") == 1
 
 
-def test_a_sweep_of_which_no_model_has_a_number(tmp_path):
-    write_page(tmp_path / "a.html", result([member(0, 0.0, "non-finite"), member(1, 0.0, "non-finite")]), SETTINGS)
-    assert "best: none ended with a finite number" in (tmp_path / "a.html").read_text("utf-8")
-    write_page(tmp_path / "b.html", result([Member(0, {"seed": 0}, "not run", None)]), SETTINGS)
-    assert "<td>not run</td>" in (tmp_path / "b.html").read_text("utf-8")
-
-
-def test_means_over_seeds_count_members_that_were_not_run_apart_from_those_that_are_not_finite(tmp_path):
-    members = [member(0, 0.5, seed=0), member(0, 0.5, "non-finite", seed=1), member(1, 0.5, seed=0)]
-    write_page(tmp_path / "whole.html", result(members), SETTINGS)
-    members.append(Member(3, members[2].hyperparameters | {"seed": 1}, "not run", None))
-    write_page(tmp_path / "part.html", result(members), SETTINGS)
-    whole, part = (
-        re.search(r'<section id="means">(.*?)</section>', (tmp_path / name).read_text("utf-8"), re.DOTALL)[1]
-        for name in ("whole.html", "part.html")
-    )
-    assert ("not run" in whole, "not run" in part) == (False, True)
-    assert sorted(re.findall(r"<td>(\d?)</td><td>(\d?)</td></tr>", part)) == [("", "1"), ("1", "")]
-
-
 def test_axes_are_even_for_few_values_and_logarithmic_for_many_that_span_decades():
     assert parallel_axis("batch_size", [64, 16, 32]).places == {16: 0.0, 32: 0.5, 64: 1.0}
     many = parallel_axis("rate", [10.0**-number for number in range(20)])

@@ -177,31 +177,6 @@ def test_backpropagation(page: Page, float64: None) -> None:
 
 
 @pytest.mark.browser
-def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
-    figure = Keyboard(page, "backpropagation")
-    figure.go_to('[data-do="start"]')
-    figure.press("Enter")
-    figure.press("ArrowRight", "ArrowRight", "PageDown", "PageDown", "ArrowLeft", "PageUp")
-    assert figure.text(".stage") == "2 of 12"
-    figure.press(*["PageDown"] * 12)  # the button in focus cannot be pressed any more at the end
-    assert figure.text(".stage") == "12 of 12"
-    figure.press("PageUp")
-    assert figure.text(".stage") == "11 of 12"
-    assert figure.text(".formula").endswith("= -0.0142")
-    figure.go_to("#backpropagation-w1")
-    figure.press("ArrowLeft", "PageDown")  # these keys belong to the field
-    assert figure.text(".stage") == "11 of 12"
-    figure.press("ArrowUp")
-    assert page.input_value("#backpropagation-w1") == "0.6"
-    figure.go_to('[data-do="reset"]', back=True)
-    figure.press("Enter")
-    assert figure.text(".stage") == "11 of 12"
-    assert page.input_value("#backpropagation-w1") == "0.5"
-    figure.go_to('[data-do="end"]', back=True)
-    figure.press("Enter")
-
-
-@pytest.mark.browser
 def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> None:
     chapter = (DOCS / "tutorial" / "04_backpropagation.md").read_text("utf-8")
     figure = Keyboard(page, "backpropagation")
@@ -209,82 +184,6 @@ def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> No
     assert figure.text(".formula").split(" = ")[-2:] == ["(-0.3852)·0.6148·0.3852", "-0.0912"]
     for name in ("h1", "a3", "y", "loss", "gy", "d3", "gw5", "gw6", "gh1", "gh2", "d1", "d2", "gx1", "gx2"):
         assert f"= {figure.text(f'[data-value-of={name}] b')}" in chapter
-
-
-def type_into(figure: Keyboard, name: str, text: str) -> None:
-    figure.go_to(f"#backpropagation-{name}")
-    figure.press("Control+a")
-    figure.page.keyboard.type(text)
-
-
-@pytest.mark.browser
-def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(page: Page, float64: None) -> None:
-    figure = Keyboard(page, "backpropagation")
-    type_into(figure, "w1", "-0,75")
-    value, _ = network(NUMBERS | {"w1": -0.75})
-    np.testing.assert_allclose(figure.data('[data-value-of="loss"]'), value, rtol=1e-9)
-    for text in ("0.7x", "", "0x10", "1,2,3", "Infinity", "-", "1e999"):
-        type_into(figure, "w1", text)
-        figure.press(*["Delete"] * (not text))
-        assert page.get_attribute("#backpropagation-w1", "aria-invalid") == "true", text
-        assert figure.text(".formula").startswith("w₁: ")
-        assert "number" in figure.text(".formula")
-        assert {b.inner_text() for b in page.query_selector_all(f"{figure.root} button.value b")} == {"?"}
-        assert not page.is_enabled(f'{figure.root} [data-do="descend"]')
-    figure.press("Tab", "Shift+Tab")
-    assert page.input_value("#backpropagation-w1") == "1e999"
-    type_into(figure, "w1", "0,5")
-    assert page.get_attribute("#backpropagation-w1", "aria-invalid") is None
-    assert figure.text('[data-value-of="loss"] b') == "0.0742"
-
-    type_into(figure, "rate", "much")
-    figure.go_to('[data-do="descend"]')
-    figure.press("Enter")
-    assert figure.text(".message").startswith("Learning rate: “much” is not a number.")
-    assert page.get_attribute("#backpropagation-rate", "aria-invalid") == "true"
-    assert page.evaluate("document.activeElement.id") == "backpropagation-rate"
-    assert figure.text(".steps") == "loss 0.0742"
-    type_into(figure, "rate", "0,5")
-    figure.go_to('[data-do="descend"]')
-    figure.press("Enter")
-    assert page.input_value("#backpropagation-w5") == "0.7305"
-    figure.go_to('[data-do="reset"]', back=True)
-    figure.press("Enter")
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", NAMES)
-def test_full_screen_by_the_keyboard(page: Page, name: str) -> None:
-    figure = Keyboard(page, name)
-    figure.go_to(".full")
-    assert figure.text(".full") == "Full screen"
-    figure.press("Enter")
-    page.wait_for_function("root => document.fullscreenElement?.matches(root)", arg=figure.root)
-    figure.wait_for_text(".full", "Leave full screen")  # the event that changes it may come a moment later
-    if name == "backpropagation":
-        stage = int(figure.text(".stage").removesuffix(" of 12"))
-        figure.press("PageUp")  # a presenter's key, while the focus is still on the button
-        figure.wait_for_text(".stage", f"{stage - 1} of 12")
-        figure.press("PageDown")
-    figure.press("Escape")
-    page.wait_for_function("document.fullscreenElement === null")
-    page.wait_for_function("root => document.querySelector(root).style.zoom === ''", arg=figure.root)
-    figure.wait_for_text(".full", "Full screen")
-
-
-@pytest.mark.browser
-def test_full_screen_in_chinese_and_in_a_browser_without_one(browser: Browser) -> None:
-    opened = browser.new_page()
-    figure = f"<main>{read_figure('neuron')}</main>"
-    page = f'<!doctype html><html lang="zh-CN"><head><title>图</title></head><body>{figure}</body></html>'
-    opened.set_content(page)
-    assert opened.inner_text(".full") == "全屏"
-    assert opened.get_attribute(".full", "lang") == "zh-CN"
-    opened.add_init_script("Object.defineProperty(document, 'fullscreenEnabled', {value: false})")
-    opened.goto("about:blank")
-    opened.set_content(page)
-    assert not opened.is_visible(".full")
-    opened.close()
 
 
 SURFACES = {  # in the order of the figure, with its start and learning rate
@@ -357,21 +256,6 @@ def test_optimizers(page: Page, float64: None) -> None:
 
 
 @pytest.mark.browser
-def test_race_moves_where_motion_is_wanted(page: Page) -> None:
-    page.emulate_media(reduced_motion="no-preference")
-    figure = Keyboard(page, "optimizers")
-    figure.go_to('[data-do="reset"]')
-    figure.press("Enter")
-    figure.go_to('[data-do="play"]', back=True)
-    figure.press("Enter")
-    page.wait_for_function("document.querySelector('#optimizers-shown').value > 5")
-    figure.press("Enter")
-    page.emulate_media(reduced_motion="reduce")
-    assert figure.text('[data-do="play"]') == "Play"
-    assert 5 < float(page.input_value("#optimizers-shown")) <= 300
-
-
-@pytest.mark.browser
 def test_where_grad_is_wrong(page: Page) -> None:
     figure = Keyboard(page, "where_grad_is_wrong")
     figure.go_to("#where_grad_is_wrong-function")
@@ -403,47 +287,3 @@ def test_where_grad_is_wrong(page: Page) -> None:
     assert low <= float(x) <= high
     figure.press("0")
     assert view() == [-40, 40]
-
-
-@pytest.mark.browser
-def test_light_and_dark_without_a_serious_fault(page: Page) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    options = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-    backgrounds = []
-    for theme, other in (("light", "dark"), ("dark", "light")):
-        page.emulate_media(color_scheme=other)  # the site's theme wins over the system's
-        page.evaluate(
-            """theme => {
-                document.documentElement.dataset.theme = theme;
-                document.body.style = theme === "dark" ? "background: #121212; color: #fff" : "background: #fff";
-            }""",
-            theme,
-        )
-        found = axe.Axe().run(page, options=options).response["violations"]
-        serious = [
-            (v["id"], [node["target"] for node in v["nodes"]]) for v in found if v["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], theme
-        backgrounds.append(page.evaluate("getComputedStyle(document.querySelector('.touchable')).backgroundColor"))
-    page.evaluate("delete document.documentElement.dataset.theme")
-    backgrounds.append(page.evaluate("getComputedStyle(document.querySelector('.touchable')).backgroundColor"))
-    assert backgrounds == ["rgb(255, 255, 255)", "rgb(21, 27, 35)", "rgb(255, 255, 255)"]
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [375, 600, 1200])
-def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("document.querySelectorAll('.touchable').length") == len(NAMES)
-    page.wait_for_timeout(200)
-    sizes = page.evaluate(
-        """() => [...document.querySelectorAll(".touchable *")]
-            .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-            .map((e) => {
-                const svg = e.closest("svg[viewBox]");
-                const scale = svg && svg.viewBox.baseVal.width ? svg.clientWidth / svg.viewBox.baseVal.width : 1;
-                return [parseFloat(getComputedStyle(e).fontSize) * scale, e.outerHTML.slice(0, 80)];
-            })"""
-    )
-    assert [text for size, text in sizes if size < 11.95] == []

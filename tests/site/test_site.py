@@ -72,20 +72,6 @@ def test_the_search_finds_a_layer(page):
     assert "batch_norm" in page.inner_text("#search-results")
 
 
-def found(page, query):
-    """The pages that a search finds, best first."""
-    page.goto((SITE / "search.html").as_uri() + f"?q={query}")
-    page.wait_for_selector("#search-results li")
-    page.wait_for_timeout(500)
-    links = page.eval_on_selector_all("#search-results li > a", "links => links.map(a => a.getAttribute('href'))")
-    return [link.partition("?")[0] for link in links]
-
-
-def test_the_search_shows_titles_first(page):
-    assert found(page, "backpropagation")[0].startswith("tutorial/04_backpropagation.html")
-    assert found(page, "vanishing gradient")[0] == "tutorial/02_activation_functions.html#the-vanishing-gradient"
-
-
 @pytest.mark.parametrize("folder", ["tutorial", "zh"])
 def test_every_chapter_can_be_downloaded(folder):
     chapters = [path.stem for path in (SITE / folder).glob("[0-9]*.html")]
@@ -120,32 +106,6 @@ def test_a_chapter_links_to_its_other_version_at_all_widths(page, name, other, l
     assert page.url == (SITE / f"{other}.html").as_uri()
 
 
-def test_every_chinese_chapter_and_its_english_version_link_to_each_other():
-    for chapter in (SITE / "zh").glob("*.html"):
-        for folder, other in (("zh", "tutorial"), ("tutorial", "zh")):
-            text = (SITE / folder / chapter.name).read_text("utf-8")
-            found = re.findall(r'<link rel="alternate" hreflang="[^"]+" href="([^"]+)"', text)
-            assert found == [f"../{other}/{chapter.name}"]
-    assert 'rel="alternate"' not in (SITE / "tutorial" / "09_convolution.html").read_text("utf-8")
-
-
-def test_previous_and_next_stay_in_the_language():
-    for path in SITE.rglob("*.html"):
-        links = re.findall(r'<a class="(?:left-prev|right-next)"\s+href="([^"#]+)', path.read_text("utf-8"))
-        for link in links:
-            chinese = [(page.parent == SITE / "zh") for page in (path, (path.parent / link).resolve())]
-            assert chinese[0] == chinese[1], f"{path}: {link}"
-    assert "right-next" in (SITE / "zh" / "index.html").read_text("utf-8")
-
-
-def test_the_language_of_a_page_is_marked(page):
-    page.goto((SITE / "zh" / "01_neuron.html").as_uri())
-    assert page.get_attribute("html", "lang") == "zh-CN"
-    assert page.get_attribute(".touchable >> xpath=..", "lang") == "en"
-    page.goto((SITE / "tutorial" / "01_neuron.html").as_uri())
-    assert page.get_attribute("html", "lang") == "en"
-
-
 @pytest.mark.parametrize("width", [375, 1000, 1400])
 def test_the_link_to_the_notebook_is_below_the_title_at_every_width(page, width):
     page.set_viewport_size({"width": width, "height": 900})
@@ -153,22 +113,3 @@ def test_the_link_to_the_notebook_is_below_the_title_at_every_width(page, width)
     link = page.locator("h1 ~ .notebook-link a")
     assert link.is_visible()
     assert (SITE / "tutorial" / link.get_attribute("href")).resolve().is_file()
-
-
-@pytest.mark.parametrize("width", [375, 1280])
-def test_a_section_that_a_link_leads_to_is_below_the_header(page, width):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.goto((SITE / "tutorial" / "04_backpropagation.html").as_uri() + "#check-1-finite-differences")
-    page.wait_for_timeout(300)
-    heading = page.locator("section:target > h2")
-    header = page.locator(".bd-header").bounding_box()
-    assert heading.bounding_box()["y"] >= header["y"] + header["height"]
-    lines = heading.evaluate(
-        """heading => {
-            const range = document.createRange();
-            range.selectNodeContents(heading.firstChild);
-            const link = heading.querySelector(".headerlink").getBoundingClientRect();
-            return [[...range.getClientRects()].at(-1).bottom, link.bottom];
-        }"""
-    )
-    assert abs(lines[0] - lines[1]) < 10

@@ -59,16 +59,6 @@ def test_a_pipe_is_written_to(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_devices_are_written_to():
-    for device in ("/dev/null", "/dev/full"):
-        assert stat.S_ISCHR(os.stat(device).st_mode)
-    write_whole(Path("/dev/null"), "gone", follow_links=True)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(Path("/dev/full"), "no room", follow_links=True)
-    for device in ("/dev/null", "/dev/full"):
-        assert stat.S_ISCHR(os.stat(device).st_mode)
-
-
 def test_an_open_file_is_written_to_and_not_replaced(tmp_path):
     """As for ``--json /dev/stdout > file``, where the file has other text already."""
     with open(tmp_path / "file", "wb") as file:
@@ -149,12 +139,6 @@ def test_a_lock_that_is_a_link_is_not_emptied(tmp_path):
     with pytest.raises(InputError, match="a folder that can be written to"), one_writer("out", tmp_path / "folder"):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
-
-
-def test_a_name_as_long_as_the_system_allows(tmp_path):
-    path = tmp_path / ("x" * os.pathconf(tmp_path, "PC_NAME_MAX"))
-    write_whole(path, "text")
-    assert path.read_text() == "text"
 
 
 def test_a_text_with_a_name_that_is_not_utf_8(tmp_path):

@@ -59,14 +59,6 @@ def test_leftovers_go_and_other_files_are_kept(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_metrics_grow_by_a_line_an_epoch(tmp_path):
-    for epoch in (1, 2):
-        run_folder.append_metrics(tmp_path, EPOCH | {"epoch": epoch})
-        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == list(range(1, epoch + 1))
-    assert json.loads(lines[0]) == EPOCH
-
-
 def test_what_is_not_finite_becomes_null(tmp_path):
     run_folder.append_metrics(tmp_path, EPOCH | {"train_loss": math.inf, "test_accuracy": math.nan})
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
@@ -99,13 +91,6 @@ def test_a_finished_run_is_written_whole(tmp_path, trained):
         jax.tree.map(np.testing.assert_array_equal, found, given)
     assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] == 0.5
     run_folder.verify_run_folder(tmp_path)
-
-
-def test_metrics_written_along_the_way_are_replaced_by_those_of_the_run(tmp_path, trained):
-    run_folder.append_metrics(tmp_path, EPOCH)
-    run_folder.finish_run_folder(tmp_path, *trained, [EPOCH, EPOCH | {"epoch": 2}], {})
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
 
 @pytest.mark.parametrize("value", ['"x"', "[1]", "1" + "0" * 400, "NaN"])

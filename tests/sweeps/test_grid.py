@@ -3,11 +3,10 @@
 import itertools
 import re
 
-import numpy as np
 import pytest
 
 from functional_nn import DataError, InputError, grid
-from functional_nn.sweeps import choice, crossed, draws, log_uniform, uniform, zipped
+from functional_nn.sweeps import choice, crossed, uniform, zipped
 from functional_nn.sweeps import grid as grids
 from functional_nn.sweeps.grid import read_grid
 
@@ -24,11 +23,6 @@ def refusal(tmp_path, name: str, content: str | bytes) -> str:
     return str(error.value).removeprefix(str(path))
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
-    (tmp_path / "grid.toml").write_text("[grid]\nrate = [0.5]\n", encoding="utf-8-sig")
-    assert read_grid(tmp_path / "grid.toml") == [{"rate": 0.5}]
-
-
 KEYS = {"bare": "a", "commas": '"a,"', "quotes": r'"a\""', "backslashes": r'"\\"', "literal": "'a'"}
 
 
@@ -38,11 +32,6 @@ def test_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
     """One of 50,000 parts takes Python's parser 40 seconds."""
     monkeypatch.setattr(grids.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
     assert "at most 100 parts" in refusal(tmp_path, "grid.toml", dot.join([KEYS[kind]] * 102) + " = 1")
-
-
-def test_keys_of_few_parts_are_read(tmp_path):
-    (tmp_path / "grid.toml").write_text("draws.number = 2\ndraws.rate.uniform = [0.1, 0.2]\n")
-    assert len(read_grid(tmp_path / "grid.toml")) == 2
 
 
 TOO_MUCH = {
@@ -81,14 +70,6 @@ def test_values_without_an_end_are_refused():
 def test_long_axes_are_not_cut(make):
     with pytest.raises(InputError, match="at most 50,000 values"):
         make(range(50_001))
-
-
-def test_bounds_may_be_numbers_of_numpy():
-    plain, of_numpy = [
-        draws(3, x=uniform(low, high), y=log_uniform(low, high))
-        for low, high in ((1, 2.5), (np.int64(1), np.float32(2.5)))
-    ]
-    assert of_numpy == plain
 
 
 def test_bounds_too_far_apart_are_refused_at_once():

@@ -45,14 +45,6 @@ def test_a_regression_is_compared_by_its_loss(regression):
     )
 
 
-def test_a_regression_is_summarized_and_drawn(regression, tmp_path):
-    assert [row.models for row in fnn.sweeps.summarize(regression)] == [2, 2]
-    pytest.importorskip("matplotlib")
-    from functional_nn.reports.plots.sweep import draw_all
-
-    assert draw_all(regression, tmp_path) == ["curves.png", "spread.png"]
-
-
 def test_metrics_by_name_are_curves_of_the_members():
     chosen = {"f1": fnn.metrics.f1_score, "hinge_loss": fnn.multiclass_hinge}
     result = sweep(fnn.dense(2), CLASSES, metrics=chosen)
@@ -63,13 +55,6 @@ def test_metrics_by_name_are_curves_of_the_members():
     assert result.best("test_hinge_loss").last("test_hinge_loss") == smallest
     with pytest.raises(fnn.InputError, match="metric: expected a known name, got 'test_accuracy'"):
         result.best("test_accuracy")
-
-
-def test_an_absolute_error_under_its_usual_name_is_better_when_it_is_small():
-    result = sweep(
-        fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, metrics={"mae": lambda y, t: jnp.mean(jnp.abs(y - t))}
-    )
-    assert result.best("test_mae").last("test_mae") == min(member.last("test_mae") for member in result.members)
 
 
 def test_a_hyperparameter_that_is_read_too_late_is_said():
@@ -125,21 +110,6 @@ def test_members_are_chosen_on_validation_examples_and_tested_once(plan):
     assert "test_loss" not in result.rows()[0]
 
 
-def test_a_killed_sweep_restores_curves_and_test_metrics(tmp_path):
-    data = CLASSES.with_validation(0.25)
-    options = {"out": tmp_path / "sweep", "metrics": {"f1": fnn.metrics.f1_score}, "plan": "sequential"}
-    first = sweep(fnn.dense(2), data, **options)
-    again = sweep(fnn.dense(2), data, **options)
-    for a, b in zip(first.members, again.members, strict=True):
-        assert {name: curve.tolist() for name, curve in a.curves.items()} == {
-            name: curve.tolist() for name, curve in b.curves.items()
-        }
-        assert list(a.test_metrics.items()) == list(b.test_metrics.items())
-        assert list(a.test_metrics) == ["test_loss", "test_f1"]
-    with pytest.raises(fnn.InputError, match="out: expected a new folder"):
-        sweep(fnn.dense(2), data, **{**options, "metrics": None})
-
-
 def test_halved_members_have_test_metrics(tmp_path):
     """``best`` may choose one of them."""
     data = CLASSES.with_validation(0.25)
@@ -164,10 +134,3 @@ def test_an_interrupted_member_has_no_test_metrics_of_an_earlier_epoch():
     result = sweep(fnn.dense(2), data, epochs=1000, halving=halving, plan="sequential", on_epoch=stop)
     interrupted = [member for member in result.members if member.status == "not run" and member.epochs > 1]
     assert [member.test_metrics for member in interrupted] == [{}]
-
-
-def test_halving_compares_by_the_loss_of_a_regression():
-    halving = fnn.sweeps.Halving((1,), keep=0.5)
-    result = sweep(fnn.dense(1), REGRESSION, loss=fnn.mean_squared_error, halving=halving, epochs=3)
-    statuses = {member.hyperparameters["rate"]: member.status for member in result.members}
-    assert statuses == {0.001: "halved", 0.1: "finished"}

@@ -89,12 +89,6 @@ def test_parts_of_two_divisions_do_not_mix(blobs, folders, tmp_path):
         fnn.sweeps.merge([tmp_path / "1-4", tmp_path / "1-2", tmp_path / "2-2"], tmp_path / "merged")
 
 
-def test_a_sweep_with_halving_has_no_parts(blobs, tmp_path):
-    sweep(blobs, out=tmp_path / "halved", epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
-    with pytest.raises(InputError, match="folders: expected parts of a sweep, got a sweep with successive halving"):
-        fnn.sweeps.merge([tmp_path / "halved"], tmp_path / "merged")
-
-
 def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, tmp_path):
     _, parts = folders
     sweep(blobs, out=tmp_path / "other", part=(1, 3), epochs=2)
@@ -142,11 +136,6 @@ def test_a_merge_does_not_go_on_among_other_files(folders, tmp_path, name):
     assert contents(tmp_path) == before
 
 
-def test_a_folder_without_a_sweep_is_refused(folders, tmp_path):
-    with pytest.raises(DataError, match=r"sweep\.json: expected the settings of a sweep"):
-        fnn.sweeps.merge([*folders[1], tmp_path], tmp_path / "merged")
-
-
 @pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
 def test_no_link_in_the_folder_of_a_sweep_is_followed(folders, tmp_path):
     copy = shutil.copytree(folders[0], tmp_path / "copy")
@@ -169,17 +158,6 @@ def test_no_link_in_the_folder_of_a_sweep_is_followed(folders, tmp_path):
 def test_no_such_part(blobs, part):
     with pytest.raises(InputError, match="part: expected"):
         sweep(blobs, part=part)
-
-
-def test_successive_halving_needs_all_members(blobs):
-    with pytest.raises(InputError, match="part: expected a sweep without successive halving"):
-        sweep(blobs, part=(1, 2), epochs=2, halving=fnn.sweeps.Halving((1,), 0.5))
-
-
-def test_parts_in_one_folder_one_after_another(blobs, folders, tmp_path):
-    for part in (1, 2, 3):
-        sweep(blobs, out=tmp_path / "one", part=(part, 3))
-    assert contents(tmp_path / "one") == contents(folders[0])
 
 
 def test_an_error_names_the_plan_that_continues_a_folder(blobs, tmp_path):

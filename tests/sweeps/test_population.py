@@ -54,36 +54,6 @@ def test_convolutions_of_two_workers():
         np.testing.assert_array_equal(alone.params["conv_0"]["weight"], beside.params["conv_0"]["weight"])
 
 
-def test_workers_have_the_settings_of_the_callers_thread():
-    x, labels = np.zeros((8, 3)), np.zeros(8, np.int32)  # float64, which JAX does not take as it is without the setting
-    data = fnn.data.Split(x, labels, x, labels)
-    with jax.enable_x64(True):
-        members = fnn.grid(seed=range(2))
-        result = fnn.sweep(
-            fnn.dense(2), optax.sgd(0.1), members, data, epochs=1, precision="float64", plan="sequential"
-        )
-    assert [member.params["weight"].dtype for member in result.members] == [np.float64] * 2
-
-
-def test_every_thread_has_the_settings():
-    seen = []
-
-    class Batch:
-        done = False
-
-        def begin(self, device):
-            pass
-
-        def run_epoch(self):
-            seen.append(jax.config.jax_enable_x64)
-            self.done = len(seen) >= 2
-
-    with jax.enable_x64(True):
-        list(plans.in_threads([None], [Batch(), Batch()]))
-    assert len(seen) > 1
-    assert all(seen)
-
-
 def test_workers_draw_the_random_bits_of_the_callers_thread():
     """The careful program is traced by the worker that needs it first."""
     x, labels = np.ones((8, 6), np.float32), np.zeros(8, np.int32)

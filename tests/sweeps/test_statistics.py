@@ -34,12 +34,6 @@ def test_intervals_are_scipys(values):
     assert (row.low, row.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_a_single_member_has_a_mean_and_no_interval():
-    (row,) = fnn.sweeps.summarize(result(*over_seeds([0.5])))
-    assert (row.models, row.mean) == (1, 0.5)
-    assert np.isnan([row.deviation, row.low, row.high, row.half_width]).all()
-
-
 def test_members_that_are_not_finite_are_counted_and_in_no_mean():
     made = result(
         *over_seeds([0.8, 0.9]),
@@ -52,12 +46,6 @@ def test_members_that_are_not_finite_are_counted_and_in_no_mean():
     assert (row.models, row.not_finite, row.not_run, row.epochs) == (3, 2, 1, (1, 3))
     assert row.left_out == "2 not finite, 1 not run"
     assert row.mean == pytest.approx(0.8)
-
-
-def test_a_setting_with_no_finite_member_stays_in_the_table():
-    (row,) = fnn.sweeps.summarize(result(member(0, {"seed": 0}, 0.1, status="non-finite")))
-    assert (row.models, row.not_finite, row.epochs) == (0, 1, (0, 0))
-    assert math.isnan(row.mean)
 
 
 def test_what_is_folded_may_be_chosen():

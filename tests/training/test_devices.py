@@ -13,53 +13,9 @@ import pytest
 import functional_nn as fnn
 from functional_nn.training.devices import chosen_devices
 
-STEP = """
-    import jax, jax.numpy as jnp, numpy as np, optax, functional_nn as fnn
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    net = fnn.chain(fnn.dense(4), fnn.tanh, fnn.batch_norm(), fnn.rnn(3, returns="sequence"), fnn.dense(2))
-    step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optax.sgd(0.1)))
-    evaluate = jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy))
-    random = np.random.default_rng(0)
-    x = random.normal(size=(6, 5, 3)).astype(np.float32)
-    lengths = np.array([5, 4, 5, 1, 0, 2])
-    labels = random.integers(0, 2, (6, 5)).astype(np.int32)
-    batch = (fnn.Masked(x, np.arange(5) < lengths[:, None]), labels)
-    start = fnn.training.create_train_state(net, optax.sgd(0.1), jax.random.key(0), (5, 3))
-
-    def reached(batch, train_state):
-        losses = []
-        for _ in range(3):
-            train_state, loss = step(train_state, *batch)
-            losses.append(loss)
-        leaves = jax.tree.leaves((train_state.params, train_state.state, losses, evaluate(train_state, *batch)))
-        return [np.asarray(leaf) for leaf in leaves]
-"""
-
 
 def in_process(code: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True, timeout=300)
-
-
-@pytest.mark.processes
-def test_unequal_shards_have_the_mean_over_all():
-    """Fourteen real steps on one device and three on the other: a mean of the devices' means would be another."""
-    code = """
-    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
-    sharded = jax.device_put(batch, rows)
-    assert len(sharded[1].addressable_shards) == 2
-    alone = reached(batch, start)
-    first, second = (reached(sharded, jax.device_put(start, whole)) for _ in range(2))
-    for a, b, c in zip(alone, first, second, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-        np.testing.assert_array_equal(b, c)
-    y, _ = jax.jit(net.apply, static_argnames="train")(start.params, start.state, batch[0], train=True)
-    means = [fnn.cross_entropy(*jax.tree.map(lambda a: a[half], (y, labels))) for half in (slice(3), slice(3, 6))]
-    loss, = (leaf for leaf in alone if np.allclose(leaf, (14 * means[0] + 3 * means[1]) / 17, rtol=1e-5))
-    assert abs(loss - (means[0] + means[1]) / 2) > 1e-3
-    """
-    in_process(textwrap.dedent(STEP) + textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
 
 
 @pytest.mark.processes

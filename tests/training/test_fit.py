@@ -110,25 +110,9 @@ def test_programs_of_an_optimizer_that_is_gone_are_let_go():
     assert fit(optimizer=optimizer, epochs=1).seconds["compile"] == 0
 
 
-def test_another_init_compiles_only_the_start():
-    net, traces = network_that_counts_its_traces()
-
-    def from_zero(key, in_shape):
-        params, state = net.init(key, in_shape)
-        return jax.tree.map(jnp.zeros_like, params), state
-
-    fit(net)
-    before = len(traces)
-    run = fit(net._replace(init=from_zero))
-    # One example is traced to find shapes; the programs have batches of more.
-    assert {shape[0] for shape in traces[before:]} == {1}
-    assert run.seconds["compile"] > 0
-    assert fit(net).seconds["compile"] == 0
-
-
-@pytest.mark.parametrize("batch_size", [16, pytest.param(20, marks=pytest.mark.slow), 64])
+@pytest.mark.parametrize("batch_size", [16, 64])
 def test_programs_agree_with_the_pure_functions(batch_size):
-    """40 examples: 2 batches and 8 left over, 2 batches, 1 smaller batch."""
+    """40 examples: 2 batches and 8 left over, or 1 smaller batch."""
     run, data = fit(epochs=2, batch_size=batch_size), make_data()
     epoch = jax.jit(
         fnn.training.make_epoch(fnn.training.make_train_step(NET, fnn.cross_entropy, OPTIMIZER), batch_size)
@@ -163,30 +147,11 @@ def test_a_penalty_pulls_on_the_weights_and_not_on_the_reported_loss():
     assert fit(fnn.dense(3), optimizer=optax.sgd(0.0), penalty=fnn.l2(100.0)).history[-1].train_loss < 10
 
 
-def test_regression_on_floating_point_labels():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(50, 4)).astype(np.float32)
-    y = (x @ np.array([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
-    run = fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), fnn.data.Split(x, y, x, y), epochs=60)
-    assert run.history[-1].test_loss < 1e-2
-    assert np.isnan(run.history[-1].test_accuracy)
-
-
 def test_images_enter_flat_where_the_network_wants_vectors():
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 3, 2), dtype=np.uint8)
     data = make_dataset("mine", images, np.arange(20) % 3, images, np.arange(20) % 3, source="a test")
     assert fit(fnn.dense(3), data=data, epochs=1).in_shape == (24,)
     assert fit(fnn.chain(fnn.flatten(), fnn.dense(3)), data=data, epochs=1).in_shape == (4, 3, 2)
-
-
-def test_bytes_become_numbers_from_0_to_1():
-    images = np.random.default_rng(0).integers(0, 256, (20, 6), dtype=np.uint8)
-    labels = np.arange(20) % 3
-    scaled = (images / np.float32(255)).astype(np.float32)
-    as_bytes, as_numbers = (
-        fit(fnn.dense(3), data=fnn.data.Split(x, labels, x, labels), epochs=1) for x in (images, scaled)
-    )
-    np.testing.assert_allclose(as_bytes.history[0].train_loss, as_numbers.history[0].train_loss, rtol=1e-5)
 
 
 def test_non_finite_keeps_the_last_finite_state():
@@ -210,13 +175,6 @@ def test_non_finite_keeps_the_last_finite_state():
     assert run.train_state.step == 9
 
 
-def test_a_run_that_is_not_finite_warns():
-    data = make_data()
-    bad = data._replace(train_x=np.where(np.arange(5) == 0, np.nan, data.train_x).astype(np.float32))
-    with pytest.warns(RuntimeWarning, match="not finite at step 0 of epoch 1"):
-        fit(fnn.dense(3), data=bad, epochs=1)
-
-
 def test_progress_ends_with_a_closing_line(capfd):
     run = fit(epochs=1, progress=True)
     assert capfd.readouterr().err.strip().endswith(repr(run))
@@ -234,16 +192,6 @@ def test_an_infinite_gradient_under_a_finite_loss_is_seen_too():
     assert run.status == "non-finite"
     assert run.train_state.step == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
-
-
-def test_an_update_that_overflows_is_refused():
-    """Loss and gradient are finite, the step is not."""
-    x, labels = make_data()[0] * np.float32(1e3), make_data()[1]
-    data = fnn.data.Split(x, labels, x, labels)
-    run = fit(fnn.dense(3), optimizer=optax.sgd(3e38), data=data, epochs=3, batch_size=40)
-    assert run.status == "non-finite"
-    assert len(run.history) == 1
-    assert np.isfinite(run.params["weight"]).all()
 
 
 def test_statistics_that_overflow_are_refused():
@@ -280,20 +228,6 @@ def test_sequences_of_a_split_are_never_flattened():
     assert run.in_shape == (6, 5)
 
 
-@pytest.mark.parametrize("rule", [optax.lbfgs(0.1), optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau())])
-def test_optimizers_that_want_the_loss_get_it(rule):
-    run = fit(fnn.dense(3), optimizer=rule, epochs=2, batch_size=40)
-    assert run.status == "finished"
-    assert run.history[1].train_loss < run.history[0].train_loss
-
-
-def test_programs_follow_jax_settings():
-    net = fnn.dense(3)
-    fit(net, epochs=1)
-    with jax.default_prng_impl("rbg"):
-        assert fit(net, epochs=1).status == "finished"
-
-
 def test_random_bits_follow_jax_threefry_partitionable(tmp_path):
     """It changes every random number, and no text of a program."""
     net = fnn.dense(3)
@@ -305,7 +239,7 @@ def test_random_bits_follow_jax_threefry_partitionable(tmp_path):
             fit(net, epochs=1, checkpoints=tmp_path)
 
 
-def test_an_unhashable_loss_works():
+def test_an_unhashable_loss_optimizer_and_layer_work():
     @dataclasses.dataclass
     class Twice:
         factor: float = 2.0
@@ -313,10 +247,6 @@ def test_an_unhashable_loss_works():
         def __call__(self, y, labels):
             return self.factor * fnn.cross_entropy(y, labels)
 
-    assert fit(fnn.dense(3), Twice(), epochs=1).status == "finished"
-
-
-def test_an_unhashable_optimizer_and_an_unhashable_layer_work():
     @dataclasses.dataclass
     class Descent:
         rate: float = 0.1
@@ -335,26 +265,9 @@ def test_an_unhashable_optimizer_and_an_unhashable_layer_work():
             return self.factor * x @ params["weight"], state, ()
 
     net = fnn.Layer("scaled", lambda key, in_shape: ({"weight": jnp.ones((in_shape[0], 3))}, {}), Scaled())
-    run = fit(net, optimizer=Descent(), epochs=1)
+    run = fit(net, Twice(), Descent(), epochs=1)
     assert run.status == "finished"
     assert fnn.training.predict(net, run.params, run.state, make_data().test_x).shape == (20, 3)
-
-
-def test_numpy_s_own_types_are_taken():
-    data = make_data()
-    wide = jax.tree.map(lambda part: part.astype(np.float64 if part.dtype == np.float32 else np.int64), data)
-    assert fit(fnn.dense(3), data=wide, epochs=1, batch_size=np.int64(16)).status == "finished"
-
-
-def test_interrupted_between_epochs_keeps_what_was_reached():
-    def interrupt(metrics, train_state):
-        if metrics.epoch == 2:
-            raise KeyboardInterrupt
-
-    run = fit(epochs=5, on_epoch=interrupt)
-    assert run.status == "interrupted"
-    assert len(run.history) == 2
-    assert bits(run) == bits(fit(epochs=2))
 
 
 def test_interrupted_after_the_last_epoch_is_finished():
@@ -396,13 +309,9 @@ def test_integers_beyond_32_bits_where_64_bit_numbers_are_on(float64):
     assert loss == 2**32
 
 
-def test_float64_where_they_are_on(float64):
-    run = fit(fnn.dense(3), precision="float64")
-    assert run.params["weight"].dtype == jnp.float64
-
-
-def test_float32_stays_float32_where_64_bit_numbers_are_on(float64):
-    assert fit(fnn.dense(3)).params["weight"].dtype == jnp.float32
+def test_float64_where_they_are_on_and_float32_that_stays(float64):
+    for precision, dtype in (("float64", jnp.float64), ("float32", jnp.float32)):
+        assert fit(fnn.dense(3), precision=precision).params["weight"].dtype == dtype
 
 
 def test_bfloat16_computes_low_and_keeps_parameters_high():
@@ -410,14 +319,6 @@ def test_bfloat16_computes_low_and_keeps_parameters_high():
     assert low.params["dense_0"]["weight"].dtype == jnp.float32
     assert bits(low) != bits(high)
     assert low.history[-1].test_accuracy >= 0.9
-
-
-def test_step_counter_stays_at_its_largest():
-    step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, optax.sgd(0.1)))
-    start = fnn.training.create_train_state(NET, optax.sgd(0.1), jax.random.key(0), (5,))
-    largest = jnp.int32(2**31 - 1)
-    after, _ = step(start._replace(step=largest), jnp.ones((4, 5)), jnp.zeros(4, jnp.int32))
-    assert after.step == largest
 
 
 def test_no_key_is_used_twice():
@@ -441,9 +342,8 @@ def test_noise_differs_from_step_to_step():
     assert len(set(losses)) == 3
 
 
-@pytest.mark.parametrize(("label", "fault"), [(3, 6), (-1, 7)])
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_labels_out_of_range_are_found_before_training(label, fault, part):
+@pytest.mark.parametrize(("label", "part"), [(3, "train"), (-1, "test")])
+def test_labels_out_of_range_are_found_before_training(label, part):
     data = make_data()
     getattr(data, f"{part}_labels")[5] = label
     with pytest.raises(
@@ -455,14 +355,9 @@ def test_labels_out_of_range_are_found_before_training(label, fault, part):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"epochs": 0}, "epochs: expected a positive integer"),
-        ({"precision": "float23"}, "Did you mean float32"),
-        ({"data": [1, 2]}, "data: expected a Dataset or a Split"),
         ({"data": make_data()._replace(train_labels=np.zeros(3, np.int32))}, "as many labels as examples"),
         ({"data": jax.tree.map(lambda part: part[:0], make_data())}, "at least one example"),
-        ({"loss": "cross_entropy"}, "loss: expected a loss"),
         ({"optimizer": optax.adam}, r"optimizer: expected an Optax transformation.*Write optax.adam\(1e-3\)"),
-        ({"penalty": 0.1}, "penalty: expected a penalty"),
         ({"loss": lambda y: y.sum()}, r"loss: .*got one with the arguments \(y\)\. It is called with 2 arguments"),
         ({"loss": optax.softmax_cross_entropy}, r"got optax\.softmax_cross_entropy, .*Write fnn\.cross_entropy\."),
         ({"loss": lambda y, labels: y.sum(axis=1)}, r"loss: .*shape \(20,\)\. Return the mean over the examples"),

@@ -72,7 +72,7 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
 def test_a_run_interrupted_at_random_moments_goes_on_to_the_same_bits():
     fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1, batch_size=16)  # compiles
     chance, reached = random.Random(0), []
-    while len(reached) < 8:
+    while len(reached) < 4:
         try:
             run = interrupted(chance.uniform(0.01, 0.15))
         except KeyboardInterrupt:
@@ -102,21 +102,6 @@ def test_what_a_callback_drops_is_raised_at_the_next_check():
             interruption.check()
         interruption.check()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_in_a_callback_of_the_garbage_collector(monkeypatch):
-    """Where JAX's Ctrl-Cs were lost: the exception has no caller there, and Python goes on."""
-    monkeypatch.setattr("sys.unraisablehook", lambda about: None)
-    callback = lambda *about: interrupt()  # noqa: E731
-    gc.callbacks.append(callback)
-    try:
-        with Interruption(Processes()) as interruption:
-            gc.collect()
-            with pytest.raises(KeyboardInterrupt):
-                interruption.check()
-    finally:
-        gc.callbacks.remove(callback)
 
 
 def test_a_handler_of_somebody_else_stays():

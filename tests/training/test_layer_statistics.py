@@ -52,15 +52,6 @@ def test_outputs_and_gradients_are_those_of_the_network(params, statistics):
         assert numbers["weight"] == pytest.approx(np.sqrt(np.mean(params[layer]["weight"] ** 2)), 1e-3)
 
 
-def test_a_neuron_is_one_unit():
-    """Its output has the shape (batch,). It is 0 for the last two examples."""
-    net = fnn.chain(fnn.neuron(fnn.relu))
-    params = {"neuron_0": {"weight": jnp.array([1.0, -1.0]), "bias": jnp.zeros(())}}
-    x = jnp.float32([[2, 1], [1, 0], [0, 1], [1, 2]])
-    outputs, _ = make_layer_statistics(net, fnn.mean_squared_error)(params, {}, x, jnp.zeros(4))
-    assert (outputs["neuron_0"]["units"], outputs["neuron_0"]["dead"], outputs["neuron_0"]["zeros"]) == (1, 0, 0.5)
-
-
 def test_examples_are_spread_over_all(params):
     assert len(chosen_examples(5000)) == 256
     assert (chosen_examples(5000)[0], chosen_examples(5000)[-1]) == (0, 4999)

@@ -60,43 +60,30 @@ GROWTH = """
 """
 
 
-def grown(code: str) -> int:
-    """Bytes that a process says it grew by."""
+STEPS = """
+    seen = []
+    note = lambda metrics, train_state: seen.append(memory()) if metrics.epoch in (250, 2500) else None
+    fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2500, batch_size=16, on_epoch=note)
+    print(seen[1] - seen[0])
+"""
+"""10,000 steps. The first 250 epochs may fill caches."""
+FITS = """
+    net, rule = fnn.dense(3), optax.adam(1e-3)
+    for number in range(100):
+        if {}:
+            net, rule = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3)), optax.adam(1e-3)
+        fnn.fit(net, fnn.cross_entropy, rule, data, epochs=1, batch_size=16)
+        if number == 30:
+            before = memory()
+    print(memory() - before)
+"""
+"""Of one network, whose programs are kept, or of a new one each, whose programs are dropped again."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+@pytest.mark.parametrize(("code", "limit"), [(STEPS, 10), (FITS.format(False), 60), (FITS.format(True), 60)])
+def test_many_steps_and_many_fits_need_no_more_memory(code, limit):
     code = textwrap.dedent(GROWTH) + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
-    return int(done.stdout)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
-def test_ten_thousand_steps_need_no_more_memory():
-    """2,500 epochs of four steps; the first 250 may fill caches."""
-    assert (
-        grown("""
-        seen = []
-        note = lambda metrics, train_state: seen.append(memory()) if metrics.epoch in (250, 2500) else None
-        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2500, batch_size=16, on_epoch=note)
-        print(seen[1] - seen[0])
-    """)
-        < 10 * 2**20
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_hundred_fits_need_no_more_memory(fresh):
-    """Of one network, whose programs are kept, and of a new one each, whose programs are dropped again."""
-    assert (
-        grown(f"""
-        net, rule = fnn.dense(3), optax.adam(1e-3)
-        for number in range(100):
-            if {fresh}:
-                net, rule = fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3)), optax.adam(1e-3)
-            fnn.fit(net, fnn.cross_entropy, rule, data, epochs=1, batch_size=16)
-            if number == 30:
-                before = memory()
-        print(memory() - before)
-    """)
-        < 60 * 2**20
-    )
+    assert int(done.stdout) < limit * 2**20

@@ -52,28 +52,11 @@ def test_skip_goes_on_without_the_bad_steps_and_counts_them(value):
     assert run.train_state.step == state.step == 30 - sum(metrics.skipped_steps for metrics in run.history)
 
 
-def test_stop_counts_what_it_skipped_in_its_last_epoch():
-    run = fit(make_data(bad=(17,)))
-    assert (run.status, [metrics.skipped_steps for metrics in run.history]) == ("non-finite", [1])
-    assert is_finite(run)
-
-
 def test_skip_ends_where_every_step_is_bad():
     run = fit(make_data(bad=range(40)), non_finite="skip")
     assert (run.status, len(run.history), run.history[0].skipped_steps) == ("non-finite", 1, 10)
     assert "at step 0 of epoch 1" in run.message
     assert run.train_state.step == 0
-
-
-def test_policies_cost_nothing_where_all_is_finite():
-    data = make_data()
-    weights = [np.asarray(fit(data, non_finite=policy).params["weight"]) for policy in ("stop", "skip")]
-    assert weights[0].tobytes() == weights[1].tobytes()
-
-
-def test_an_unknown_policy_is_answered_with_the_nearest():
-    with pytest.raises(fnn.InputError, match=r"non_finite: expected a known name, got 'skp'\. Did you mean skip"):
-        fit(make_data(), non_finite="skp")
 
 
 # Clipping
@@ -127,17 +110,6 @@ def test_clipping_in_float64_and_bfloat16(float64):
     np.testing.assert_allclose(updates, [-0.6, 0, 0.8], rtol=1e-15)
     updates, _ = clipped([3.0, 0.0, -4.0], 1.0, jnp.bfloat16)
     np.testing.assert_allclose(updates.astype(np.float32), [-0.6, 0, 0.8], rtol=1e-2)
-
-
-def test_a_limit_is_above_0():
-    for limit in (0, -1.0, float("nan")):
-        with pytest.raises(fnn.InputError, match="limit: expected a number above 0"):
-            fnn.training.with_clipping(optax.sgd(0.1), limit)
-
-
-def test_a_network_without_parameters_can_be_clipped():
-    rule = fnn.training.with_clipping(optax.sgd(0.1), 1.0)
-    assert rule.update({}, rule.init({}), {})[0] == {}
 
 
 def test_clipped_steps_are_reported_epoch_by_epoch():

@@ -69,11 +69,6 @@ def test_schedules_end_where_they_say():
     np.testing.assert_allclose(one_cycle, [0.1 / 25, 0.1], rtol=1e-3)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_the_first_step_has_the_full_rate(steps):
-    assert np.isclose(fnn.training.schedule("step", 0.1, steps)(0), 0.1)
-
-
 def test_wrong_names_and_counts_are_answered():
     with pytest.raises(fnn.InputError, match="Did you mean adam"):
         fnn.training.optimizer("adm", 0.1)

@@ -112,15 +112,6 @@ def test_checkpoints_that_are_no_folder(checkpoints):
             fit(wrong)
 
 
-def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for empty in ("", tmp_path.__class__("")):
-        for wrong in (empty, fnn.training.Checkpoints(empty)):
-            with pytest.raises(InputError, match="checkpoints: expected the path"):
-                fit(wrong)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(devices, "total_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a network that fits in .* got 43 parameters, which take "):

@@ -88,11 +88,6 @@ def test_a_loss_that_returns_something_else_is_refused(loss, words):
         fit(loss=loss)
 
 
-def test_an_accuracy_that_the_loss_reports_is_the_only_one():
-    run = fit(loss=lambda y, labels: (fnn.cross_entropy(y, labels), {"accuracy": jnp.float32(7)}))
-    assert run.history[-1].metrics["train_accuracy"] == run.history[-1].test_accuracy == 7
-
-
 def test_regression_has_no_accuracy():
     run = fit(fnn.dense(2), fnn.mean_squared_error, REGRESSION)
     assert list(run.history[-1].metrics) == ["train_loss", "test_loss"]
@@ -114,12 +109,6 @@ def test_validation_examples_are_evaluated_in_training_and_test_examples_at_the_
     assert alone.history[-1].metrics == run.history[-1].metrics
 
 
-def test_data_without_anything_to_evaluate_are_trained_on():
-    run = fit(data=fnn.data.Split(X[:40], LABELS[:40]))
-    assert list(run.history[-1].metrics) == ["train_loss"]
-    np.testing.assert_array_equal(run.params["weight"], fit().params["weight"])
-
-
 def test_learning_rates_of_inject_hyperparams_are_reported():
     rule = optax.inject_hyperparams(optax.sgd)(learning_rate=optax.linear_schedule(0.1, 0.0, 6))
     run = fnn.fit(fnn.dense(3), fnn.cross_entropy, rule, DATA, epochs=2, batch_size=16)
@@ -127,57 +116,6 @@ def test_learning_rates_of_inject_hyperparams_are_reported():
         [metrics.learning_rate for metrics in run.history], [0.1 * 4 / 6, 0.1 * 1 / 6], rtol=1e-5
     )
     assert fit().history[0].learning_rate is None
-
-
-def test_a_learning_rate_that_is_a_vector_is_not_reported():
-    def descent(learning_rate):
-        return optax.stateless(lambda gradient, params: jax.tree.map(lambda leaf: -learning_rate * leaf, gradient))
-
-    rule = optax.inject_hyperparams(descent)(learning_rate=jnp.array([0.1, 0.2, 0.3]))
-    run = fnn.fit(fnn.dense(3), fnn.cross_entropy, rule, DATA, epochs=1, batch_size=16)
-    assert (run.status, run.history[0].learning_rate) == ("finished", None)
-
-
-TWO = fnn.Layer(
-    "two",
-    lambda key, in_shape: (
-        {name: fnn.dense(3).init(key, in_shape[name])[0] for name in ("left", "right")},
-        {},
-    ),
-    lambda params, state, x, *, train, key=None: (
-        {
-            "sum": sum(fnn.dense(3).apply(params[name], {}, x[name], train=train)[0] for name in ("left", "right")),
-            "left": fnn.dense(3).apply(params["left"], {}, x["left"], train=train)[0],
-        },
-        state,
-        (),
-    ),
-    lambda residuals, y_bar: ({}, None),
-)
-
-
-def two_losses(y, labels):
-    classes, right = fnn.cross_entropy(y["sum"], labels["class"]), jnp.mean(jnp.square(y["left"][:, 0] - labels["x"]))
-    return classes + right, {"classes": classes, "right": right}
-
-
-def test_examples_labels_and_outputs_may_be_dicts():
-    def part(rows):
-        return {"left": X[rows], "right": X[rows, :2]}, {"class": LABELS[rows], "x": X[rows, 0]}
-
-    data = fnn.data.Split(*part(slice(40)), *part(slice(40, 60)))
-    run = fit(TWO, two_losses, data, epochs=20, batch_size=10)
-    assert run.in_shape == {"left": (5,), "right": (2,)}
-    assert list(run.history[-1].metrics) == [
-        *("train_loss", "train_classes", "train_right", "test_loss", "test_classes", "test_right"),
-    ]
-    assert run.history[-1].train_loss < run.history[0].train_loss
-    kept = fit(TWO, two_losses, data.with_validation(0.25), batch_size=10)
-    assert kept.history[-1].metrics.keys() > {"validation_classes"}
-    members = fnn.grid(learning_rate=[0.1, 0.01])
-    result = fnn.sweep(TWO, lambda h: optax.sgd(h["learning_rate"]), members, data, loss=two_losses, epochs=2)
-    assert result.best().hyperparameters["learning_rate"] == 0.1
-    assert result.metric == "test_loss"
 
 
 def test_pairs_and_masked_sequences_are_examples():

@@ -1,9 +1,6 @@
 """The message of a run that was stopped says where the number comes from that is not finite."""
 
-import re
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -48,31 +45,6 @@ def test_a_learning_rate_that_is_too_large():
 
 
 @pytest.mark.slow
-def test_the_state_before_the_bad_step_is_searched():
-    """Only the step with a marked example is bad. The parameter is the number of good steps, and moves on after it."""
-    x = X[:, :3].copy()
-    x[20] = 7
-
-    def counting(params, state, x, *, train, key=None):
-        is_good = 1.0 - jnp.any(x == 7)
-        return x + params["steps"] / is_good, state, None
-
-    def gradient(objective, has_aux):
-        def of_one(params, state, x, labels, key):
-            return objective(params, state, x, labels, key), {"steps": -jnp.ones(())}
-
-        return of_one
-
-    net = fnn.Layer("counting", lambda key, in_shape: ({"steps": jnp.zeros(())}, {}), counting)
-    run = fit(net, optax.sgd(1.0), x=x, test_x=x, gradient=gradient)
-    bad_step = int(re.search(r"at step (\d+) of epoch 1", run.message).group(1))
-    assert 0 < bad_step < 9
-    assert (run.origin.operation, run.origin.layer) == ("div", "counting")
-    assert [operand.largest for operand in run.origin.operands] == [bad_step, 0]
-    assert run.params["steps"] == 9
-
-
-@pytest.mark.slow
 def test_noise_is_that_of_the_step():
     """A network that divides by what dropout left: the numbers are those of this step's key."""
     net = fnn.chain(fnn.dropout(0.5), lambda x: x / x, fnn.dense(3))
@@ -80,23 +52,6 @@ def test_noise_is_that_of_the_step():
     assert (run.origin.operation, run.origin.layer) == ("div", "lambda_0")
     assert run.origin.operands[1].largest == 0
     assert str(fnn.find_non_finite(net, fnn.cross_entropy, **run.at_bad_step)) == str(run.origin)
-
-
-@pytest.mark.slow
-def test_the_update_of_the_optimizer():
-    run = fit(fnn.dense(3), optax.adam(0.1, eps=0.0), x=np.zeros_like(X))
-    assert (run.origin.operation, run.origin.stage) == ("div", "optimizer's update")
-    assert run.origin.affected == ("params/weight",)
-
-
-@pytest.mark.slow
-def test_a_penalty_and_a_policy():
-    def penalty(params):
-        return 1e-3 * jnp.sqrt(jnp.sum(params["dense_1"]["bias"] ** 2))
-
-    run = fit(penalty=penalty, non_finite="skip")
-    assert (run.origin.operation, run.origin.layer) == ("div", "penalty")
-    assert run.origin.derivative_of == ("sqrt",)
 
 
 def test_a_finite_run_searches_nothing(monkeypatch):

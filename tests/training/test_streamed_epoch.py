@@ -85,28 +85,6 @@ def test_images_are_scaled_and_flattened_as_those_of_a_data_set():
     np.testing.assert_allclose(losses(run), losses(scaled), rtol=1e-6)
 
 
-def test_examples_may_be_pytrees():
-    def pairs(epoch):
-        for x, labels in batches(epoch):
-            yield {"left": x, "right": x[:, :2]}, (labels, x)
-
-    net = fnn.compose({"a": fnn.dense(3), "b": fnn.dense(3)}, lambda net, x: net.a(x["left"]) + net.b(x["right"]))
-    run = fnn.fit(net, lambda y, labels: fnn.cross_entropy(y, labels[0]), optax.sgd(0.1), Stream(pairs), epochs=1)
-    assert np.isfinite(run.history[0].train_loss)
-
-
-@pytest.mark.parametrize("policy", ["stop", "skip"])
-@pytest.mark.filterwarnings("ignore:Loss or update were not finite at step 1 of epoch 1")
-def test_steps_that_are_not_finite_change_nothing(policy):
-    good = list(batches(1))
-    bad = [good[0], (np.full_like(X[:16], np.nan), LABELS[:16]), good[2]]
-    run = fit(Stream(bad), epochs=1, non_finite=policy)
-    assert run.status == ("finished" if policy == "skip" else "non-finite")
-    assert run.history[0].skipped_steps == 1
-    assert np.isfinite(run.params["dense_0"]["weight"]).all()
-    assert losses(run) != losses(fit(Stream(good), epochs=1))
-
-
 @pytest.mark.parametrize(
     ("stream", "words"),
     [

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from jax.stages import Compiled
 from jax.tree_util import KeyPath
 
 from functional_nn.bench.units import in_bytes, unit_of_seconds
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer
-from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric, shown
+from functional_nn.core.validation import LARGEST, check_count, check_function, is_array, is_numeric
 from functional_nn.jaxprs.walk import fresh
 
 
@@ -278,19 +278,17 @@ def race(contestants: Mapping[Name, Callable[[], float]], seconds: float) -> dic
     return {name: Timing(tuple(rounds[name])) for name in names}
 
 
-def check_call(function: object, arguments: Sequence[object], donate: object) -> tuple[int, ...]:
+def check_call(function: object, arguments: Sequence[object], donate: Any) -> tuple[int, ...]:
     """Checks the function, its arguments and the numbers of the donated arguments; returns these numbers."""
     if isinstance(function, Layer):
         remedy = "Write: lambda params, x: net.apply(params, state, x, train=False)[0], and give it params and x."
         raise InputError("function", "a function of arrays", "a network", remedy)
     check_function("function", function, "a function of arrays")
     for path, leaf in jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]:
-        if not _is_traceable(leaf):
-            remedy = "Bind other values to the function: functools.partial(function, option=…)."
-            raise InputError(f"argument {argument_name(path)}", "an array or a number", shown(leaf), remedy)
+        remedy = "Bind other values to the function: functools.partial(function, option=…)."
+        check(f"argument {argument_name(path)}", leaf, "an array or a number", _is_traceable(leaf), remedy)
     numbers = (donate,) if isinstance(donate, Integral) else donate
-    if not isinstance(numbers, tuple | list | range):
-        raise InputError("donate", "an argument's number, or several", shown(donate))
+    check("donate", donate, "an argument's number, or several", isinstance(numbers, tuple | list | range))
     return tuple(check_count("donate", number, least=0, most=len(arguments) - 1) for number in numbers)
 
 

@@ -15,9 +15,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.bench.compiled_program import Timing, clocked
-from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, operand_types, product_name, size_of
+from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, product_name, size_of
 from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.walk import equations, trace
+from functional_nn.jaxprs.walk import array_type, equations, trace
 
 MatmulPrecision: TypeAlias = lax.Precision | tuple[lax.Precision, lax.Precision] | None
 
@@ -107,7 +107,7 @@ def trials(program: ClosedJaxpr, working_set: int, *, own_products: bool = True)
     not measured.
     """
     heaviest = heaviest_products(program)
-    dtype = operand_types(heaviest[0])[0].dtype if heaviest else jnp.dtype(jnp.float32)
+    dtype = array_type(heaviest[0].invars[0]).dtype if heaviest else jnp.dtype(jnp.float32)
     precision = heaviest[0].params["precision"] if heaviest else None
     made = [_square_product(size, dtype, precision) for size in _scale().sizes]
     if own_products:
@@ -127,7 +127,7 @@ def heaviest_products(program: ClosedJaxpr) -> list[JaxprEqn]:
     """One equation for each different product in the program: at most three, with the most operations first."""
     totals: Counter[str] = Counter()
     products: dict[str, JaxprEqn] = {}
-    for _, equation, repeats, _ in equations(program):
+    for _, equation, repeats, *_ in equations(program):
         # A product of empty arrays has no operations.
         if equation.primitive.name in PRODUCTS and flops_of(equation):
             types = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
@@ -148,7 +148,7 @@ def _square_product(size: int, dtype: np.dtype, precision: MatmulPrecision) -> T
 
 
 def _product_of_program(equation: JaxprEqn) -> Trial:
-    left, right = (_random_numbers(operand.shape, operand.dtype) for operand in operand_types(equation))
+    left, right = (_random_numbers(operand.shape, operand.dtype) for operand in map(array_type, equation.invars))
     name = product_name(equation)
     return _repeated_product(name, lambda x, y: bind(equation, (x, y))[0], left, right, flops_of(equation))
 

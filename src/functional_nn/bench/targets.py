@@ -30,8 +30,8 @@ from functional_nn.core.errors import imported
 from functional_nn.core.products import tracing_for
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice
-from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, least_bytes, operand_types, uncounted
-from functional_nn.jaxprs.walk import equations, fresh, live
+from functional_nn.jaxprs.counts import PRODUCTS, flops_by_scope, flops_of, least_bytes, uncounted
+from functional_nn.jaxprs.walk import array_type, equations, fresh, live
 from functional_nn.jaxprs.xla_options import Options, compile_lowered, compiling_anew, step_options, sum_options
 from functional_nn.training.devices import Device
 from functional_nn.training.programs import ProgramSpec, argument_shapes, mapped
@@ -273,9 +273,9 @@ def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:
         chip: the chip.
     """
     flops: Counter[float] = Counter()
-    for _, equation, repeats, _ in equations(program):
+    for _, equation, repeats, *_ in equations(program):
         if equation.primitive.name in PRODUCTS and flops_of(equation):
-            types = [operand.dtype for operand in operand_types(equation)]
+            types = [operand.dtype for operand in map(array_type, equation.invars)]
             if all(jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4 for dtype in types):
                 flops[_cost(equation, chip)] += repeats * flops_of(equation)
     return dict(flops)
@@ -283,7 +283,7 @@ def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:
 
 def _cost(equation: JaxprEqn, chip: Chip) -> float:
     """The cost of a product, at the precision that JAX asks for."""
-    bytes_of_a_number = max(operand.dtype.itemsize for operand in operand_types(equation))
+    bytes_of_a_number = max(operand.dtype.itemsize for operand in map(array_type, equation.invars))
     if bytes_of_a_number < 4:
         return chip.float8_cost if bytes_of_a_number == 1 else 1
     precision = equation.params["precision"]

@@ -112,9 +112,9 @@ def check_freeze(configuration: Configuration, net: Layer, data: Dataset) -> Non
     paths = list(trees.flatten(params))
     known = [configuration.network_path(path) for path in paths]
     for pattern in configuration.frozen_patterns or ("",):
-        if not any(fnmatchcase(path, pattern) for path in known):
-            remedy = f"There are: {', '.join(known)}."
-            raise InputError("--freeze", "patterns that each match a parameter", shown(pattern), remedy)
+        is_matched = any(fnmatchcase(path, pattern) for path in known)
+        remedy = f"There are: {', '.join(known)}."
+        check("--freeze", pattern, "patterns that each match a parameter", is_matched, remedy)
     is_trained = not all(map(configuration.is_frozen, paths))
     check("--freeze", configuration.freeze, "patterns that leave parameters to train", is_trained)
 

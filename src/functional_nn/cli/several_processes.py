@@ -98,9 +98,9 @@ class SeveralProcesses:
             missing = " and ".join(flag for flag in named if flag not in given)
             remedy = "If a cluster starts the processes, give --distributed alone."
             raise InputError(given[0], f"also {missing}", "none", remedy)
-        if self.num_processes is not None and self.process_id is not None and self.process_id >= self.num_processes:
+        if self.num_processes is not None and self.process_id is not None:
             expected = f"a number from 0 to {self.num_processes - 1}, one for each process"
-            raise InputError("--process-id", expected, self.process_id)
+            check("--process-id", self.process_id, expected, self.process_id < self.num_processes)
         if self.coordinator is not None:
             _host_and_port("--coordinator", self.coordinator)
 

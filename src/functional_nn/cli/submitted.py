@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import InputError, imported, shortened
+from functional_nn.core.errors import InputError, check, imported, shortened
 
 if TYPE_CHECKING:
     from functional_nn.core.signals import Signals
@@ -182,8 +182,9 @@ def _folder_of_jobs(out: Path) -> Path:
 
 def _executor(submitit: Any, folder: Path, settings: Mapping[str, object]) -> Any:
     """What submits jobs, with the settings of the user."""
-    if more := [name for name in ("nodes", "tasks_per_node") if settings.get(name, 1) != 1]:
-        raise InputError("--job", f"{more[0]}=1, because a part is one process", str(settings[more[0]]))
+    for name in ("nodes", "tasks_per_node"):
+        number = settings.get(name, 1)
+        check("--job", number, f"{name}=1, because a part is one process", number == 1)
     chosen = dict(settings)
     try:
         executor = submitit.AutoExecutor(folder, cluster=chosen.pop("cluster", None))

@@ -227,10 +227,10 @@ class Configuration:
         changes = {}
         for name in MODEL_FLAGS:
             value = getattr(self, name)
-            if name not in taken and is_on(value):
-                known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
-                raise InputError(flag_of(name), f"only flags that {self.model} takes ({known})", shown(value))
-            if name in taken and value is None:
+            known = ", ".join(flag_of(flag) for flag in MODEL_FLAGS if flag in taken)
+            is_taken = name in taken
+            check(flag_of(name), value, f"only flags that {self.model} takes ({known})", is_taken or not is_on(value))
+            if is_taken and value is None:
                 # The default of an activation is an object; the configuration has its name.
                 default = taken[name].default
                 changes[name] = getattr(default, "name", default)

@@ -94,7 +94,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     >>> suggest("adm", ["sgd", "adam"])
     'Did you mean adam? Known: adam, sgd.'
     """
-    names = sorted(known)
+    names = sorted(map(shortened, known))
     meant = nearest(shortened(word), names)
     question = f"Did you mean {meant}? " if meant else ""
     return f"{question}Known: {', '.join(names)}."

@@ -146,14 +146,17 @@ def _check_features(folder: Path) -> None:
         is_name = os.path.basename(name) == name and name not in (".", "..")
         check_data(str(default), name, "the name of a configuration", is_name)
     # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
-    for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "features.json")):
-        names = _class_names(parsed(read_file(path, follow_links=True)))
-        foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
-        check_data(str(path), foreign, "features of TFDS itself", foreign is None)
+    for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "*")):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(str(path), "a file or a folder", "a pipe or a device")
+        if path.name == "features.json":
+            names = _class_names(parsed(read_file(path, follow_links=True)))
+            foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
+            check_data(str(path), foreign, "features of TFDS itself", foreign is None)
 
 
 def _class_names(value: JsonValue) -> Iterator[str]:
-    """The names of classes in ``features.json``, also in a text that is JSON itself."""
+    """The names of classes and the paths in ``features.json``, also in a text that is JSON itself."""
     if isinstance(value, str):
         with suppress(ValueError):
             yield from _class_names(json.loads(value))
@@ -162,7 +165,8 @@ def _class_names(value: JsonValue) -> Iterator[str]:
             yield from _class_names(entry)
     elif isinstance(value, dict):
         for name, entry in value.items():
-            if name in ("type", "pythonClassName", "python_class_name") and isinstance(entry, str):
+            is_named = name in ("type", "pythonClassName", "python_class_name") or name.endswith("_file")
+            if is_named and isinstance(entry, str):
                 yield entry
             else:
                 yield from _class_names(entry)

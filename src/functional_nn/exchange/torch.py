@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import os
 import re
-import zipfile
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeGuard
 
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, imported, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
@@ -34,6 +38,15 @@ IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 """The endings of files of a state dict."""
+
+LEAST_SECONDS, BYTES_PER_SECOND = 60, 10_000_000
+"""The longest time that PyTorch may take to read a file. Importing it takes some seconds."""
+
+MORE_BYTES, COPIES = 2**30, 10
+"""The memory that reading a file may take: this, and so many times its size."""
+
+ORDER = "order"
+"""The text in a converted file with the names of its arrays in their order, as JSON."""
 
 
 class HasStateDict(Protocol):
@@ -60,7 +73,7 @@ def from_torch(
         net: the network.
         source: a ``torch.nn.Module``, its ``state_dict()``, a dict of NumPy arrays with the same names, or a file: a
             safetensors file, or what ``torch.save(module.state_dict(), path)`` wrote. Such a file is read with
-            ``weights_only=True``, so that no code in it runs.
+            ``weights_only=True``, so that no code in it runs, and by another process, which a hostile file can crash.
         in_shape: the shape of one example here, without the batch axis. Images are channels last: (28, 28, 1).
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
         check: whether the outputs of both for a random batch are compared, or the function that computes those of the
@@ -212,8 +225,8 @@ def _as_tensor(array: np.ndarray) -> Any:
 def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a PyTorch model by their names."""
     if isinstance(source, str | os.PathLike):
-        source = _read_file(check_path(argument, source))
-    elif not isinstance(source, Mapping) and hasattr(source, "state_dict"):
+        return _arrays_of_file(argument, check_path(argument, source))
+    if not isinstance(source, Mapping) and hasattr(source, "state_dict"):
         source = source.state_dict()
     if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
@@ -225,25 +238,76 @@ def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.P
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
-    """A state dict from a safetensors file, or from one of ``torch.save``, of which no code is run."""
+def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a safetensors file, or in one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
     if path.suffix == ".safetensors":
         arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
         # The file is in alphabetical order, in which "10" comes before "2".
-        return dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0])))
-    torch = imported("torch", "torch", "source")
+        return _arrays(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
+    imported("torch", "torch", "source")
+    # A small file can keep PyTorch busy for ever, fill the memory or crash the process, although it runs no code. So
+    # another process reads it, and writes a safetensors file. In the worst case, that process ends.
+    seconds = LEAST_SECONDS + path.stat().st_size // BYTES_PER_SECOND
+    program = "import sys; from functional_nn.exchange import torch; sys.exit(torch.convert_file(*sys.argv[1:]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "arrays.safetensors"
+        command = [sys.executable, "-P", "-c", program, str(path), str(copy), str(seconds)]
+        try:
+            ended = subprocess.run(command, env=environment, capture_output=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            problem = f"one that PyTorch did not read in {seconds} s"
+        else:
+            if copy.exists() and not ended.returncode:
+                arrays, about = unpacked(copy)
+                return {name: arrays[name] for name in json.loads(about[ORDER])}
+            problem = shortened(ended.stdout.decode(errors="replace").strip()) or "one at which PyTorch crashes"
     remedy = "Save module.state_dict(), or write it as a safetensors file."
-    # Unpickling a damaged file may raise anything.
-    with reading(path, "a state dict that torch.save wrote", remedy, errors=Exception):
+    raise DataError(str(path), "a state dict that torch.save wrote", problem, remedy)
+
+
+def convert_file(path: str, copy: str, seconds: str) -> int:
+    """Copies the arrays of a file of ``torch.save`` to a safetensors file. Only a process of its own calls this.
+
+    Args:
+        path: the file.
+        copy: the safetensors file.
+        seconds: the time after which the process ends, even if the one that started it was killed.
+
+    Returns:
+        0, or 1 after it has printed what is wrong.
+    """
+    torch = imported("torch", "torch", "path")
+    torch.set_num_threads(1)
+    try:
         with open(path, "rb", opener=regular_file) as file:
-            # torch.save compresses nothing. A small compressed file could fill the memory.
-            is_archive = zipfile.is_zipfile(file)
-            if is_archive and sum(part.file_size for part in zipfile.ZipFile(file).infolist()) > path.stat().st_size:
-                raise ValueError("its parts are larger than the file")
-        # PyTorch could also map the file into memory. Then the process would crash if somebody cuts the file.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+            _limit_process(int(seconds), MORE_BYTES + COPIES * os.fstat(file.fileno()).st_size)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        arrays = {name: np.ascontiguousarray(array) for name, array in _arrays("source", found).items()}
+        Path(copy).write_bytes(packed(arrays, {ORDER: json.dumps(list(arrays))}))
+    except MemoryError:
+        print("one that needs far more memory than its size")
+    except InputError as error:
+        print(f"{error.given}, not {error.expected}")
+    except Exception as error:  # unpickling a damaged file may raise anything
+        print(shortened(error))
+    else:
+        return 0
+    return 1
+
+
+def _limit_process(seconds: int, size: int) -> None:
+    """Ends this process after some seconds, and lets it take only so many more bytes, where the system can do that."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return
+    signal.alarm(seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + size, resource.RLIM_INFINITY))
 
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:

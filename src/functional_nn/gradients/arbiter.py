@@ -95,10 +95,13 @@ def reference_second_order(
         doubts, zeros: see ``reference_jacobian``.
     """
     try:
-        step = _step(problem.leaves)
+        elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in problem.leaves])
+        smallest, largest = np.min(elements, where=elements > 0, initial=1.0), np.max(elements, initial=1.0)
+        # A power of 2, so small that no element of the point changes by more than a tiny share.
+        step = max(STEP * 2.0 ** float(np.floor(np.log2(smallest))), SMALLEST_STEP)
         slope = partial(_slope_along, problem.function, y_bars, directions)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
-        digits = SECOND_ORDER_DIGITS + max(0, _range(problem.leaves) - USUAL_RANGE)
+        digits = SECOND_ORDER_DIGITS + max(0, int(np.ceil(np.log10(largest) - np.log10(smallest))) - USUAL_RANGE)
         found = _in_many_digits(partial(slope, step), problem.leaves, doubts, zeros, digits=digits)
         found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
         if _is_kinked(problem, y_bars, directions, step, digits):
@@ -176,25 +179,6 @@ def _difference_of_pullback(
     rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
     columns = [np.arange(doubt.size) for doubt in doubts]
     return ReferenceJacobian("differences of the formula", columns, *rows)
-
-
-def _sizes(leaves: Leaves) -> tuple[float, float]:
-    """The smallest absolute value of an element that is not 0, but at most 1; and the largest one, but at least 1."""
-    elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in leaves])
-    smallest = np.min(elements, where=elements > 0, initial=1.0)
-    return float(smallest), float(np.max(elements, initial=1.0))
-
-
-def _range(leaves: Leaves) -> int:
-    """How many powers of ten lie between the smallest and the largest element."""
-    smallest, largest = np.log10(_sizes(leaves))
-    return int(np.ceil(largest - smallest))
-
-
-def _step(leaves: Leaves) -> float:
-    """The step in t: a power of 2, so small that no element of the point changes by more than a tiny share."""
-    smallest, _ = _sizes(leaves)
-    return max(STEP * 2.0 ** np.floor(np.log2(smallest)), SMALLEST_STEP)
 
 
 def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: float, leaves: Leaves) -> Leaves:

@@ -530,21 +530,16 @@ def _compared(
         # The sum of the absolute values of the start and of all moves so far.
         moves = np.abs(np.diff(right, axis=0, prepend=start[None].astype(np.float64)))
         terms = np.abs(start) + np.cumsum(moves, axis=0)
-        error = _relative_distance(ours - right, terms)
+        quotients = (relative_error(found - right, terms) for found in (ours, in_type))
+        error, rounding = (np.where(np.isnan(quotient), np.inf, quotient) for quotient in quotients)
         # The largest rounding error so far, over all elements: rounding may move from one element to another.
-        rounding = np.maximum.accumulate(_relative_distance(in_type - right, terms), axis=0)
+        rounding = np.maximum.accumulate(rounding, axis=0)
         rounding = np.broadcast_to(rounding.max(axis=tuple(range(1, rounding.ndim)), keepdims=True), rounding.shape)
         outcome, place = _decide(error, rounding, tolerance)
         step, *index = place
         size, by_optax, by_rule = (float(array[place]) for array in (rounding, ours, right))
         found = {"reference_error": size, "hand": by_optax, "arbiter": by_rule, "index": tuple(index)}
         yield verdict(path, outcome, float(error[place]), step=step + 1, **found)
-
-
-def _relative_distance(difference: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """|difference| / terms. It is 0 if there is no difference, and infinite if the quotient is NaN."""
-    quotient = relative_error(difference, terms)
-    return np.where(np.isnan(quotient), np.inf, quotient)
 
 
 def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[int, ...]]:

@@ -31,20 +31,6 @@ from functional_nn.gradients.mutation.planting import plant
 from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
-SLOWEST = (
-    "optimizers",
-    "lstm",
-    "gru_masked_sequence",
-    "rnn_relu_sequence",
-    "attention",
-    "transformer",
-    "resnet",
-    "recurrent_stacked_masked",
-    "transformer_block",
-    "residual_block",
-)
-"""The slowest subjects. They start first, so that no process ends long after the others."""
-
 
 def verify(
     names: Sequence[str] = (),
@@ -89,7 +75,7 @@ def verify(
 
 
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
-    """The names of the subjects to compare, the slowest first."""
+    """The names of the subjects to compare."""
     known = list(subjects())
     if not names:
         chosen = quick_subjects() if quick else known
@@ -106,7 +92,7 @@ def _chosen(names: Sequence[str], quick: bool) -> list[str]:
                 public = {public_name(subject) for subject in known}
                 raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
             chosen += variants
-    return sorted(dict.fromkeys(chosen), key=lambda name: name not in SLOWEST)
+    return list(dict.fromkeys(chosen))
 
 
 def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str, Report]]:
@@ -230,23 +216,21 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     regime = "masked" if any(isinstance(part, fnn.Masked) for part in parts) else "normal"
     verdicts = list(_layer_verdicts(training, case, regime, quick))
     if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
-        verdicts += comparison(False).first_order(regime="evaluation", jvp=not case.no_jvp)
-    reasons = {"jvp": case.no_jvp, "bfloat16": case.no_bfloat16}
-    skipped = [(f"{case.name}: {what}", reason) for what, reason in reasons.items() if reason]
+        verdicts += comparison(False).first_order(regime="evaluation")
+    skipped = [(f"{case.name}: bfloat16", case.no_bfloat16)] if case.no_bfloat16 else []
     planted = plant(training, limit=0 if quick else MUTANTS)
     return Report(tuple(verdicts), *planted, (*joined_by_jax(case.layer), *skipped))
 
 
 def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
-    """Compares a layer: quickly, ``vjp`` in float64; fully, also ``jvp``, zero inputs, second order and other types."""
-    yield from comparison.first_order(regime=regime, jvp=not (quick or case.no_jvp))
+    """Compares a layer: quickly, ``vjp`` in float64; fully, also zero inputs, second order and other types."""
+    yield from comparison.first_order(regime=regime)
     if quick:
         return
     composed = case.name.startswith(COMPOSED)
     if not composed:
-        yield from comparison.first_order(_with_zeros(comparison.problem), regime="zeros", jvp=not case.no_jvp)
-    if not case.no_jvp:
-        yield from comparison.second_order(regime=regime)
+        yield from comparison.first_order(_with_zeros(comparison.problem), regime="zeros")
+    yield from comparison.second_order(regime=regime)
     for dtype in TYPES:
         if dtype == "bfloat16" and case.no_bfloat16:
             continue
@@ -340,7 +324,7 @@ def _check_function(
         return problem._replace(names=names)
 
     comparison = JacobianComparison(subject, problem_in, kinks_as_automatic=True)
-    verdicts = list(comparison.first_order(regime=regime, jvp=not quick))
+    verdicts = list(comparison.first_order(regime=regime))
     if not quick:
         verdicts += comparison.second_order(regime=regime)
         for dtype in TYPES:

@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.typing import DTypeLike
 
@@ -51,11 +49,6 @@ PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 """The names of the operations."""
 
 
-def operand_types(equation: JaxprEqn) -> list[ShapedArray]:
-    """The shapes and types of a product's operands, which are always arrays."""
-    return [cast(ShapedArray, variable.aval) for variable in equation.invars]
-
-
 def product_name(equation: JaxprEqn) -> str:
     """The shapes of a product: ``128×784 · 784×128``.
 
@@ -63,7 +56,7 @@ def product_name(equation: JaxprEqn) -> str:
     >>> product_name(jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns[0])
     '2×3 · 3×4'
     """
-    left, right = operand_types(equation)
+    left, right = (array_type(operand) for operand in equation.invars)
     kind = "" if equation.primitive.name == "dot_general" else " convolution"
     name = f"{'×'.join(map(str, left.shape))} · {'×'.join(map(str, right.shape))}{kind}"
     return name if left.dtype == jnp.float32 else f"{name} {left.dtype.name}"
@@ -123,18 +116,21 @@ def uncounted(program: TracedProgram) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     for equation in closed(program).jaxpr.eqns:
-        name, programs, repeats = equation.primitive.name, inner_programs(equation), times(equation)
+        name, programs = equation.primitive.name, inner_programs(equation)
         if name in UNCOUNTED:
             counts[name] += 1
         elif not programs and name in ELEMENTWISE | REDUCTIONS and _is_complex(equation) and name not in COMPLEX_COUNTS:
             counts[f"complex {name}"] += 1
-        inner = [uncounted(inner_program) for inner_program in programs]
-        if equation.primitive.name == "cond":
-            for branch in inner:
-                counts |= branch  # the larger count of each name, because only one branch runs
-        else:
-            counts += Counter({name: repeats * number for part in inner for name, number in part.items()})
+        counts += _of_all_runs(equation, [uncounted(inner_program) for inner_program in programs])
     return counts
+
+
+def _of_all_runs(equation: JaxprEqn, inner: Sequence[Counter[str]]) -> Counter[str]:
+    """What the programs inside an equation count together. Of the branches of a ``cond``, one runs: the largest."""
+    if equation.primitive.name == "cond":
+        return max(inner, key=Counter.total)
+    repeats = times(equation)
+    return Counter({name: repeats * number for name, number in sum(inner, Counter[str]()).items()})
 
 
 def _is_complex(equation: JaxprEqn) -> bool:
@@ -154,11 +150,7 @@ def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
         inner = [flops_by_scope(inner_program, place) for inner_program in inner_programs(equation)]
         if not inner:
             counts[place] += flops_of(equation)
-        elif equation.primitive.name == "cond":
-            counts += max(inner, key=Counter.total)
-        else:
-            repeats = times(equation)
-            counts += Counter({scope: repeats * flops for part in inner for scope, flops in part.items()})
+        counts += _of_all_runs(equation, inner)
     return counts
 
 
@@ -309,10 +301,8 @@ def _moved(step: Step) -> Counter[str]:
     # The program inside a ``pallas_call`` computes one block.
     programs = [] if name in READ_WHOLE else inner_programs(equation)
     inner = [_in_scope(scope, bytes_by_scope(program)) for program in programs]
-    if name == "cond":
-        return max(inner, key=Counter.total)
     if inner:
-        return Counter({place: times(equation) * size for part in inner for place, size in part.items()})
+        return _of_all_runs(equation, inner)
     if name in TAKEN:
         return Counter({scope: 2 * results + sum(operands[1:])})
     if name in REPLACING:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
@@ -20,6 +22,7 @@ from functional_nn.jaxprs.walk import (
     Scan,
     TracedProgram,
     While,
+    array_type,
     branches,
     called_program,
     closed,
@@ -98,34 +101,61 @@ def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> li
     return list(results) if primitive.multiple_results else [results]
 
 
-def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
-    """Runs a ``scan`` with another body, ``body(*constants, *carry, *inputs)``."""
+def scan_in_steps(
+    equation: JaxprEqn,
+    operands: Sequence[Value],
+    run: Callable[[TracedProgram, list[Value], int], list[Value]],
+    row: Callable[[Value, int], Value],
+    rows: Callable[[Sequence[Value]], Value],
+) -> list[Value]:
+    """Runs a ``scan`` in Python, one step after the other, with values of any kind.
+
+    Args:
+        equation: the ``scan``.
+        operands: its operands.
+        run: ``run(program, arguments, step)`` returns the results of the body in a step.
+        row: ``row(input, step)`` returns what the step reads of an input.
+        rows: joins what all steps have written to one output.
+    """
+    scan = scan_parts(equation)
     constants, carry, inputs = scan.split_operands(operands)
+    written: list[list[Value]] = [[]] * scan.length
+    for step in reversed(range(scan.length)) if scan.reverse else range(scan.length):
+        results = run(scan.body, [*constants, *carry, *(row(x, step) for x in inputs)], step)
+        carry, written[step] = scan.split_results(results)
+    if not written:
+        types = [array_type(variable) for variable in equation.outvars[scan.carried :]]
+        return [*carry, *(jnp.zeros(output.shape, output.dtype) for output in types)]
+    return [*carry, *map(rows, zip(*written, strict=True))]
 
-    def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:
-        return scan.split_results(body(*constants, *carry, *inputs))
 
-    carry, outputs = lax.scan(step, carry, inputs, length=scan.length, reverse=scan.reverse)
-    return [*carry, *outputs]
+def while_in_steps(
+    equation: JaxprEqn,
+    operands: Sequence[Value],
+    run: Callable[[TracedProgram, list[Value], int], list[Value]],
+    truth: Callable[[Value], np.ndarray],
+    select: Callable[[np.ndarray, list[Value], list[Value], int], list[Value]],
+) -> list[Value]:
+    """Runs a ``while`` in Python, one step after the other, with values of any kind.
 
-
-def run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
-    """Runs a ``while`` with another condition and body, ``condition(*constants, *carry)`` and likewise ``body``."""
+    Args:
+        equation: the ``while``.
+        operands: its operands.
+        run: ``run(program, arguments, step)`` returns the results of the condition or of the body in a step.
+        truth: which examples a value of the condition lets go on. Under ``vmap``, every example has its own condition.
+        select: ``select(going, new, old, step)`` returns the new values of the examples that go on, and the old ones of
+            those that have ended.
+    """
+    loop = while_parts(equation)
     condition_constants, body_constants, carry = loop.split_operands(operands)
-
-    def going(carry: list[Value]) -> jax.Array:
-        (result,) = condition(*condition_constants, *carry)
-        return result
-
-    def step(carry: list[Value]) -> list[Value]:
-        # Under ``vmap``, every example has a condition of its own. If it is false, the values do not change.
-        which = going(carry)
-        after = body(*body_constants, *carry)
-        if not which.ndim:
-            return after
-        return jax.tree.map(lambda new, old: jnp.where(with_axes(which, new), new, old), after, carry)
-
-    return lax.while_loop(lambda carry: jnp.any(going(carry)), step, carry)
+    for step in count():
+        (goes_on,) = run(loop.condition, [*condition_constants, *carry], step)
+        going = truth(goes_on)
+        if not going.any():
+            break
+        after = run(loop.body, [*body_constants, *carry], step)
+        carry = after if going.all() else select(going, after, carry, step)
+    return carry
 
 
 def with_axes(array: jax.Array, like: jax.Array) -> jax.Array:
@@ -144,12 +174,40 @@ def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands
         return inner(called_program(equation))(*operands)
     if name == "scan":
         scan = scan_parts(equation)
-        return run_scan(scan, operands, inner(scan.body))
+        return _run_scan(scan, operands, inner(scan.body))
     if name == "while":
         loop = while_parts(equation)
-        return run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
+        return _run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
     if name == "cond":
         index, *others = operands
         chosen = [inner(branch, number) for number, branch in enumerate(branches(equation))]
         return list(lax.switch(index, chosen, *others))
     return bind(equation, operands)
+
+
+def _run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
+    constants, carry, inputs = scan.split_operands(operands)
+
+    def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:
+        return scan.split_results(body(*constants, *carry, *inputs))
+
+    carry, outputs = lax.scan(step, carry, inputs, length=scan.length, reverse=scan.reverse)
+    return [*carry, *outputs]
+
+
+def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
+    condition_constants, body_constants, carry = loop.split_operands(operands)
+
+    def going(carry: list[Value]) -> jax.Array:
+        (result,) = condition(*condition_constants, *carry)
+        return result
+
+    def step(carry: list[Value]) -> list[Value]:
+        # Under ``vmap``, every example has a condition of its own. If it is false, the values do not change.
+        which = going(carry)
+        after = body(*body_constants, *carry)
+        if not which.ndim:
+            return after
+        return [jnp.where(with_axes(which, new), new, old) for new, old in zip(after, carry, strict=True)]
+
+    return lax.while_loop(lambda carry: jnp.any(going(carry)), step, carry)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.typing import DTypeLike
 
 from functional_nn.core import trees
@@ -18,15 +18,10 @@ from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.counts import flops_by_scope, flops_of
 from functional_nn.jaxprs.walk import (
-    TracedProgram,
     array_type,
-    branches,
-    closed,
     equations,
-    inner_programs,
     layer_of,
     live,
-    while_parts,
 )
 
 
@@ -119,34 +114,30 @@ def layer_uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
 
 def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
     """Every mark of a layer in a program, with the operations and the parameters since the last one of its scope."""
-    # The parameters are the first inputs of the program, in the order of the paths.
-    origins = {number: frozenset([number]) for number in range(len(paths))}
-    # The function of ``compose`` is traced by ``jax.vjp``, which writes its own name into the scopes.
-    steps = [
-        (located._replace(scope=layer_of(located.scope)[0]), read)
-        for located, read in zip(equations(program), arguments_read(program, origins), strict=True)
-    ]
+    # The parameters are the first inputs of the program, in the order of the paths. The function of ``compose`` is
+    # traced by ``jax.vjp``, which writes its own name into the scopes.
+    steps = [step._replace(scope=layer_of(step.scope)[0]) for step in equations(program, len(paths))]
     uses: list[LayerUse] = []
     ends: dict[str, int] = {}
-    for end, (located, _) in enumerate(steps):
-        if not str(located.equation.params.get("name", "")).startswith(MARK):
+    for end, mark in enumerate(steps):
+        if not str(mark.equation.params.get("name", "")).startswith(MARK):
             continue  # only the marks at the ends of layers are uses
-        scope = located.scope
+        scope = mark.scope
         # If a layer is used again, only what comes after the mark of its last use belongs to this use.
-        inside = [step for step in steps[ends.get(scope, 0) : end] if trees.is_under(step[0].scope, scope)]
+        inside = [step for step in steps[ends.get(scope, 0) : end] if trees.is_under(step.scope, scope)]
         ends[scope] = end + 1
         own = tuple(path for path in paths if trees.is_under(path, scope))
-        read = sorted(frozenset[int]().union(*(read for _, read in inside)))
+        read = sorted(frozenset[int]().union(*(step.read for step in inside)))
         uses.append(
             LayerUse(
                 scope,
-                _read_shape(inside[0][0].equation) if inside else None,
-                shape_of(array_type(located.equation.outvars[0])),
-                sum(one.repeats * flops_of(one.equation) for one, _ in inside),
+                _read_shape(inside[0].equation) if inside else None,
+                shape_of(array_type(mark.equation.outvars[0])),
+                sum(step.repeats * flops_of(step.equation) for step in inside),
                 own or tuple(paths[number] for number in read),
                 bool(own),
-                located.loops,
-                located.repeats,
+                mark.loops,
+                mark.repeats,
             )
         )
     return uses
@@ -156,56 +147,3 @@ def _read_shape(equation: JaxprEqn) -> Shape | None:
     """The shape of the first array that an equation reads, without the batch axis."""
     shapes = (array_type(value).shape for value in equation.invars)
     return next((shape[1:] for shape in shapes if shape), None)
-
-
-Origin = frozenset[int]
-"""The numbers of arguments. A value has an origin if it is computed from these arguments alone."""
-
-NOTHING: Origin = frozenset()
-
-
-def arguments_read(program: TracedProgram, origins: Mapping[int, Origin]) -> Iterator[Origin]:
-    """Yields, for every equation in the order of ``walk.equations``, the arguments of which it reads a value.
-
-    ``origins`` has the origin of each argument of the program by its position.
-
-    >>> import jax
-    >>> program = jax.make_jaxpr(lambda w, x: (2 * w) @ x)(1.0 * jax.numpy.ones(3), jax.numpy.ones(3))
-    >>> [sorted(read) for read in arguments_read(program, {0: frozenset([0])})]
-    [[0], [0]]
-    """
-    known: dict[Var, Origin] = {}
-    jaxpr = closed(program).jaxpr
-    for position, variable in enumerate(jaxpr.invars):
-        known[variable] = origins.get(position, NOTHING)
-
-    for equation in jaxpr.eqns:
-        operands = [variable for variable in equation.invars if not isinstance(variable, Literal)]
-        sources = [known.get(variable, NOTHING) for variable in operands]
-        union = NOTHING.union(*sources)
-        inner = inner_programs(equation)
-        if not inner:
-            yield union
-        for inner_program in inner:
-            yield from arguments_read(inner_program, _inner_origins(equation, inner_program, known))
-        # A value that is computed from such arguments and from others has no origin.
-        result = union if all(sources) else NOTHING
-        known.update((variable, result) for variable in equation.outvars)
-
-
-def _inner_origins(equation: JaxprEqn, inner: ClosedJaxpr, known: Mapping[Var, Origin]) -> dict[int, Origin]:
-    """The origins of an inner program's arguments: those of the operands that they stand for."""
-    operands = list(equation.invars)
-    if equation.primitive.name == "cond":
-        # The first operand selects the branch, and no branch reads it.
-        operands = operands[1:] if inner.jaxpr in [branch.jaxpr for branch in branches(equation)] else []
-    elif equation.primitive.name == "while":
-        condition, body, carry = while_parts(equation).split_operands(operands)
-        operands = [*(condition if inner.jaxpr is while_parts(equation).condition.jaxpr else body), *carry]
-    if len(operands) != len(inner.jaxpr.invars):
-        return {}
-    return {
-        position: known.get(operand, NOTHING)
-        for position, operand in enumerate(operands)
-        if not isinstance(operand, Literal)
-    }

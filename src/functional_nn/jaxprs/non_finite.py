@@ -50,10 +50,6 @@ IN_WORDS = {
 """Descriptions of primitives whose names are not clear."""
 
 
-class TooLong(Exception):
-    """A program is too large for an automatic search."""
-
-
 class OperandValues(NamedTuple):
     """The numbers of an operand from which one element of a result was computed.
 
@@ -222,8 +218,8 @@ def find_origin(
 ) -> NonFinite:
     """Does the search of ``find_non_finite_in`` with given names of the arguments.
 
-    If the function returns a dict, its keys name the results. With ``only_if_quick``, ``TooLong`` is raised for a large
-    program.
+    If the function returns a dict, its keys name the results. With ``only_if_quick``, a large program raises an
+    error.
     """
     arguments = jax.tree.map(in_native_order, tuple(arguments))
     leaves = {}
@@ -234,7 +230,7 @@ def find_origin(
     with jax.debug_nans(False), jax.debug_infs(False):
         program, results_tree = jax.make_jaxpr(fresh(function), return_shape=True)(*arguments)
         if only_if_quick and not _is_quick(program):
-            raise TooLong
+            raise NotImplementedError("The program is too large for a quick search.")
         recorder = Recorder()
         results = recorder.run(program, list(leaves.values()))
         named = results_tree if isinstance(results_tree, dict) else {"result": results_tree}

@@ -19,17 +19,25 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.children import BACKWARD
 from functional_nn.jaxprs.counts import ELEMENTWISE as COUNTED
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, with_axes
+from functional_nn.jaxprs.evaluate import (
+    Compute,
+    EquationPath,
+    Value,
+    bind,
+    evaluate,
+    scan_in_steps,
+    while_in_steps,
+    with_axes,
+)
 from functional_nn.jaxprs.walk import (
     CALLS,
+    LOOPS,
     SourceLine,
     TracedProgram,
     branches,
     called_program,
     is_of_jax,
     place_of,
-    scan_parts,
-    while_parts,
     within,
 )
 
@@ -46,6 +54,9 @@ STEEP_AT: dict[str, tuple[float, ...]] = {
 """The arguments, or divisors, at which the derivative of an operation is infinite or not defined."""
 NEAR = 1e-6
 """An argument that is at most this far from such a point counts."""
+
+HARMLESS = 0.5
+"""A number at which no operation gives a number that is not finite, alone or in the place of another one."""
 
 ROW, ROWS = "row of a scan", "rows of a scan"
 """The kinds of operations by which a step of a ``scan`` reads its row of an array, and by which the rows that all steps
@@ -209,10 +220,8 @@ class Recorder:
         name = equation.primitive.name
         if name in CALLS:
             return self._run(called_program(equation), operands, around.inside(equation))
-        if name == "scan":
-            return self._run_scan(equation, operands, around)
-        if name == "while":
-            return self._run_while(equation, operands, around)
+        if name in LOOPS:
+            return self._run_loop(equation, operands, around)
         if name == "cond":
             programs = branches(equation)
             number = int(np.clip(np.asarray(operands[0].array), 0, len(programs) - 1))
@@ -222,39 +231,30 @@ class Recorder:
             self.steep.add((name, around.place_of(equation)))
         return self._recorded(Operation(equation, name, around, operands), bind(equation, arrays))
 
-    def _run_scan(self, equation: JaxprEqn, operands: list[Tracked], around: Around) -> list[Tracked]:
-        loop = scan_parts(equation)
-        if not loop.length:
-            return [_tracked(array) for array in bind(equation, [operand.array for operand in operands])]
-        constants, carry, inputs = loop.split_operands(operands)
-        rows: list[list[Tracked]] = [[]] * loop.length
-        for step in reversed(range(loop.length)) if loop.reverse else range(loop.length):
-            here = around.inside(equation, ("scan", step))
-            taken = [self._recorded(Operation(equation, ROW, here, [x]), [x.array[step]])[0] for x in inputs]
-            carry, rows[step] = loop.split_results(self._run(loop.body, [*constants, *carry, *taken], here))
-        for column in zip(*rows, strict=True):
-            stacked = jnp.stack([value.array for value in column])
-            carry += self._recorded(Operation(equation, ROWS, around, column), [stacked])
-        return carry
+    def _run_loop(self, equation: JaxprEqn, operands: list[Tracked], around: Around) -> list[Value]:
+        kind = equation.primitive.name
 
-    def _run_while(self, equation: JaxprEqn, operands: list[Tracked], around: Around) -> list[Tracked]:
-        loop = while_parts(equation)
-        condition_constants, body_constants, carry = loop.split_operands(operands)
-        step = 0
-        while True:
-            here = around.inside(equation, ("while", step))
-            (goes_on,) = self._run(loop.condition, [*condition_constants, *carry], here)
-            if not goes_on.array.any():
-                return carry
-            after = self._run(loop.body, [*body_constants, *carry], here)
-            if not goes_on.array.all():
-                # Under ``vmap``, every example has a condition of its own, and the ended ones keep their values.
-                for i, (old, new) in enumerate(zip(carry, after, strict=True)):
-                    which = jnp.broadcast_to(with_axes(goes_on.array, new.array), new.array.shape)
-                    choice = jax.make_jaxpr(lax.select)(which, new.array, old.array)
-                    (after[i],) = self._run(choice, [Tracked(which, None), new, old], here)
-            carry = after
-            step += 1
+        def run(program: TracedProgram, arguments: list[Value], step: int) -> list[Value]:
+            return self._run(program, arguments, around.inside(equation, (kind, step)))
+
+        def row(x: Tracked, step: int) -> Tracked:
+            here = around.inside(equation, (kind, step))
+            return self._recorded(Operation(equation, ROW, here, [x]), [x.array[step]])[0]
+
+        def rows(column: Sequence[Tracked]) -> Tracked:
+            stacked = jnp.stack([value.array for value in column])
+            return self._recorded(Operation(equation, ROWS, around, column), [stacked])[0]
+
+        def select(going: np.ndarray, new: list[Value], old: list[Value], step: int) -> list[Value]:
+            for i, (after, before) in enumerate(zip(new, old, strict=True)):
+                which = jnp.broadcast_to(with_axes(jnp.asarray(going), after.array), after.array.shape)
+                choice = jax.make_jaxpr(lax.select)(which, after.array, before.array)
+                (new[i],) = run(choice, [Tracked(which, None), after, before], step)
+            return new
+
+        if kind == "scan":
+            return scan_in_steps(equation, operands, run, row, rows)
+        return while_in_steps(equation, operands, run, lambda value: np.asarray(value.array), select)
 
     def _recorded(self, operation: Operation, arrays: Sequence[jax.Array]) -> list[Tracked]:
         """The results of an operation. It is recorded if something in it is not finite."""
@@ -398,23 +398,35 @@ def _reaches_an_end(operation: Operation, ends_path: Callable[[Operation], bool]
 
 def _origins(operation: Operation, elements: Sequence[Mask]) -> Iterator[Origin]:
     """The origins at an operation, among the given elements of its results."""
-    if operation.kind not in (ROW, ROWS):
-        bad = [bad_elements(operand) & (not operand.is_bad_constant) for operand in operation.operands]
-        from_bad = affected(operation, bad)
-        from_nan = affected(operation, [_is_nan(operand) for operand in operation.operands])
-        for number, result in enumerate(operation.results):
-            # Made of finite numbers and constants; or NaN that is made of infinite numbers, but not of another NaN.
-            made, is_nan = ~from_bad[number], _is_nan(result)
-            for mask in (elements[number] & is_nan & (made | ~from_nan[number]), elements[number] & made & ~is_nan):
-                if mask.any():
-                    yield Origin(operation, number, first_index(mask))
+    if operation.kind in (ROW, ROWS):
+        return
+    # What stays bad without the bad operands was made here: of finite numbers and constants, or a NaN of infinities.
+    made = _repaired(operation, bad_elements)
+    made_of_infinity = _repaired(operation, _is_nan)
+    for number, result in enumerate(operation.results):
+        is_made, is_nan = ~np.isfinite(made[number]), _is_nan(result)
+        is_made_nan = is_nan & (is_made | np.isnan(made_of_infinity[number]))
+        for mask in (elements[number] & is_made_nan, elements[number] & is_made & ~is_nan):
+            if mask.any():
+                yield Origin(operation, number, first_index(mask))
+
+
+def _repaired(operation: Operation, is_bad: Callable[[Tracked], Mask]) -> list[np.ndarray]:
+    """The results of an operation with a harmless number in place of bad elements that are no constants."""
+    operands = [
+        operand.array
+        if operand.is_bad_constant or not (bad := is_bad(operand)).any()
+        else jnp.where(bad, jnp.asarray(HARMLESS, operand.array.dtype), operand.array)
+        for operand in operation.operands
+    ]
+    return [np.asarray(result) for result in bind(operation.equation, operands)]
 
 
 def _is_nan(value: Tracked) -> Mask:
     return bad_elements(value) if value.not_finite is None else np.isnan(np.asarray(value.array))
 
 
-# Which elements of an operation's results depend on which elements of its operands
+# Which elements of an operation's operands its results were computed from
 
 ELEMENTWISE = COUNTED.union(
     ("copysign", "nextafter", "log2", "polynomial", "one_minus_square"),
@@ -436,22 +448,6 @@ BY_DERIVATIVES = REDUCTIONS.union(
 """Operations for which a derivative at 1 is 0 if, and only if, the element is not read."""
 
 
-def affected(operation: Operation, masks: Sequence[Mask]) -> list[Mask]:
-    """For each result, the elements that are computed from the masked elements of the operands."""
-    shapes = [np.shape(result.array) for result in operation.results]
-    is_any = any(mask.any() for mask in masks)
-    if operation.kind in ELEMENTWISE:
-        return [np.asarray(np.logical_or.reduce(np.broadcast_arrays(*masks)))]
-    # A tangent of 1 in each masked element reaches the elements that are computed from it.
-    if operation.kind in BY_DERIVATIVES and is_any:
-        pairs = zip(operation.operands, masks, strict=True)
-        tangents = tuple(jnp.asarray(mask, operand.array.dtype) for operand, mask in pairs if _is_number(operand))
-        _, out = jax.jvp(*_at_one(operation), tangents)
-        return [np.asarray(tangent) != 0 for tangent in out]
-    # Without a rule, every element of a result counts as computed from all elements of all operands.
-    return [np.full(shape, is_any) for shape in shapes]
-
-
 def read(operation: Operation, masks: Sequence[Mask]) -> list[Mask]:
     """For each operand, the elements from which the masked elements of the results are computed."""
     shapes = [np.shape(operand.array) for operand in operation.operands]
@@ -464,15 +460,20 @@ def read(operation: Operation, masks: Sequence[Mask]) -> list[Mask]:
         whole = np.zeros(shapes[0], bool)
         whole[operation.around.steps[-1][1]] = masks[0]
         return [whole]
-    # A cotangent of 1 in each masked element reaches the elements that were read for it.
-    if operation.kind in BY_DERIVATIVES and is_any:
-        function, ones = _at_one(operation)
-        outputs, pullback = jax.vjp(function, *ones)
-        bars = iter(pullback([jnp.asarray(mask, y.dtype) for mask, y in zip(masks, outputs, strict=True)]))
-        nothing = [np.zeros(shape, bool) for shape in shapes]  # of operands that are indices
-        pairs = zip(operation.operands, nothing, strict=True)
-        return [np.asarray(next(bars)) != 0 if _is_number(operand) else mask for operand, mask in pairs]
-    return [np.full(shape, is_any) for shape in shapes]
+    if operation.kind not in BY_DERIVATIVES or not is_any:
+        # Without a rule, all elements count as read.
+        return [np.full(shape, is_any) for shape in shapes]
+
+    # A cotangent of 1 in each masked element reaches the elements that were read for it. All operands are 1 here.
+    def function(*numbers: jax.Array) -> list[jax.Array]:
+        remaining = iter(numbers)
+        return bind(operation.equation, [next(remaining) if _is_number(x) else x.array for x in operation.operands])
+
+    outputs, pullback = jax.vjp(function, *(jnp.ones_like(x.array) for x in operation.operands if _is_number(x)))
+    bars = iter(pullback([jnp.asarray(mask, y.dtype) for mask, y in zip(masks, outputs, strict=True)]))
+    nothing = [np.zeros(shape, bool) for shape in shapes]  # of operands that are indices
+    pairs = zip(operation.operands, nothing, strict=True)
+    return [np.asarray(next(bars)) != 0 if _is_number(operand) else mask for operand, mask in pairs]
 
 
 def _to_shape(mask: Mask, shape: tuple[int, ...]) -> Mask:
@@ -485,13 +486,3 @@ def _to_shape(mask: Mask, shape: tuple[int, ...]) -> Mask:
 
 def _is_number(value: Tracked) -> bool:
     return jnp.issubdtype(value.array.dtype, jnp.inexact)
-
-
-def _at_one(operation: Operation) -> tuple[Callable[..., list[jax.Array]], tuple[jax.Array, ...]]:
-    """The operation as a function of its floating-point operands, and ones as these operands."""
-
-    def function(*numbers: jax.Array) -> list[jax.Array]:
-        remaining = iter(numbers)
-        return bind(operation.equation, [next(remaining) if _is_number(x) else x.array for x in operation.operands])
-
-    return function, tuple(jnp.ones_like(x.array) for x in operation.operands if _is_number(x))

@@ -202,16 +202,14 @@ def _can_be_left(equation: JaxprEqn) -> bool:
     return equation.primitive.name in OPERATIONS and are_floats
 
 
-def _integers(values: Sequence[object]) -> list[int]:
-    return [int(cast(int, value)) for value in values]
+def _plain(value: object) -> object:
+    """Integers in lists of any depth, without types of NumPy or JAX."""
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else int(cast(int, value))
 
 
 def _dot_general(equation: JaxprEqn) -> dict[str, object]:
     contracting, batch = equation.params["dimension_numbers"]
-    return {
-        "contracting": [_integers(axes) for axes in contracting],
-        "batch": [_integers(axes) for axes in batch],
-    }
+    return {"contracting": _plain(contracting), "batch": _plain(batch)}
 
 
 def _convolution(equation: JaxprEqn) -> dict[str, object]:
@@ -221,21 +219,13 @@ def _convolution(equation: JaxprEqn) -> dict[str, object]:
     if parameters["batch_group_count"] != 1 or spatial > 2:
         given = f"{spatial} axes and {parameters['batch_group_count']} groups of the batch"
         raise InputError("net", "convolutions of at most two axes without groups of the batch", given)
-    return {
-        "image": _integers(spec.lhs_spec),
-        "kernel": _integers(spec.rhs_spec),
-        "result": _integers(spec.out_spec),
-        "strides": _integers(parameters["window_strides"]),
-        "padding": [_integers(pair) for pair in parameters["padding"]],
-        "image_dilation": _integers(parameters["lhs_dilation"]),
-        "kernel_dilation": _integers(parameters["rhs_dilation"]),
-        "groups": int(parameters["feature_group_count"]),
-    }
+    orders = {"image": spec.lhs_spec, "kernel": spec.rhs_spec, "result": spec.out_spec}
+    return {name: _plain(order) for name, order in orders.items()} | CONVOLUTION(equation)
 
 
 def _slice(equation: JaxprEqn) -> dict[str, object]:
-    start = _integers(equation.params["start_indices"])
-    return {"start": start, "strides": _integers(equation.params["strides"] or [1] * len(start))}
+    start = equation.params["start_indices"]
+    return {"start": _plain(start), "strides": _plain(equation.params["strides"] or [1] * len(start))}
 
 
 def _nothing(equation: JaxprEqn) -> dict[str, object]:
@@ -245,18 +235,16 @@ def _nothing(equation: JaxprEqn) -> dict[str, object]:
 def _parameters(**names: str) -> Callable[[JaxprEqn], dict[str, object]]:
     """Takes parameters of an equation under other names."""
 
-    def taken(equation: JaxprEqn) -> dict[str, object]:
-        found = {}
-        for ours, name in names.items():
-            value = equation.params[name]
-            found[ours] = [_plain(one) for one in value] if isinstance(value, tuple | list) else int(value)
-        return found
-
-    return taken
+    return lambda equation: {ours: _plain(equation.params[name]) for ours, name in names.items()}
 
 
-def _plain(value: object) -> object:
-    return _integers(value) if isinstance(value, tuple | list) else int(cast(int, value))
+CONVOLUTION = _parameters(
+    strides="window_strides",
+    padding="padding",
+    image_dilation="lhs_dilation",
+    kernel_dilation="rhs_dilation",
+    groups="feature_group_count",
+)
 
 
 def _type(equation: JaxprEqn) -> dict[str, object]:

@@ -6,7 +6,7 @@ import functools
 import linecache
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar, cast
@@ -161,13 +161,20 @@ NO_LAYERS = frozenset(
 )  # JAX 0.12 calls "eval_jaxpr" what was "closed_call"
 
 
+Origin: TypeAlias = frozenset[int]
+"""The numbers of arguments. A value has an origin if it is computed from these arguments alone."""
+
+NOTHING: Origin = frozenset()
+
+
 class Located(NamedTuple):
-    """An equation with its scope, how often it runs, and the number of loops around it."""
+    """An equation with its scope, how often it runs, the number of loops around it, and the arguments that it reads."""
 
     scope: str
     equation: JaxprEqn
     repeats: int
     loops: int
+    read: Origin
 
 
 Place: TypeAlias = int | Literal
@@ -214,12 +221,17 @@ def live(program: ClosedJaxpr) -> ClosedJaxpr:
     return program.replace(jaxpr=jaxpr)
 
 
-def equations(program: TracedProgram) -> Iterator[Located]:
+def equations(program: TracedProgram, arguments: int = 0) -> Iterator[Located]:
     """Yields every equation without an inner program.
 
-    It enters inner programs, including all branches of a ``cond``.
+    It enters inner programs, including all branches of a ``cond``. An equation reads one of the first ``arguments`` if
+    an operand is computed from these alone.
+
+    >>> program = jax.make_jaxpr(lambda w, x: (2 * w) @ x)(1.0 * jax.numpy.ones(3), jax.numpy.ones(3))
+    >>> [sorted(located.read) for located in equations(program, 1)]
+    [[0], [0]]
     """
-    yield from _equations(program, "", 1, 0)
+    yield from _equations(program, "", 1, 0, {number: frozenset([number]) for number in range(arguments)})
 
 
 def all_equations(program: TracedProgram) -> Iterator[JaxprEqn]:
@@ -230,15 +242,39 @@ def all_equations(program: TracedProgram) -> Iterator[JaxprEqn]:
             yield from all_equations(inner_program)
 
 
-def _equations(program: TracedProgram, scope: str, repeats: int, loops: int) -> Iterator[Located]:
-    for equation in closed(program).jaxpr.eqns:
+def _equations(
+    program: TracedProgram, scope: str, repeats: int, loops: int, origins: Mapping[int, Origin]
+) -> Iterator[Located]:
+    """``origins`` has the origin of each argument of the program by its position."""
+    jaxpr = closed(program).jaxpr
+    known: dict[Var, Origin] = {jaxpr.invars[position]: origin for position, origin in origins.items()}
+    for equation in jaxpr.eqns:
         place = within(scope, equation)
         inner = inner_programs(equation)
+        sources = [known.get(x, NOTHING) for x in equation.invars if isinstance(x, Var)]
+        read = NOTHING.union(*sources)
         if not inner:
-            yield Located(place, equation, repeats, loops)
+            yield Located(place, equation, repeats, loops, read)
+        deeper = loops + (equation.primitive.name in LOOPS)
         for inner_program in inner:
-            deeper = loops + (equation.primitive.name in LOOPS)
-            yield from _equations(inner_program, place, repeats * times(equation), deeper)
+            inside = _inner_origins(equation, inner_program, known)
+            yield from _equations(inner_program, place, repeats * times(equation), deeper, inside)
+        # A value that is computed from such arguments and from others has no origin.
+        known.update(dict.fromkeys(equation.outvars, read if all(sources) else NOTHING))
+
+
+def _inner_origins(equation: JaxprEqn, inner: ClosedJaxpr, known: Mapping[Var, Origin]) -> dict[int, Origin]:
+    """The origins of an inner program's arguments: those of the operands that they stand for."""
+    operands = list(equation.invars)
+    if equation.primitive.name == "cond":
+        # The first operand selects the branch, and no branch reads it.
+        operands = operands[1:] if inner.jaxpr in [branch.jaxpr for branch in branches(equation)] else []
+    elif equation.primitive.name == "while":
+        condition, body, carry = while_parts(equation).split_operands(operands)
+        operands = [*(condition if inner.jaxpr is while_parts(equation).condition.jaxpr else body), *carry]
+    if len(operands) != len(inner.jaxpr.invars):
+        return {}
+    return {number: known[x] for number, x in enumerate(operands) if isinstance(x, Var) and x in known}
 
 
 def within(scope: str, equation: JaxprEqn) -> str:

@@ -19,11 +19,11 @@ import numpy as np
 
 from functional_nn.core import trees
 from functional_nn.core.children import child_forward
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape, with_key_if_needed
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import check_counts, shown
+from functional_nn.core.validation import check_counts
 from functional_nn.jaxprs.portable import Observed, PortableProgram, portable
 from functional_nn.jaxprs.walk import trace
 
@@ -124,8 +124,7 @@ def panel_data(
     """
     net = as_layer(net)
     shape = check_counts("image_shape", image_shape)
-    if len(shape) != 3 or shape[2] not in (1, 3):
-        raise InputError("image_shape", "height, width, and 1 or 3 channels", shown(image_shape))
+    check("image_shape", shape, "height, width, and 1 or 3 channels", len(shape) == 3 and shape[2] in (1, 3))
     names = [str(name) for name in class_names]
     params, state = jax.tree.map(_as_float32, (params, state))
     in_shape = _in_shape(net, params, state, shape, len(names))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -39,29 +40,6 @@ MOST_CONFUSIONS = 20
 
 MOST_CHARTS = 40
 """The largest number of charts."""
-
-
-class Wrong(NamedTuple):
-    """A test example that was taken for another class, for the page."""
-
-    picture: str
-    label: str
-    answer: str
-    of_label: str
-    of_answer: str
-
-
-class LayerRow(NamedTuple):
-    """A layer's statistics after the last epoch, as texts and small lines."""
-
-    name: str
-    units: str
-    dead: str
-    zeros: str
-    zeros_line: str
-    spread: str
-    gradient: str
-    gradient_line: str
 
 
 def write_page(path: str | Path, contents: RunContents) -> None:
@@ -194,7 +172,7 @@ def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[
     }
 
 
-def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list[Wrong]:
+def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list[dict[str, str]]:
     """The misclassified test images with the least probability of their label, the worst first."""
     if probabilities is None or contents.data is None:
         return []
@@ -204,13 +182,13 @@ def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list
     wrong = np.flatnonzero(answers != labels)
     worst = wrong[np.argsort(of_label[wrong], kind="stable")][:MOST_WRONG]
     return [
-        Wrong(
-            as_png(shown_pixels(contents.data.test_images[place])),
-            names[labels[place]],
-            names[answers[place]],
-            _percent(float(of_label[place])),
-            _percent(float(probabilities[place, answers[place]])),
-        )
+        {
+            "picture": as_png(shown_pixels(contents.data.test_images[place])),
+            "label": names[labels[place]],
+            "answer": names[answers[place]],
+            "of_label": _percent(float(of_label[place])),
+            "of_answer": _percent(float(probabilities[place, answers[place]])),
+        }
         for place in worst
     ]
 
@@ -253,32 +231,27 @@ def _statistics(rows: Sequence[JsonObject]) -> dict[str, object] | None:
     }
 
 
-def _layers(rows: Sequence[JsonObject]) -> list[LayerRow]:
-    """A row of the table for each layer."""
-    if not rows:
-        return []
-    last = rows[-1]
+def _layers(rows: Sequence[JsonObject]) -> list[dict[str, str]]:
+    """A row of the table for each layer: its statistics after the last epoch, as texts and small lines."""
     table = []
-    for name in layer_names(rows):
-        output, gradient = last["outputs"].get(name, {}), last["gradients"].get(name, {})
+    for name in layer_names(rows) if rows else ():
+        output, gradient = rows[-1]["outputs"].get(name, {}), rows[-1]["gradients"].get(name, {})
         zeros = [row["outputs"].get(name, {}).get("zeros") for row in rows]
         of_gradient = [row["gradients"].get(name, {}).get("gradient") for row in rows]
+        of_zeros = f"share of zeros of {name} by epoch, from {number(zeros[0])} to {number(zeros[-1])}"
+        of_line = f"gradient of {name} by epoch, from {number(of_gradient[0])} to {number(of_gradient[-1])}"
         share = output.get("zeros")
         table.append(
-            LayerRow(
-                name,
-                str(int(output["units"])) if output else "",
-                str(int(output["dead"])) if output else "",
-                f"{share:.1%}" if share is not None else "",
-                _small(zeros, f"share of zeros of {name} by epoch, from {number(zeros[0])} to {number(zeros[-1])}"),
-                f"{number(output.get('mean'), 3)} ± {number(output.get('deviation'), 3)}" if output else "",
-                number(gradient.get("gradient"), 3) if gradient else "",
-                _small(
-                    of_gradient,
-                    f"gradient of {name} by epoch, from {number(of_gradient[0])} to {number(of_gradient[-1])}",
-                    logarithmic=True,
-                ),
-            )
+            {
+                "name": name,
+                "units": str(int(output["units"])) if output else "",
+                "dead": str(int(output["dead"])) if output else "",
+                "zeros": f"{share:.1%}" if share is not None else "",
+                "zeros_line": _small(zeros, of_zeros),
+                "spread": f"{number(output.get('mean'), 3)} ± {number(output.get('deviation'), 3)}" if output else "",
+                "gradient": number(gradient.get("gradient"), 3) if gradient else "",
+                "gradient_line": _small(of_gradient, of_line, logarithmic=True),
+            }
         )
     return table
 
@@ -466,9 +439,11 @@ def _gradients(row: JsonObject) -> dict[str, float]:
 def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:
     sentences = []
     weighted, any_dead = "", False
+    paths = sorted(gradients)
     for layer, of_layer in outputs.items():
         # An activation has no weights: the layer with weights before it is the one whose units it shows.
-        if any(path == layer or path.startswith(f"{layer}/") for path in gradients):
+        below = bisect_left(paths, f"{layer}/")
+        if layer in gradients or (below < len(paths) and paths[below].startswith(f"{layer}/")):
             weighted = layer
         kind = layer.rpartition("/")[2].rpartition("_")[0]
         # Only activations are looked at. A pooled or flattened image has pixels that are 0 for all examples, too.
@@ -523,9 +498,10 @@ def _of_gradients(gradients: Mapping[str, float]) -> list[str]:
 def layer_names(rows: Sequence[JsonObject]) -> list[str]:
     """The layers in the order of the network, each before the layers inside it that have weights only."""
     last = rows[-1]
-    names = list(last["outputs"])
+    names = list(last["outputs"])[:MOST_ROWS]
     for path in last["gradients"]:
         if path not in names:
             inside = [place for place, name in enumerate(names) if path.startswith(f"{name}/")]
             names.insert(inside[-1] + 1 if inside else len(names), path)
-    return names[:MOST_ROWS]
+            del names[MOST_ROWS:]
+    return names

@@ -5,6 +5,7 @@ A checkpoint is a safetensors file with the arrays of a pytree. A text in its he
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -196,7 +197,10 @@ def save_checkpoint(
 def restore_checkpoint(
     folder: str | os.PathLike[str], like: object, *, step: int | Literal["newest", "best"] = "newest", part: str = ""
 ) -> Restored:
-    """Reads a checkpoint and verifies every bit of it. If the newest is damaged, it warns and reads the one before.
+    """Reads a checkpoint and verifies every bit of it.
+
+    If the newest is damaged, it warns and reads the one before. If the best may be a damaged one, it warns and reads
+    the best of the others.
 
     Args:
         folder: the folder that was given to ``save_checkpoint`` or ``fit``.
@@ -221,19 +225,15 @@ def restore_checkpoint(
     check("step", step, "newest, best or the number of a checkpoint", is_known)
     found = None
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
-        if step == "best":
-            judged = [(loss, number) for number in steps(folder) if (loss := _loss(folder, number)) is not None]
-            if not judged:
-                raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
-            step = min(judged)[1]
-        found = newest(folder) if step == "newest" else read_checkpoint(_path(folder, step), step)
+        is_name = isinstance(step, str)
+        found = newest(folder, best=step == "best") if is_name else read_checkpoint(_path(folder, step), step)
     if found is None:
         remedy = "Name the folder that they were saved in."
         raise DataError(str(folder), "a folder of checkpoints", "none in it", remedy)
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path, most_bytes: float | None = None) -> Checkpoint | None:
+def newest(folder: Path, most_bytes: float | None = None, *, best: bool = False) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
 
     The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
@@ -241,19 +241,28 @@ def newest(folder: Path, most_bytes: float | None = None) -> Checkpoint | None:
     Args:
         folder: the folder.
         most_bytes: a larger checkpoint counts as damaged.
+        best: whether the good one with the lowest loss is read instead, the earliest of equal ones.
 
     Raises:
-        DataError: if all are damaged.
+        DataError: if all are damaged, or if the best is wanted and none has a loss.
     """
     damaged = []
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
-        for step in reversed(steps(folder)):
+        order = steps(folder)[::-1]
+        if best and order:
+            # One whose loss cannot be read may be the best. So it is tried first, and the warning names it.
+            losses = {step: _loss(folder, step, if_damaged=-math.inf) for step in order[::-1]}
+            judged = {step: loss for step, loss in losses.items() if loss is not None}
+            order = sorted(judged, key=lambda step: judged[step])
+            if not order:
+                raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
+        for step in order:
             path = _path(folder, step)
             try:
                 found = read_checkpoint(path, step, most_bytes)
             except DamagedCheckpoint as error:
                 if path.name not in names_in(folder):  # the writer has removed it, after it saved a newer one
-                    return newest(folder, most_bytes)
+                    return newest(folder, most_bytes, best=best)
                 damaged.append(str(error))
                 continue
             if damaged:
@@ -280,16 +289,16 @@ def _path(folder: Path, step: int) -> Path:
     return folder / f"{step:010d}{ENDING}"
 
 
-def _loss(folder: Path, step: int) -> float | None:
-    """The loss of a checkpoint; None if it has none or is damaged."""
+def _loss(folder: Path, step: int, if_damaged: float | None = None) -> float | None:
+    """The loss of a checkpoint; None if it has none."""
     path = _path(folder, step)
     try:
         texts = texts_in(path)
     except DataError:
-        return None
+        return if_damaged
     with suppress(DamagedCheckpoint):
         return _manifest(path, texts).get("loss")
-    return None
+    return if_damaged
 
 
 Tree = TypeVar("Tree")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from functional_nn.core.errors import InputError, shortened
 from functional_nn.storage.arrays import listed
 from functional_nn.storage.checkpoints import steps
-from functional_nn.storage.files import JsonValue
+from functional_nn.storage.files import JsonValue, names_in
 
 PROGRAMS = "programs"
 """The name of the entry with the fingerprints of compiled programs."""
@@ -76,6 +76,14 @@ def check_kind(argument: str, folder: Path, expected: str) -> None:
     for kind in found:
         if kind != expected:
             raise InputError(argument, f"a new folder, or one with {expected}", f"{folder}, which holds {kind}")
+
+
+def check_nothing_lost(argument: str, folder: Path, files: Sequence[str]) -> None:
+    """Requires that a folder without a run or a sweep has none of the files that will be written into it."""
+    taken = sorted(set(files).intersection(names_in(folder)))
+    if taken:
+        given = f"{folder}, which has another {taken[0]}"
+        raise InputError(argument, "a folder without files of these names", given, "It would be overwritten.")
 
 
 def _differences(known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> list[str]:

@@ -37,7 +37,7 @@ from functional_nn.storage.files import (
     unlinked_file,
     write_whole,
 )
-from functional_nn.storage.identity import check_kind
+from functional_nn.storage.identity import check_kind, check_nothing_lost
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"
@@ -89,8 +89,8 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
         argument: the name of the argument, for errors.
 
     Raises:
-        InputError: if the folder already contains a run, which would be lost; if it has links in it; if it cannot be
-            written to; or if ``resume`` is given for a run without checkpoints.
+        InputError: if the folder already contains a run, or other files of the same names, which would be lost; if it
+            has links in it; if it cannot be written to; or if ``resume`` is given for a run without checkpoints.
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
@@ -104,6 +104,8 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
         if has_run and not has_checkpoints:
             given = f"{folder}, whose run has none"
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
+        if not has_run:
+            check_nothing_lost(argument, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
         yield
 
 

@@ -40,6 +40,7 @@ from functional_nn.sweeps.store import (
     FILE_ENTRIES,
     FINGERPRINT,
     SWEEP,
+    WRITTEN_AFTERWARDS,
     Batch,
     halving_of,
     read_batch,
@@ -51,12 +52,6 @@ MOST_SHOWN = 10
 
 MOST_PARTS = 1000
 """Missing members are compared with divisions into at most so many parts."""
-
-WRITTEN_AFTERWARDS = (
-    *("members.csv", "members.jsonl"),
-    *("curves.png", "heat_map.png", "spread.png"),
-)
-"""What the command ``merge`` writes after ``sweep.json``. Its page comes last, so a folder with a page is finished."""
 
 MERGED = "merged parts"
 """What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""

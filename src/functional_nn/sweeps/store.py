@@ -33,7 +33,16 @@ from functional_nn.storage.files import (
     signed_text,
     write_whole,
 )
-from functional_nn.storage.identity import GROUPS, IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
+from functional_nn.storage.identity import (
+    GROUPS,
+    IDENTITY,
+    PROGRAMS,
+    SURROUNDINGS,
+    check_kind,
+    check_nothing_lost,
+    difference,
+)
+from functional_nn.storage.run_folder import REPORT
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
 from functional_nn.training.devices import system_bytes
@@ -42,6 +51,8 @@ SWEEP, BATCHES = "sweep.json", "batches"
 FORMAT, VERSION = "functional_nn sweep", 1
 FINGERPRINT = "fingerprint"
 AT_ONCE = "members_at_once"
+WRITTEN_AFTERWARDS = ("members.csv", "members.jsonl", "curves.png", "heat_map.png", "spread.png")
+"""What the commands ``sweep`` and ``merge`` write after ``sweep.json``. Their page comes last."""
 FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 SCHEMA = {
@@ -105,6 +116,7 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
         check_no_links("out", folder, BATCHES)
         make_folder(folder / BATCHES)
         if SWEEP not in names_in(folder):
+            check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
             fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
             entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
             write_whole(folder / SWEEP, signed_text(entries | identity))

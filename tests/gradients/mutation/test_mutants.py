@@ -116,12 +116,8 @@ custom.defvjp(lambda x: (custom(x), x), lambda x, y_bar: (y_bar,))
         (lambda x, y_bar: custom(x) * y_bar, "exp: dropped"),
         (lambda x, y_bar: jax.checkpoint(jnp.cos)(x) * y_bar, "cos: became sin"),
         (lambda x, y_bar: lax.cond(x[0] > 0, jnp.sin, jnp.exp, x) * y_bar, "sin: dropped"),
-        (
-            lambda x, y_bar: lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, jnp.sin(s[1])), (0, x))[1] * y_bar,
-            "sin: dropped",
-        ),
     ],
-    ids=["scan", "jit", "custom_vjp", "checkpoint", "cond", "while"],
+    ids=["scan", "jit", "custom_vjp", "checkpoint", "cond"],
 )
 def test_equations_inside_of_others_are_mutated(formula, inside):
     arguments = drawn(5) / 3, drawn(5, seed=1)
@@ -141,7 +137,7 @@ def test_time_is_mutated():
     assert survivors(mutants, looped, *arguments) == []
 
 
-def test_a_loop_that_ends_by_its_numbers_is_left_alone():
+def test_a_loop_that_might_never_end_is_left_alone():
     def halved(x, y_bar):
         return lax.while_loop(lambda a: jnp.max(a) > 0.1, lambda a: a / 2, x) * y_bar
 

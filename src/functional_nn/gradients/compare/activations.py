@@ -34,12 +34,9 @@ TOLERANCES = {"vjp": 4.0, "value": 16.0}
 LEAST_GATE = {"gelu": 1 / 256, "gelu_tanh": 1.0, "silu": 1 / 256, "mish": 1 / 256, "hard_silu": 1.0}
 """For values x g(x), the unit is at least that of this number times |x|: ``jax.nn`` loses digits if g is nearly 0."""
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-DIGITS = (120, 500)
-"""The digits in mpmath. The second number is for slopes that are far smaller than the function, such as those of tanh
-down to 1e-320."""
-STEP, LOST_DIGITS = -30, 60
-"""The step of differences is |x| times ten to this power. A difference that loses more digits takes the second number.
-"""
+DIGITS, STEP = 500, -30
+"""The digits in mpmath, and the step of differences: |x| times ten to this power. Some slopes are far smaller than the
+function, such as those of tanh down to 1e-320."""
 
 
 def check_activation(
@@ -64,7 +61,11 @@ def check_activation(
     >>> report.passed, len(report.wrong_automatic)
     (True, 1)
     """
-    dtype = comparison_dtype(activation, dtype)
+    if not isinstance(activation, Activation):
+        raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
+    dtype = np.dtype(check_dtype("dtype", dtype))
+    if dtype.name not in DTYPES:
+        raise InputError("dtype", f"a floating-point type: {', '.join(DTYPES)}", dtype.name)
     if points is None:
         regimes = regime_points(activation, dtype)
     else:
@@ -77,16 +78,6 @@ def check_activation(
     with converted_anew(lambda: activation(jnp.zeros(1))), jax.enable_x64(True):
         verdicts = list(_verdicts(activation, regimes))
     return Report(tuple(verdicts), title=f"{activation.name}, {dtype.name}")
-
-
-def comparison_dtype(activation: Activation, dtype: DTypeLike) -> np.dtype:
-    """The NumPy type with this name. Raises InputError if ``activation`` or ``dtype`` is not valid."""
-    if not isinstance(activation, Activation):
-        raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
-    dtype = np.dtype(check_dtype("dtype", dtype))
-    if dtype.name not in DTYPES:
-        raise InputError("dtype", f"a floating-point type: {', '.join(DTYPES)}", dtype.name)
-    return dtype
 
 
 def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iterator[Verdict]:
@@ -267,28 +258,19 @@ class Formula(NamedTuple):
     zeros: tuple[float, ...] = ()
 
     def at(self, points: np.ndarray, parameters: Sequence[float | jax.Array], *, slope: bool) -> np.ndarray:
-        """The function or its slope at points, as the rows of ``ExactNumbers``; the condition is not computed."""
+        """The function or its slope at points, as the rows of ``ExactNumbers``."""
         compute = self._slope if slope else self.function
-        with mp.workdps(DIGITS[1]):
+        with mp.workdps(DIGITS):
             given = [mp.mpf(float(value)) for value in parameters]
             found = [compute(mp.mpf(point), *given) for point in points.tolist()]
             high = np.array([float(number) for number in found])
             low = np.array([float(number - h) for number, h in zip(found, np.nan_to_num(high), strict=True)])
-        return np.stack([high, low, np.zeros_like(high)])
+        return np.stack([high, low])
 
     def _slope(self, x: Number, *parameters: Number) -> Number:
         side, step = self.kinks.get(float(x)), (abs(x) or 1) * mp.mpf(10) ** STEP
         ahead, behind = x if side == -1 else x + step, x if side == 1 else x - step
-
-        def change(digits: int) -> tuple[Number, Number]:
-            with mp.workdps(digits):
-                value = self.function(ahead, *parameters)
-                return value, value - self.function(behind, *parameters)
-
-        value, difference = change(DIGITS[0])
-        if not abs(difference) >= abs(value) * mp.mpf(10) ** -LOST_DIGITS:
-            _, difference = change(DIGITS[1])
-        return difference / (ahead - behind)
+        return (self.function(ahead, *parameters) - self.function(behind, *parameters)) / (ahead - behind)
 
 
 def _sigma(x: Number) -> Number:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.error_scale import absolute_terms, has_absolute_terms, rounding
+from functional_nn.core.trees import PyTree
+from functional_nn.gradients.compare.error_scale import rounding
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
 
 MOST_ELEMENTS = 4_000_000
@@ -26,8 +27,8 @@ class Derivatives(NamedTuple):
     Args:
         hand: the derivatives by the hand-derived formula.
         automatic: the derivatives by automatic differentiation.
-        scale: the size by which errors are divided: the sums of absolute terms, plus the effect of rounding. If the
-            terms cannot be computed, the largest derivative by the leaf is used instead.
+        scale: the size by which errors are divided: the absolute values of the automatic derivatives, plus the effect
+            of rounding on them.
     """
 
     hand: Leaves
@@ -69,8 +70,7 @@ def condensed(problem: Problem) -> Problem:
 def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
     """Computes full Jacobians: the formula and automatic differentiation pull back every cotangent of the basis."""
     basis = basis_of(jax.eval_shape(problem.function, leaves))
-    has_terms = has_absolute_terms(problem.function, leaves)
-    return _with_scale(jax.vmap(partial(_pulled_back, problem, leaves, has_terms))(basis), has_terms)
+    return jax.vmap(partial(pullbacks, problem, leaves))(basis)
 
 
 def basis_of(y: Leaves) -> Leaves:
@@ -80,40 +80,17 @@ def basis_of(y: Leaves) -> Leaves:
     return [part.reshape(sum(sizes), *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y, strict=True)]
 
 
-def forward_products(problem: Problem, leaves: Leaves, directions: Leaves) -> Leaves:
-    """Computes, by ``jax.jvp``, each leaf's Jacobian times its direction. All other leaves stay fixed."""
-    products = []
-    for number, direction in enumerate(directions):
-        tangents = [jnp.zeros_like(leaf) for leaf in leaves]
-        tangents[number] = jnp.asarray(direction)
-        _, y_dots = jax.jvp(problem.function, (leaves,), (tangents,))
-        products.append(jnp.concatenate([y_dot.reshape(-1) for y_dot in y_dots]))
-    return products
-
-
 def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
     """Pulls back one cotangent by the formula and by automatic differentiation."""
-    has_terms = has_absolute_terms(problem.function, leaves)
-    return _with_scale(_pulled_back(problem, leaves, has_terms, list(map(jnp.asarray, y_bars))), has_terms)
+    y_bars = list(map(jnp.asarray, y_bars))
+    return _with_scale(problem.pullback(leaves, y_bars), partial(automatic_pullback, problem), leaves, y_bars)
 
 
-def _pulled_back(problem: Problem, leaves: Leaves, has_terms: bool, y_bars: Leaves) -> Derivatives:
-    """The same, with the effect of rounding as the scale; ``has_terms`` adds the absolute terms."""
-    automatic = partial(automatic_pullback, problem)
-    scale = rounding(automatic, leaves, y_bars)
-    if has_terms:
-        scale = _sums(scale, absolute_terms(partial(automatic, leaves), y_bars))
-    return Derivatives(problem.pullback(leaves, y_bars), automatic(leaves, y_bars), scale)
-
-
-def _with_scale(found: Derivatives, has_terms: bool) -> Derivatives:
-    """Adds the largest derivative by each leaf to the scale, in place of absolute terms that cannot be computed."""
-    largest = [jnp.max(jnp.abs(bars), initial=0) for bars in found.automatic]
-    return found if has_terms else found._replace(scale=_sums(found.scale, largest))
-
-
-def _sums(ones: Leaves, others: Leaves) -> Leaves:
-    return [a + b for a, b in zip(ones, others, strict=True)]
+def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> Derivatives:
+    """Computes the derivatives by automatic differentiation, and the scale of their errors."""
+    found = automatic(*arguments)
+    scale = [jnp.abs(bar) + size for bar, size in zip(found, rounding(automatic, *arguments), strict=True)]
+    return Derivatives(hand, found, scale)
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
@@ -182,16 +159,8 @@ def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: L
 
         return jax.jvp(along, (jnp.zeros(()),), (t_dot,))[1]
 
-    one = jnp.ones(())
     automatic = partial(derivative, partial(automatic_pullback, problem))
-    has_terms, scale = has_absolute_terms(problem.function, leaves), rounding(automatic, one)
-    if has_terms:
-        scale = _sums(scale, absolute_terms(automatic, one))
-    return _with_scale(Derivatives(derivative(problem.pullback, one), automatic(one), scale), has_terms)
-
-
-Pullbacks: TypeAlias = Callable[[Leaves, Leaves], Derivatives]
-"""``pullbacks(point, y_bars)``: a pulled-back cotangent by the formula and by automatic differentiation."""
+    return _with_scale(derivative(problem.pullback, jnp.ones(())), automatic, jnp.ones(()))
 
 
 def with_second(leaf: Array) -> np.ndarray:
@@ -200,7 +169,7 @@ def with_second(leaf: Array) -> np.ndarray:
     return np.stack([array, (array * 0.53).astype(array.dtype)])
 
 
-def at_points(pullbacks: Pullbacks, points: Leaves, y_bars: Leaves) -> Derivatives:
+def at_points(pullbacks: Callable[[Leaves, Leaves], Derivatives], points: Leaves, y_bars: Leaves) -> Derivatives:
     """Derivatives in float64 at several points, as matrices, (points, elements of the leaf).
 
     Args:

@@ -51,9 +51,8 @@ class Report:
     @property
     def failures(self) -> tuple[Verdict, ...]:
         """The verdicts that did not pass: failures first, then inconclusive ones."""
-        failed = [verdict for verdict in self.verdicts if verdict.outcome == "fail"]
-        inconclusive = [verdict for verdict in self.verdicts if verdict.outcome == "inconclusive"]
-        return (*failed, *inconclusive)
+        failed = (verdict for verdict in self.verdicts if verdict.outcome != "pass")
+        return tuple(sorted(failed, key=lambda verdict: ORDER.index(verdict.outcome)))
 
     @property
     def unexplained(self) -> tuple[Survivor, ...]:
@@ -271,8 +270,8 @@ class Verdict:
     Args:
         subject: the function or layer with the formula.
         leaf: the argument or parameter with respect to which the derivative is taken.
-        kind: what was compared: ``"value"``, ``"vjp"``, ``"jvp"``, ``"second order"``, ``"trajectory"``; or
-            ``"coverage"``, if no case compares a public name.
+        kind: what was compared: ``"value"``, ``"vjp"``, ``"second order"``, ``"trajectory"``; or ``"coverage"``,
+            if no case compares a public name.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
             ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
@@ -280,8 +279,8 @@ class Verdict:
         outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
         tolerance: the largest error allowed, in ``unit``.
-        unit: ``"terms"``: the error divided by the sum of the absolute values of the terms that make up the element,
-            plus the effect of rounding. ``"relative"``: the error divided by the derivative itself. Or ``"ULP"``,
+        unit: ``"terms"``: the error divided by the size of the terms that make up the element: its own size plus the
+            effect of rounding. ``"relative"``: the error divided by the derivative itself. Or ``"ULP"``,
             units in the last place.
         automatic_error: the largest error of automatic differentiation over the elements that the arbiter knows, in
             ``unit``.

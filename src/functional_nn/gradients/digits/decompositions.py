@@ -108,17 +108,6 @@ def _swap(array: np.ndarray, row: int, others: np.ndarray) -> None:
         array[other] = np.where(chosen, first, second)
 
 
-@RULES.of("lu_pivots_to_permutation")
-def _permutation(arithmetic: Arithmetic, equation: JaxprEqn, pivots: Values) -> Values:
-    """The order of the rows after all swaps."""
-    swaps = np.moveaxis(pivots, -2, 0)
-    size = equation.params["permutation_size"]
-    order = np.broadcast_to(np.arange(size).reshape(-1, *[1] * (swaps.ndim - 1)), (size, *swaps.shape[1:])).copy()
-    for k, others in enumerate(swaps):
-        _swap(order, k, others)
-    return np.moveaxis(order, 0, -2).astype(np.int32)
-
-
 @RULES.of("qr")
 def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     """Q and R by Householder's reflections, with the signs of LAPACK."""

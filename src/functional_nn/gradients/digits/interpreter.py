@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import JaxprEqn, Var
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
-from functional_nn.jaxprs.walk import CALLS, array_type, branches, closed, place_of, scan_parts, while_parts
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, scan_in_steps, while_in_steps
+from functional_nn.jaxprs.walk import CALLS, TracedProgram, array_type, branches, closed, place_of
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
-Run: TypeAlias = Callable[[ClosedJaxpr, Sequence[Operand]], list[Operand]]
-"""``run(program, operands) -> results``."""
-Lift: TypeAlias = Callable[[Operand], Values]
-"""``lift(operand) -> values``."""
 Array: TypeAlias = jax.Array | np.ndarray
 Results: TypeAlias = list[Operand]
 
@@ -46,11 +42,11 @@ class Program:
     def numbers(self) -> int:
         """How many numbers one evaluation makes for each point, at least. This estimates the memory that it needs."""
         jaxpr = self._program.jaxpr
-        varying = {id(variable): variable for variable in jaxpr.invars}
+        varying = {*jaxpr.invars}
         for equation in jaxpr.eqns:
-            if any(id(operand) in varying for operand in equation.invars):
-                varying |= {id(variable): variable for variable in equation.outvars}
-        return sum(array_type(variable).size for variable in varying.values())
+            if any(isinstance(operand, Var) and operand in varying for operand in equation.invars):
+                varying.update(equation.outvars)
+        return sum(array_type(variable).size for variable in varying)
 
     @property
     def outputs(self) -> int:
@@ -93,7 +89,7 @@ class _InManyDigits:
         if name in CALLS:
             return compute(operands)
         if name in CONTROL:
-            return CONTROL[name](self._run, self.lift, equation, operands)
+            return CONTROL[name](self, equation, operands)
         return self._apply(equation, operands)
 
     def lift(self, value: Operand) -> Values:
@@ -104,7 +100,8 @@ class _InManyDigits:
         is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
         return (self._arithmetic.numbers(array) if is_inexact else array)[..., None]
 
-    def _run(self, program: ClosedJaxpr, operands: Sequence[Operand]) -> Results:
+    def run(self, program: TracedProgram, operands: Sequence[Operand], step: int = 0) -> Results:
+        """Evaluates a program inside an equation."""
         # With this path, no equation inside has a path of length 1, which could be in ``_constant_results``.
         return evaluate(program, operands, self, path=(0, 0))
 
@@ -119,54 +116,47 @@ class _InManyDigits:
                 f"{name}, used in {place_of(equation) or 'an unknown place'}",
                 remedy,
             )
-        outputs = operations.RULES[name](self._arithmetic, equation, *(self.lift(operand) for operand in operands))
-        if not isinstance(outputs, list):
-            outputs = [outputs]
-        for output, variable in zip(outputs, equation.outvars, strict=True):
-            if output.shape[:-1] != array_type(variable).shape:
-                raise AssertionError(f"the rule for {name} made {output.shape[:-1]} of {variable.aval}")
-        return [Points(output) for output in outputs]
+        rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
+        outputs = rule(self._arithmetic, equation, *map(self.lift, operands))
+        return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]
+
+    def selected(
+        self, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand], step: int = 0
+    ) -> list[Operand]:
+        """Takes the new value at the points where ``which`` is true, and the old value at all other points.
+
+        ``which`` has only the first axes of the values if it is the condition of a loop under ``vmap``.
+        """
+        results: list[Operand] = []
+        for a, b in zip(map(self.lift, new), map(self.lift, old), strict=True):
+            # The new axes are between the axes of the condition and the last axis, the points.
+            axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1)
+            results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
+        return results
 
 
-def scan(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def scan(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """The results of a ``scan``."""
-    loop = scan_parts(equation)
-    constants, carry, inputs = loop.split_operands(operands)
-    inputs = [_in_memory(x) for x in inputs]
-    rows: list[list[Operand]] = []
-    steps = range(loop.length)
-    for step in reversed(steps) if loop.reverse else steps:
-        results = run(loop.body, [*constants, *carry, *(_at(x, step) for x in inputs)])
-        carry, row = loop.split_results(results)
-        rows.append(row)
-    if loop.reverse:
-        rows.reverse()
-    if rows:
-        outputs = [_stacked(lift, column) for column in zip(*rows, strict=True)]
-    else:
-        types = [array_type(variable) for variable in equation.outvars[loop.carried :]]
-        outputs = [np.zeros(output.shape, output.dtype) for output in types]
-    return [*carry, *outputs]
+
+    def stacked(values: Sequence[Operand]) -> Operand:
+        if any(isinstance(value, Points) for value in values):
+            return Points(np.stack(together(*map(hook.lift, values))))
+        return jnp.stack(cast("Sequence[Array]", values))
+
+    # Reading one step is fast in NumPy. Random keys exist only as JAX arrays and stay so.
+    in_memory = [x if isinstance(x, Points) or _is_key(x) else np.asarray(x) for x in operands]
+    return scan_in_steps(equation, in_memory, hook.run, _at, stacked)
 
 
-def _in_memory(x: Operand) -> Operand:
-    """Converts an array to NumPy, where reading one step is fast. Random keys exist only as JAX arrays and stay so."""
-    is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return x if isinstance(x, Points) or is_key else np.asarray(x)
+def _is_key(x: Operand) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _at(x: Operand, step: int) -> Operand:
     return Points(x.values[step]) if isinstance(x, Points) else x[step]
 
 
-def _stacked(lift: Lift, values: Sequence[Operand]) -> Operand:
-    arrays = [value for value in values if not isinstance(value, Points)]
-    if len(arrays) == len(values):
-        return jnp.stack(arrays)
-    return Points(np.stack(together(*(lift(value) for value in values))))
-
-
-def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def cond(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """Evaluates a ``cond``. Each point gets the results of the branch that it takes."""
     index, *others = operands
     programs = branches(equation)
@@ -174,47 +164,24 @@ def cond(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) 
     numbers = np.clip(numbers, 0, len(programs) - 1)  # as JAX does
     # Each branch that some point takes is run for all points. Then every point keeps the results of its own branch.
     first, *rest = np.unique(numbers)
-    results = run(programs[first], others)
+    results = hook.run(programs[first], others)
     for number in rest:
-        results = _selected(lift, numbers == number, run(programs[number], others), results)
+        results = hook.selected(numbers == number, hook.run(programs[number], others), results)
     return results
 
 
-def while_loop(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def while_loop(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """Evaluates a ``while``. When the loop of a point has ended, its values stay fixed and the other points go on."""
-    loop = while_parts(equation)
-    condition_constants, body_constants, carry = loop.split_operands(operands)
-
-    def goes_on() -> np.ndarray:
-        (go_on,) = run(loop.condition, [*condition_constants, *carry])
-        # A condition that does not depend on the inputs is the same at all points. It gets their axis all the same.
-        return np.asarray(go_on.values if isinstance(go_on, Points) else np.asarray(go_on)[..., None], bool)
-
-    while (going := goes_on()).any():
-        after = run(loop.body, [*body_constants, *carry])
-        carry = after if going.all() else _selected(lift, going, after, carry)
-    return carry
+    # A condition that does not depend on the inputs is the same at all points. ``lift`` gives it their axis, too.
+    return while_in_steps(equation, operands, hook.run, lambda value: hook.lift(value).astype(bool), hook.selected)
 
 
-def _selected(lift: Lift, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand]) -> list[Operand]:
-    """Takes the new value at the points where ``which`` is true, and the old value at all other points.
-
-    ``which`` has only the first axes of the values if it is the condition of a loop under ``vmap``.
-    """
-    results: list[Operand] = []
-    for a, b in zip(map(lift, new), map(lift, old), strict=True):
-        # The new axes are between the axes of the condition and the last axis, the points.
-        axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1)
-        results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
-    return results
-
-
-def custom_linear_solve(run: Run, lift: Lift, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def custom_linear_solve(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
     """Solves a linear system with the ``solve`` program of the equation."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     start = counts.matvec + counts.vecmat
     right_sides = operands[sum(counts) :]
-    return run(closed(programs.solve), [*operands[start : start + counts.solve], *right_sides])
+    return hook.run(closed(programs.solve), [*operands[start : start + counts.solve], *right_sides])
 
 
 CONTROL = {"scan": scan, "cond": cond, "while": while_loop, "custom_linear_solve": custom_linear_solve}

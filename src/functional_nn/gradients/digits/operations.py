@@ -56,7 +56,18 @@ def has_rule(equation: JaxprEqn) -> bool:
     """Whether there is a rule for an equation and its type of numbers."""
     name = equation.primitive.name
     complex_operands = any(is_complex(array_type(variable)) for variable in (*equation.invars, *equation.outvars))
-    return name in COMPLEX if complex_operands else name in RULES
+    return is_discrete(equation) or (name in COMPLEX if complex_operands else name in RULES)
+
+
+def is_discrete(equation: JaxprEqn) -> bool:
+    """Whether an equation computes with integers and booleans only."""
+    return not any(is_floating(array_type(variable)) for variable in (*equation.invars, *equation.outvars))
+
+
+def by_jax(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+    """Computes with integers and booleans by JAX itself, at each point."""
+    found = jax.vmap(lambda *x: bind(equation, x), -1, -1)(*map(jnp.asarray, together(*operands)))
+    return list(map(np.asarray, found))
 
 
 def no_rule(expected: str, got: object) -> InputError:
@@ -105,16 +116,13 @@ RULES = Rules(
     | {
         "sub": _by_numpy(np.subtract),
         "mul": _by_numpy(np.multiply),
+        "div": _by_arithmetic("divide"),
         "square": _by_numpy(np.square),
         "neg": _by_numpy(np.negative),
         "abs": _by_numpy(np.abs),
         "max": _by_numpy(maximum),
         "min": _by_numpy(minimum),
         "clamp": _by_numpy(lambda low, x, high: minimum(maximum(x, low), high)),
-        "and": _by_numpy(np.bitwise_and),
-        "or": _by_numpy(np.bitwise_or),
-        "xor": _by_numpy(np.bitwise_xor),
-        "not": _by_numpy(np.invert),
         "eq": _by_numpy(np.equal),
         "ne": _by_numpy(np.not_equal),
         "gt": _by_numpy(np.greater),
@@ -143,30 +151,14 @@ def _reshaped(equation: JaxprEqn, x: Values) -> Values:
     return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
 
 
-@RULES.of("div")
-def _div(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
-    if gives_floating(equation):
-        return _quotient(arithmetic, a, b)
-    # Integers are divided toward 0. In a quotient by 0, XLA sets all bits, as in -1.
-    quotient = np.abs(a) // np.abs(_without_zeros(b))
-    return np.where(b == 0, ~np.zeros_like(a), np.where((a < 0) != (b < 0), -quotient, quotient))
-
-
 @RULES.of("rem")
 def _rem(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
-    """a - b trunc(a / b), with the sign of a. For integers and b = 0 it is a."""
-    if not gives_floating(equation):
-        return np.where(b == 0, a, np.fmod(a, _without_zeros(b)))
+    """a - b trunc(a / b), with the sign of a."""
     remainder = a - b * _truncated(arithmetic, _quotient(arithmetic, a, b))
     # A finite number is less than ±∞, so it is the remainder. The formula would give 0 · ∞.
     is_finite = arithmetic.function("is_finite")
     b_is_infinite = (b == b) & ~is_finite(b).astype(bool)
     return np.where(is_finite(a).astype(bool) & b_is_infinite, a, remainder)
-
-
-def _without_zeros(divisor: Values) -> Values:
-    """Integers with 1 in place of 0, since NumPy cannot divide by 0."""
-    return np.where(divisor == 0, 1, divisor)
 
 
 def _truncated(arithmetic: Arithmetic, x: Values) -> Values:
@@ -212,8 +204,7 @@ def _sign(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     if gives_complex(equation):
         size = np.abs(x)
         return _quotient(arithmetic, x, np.where(size == 0, arithmetic.numbers(1), size))
-    sign = (x > ZERO).astype(int) - (x < ZERO)
-    return np.where(x != x, x, arithmetic.numbers(sign)) if gives_floating(equation) else sign
+    return np.where(x != x, x, arithmetic.numbers((x > ZERO).astype(int) - (x < ZERO)))
 
 
 @RULES.of("round")
@@ -230,14 +221,6 @@ def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     return np.where(x < ZERO, -nearest, nearest)
 
 
-@RULES.of("shift_left", "shift_right_logical", "shift_right_arithmetic")
-def _shift(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, count: Values) -> Values:
-    """Shifts the bits of integers with JAX."""
-    # Only one of the two may have an axis of points: the one that depends on the leaf.
-    operands = [jnp.asarray(operand) for operand in np.broadcast_arrays(x, count)]
-    return np.asarray(bind(equation, operands)[0])
-
-
 @RULES.of("bitcast_convert_type")
 def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
     """The bits of floating-point numbers as integers of the same size, for example to read the sign bit.
@@ -248,8 +231,7 @@ def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
         raise no_rule("bits of numbers as integers of the same size", made.str_short())
     # Numbers of many digits have no bits of a type, so they are rounded to it first.
-    rounded = x.astype(np.float64) if is_floating(given) else x
-    return rounded.astype(given.dtype).view(made.dtype)
+    return x.astype(np.float64).astype(given.dtype).view(made.dtype)
 
 
 @RULES.of("select_n")
@@ -269,8 +251,6 @@ def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
     if gives_floating(equation):
         x = x if is_floating(given) else arithmetic.numbers(x)
         return _as_complex(arithmetic, x) if gives_complex(equation) else x
-    if not is_floating(given):
-        return x.astype(dtype)
     if np.issubdtype(dtype, bool):
         return x != ZERO
     # As XLA does on a CPU: NaN becomes 0, and numbers outside of the type become its smallest or largest number.
@@ -287,9 +267,7 @@ def _reduction(ufunc: np.ufunc) -> Rule:
     """Makes the rule for a reduction by a NumPy ufunc."""
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        # NumPy would add small integers in int64. JAX keeps their type, in which sums wrap around.
-        dtype = object if x.dtype == object else array_type(equation.outvars[0]).dtype
-        return ufunc.reduce(x, axis=equation.params["axes"], dtype=dtype)
+        return ufunc.reduce(x, axis=equation.params["axes"])
 
     return rule
 
@@ -345,19 +323,13 @@ def _window_reduction(combine: Combine, start: float) -> Rule:
 
     def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
         parameters = equation.params
-        neutral = arithmetic.numbers(start) if gives_floating(equation) else _least(x.dtype, start)
         sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
         dilations = parameters["base_dilation"], parameters["window_dilation"]
-        return reduce(combine, windows(x[None], neutral, sizes, strides, parameters["padding"], *dilations)[0])
+        return reduce(
+            combine, windows(x[None], arithmetic.numbers(start), sizes, strides, parameters["padding"], *dilations)[0]
+        )
 
     return rule
-
-
-def _least(dtype: np.dtype, start: float) -> np.ndarray:
-    """Converts ``start`` to an integer. An infinity becomes the smallest or largest integer of the type."""
-    if start == 0:
-        return np.asarray(0)
-    return np.asarray(np.iinfo(dtype).min if start < 0 else np.iinfo(dtype).max)
 
 
 def windows(
@@ -386,9 +358,6 @@ def windows(
 RULES |= {
     "reduce_sum": _reduction(np.add),
     "reduce_prod": _reduction(np.multiply),
-    "reduce_and": _reduction(np.bitwise_and),
-    "reduce_or": _reduction(np.bitwise_or),
-    "reduce_xor": _reduction(np.bitwise_xor),
     "reduce_max": _extreme(maximum),
     "reduce_min": _extreme(minimum),
     "argmax": _place_of_extreme(maximum),
@@ -458,23 +427,13 @@ def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values
 @RULES.of("gather")
 def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values) -> Values:
     filling = equation.params["fill_value"]
-    if filling is None:
-        filling = _default_filling(equation, x)
-    outside = arithmetic.numbers(filling) if gives_floating(equation) else np.asarray(filling, x.dtype)
-    outside = outside.reshape(1, 1)
+    outside = arithmetic.numbers(np.nan if filling is None else filling).reshape(1, 1)
 
     def gather(indices: Sequence[np.ndarray], x: Values) -> Values:
         # An index outside of x gets the position after the last element of x, where the element of ``outside`` is.
         return _moved(equation, [x, outside], indices, numbered=1, fill_value=x.size // x.shape[-1])[0]
 
     return _at_each_point(gather, [indices], x)
-
-
-def _default_filling(equation: JaxprEqn, x: Values) -> float:
-    """The value that JAX's gather returns for an index outside of the array, if the equation gives no fill value."""
-    if gives_floating(equation):
-        return np.nan
-    return 0 if x.dtype == bool else np.iinfo(x.dtype).min
 
 
 SCATTERS = {

@@ -41,7 +41,7 @@ from functional_nn.gradients.mutation.operators import (
     sites,
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.walk import CALLS, array_type, inner_programs
+from functional_nn.jaxprs.walk import array_type
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 64
@@ -204,9 +204,8 @@ class Mutants:
 
     def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
         """What mutants do to their own equations at each point. Errors in bars, loops and branches are left out."""
-        paths = {number: self._mutants[number].path for number in numbers}
-        wanted = {n for n, path in paths.items() if path != OUTPUTS and not is_inside_loop(self._program, path)}
         fixed = fixed_operands(self._program)
+        wanted = {number for number in numbers if self._mutants[number].path in fixed}
 
         def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:
             found: dict[int, list[Arrays]] = {}
@@ -267,17 +266,6 @@ class Mutants:
         bars = evaluate(self._program, leaves, hook)
         bars = changed_results(self._alternatives.get(OUTPUTS, []), active, [], bars)
         return jax.tree.unflatten(self._structure, bars)
-
-
-def is_inside_loop(program: ClosedJaxpr, path: EquationPath) -> bool:
-    """Whether the equation at a path is inside a loop or a branch of the program."""
-    jaxpr = program.jaxpr
-    for number, inner in zip(path[::2], path[1::2], strict=False):
-        equation = jaxpr.eqns[number]
-        if equation.primitive.name not in CALLS:
-            return True
-        jaxpr = inner_programs(equation)[inner].jaxpr
-    return False
 
 
 def signature(arguments: Sequence[PyTree]) -> str:

@@ -24,14 +24,10 @@ from functional_nn.jaxprs.walk import (
     is_file_of_jax,
     place_of,
     scan_parts,
-    while_parts,
 )
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 Variable: TypeAlias = Var | Literal
-Follows: TypeAlias = Callable[[Variable, Variable], bool]
-"""``follows(result, operand)``: whether a result counts as dependent on an operand of the same equation."""
-
 
 DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
@@ -47,7 +43,7 @@ class Body(NamedTuple):
 
     Args:
         program: the program.
-        carried: for the body of a loop, the number of values in its carry, which are its first results.
+        carried: for the body of a ``scan``, the number of values in its carry, which are its first results.
         first_carried: the index of the argument that holds the first value of the carry.
     """
 
@@ -74,7 +70,7 @@ def shape_of(variable: Variable) -> tuple[int, ...]:
 
 
 def bodies(equation: JaxprEqn) -> list[Body]:
-    """The programs inside an equation that can be changed safely."""
+    """The programs inside an equation that can be changed safely. A ``while`` with an error might never end."""
     name = equation.primitive.name
     if name in CALLS:
         return [Body(called_program(equation))]
@@ -83,27 +79,7 @@ def bodies(equation: JaxprEqn) -> list[Body]:
         return [Body(scan.body, scan.carried, scan.constants)]
     if name == "cond":
         return [Body(branch) for branch in branches(equation)]
-    if name == "while" and always_ends(equation):
-        return [while_body(equation)]
     return []
-
-
-def while_body(equation: JaxprEqn) -> Body:
-    loop = while_parts(equation)
-    return Body(loop.body, len(equation.outvars), loop.body_constants)
-
-
-def always_ends(equation: JaxprEqn) -> bool:
-    """Whether a loop's condition depends on no floating-point number. Otherwise a mutant of it might never end."""
-    loop = while_parts(equation)
-    read = reach(Body(loop.condition), [True], anything)
-    carry = loop.condition.jaxpr.invars[loop.condition_constants :]
-    read_in_body = reach(while_body(equation), [variable in read for variable in carry], anything)
-    return not any(is_floating(variable) for variable in read | read_in_body)
-
-
-def anything(result: Variable, operand: Variable) -> bool:
-    return True
 
 
 def smoothly(result: Variable, operand: Variable) -> bool:
@@ -116,15 +92,15 @@ def smoothly(result: Variable, operand: Variable) -> bool:
     return is_floating(result) and (is_floating(operand) or is_boolean(operand))
 
 
-def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[Var]:
+def reach(body: Body, used: Sequence[bool]) -> set[Var]:
     """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
     jaxpr = body.program.jaxpr
     results = zip(jaxpr.outvars, used, strict=True)
-    # ``follows(variable, variable)`` leaves out results of other kinds, such as integers.
+    # Results of other kinds, such as integers, are left out.
     found = {
         variable
         for variable, is_used in results
-        if is_used and isinstance(variable, Var) and follows(variable, variable)
+        if is_used and isinstance(variable, Var) and smoothly(variable, variable)
     }
     for equation in reversed(jaxpr.eqns):
         live_results = [variable for variable in equation.outvars if variable in found]
@@ -132,18 +108,18 @@ def reach(body: Body, used: Sequence[bool], follows: Follows = smoothly) -> set[
         if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
             # Only the operands that the inner program uses for these results count.
             (inner,) = bodies(equation)
-            read = reach(inner, [variable in found for variable in equation.outvars], follows)
+            read = reach(inner, [variable in found for variable in equation.outvars])
             arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
             operands = [operand for operand, argument in arguments if argument in read]
         found |= {
             operand
             for operand in operands
-            if isinstance(operand, Var) and any(follows(result, operand) for result in live_results)
+            if isinstance(operand, Var) and any(smoothly(result, operand) for result in live_results)
         }
     # If a step reads a value of the carry, then the step before must compute it, so that result is used too.
     carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
     used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
-    return found if used_before == list(used) else reach(body, used_before, follows)
+    return found if used_before == list(used) else reach(body, used_before)
 
 
 class Site(NamedTuple):

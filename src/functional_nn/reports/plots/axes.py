@@ -9,9 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, escaped
-from functional_nn.core.texts import suggest
-from functional_nn.core.validation import shown
+from functional_nn.core.errors import check, escaped
+from functional_nn.core.validation import check_choice
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.results import SweepResult, check_result, shown_value
 from functional_nn.training.evaluate import larger_is_better
@@ -26,21 +25,17 @@ MOST_LETTERS = 200
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
-def plain_axes(
-    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
+def plain_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure, and an array of its axes with the shape (rows, columns)."""
     from functional_nn.reports.plots.figure import ShownFigure
 
     figure = ShownFigure(figsize=(width, height), layout="constrained", dpi=120)
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def make_axes(
-    rows: int, columns: int, *, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
+def make_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Axes for curves and points: without a frame on the upper and the right side, and with a light grid."""
-    figure, grid = plain_axes(rows, columns, width=width, height=height, sharey=sharey)
+    figure, grid = plain_axes(rows, columns, width=width, height=height)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -74,14 +69,11 @@ def scale_losses(axes: Axes, values: np.ndarray, metric: str) -> None:
 def check_hyperparameters(result: SweepResult, names: str | Sequence[str], argument: str) -> list[str]:
     """Checks names of hyper-parameters of a sweep, and returns them as a list."""
     check_result(result)
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise InputError(argument, "names of hyper-parameters", shown(names))
+    are_texts = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    check(argument, names, "names of hyper-parameters", are_texts)
     names = [names] if isinstance(names, str) else list(names)
     known = result.members[0].hyperparameters if result.members else {}
-    for name in names:
-        if name not in known:
-            raise InputError(argument, "hyper-parameters of the sweep", repr(name), suggest(str(name), known))
-    return names
+    return [check_choice(argument, name, known) for name in names]
 
 
 def values_of(result: SweepResult, name: str) -> list[PlainValue]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.texts import counted, words
-from functional_nn.core.validation import shown
 from functional_nn.reports.plots.axes import (
     BAD,
     MEAN,
@@ -125,10 +124,8 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
 
 def _curves_of_run(run: Run, metric: str | None, by: str | Sequence[str] | None) -> Figure:
     """The learning curves of one run."""
-    if by is not None:
-        raise InputError("by", "None, because a run has no hyper-parameters that vary", shown(by))
-    if not run.history:
-        raise InputError("result", "a run of at least one epoch", repr(run))
+    check("by", by, "None, because a run has no hyper-parameters that vary", by is None)
+    check("result", run, "a run of at least one epoch", run.history)
     if metric is not None:
         check_metric("metric", metric, run.history[-1].metrics)
     return learning_curves(run.history, metric=metric)
@@ -289,13 +286,13 @@ def _draw_model(axes: Axes, x: ArrayLike, y: ArrayLike, share: float, member: Me
     axes.plot(x, y, color=BAD if is_bad else POINT, lw=1.2, clip_on=False, gid=gid)
 
 
-def draw_all(result: SweepResult, folder: Path, metric: str | None = None) -> list[str]:
+def draw_all(result: SweepResult, folder: Path) -> list[str]:
     """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
-    metric = chosen_metric(result, metric)
+    metric = result.metric
     names = [name for name in result.varied if name != "seed"]
     few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
     pictures: dict[str, Callable[[], Figure]] = {}
@@ -369,14 +366,12 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
         InputError: for an unknown name, the same name twice, or a hyper-parameter with too many values.
     """
     check_hyperparameters(result, (x, y), "x and y")
-    if x == y:
-        raise InputError("y", "another hyper-parameter than x", repr(y))
+    check("y", y, "another hyper-parameter than x", x != y)
     metric = chosen_metric(result, metric)
     columns, rows = values_of(result, x), values_of(result, y)
     for name, values in ((x, columns), (y, rows)):
-        if len(values) > MOST_CELLS:
-            remedy = "Choose members with where(…)."
-            raise InputError(name, f"at most {MOST_CELLS} values", f"{len(values)}", remedy)
+        is_small = len(values) <= MOST_CELLS
+        check(name, len(values), f"at most {MOST_CELLS} values", is_small, "Choose members with where(…).")
     others = [name for name in result.members[0].hyperparameters if name not in (x, y)]
     cells: dict[tuple[int, int], Setting] = {}
     for cell, _ in settings_of(result, metric, others):
