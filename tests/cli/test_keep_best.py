@@ -99,7 +99,7 @@ def test_an_epoch_that_was_not_saved_is_named(tiny, tmp_path, capsys):
     losses = [row["validation_loss"] for row in rows_of(tmp_path / "run")]
     best = 1 + losses.index(min(losses))
     assert result_of(tmp_path / "run")["kept_epoch"] == 1 != best
-    assert f"Epoch {best} was better than epoch 1, but it was not saved." in capsys.readouterr().err
+    assert f"Epoch {best} was better than epoch 1, but it has no checkpoint that is whole." in capsys.readouterr().err
 
 
 def test_the_learning_rate_is_in_metrics_result_and_table(tiny, tmp_path, capsys):

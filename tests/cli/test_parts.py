@@ -236,9 +236,17 @@ def test_jobs_follow_no_link(tiny, tmp_path, monkeypatch, capsys, name):
 
 @pytest.mark.parametrize("name", ["", "out", "out/jobs"])
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_no_job_reads_files_that_another_user_can_write(tmp_path, name):
+def test_no_job_reads_files_that_another_user_can_write(tmp_path, name, monkeypatch):
     (tmp_path / "out" / "jobs").mkdir(parents=True)
     assert list(submitted._folder_of_jobs(tmp_path / "out").iterdir()) == []
     (tmp_path / name).chmod(0o777)
+    with pytest.raises(InputError, match="a folder of your own"):
+        submitted._folder_of_jobs(tmp_path / "out")
+    # The group of a laboratory has other users in it, although it may be the first one of each of them.
+    (tmp_path / name).chmod(0o770)
+    user = Path.home().owner()
+    monkeypatch.setattr("grp.getgrgid", lambda group: SimpleNamespace(gr_name=user, gr_mem=[]))
+    submitted._folder_of_jobs(tmp_path / "out")
+    monkeypatch.setattr("grp.getgrgid", lambda group: SimpleNamespace(gr_name="laboratory", gr_mem=[]))
     with pytest.raises(InputError, match="a folder of your own"):
         submitted._folder_of_jobs(tmp_path / "out")

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,30 @@ def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkey
     put_link_before(monkeypatch, f"functional_nn.sweeps.parts.{called}", batches, tmp_path / "private" / "batches")
     status = read_sweep(tmp_path / "stranger")[0].members[0].status
     assert status == ("not run" if called == "names_in" else "finished")
+
+
+@pytest.mark.parametrize("called", ["folder_to_write", "names_in"])
+def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(trained, tmp_path, monkeypatch, called):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "README.md").write_text("mine")
+    put_link_before(monkeypatch, f"functional_nn.exchange.hub.{called}", tmp_path / "hub", tmp_path / "precious")
+    with pytest.raises(InputError, match="new or empty") if called == "folder_to_write" else nullcontext():
+        fnn.exchange.to_hub(trained, tmp_path / "hub")
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["README.md"]
+    assert (tmp_path / "precious" / "README.md").read_text() == "mine"
+
+
+def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_page(stranger, tmp_path):
+    """matplotlib reads them from a file there. LaTeX would run with a preamble that reads any file."""
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context(
+        {"text.usetex": True, "text.latex.preamble": r"\input{/etc/passwd}", "savefig.dpi": 3e4}
+    ):
+        assert run(["report", str(stranger)]) == 0
+    with_settings = (stranger / "report.html").read_bytes()
+    assert run(["report", str(stranger)]) == 0
+    assert (stranger / "report.html").read_bytes() == with_settings
 
 
 def test_a_huge_checkpoint_is_not_read(stranger):

@@ -82,7 +82,9 @@ def test_files_of_torch_save(tmp_path):
     whole = path.read_bytes()
     danger = tmp_path / "danger"
     torch.save({"a": Danger(str(danger))}, path)
-    hostile = [path.read_bytes(), pickle.dumps(Danger(str(danger))), b"", whole[:100], whole[:-100], whole[50:]]
+    flipped = bytearray(whole)
+    flipped[whole.index(np.asarray(module.state_dict()[next(iter(module.state_dict()))]).tobytes()[:16])] ^= 1
+    hostile = [path.read_bytes(), pickle.dumps(Danger(str(danger))), b"", whole[:100], whole[:-100], bytes(flipped)]
     for content in hostile:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"model.pt: expected a state dict that torch.save wrote"):

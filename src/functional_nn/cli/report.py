@@ -58,6 +58,7 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
 def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Path:
     from functional_nn.reports import run_report, sweep_report
     from functional_nn.reports.page import check_libraries
+    from functional_nn.reports.plots.axes import default_style
     from functional_nn.reports.run_contents import read_run
     from functional_nn.storage import run_folder
     from functional_nn.sweeps.parts import read_sweep
@@ -66,9 +67,13 @@ def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Pat
     check_libraries()
     page = folder / run_folder.REPORT
     if (folder / SWEEP).exists():
-        sweep_report.write_page(page, *read_sweep(folder))
+        result, settings = read_sweep(folder)
+        with default_style():
+            sweep_report.write_page(page, result, settings)
     elif (folder / run_folder.CONFIGURATION).exists():
-        run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
+        contents = read_run(folder, data, data_dir=data_dir)
+        with default_style():
+            run_report.write_page(page, contents)
     else:
         remedy = "Give a folder that train --out or sweep --out wrote."
         given = "nothing of the kind" if folder.is_dir() else "no folder"

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,8 @@ def _submitted(executor: Any, commands: Collection[list[str]]) -> list[Any]:
     # a job would print a traceback then, and could leave the job behind. So these processes inherit that Ctrl-C is
     # blocked, and the command ends the jobs itself. It is not ignored: this process gets it afterwards.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Jobs run ``python -m submitit``, which would take modules from the working directory. A stranger may have made it.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         with executor.batch():
             return [executor.submit(_run_command, command) for command in commands]
@@ -171,13 +174,23 @@ def _folder_of_jobs(out: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     for place in (folder, out, *out.parents):
         about = place.lstat()
-        # The user's own group has nobody else in it on systems that let it write to new folders.
-        writers = stat.S_IWOTH | (stat.S_IWGRP if about.st_gid != os.getgid() else 0)
+        writers = stat.S_IWOTH | (0 if _is_private(about.st_gid) else stat.S_IWGRP)
         is_open = about.st_mode & writers and not about.st_mode & stat.S_ISVTX
         if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
             given = f"{place}, a link, or a folder that another user owns, or that other users can write to"
             raise InputError("--out", "a folder of your own, because jobs run files in it", given)
     return Path(tempfile.mkdtemp(dir=folder))
+
+
+def _is_private(group: int) -> bool:
+    """Whether a group is the one of the user's name. Systems that let it write to new folders put nobody else in it."""
+    import grp
+    import pwd
+
+    with suppress(KeyError):
+        about = grp.getgrgid(group)
+        return about.gr_name == pwd.getpwuid(os.getuid()).pw_name and set(about.gr_mem) <= {about.gr_name}
+    return False
 
 
 def _executor(submitit: Any, folder: Path, settings: Mapping[str, object]) -> Any:

@@ -285,7 +285,8 @@ def _print_result(run: Run, kept_epoch: int, seconds: dict[str, float], keep_bes
     times = ", ".join(f"{part} {seconds[part]:.2f} s" for part in ("compile", "train", "total"))
     epochs = counted(len(run.history), "epoch")
     restored = f", {run.restored_epochs} of them from a checkpoint" if run.restored_epochs else ""
-    has_best = keep_best and math.isfinite(run.history[kept_epoch - 1].deciding_loss)
+    losses = [epoch.deciding_loss for epoch in run.history]
+    has_best = keep_best and losses[kept_epoch - 1] == min(filter(math.isfinite, losses), default=None)
     when = f"in epoch {kept_epoch}, with the lowest loss of" if has_best else "after"
     click.echo(f"{', '.join(texts)} {when} {epochs}{restored} ({times})")
 

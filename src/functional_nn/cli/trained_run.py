@@ -38,7 +38,7 @@ def at_best_epoch(run: Run, folder: Path, recipe: Recipe, data: Dataset) -> tupl
         data: what it was trained on.
 
     Raises:
-        DataError: if the checkpoint is damaged.
+        DataError: if all checkpoints are damaged.
     """
     losses = [epoch.deciding_loss for epoch in run.history]
     if not any(map(math.isfinite, losses)):
@@ -47,9 +47,9 @@ def at_best_epoch(run: Run, folder: Path, recipe: Recipe, data: Dataset) -> tupl
     best = restore_checkpoint(folder, run.train_state, step="best", part="train_state")
     lowest = min(filter(math.isfinite, losses))
     if losses[best.step - 1] > lowest:
-        # An earlier part of the run was without --keep-best, and saved after some minutes only.
-        unsaved = losses.index(lowest) + 1
-        click.echo(f"Epoch {unsaved} was better than epoch {best.step}, but it was not saved.", err=True)
+        # The file is damaged. Or an earlier part of the run was without --keep-best, and saved after some minutes only.
+        lost = losses.index(lowest) + 1
+        click.echo(f"Epoch {lost} was better than epoch {best.step}, but it has no checkpoint that is whole.", err=True)
     if best.step == len(losses):
         return run, best.step
     found = {name: value for name, value in run.history[best.step - 1].metrics.items() if name.startswith("test_")}

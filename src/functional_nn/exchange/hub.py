@@ -26,7 +26,7 @@ from functional_nn.data.image_folder import PREFIX
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import load_parameters
-from functional_nn.storage.files import JsonObject, check_path, write_whole
+from functional_nn.storage.files import JsonObject, check_path, folder_to_write, names_in, write_whole
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
 
@@ -215,9 +215,6 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     """
     run, folder = check_path("run", run), check_path("folder", folder)
     network = load(run)
-    if folder.is_dir() and any(folder.iterdir()):
-        given = f"{folder}, which has files"
-        raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
     values, result = run_folder.read_configuration(run), run_folder.read_result(run)
     public = _without_paths(network.configuration)
     network = network._replace(configuration=public)
@@ -226,7 +223,10 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
     shown |= {"config": public.to_dict()}
     metrics = run_folder.read_metrics(run)
-    with run_folder.opened_run_folder(folder, argument="folder"):
+    with folder_to_write("folder", folder):
+        if names_in(folder):
+            given = f"{folder}, which has files"
+            raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
         # The model card is written before the result, whose presence shows that the folder is whole.
         run_folder.create_run_folder(folder, config)
         write_whole(folder / MODEL_CARD, model_card(network, result, origins))

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from functional_nn.storage.files import (
     check_no_link,
     check_no_links,
     check_path,
+    folder_to_write,
     kept_open,
     make_folder,
     names_in,
@@ -93,9 +94,11 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
     paths = [check_path("folders", folder) for folder in folders]
     out = check_new_folder("out", out)
     settings = _check_parts(paths)
-    if out.exists() and (not out.is_dir() or _has_other_files(out, settings)):
-        raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
-    with one_writer("out", out):
+    with ExitStack() as stack:
+        stack.enter_context(folder_to_write("out", out))
+        if _has_other_files(out, settings):
+            raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
+        stack.enter_context(one_writer("out", out))
         if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
             yield ended  # sweep.json comes last, so there is nothing left to put together
         else:
@@ -174,11 +177,15 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:
 
 def _has_other_files(out: Path, settings: JsonObject) -> bool:
     """Whether a folder has anything but what a killed ``merge`` of the same sweep left there."""
-    has_sweep = (out / SWEEP).exists()
-    known = {out / BATCHES, out / LOCK, *(out / name for name in WRITTEN_AFTERWARDS if has_sweep)}
+    names = names_in(out)
+    known = {BATCHES, LOCK, *(WRITTEN_AFTERWARDS if SWEEP in names else ())}
+    paths = [out / name for name in names if name not in known]
+    if BATCHES in names:
+        with kept_open(out / BATCHES):
+            paths += [out / BATCHES / name for name in names_in(out / BATCHES)]
 
     def is_ours(path: Path) -> bool:
-        if path in known or path.match(HALF_WRITTEN):
+        if path.match(HALF_WRITTEN):
             return True
         try:
             about = read_settings(out) if path == out / SWEEP else unpacked(path)[1]
@@ -186,7 +193,7 @@ def _has_other_files(out: Path, settings: JsonObject) -> bool:
         except DAMAGED:
             return False
 
-    return not all(map(is_ours, out.rglob("*")))
+    return not all(map(is_ours, paths))
 
 
 def _check_parts(paths: Sequence[Path]) -> JsonObject:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -23,6 +24,15 @@ MOST_LETTERS = 200
 """The length of a line of text in a picture. Names and values may come from a stranger's file."""
 
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
+
+
+@contextmanager
+def default_style() -> Iterator[None]:
+    """matplotlib's own settings while the command draws. A ``matplotlibrc`` in the working directory may be hostile."""
+    import matplotlib.style
+
+    with matplotlib.style.context("default"):
+        yield
 
 
 def plain_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:

@@ -21,6 +21,7 @@ from functional_nn.reports.plots.axes import (
     are_numbers,
     as_plain_text,
     check_hyperparameters,
+    default_style,
     is_share,
     limit_accuracy,
     make_axes,
@@ -302,8 +303,9 @@ def draw_all(result: SweepResult, folder: Path) -> list[str]:
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
     if "seed" in result.varied and any(has_number(member, metric) for member in result.members):
         pictures["spread.png"] = lambda: plot_spread(result, metric)
-    for name, draw in pictures.items():
-        write_picture(folder / name, draw())
+    with default_style():
+        for name, draw in pictures.items():
+            write_picture(folder / name, draw())
     return sorted(pictures)
 
 
