@@ -23,6 +23,7 @@ from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 import functional_nn as fnn
+from functional_nn.configuration.flag_types import Named
 from functional_nn.configuration.settings import DEFAULTS, SETTINGS, flag_of
 from functional_nn.reports.verification import SECTION
 
@@ -53,10 +54,11 @@ class Settings(SphinxDirective):
         lines = [".. list-table::", "   :header-rows: 1", "", "   * - flag", "     - what", "     - default"]
         lines += ["     - in a sweep", "     - with ``--resume``"]
         for name, one in SETTINGS.items():
+            choices = f" One of: {', '.join(one.kind.choices)}." if isinstance(one.kind, Named) else ""
             swept = {"flag": "several values", "file": "in a grid file", "no": "one value"}[one.swept]
             cells = [
                 f"``{flag_of(name)}``",
-                escaped(one.help),
+                escaped(one.help + choices),
                 escaped(one.unset) if DEFAULTS[name] is None else f"``{DEFAULTS[name]}``",
                 "no such flag" if one.alone else swept,
                 "may change" if one.may_change else "",

@@ -21,7 +21,7 @@ from functional_nn.storage import run_folder
 from functional_nn.storage.files import checksum_of, read_signed, signed_text
 from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.parts import read_sweep
-from functional_nn.sweeps.store import Store
+from functional_nn.sweeps.store import opened_store
 from functional_nn.training.layer_statistics import StatisticsRecorder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -261,7 +261,7 @@ def test_names_of_classes_lose_control_characters(stranger, capsys):
 def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_path):
     """Another user who can write to the folder could put a link there, to the batches of the user's other sweep."""
     (tmp_path / "precious").mkdir()
-    with Store(tmp_path / "sweep", {"grid": []}) as store:
+    with opened_store(tmp_path / "sweep", {"grid": []}) as store:
         store.save("0-0-end", [], [])
         (tmp_path / "sweep" / "batches").rename(tmp_path / "away")
         (tmp_path / "sweep" / "batches").symlink_to(tmp_path / "precious")
@@ -311,7 +311,7 @@ def test_a_link_in_place_of_checkpoints_that_were_looked_at_is_not_followed(stra
 @pytest.mark.parametrize("called", ["names_in", "read_batch"])
 def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkeypatch, called):
     for name, status in (("stranger", "finished"), ("private", "non-finite")):
-        with Store(tmp_path / name, {"grid": [{"data": "data"}]}) as store:
+        with opened_store(tmp_path / name, {"grid": [{"data": "data"}]}) as store:
             store.save("0-0-end", [MemberHistory(0, status=status)], [{}])
     batches = tmp_path / "stranger" / "batches"
     put_link_before(monkeypatch, f"functional_nn.sweeps.parts.{called}", batches, tmp_path / "private" / "batches")
@@ -354,7 +354,7 @@ def test_a_huge_checkpoint_is_not_read(stranger):
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):
-    with Store(tmp_path, {"grid": [{"data": "data"}]}) as store:
+    with opened_store(tmp_path, {"grid": [{"data": "data"}]}) as store:
         store.save("0-0-end", [MemberHistory(0, status="finished")], [{}])
     monkeypatch.setattr("functional_nn.sweeps.store.system_bytes", lambda name: 100)
     with pytest.warns(UserWarning, match="is left out"):
@@ -362,7 +362,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):
 
 
 def test_the_settings_of_a_sweep_have_no_more_members_than_grids_have(tmp_path):
-    with Store(tmp_path, {"grid": [{"data": ""}] * 50_001}):
+    with opened_store(tmp_path, {"grid": [{"data": ""}] * 50_001}):
         pass
     with pytest.raises(DataError, match="at most 50,000 members"):
         read_sweep(tmp_path)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from functional_nn import DataError, InputError, cli, dense, exchange, load_dataset, storage
+from functional_nn import DataError, InputError, cli, dense, exchange, load_dataset, names, storage
 from functional_nn.core.errors import shortened, shown
+from functional_nn.core.validation import check_choice
 from functional_nn.data import read_idx, write_idx
-from functional_nn.training.non_finite import check_policy
 from functional_nn.training.precision import as_precision
 
 ESCAPE = "\x1b[31m\x07"
@@ -67,8 +67,8 @@ LONG = "x" * 10**6
         lambda: storage.restore_checkpoint(LONG, {}),
         lambda: storage.load_parameters(LONG, ({}, {})),
         lambda: as_precision(LONG),
-        lambda: check_policy(LONG),
-        lambda: check_policy(np.zeros(2)),
+        lambda: check_choice("non_finite", LONG, names.NON_FINITE),
+        lambda: check_choice("non_finite", np.zeros(2), names.NON_FINITE),
     ],
 )
 def test_long_texts_are_refused_in_a_short_sentence(call):

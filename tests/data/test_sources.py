@@ -101,6 +101,12 @@ def test_validation_examples_of_too_many_or_too_few_labels():
             Split(np.zeros((40, 3)), np.zeros(labels)).with_validation(0.2)
 
 
+def test_lists_can_have_validation_examples():
+    split = Split(np.zeros((8, 2)).tolist(), [0, 1] * 4).with_validation(0.25)
+    assert (split.train_x.shape, split.train_labels.shape, split.validation_x.shape) == ((6, 2), (6,), (2, 2))
+    assert sorted(split.validation_labels) == [0, 1]
+
+
 @pytest.mark.parametrize(
     "name", ["../mnist", "..", ".", "a/b", "a\\b", "/etc/passwd", "", "-x", "mnist\n", "mnist:1.0.0", "a b", "a.b"]
 )

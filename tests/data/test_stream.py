@@ -125,19 +125,6 @@ def test_it_reads_ahead_and_no_further(ahead):
     assert not reading_threads()
 
 
-def test_without_reading_ahead_there_is_no_thread():
-    source = Source(4)
-    with ReadAhead(source.items(), 0) as reading:
-        assert reading.first() == 0
-        taken = reading.rest(str)
-        assert source.asked == 1
-        assert next(taken) == "1"
-        assert source.asked == 2
-        assert not reading_threads()
-    assert source.is_closed
-    assert source.threads == {threading.get_ident()}
-
-
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_an_exception_comes_when_its_item_is_needed_with_its_own_traceback(ahead):
     source = Source(5, fails_at=2)

@@ -51,8 +51,6 @@ def test_the_second_order_is_compared_and_planted_errors_are_found():
     assert report.title == "sine"
 
 
-MASK = np.array([True, False, True])
-EARLIER_MASK = np.array([True, True, False])
 MATRIX = draw(3, 3)
 
 SLIPS = {
@@ -64,12 +62,6 @@ SLIPS = {
     "transpose": (lambda x: x @ MATRIX.astype(x.dtype), lambda x, bar: bar @ MATRIX.astype(x.dtype), None, draw(3, 3)),
     "millionth": (jnp.sin, lambda x, bar: sine_vjp(x, bar) * (1 + 1e-6), None, draw(3)),
     "one element": (jnp.sin, lambda x, bar: sine_vjp(x, bar).at[1, 2].multiply(1 + 1e-6), (5,), draw(2, 3)),
-    "stale mask": (
-        lambda x: jnp.where(MASK, x, 0.0),
-        lambda x, bar: jnp.where(EARLIER_MASK, bar, 0.0),
-        (1, 2),
-        draw(3),
-    ),
     "time step": (jnp.cumsum, lambda x, bar: jnp.roll(jnp.cumsum(bar[::-1])[::-1], 1), None, draw(4)),
     "tails": (
         jax.nn.sigmoid,

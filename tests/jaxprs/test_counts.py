@@ -1,5 +1,7 @@
 """Operations and bytes against counts by hand, and against what the compiler counts of an unrolled program."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -201,6 +203,10 @@ def test_counts_are_by_layer_and_direction():
 def test_products_of_complex_numbers_are_four_real_ones():
     x, w = jnp.ones((3, 4), jnp.complex64), jnp.ones((4, 5), jnp.complex64)
     assert count_flops(jnp.matmul, x, w) == 4 * (2 * 3 * 4 * 5)
+    images, kernel = jnp.ones((1, 5, 5, 2), jnp.complex64), jnp.ones((3, 3, 2, 4), jnp.complex64)
+    convolve = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME")
+    numbers = ("NHWC", "HWIO", "NHWC")
+    assert count_flops(partial(convolve, dimension_numbers=numbers), images, kernel) == 4 * 2 * 25 * 9 * 2 * 4
     assert count_flops(lambda x: x + x, x) == 2 * 12
     assert count_flops(lambda x: x * x, x) == 6 * 12
     assert dict(uncounted(trace(lambda x: jnp.sin(x) + x, x))) == {"complex sin": 1}

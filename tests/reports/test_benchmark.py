@@ -57,18 +57,3 @@ def test_the_share_of_the_roofline_is_shown():
     """8 million operations in a millisecond are 8% of 100 GFLOP/s, and 108,000 bytes are 0.5% of 20 GB/s."""
     row = shares([measured()]).splitlines()[1]
     assert row.split() == ["train", "8", "float32", "8", "GFLOP/s", "108", "MB/s", "8%", "compute", "8%"]
-
-
-def test_tables_fit_80_columns():
-    wide = [measured("sweep", 65536, 1024, 123.4, "bfloat16"), measured("gradient", 4096, seconds=0.999e-3)]
-    result = wide[0].result
-    one = RecordComparison(
-        "transformer sweep of 1024, batch 65536, bfloat16",
-        "2026-11-26T10:00:00+00:00",
-        Ratio(123.45, 100.0, 150.25),
-        Ratio(123.45, 100.0, 150.25),
-        "another device",
-        differences=("xla_flags: " + "--xla_gpu_autotune_level=4 " * 4 + ", was none",),
-    )
-    for text in (times(wide), shares(wide), comparisons([one]), str(result)):
-        assert max(map(len, text.splitlines())) <= 80, text

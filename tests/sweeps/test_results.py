@@ -65,14 +65,6 @@ def test_curves_end_in_nan_where_a_member_ran_no_further(mixed):
     np.testing.assert_array_equal(curves[2, :2], mixed.members[2].curves["test_accuracy"])
 
 
-def test_varied_are_what_differs_with_the_seed_last(mixed):
-    assert mixed.varied == ("rate", "seed")
-    other_order = result(member(0, {"seed": 0, "rate": 1.0}, 0.5), member(1, {"seed": 1, "rate": 2.0}, 0.5))
-    assert other_order.varied == ("rate", "seed")
-    assert result(member(0, {"rate": 1.0, "seed": 0}, 0.5)).varied == ()
-    assert result().varied == ()
-
-
 def test_nan_and_members_that_are_not_finite_never_win(mixed):
     assert mixed.best().number == 2
     assert mixed.best("test_loss").number == 2

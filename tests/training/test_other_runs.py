@@ -39,12 +39,12 @@ def doubled(y, labels):
 
 
 OTHERS = {
-    "activation": ({"net": network(activation=fnn.sigmoid)}, "different network or loss; different train step"),
+    "activation": ({"net": network(activation=fnn.sigmoid)}, "different network or loss; different train step (opt"),
     "dropout": ({"net": network(rate=0.2)}, "different train step"),
-    "loss": ({"loss": doubled}, "different network or loss; different train step"),
-    "rate": ({"optimizer": optax.adam(1e-1)}, "different optimizer; different train step"),
-    "rule": ({"optimizer": optax.nadam(1e-3)}, "different optimizer; different train step"),
-    "penalty": ({"penalty": fnn.l2(1e-3)}, "different penalty; different train step"),
+    "loss": ({"loss": doubled}, "different network or loss; different train step (opt"),
+    "rate": ({"optimizer": optax.adam(1e-1)}, "different train step (optimizer, penalty, noise or gradient)"),
+    "rule": ({"optimizer": optax.nadam(1e-3)}, "different train step (optimizer, penalty, noise or gradient)"),
+    "penalty": ({"penalty": fnn.l2(1e-3)}, "different train step (optimizer, penalty, noise or gradient)"),
     "data": ({"data": DATA._replace(train_x=DATA.train_x + 1)}, "different data"),
 }
 

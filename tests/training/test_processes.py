@@ -72,7 +72,7 @@ def test_two_processes_train_one_model_and_agree_about_its_end(tmp_path):
     assert reports[0]["continued"] == reports[1]["continued"]
     for report in reports:
         assert "got in process 1: seed 1 instead of 0" in report["other arguments"]["error"]
-        assert "got in process 1: different optimizer" in report["other optimizer"]["error"]
+        assert "got in process 1: different train step" in report["other optimizer"]["error"]
     for stream, name in (("stream", "batches"), ("test stream", "test")):
         uneven = f"InputError: {name}: expected as many in every process, got more of them in one process than in"
         assert all(report[f"shorter {stream}"]["error"].startswith(uneven) for report in reports)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,10 +85,11 @@ class Batch(NamedTuple):
     about: dict[str, str]
 
 
-class Store:
-    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``batches/`` has the finished batches of members.
-
-    As a context manager it is the only writer of the folder, and removes files left behind by a killed writer.
+@contextmanager
+def opened_store(
+    folder: Path, identity: Mapping[str, object], defaults: Mapping[str, object] | None = None
+) -> Iterator[Store]:
+    """Opens the folder of a sweep as its only writer, and removes files left behind by a killed writer.
 
     Args:
         folder: a folder for this sweep alone; created if it does not exist.
@@ -100,50 +101,45 @@ class Store:
             another sweep or another program.
         DataError: if ``sweep.json`` is damaged or of another version.
     """
+    given = as_json("identity", identity)
+    check_kind("out", folder, "a sweep")
+    with one_writer("out", folder):
+        fingerprint = _begun(folder, given, defaults)
+        with kept_open(folder / BATCHES):
+            remove_leftovers(folder / BATCHES)
+            yield Store(folder, fingerprint)
 
-    def __init__(self, folder: Path, identity: Mapping[str, object], defaults: Mapping[str, object] | None = None):
-        self.folder = folder
-        self._identity = as_json("identity", identity)
-        self._defaults = defaults
-        self._fingerprint = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Store:
-        check_kind("out", self.folder, "a sweep")
-        # If the identity differs, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
-        with ExitStack() as stack:
-            stack.enter_context(one_writer("out", self.folder))
-            self._begin(self.folder / SWEEP)
-            stack.enter_context(kept_open(self.folder / BATCHES))
-            remove_leftovers(self.folder / BATCHES)
-            self._stack = stack.pop_all()
-        return self
+def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | None) -> str:
+    """Writes the sweep's identity, or compares it with that in the folder; returns the fingerprint of the folder."""
+    try:
+        check_no_links("out", folder, BATCHES)
+        make_folder(folder / BATCHES)
+        if SWEEP not in names_in(folder):
+            check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
+            fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+            entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
+            write_whole(folder / SWEEP, signed_text(entries | identity))
+            return fingerprint
+        known = read_settings(folder)
+    except OSError as error:
+        raise InputError("out", "a folder that can be written to", f"{folder / SWEEP} ({error.strerror})") from None
+    check_settings(folder, {name: known[name] for name in known if name not in FILE_ENTRIES}, identity, defaults)
+    # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
+    # from ours. Its files contain its own fingerprint.
+    return known[FINGERPRINT]
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
 
-    def _begin(self, path: Path) -> None:
-        """Writes the sweep's identity, or compares it with that in the folder."""
-        try:
-            check_no_links("out", self.folder, BATCHES)
-            make_folder(self.folder / BATCHES)
-            if path.name not in names_in(self.folder):
-                check_nothing_lost("out", self.folder, (*WRITTEN_AFTERWARDS, REPORT))
-                entries = {"format": FORMAT, "version": VERSION, "fingerprint": self._fingerprint}
-                write_whole(path, signed_text(entries | self._identity))
-                return
-            known = read_settings(self.folder)
-        except OSError as error:
-            raise InputError("out", "a folder that can be written to", f"{path} ({error.strerror})") from None
-        check_settings(
-            self.folder,
-            {name: known[name] for name in known if name not in FILE_ENTRIES},
-            self._identity,
-            self._defaults,
-        )
-        # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
-        # from ours. Its files contain its own fingerprint.
-        self._fingerprint = known["fingerprint"]
+class Store(NamedTuple):
+    """The folder of a sweep: ``sweep.json`` says which sweep it is, ``batches/`` has the finished batches of members.
+
+    Args:
+        folder: the folder, which ``opened_store`` has opened.
+        fingerprint: that of the sweep, which each of its files contains.
+    """
+
+    folder: Path
+    fingerprint: str
 
     def save(self, name: str, histories: Sequence[MemberHistory], kept: Sequence[PyTree]) -> None:
         """Writes a batch: the history of each member, and a pytree of arrays for each member.
@@ -161,7 +157,7 @@ class Store:
             metrics |= {f"{TEST}/{name}": [value] for name, value in history.test_metrics.items()}
             arrays |= {f"{place}/{name}": np.asarray(values, np.float64) for name, values in metrics.items()}
             arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
-        about = {"fingerprint": self._fingerprint, "members": json.dumps(members)}
+        about = {"fingerprint": self.fingerprint, "members": json.dumps(members)}
         write_whole(self._path(name), packed(arrays, about))
 
     def load(self, name: str, numbers: Sequence[int], like: PyTree) -> tuple[list[MemberHistory], list[PyTree]] | None:
@@ -173,7 +169,7 @@ class Store:
             like: a pytree with the structure, shapes and types of each member's pytree.
         """
         try:
-            batch = read_batch(self._path(name), self._fingerprint)
+            batch = read_batch(self._path(name), self.fingerprint)
         except DAMAGED:
             return None
         if batch is None or [history.number for history in batch.histories] != list(numbers):

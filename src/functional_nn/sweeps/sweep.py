@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from functional_nn.sweeps.plan import Plan, planned
 from functional_nn.sweeps.population import Population
 from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.static_groups import static_groups
-from functional_nn.sweeps.store import AT_ONCE, Store
+from functional_nn.sweeps.store import AT_ONCE, Store, opened_store
 from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
 from functional_nn.training.devices import check_single_process
 from functional_nn.training.evaluate import SMALLER_IS_BETTER, larger_is_better
@@ -205,11 +205,11 @@ def train_members(
     population = Population(groups, members, numbers, policy, chosen, keep=keep, patience=patience)
     check_names(members[0], {name for group in groups for name in group.metric_names})
 
-    store: Store | nullcontext[None] = nullcontext()
+    store: AbstractContextManager[Store | None] = nullcontext()
     if out is not None:
         settings = {
             "grid": members,
-            "data": {name: _digest(part) for name, part in by_name.items()},
+            "data": {name: checksum_of("data", as_split(part)._asdict()) for name, part in by_name.items()},
             "epochs": epochs,
             "batch_size": batch_size,
             "precision": [str(part) for part in policy],
@@ -221,16 +221,16 @@ def train_members(
             IDENTITY: as_json("identity", identity),
             AT_ONCE: population.plan.members,
         }
-        store = Store(out, settings | population.identity(), defaults)
+        store = opened_store(out, settings | population.identity(), defaults)
 
     # All members are trained up to each rung of successive halving; the best go on to the next, and at last to the end.
     rungs = () if halving is None else halving.epochs
     message = ""
     bar = progress_bar("sweep", population.batch_epochs, progress)
-    with store as opened_store, Interruption(Processes()) as interruption, bar as advance:
+    with store as opened, Interruption(Processes()) as interruption, bar as advance:
         try:
             for rung in (*rungs, None):
-                with closing(population.train(rung, opened_store)) as steps:
+                with closing(population.train(rung, opened)) as steps:
                     for _ in steps:
                         if on_epoch is not None:
                             on_epoch(population.ended, len(numbers))
@@ -295,7 +295,8 @@ def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | S
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed("seed", member["seed"])
-    parts = {name: _evaluated_part(data[name]) for name in dict.fromkeys(member["data"] for member in members)}
+    used = {member["data"]: data[member["data"]] for member in members}
+    parts = {name: (of.split() if isinstance(of, Dataset) else of).evaluated_part for name, of in used.items()}
     if len(set(parts.values())) > 1:
         expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
@@ -338,12 +339,3 @@ def _with_data(
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
     return members, data
-
-
-def _evaluated_part(data: Dataset | Split) -> str | None:
-    return (data.split() if isinstance(data, Dataset) else data).evaluated_part
-
-
-def _digest(data: Dataset | Split) -> str:
-    """The checksum of the arrays of a data set; its name and source do not count."""
-    return checksum_of("data", as_split(data)._asdict())

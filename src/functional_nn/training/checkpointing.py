@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -85,11 +86,11 @@ class RunProgress(NamedTuple):
     message: str = ""
 
 
-class RunSaver:
-    """Saves a run and restores it, as a context manager. Without ``checkpoints`` it does neither.
-
-    Of several processes only the first one needs the folder. The others wait until it has saved, get what it has
-    restored, and fail with it.
+@contextmanager
+def run_saver(
+    processes: Processes, checkpoints: Checkpoints | str | os.PathLike[str] | None, settings: Mapping[str, object]
+) -> Iterator[RunSaver]:
+    """Opens the folder of a run, and closes it at the end.
 
     Args:
         processes: those that train together.
@@ -100,16 +101,24 @@ class RunSaver:
         InputError: if the folder belongs to another run, is in use by another process, or cannot be written to.
         DataError: if every checkpoint in it is damaged.
     """
+    saver = RunSaver(processes, settings)
+    with ExitStack() as stack:
+        processes.first(lambda: saver.open(checkpoints, stack))
+        yield saver
 
-    def __init__(
-        self,
-        processes: Processes,
-        checkpoints: Checkpoints | str | os.PathLike[str] | None,
-        settings: Mapping[str, object],
-    ):
-        self._processes = processes
-        self._checkpoints = checkpoints
-        self._settings = settings
+
+class RunSaver:
+    """Saves a run and restores it. Without ``checkpoints`` it does neither.
+
+    Of several processes only the first one needs the folder. The others wait until it has saved, get what it has
+    restored, and fail with it.
+
+    Args:
+        processes, settings: as for ``run_saver``.
+    """
+
+    def __init__(self, processes: Processes, settings: Mapping[str, object]):
+        self._processes, self._settings = processes, settings
         self._writer: CheckpointWriter | None = None
         self._found: Checkpoint | None = None
         self._metric_names: tuple[str, ...] = ()
@@ -118,38 +127,25 @@ class RunSaver:
         # So the first epoch is saved at once.
         self._clock = -math.inf
 
-    def __enter__(self) -> RunSaver:
-        self._processes.first(self._open)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._writer is not None:
-            self._writer.__exit__()
-
-    def _open(self) -> None:
-        if self._checkpoints is None:
+    def open(self, checkpoints: Checkpoints | str | os.PathLike[str] | None, stack: ExitStack) -> None:
+        """Opens the folder, which is closed with the stack, and compares the settings."""
+        if checkpoints is None:
             return
-        checkpoints = _checked(self._checkpoints)
-        self._writer = CheckpointWriter(Path(checkpoints.folder), checkpoints.keep)
+        checkpoints = _checked(checkpoints)
         self._seconds = 60 * checkpoints.minutes
+        self._best_by, self._defaults = checkpoints.best_by, checkpoints.defaults
         # The user's settings are an entry of their own, so that they replace none of the others.
         own = {IDENTITY: dict(checkpoints.settings)} if checkpoints.settings else {}
-        self._best_by = checkpoints.best_by
-        self._defaults = checkpoints.defaults
         best_by = {} if self._best_by is None else {BEST_BY: self._best_by}
         self._settings = as_json("settings", {**self._settings, **own, **best_by})
-        check_kind("checkpoints", self._writer.folder, "checkpoints")
-        self._writer.__enter__()
-        try:
-            self._found = newest(self._writer.folder)
-            if self._found is not None:
-                if misfit(self._found.about, SCHEMA):
-                    raise InputError("checkpoints", "a run's folder", f"{self._found.path}, which fit did not write")
-                self._check_same()
-        except BaseException:
-            # The lock is given back, also after Ctrl-C, since Python calls __exit__ only after a whole __enter__.
-            self._writer.__exit__()
-            raise
+        folder = Path(checkpoints.folder)
+        check_kind("checkpoints", folder, "checkpoints")
+        self._writer = stack.enter_context(CheckpointWriter(folder, checkpoints.keep))
+        self._found = newest(folder)
+        if self._found is not None:
+            if misfit(self._found.about, SCHEMA):
+                raise InputError("checkpoints", "a run's folder", f"{self._found.path}, which fit did not write")
+            self._check_same()
 
     def restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         """The newest saved state, or None.

@@ -41,7 +41,7 @@ def data_for_network(net: Layer, loss: LossFunction, data: Dataset | Split) -> S
 def network_output(net: Layer, x: PyTree) -> PyTree:
     """The shapes and types of a network's output for a batch of these shapes and types; nothing is computed."""
     leaves, structure = jax.tree.flatten(x)
-    return _network_output(net, structure, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves))
+    return _network_output(net, structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
 
 
 APPLIED_BY_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
@@ -101,9 +101,9 @@ def _flattened_where_needed(net: Layer, split: Split) -> Split:
 
 
 @cached_if_hashable(maxsize=32)
-def _network_output(net: Layer, structure: Hashable, leaves: tuple[tuple[Shape, str], ...]) -> PyTree:
+def _network_output(net: Layer, structure: Hashable, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> PyTree:
     # Bytes enter the network as floating-point numbers.
-    types = [jax.ShapeDtypeStruct(shape, "float32" if dtype == "uint8" else dtype) for shape, dtype in leaves]
+    types = [jax.ShapeDtypeStruct(leaf.shape, "float32") if leaf.dtype == np.uint8 else leaf for leaf in leaves]
     x = jax.tree.unflatten(structure, types)
 
     def output(key, x):

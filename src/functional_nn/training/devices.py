@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, shown
+from functional_nn.core.validation import check_count
 from functional_nn.storage.arrays import is_key
 
 Device: TypeAlias = Any
@@ -64,19 +64,15 @@ def chosen_devices(devices: int | None) -> int:
         InputError: if JAX has fewer devices, or if several processes do not use all of their devices.
     """
     processes = jax.process_count()
-    if processes > 1:
-        available = jax.device_count()
-        if devices is not None and devices != available:
-            expected = f"{available}, all devices of the {processes} processes, or None, which means the same"
-            raise InputError("devices", expected, shown(devices))
-        return available
+    available = jax.device_count() if processes > 1 else jax.local_device_count()
     if devices is None:
-        return 1
+        return available if processes > 1 else 1
+    if processes > 1:
+        expected = f"{available}, all devices of the {processes} processes, or None, which means the same"
+        check("devices", devices, expected, devices == available)
     check_count("devices", devices)
-    available = len(jax.local_devices())
-    if devices > available:
-        remedy = f'On a CPU call jax.config.update("jax_num_cpu_devices", {devices}) before JAX computes anything.'
-        raise InputError("devices", f"at most {available}, the number that JAX has", devices, remedy)
+    remedy = f'On a CPU call jax.config.update("jax_num_cpu_devices", {devices}) before JAX computes anything.'
+    check("devices", devices, f"at most {available}, the number that JAX has", devices <= available, remedy)
     return devices
 
 

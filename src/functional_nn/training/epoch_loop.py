@@ -32,6 +32,9 @@ from functional_nn.training.recipe import Hyperparameters
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import StepResult, numbers
 
+ALL_STEPS = np.int32(2**31 - 1)
+"""More steps than an epoch has."""
+
 
 class EpochOutcome(NamedTuple):
     """The outcome of an epoch.
@@ -142,23 +145,23 @@ class RunData:
         is_bad &= is_running
         if not is_bad.any():
             return after, result, None
-        careful = jax.block_until_ready(programs.careful_epoch(before, x, labels, place, h))
+        careful, careful_result = jax.block_until_ready(programs.careful_epoch(before, x, labels, place, ALL_STEPS, h))
         if programs.spec.members is not None:
 
             def chosen(careful: jax.Array, fast: jax.Array) -> jax.Array:
                 return jnp.where(with_axes(jnp.asarray(is_bad), fast), careful, fast)
 
-            return *jax.tree.map(chosen, careful[:2], (after, result)), None
-        after, result, before = careful
-        step = int(result.bad_step)
+            return *jax.tree.map(chosen, (careful, careful_result), (after, result)), None
+        step = int(careful_result.bad_step)
         # This other program rounds differently, so at the edge of overflow it may find no bad step.
         if step < 0:
-            return after, result, None
+            return careful, careful_result, None
+        before, _ = programs.careful_epoch(before, x, labels, place, np.int32(step), h)
         order = programs.order(before.key, place)
         (full, rest), before, data = put_on_one((order, before, (x, labels)), programs.sharding)
         rows = full[step] if step < len(full) else rest
         x, labels = jax.tree.map(itemgetter(rows), data)
-        return after, result, BadStep(before, x, labels, rows)
+        return careful, careful_result, BadStep(before, x, labels, rows)
 
     def _train_on_stream(
         self, reader: StreamReader, train_state: TrainState, epoch: int

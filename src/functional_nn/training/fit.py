@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 import jax
 import optax
 
+from functional_nn import names
 from functional_nn.core.display import in_notebook, is_progress_shown, progress_bar
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, as_layer
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_flag, check_function
+from functional_nn.core.validation import check_choice, check_count, check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
@@ -36,11 +37,11 @@ from functional_nn.training.argument_checks import (
     check_seed,
     says_stop,
 )
-from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver
+from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver, run_saver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import RunData, status_after
-from functional_nn.training.non_finite import ADVICE, SKIP, check_policy, non_finite_message, origin_in_step
+from functional_nn.training.non_finite import ADVICE, SKIP, non_finite_message, origin_in_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.programs import (
@@ -176,7 +177,7 @@ def fit(
     check_count("batch_size", batch_size)
     check_functions(loss, optimizer, penalty)
     check_metrics(metrics)
-    check_policy(non_finite)
+    check_choice("non_finite", non_finite, names.NON_FINITE)
     check_seed("seed", seed)
     if start is not None:
         check_start(start)
@@ -227,7 +228,7 @@ def fit(
         show_progress = is_progress_shown(progress) and processes.is_first
 
         # The folder is opened before anything is compiled, so that the folder of another run is refused at once.
-        saving = RunSaver(processes, checkpoints, settings)
+        saving = run_saver(processes, checkpoints, settings)
         with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
             # The programs of the run.
             clock = time.perf_counter()

@@ -188,26 +188,13 @@ class StatisticsRecorder:
         clock = time.perf_counter()
         if self._statistics is None:
             self._statistics = make_layer_statistics(self.net, self.loss, self.precision)
-        row = statistics_row(self._statistics, epoch, params, state, self.x, self.labels)
+        rows = chosen_examples(len(self.x))
+        x, labels = jnp.asarray(self.x[rows]), jnp.asarray(self.labels[rows])
+        outputs, gradients = self._statistics(params, state, x, labels)
+        row = {"epoch": epoch, "examples": len(rows), "outputs": outputs, "gradients": gradients}
         run_folder.append_layer_statistics(self.folder, row)
         self._kept[epoch] = row
         self.seconds += time.perf_counter() - clock
-
-
-def statistics_row(
-    statistics: LayerStatistics, epoch: int, params: Params, state: State, x: np.ndarray, labels: np.ndarray
-) -> JsonObject:
-    """The statistics after an epoch, as a row of ``layer_statistics.jsonl``.
-
-    Args:
-        statistics: what ``make_layer_statistics`` returned.
-        epoch: the number of the epoch.
-        params, state: those of the network after this epoch.
-        x, labels: all training examples; ``chosen_examples`` are taken.
-    """
-    rows = chosen_examples(len(x))
-    outputs, gradients = statistics(params, state, jnp.asarray(x[rows]), jnp.asarray(labels[rows]))
-    return {"epoch": epoch, "examples": len(rows), "outputs": outputs, "gradients": gradients}
 
 
 def _layer_outputs(function: Callable[[Params], jax.Array], params: Params) -> dict[str, jax.Array]:

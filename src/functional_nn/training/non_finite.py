@@ -14,7 +14,7 @@ from functional_nn.core.functions import path_name
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_choice, check_flag, check_key, check_trees, tree_in_native_order
+from functional_nn.core.validation import check_flag, check_key, check_trees, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
@@ -93,11 +93,6 @@ def find_non_finite(
     # Nothing is optimized.
     recipe = Recipe(net, loss, optax.identity(), penalty, gradient=differentiate)
     return _network_origin(recipe, policy, key, (params, state, x, labels), train=train)
-
-
-def check_policy(policy: object) -> None:
-    """Raises an InputError unless the policy is one of the two."""
-    check_choice("non_finite", policy, names.NON_FINITE)
 
 
 class BadStep(NamedTuple):

@@ -30,7 +30,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.data.dataset import Split
 from functional_nn.data.examples import number_of_examples
-from functional_nn.jaxprs.walk import TracedProgram
+from functional_nn.jaxprs.walk import inner_programs
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
     QUICK,
@@ -52,11 +52,10 @@ from functional_nn.training.evaluate import (
     evaluation_of_totals,
     totals_of_examples,
 )
-from functional_nn.training.optimizers import update_with
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Hyperparameters, Recipe, RecipeMaker
 from functional_nn.training.state import SETTING_OF_BITS, TrainState, create_train_state
-from functional_nn.training.step import StepResult, TrainStep, step_of, where
+from functional_nn.training.step import StepResult, step_of, where
 
 NO_HYPERPARAMETERS: Hyperparameters = {}
 """The traced hyper-parameters of a run of ``fit``. An empty dict adds nothing to a program."""
@@ -133,19 +132,25 @@ def last_batch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, losses,
     return with_last_batch(step, state, losses, rest, spec.batch_size)
 
 
-def careful_epoch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree, number):
+def careful_epoch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree, number, steps):
     """An epoch of steps that change nothing if a value would become non-finite, as one program.
 
-    Its checks make compilation longer, and few runs need it. It returns the train state after the epoch, the result,
-    and, for a single model, the train state before the first bad step.
+    Its checks make compilation longer, and few runs need it. After this number of ``steps`` the train state stays as it
+    is: so the caller gets the train state before a bad step.
     """
-    step = of_rows(remembering(step_of(_recipe(spec, h), spec.precision, "kept")), x, labels)
+    kept = of_rows(step_of(_recipe(spec, h), spec.precision, "kept"), x, labels)
+
+    def step(carry: tuple[TrainState, jax.Array], rows: jax.Array) -> tuple[tuple[TrainState, jax.Array], PyTree]:
+        before, taken = carry
+        after, loss = kept(before, rows)
+        # Keys cannot be selected by a condition. The key is the same in both states.
+        chosen = where(taken < steps, after._replace(key=None), before._replace(key=None))
+        return (chosen._replace(key=before.key), taken + 1), loss
+
     order, rest = draw_order(spec, state.key, number)
-    # Several members do not need the state before the bad step, which would take memory.
-    kept = state if spec.members is None else None
-    reached, losses = lax.scan(step, Remembered(state, kept, jnp.bool_(False)), order)
-    reached, result = with_last_batch(step, reached, losses, rest, spec.batch_size)
-    return reached.train_state, result, reached.before_bad_step
+    reached, losses = lax.scan(step, (state, jnp.int32(0)), order)
+    (state, _), result = with_last_batch(step, reached, losses, rest, spec.batch_size)
+    return state, result
 
 
 def streamed_step(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree):
@@ -176,38 +181,6 @@ def evaluation_of_sums(spec: ProgramSpec, h: Hyperparameters, totals: Evaluation
 def _recipe(spec: ProgramSpec, hyperparameters: Hyperparameters) -> Recipe:
     recipe = spec.recipe_for(hyperparameters)
     return recipe._replace(net=divided(recipe.net, on_each(spec.devices)))
-
-
-class Remembered(NamedTuple):
-    """A train state, and the one before the first step whose loss was not finite.
-
-    Args:
-        train_state: the current train state.
-        before_bad_step: the train state before the first bad step, or before the last step if there is none yet;
-            None if it is not needed.
-        is_found: whether there was a bad step.
-    """
-
-    train_state: TrainState
-    before_bad_step: TrainState | None
-    is_found: jax.Array
-
-
-def remembering(train_step: TrainStep) -> Callable[[Remembered, PyTree, PyTree], tuple[Remembered, PyTree]]:
-    """The same train step for ``Remembered`` train states."""
-
-    def step(before: Remembered, x: PyTree, labels: PyTree) -> tuple[Remembered, PyTree]:
-        train_state, kept = before.train_state, before.before_bad_step
-        after, loss = train_step(train_state, x, labels)
-        if kept is None:
-            return Remembered(after, None, before.is_found), loss
-        # Keys cannot be selected by a condition. The key is the same in both states.
-        now = train_state._replace(key=None)
-        kept = where(before.is_found, kept._replace(key=None), now)._replace(key=train_state.key)
-        is_bad = ~jnp.isfinite(loss[0] if isinstance(loss, tuple) else loss)
-        return Remembered(after, kept, before.is_found | is_bad), loss
-
-    return step
 
 
 # The table
@@ -247,7 +220,7 @@ PROGRAMS = {
     "init": Program(start, "h key", "state", QUICK | RUN_ONCE),
     "full": Program(full_batches, "h state order x labels", "state losses", _steps),
     "last": Program(last_batch, "h state losses rest x labels", "state result", _last),
-    "careful": Program(careful_epoch, "h state x labels number", "state result before", _steps),
+    "careful": Program(careful_epoch, "h state x labels number steps", "state result", _steps),
     "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", _single_step),
     "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", QUICK | SUMS_AND_PRODUCTS),
     "totals": Program(batch_totals, "h state evaluated_x evaluated_labels", "totals", QUICK | SUMS_AND_PRODUCTS),
@@ -347,10 +320,11 @@ class Programs:
         x: Value,
         labels: PyTree,
         number: ArrayLike,
+        steps: ArrayLike,
         h: Hyperparameters = NO_HYPERPARAMETERS,
-    ) -> tuple[TrainState, EpochResult, TrainState | None]:
+    ) -> tuple[TrainState, EpochResult]:
         """The same epoch with steps that change nothing if a value would become non-finite; see ``careful_epoch``."""
-        return self._program("careful")(h, state, x, labels, number)
+        return self._program("careful")(h, state, x, labels, number, steps)
 
     def step(
         self, state: TrainState, x: Value, labels: PyTree, h: Hyperparameters = NO_HYPERPARAMETERS
@@ -410,7 +384,7 @@ class Programs:
     @property
     def member_state(self) -> TrainState:
         """The shapes and types of one member's train state: ``train_state`` without the axis of members."""
-        return _of_one_member(self.spec, self.train_state)
+        return self.train_state if self.spec.members is None else _resized(self.train_state, lambda shape: shape[1:])
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -425,9 +399,7 @@ class Programs:
             entry.made = {
                 "initial values": fingerprint(self.jaxprs["init"]),
                 "network or loss": fingerprint(outputs),
-                # The parts of a recipe are those of one member.
-                **_fingerprints_of_updates(self.spec, _of_one_member(self.spec, self._shapes["h"]), self.member_state),
-                "train step": fingerprint(*steps),
+                "train step (optimizer, penalty, noise or gradient)": fingerprint(*steps),
             }
         return entry.made
 
@@ -513,7 +485,7 @@ def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
         hyperparameters, key = _resized((hyperparameters, key), lambda shape: (spec.members, *shape))
     x, labels = spec.data.part("train")
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    own = {"h": hyperparameters, "key": key, "number": number, "x": x, "labels": labels}
+    own = {"h": hyperparameters, "key": key, "number": number, "steps": number, "x": x, "labels": labels}
     return own | {"batch_x": x, "batch_labels": labels}
 
 
@@ -532,11 +504,6 @@ def with_batches_of(shapes: Split, examples: int) -> Split:
     """The shapes of a split with this number of training examples: those of a stream's batch in all processes."""
     x, labels = _resized(shapes.part("train"), lambda shape: (examples, *shape[1:]))
     return shapes._replace(train_x=x, train_labels=labels)
-
-
-def _of_one_member(spec: ProgramSpec, shapes: PyTree) -> PyTree:
-    """Shapes and types without their leading axis, if it is the axis of several members."""
-    return shapes if spec.members is None else _resized(shapes, lambda shape: shape[1:])
 
 
 def _resized(tree: PyTree, resize: Callable[[tuple[int, ...]], tuple[int | None, ...]]) -> PyTree:
@@ -659,46 +626,15 @@ def fingerprint(*traced: ClosedJaxpr) -> str:
     return digest.hexdigest()
 
 
-def _fingerprints_of_updates(
-    spec: ProgramSpec, hyperparameters: Hyperparameters, train_state: TrainState
-) -> dict[str, str]:
-    """A digest of the optimizer and one of the penalty, for the shapes and types of one model."""
-    params, optimizer_state = train_state.params, train_state.optimizer_state
-
-    def update(hyperparameters, params, optimizer_state):
-        """An update with the parameters in place of the gradient, their squares in place of the loss."""
-
-        def loss(params, *, obj_fn=None, grad_fn=None):
-            return sum((jnp.sum(jnp.square(leaf.astype(float))) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
-
-        value, gradient = loss(params), lambda params, step=0: jax.grad(loss)(params)
-        extra = {"value": value, "grad": params, "value_fn": loss, "obj_fn": loss, "grad_fn": gradient}
-        optimizer = spec.recipe_for(hyperparameters).optimizer
-        return update_with(optimizer, params, optimizer_state, params, extra)
-
-    def penalty(hyperparameters, params):
-        function = spec.recipe_for(hyperparameters).penalty
-        return 0.0 if function is None else function(params)
-
-    return {
-        "optimizer": fingerprint(jax.make_jaxpr(update)(hyperparameters, params, optimizer_state)),
-        "penalty": fingerprint(jax.make_jaxpr(penalty)(hyperparameters, params)),
-    }
-
-
 def surroundings() -> dict[str, str | int]:
     """What else the text of a program depends on: fingerprints are comparable only if all of this is equal."""
     versions = {module.__name__: module.__version__ for module in (jax, jaxlib, optax)}
     return {**versions, "device": jax.local_devices()[0].device_kind, "cores": cores()}
 
 
-def _constants(program: TracedProgram) -> Iterator[ArrayLike]:
+def _constants(program: ClosedJaxpr) -> Iterator[ArrayLike]:
     """The arrays in a program and in the programs inside it, in the order of its text."""
-    yield from getattr(program, "consts", ())
-    for equation in getattr(program, "jaxpr", program).eqns:
-        for parameter in equation.params.values():
-            # Some operations, such as cond, have several programs in a tuple. A program may be closed, with constants,
-            # or not.
-            for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
-                if hasattr(inner, "eqns") or hasattr(getattr(inner, "jaxpr", None), "eqns"):
-                    yield from _constants(inner)
+    yield from program.consts
+    for equation in program.jaxpr.eqns:
+        for inner in inner_programs(equation):
+            yield from _constants(inner)

@@ -35,7 +35,7 @@ def variance(x):
     return jnp.mean(x**2) - jnp.mean(x) ** 2
 
 
-def test_cancellation_is_seen_where_the_absolute_terms_are_small():
+def test_cancellation_is_seen_where_the_result_is_small():
     x = jnp.asarray(np.random.default_rng(0).normal(size=7))
     centered = lambda x: jnp.mean((x - jnp.mean(x)) ** 2)  # noqa: E731
     far = x + 1e3
@@ -85,3 +85,11 @@ def test_the_same_each_time_under_jit_and_vmap_and_of_the_arguments_shapes():
     np.testing.assert_allclose(size, jax.jit(lambda x: rounding(jnp.matmul, x, weight))(x))
     np.testing.assert_allclose(jax.vmap(lambda x: rounding(jnp.matmul, x, weight))(x[None])[0], size)
     assert rounding(lambda x: x[:0] * 2, x).shape == (0, 3)
+
+
+def test_complex_numbers_and_linear_systems_round_too():
+    """A solver's error is small beside the largest element of the matrix, also where an element is 0."""
+    z = jnp.array([3 + 4j])
+    assert 3.7 < rounding(lambda z: z * 2.0, z)[0] / 2 < 7.1
+    assert jnp.all(rounding(jnp.linalg.inv, jnp.diag(jnp.array([1e3, 1.0]))) > 0)
+    assert jnp.all(rounding(jnp.fft.fft, jnp.array([1.0, 0.0, 0.0])) > 0)

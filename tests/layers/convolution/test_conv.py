@@ -11,13 +11,7 @@ from tests.layers.jitted import jitted
 import functional_nn as fnn
 from functional_nn.jaxprs.walk import equations
 from functional_nn.layers.convolution.conv import convolve, input_gradient, weight_gradient
-from functional_nn.layers.convolution.sliding_windows import (
-    place_windows,
-    stacked_places,
-    sum_stacked_places,
-    sum_window_places,
-    window_places,
-)
+from functional_nn.layers.convolution.sliding_windows import place_windows
 
 
 def _float32(*trees):
@@ -255,25 +249,6 @@ def test_large_windows_are_the_same_sums(groups):
     y, by_hand, automatic = computed(*_float32({"weight": weight}, x))
     np.testing.assert_allclose(y, by_loops(x, weight, (10,), (1,), (1,), (70,), groups), rtol=1e-4, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), by_hand, automatic)
-
-
-@pytest.mark.parametrize(
-    "options", [{"stride": (2, 1), "padding": ((1, 2), (0, 3))}, {"dilation": (1, 2), "padding": "same"}]
-)
-def test_places_taken_axis_by_axis_are_the_same(options):
-    windows = place_windows((7, 9), (3, 2), **options)
-
-    @jax.jit
-    def in_both_ways(x):
-        parts = window_places(x, windows)
-        stacked = jnp.stack(parts, axis=-2)
-        return (stacked_places(x, windows), sum_stacked_places(stacked, windows)), (
-            stacked,
-            sum_window_places(parts, windows),
-        )
-
-    by_axis, by_place = in_both_ways(jax.random.normal(jax.random.key(0), (2, 7, 9, 3)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), by_axis, by_place)
 
 
 @pytest.mark.parametrize(("make", "groups"), [(fnn.conv, 2), (fnn.conv_transpose, 1)])

@@ -333,9 +333,6 @@ def _zeros(found: Derivatives) -> list[np.ndarray]:
     return [np.all([np.asarray(array) == 0 for array in of_leaf], 0) for of_leaf in zip(*found, strict=True)]
 
 
-NO_ERROR = np.zeros(())
-
-
 @dataclass(frozen=True)
 class ComparedValues:
     """Values of one derivative from three sources, as arrays of one shape.
@@ -441,7 +438,7 @@ def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) 
     return np.where(np.isfinite(scale), np.where(is_known, np.fmax(scale, size), scale), size)
 
 
-def relative_error(difference: Array, scale: Array, arbiter_error: Array = NO_ERROR) -> np.ndarray:
+def relative_error(difference: Array, scale: Array, arbiter_error: Array | float = 0.0) -> np.ndarray:
     """|difference| / scale. If the scale is 0, the result is infinite, or 0 within the arbiter's error."""
     with np.errstate(all="ignore"):
         difference = np.abs(difference)

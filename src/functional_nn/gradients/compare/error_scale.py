@@ -99,7 +99,8 @@ class Noise:
         if not jnp.issubdtype(value.dtype, jnp.inexact):
             return value
         both_parts = 1 + 1j if jnp.issubdtype(value.dtype, jnp.complexfloating) else 1
-        return jnp.where(jnp.isfinite(size), value + SIZE * self._drawn(value) * both_parts * size, value)
+        error = SIZE * self._drawn(value) * both_parts * size.astype(value.dtype)
+        return jnp.where(jnp.isfinite(size), value + error, value)
 
     def _drawn(self, like: jax.Array) -> jax.Array:
         shape = (RUNS, *like.shape)

@@ -611,8 +611,6 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
-PARTS = {2: "halves", 3: "thirds", 4: "quarters"}
-
 
 def cotangent_alternatives(
     bars: Sequence[jax.ShapeDtypeStruct], batch: int | None
@@ -661,7 +659,7 @@ def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Ch
 
 def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
     """Yields errors that swap neighboring halves, thirds or quarters of the last axis, as if gates were swapped."""
-    for parts, word in PARTS.items():
+    for parts, word in ((2, "halves"), (3, "thirds"), (4, "quarters")):
         if shape and shape[-1] % parts == 0 and shape[-1] > 2:
             for first in range(parts - 1):
                 yield f"{word} {first + 1} and {first + 2} exchanged", partial(swapped, parts=parts, first=first)
