@@ -73,7 +73,8 @@ def load_image_folder(
         InputError: for a size or a color that is none.
     """
     size = _checked_size(image_size)
-    check("image_color", image_color, "gray, rgb or None", image_color in (None, *IMAGE_COLORS))
+    is_color = image_color is None or (isinstance(image_color, str) and image_color in IMAGE_COLORS)
+    check("image_color", image_color, "gray, rgb or None", is_color)
     check_folder(folder, "a folder with a folder of images for each class")
     layout = find_images(folder)
     files = [file for part in layout.parts.values() for file in part]

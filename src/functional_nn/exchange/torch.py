@@ -233,7 +233,7 @@ def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.P
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
     if not isinstance(source, Mapping) or not source:
         expected = "a torch.nn.Module, a state dict, or the path of a file with one"
-        raise InputError(argument, expected, "an empty dict" if source == {} else type(source).__name__)
+        raise InputError(argument, expected, "an empty dict" if isinstance(source, Mapping) else type(source).__name__)
     arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
     # Integers are no parameters: counters, positions and the like.
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}

@@ -18,7 +18,6 @@ import numpy as np
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, reading
-from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.arrays import (
@@ -221,8 +220,10 @@ def restore_checkpoint(
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
     folder = check_path("folder", folder)
-    is_known = step in ("newest", "best") or is_count(step, least=0, most=LARGEST_STEP)
-    check("step", step, "newest, best or the number of a checkpoint", is_known)
+    if isinstance(step, str):
+        check("step", step, "newest, best or the number of a checkpoint", step in ("newest", "best"))
+    else:
+        step = check_count("step", step, least=0, most=LARGEST_STEP)
     found = None
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
         is_name = isinstance(step, str)

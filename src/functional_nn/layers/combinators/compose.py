@@ -233,7 +233,8 @@ class Children:
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
         if name.startswith("_"):
             raise AttributeError(name)
-        check("function", name, "a child's name", name in self._names, suggest(name, self._names), NoSuchChild)
+        if name not in self._names:
+            raise NoSuchChild("function", "a child's name", repr(name), suggest(name, self._names))
         return partial(self._run, name)
 
     def _run(self, name: str, x: Value) -> Value:

@@ -115,7 +115,7 @@ def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 
             for pair in padding
         )
     remedy = "" if least is None else "No number may be negative."
-    if isinstance(padding, str):
+    if isinstance(padding, str) and not valid:
         remedy = suggest(padding.lower(), names)
     expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
     check("padding", padding, expected, valid, remedy)
