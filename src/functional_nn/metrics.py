@@ -28,10 +28,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from functional_nn import names
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_count, is_concrete, shown
+from functional_nn.core.validation import as_array, check_choice, check_count, is_concrete
 from functional_nn.losses.loss import (
     as_examples,
     as_labels,
@@ -94,9 +94,9 @@ class Metric:
         if isinstance(y, Masked):
             check_steps(y, labels=labels, weights=weights)
         y, labels, weights, mask = as_examples(y, labels, weights)
-        if not y.ndim or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != y.shape[:-1]:
-            expected = f"one integer per row of y, shape {y.shape[:-1]}"
-            raise InputError("labels", expected, f"{labels.dtype} of shape {labels.shape}")
+        are_integers = y.ndim and jnp.issubdtype(labels.dtype, jnp.integer)
+        expected = f"one integer per row of y, shape {y.shape[:-1]}"
+        check("labels", labels, expected, are_integers and labels.shape == y.shape[:-1])
         dtype = y.dtype if y.dtype.itemsize >= 4 else jnp.float32
         weights = combined_weights(weights, mask, labels.shape, dtype)
         y = y.astype(dtype).reshape(-1, y.shape[-1])
@@ -183,8 +183,8 @@ def _class_score(
     name: str, share: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], average: str | None, formula: str
 ) -> Metric:
     """Makes a metric of ``share(right, predicted, labels)``, computed for each class and averaged."""
-    if average is not None and (not isinstance(average, str) or average not in ("macro", "micro")):
-        raise InputError("average", "'macro', 'micro', None", shown(average))
+    if average is not None:
+        check_choice("average", average, ("macro", "micro"))
 
     def result(totals):
         counts = [totals[count] for count in ("right", "predicted", "labels")]

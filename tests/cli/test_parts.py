@@ -79,7 +79,6 @@ def test_parts_are_merged_into_the_folder_of_the_undivided_sweep(swept, whole, t
     ("flags", "said"),
     [
         (["--part", "3/2"], "expected a part and the number of parts, such as 1/8 to 8/8, got '3/2'"),
-        (["--part", "1"], "got '1'"),
         (["--part", "1/9", "--out", "x"], "--part: expected at most 8 parts, the number of members, got 9 parts"),
         (["--part", "1/2"], "--part: expected a folder for the results, got none"),
         (["--submit", "2"], "--submit: expected a folder for the results, got none"),

@@ -218,9 +218,7 @@ def test_another_sets_torchvision_folder_is_not_taken(tmp_path):
 
 def test_images_and_labels_differ_in_number(tmp_path):
     write_folder(tmp_path, number=3)
-    with pytest.raises(
-        DataError, match=r"mine training labels: expected an integer for each of the 2 images, got .*\(3,\)"
-    ):
+    with pytest.raises(DataError, match=r"training labels: expected an integer for each of the 2 images, got .*\(3,\)"):
         load_dataset("mine", tmp_path)
 
 

@@ -324,7 +324,7 @@ def test_sizes_that_are_none(tmp_path, size):
 
 
 def test_colors_that_are_none_and_other_data_sets_that_take_neither_size_nor_color(tmp_path):
-    with pytest.raises(InputError, match="image_color: expected one of gray, rgb, got 'RGB'"):
+    with pytest.raises(InputError, match="image_color: expected gray, rgb or None, got 'RGB'"):
         loaded(write_classes(tmp_path, 2), image_color="RGB")
     with pytest.raises(InputError, match=r"image_size: expected nothing for 'mnist5k' \(only for folder:PATH\), got 3"):
         load_dataset("mnist5k", image_size=3)

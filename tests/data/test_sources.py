@@ -96,9 +96,15 @@ def test_arrays_that_make_no_data_set(change, words):
 
 def test_validation_examples_of_too_many_or_too_few_labels():
     for labels in (45, 35):
-        words = rf"training data: expected as many labels as examples, got shapes \(40, 3\) and \({labels},\)"
+        words = rf"training data: expected as many labels as examples, got .*\(40, 3\), .*\({labels},\)"
         with pytest.raises(InputError, match=words):
             Split(np.zeros((40, 3)), np.zeros(labels)).with_validation(0.2)
+
+
+def test_lists_can_have_validation_examples():
+    split = Split(np.zeros((8, 2)).tolist(), [0, 1] * 4).with_validation(0.25)
+    assert (split.train_x.shape, split.train_labels.shape, split.validation_x.shape) == ((6, 2), (6,), (2, 2))
+    assert sorted(split.validation_labels) == [0, 1]
 
 
 @pytest.mark.parametrize(

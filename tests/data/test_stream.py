@@ -63,7 +63,7 @@ def test_arrays_in_files_are_read_by_rows_and_train(tmp_path):
         ({"batch_size": 0}, "batch_size: expected a positive integer"),
         ({"batch_size": 24, "part": (1, 2)}, "at most 23, the number of examples in a part, got 24"),
         ({"part": (0, 2)}, "number of the part, from 1 to n"),
-        ({"part": (1, 48)}, "part: expected at most 47 parts, the number of examples, got 48 parts"),
+        ({"part": (1, 48)}, r"part: expected at most 47 parts, the number of examples, got \(1, 48\)"),
         ({"part": 2}, "number of the part, from 1 to n"),
         ({"seed": -1}, "seed: expected an integer not below 0"),
     ],
@@ -123,19 +123,6 @@ def test_it_reads_ahead_and_no_further(ahead):
     assert len(source.threads) == 1
     assert threading.get_ident() not in source.threads
     assert not reading_threads()
-
-
-def test_without_reading_ahead_there_is_no_thread():
-    source = Source(4)
-    with ReadAhead(source.items(), 0) as reading:
-        assert reading.first() == 0
-        taken = reading.rest(str)
-        assert source.asked == 1
-        assert next(taken) == "1"
-        assert source.asked == 2
-        assert not reading_threads()
-    assert source.is_closed
-    assert source.threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("ahead", [0, 2])

@@ -237,7 +237,7 @@ def test_a_batch_of_padding_alone():
     layer = fnn.batch_norm()
     params, state = layer.init(None, (5, 4))
     x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.zeros((3, 5), bool))
-    with pytest.raises(fnn.InputError, match="mask: expected at least two real steps in training, got 0"):
+    with pytest.raises(fnn.InputError, match="x: expected at least two real steps in training, got 0"):
         layer.apply(params, state, x, train=True)
     (y, new_state), x_bar = jax.jit(
         lambda x: (

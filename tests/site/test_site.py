@@ -98,12 +98,3 @@ def test_a_chapter_links_to_its_other_version_at_all_widths(page, name, other, l
         assert box["y"] + box["height"] < 700
     link.click()
     assert page.url == (SITE / f"{other}.html").as_uri()
-
-
-@pytest.mark.parametrize("width", [375, 1000, 1400])
-def test_the_link_to_the_notebook_is_below_the_title_at_every_width(page, width):
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto((SITE / "tutorial" / "04_backpropagation.html").as_uri())
-    link = page.locator("h1 ~ .notebook-link a")
-    assert link.is_visible()
-    assert (SITE / "tutorial" / link.get_attribute("href")).resolve().is_file()

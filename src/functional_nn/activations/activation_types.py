@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn import names
-from functional_nn.core.errors import FormulaMissing, InputError
+from functional_nn.core.errors import FormulaMissing, check
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import (
     as_array,
@@ -19,7 +19,6 @@ from functional_nn.core.validation import (
     is_array,
     is_concrete,
     is_function,
-    shown,
 )
 
 
@@ -68,8 +67,7 @@ class Activation:
         x = as_array("x", x)
         check_floating(x)
         y = self.function(x, *self.parameters)
-        if not is_array(y) or y.shape != x.shape:
-            raise InputError(f"{self.name}(x)", f"an array of the shape of x, {x.shape}", shown(y))
+        check(f"{self.name}(x)", y, f"an array of the shape of x, {x.shape}", is_array(y) and y.shape == x.shape)
         return y
 
     def pullback(self, x: jax.Array, y_bar: jax.Array) -> jax.Array:
@@ -117,8 +115,7 @@ class VectorActivation:
         _check_given(self.name, x)
         x = as_array("x", x)
         check_floating(x)
-        if not x.ndim:
-            raise InputError("x", "an array with an axis to act along", shown(x))
+        check("x", x, "an array with an axis to act along", x.ndim)
         return self.function(x)
 
     def as_layer(self) -> Layer:
@@ -135,8 +132,7 @@ class VectorActivation:
 
 def _check_given(name: str, x: object) -> None:
     """Requires an argument. Somebody who writes ``chain(dense(10), relu())`` means the activation itself."""
-    if x is None:
-        raise InputError("x", "an array", "nothing", f"In a network, write {name} without parentheses.")
+    check("x", x, "an array", x is not None, f"In a network, write {name} without parentheses.")
 
 
 def _set_docstring(activation: Activation | VectorActivation, text: str) -> None:
@@ -152,13 +148,12 @@ def as_activation(value: Activation | Callable[[jax.Array], jax.Array]) -> Activ
             run after their trace has ended.
     """
     if isinstance(value, Activation):
-        if not is_concrete(*value.parameters):
-            remedy = f"Put it after the layer: chain(…, {value.name}_with(…))."
-            raise InputError("activation", "an activation without traced parameters", value.name, remedy)
+        remedy = f"Put it after the layer: chain(…, {value.name}_with(…))."
+        is_known = is_concrete(*value.parameters)
+        check("activation", value, "an activation without traced parameters", is_known, remedy)
         return value
-    if isinstance(value, VectorActivation) or not is_function(value):
-        expected = "a function that is applied to each element separately"
-        raise InputError("activation", expected, getattr(value, "name", repr(value)))
+    is_of_elements = is_function(value) and not isinstance(value, VectorActivation)
+    check("activation", value, "a function that is applied to each element separately", is_of_elements)
     name = getattr(value, "__name__", "function").strip("<>")
 
     def no_derivative(x):

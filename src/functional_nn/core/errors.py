@@ -50,7 +50,7 @@ def shown(value: object) -> str:
     try:
         if _has_arrays(value):
             if isinstance(value, dict):
-                return f"{{{', '.join(f'{name}: {shown(part)}' for name, part in value.items())}}}"
+                return f"{{{', '.join(f'{name!r}: {shown(part)}' for name, part in value.items())}}}"
             name = type(value).__name__ if hasattr(value, "_fields") else ""
             return f"{name}({', '.join(map(shown, value))})"
         text = repr(value)

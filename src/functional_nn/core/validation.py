@@ -206,11 +206,31 @@ def check_integers_fit(argument: str, array: np.ndarray) -> None:
     if dtype == array.dtype or not np.issubdtype(array.dtype, np.integer):
         return
     limits = np.iinfo(dtype)
-    fits = (array >= limits.min) & (array <= limits.max)
-    if not fits.all():
-        where = tuple(int(i) for i in np.argwhere(~fits)[0])
-        remedy = 'Convert them to float32, or call jax.config.update("jax_enable_x64", True) first.'
-        raise InputError(argument, f"integers that {dtype} holds", f"{array[where]} at index {where}", remedy)
+    remedy = 'Convert them to float32, or call jax.config.update("jax_enable_x64", True) first.'
+    check_elements(
+        argument, array, lambda n: (n >= limits.min) & (n <= limits.max), f"integers that {dtype} holds", remedy
+    )
+
+
+def check_elements(
+    argument: str,
+    array: jax.Array | np.ndarray,
+    are_good: Callable[[np.ndarray], np.ndarray],
+    expected: str,
+    remedy: str = "",
+) -> None:
+    """Requires that a condition holds for every number, unless the array is traced. The error shows the first other.
+
+    >>> check_elements("weights", np.array([1, -2]), lambda weights: weights >= 0, "weights not below 0")
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: weights: expected weights not below 0, got -2 at index (1,).
+    """
+    if is_concrete(array):
+        host = np.asarray(array)
+        for index in np.argwhere(~are_good(host))[:1]:
+            where = tuple(index.tolist())
+            raise InputError(argument, expected, f"{host[where]} at index {where}", remedy)
 
 
 def as_array(argument: str, value: object) -> jax.Array:

@@ -72,14 +72,7 @@ class Dataset(NamedTuple):
 
     def split(self) -> Split:
         """The same images and labels without the rest."""
-        return Split(
-            self.train_images,
-            self.train_labels,
-            self.test_images,
-            self.test_labels,
-            self.validation_images,
-            self.validation_labels,
-        )
+        return Split(*self[1:5], self.validation_images, self.validation_labels)
 
     def describe(self) -> str:
         """Describes the data set in one line: name, sizes, shape of an image, classes, source."""

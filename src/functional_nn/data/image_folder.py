@@ -19,10 +19,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import DataError, InputError, escaped, reading, shown
+from functional_nn.core.errors import DataError, check, escaped, reading
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
+from functional_nn.storage.files import check_folder
 
 PREFIX = "folder:"
 """Names of data sets that begin with this are paths of folders."""
@@ -72,23 +73,25 @@ def load_image_folder(
         InputError: for a size or a color that is none.
     """
     size = _checked_size(image_size)
-    if image_color is not None and image_color not in IMAGE_COLORS:
-        raise InputError("image_color", f"one of {', '.join(IMAGE_COLORS)}", shown(image_color))
-    if not folder.is_dir():
-        given = "a file" if folder.is_file() else "nothing there"
-        raise DataError(str(folder), "a folder with a folder of images for each class", given)
+    check("image_color", image_color, "gray, rgb or None", image_color in (None, *IMAGE_COLORS))
+    check_folder(folder, "a folder with a folder of images for each class")
     layout = find_images(folder)
     files = [file for part in layout.parts.values() for file in part]
     with quiet_decoders():
         shape = _common_shape(files, size, image_color, progress)
-        _check_bytes(folder, len(files), shape)
+        if (size := len(files) * math.prod(shape)) > MOST_BYTES:
+            given = f"{len(files):,} images of {'x'.join(map(str, shape))}, which are {size / 2**30:,.1f} GiB"
+            remedy = "Give a smaller image_size, or read the images in batches with a Stream."
+            raise DataError(str(folder), f"at most {MOST_BYTES // 2**30} GiB of pixels", given, remedy)
         images = np.empty((len(files), *shape), np.uint8)
 
         def read(number: int, path: Path) -> None:
             images[number] = read_fitted_image(path, shape)
 
         _in_threads("reading images", read, [file.path for file in files], progress)
-    _warn_of_left_out(folder, layout.left_out)
+    if layout.left_out:
+        photographs = " Save photographs of an iPhone as JPEG." if ".heic" in layout.left_out else ""
+        warnings.warn(f"{folder}: left out {endings(layout.left_out)}.{photographs}", UserWarning, stacklevel=3)
     return _dataset(name, folder, layout, images)
 
 
@@ -116,9 +119,8 @@ def _checked_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] |
     if image_size is None:
         return None
     sizes = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sizes) != 2 or not all(is_count(size, most=MOST_BYTES) for size in sizes):
-        expected = "a number of pixels such as 64, or height and width such as (48, 64)"
-        raise InputError("image_size", expected, shown(image_size))
+    expected = "a number of pixels such as 64, or height and width such as (48, 64)"
+    check("image_size", image_size, expected, len(sizes) == 2 and all(is_count(n, most=MOST_BYTES) for n in sizes))
     height, width = sizes
     return int(height), int(width)
 
@@ -139,14 +141,6 @@ def _common_shape(
     if color is None:
         color = "gray" if all(is_gray for _, _, is_gray in forms) else "rgb"
     return size[0], size[1], IMAGE_COLORS[color]
-
-
-def _check_bytes(folder: Path, number: int, shape: tuple[int, int, int]) -> None:
-    size = number * math.prod(shape)
-    if size > MOST_BYTES:
-        given = f"{number:,} images of {'x'.join(map(str, shape))}, which are {size / 2**30:,.1f} GiB"
-        remedy = "Give a smaller image_size, or read the images in batches with a Stream."
-        raise DataError(str(folder), f"at most {MOST_BYTES // 2**30} GiB of pixels", given, remedy)
 
 
 def _in_threads(
@@ -174,21 +168,13 @@ def _in_threads(
     finally:
         threads.shutdown(cancel_futures=True)
     if errors:
-        first, others = errors[0], errors[1:]
-        remedy = f"{first.remedy} Or remove it from the folder."
+        error, *others = errors
+        error.remedy += " Or remove it from the folder."
         if others:
-            names = ", ".join(error.argument for error in others[:3]) + (", …" if len(others) > 3 else "")
-            remedy += f" {counted(len(others), 'other file')} cannot be used either: {names}."
-        raise DataError(first.argument, first.expected, first.given, remedy) from None
+            names = ", ".join(other.argument for other in others[:3]) + (", …" if len(others) > 3 else "")
+            error.remedy += f" {counted(len(others), 'other file')} cannot be used either: {names}."
+        raise error from None
     return results
-
-
-def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
-    if left_out:
-        text = f"{folder}: left out {endings(left_out)}."
-        if ".heic" in left_out:
-            text += " Save photographs of an iPhone as JPEG."
-        warnings.warn(text, UserWarning, stacklevel=4)
 
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
@@ -247,8 +233,7 @@ def find_images(folder: Path) -> Layout:
     of_parts = {part: _files_of_classes(path, left_out) for part, path in part_folders.items()}
     names = tuple(of_parts[TRAIN])
     for part, files in of_parts.items():
-        if different := sorted(set(names) ^ set(files)):
-            name = different[0]
+        for name in sorted(set(names) ^ set(files)):
             with_it, without = (TRAIN, part) if name in names else (part, TRAIN)
             given = f"the class {name!r} in {part_folders[with_it].name} only"
             remedy = f"Add the folder {part_folders[without] / name}, or remove the other one."
@@ -384,9 +369,10 @@ def _content(folder: Path) -> Content:
     content = Content([], [])
     for entry in sorted(entries, key=lambda entry: entry.name):
         with reading(entry.path, "a file or a folder", "Remove it.", errors=OSError):  # a link may lead to itself
-            kind = content.folders if entry.is_dir() else content.files if entry.is_file() else None
-        if kind is None:
-            given = "a link that leads nowhere" if entry.is_symlink() else "neither of these"
-            raise DataError(entry.path, "a file or a folder", given, "Remove it.")
-        kind.append(Path(entry.path))
+            if entry.is_dir():
+                content.folders.append(Path(entry.path))
+            elif entry.is_file():
+                content.files.append(Path(entry.path))
+            else:
+                raise OSError("a link that leads nowhere" if entry.is_symlink() else "neither of these")
     return content

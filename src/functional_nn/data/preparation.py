@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check, shown
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import is_array, shown
+from functional_nn.core.validation import is_array
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import as_numpy, check_examples
 
@@ -29,14 +31,13 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
     """
 
     def scaled(part: jax.Array) -> jax.Array:
-        if not is_array(part):
-            raise InputError("x", "arrays", shown(part))
+        check("x", part, "arrays", is_array(part))
         return part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part
 
     return jax.tree.map(scaled, x)
 
 
-def as_arrays(data: object) -> Dataset | Split:
+def as_arrays(data: Any) -> Dataset | Split:
     """A data set or a split with its arrays in NumPy, in the types that JAX computes in.
 
     Raises:
@@ -45,13 +46,13 @@ def as_arrays(data: object) -> Dataset | Split:
     if isinstance(data, Dataset):
         parts = {name: part for name, part in data._asdict().items() if name.endswith(("_images", "_labels"))}
         return data._replace(**{name: as_numpy(f"data.{name}", part) for name, part in parts.items()})
-    if not isinstance(data, tuple) or not 2 <= len(data) <= len(Split._fields) or len(data) % 2:
-        raise InputError("data", "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", shown(data))
+    is_split = isinstance(data, tuple) and 2 <= len(data) <= len(Split._fields) and len(data) % 2 == 0
+    check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split)
     split = Split(*data)
     for name in ("train", "test", "validation"):
         x, labels = split.part(name)
-        if (x is None) != (labels is None) or (name == "train" and x is None):
-            raise InputError(f"data.{name}_x", "examples together with labels", f"{shown(x)} and {shown(labels)}")
+        are_both = (x is None) == (labels is None) and (name != "train" or x is not None)
+        check(f"data.{name}_x", (x, labels), "examples together with labels", are_both)
     return Split(*(as_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
 
 
@@ -66,11 +67,12 @@ def as_split(data: Dataset | Split) -> Split:
             continue
         check_examples(f"{name} data", x, labels)
         forms[name] = jax.tree.map(lambda array: array.shape[1:], x)
-        if forms[name] != forms["train"]:
-            raise InputError(f"{name} data", f"examples of shape {forms['train']}", forms[name])
+        expected = f"examples of shape {forms['train']}"
+        check(f"{name} data", x, expected, forms[name] == forms["train"])
         # Bytes are divided by 255 and other numbers are not, so all parts must be bytes or none.
-        types = [array.dtype for array in jax.tree.leaves(x)]
-        train_types = [array.dtype for array in jax.tree.leaves(split.train_x)]
-        if [dtype == np.uint8 for dtype in types] != [dtype == np.uint8 for dtype in train_types]:
-            raise InputError(f"{name} data", f"examples of type {train_types[0]}, as for training", types[0])
+        are_bytes, are_bytes_in_training = (
+            [array.dtype == np.uint8 for array in jax.tree.leaves(part)] for part in (x, split.train_x)
+        )
+        expected = f"examples of the type of those for training, {shown(split.train_x)}"
+        check(f"{name} data", x, expected, are_bytes == are_bytes_in_training)
     return split

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +19,10 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, check_part, shown
+from functional_nn.core.validation import check_count, check_part
 from functional_nn.data.dataset import Split
 from functional_nn.data.examples import as_host_arrays, as_numpy, check_examples, number_of_examples
 
@@ -81,14 +81,13 @@ class Stream:
     ahead: int = 2
 
     def __post_init__(self):
-        if not callable(self.batches) and not isinstance(self.batches, Iterable):
-            expected = "an iterable of pairs (x, labels), or a function of the epoch that returns one"
-            raise InputError("batches", expected, shown(self.batches))
+        expected = "an iterable of pairs (x, labels), or a function of the epoch that returns one"
+        check("batches", self.batches, expected, callable(self.batches) or isinstance(self.batches, Iterable))
         if self.steps is not None:
             check_count("steps", self.steps)
-        elif self.is_generator:
-            remedy = "Or give a function that makes a new generator for each epoch."
-            raise InputError("steps", "the number of batches in an epoch, because a generator ends once", None, remedy)
+        remedy = "Or give a function that makes a new generator for each epoch."
+        expected = "the number of batches in an epoch, because a generator ends once"
+        check("steps", self.steps, expected, self.steps is not None or not self.is_generator, remedy)
         for part in PARTS:
             self._check_evaluated(part)
         check_count("ahead", self.ahead, least=0)
@@ -131,13 +130,11 @@ class Stream:
         check_count("seed", seed, least=0)
         number, parts = check_part("part", part)
         examples = number_of_examples(x)
-        if parts > examples:
-            raise InputError("part", f"at most {examples} parts, the number of examples", f"{parts} parts")
+        check("part", part, f"at most {examples} parts, the number of examples", parts <= examples)
         # All parts must have the same number of batches, so the smallest part decides.
         least = examples // parts
-        if check_count("batch_size", batch_size) > least:
-            limit = f"at most {least:,}, the number of examples{' in a part' if parts > 1 else ''}"
-            raise InputError("batch_size", limit, batch_size)
+        limit = f"at most {least:,}, the number of examples{' in a part' if parts > 1 else ''}"
+        check("batch_size", batch_size, limit, check_count("batch_size", batch_size) <= least)
         steps = least // batch_size
         own = range(number - 1, examples, parts)
 
@@ -183,21 +180,21 @@ class Stream:
         given = getattr(self, part)
         if given is None:
             return
-        if any(getattr(self, name) is not None for name in (f"{part}_x", f"{part}_labels")):
-            raise InputError(part, f"either {part} or {part}_x with {part}_labels", "both")
+        arrays = getattr(self, f"{part}_x"), getattr(self, f"{part}_labels")
+        check(part, arrays, f"either {part} or {part}_x with {part}_labels", all(array is None for array in arrays))
         is_read_once = isinstance(given, Iterator)
-        if is_read_once or not (callable(given) or isinstance(given, Iterable)):
-            expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
-            remedy = f"Arrays are given as {part}_x and {part}_labels."
-            if is_read_once:
-                remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
-            raise InputError(part, expected, shown(given), remedy)
+        expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
+        remedy = f"Arrays are given as {part}_x and {part}_labels."
+        if is_read_once:
+            remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
+        is_known = (callable(given) or isinstance(given, Iterable)) and not is_read_once
+        check(part, given, expected, is_known, remedy)
 
 
 def _started(argument: str, given: Callable[..., Batches] | Batches, *number: int) -> Iterator[tuple[PyTree, PyTree]]:
     batches = given(*number) if callable(given) else given
-    if not isinstance(batches, Iterable):
-        raise InputError(argument, "a function that returns an iterable of pairs (x, labels)", shown(batches))
+    expected = "a function that returns an iterable of pairs (x, labels)"
+    check(argument, batches, expected, isinstance(batches, Iterable))
     return iter(batches)
 
 
@@ -283,46 +280,40 @@ class StreamReader:
 
     def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
         """The batches of an epoch. They must be like the given batch; None: like the first of them."""
-        source, steps = self._stream.epoch(number), self._stream.steps
-        read = 0
-        try:
-            for pair in islice(source, steps):
-                read += 1
+        steps = self._stream.steps
+        source = self._stream.epoch(number)
+        # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
+        # generator of the user may be read on.
+        with nullcontext() if self._stream.is_generator else _closing(source):
+            read = 0
+            for read, pair in enumerate(islice(source, steps), start=1):
                 batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
                 like = like or batch
                 yield batch
-            if read < (steps or 1):
-                raise InputError("batches", f"at least {steps or 1} in epoch {number}", read or "none")
-        finally:
-            # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
-            # generator of the user may be read on.
-            if not self._stream.is_generator:
-                _close(source)
+            check("batches", read, f"at least {steps or 1} in epoch {number}", read >= (steps or 1))
 
     def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
         """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
         source = self._stream.evaluated(part)
-        read, last = 0, None
-        try:
-            for pair in source:
-                read += 1
+        with _closing(source):
+            read, last = 0, like
+            for read, pair in enumerate(source, start=1):
                 if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
                     raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
                 last = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
                 like = like or last
                 yield last
-            if not read:
-                raise InputError(part, "at least one batch", "none")
-        finally:
-            _close(source)
+            check(part, read, "at least one batch", read)
 
 
-def _close(source: Iterator[object]) -> None:
+@contextmanager
+def _closing(source: Iterator[object]) -> Iterator[None]:
     """Closes an iterator that may be left before its end, if it can be closed, as a generator can."""
-    close = getattr(source, "close", None)
-    if callable(close):
-        close()
+    try:
+        yield
+    finally:
+        getattr(source, "close", lambda: None)()
 
 
 def _array_types(batch: Batch) -> str:
@@ -331,9 +322,7 @@ def _array_types(batch: Batch) -> str:
     return f"x {x}, labels {labels}"
 
 
-def _checked_batch(
-    argument: str, pair: object, place: str, like: Batch | None, *, may_be_smaller: bool = False
-) -> Batch:
+def _checked_batch(argument: str, pair: Any, place: str, like: Batch | None, *, may_be_smaller: bool = False) -> Batch:
     """Converts a pair to a batch. The pair may be a list, since PyTorch's loaders return lists.
 
     Args:
@@ -343,8 +332,8 @@ def _checked_batch(
         like: the batch whose shapes and types this one must have; None for any.
         may_be_smaller: whether it may have fewer examples.
     """
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InputError(f"{argument}: {place}", "a pair (x, labels)", shown(pair))
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    check(f"{argument}: {place}", pair, "a pair (x, labels)", is_pair)
     batch = Batch(
         *(as_numpy(f"{argument}: {place}: {name}", part) for name, part in zip(Batch._fields, pair, strict=True))
     )

@@ -18,7 +18,7 @@ from jax import lax
 
 from functional_nn.activations.accurate_derivatives import softmax_product
 from functional_nn.activations.smooth import tanh
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
@@ -33,7 +33,6 @@ from functional_nn.core.validation import (
     check_number,
     is_array,
     is_concrete,
-    shown,
 )
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
@@ -192,8 +191,7 @@ def check_key_value_heads(key_value_heads: int | None, heads: int) -> int:
     if key_value_heads is None:
         return heads
     key_value_heads = check_count("key_value_heads", key_value_heads)
-    if heads % key_value_heads:
-        raise InputError("key_value_heads", f"a divisor of the {heads} heads", key_value_heads)
+    check("key_value_heads", key_value_heads, f"a divisor of the {heads} heads", heads % key_value_heads == 0)
     return key_value_heads
 
 
@@ -427,21 +425,17 @@ def check_window(window: int | None, causal: bool) -> int | None:
     if window is None:
         return None
     window = check_count("window", window)
-    if not causal:
-        raise InputError("window", "causal=True with it", window, "A query sees the last keys up to its own step.")
+    check("window", window, "causal=True with it", causal, "A query sees the last keys up to its own step.")
     return window
 
 
 def _fixed_number(argument: str, value: float, *, positive: bool) -> float:
     """Requires a finite number that is not traced, since the backward pass uses it too."""
     kind = "a positive number" if positive else "a finite number"
-    if not is_concrete(value):
-        raise InputError(argument, kind, "a traced number", "It is fixed when the layer is made.")
-
-    def holds(number: float) -> bool:
-        return math.isfinite(number) and (number > 0 or not positive)
-
-    return float(check_number(argument, value, kind, holds))
+    check(argument, value, kind, is_concrete(value), "It is fixed when the layer is made.")
+    return float(
+        check_number(argument, value, kind, lambda number: math.isfinite(number) and (number > 0 or not positive))
+    )
 
 
 def _softmax(s: jax.Array, visible: jax.Array | None) -> jax.Array:
@@ -576,9 +570,8 @@ def projection_shapes(
     in_size: int, memory_size: int, *, heads: int, key_value_heads: int, head_size: int | None, out_size: int | None
 ) -> dict[str, tuple[Shape, Shape]]:
     """The shapes of each projection's inputs and outputs."""
-    if head_size is None and in_size % heads:
-        remedy = "Give head_size, or use another number of heads."
-        raise InputError("heads", f"a divisor of the {in_size} features", heads, remedy)
+    divides = head_size is not None or in_size % heads == 0
+    check("heads", heads, f"a divisor of the {in_size} features", divides, "Or give head_size.")
     head_size = head_size or in_size // heads
     queries, keys = (heads, head_size), (key_value_heads, head_size)
     return {
@@ -641,8 +634,7 @@ def split_parts(x: Value, *, causal: bool, rotary: bool) -> Parts:
     """Takes the input of dot-product attention apart, and requires shapes that fit together."""
     if not isinstance(x, tuple) or isinstance(x, Masked) or len(x) < 3 or isinstance(x[2], Masked):
         expected = "(queries, keys, values); a bias and a mask may follow, and only queries and keys may be Masked"
-        given = f"{len(x)} inputs" if isinstance(x, tuple) else f"a {type(x).__name__}"
-        raise InputError("x", expected, given)
+        raise InputError("x", expected, shown(x))
     check_mask(x[0])
     check_mask(x[1])
     q, k, v = (values_of(part) for part in x[:3])
@@ -680,7 +672,7 @@ def split_shapes(in_shape: Shapes) -> tuple[Shape, Shape]:
             return sequences[0], sequences[-1]
     expected = "a shape (time, in_size), or a pair of such shapes: of x and of the memory"
     remedy = "It leaves out the batch axis. Shapes (heads, time, keys) of a bias or mask may follow."
-    raise InputError("in_shape", expected, repr(in_shape), remedy)
+    raise InputError("in_shape", expected, shown(in_shape), remedy)
 
 
 def check_sequence(argument: str, x: Value, features: int) -> None:
@@ -691,21 +683,18 @@ def check_sequence(argument: str, x: Value, features: int) -> None:
 
 
 def _check_part_shapes(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool, rotary: bool) -> None:
-    given = f"shapes {q.shape}, {k.shape} and {v.shape}"
+    parts = q, k, v
     have_four_axes = q.ndim == k.ndim == v.ndim == 4
-    if not have_four_axes or (k.shape[0], k.shape[3]) != (q.shape[0], q.shape[3]):
-        raise InputError("x", "queries and keys (batch, time, heads, head_size) of one batch and head_size", given)
-    if v.shape[:3] != k.shape[:3]:
-        raise InputError("x", "a value for every key, (batch, time, heads, …)", given)
-    if k.shape[1] == 0:
-        raise InputError("x", "at least one key", given)
-    if k.shape[2] == 0 or q.shape[2] % k.shape[2]:
-        raise InputError("x", f"keys and values whose heads divide the {q.shape[2]} heads of the queries", given)
-    if causal and q.shape[1] > k.shape[1]:
-        remedy = "The last query is at the place of the last key."
-        raise InputError("x", "at least as many keys as queries, since causal=True", given, remedy)
-    if rotary and q.shape[3] % 2:
-        raise InputError("rotary", "an even head_size, since features are rotated in pairs", given)
+    have_one_batch = have_four_axes and (k.shape[0], k.shape[3]) == (q.shape[0], q.shape[3])
+    check("x", parts, "queries and keys (batch, time, heads, head_size) of one batch and head_size", have_one_batch)
+    check("x", parts, "a value for every key, (batch, time, heads, …)", v.shape[:3] == k.shape[:3])
+    check("x", parts, "at least one key", k.shape[1])
+    expected = f"keys and values whose heads divide the {q.shape[2]} heads of the queries"
+    check("x", parts, expected, k.shape[2] and q.shape[2] % k.shape[2] == 0)
+    expected, remedy = "at least as many keys as queries, since causal=True", "The last query is at the last key."
+    check("x", parts, expected, not causal or q.shape[1] <= k.shape[1], remedy)
+    expected = "an even head_size, since features are rotated in pairs"
+    check("rotary", parts, expected, not rotary or q.shape[3] % 2 == 0)
 
 
 def _bias_and_mask(
@@ -716,13 +705,13 @@ def _bias_and_mask(
     bias = mask = None
     for part in pairs:
         expected = f"a bias or a mask of shape {(batch, heads, time, keys_time)}, or with 1 in place of {heads} heads"
-        if not is_array(part) or part.shape not in ((batch, heads, time, keys_time), (batch, 1, time, keys_time)):
-            raise InputError("x", expected, shown(part), "Write jnp.broadcast_to(mask, shape).")
+        fits = is_array(part) and part.shape in ((batch, heads, time, keys_time), (batch, 1, time, keys_time))
+        check("x", part, expected, fits, "Write jnp.broadcast_to(mask, shape).")
         if part.dtype == bool and mask is None:
             mask = part
         elif jnp.issubdtype(part.dtype, jnp.floating) and bias is None:
             bias = part
         else:
             expected = "at most one bias of floating-point numbers and one mask of booleans"
-            raise InputError("x", expected, ", ".join(map(shown, pairs)))
+            raise InputError("x", expected, shown(pairs))
     return bias, mask

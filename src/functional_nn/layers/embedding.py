@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import is_shape, wide_type
 from functional_nn.core.validation import (
     as_array,
     check_count,
+    check_elements,
     check_entries,
     check_entry_shapes,
     check_input,
     check_key,
     check_shape,
-    is_concrete,
 )
 from functional_nn.layers.initializers import Initializer, weight_and_bias
 
@@ -67,8 +67,8 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
     out_size = check_count("out_size", out_size)
 
     def init(key, in_shape):
-        if not is_shape(in_shape):
-            raise InputError("in_shape", "a tuple of sizes", repr(in_shape), "It leaves out the batch axis: (time,).")
+        remedy = "It leaves out the batch axis: (time,)."
+        check("in_shape", in_shape, "a tuple of sizes", is_shape(in_shape), remedy)
         return {"weight": _draw(initializer, key, count, out_size)}, {}
 
     def forward(params, state, x, *, train, key=None):
@@ -141,17 +141,9 @@ def _draw(initializer, key, count, size):
 
 
 def _check_tokens(x: jax.Array, count: int) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        given = f"{x.dtype} of shape {x.shape}"
-        remedy = "Give tokens as int32, x.astype(int). fit converts uint8 to floating-point numbers, x / 255."
-        raise InputError("x", "integers, the numbers of tokens", given, remedy)
-    if not is_concrete(x):
-        return
-    host = np.asarray(x)
-    bad = (host < 0) | (host >= count)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError("x", f"tokens from 0 to {count - 1}", f"{host[where]} at index {where}")
+    remedy = "Give tokens as int32, x.astype(int). fit converts uint8 to floating-point numbers, x / 255."
+    check("x", x, "integers, the numbers of tokens", jnp.issubdtype(x.dtype, jnp.integer), remedy)
+    check_elements("x", x, lambda tokens: (tokens >= 0) & (tokens < count), f"tokens from 0 to {count - 1}")
 
 
 MOST_NUMBERS = 2**25
@@ -188,13 +180,9 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
     def forward(x):
         check_input(x, "(batch, time, features)")
         _, time, features = x.shape
-        if features % 2:
-            raise InputError(
-                "x", "an even number of features, since sines and cosines come in pairs", f"shape {x.shape}"
-            )
-        if time * features > MOST_NUMBERS:
-            expected = f"at most {MOST_NUMBERS:,} numbers in an example, time x features"
-            raise InputError("x", expected, f"shape {x.shape}", "Use shorter sequences or fewer features.")
+        check("x", x, "an even number of features, since sines and cosines come in pairs", features % 2 == 0)
+        expected = f"at most {MOST_NUMBERS:,} numbers in an example, time x features"
+        check("x", x, expected, time * features <= MOST_NUMBERS, "Use shorter sequences or fewer features.")
         # NumPy computes in float64. In float32 the angle of a late position would lose the digits that its sine needs.
         angles = np.outer(np.arange(time), 10_000.0 ** (-2 * np.arange(features // 2) / features))
         waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, time, features)
@@ -242,8 +230,7 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
         weight = params["weight"]
         check_input(x, "(batch, time, features)", weight.shape[1])
         time = x.shape[1]
-        if time > max_time:
-            raise InputError("x", f"at most max_time = {max_time} steps", f"{time} (shape {x.shape})")
+        check("x", x, f"at most max_time = {max_time} steps", time <= max_time)
         return x + weight[None, :time], state, ()
 
     def backward(nothing, y_bar):

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.shapes import Shape
-from functional_nn.core.validation import LARGEST, check_choice, check_key, is_array, is_function, shown
+from functional_nn.core.validation import LARGEST, check_choice, check_key, is_array, is_function
 
 Initializer: TypeAlias = str | Callable[[jax.Array, Shape], jax.Array]
 
@@ -35,15 +35,13 @@ def weight_and_bias(initializer: Initializer, key: jax.Array, shape: Shape) -> t
     """
     draw = initializer if is_function(initializer) else WEIGHTS[check_choice("initializer", initializer, WEIGHTS)]
     check_key(key)
-    if not 1 <= min(shape) <= max(shape) <= LARGEST:
-        raise InputError("in_shape", f"positive sizes, for a weight of shape {shape}", shape)
+    check("in_shape", shape, "positive sizes, for a weight of this shape", 1 <= min(shape) <= max(shape) <= LARGEST)
     if initializer == "pytorch":
         key, key_bias = jax.random.split(key)
         bound = math.prod(shape[:-1]) ** -0.5
         return draw(key, shape), jax.random.uniform(key_bias, shape[-1:], minval=-bound, maxval=bound)
     weight = draw(key, shape)
-    fits = is_array(weight) and weight.shape == tuple(shape)
-    if not fits or not jnp.issubdtype(weight.dtype, jnp.floating):
-        expected = f"a function (key, shape) that returns floating-point numbers of shape {shape}"
-        raise InputError("initializer", expected, shown(weight))
+    fits = is_array(weight) and weight.shape == tuple(shape) and jnp.issubdtype(weight.dtype, jnp.floating)
+    expected = f"a function (key, shape) that returns floating-point numbers of shape {shape}"
+    check("initializer", weight, expected, fits)
     return jnp.asarray(weight), jnp.zeros(shape[-1:])

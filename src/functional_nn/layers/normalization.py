@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer, Params, Shape, State
 from functional_nn.core.masked import Value, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.shapes import is_known, wide_type
@@ -31,9 +31,7 @@ from functional_nn.core.validation import (
     check_input,
     check_number,
     check_shape,
-    is_array,
     is_concrete,
-    shown,
     without_input_size,
 )
 
@@ -104,8 +102,8 @@ def batch_norm(
     )
     check_epsilon(epsilon)
     axis_names = axis_name if isinstance(axis_name, tuple) and axis_name else (axis_name,)
-    if axis_name is not None and not all(isinstance(axis, str) for axis in axis_names):
-        raise InputError("axis_name", "the name of a mapped axis, or a tuple of names", shown(axis_name))
+    are_names = axis_name is None or all(isinstance(axis, str) for axis in axis_names)
+    check("axis_name", axis_name, "the name of a mapped axis, or a tuple of names", are_names)
 
     def group_axes(rank: int) -> Axes:
         """The axes over which statistics are computed."""
@@ -144,9 +142,9 @@ def _check_size(groups: Groups, values: jax.Array) -> None:
     if not is_concrete(size) or np.max(size) >= 2:
         return
     remedy = "Use a larger batch, or a batch size that does not leave a single example in the last batch."
-    if groups.mask is None:
-        raise InputError("x", "at least two values per channel in training", f"{size} (shape {values.shape})", remedy)
-    raise InputError("mask", "at least two real steps in training", int(np.max(size)), remedy)
+    kind = "values per channel" if groups.mask is None else "real steps"
+    given = f"{int(np.max(size))} (shape {values.shape})"
+    raise InputError("x", f"at least two {kind} in training", given, remedy)
 
 
 def _updated_state(state: State, statistics: Statistics, group_axes: Axes, momentum: float | jax.Array) -> State:
@@ -349,8 +347,7 @@ def _group_norm(
         """Splits the channel axis into two: groups, and channels within a group."""
         channels = shape[-1]
         groups = group_count(channels)
-        if channels % groups:
-            raise InputError("groups", f"a divisor of the {counted(channels, 'channel')}", groups)
+        check("groups", groups, f"a divisor of the {counted(channels, 'channel')}", channels % groups == 0)
         return (*shape[:-1], groups, channels // groups)
 
     def group_axes(rank: int) -> Axes:
@@ -391,8 +388,8 @@ def example_norm(
     starting_values = {"scale": jnp.ones, "bias": jnp.zeros}
 
     def normalized(values: jax.Array, groups: Groups, state: State, train: bool) -> tuple[Normalized, State]:
-        if centered and math.prod(values.shape[axis] for axis in groups.axes) < 2:
-            raise InputError("x", "at least two values to normalize together", f"one (shape {values.shape})")
+        are_two = not centered or math.prod(values.shape[axis] for axis in groups.axes) >= 2
+        check("x", values, "at least two values to normalize together", are_two)
         return normalize(values, groups, epsilon, centered=centered)[0], state
 
     params = {name: start for name, start in starting_values.items() if is_used[name]}
@@ -441,9 +438,9 @@ def _norm_layer(
         axes = parameter_axes(rank)
         sizes = tuple(shape[axis] for axis in axes)
         for entry, first in tuple(params.items())[:1]:
-            if is_array(first) and first.shape != sizes:
-                expected = f"sizes {first.shape} on axes {axes}, those of the {entry}"
-                raise InputError("x", expected, f"shape {shape}", "Call init with this in_shape.")
+            given = getattr(first, "shape", sizes)
+            expected = f"sizes {given} on axes {axes}, those of the {entry}"
+            check("x", values, expected, given == sizes, "Call init with this in_shape.")
         check_entry_shapes("params", params, dict.fromkeys(params, sizes))
         check_entry_shapes("state", state, dict.fromkeys(starts["state"], sizes))
         groups = Groups(group_axes(rank), mask, axis_name)
@@ -627,9 +624,9 @@ def chosen_axes(axes: int | Sequence[int], rank: int, *, batch: bool) -> Axes:
     given = tuple(axes) if isinstance(axes, Sequence) else (axes,)
     known = [axis for axis in given if isinstance(axis, Integral) and -rank <= axis < rank]
     chosen = tuple(sorted({int(axis) % rank for axis in known}))
-    if not chosen or len(chosen) != len(given) or (0 in chosen) != batch:
-        which = "the batch axis 0 among them" if batch else "without the batch axis 0"
-        raise InputError("axes", f"different axes of an input of {rank} axes, {which}", repr(axes))
+    which = "the batch axis 0 among them" if batch else "without the batch axis 0"
+    fits = chosen and len(chosen) == len(given) and (0 in chosen) == batch
+    check("axes", axes, f"different axes of an input of {rank} axes, {which}", fits)
     return chosen
 
 

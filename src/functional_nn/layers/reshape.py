@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.shapes import Shape, is_shape
-from functional_nn.core.validation import check_count, check_one_array, shown
+from functional_nn.core.validation import check_count, check_one_array
 
 
 def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
@@ -27,16 +27,16 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
     >>> layer.apply({}, {}, jnp.zeros((5, 6)), train=False)[0].shape
     (5, 2, 3)
     """
-    if not is_shape(shape) or shape.count(-1) > 1 or any(size < 1 for size in shape if size != -1):
-        raise InputError("shape", "a tuple of positive sizes, at most one of them -1", shown(shape))
+    is_known = is_shape(shape) and shape.count(-1) <= 1 and all(size > 0 for size in shape if size != -1)
+    check("shape", shape, "a tuple of positive sizes, at most one of them -1", is_known)
     shape = tuple(map(int, shape))
 
     def forward(x):
         check_one_array(x)
         size = math.prod(x.shape[1:])
         known = math.prod(entry for entry in shape if entry != -1)
-        if size % known or (-1 not in shape and size != known):
-            raise InputError("x", f"examples that fill the shape {shape}", f"{size} elements each (shape {x.shape})")
+        fills = size % known == 0 and (-1 in shape or size == known)
+        check("x", x, f"examples that fill the shape {shape}", fills)
         filled = tuple(size // known if entry == -1 else entry for entry in shape)
         # The residual is an empty array: the backward pass needs only the shape of an example.
         return x.reshape(x.shape[0], *filled), x[:0]
@@ -72,8 +72,7 @@ def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
 
     def forward(x):
         check_one_array(x)
-        if x.ndim < keep + 1 + (keep > 0):
-            raise InputError("x", f"more than {keep} axes after the batch axis", f"shape {x.shape}")
+        check("x", x, f"more than {keep} axes after the batch axis", x.ndim >= keep + 1 + (keep > 0))
         return x.reshape(*x.shape[: keep + 1], math.prod(x.shape[keep + 1 :])), x[:0]
 
     def backward(no_examples, y_bar):

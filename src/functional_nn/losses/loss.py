@@ -17,10 +17,10 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn import names
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.masked import Masked, Value, check_mask, values_of
 from functional_nn.core.shapes import Shape, wide_type
-from functional_nn.core.validation import as_array, is_concrete
+from functional_nn.core.validation import as_array, check_elements, is_concrete
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,14 +191,12 @@ def combined_weights(weights: jax.Array | None, mask: jax.Array | None, shape: S
         InputError: for weights of another shape, and for negative weights. Under ``jit`` negative weights become NaN.
     """
     given = jnp.ones(shape, dtype) if weights is None else jnp.asarray(weights).astype(dtype)
-    if given.shape != shape:
-        raise InputError("weights", f"one weight per value, shape {shape}", f"shape {given.shape}")
+    check("weights", given, f"one weight per value, shape {shape}", given.shape == shape)
     # Weights at padding may be anything.
     kept = given if mask is None else jnp.where(expand(mask, given.ndim), given, 0)
     if weights is None:
         return kept
-    if is_concrete(kept) and not bool(np.all(np.asarray(kept) >= 0)):
-        raise InputError("weights", "weights not below 0", f"a smallest of {np.min(np.asarray(kept))}")
+    check_elements("weights", kept, lambda weights: weights >= 0, "weights not below 0")
     return nan_unless(kept >= 0, kept)
 
 
@@ -211,10 +209,8 @@ def as_outputs(y: Value) -> Value:
 
 def check_outputs(y: jax.Array) -> None:
     """Requires floating-point outputs of at least one example."""
-    if not jnp.issubdtype(y.dtype, jnp.floating):
-        raise InputError("y", "floating-point outputs", f"{y.dtype} of shape {y.shape}")
-    if y.size == 0:
-        raise InputError("y", "at least one example", f"shape {y.shape}", "An empty batch has no mean.")
+    check("y", y, "floating-point outputs", jnp.issubdtype(y.dtype, jnp.floating))
+    check("y", y, "at least one example", y.size, "An empty batch has no mean.")
 
 
 def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
@@ -222,9 +218,8 @@ def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
     check_mask(y)
     steps = y.mask.shape
     for argument, array in arrays.items():
-        if array is not None and array.shape[:2] != steps:
-            expected = f"the axes (batch, time) = {steps} of the masked outputs first"
-            raise InputError(argument, expected, f"shape {array.shape}")
+        expected = f"the axes (batch, time) = {steps} of the masked outputs first"
+        check(argument, array, expected, array is None or array.shape[:2] == steps)
 
 
 def as_examples(
@@ -312,9 +307,8 @@ def _more_outputs(y: AnyArray, classes: int) -> str:
 
 def check_same_shape(y: AnyArray, labels: AnyArray) -> None:
     """Requires labels of the shape of y."""
-    if y.shape != labels.shape:
-        remedy = forgotten_flatten(y, labels) or "Losses do not broadcast: reshape one of them."
-        raise InputError("labels", f"the shape of y, {y.shape}", f"shape {labels.shape}", remedy)
+    remedy = forgotten_flatten(y, labels) or "Losses do not broadcast: reshape one of them."
+    check("labels", labels, f"the shape of y, {y.shape}", y.shape == labels.shape, remedy)
 
 
 def example_mean(elements: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.validation import check_number
 from functional_nn.losses.loss import Loss, check_same_shape, example_mean, per_element
 
@@ -81,8 +81,7 @@ def _directions(v):
 
 def _check_vectors(y, labels):
     check_same_shape(y, labels)
-    if y.ndim < 2:
-        raise InputError("y", "vectors, (…, features)", f"shape {y.shape}")
+    check("y", y, "vectors, (…, features)", y.ndim >= 2)
 
 
 def _cosine_distances(y, labels):

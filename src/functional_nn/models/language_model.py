@@ -9,26 +9,25 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.smooth import gelu
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import (
     as_array,
     check_choice,
     check_count,
+    check_elements,
     check_entries,
     check_flag,
     check_key,
     check_number,
     check_trees,
     is_concrete,
-    shown,
 )
 from functional_nn.layers.attention import attention, cached_attention
 from functional_nn.layers.combinators.chain import Member, chain
@@ -78,8 +77,8 @@ class LanguageModel:
         """
         dtype, tokens = _check_params(params), _check_prompt("tokens", tokens, self.count)
         length = self.max_time if length is None else check_count("length", length, most=self.max_time)
-        if tokens.shape[1] > length:
-            raise InputError("tokens", f"at most {length} steps, which the cache has places for", tokens.shape[1])
+        fits = tokens.shape[1] <= length
+        check("tokens", tokens, f"at most {length} steps, which the cache has places for", fits)
         decoder = self.decoder(length)
         # Only the shapes of the empty cache are wanted, so no parameters are drawn.
         _, empty = jax.eval_shape(lambda key: decoder.init(key, (1,)), jax.random.key(0))
@@ -105,8 +104,7 @@ class LanguageModel:
         """
         check_trees(params, cache)
         tokens = as_array("tokens", tokens)
-        if tokens.ndim != 1:
-            raise InputError("tokens", "one token for each example, (batch,)", f"shape {tokens.shape}")
+        check("tokens", tokens, "one token for each example, (batch,)", tokens.ndim == 1)
         _check_room(cache, tokens.shape[0])
         # The length given here is for ``init`` only. The number of places is that of the cache.
         logits, cache = self.decoder(self.max_time).apply(params, cache, tokens[:, None], train=False)
@@ -142,13 +140,11 @@ class LanguageModel:
         _check_params(params)
         prompt = _check_prompt("prompt", prompt, self.count)
         new_tokens = check_count("new_tokens", new_tokens)
-        if prompt.shape[1] + new_tokens > self.max_time:
-            if prompt.shape[1] >= self.max_time:
-                raise InputError(
-                    "prompt", f"at most {self.max_time - 1} tokens, since max_time is {self.max_time}", prompt.shape[1]
-                )
-            expected = f"at most {self.max_time - prompt.shape[1]} after a prompt of {prompt.shape[1]}"
-            raise InputError("new_tokens", expected, new_tokens, f"The model's max_time is {self.max_time}.")
+        left = self.max_time - prompt.shape[1]
+        remedy = f"The model's max_time is {self.max_time}."
+        check("prompt", prompt, f"at most {self.max_time - 1} tokens", left > 0, remedy)
+        expected = f"at most {left} after a prompt of {prompt.shape[1]}"
+        check("new_tokens", new_tokens, expected, new_tokens <= left, remedy)
         if top_k is not None:
             top_k = check_count("top_k", top_k, most=self.count)
         temperature = check_number("temperature", temperature, "a number not below 0", lambda number: number >= 0)
@@ -298,14 +294,9 @@ def _check_params(params: Params) -> jnp.dtype:
 def _check_prompt(argument: str, tokens: jax.Array, count: int) -> jax.Array:
     """Requires tokens (batch, time). If they are traced, only their type and shape are known."""
     tokens = as_array(argument, tokens)
-    if tokens.ndim != 2 or 0 in tokens.shape or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise InputError(argument, "at least one token for each example, integers (batch, time)", shown(tokens))
-    if is_concrete(tokens):
-        # Under ``jit``, an operation of JAX on known numbers would be traced.
-        host = np.asarray(tokens)
-        least, largest = int(host.min()), int(host.max())
-        if least < 0 or largest >= count:
-            raise InputError(argument, f"tokens from 0 to {count - 1}", f"tokens from {least} to {largest}")
+    are_tokens = tokens.ndim == 2 and 0 not in tokens.shape and jnp.issubdtype(tokens.dtype, jnp.integer)
+    check(argument, tokens, "at least one token for each example, integers (batch, time)", are_tokens)
+    check_elements(argument, tokens, lambda host: (host >= 0) & (host < count), f"tokens from 0 to {count - 1}")
     return tokens
 
 
@@ -316,8 +307,7 @@ def _check_room(cache: Cache, examples: int) -> None:
     if keys is None:
         raise InputError("cache", "the cache that prefill or step gave", shown(cache))
     position, (batch, places) = leaves[f"{keys.removesuffix('key')}position"], leaves[keys].shape[:2]
-    if batch != examples:
-        raise InputError("tokens", f"one token for each of the {batch} examples in the cache", examples)
-    if is_concrete(position) and int(position) >= places:
-        remedy = "Give prefill a larger length, up to the model's max_time."
-        raise InputError("cache", "a free place for the next step", f"{int(position)} steps of {places}", remedy)
+    check("tokens", examples, f"one token for each of the {batch} examples in the cache", batch == examples)
+    has_place = not is_concrete(position) or int(position) < places
+    expected = f"at most {places - 1} steps in it, so that the next one has a place"
+    check("cache", position, expected, has_place, "Give prefill a larger length, up to the model's max_time.")

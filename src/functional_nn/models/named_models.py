@@ -10,7 +10,7 @@ from functional_nn import names
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.piecewise import relu
 from functional_nn.activations.smooth import tanh
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer
 from functional_nn.core.validation import check_choice, check_counts, check_flag
 from functional_nn.layers.combinators.chain import Member, chain
@@ -321,8 +321,7 @@ def _over_rows(
 def _sizes(hidden: Sequence[int], expected: str, holds: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...]:
     """Requires hidden sizes for which a condition holds."""
     sizes = check_counts("hidden", hidden)
-    if not holds(sizes):
-        raise InputError("hidden", expected, sizes or "none")
+    check("hidden", sizes, expected, holds(sizes))
     return sizes
 
 

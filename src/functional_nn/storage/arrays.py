@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, inside, reading, shortened
 from functional_nn.core.layer import Params, State
+from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
 from functional_nn.storage.files import JsonObject, check_fits, check_folder, check_path, opened, parsed, write_whole
@@ -228,19 +229,15 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
-def _as_in_header(path: Path, array: Mapping[str, Any]) -> tuple[str, int]:
-    """The type and the shape of an array as a header has them, as text, and the number of its bytes."""
-    dtype, shape = _stored_type(path, array["dtype"]), tuple(map(operator.index, array["shape"]))
+def _form_in_header(path: Path, array: Mapping[str, Any]) -> tuple[str, Shape]:
+    """The type and the shape of an array as the header of a file has them."""
+    if array["dtype"] not in STORED_TYPES:
+        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
+        raise DataError(str(path), expected, f"another one ({shortened(array['dtype'])})")
+    shape = tuple(map(operator.index, array["shape"]))
     if len(shape) > MOST_AXES or min(shape, default=0) < 0:
         raise ValueError(f"an array of {len(shape):,} axes, or of a negative size")
-    return f"{dtype}{shape}", math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def _stored_type(path: Path, name: str) -> str:
-    if name not in STORED_TYPES:
-        expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
-        raise DataError(str(path), expected, f"another one ({shortened(name)})")
-    return STORED_TYPES[name]
+    return STORED_TYPES[array["dtype"]], shape
 
 
 def unpacked(
@@ -278,26 +275,28 @@ def unpacked(
         if most is not None:
             check_data(str(path), len(header), f"at most {most:,} arrays", len(header) <= most)
         about = header.pop(METADATA, None) or {}
-        found = {name: _as_in_header(path, array) for name, array in header.items()}
-        if forms is not None and (different := differences({name: found[name][0] for name in found}, forms)):
+        found = {name: _form_in_header(path, array) for name, array in header.items()}
+        given = {name: f"{dtype}{shape}" for name, (dtype, shape) in found.items()}
+        if forms is not None and (different := differences(given, forms)):
             raise DataError(str(path), "the parameters of this network", different)
         end = 0
         for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
-            begin, end = end, end + found[name][1]
+            dtype, shape = found[name]
+            begin, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
             if header[name]["data_offsets"] != [begin, end]:
                 raise ValueError("its arrays overlap, or something is between them")
-        if os.fstat(file.fileno()).st_size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
+        size = os.fstat(file.fileno()).st_size
+        if size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
             raise ValueError("it is longer or shorter than its header says")
-        arrays = {}
-        for name, array in sorted(header.items()):
-            dtype, shape = _stored_type(path, array["dtype"]), array["shape"]
-            arrays[name] = np.frombuffer(content, dtype, math.prod(shape), array["data_offsets"][0]).reshape(shape)
+        arrays = {
+            name: np.frombuffer(content, dtype, math.prod(shape), header[name]["data_offsets"][0]).reshape(shape)
+            for name, (dtype, shape) in sorted(found.items())
+        }
     if not has_checksum and set(about) != {"sha256"}:  # a file of another program
         return arrays, about
-    expected = about.pop("sha256", None)
-    if expected is None:
-        raise DataError(str(path), "a file with a checksum", "one without", "Give a file that functional_nn wrote.")
-    if expected != checksum(arrays, json.dumps(about, sort_keys=True)):
+    found = about.pop("sha256", None)
+    check_data(str(path), found, "a checksum", found is not None, "Give a file that functional_nn wrote.")
+    if found != checksum(arrays, json.dumps(about, sort_keys=True)):
         raise DataError(str(path), "the arrays that were written", "a damaged file, whose checksum does not match")
     return arrays, about
 

@@ -9,10 +9,10 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from functional_nn.core.errors import DataError, InputError, escaped, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check_data, escaped, reading
 from functional_nn.core.layer import Params, State
 from functional_nn.storage.arrays import LARGEST_HEADER, save_parameters
 from functional_nn.storage.checkpoints import steps
@@ -156,14 +156,11 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """
     path = folder / METRICS
     with reading(path, "the metrics of a run"):
-        lines = read_file(path, MOST_BYTES_OF_ROWS).decode().splitlines(keepends=True)
+        content = read_file(path, MOST_BYTES_OF_ROWS)
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        row = _json_object(line)
-        if row is None or row.get("epoch") != number or misfit(row, NUMBERS):
-            raise DataError(f"{path}, line {number}", f"the metrics of epoch {number}, as numbers", shortened(line))
+    for number, line, row in _json_lines(content):
+        fits = row.get("epoch") == number and not misfit(row, NUMBERS)
+        check_data(f"{path}, line {number}", line, f"the metrics of epoch {number}, as numbers", fits)
         rows.append(row)
     return rows
 
@@ -209,16 +206,15 @@ def read_layer_statistics(folder: Path) -> list[JsonObject]:
     """
     path = folder / LAYER_STATISTICS
     try:
-        lines = read_file(path, MOST_BYTES_OF_ROWS).splitlines(keepends=True)
+        content = read_file(path, MOST_BYTES_OF_ROWS)
     except OSError:
         return []
     rows = []
-    for number, line in enumerate(lines, start=1):
-        signed = _json_object(line) or {}
+    for number, _, signed in _json_lines(content):
         row = signed.get("row")
         if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not misfit(row, STATISTICS_SCHEMA):
             rows.append(row)
-        elif line.endswith(b"\n"):  # a killed run leaves a half-written line without it
+        else:
             warnings.warn(f"{path}, line {number}: it is damaged, and is left out.", stacklevel=2)
     return rows
 
@@ -289,13 +285,17 @@ def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(finite_json(dict(metrics))) + "\n"
 
 
-def _json_object(line: str | bytes) -> JsonObject | None:
-    """A line of JSON; None if it is no JSON object."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, JsonObject]]:
+    """The lines of a file of rows, with their numbers, and the object in each; empty if there is none.
+
+    A killed run may leave a half-written line at the end, without its newline. It is left out.
+    """
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        found = None
+        with suppress(ValueError, RecursionError):
+            found = json.loads(line)
+        if line.endswith(b"\n"):
+            yield number, line, found if isinstance(found, dict) else {}
 
 
 def _sha256_of(content: bytes) -> str:

@@ -225,7 +225,7 @@ def test_initial_weights_count_the_window_and_the_channels_of_one_group(make, in
         (fnn.conv(4, 3, groups=4), (5, 7, 6), "groups: expected a divisor of the 6 input channels, got 4"),
         (fnn.conv_transpose(3, 2, padding=((3, 3),)), (5, 2), "padding: expected less than the output"),
         (fnn.conv(3, (3, 3)), (5, 2), r"x: expected a batch axis, 2 spatial axes \(the window's\)"),
-        (fnn.conv(3, 3, padding="causal"), (5, 7, 2), "'causal' over one spatial axis, got 2 axes"),
+        (fnn.conv(3, 3, padding="causal"), (5, 7, 2), "one pair for each spatial axis"),
         (fnn.conv(3, 3, stride=(1, 1)), (5, 2), "each spatial axis of x, here 1"),
     ],
 )

@@ -26,7 +26,7 @@ from functional_nn.core.children import (
     put_entries,
     unique_names,
 )
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.layer import Layer, Residuals, as_layer, composed_forward
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
 from functional_nn.core.shapes import Shapes, shape_of, stand_in
@@ -167,11 +167,8 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
 
     def make_forward(layer):
         def forward(params, state, x, *, train, key=None):
-            expected = "one sequence, (batch, time, features)"
-            if are_several(x):
-                raise InputError("x", expected, f"{len(x)} inputs")
-            if values_of(x).ndim < 3:
-                raise InputError("x", expected, f"shape {values_of(x).shape}")
+            is_sequence = not are_several(x) and values_of(x).ndim >= 3
+            check("x", x, "one sequence, (batch, time, features)", is_sequence)
             y, state, residuals = forward_with_mask(layer, params, state, _reversed(x), train=train, key=key)
             # A pytree of residuals holds arrays only, so "y is a sequence" is kept as () and "it is not" as None.
             if _is_sequence(y, x):
@@ -253,8 +250,7 @@ def residual(*layers: Member, shortcut: Member | None = None, name: str = "resid
 
 def _at_least_one(layers: Sequence[Member], named: Mapping[str, Member]) -> dict[str, Layer]:
     children = named_layers(layers, named)
-    if not children:
-        raise InputError("layers", "at least one layer", "none")
+    check("layers", (), "at least one layer", children)
     return children
 
 
@@ -342,17 +338,14 @@ class Combiner(NamedTuple):
 def check_shapes_fit(shapes: Mapping[str, Shapes], combine: str, *, batch_axes: int = 0) -> None:
     """Requires outputs whose shapes fit together; nothing is broadcast. The first ``batch_axes`` are batch axes."""
     joined = combine == "concatenate"
-    if any(map(_have_several_inputs, shapes.values())):
-        raise InputError("layers", "layers with one output each", "a layer with several outputs")
-    if joined and min(map(len, shapes.values())) <= batch_axes:
-        name = next(name for name, shape in shapes.items() if len(shape) <= batch_axes)
-        remedy = "Give neuron() a feature axis by reshape((1,)), or use dense(1)."
-        raise InputError("layers", "outputs with a feature axis, which is joined", f"one number from {name}", remedy)
+    check("layers", shapes, "layers with one output each", not any(map(_have_several_inputs, shapes.values())))
+    have_features = not joined or min(map(len, shapes.values())) > batch_axes
+    remedy = "Give neuron() a feature axis by reshape((1,)), or use dense(1)."
+    check("layers", shapes, "outputs with a feature axis, which is joined", have_features, remedy)
     first, *others = (shape[:-1] if joined else shape for shape in shapes.values())
-    if any(shape != first for shape in others):
-        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        expected = "outputs of equal shapes, except on the last axis" if joined else "outputs of equal shapes"
-        raise InputError("layers", expected, given, "Nothing is broadcast: give a shortcut or a projection.")
+    expected = "outputs of equal shapes, except on the last axis" if joined else "outputs of equal shapes"
+    remedy = "Nothing is broadcast: give a shortcut or a projection."
+    check("layers", shapes, expected, all(shape == first for shape in others), remedy)
 
 
 def _have_several_inputs(shape: Shapes) -> bool:

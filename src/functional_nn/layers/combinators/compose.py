@@ -23,13 +23,13 @@ from functional_nn.core.children import (
     named_layers,
     put_entries,
 )
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.layer import Layer, Params, State, checked_init, composed_forward, with_key_if_needed
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shapes, shape_of, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_function, shown
+from functional_nn.core.validation import check_arrays, check_choice, check_function
 from functional_nn.layers.combinators.chain import Member
 from functional_nn.layers.combinators.hand_vjp import ByFormula, none_for_integers
 
@@ -84,8 +84,7 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
     References:
         Griewank and Walther 2008, "Evaluating derivatives", chapter 3 (reverse mode on a recorded function).
     """
-    if not isinstance(children, Mapping):
-        raise InputError("children", "a dict of layers by name", shown(children))
+    check("children", children, "a dict of layers by name", isinstance(children, Mapping))
     members = named_layers((), children)
     names = tuple(members)
     check_function("function", function, "a function of the children and the input")
@@ -228,26 +227,21 @@ class Children:
         self._trace = get_opaque_trace_state()
 
     def __getitem__(self, name: str) -> Callable[[Value], Value]:
-        if name not in self._names:
-            raise InputError("function", "a child's name", repr(name), suggest(str(name), self._names))
+        check_choice("function", name, self._names)
         return partial(self._run, name)
 
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
         if name.startswith("_"):
             raise AttributeError(name)
-        if name not in self._names:
-            raise NoSuchChild("function", "a child's name", repr(name), suggest(name, self._names))
+        check("function", name, "a child's name", name in self._names, suggest(name, self._names), NoSuchChild)
         return partial(self._run, name)
 
     def _run(self, name: str, x: Value) -> Value:
         # Inside a loop, ``vmap`` or the like JAX traces anew, and the state that the child leaves could not get out.
         if get_opaque_trace_state() != self._trace:
-            raise InputError(
-                "function",
-                "children that are called outside of loops, branches, jit, vmap and derivatives",
-                f"a call of {name} inside one of them",
-                "Call it outside, in a Python loop, or make a layer of the loop (repeat).",
-            )
+            expected = "children that are called outside of loops, branches, jit, vmap and derivatives"
+            remedy = "Call it outside, in a Python loop, or make a layer of the loop (repeat)."
+            raise InputError("function", expected, f"a call of {name} inside one of them", remedy)
         with inside(name):
             check_arrays("x", x)
         return self._call(name, x)

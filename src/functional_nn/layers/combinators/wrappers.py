@@ -15,7 +15,7 @@ from jax import lax
 
 from functional_nn.core import trees
 from functional_nn.core.children import check_no_other_names, child_backward, child_forward, child_init, unique_names
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import (
     Backward,
     Layer,
@@ -30,7 +30,7 @@ from functional_nn.core.layer import (
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.core.trees import path_of
-from functional_nn.core.validation import check_count, check_entries, check_function, check_key, shown
+from functional_nn.core.validation import check_count, check_entries, check_function, check_key
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -72,9 +72,9 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     def init(key, in_shape):
         def init_one(key):
             params, state, out_shape = child_init(child, layer, key, in_shape)
-            if out_shape != shape_of(stand_in(in_shape)):
-                remedy = "Repeat a layer that keeps the shape, and put layers that change it before or after."
-                raise InputError("layer", f"an output of the input's shape {in_shape}", f"{out_shape}", remedy)
+            remedy = "Repeat a layer that keeps the shape, and put layers that change it before or after."
+            keeps = out_shape == shape_of(stand_in(in_shape))
+            check("layer", out_shape, f"an output of the input's shape {in_shape}", keeps, remedy)
             return params, state
 
         keys = keys_from(key)
@@ -104,9 +104,8 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
         def forward(params, state, x, *, train, key=None):
             check_no_other_names((child,), params=params, state=state)
             for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
-                if jnp.shape(leaf)[:1] != (count,):
-                    where = path_of(path[1:])
-                    raise InputError(where, f"a leading axis of {count}, one slice each", f"shape {jnp.shape(leaf)}")
+                fits = jnp.shape(leaf)[:1] == (count,)
+                check(path_of(path[1:]), leaf, f"a leading axis of {count}, one slice each", fits)
             child_params, child_state = params.get(child, {}), state.get(child, {})
             y, (new_state, residuals) = scanned(child_params, child_state, keys_from(key), x, train=bool(train))
             return y, ({child: new_state} if new_state else {}), residuals
@@ -127,12 +126,8 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
 
 def _check_types(x: Value, y: Value) -> None:
     """Requires an output with the shapes and types of the input. A scan cannot change them from step to step."""
-    given, expected = (
-        ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in jax.tree.leaves(value)) for value in (x, y)
-    )
-    if given != expected:
-        remedy = "A repeated layer has to keep the shape and the type. Convert x or the parameters."
-        raise InputError("x", f"an input like the output, {expected}", given, remedy)
+    remedy = "A repeated layer has to keep the shape and the type. Convert x or the parameters."
+    check("x", x, f"an input like the output, {shown(y)}", shown(x) == shown(y), remedy)
 
 
 def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
@@ -214,12 +209,12 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         Press and Wolf 2017, "Using the output embedding to improve language models".
     """
     layer = as_layer(layer)
-    if not isinstance(places, Mapping) or not all(isinstance(path, str) for pair in places.items() for path in pair):
-        raise InputError("places", "a dict from the path of each use to the path of its source", shown(places))
+    are_paths = isinstance(places, Mapping) and all(isinstance(path, str) for pair in places.items() for path in pair)
+    check("places", places, "a dict from the path of each use to the path of its source", are_paths)
     for use, source in places.items():
-        if source in places or use == source:
-            remedy = "Give all uses the same source."
-            raise InputError("places", f"a source for {use} that is not itself a use", repr(source), remedy)
+        is_source = source not in places and use != source
+        expected, remedy = f"a source for {use} that is not itself a use", "Give all uses the same source."
+        check("places", source, expected, is_source, remedy)
 
     def uses_and_sources(leaves: Mapping[str, trees.PyTree]) -> list[tuple[str, str]]:
         """The path of each use of an array, with the path of its source."""

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.errors import InputError, explaining_channels_first
+from functional_nn.core.errors import check, explaining_channels_first
 from functional_nn.core.layer import Layer, TwoForwardPasses
 from functional_nn.core.products import platform, summed_product
 from functional_nn.core.shapes import Shape
@@ -217,8 +217,7 @@ def conv_transpose(
         enlarged = tuple(
             (n - 1) * s + span - sum(pair) for n, s, span, pair in zip(sizes, strides, spans, pads, strict=True)
         )
-        if min(enlarged) < 1:
-            raise InputError("padding", "less than the output it is cut from", f"{pads}, which leaves {enlarged}")
+        check("padding", pads, "less than the output that it is cut from", min(enlarged) >= 1)
         return Windows(each, strides, dilations, pads, enlarged, tuple(sizes))
 
     return _convolution_layer(name, place, out_size, window, groups, bias, initializer, lowering, is_transposed=True)
@@ -248,8 +247,7 @@ def _convolution_layer(
         *in_sizes, in_size = check_shape(in_shape, "(position, …, in_size)")
         with explaining_channels_first((1, *in_sizes, in_size)):
             check_images((1, *in_sizes, in_size), window)
-            if in_size % groups:
-                raise InputError("groups", f"a divisor of the {counted(in_size, 'input channel')}", groups)
+            check("groups", groups, f"a divisor of the {counted(in_size, 'input channel')}", in_size % groups == 0)
             windows = place(in_sizes)
         weight, bias_value = _grouped_start(initializer, key, (*windows.window, in_size, out_size), groups)
         if is_transposed:
@@ -309,8 +307,7 @@ def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, group
 
 def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -> None:
     check_sizes(**sizes)
-    if out_size % groups:
-        raise InputError("groups", f"a divisor of out_size, {out_size}", groups)
+    check("groups", groups, f"a divisor of out_size, {out_size}", out_size % groups == 0)
     check_choice("lowering", lowering, LOWERINGS)
 
 

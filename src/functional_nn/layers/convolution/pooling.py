@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.errors import InputError, explaining_channels_first
+from functional_nn.core.errors import check, explaining_channels_first
 from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of
 from functional_nn.core.shapes import wide_type
@@ -265,9 +265,9 @@ def _share(x: jax.Array, y: jax.Array, windows: Windows) -> jax.Array:
 
 
 def _check_unmasked(x: jax.Array | Masked) -> None:
-    if isinstance(x, Masked):
-        remedy = "Pool over all real steps by global_max_pool or global_average_pool, or over x.values."
-        raise InputError("x", "images or sequences without a mask, since windows hold padding", "a masked one", remedy)
+    remedy = "Pool over all real steps by global_max_pool or global_average_pool, or over x.values."
+    expected = "images or sequences without a mask, since windows hold padding"
+    check("x", x, expected, not isinstance(x, Masked), remedy)
 
 
 def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
@@ -280,8 +280,8 @@ def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Wind
     with explaining_channels_first(x.shape):
         check_images(x.shape, window)
         windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
-    if any(max(pair) >= size for pair, size in zip(windows.pads, windows.window, strict=True)):
-        raise InputError("padding", f"less than the window, {windows.window}", windows.pads, "A window must see x.")
+    fits = all(max(pair) < size for pair, size in zip(windows.pads, windows.window, strict=True))
+    check("padding", windows.pads, f"less than the window, {windows.window}", fits, "A window must see x.")
     return windows
 
 
@@ -293,11 +293,9 @@ def _global(name, pool, pool_back) -> Layer:
         values, mask = values_of(x), mask_of(x)
         check_floating(values)
         check_images(values.shape)
-        if not math.prod(values.shape[1:-1]):
-            raise InputError("x", "at least one place to pool over", f"shape {values.shape}")
+        check("x", values, "at least one place to pool over", math.prod(values.shape[1:-1]))
         if mask is not None:
-            if values.ndim != 3:
-                raise InputError("x", "a masked sequence of vectors, (batch, time, channels)", f"shape {values.shape}")
+            check("x", x, "a masked sequence of vectors, (batch, time, channels)", values.ndim == 3)
             mask = jnp.expand_dims(mask, -1)
         y, residuals = pool(values, mask)
         return y, state, residuals

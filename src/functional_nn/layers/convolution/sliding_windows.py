@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, check
 from functional_nn.core.shapes import wide_type
-from functional_nn.core.texts import suggest
+from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.validation import LARGEST
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -69,10 +69,7 @@ def place_windows(
                 for n, s, span in zip(in_sizes, strides, spans, strict=True)
             )
         case "causal":
-            if axes != 1:
-                raise InputError(
-                    "padding", "'causal' over one spatial axis", f"{axes} axes", "Give one pair for each axis."
-                )
+            check("padding", padding, "one pair for each spatial axis, unless there is one axis", axes == 1)
             pads = ((spans[0] - 1, 0),)
         case _:
             pads = explicit_pads(padding, axes)
@@ -88,31 +85,22 @@ def place_windows(
 def per_axis(argument: str, value: Sizes, axes: int) -> tuple[int, ...]:
     """One size for each spatial axis; a single number is repeated for every axis."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    if len(values) != axes:
-        given = f"{values}, for {len(values)}"
-        raise InputError(argument, f"one number for each spatial axis of x, here {axes}", given)
+    check(argument, values, f"one number for each spatial axis of x, here {axes}", len(values) == axes)
     return tuple(int(size) for size in values)
 
 
 def explicit_pads(padding: Padding, axes: int) -> tuple[tuple[int, int], ...]:
     """Pairs of padding (before, after), one for each spatial axis."""
-    if len(padding) != axes:
-        raise InputError("padding", f"one pair for each spatial axis of x, here {axes}", repr(padding))
+    check("padding", padding, f"one pair for each spatial axis of x, here {axes}", len(padding) == axes)
     return tuple((int(before), int(after)) for before, after in padding)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def check_sizes(**sizes: Sizes) -> None:
     """Requires positive sizes: a single one, or one for each of one to three axes."""
     for argument, size in sizes.items():
-        values = (size,) if isinstance(size, Integral) else size
-        if not isinstance(values, tuple | list) or not 1 <= len(values) <= 3 or not all(map(is_positive, values)):
-            expected = "a positive integer, or one for each of one to three spatial axes"
-            raise InputError(argument, expected, repr(size))
-
-
-def is_positive(size: object) -> bool:
-    """Whether a value is a positive whole number."""
-    return isinstance(size, Integral) and not isinstance(size, bool) and 1 <= int(size) <= LARGEST
+        values = size if isinstance(size, tuple | list) else (size,)
+        are_sizes = 1 <= len(values) <= 3 and all(is_count(value, most=LARGEST) for value in values)
+        check(argument, size, "a positive integer, or one for each of one to three spatial axes", are_sizes)
 
 
 def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 0) -> None:
@@ -126,13 +114,11 @@ def check_padding(padding: Padding, names: tuple[str, ...], least: int | None = 
             and all(isinstance(size, Integral) and (least is None or int(size) >= least) for size in pair)
             for pair in padding
         )
-    if not valid:
-        expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
-        if isinstance(padding, str):
-            remedy = suggest(padding.lower(), names)
-        else:
-            remedy = "" if least is None else "No number may be negative."
-        raise InputError("padding", expected, repr(padding), remedy)
+    remedy = "" if least is None else "No number may be negative."
+    if isinstance(padding, str):
+        remedy = suggest(padding.lower(), names)
+    expected = f"{', '.join(map(repr, names))}, or one pair (before, after) for each spatial axis"
+    check("padding", padding, expected, valid, remedy)
 
 
 def check_images(shape: Sequence[int], window: Sizes = 1) -> None:

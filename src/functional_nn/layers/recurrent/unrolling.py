@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer, Params, Residuals
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
@@ -243,28 +243,20 @@ def _zero_padding(mask, x):
 
 
 def _pair(value, argument, expected):
-    if isinstance(value, Masked) or not isinstance(value, tuple | list) or len(value) != 2:
-        raise InputError(argument, f"a pair, {expected}", _described(value))
+    is_pair = isinstance(value, tuple | list) and len(value) == 2 and not isinstance(value, Masked)
+    check(argument, value, f"a pair, {expected}", is_pair)
     return value
-
-
-def _described(value):
-    if isinstance(value, jax.Array):
-        return f"an array of shape {value.shape}"
-    return type(value).__name__ if isinstance(value, Masked) else repr(value)
 
 
 def _check_state_shape(recurrence, shape):
     expected = recurrence.state([(recurrence.hidden_size,)] * recurrence.parts)
-    if shape != expected:
-        raise InputError("in_shape", f"{expected} for the state {_state_symbols(recurrence)}", repr(shape))
+    check("in_shape", shape, f"{expected} for the state {_state_symbols(recurrence)}", shape == expected)
 
 
 def _check_state(recurrence, state, examples, dtype):
     expected = recurrence.state([f"{dtype}{[examples, recurrence.hidden_size]}"] * recurrence.parts)
     given = jax.tree.map(lambda part: f"{jnp.result_type(part)}{list(jnp.shape(part))}", state)
-    if given != expected:
-        raise InputError("x", f"the state {_state_symbols(recurrence)} as {expected}", f"{given}")
+    check("x", state, f"the state {_state_symbols(recurrence)} as {expected}", given == expected)
 
 
 def _state_symbols(recurrence):
