@@ -19,13 +19,7 @@ from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.precision import Precision, as_precision
-from functional_nn.training.recipe import (
-    Gradient,
-    LossFunction,
-    PenaltyFunction,
-    Recipe,
-    with_gradient,
-)
+from functional_nn.training.recipe import Gradient, LossFunction, PenaltyFunction, Recipe, with_gradient
 from functional_nn.training.state import TrainState, derived_key
 from functional_nn.training.step import checked_outcome, derivative_of, is_number, make_objective, numbers, step_of
 
