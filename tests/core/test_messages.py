@@ -28,6 +28,19 @@ def test_a_name_that_the_package_does_not_have(name, remedy):
     assert not hasattr(fnn, name)
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: fnn.dense(784, 10), r"dense: expected out_size alone, got 784, 10\..*Write dense\(10\)\."),
+        (lambda: fnn.conv(1, 32, 3), r"conv: expected out_size and window, got 1, 32, 3\..*Write conv\(32, 3\)\."),
+        (lambda: fnn.batch_norm(8), r"batch_norm: expected only named arguments, got 8\..*Write batch_norm\(\)\."),
+    ],
+)
+def test_an_input_size_is_not_given(call, words):
+    with pytest.raises(fnn.InputError, match=words):
+        call()
+
+
 IMAGES = Split(
     np.zeros((20, 7, 7, 1), np.float32), np.zeros(20, int), np.zeros((10, 7, 7, 1), np.float32), np.zeros(10, int)
 )
