@@ -47,6 +47,16 @@ def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, file, ti
     assert (tmp_path / file).read_text() == "mine"
 
 
+def test_a_run_is_not_written_into_a_folder_that_another_process_writes_to(tiny, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert run([*tiny, "--out", str(tmp_path), "--quiet"]) == 2
+    assert f"{tmp_path}, which another process writes to" in capsys.readouterr().err
+    os.close(descriptor)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("safety") / "run"
@@ -245,6 +255,11 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "features.json").write_text(json.dumps(features | {"content": {"names_file": "/dev/zero"}}))
     with pytest.raises(DataError, match="features of TFDS itself, got '/dev/zero'"):
         fnn.load_dataset("mnist", tmp_path / "data")
+    about = json.loads((prepared / "dataset_info.json").read_text())
+    (prepared / "dataset_info.json").write_text(json.dumps(about | {"features": {"pythonClassName": "hostile.X"}}))
+    (prepared / "features.json").write_text("{}")
+    with pytest.raises(DataError, match=r"features of TFDS itself, got 'hostile\.X'"):
+        fnn.load_dataset("mnist", tmp_path / "data")
     (prepared / "label.labels.txt").unlink(missing_ok=True)
     os.mkfifo(prepared / "label.labels.txt")
     with pytest.raises(DataError, match=r"expected a .*file"):
@@ -275,11 +290,11 @@ def put_link_before(monkeypatch: pytest.MonkeyPatch, called: str, link: Path, ta
     module, _, name = called.rpartition(".")
     function = getattr(importlib.import_module(module), name)
 
-    def swap_and_call(*about):
+    def swap_and_call(*about, **more):
         if not link.is_symlink():
             link.rename(link.with_name("away"))
             link.symlink_to(target)
-        return function(*about)
+        return function(*about, **more)
 
     monkeypatch.setattr(called, swap_and_call)
 

@@ -1,6 +1,7 @@
 """Checkpoints: exact, verified bit for bit, whole or not there, and the one before where the newest is damaged."""
 
 import errno
+import json
 import os
 import random
 import resource
@@ -88,6 +89,17 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step=2).tree["w"] == 2
     assert fnn.storage.restore_checkpoint(tmp_path, {"w": np.float32(0)}, step="best").step == 2
     assert names(tmp_path) == [path_of(tmp_path, step).name for step in (2, 5, 6)]
+
+
+@pytest.mark.parametrize("texts", [None, 0, [], {"manifest": None}])
+def test_a_header_with_other_texts_is_damage(tmp_path, texts):
+    for step in (1, 2, 3):
+        fnn.storage.save_checkpoint(tmp_path, step, TREE, keep=3)
+    header = json.dumps({"__metadata__": texts}).encode()
+    path_of(tmp_path, 3).write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.warns(UserWarning, match="instead of a damaged one"):
+        assert fnn.storage.restore_checkpoint(tmp_path, TREE).step == 2
+    fnn.storage.save_checkpoint(tmp_path, 4, TREE)
 
 
 @pytest.mark.parametrize("place", [20, -1])

@@ -34,6 +34,11 @@ def test_a_key_of_many_parts_is_never_parsed(tmp_path, monkeypatch, kind, dot):
     assert "at most 100 parts" in refusal(tmp_path, "grid.toml", dot.join([KEYS[kind]] * 102) + " = 1")
 
 
+def test_quotes_that_never_end_take_no_long_time(tmp_path):
+    """A search that tries each quote as the beginning of a key would take hours."""
+    assert "TOML" in refusal(tmp_path, "grid.toml", '"\\' * 400_000)
+
+
 TOO_MUCH = {
     "a tuple in many members": "[grid]\nhidden = [[" + "1," * 20_000 + "]]\nseed = [" + "1," * 30_000 + "]",
     "a drawn tuple": "[draws]\nnumber = 50000\nhidden = {choice = [[" + "1," * 20_000 + "]]}",

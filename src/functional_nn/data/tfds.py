@@ -136,8 +136,8 @@ def _read(name: str, folder: Path) -> Dataset:
 def _check_features(folder: Path) -> None:
     """Requires features of TFDS itself, in all versions of a set.
 
-    TFDS imports the module of each class that ``features.json`` names. The file may come from a stranger, and importing
-    a module runs its code.
+    TFDS imports the module of each class that ``features.json`` or ``dataset_info.json`` names. The files may come from
+    a stranger, and importing a module runs its code.
     """
     # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
     default = folder / ".config" / "metadata.json"
@@ -149,8 +149,9 @@ def _check_features(folder: Path) -> None:
     for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "*")):
         if path.exists() and not path.is_file() and not path.is_dir():
             raise DataError(str(path), "a file or a folder", "a pipe or a device")
-        if path.name == "features.json":
-            names = _class_names(parsed(read_file(path, follow_links=True)))
+        if path.name in ("features.json", "dataset_info.json"):
+            content = parsed(read_file(path, follow_links=True))
+            names = _class_names(content if path.name == "features.json" else content.get("features"))
             foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
             check_data(str(path), foreign, "features of TFDS itself", foreign is None)
 

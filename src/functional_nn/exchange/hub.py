@@ -61,17 +61,16 @@ class SavedNetwork(NamedTuple):
             images: (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1.
 
         Raises:
-            InputError: for images of another shape, and for numbers above 1 that are not bytes.
+            InputError: for images of another shape, and for numbers below 0 or above 1 that are not bytes.
         """
         images = as_host_array("images", images)
         expected = f"a batch of images, (images, {', '.join(map(str, self.in_shape))})"
         remedy = "For one image, give images[None]." if images.shape == self.in_shape else ""
         check("images", images, expected, images.shape[1:] == self.in_shape, remedy)
-        if images.dtype != np.uint8 and images.size and images.max() > 1:
+        if images.dtype != np.uint8 and images.size and not (images.min() >= 0 and images.max() <= 1):
+            given = f"{images.dtype} from {images.min():g} to {images.max():g}"
             remedy = "Divide them by 255, or give them as uint8."
-            raise InputError(
-                "images", "bytes, or numbers from 0 to 1", f"{images.dtype} up to {images.max():g}", remedy
-            )
+            raise InputError("images", "bytes, or numbers from 0 to 1", given, remedy)
         precision = self.configuration.precision
         with jax.enable_x64(precision == "float64"):
             return predict_probabilities(self.net, self.params, self.state, images, precision=precision)
@@ -223,7 +222,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
     shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
     shown |= {"config": public.to_dict()}
     metrics = run_folder.read_metrics(run)
-    with folder_to_write("folder", folder):
+    with folder_to_write("folder", folder, alone=True):
         if names_in(folder):
             given = f"{folder}, which has files"
             raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")

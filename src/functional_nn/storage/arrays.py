@@ -315,7 +315,9 @@ def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
         raise ValueError(f"a header of more than {longest:,} bytes")
     beginning += file.read(length)
     header = parsed(beginning[8:])
-    check_fits(header.get(METADATA) or {}, {...: str})
+    if not isinstance(header.get(METADATA, {}), dict):
+        raise ValueError("a header whose texts are no object")
+    check_fits(header.get(METADATA, {}), {...: str})
     return beginning, header
 
 

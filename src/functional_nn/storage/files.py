@@ -196,11 +196,17 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
+def folder_to_write(argument: str, folder: Path, *, alone: bool = False) -> Iterator[None]:
     """Makes a folder, and keeps it open (see ``kept_open``). A new folder that is empty at the end is removed.
 
+    Args:
+        argument: the name of the argument, for errors.
+        folder: the folder.
+        alone: whether no other process may write to it meanwhile. This leaves no file, unlike ``one_writer``, but some
+            network disks and Windows cannot do it.
+
     Raises:
-        InputError: names the argument, if it is no folder, or cannot be made or opened.
+        InputError: names the argument, if it is no folder, cannot be made or opened, or another process writes to it.
     """
     is_new = not os.path.lexists(folder)
     with ExitStack() as stack:
@@ -211,6 +217,14 @@ def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
                 pass
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
+        if alone and (descriptor := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
+            try:
+                _lock(descriptor)
+            except BlockingIOError:
+                given = f"{folder}, which another process writes to"
+                raise InputError(argument, "a folder that nobody else writes to", given) from None
+            except OSError:  # a network disk that cannot lock folders
+                pass
         try:
             yield
         finally:

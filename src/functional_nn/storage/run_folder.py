@@ -94,7 +94,7 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    with folder_to_write(argument, folder):
+    with folder_to_write(argument, folder, alone=True):
         check_no_links(argument, folder, CHECKPOINTS)
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
         has_run = has_checkpoints or CONFIGURATION in names_in(folder)

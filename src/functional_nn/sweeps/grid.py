@@ -176,7 +176,7 @@ MOST_BYTES = 2**20
 
 # The possessive repetitions (++ and *+) give nothing back, so the search does not try one text in many ways.
 _KEY = r'(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|' + r"'[^'\n]*+')"
-LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
+LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_\\-]){_KEY}(?:[ \t]*+\.[ \t]*+{_KEY}){{100}}")
 """A dotted key of more than 100 parts, as in ``a.b.c = 1``. The time of Python's parser grows with the square
 of this number."""
 
