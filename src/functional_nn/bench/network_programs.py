@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -235,20 +236,16 @@ def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
     In a sweep on a CPU each member has its own execution of the program, and threads run several of them at the same
     time. On an accelerator one execution trains many members, mapped by ``vmap``.
     """
-    key, in_turn = jax.random.key(0), map
+    in_turn = map
     if case.what == "train":
-        on_devices = executions = [_execution(epoch_spec(network, case), network.classes, None, {}, key)]
+        one = _execution(epoch_spec(network, case), network.classes, None, {}, jax.random.key(0))
+        on_devices = executions = (one,)
     else:
         plan = planned("auto", case.members)
-        spec = epoch_spec(network, case._replace(members=plan.members), plan.workers)
-        rate = np.asarray(LEARNING_RATE, spec.precision.parameters)
-        rates = {"learning_rate": rate if spec.members is None else np.full(spec.members, rate)}
-        keys = key if spec.members is None else jax.random.split(key, spec.members)
-        devices = jax.local_devices()[: plan.workers]
-        on_devices = [_execution(spec, network.classes, device, rates, keys) for device in devices]
+        on_devices = _sweep_executions(network, case._replace(members=plan.members), plan.workers)
         # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
         count = math.ceil(case.members / plan.members)
-        executions = [on_devices[number % len(on_devices)] for number in range(count)]
+        executions = tuple(on_devices[number % len(on_devices)] for number in range(count))
         in_turn = ThreadPoolExecutor(plan.workers).map
     first = on_devices[0]
     executable: Compiled = first.programs.compiled["full"]
@@ -263,6 +260,17 @@ def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
         kept=(TRAIN_STATE,),
         program_copies=min(len(on_devices), len(executions)),
     )
+
+
+@lru_cache(maxsize=1)
+def _sweep_executions(network: MeasuredNetwork, case: BenchmarkCase, workers: int) -> tuple[_Execution, ...]:
+    """An execution on each device. On a CPU, sweeps of all numbers of models have the same, so they are kept."""
+    spec, key = epoch_spec(network, case, workers), jax.random.key(0)
+    rate = np.asarray(LEARNING_RATE, spec.precision.parameters)
+    rates = {"learning_rate": rate if spec.members is None else np.full(spec.members, rate)}
+    keys = key if spec.members is None else jax.random.split(key, spec.members)
+    devices = jax.local_devices()[:workers]
+    return tuple(_execution(spec, network.classes, device, rates, keys) for device in devices)
 
 
 class _Execution(NamedTuple):

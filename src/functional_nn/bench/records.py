@@ -139,7 +139,7 @@ def _commit() -> str | None:
 
 def _of_accelerators() -> dict[str, str]:
     """The versions of the accelerator's libraries and driver, if there are any."""
-    found = {one.name: one.version for one in distributions() if one.name.startswith(OF_ACCELERATORS)}
+    found = {one.name: one.version for one in distributions() if (one.name or "").startswith(OF_ACCELERATORS)}
     with suppress(OSError):
         found["nvidia driver"] = DRIVER.read_text("ascii").strip()
     return found

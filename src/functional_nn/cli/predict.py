@@ -72,7 +72,7 @@ def _table(names: list[str], probabilities: np.ndarray, class_names: Sequence[st
     for row in probabilities:
         best, *next_best = row.argsort()[::-1][: NEXT_BEST + 1]
         others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
-        rows.append((shown[best], f"{row[best]:.2%}", others))
+        rows.append((shown[best], f"{row[best]:>11.2%}", others))
     lines = aligned(rows)
     # Paths of images differ at their ends, so a long path is cut at its start.
     room = WIDTH - 2 - max(map(len, lines))

@@ -137,12 +137,12 @@ def _name_and_value(text: str) -> tuple[str, int | float | str]:
 
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-COUNT = Read("integer", "a whole number, 1 or more", int, lambda value: value >= 1)
-COUNT_OR_ZERO = Read("integer", "a whole number, 0 or more", int, lambda value: value >= 0)
-SEED = Read("integer", f"a whole number, from 0 to {LARGEST_SEED}", int, lambda value: 0 <= value <= LARGEST_SEED)
-POSITIVE = Read("number", "a number above 0", float, lambda value: 0 < value < math.inf)
-NOT_NEGATIVE = Read("number", "a number not below 0", float, lambda value: 0 <= value < math.inf)
-SHARE = Read("number", "a number in [0, 1)", float, lambda value: 0 <= value < 1)
+COUNT = Read("integer>=1", "a whole number, 1 or more", int, lambda value: value >= 1)
+COUNT_OR_ZERO = Read("integer>=0", "a whole number, 0 or more", int, lambda value: value >= 0)
+SEED = Read("integer>=0", f"a whole number, from 0 to {LARGEST_SEED}", int, lambda value: 0 <= value <= LARGEST_SEED)
+POSITIVE = Read("number>0", "a number above 0", float, lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Read("number>=0", "a number not below 0", float, lambda value: 0 <= value < math.inf)
+SHARE = Read("number<1", "a number in [0, 1)", float, lambda value: 0 <= value < 1)
 SIZES = Read(
     "sizes",
     f"at most {MOST_SIZES} positive integers such as 128,64, or none",

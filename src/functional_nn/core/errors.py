@@ -42,20 +42,21 @@ def shown(value: object) -> str:
     >>> shown(np.zeros((2, 3))), shown([[1], 2.5]), shown("x" * 100)[-5:]
     ('float64 of shape (2, 3)', '[[1], 2.5]', "…xxx'")
     """
-    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    if dtype is not None and isinstance(shape, tuple):
-        if type(value).__name__.endswith("Tracer"):
-            return f"a traced {dtype} of shape {shape}"
-        return f"{dtype} of shape {tuple(shape)}" if shape else f"{value} ({dtype})"
     try:
+        dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+        if dtype is not None and isinstance(shape, tuple):
+            if type(value).__name__.endswith("Tracer"):
+                return shortened(f"a traced {dtype} of shape {shape}")
+            return shortened(f"{dtype} of shape {tuple(shape)}" if shape else f"{value} ({dtype})")
         if _has_arrays(value):
-            if isinstance(value, dict):
-                return f"{{{', '.join(f'{name!r}: {shown(part)}' for name, part in value.items())}}}"
+            entries = list(value.items()) if isinstance(value, dict) else [("", part) for part in value]
+            parts = [f"{shortened(repr(name))}: " * bool(name) + shortened(shown(part)) for name, part in entries[:5]]
+            parts += ["…"] * (len(entries) > len(parts))
             name = type(value).__name__ if hasattr(value, "_fields") else ""
-            return f"{name}({', '.join(map(shown, value))})"
+            return f"{{{', '.join(parts)}}}" if isinstance(value, dict) else f"{name}({', '.join(parts)})"
         text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
-        return f"a {type(value).__name__} that is too large to show"
+    except Exception:  # nested too deeply, an integer of too many digits, or an object that cannot be shown
+        return f"a {type(value).__name__} that cannot be shown"
     return shortened(" ".join(text.split()))
 
 
@@ -226,11 +227,11 @@ def imported(module: str, package: str, argument: str, *, extra: str = "") -> Mo
         extra: the extra of this package that installs it; by default of the same name.
 
     Raises:
-        InputError: if it is not installed.
+        InputError: if it is not installed, or cannot be imported.
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         remedy = f"Install it: pip install 'functional-nn[{extra or package}]'"
         raise InputError(argument, f"{package} to be installed", str(error), remedy) from None
 

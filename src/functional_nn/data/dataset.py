@@ -229,8 +229,10 @@ def check_name(name: str) -> None:
 
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
-    with reading(part, "arrays of images and of labels", errors=(TypeError, ValueError)):
-        images, labels = np.asarray(images), np.asarray(labels)
+    with reading(f"{part} images", "an array", errors=(TypeError, ValueError)):
+        images = np.asarray(images)
+    with reading(f"{part} labels", "an array", errors=(TypeError, ValueError)):
+        labels = np.asarray(labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     is_turned = looks_channels_first(images.shape)

@@ -252,7 +252,9 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     # another process reads it, and writes a safetensors file. In the worst case, that process ends.
     seconds = LEAST_SECONDS + path.stat().st_size // BYTES_PER_SECOND
     program = "import sys; from functional_nn.exchange import torch; sys.exit(torch.convert_file(*sys.argv[1:]))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))
+    }
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "arrays.safetensors"
         command = [sys.executable, "-P", "-c", program, str(path), str(copy), str(seconds)]

@@ -49,10 +49,12 @@ SWEEP_SHARE = 0.6
 """The share of the evaluations for the sweep. The rest is for hill climbing."""
 PARENTS = 6
 """Hill climbing starts repeatedly from this many of the worst points of each quantity."""
-SUSPICIOUS = 8.0
-"""At points with a larger error in ULP, the condition numbers are measured."""
+SUSPICIOUS = 100.0
+"""Points with a larger score are confirmed: their condition numbers are also measured at neighboring points."""
 BESIDE = 4
-"""The distance of the neighbors for this, counted in floating-point numbers."""
+"""The distance of these neighbors, counted in floating-point numbers."""
+MOST_CANDIDATES = 100
+"""The largest number of points that are confirmed until the worst one is found."""
 
 DENSE = (-60, 13)
 """Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
@@ -228,9 +230,8 @@ def _check_outputs(function: VectorFunction, size: int | None) -> None:
 
 NUMBERS = ("score", "ulp", "condition", "computed", "exact")
 MEASURED = [(name, float) for name in NUMBERS] + [("element", int)]
-"""What is known of one quantity at a point: of the element with the largest error in ULP. The score is the error beyond
-the condition of the problem, ``ulp / max(1, condition)``, where it is measured. NaN stands for an exact number that is
-not known."""
+"""What is known of one quantity at a point: of the element with the largest score, which is the error in ULP beyond the
+condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known."""
 
 
 class _Search:
@@ -262,12 +263,14 @@ class _Search:
         self.points = np.zeros((0, size or 1), dtype)
         self._measured: dict[str, np.ndarray] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        # For each point, whether its condition numbers were also measured beside the point.
+        self._confirmed = np.zeros(0, bool)
         random = np.random.default_rng(seed)
 
         def at_zeros() -> object:
             return function(jnp.zeros(() if size is None else size))
 
-        # The constants of this program are rounded to the other type. ``_measure_conditions`` compares the two.
+        # The constants of this program are rounded to the other type. ``_confirm`` compares the two.
         with converted_anew(at_zeros), _precision(self._other):
             self._in_other_type = ExactFunction(function, size, self._other)
         with converted_anew(at_zeros), _precision(dtype):
@@ -286,20 +289,15 @@ class _Search:
     def rows(self) -> Iterator[WorstPoint]:
         """The worst point of each quantity. Quantities without a known number are left out."""
         for quantity, measured in self._measured.items():
-            while not np.isnan(measured["score"]).all():
-                place = int(np.nanargmax(measured["score"]))
-                self._measure_conditions(np.asarray([place]))
-                if np.isfinite(measured["condition"][place]):
-                    yield self._row(quantity, place)
-                    break
-
-    def _row(self, quantity: str, place: int) -> WorstPoint:
-        found, point, index = self._measured[quantity][place], float(self.points[place, 0]), ()
-        if self._size is not None:
-            point = tuple(map(float, self.points[place]))
-            index = tuple(map(int, np.unravel_index(found["element"], self._shapes[quantity])))
-        _, ulp, condition, computed, exact = (float(found[name]) for name in NUMBERS)
-        return WorstPoint(quantity, self._dtype.name, ulp, condition, point, index, computed, exact)
+            place = self._worst(quantity)
+            if place is None:
+                continue
+            found, point, index = measured[place], float(self.points[place, 0]), ()
+            if self._size is not None:
+                point = tuple(map(float, self.points[place]))
+                index = tuple(map(int, np.unravel_index(found["element"], self._shapes[quantity])))
+            _, ulp, condition, computed, exact = (float(found[name]) for name in NUMBERS)
+            yield WorstPoint(quantity, self._dtype.name, ulp, condition, point, index, computed, exact)
 
     def _sweep(self, points: np.ndarray) -> None:
         """Evaluates points in batches. If they exceed the limit, every k-th point and the first few are taken."""
@@ -323,18 +321,40 @@ class _Search:
                 return
             self._evaluate(drawn[:room])
 
+    def _worst(self, quantity: str) -> int | None:
+        """The index of the point with the largest score; None if there is no point with a known exact number."""
+        for _ in range(MOST_CANDIDATES):
+            scores = np.nan_to_num(self._measured[quantity]["score"], nan=-1.0, posinf=np.inf)
+            place = int(np.argmax(scores))
+            if scores[place] < 0:
+                return None
+            if self._confirmed[place] or scores[place] < SUSPICIOUS:
+                return place
+            self._confirm(np.asarray([place]))
+        return None
+
     def _parents(self) -> np.ndarray:
         """The worst points of each quantity. Infinite errors cannot grow, so they are no parents."""
-        chosen = []
-        for measured in self._measured.values():
-            scores = np.where(np.isfinite(measured["score"]), measured["score"], 0)
-            best = np.argsort(-scores, kind="stable")[:PARENTS]
-            chosen.append(best[scores[best] > 0])
-        return self.points[np.unique(np.concatenate(chosen))]
+        places = np.zeros(0, int)
+        # Confirming lowers scores, so other points may become the worst ones.
+        for _ in range(3):
+            chosen: list[int] = []
+            scores = [measured["score"] for measured in self._measured.values()]
+            for score in scores:
+                finite = np.where(np.isfinite(score), score, -1)
+                best = np.argsort(-finite, kind="stable")[:PARENTS]
+                chosen += best[finite[best] > 0].tolist()
+            places = np.unique(np.asarray(chosen, int))
+            suspicious = np.any([score[places] > SUSPICIOUS for score in scores], 0)
+            unconfirmed = places[suspicious & ~self._confirmed[places]]
+            if not len(unconfirmed):
+                break
+            self._confirm(unconfirmed)
+        return self.points[places]
 
     @np.errstate(all="ignore")
-    def _measure_conditions(self, places: np.ndarray) -> None:
-        """Measures the condition numbers of points in two ways, and takes the larger one.
+    def _confirm(self, places: np.ndarray) -> None:
+        """Measures the condition numbers of points in two other ways, and takes the largest.
 
         The first way uses the change of the exact number at neighbors that are 4 floating-point numbers away. A result
         that is right for such a neighbor is not counted as wrong. Only these differences show that a derivative jumps
@@ -369,36 +389,38 @@ class _Search:
             change = np.abs((high[1:] - high[0]) + (low[1:] - low[0])).reshape(count, 2, -1).max(1).sum(0)
             by_constants = np.abs(other[EXACT[quantity]].high[rows, elements] - high[0])
             # Changes per relative change: of x by the distance of the neighbors, and of constants by float32's epsilon.
-            condition = np.zeros(len(places))
+            condition = measured["condition"][places]
             for absolute in (change / spacing, by_constants / float(np.finfo(np.float32).eps)):
                 found = np.where(absolute == 0, 0, absolute / np.abs(high[0]))
                 condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
             measured["condition"][places] = condition
-            # An infinite condition says nothing, so the point is left out.
-            score = measured["ulp"][places] / np.maximum(1, condition)
-            measured["score"][places] = np.where(np.isfinite(condition), score, np.nan)
+            measured["score"][places] = _score(measured["ulp"][places], condition)
+        self._confirmed[places] = True
 
     @np.errstate(all="ignore")
     def _evaluate(self, points: np.ndarray) -> None:
         exact, results = self._exact.at(points.astype(np.float64)), self._computed.at(points)
         self.points = np.concatenate([self.points, points])
-        places = np.arange(len(self.points) - len(points), len(self.points))
+        self._confirmed = np.concatenate([self._confirmed, np.zeros(len(points), bool)])
         for quantity, computed in results.items():
             self._shapes[quantity] = computed.shape[1:]
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
             ulp = ulp_errors(computed, right, self._dtype, least_unit=float(np.finfo(self._dtype).smallest_normal))
-            element = np.argmax(np.nan_to_num(ulp, nan=-1.0, posinf=np.inf), 1)
+            score = _score(ulp, right.condition)
+            element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
-            arrays = {"score": ulp, "ulp": ulp, "computed": computed, "exact": right.high}
-            for name, array in arrays.items():
+            arrays = (score, ulp, right.condition, computed, right.high)
+            for name, array in zip(NUMBERS, arrays, strict=True):
                 new[name] = array[np.arange(len(points)), element]
             new["element"] = element
-            old = self._measured.get(quantity, new[:0])
-            self._measured[quantity] = np.concatenate([old, new])
-        suspicious = np.any([measured["ulp"][places] > SUSPICIOUS for measured in self._measured.values()], 0)
-        if suspicious.any():
-            self._measure_conditions(places[suspicious])
+            old = self._measured.get(quantity)
+            self._measured[quantity] = new if old is None else np.concatenate([old, new])
+
+
+def _score(ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
+    return np.where(np.isfinite(condition), ulp / np.maximum(1, condition), np.nan)
 
 
 @contextmanager

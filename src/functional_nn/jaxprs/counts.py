@@ -24,6 +24,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
@@ -121,7 +123,9 @@ def uncounted(program: TracedProgram) -> Counter[str]:
             counts[name] += 1
         elif not programs and name in ELEMENTWISE | REDUCTIONS and _is_complex(equation) and name not in COMPLEX_COUNTS:
             counts[f"complex {name}"] += 1
-        counts += _of_all_runs(equation, [uncounted(inner_program) for inner_program in programs])
+        inner = [uncounted(inner_program) for inner_program in programs]
+        # Each branch of a cond can have names of its own.
+        counts += reduce(or_, inner) if name == "cond" else _of_all_runs(equation, inner)
     return counts
 
 

@@ -125,7 +125,7 @@ def scan_in_steps(
         carry, written[step] = scan.split_results(results)
     if not written:
         types = [array_type(variable) for variable in equation.outvars[scan.carried :]]
-        return [*carry, *(jnp.zeros(output.shape, output.dtype) for output in types)]
+        return [*carry, *(np.zeros(output.shape, output.dtype) for output in types)]
     return [*carry, *map(rows, zip(*written, strict=True))]
 
 

@@ -419,7 +419,12 @@ def _repaired(operation: Operation, is_bad: Callable[[Tracked], Mask]) -> list[n
         else jnp.where(bad, jnp.asarray(HARMLESS, operand.array.dtype), operand.array)
         for operand in operation.operands
     ]
-    return [np.asarray(result) for result in bind(operation.equation, operands)]
+    results = bind(operation.equation, operands)
+    is_number = [jnp.issubdtype(result.dtype, jnp.inexact) for result in results]
+    return [
+        np.asarray(result) if known else np.zeros(result.shape)
+        for result, known in zip(results, is_number, strict=True)
+    ]
 
 
 def _is_nan(value: Tracked) -> Mask:

@@ -571,7 +571,13 @@ def projection_shapes(
 ) -> dict[str, tuple[Shape, Shape]]:
     """The shapes of each projection's inputs and outputs."""
     divides = head_size is not None or in_size % heads == 0
-    check("heads", heads, f"a divisor of the {in_size} features", divides, "Or give head_size.")
+    check(
+        "heads",
+        heads,
+        f"a divisor of the {in_size} features",
+        divides,
+        "Give head_size, or use another number of heads.",
+    )
     head_size = head_size or in_size // heads
     queries, keys = (heads, head_size), (key_value_heads, head_size)
     return {

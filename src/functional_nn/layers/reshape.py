@@ -36,7 +36,7 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
         size = math.prod(x.shape[1:])
         known = math.prod(entry for entry in shape if entry != -1)
         fills = size % known == 0 and (-1 in shape or size == known)
-        check("x", x, f"examples that fill the shape {shape}", fills)
+        check("x", x, f"examples that fill the shape {shape}", fills, f"Each has {size} elements.")
         filled = tuple(size // known if entry == -1 else entry for entry in shape)
         # The residual is an empty array: the backward pass needs only the shape of an example.
         return x.reshape(x.shape[0], *filled), x[:0]

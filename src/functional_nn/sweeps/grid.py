@@ -275,7 +275,7 @@ def _count_values(value: object) -> int:
 def _values(name: str, given: object) -> list[PlainValue]:
     label = shortened(name)
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        remedy = f"Write {label}=[{shown(given)}] for a single one."
+        remedy = f"Write {label}=[{shortened(repr(given))}] for a single one."
         raise InputError(label, "several values", shown(given), remedy)
     try:
         # At most one value more than allowed is read, because an iterable may be endless.

@@ -180,6 +180,9 @@ def _has_other_files(out: Path, settings: JsonObject) -> bool:
     names = names_in(out)
     known = {BATCHES, LOCK, *(WRITTEN_AFTERWARDS if SWEEP in names else ())}
     paths = [out / name for name in names if name not in known]
+    check_no_links("out", out, BATCHES)
+    if BATCHES in names and not (out / BATCHES).is_dir():
+        return True
     if BATCHES in names:
         with kept_open(out / BATCHES):
             paths += [out / BATCHES / name for name in names_in(out / BATCHES)]

@@ -187,6 +187,8 @@ def fit(
     if progress is not None:
         check_flag("progress", progress)
     check_is_not_a_loader(data)
+    if isinstance(data, Stream):
+        _check_epoch_can_be_counted(data, start)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
 
@@ -199,7 +201,6 @@ def fit(
         if reader is not None:
             # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
-        first_epoch = _first_epoch(start, data, split, batch_size)
         device_count = chosen_devices(devices)
         if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
@@ -267,7 +268,7 @@ def fit(
             loop = EpochLoop(
                 RunData(programs, on_device, reader, processes, check_interruption),
                 epochs,
-                first_epoch=first_epoch,
+                first_epoch=_first_epoch(start, data, split, batch_size),
                 non_finite=non_finite,
                 patience=patience,
                 on_epoch=on_epoch,
@@ -315,15 +316,18 @@ def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Spl
     """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
     if not isinstance(start, TrainState):
         return 0
-    steps: int | None = math.ceil(number_of_examples(split.train_x) / batch_size)
     if isinstance(data, Stream):
-        steps = data.steps
-        if start.step != 0 and callable(data.batches) and steps is None:
-            expected = "the number of batches in an epoch, by which the epochs before start are counted"
-            remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
-            raise InputError("data.steps", expected, None, remedy)
-    # Without a number of steps, the batches do not depend on the number of the epoch.
-    return int(epochs_before(start, steps)) if steps else 0
+        # Without a number of steps, the batches do not depend on the number of the epoch.
+        return int(epochs_before(start, data.steps)) if data.steps else 0
+    return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
+
+
+def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
+    """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
+    if isinstance(start, TrainState) and start.step != 0 and callable(data.batches) and data.steps is None:
+        expected = "the number of batches in an epoch, by which the epochs before start are counted"
+        remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
+        raise InputError("data.steps", expected, None, remedy)
 
 
 @dataclass

@@ -61,13 +61,15 @@ def has_rule(equation: JaxprEqn) -> bool:
 
 def is_discrete(equation: JaxprEqn) -> bool:
     """Whether an equation computes with integers and booleans only."""
-    return not any(is_floating(array_type(variable)) for variable in (*equation.invars, *equation.outvars))
+    types = [array_type(variable).dtype for variable in (*equation.invars, *equation.outvars)]
+    return all(jnp.issubdtype(dtype, jnp.integer) or dtype == bool for dtype in types)
 
 
 def by_jax(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Computes with integers and booleans by JAX itself, at each point."""
-    found = jax.vmap(lambda *x: bind(equation, x), -1, -1)(*map(jnp.asarray, together(*operands)))
-    return list(map(np.asarray, found))
+    with jax.enable_x64(True):
+        found = jax.vmap(lambda *x: bind(equation, x), -1, -1)(*map(jnp.asarray, together(*operands)))
+        return list(map(np.asarray, found))
 
 
 def no_rule(expected: str, got: object) -> InputError:

@@ -29,7 +29,7 @@ from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shapes, shape_of, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_arrays, check_choice, check_function
+from functional_nn.core.validation import check_arrays, check_function
 from functional_nn.layers.combinators.chain import Member
 from functional_nn.layers.combinators.hand_vjp import ByFormula, none_for_integers
 
@@ -227,7 +227,7 @@ class Children:
         self._trace = get_opaque_trace_state()
 
     def __getitem__(self, name: str) -> Callable[[Value], Value]:
-        check_choice("function", name, self._names)
+        check("function", name, "a child's name", name in self._names, suggest(str(name), self._names))
         return partial(self._run, name)
 
     def __getattr__(self, name: str) -> Callable[[Value], Value]:
