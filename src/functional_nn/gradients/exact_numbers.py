@@ -34,12 +34,12 @@ class ExactNumbers(NamedTuple):
     Args:
         high: the numbers rounded to float64.
         low: the remainders of the rounding.
-        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q.
+        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q; empty if they are not computed.
     """
 
     high: np.ndarray
     low: np.ndarray
-    condition: np.ndarray
+    condition: np.ndarray = np.empty(0)
 
 
 @np.errstate(all="ignore")

@@ -62,7 +62,7 @@ def has_rule(equation: JaxprEqn) -> bool:
 def is_discrete(equation: JaxprEqn) -> bool:
     """Whether an equation computes with integers and booleans only."""
     types = [array_type(variable).dtype for variable in (*equation.invars, *equation.outvars)]
-    return all(jnp.issubdtype(dtype, jnp.integer) or dtype == bool for dtype in types)
+    return all(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_) for dtype in types)
 
 
 def by_jax(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
