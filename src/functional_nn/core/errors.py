@@ -55,7 +55,9 @@ def shown(value: object) -> str:
             name = type(value).__name__ if hasattr(value, "_fields") else ""
             return f"{{{', '.join(parts)}}}" if isinstance(value, dict) else f"{name}({', '.join(parts)})"
         text = repr(value)
-    except Exception:  # nested too deeply, an integer of too many digits, or an object that cannot be shown
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
+        return f"a {type(value).__name__} that is too large to show"
+    except Exception:  # an object's own repr
         return f"a {type(value).__name__} that cannot be shown"
     return shortened(" ".join(text.split()))
 

@@ -248,6 +248,7 @@ def test_every_rule_is_used_by_these_functions():
                 if any(jnp.iscomplexobj(variable.aval) for variable in (*equation.invars, *equation.outvars)):
                     used_for_complex.add(equation.primitive.name)
     never = {"add_any", "sharding_constraint", "pvary", "debug_print", "debug_callback", "polynomial"}
+    never |= {"le_to", "lt_to"}  # some versions of JAX sort floating-point numbers by them
     assert set(operations.RULES) - used <= never
     # Moves and sums of products are the same for complex numbers.
     moves = {"name", "device_put", "gather", "dynamic_slice", "dynamic_update_slice", "conv_general_dilated", "add_any"}
