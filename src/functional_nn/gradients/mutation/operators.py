@@ -403,6 +403,8 @@ def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Al
     Guards are not changed. An error that another operator makes already is left out.
     """
     name = equation.primitive.name
+    if name == "pad" and max(map(max, equation.params["padding_config"])) <= 0:
+        return  # it cuts elements off, and adds none
     neutral = {"mul": (0.0, 1.0, 2 * value), "div": (0.0, 1.0), "add": (0.0,), "sub": (0.0,)}.get(name, ())
     if value == 0 and name not in ("add", "sub", "mul", "add_any"):
         others = [1.0]
