@@ -177,6 +177,31 @@ def test_backpropagation(page: Page, float64: None) -> None:
 
 
 @pytest.mark.browser
+def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
+    figure = Keyboard(page, "backpropagation")
+    figure.go_to('[data-do="start"]')
+    figure.press("Enter")
+    figure.press("ArrowRight", "ArrowRight", "PageDown", "PageDown", "ArrowLeft", "PageUp")
+    assert figure.text(".stage") == "2 of 12"
+    figure.press(*["PageDown"] * 12)  # the button in focus cannot be pressed any more at the end
+    assert figure.text(".stage") == "12 of 12"
+    figure.press("PageUp")
+    assert figure.text(".stage") == "11 of 12"
+    assert figure.text(".formula").endswith("= -0.0142")
+    figure.go_to("#backpropagation-w1")
+    figure.press("ArrowLeft", "PageDown")  # these keys belong to the field
+    assert figure.text(".stage") == "11 of 12"
+    figure.press("ArrowUp")
+    assert page.input_value("#backpropagation-w1") == "0.6"
+    figure.go_to('[data-do="reset"]', back=True)
+    figure.press("Enter")
+    assert figure.text(".stage") == "11 of 12"
+    assert page.input_value("#backpropagation-w1") == "0.5"
+    figure.go_to('[data-do="end"]', back=True)
+    figure.press("Enter")
+
+
+@pytest.mark.browser
 def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> None:
     chapter = (DOCS / "tutorial" / "04_backpropagation.md").read_text("utf-8")
     figure = Keyboard(page, "backpropagation")
@@ -184,6 +209,47 @@ def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> No
     assert figure.text(".formula").split(" = ")[-2:] == ["(-0.3852)·0.6148·0.3852", "-0.0912"]
     for name in ("h1", "a3", "y", "loss", "gy", "d3", "gw5", "gw6", "gh1", "gh2", "d1", "d2", "gx1", "gx2"):
         assert f"= {figure.text(f'[data-value-of={name}] b')}" in chapter
+
+
+def type_into(figure: Keyboard, name: str, text: str) -> None:
+    figure.go_to(f"#backpropagation-{name}")
+    figure.press("Control+a")
+    figure.page.keyboard.type(text)
+
+
+@pytest.mark.browser
+def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(page: Page, float64: None) -> None:
+    figure = Keyboard(page, "backpropagation")
+    type_into(figure, "w1", "-0,75")
+    value, _ = network(NUMBERS | {"w1": -0.75})
+    np.testing.assert_allclose(figure.data('[data-value-of="loss"]'), value, rtol=1e-9)
+    for text in ("0.7x", "", "0x10", "1,2,3", "Infinity", "-", "1e999"):
+        type_into(figure, "w1", text)
+        figure.press(*["Delete"] * (not text))
+        assert page.get_attribute("#backpropagation-w1", "aria-invalid") == "true", text
+        assert figure.text(".formula").startswith("w₁: ")
+        assert "number" in figure.text(".formula")
+        assert {b.inner_text() for b in page.query_selector_all(f"{figure.root} button.value b")} == {"?"}
+        assert not page.is_enabled(f'{figure.root} [data-do="descend"]')
+    figure.press("Tab", "Shift+Tab")
+    assert page.input_value("#backpropagation-w1") == "1e999"
+    type_into(figure, "w1", "0,5")
+    assert page.get_attribute("#backpropagation-w1", "aria-invalid") is None
+    assert figure.text('[data-value-of="loss"] b') == "0.0742"
+
+    type_into(figure, "rate", "much")
+    figure.go_to('[data-do="descend"]')
+    figure.press("Enter")
+    assert figure.text(".message").startswith("Learning rate: “much” is not a number.")
+    assert page.get_attribute("#backpropagation-rate", "aria-invalid") == "true"
+    assert page.evaluate("document.activeElement.id") == "backpropagation-rate"
+    assert figure.text(".steps") == "loss 0.0742"
+    type_into(figure, "rate", "0,5")
+    figure.go_to('[data-do="descend"]')
+    figure.press("Enter")
+    assert page.input_value("#backpropagation-w5") == "0.7305"
+    figure.go_to('[data-do="reset"]', back=True)
+    figure.press("Enter")
 
 
 SURFACES = {  # in the order of the figure, with its start and learning rate
