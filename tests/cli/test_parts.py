@@ -177,6 +177,15 @@ def test_ctrl_c_ends_processes_of_this_computer_without_a_traceback(swept, whole
 
 
 @pytest.mark.slow
+def test_parts_as_an_array_of_slurm(swept, whole, tmp_path):
+    """``scripts/one_node_slurm.sh`` starts Slurm on one computer."""
+    need_slurm()
+    done = run_submitted(swept, tmp_path / "jobs", *LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "jobs") == contents(whole)
+
+
+@pytest.mark.slow
 def test_a_killed_part_is_run_again(swept, whole, tmp_path):
     need_slurm()
     with started(*swept, "--submit", "2", "--out", str(tmp_path / "jobs"), *LIMIT) as process:
