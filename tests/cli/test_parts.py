@@ -127,7 +127,12 @@ def run_submitted(swept, folder, *flags):
 @pytest.mark.slow
 def test_parts_as_processes_of_this_computer(swept, whole, tmp_path):
     need_submitit()
-    done = run_submitted(swept, tmp_path / "jobs", "--job", "cluster=local")
+    # The working directory may be a folder of a stranger, with a module whose name is that of a library.
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "numpy.py").write_text("raise SystemExit('a module of a stranger')")
+    arguments = [*swept, "--submit", "2", "--out", str(tmp_path / "jobs"), "--job", "cluster=local"]
+    without_folder = [sys.executable, "-P", "-m", "functional_nn", *arguments]
+    done = subprocess.run(without_folder, capture_output=True, text=True, cwd=tmp_path / "strange")
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "jobs") == contents(whole)
     # A finished sweep stays as it is. Another one is refused by its parts.

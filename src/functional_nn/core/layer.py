@@ -14,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import FormulaMissing, InputError, check, inside
+from functional_nn.core.errors import FormulaMissing, InputError, check, inside, shown
 from functional_nn.core.masked import Masked, Value
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
@@ -28,7 +28,6 @@ from functional_nn.core.validation import (
     is_function,
     is_numeric,
     is_of_pytorch,
-    shown,
     tree_of_jax,
 )
 

@@ -151,26 +151,26 @@ def _check_features(folder: Path) -> None:
             raise DataError(str(path), "a file or a folder", "a pipe or a device")
         if path.name in ("features.json", "dataset_info.json"):
             content = parsed(read_file(path, follow_links=True))
-            names = _class_names(content if path.name == "features.json" else content.get("features"))
+            names = _classes_and_paths(content if path.name == "features.json" else content.get("features"))
             foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
             check_data(str(path), foreign, "features of TFDS itself", foreign is None)
 
 
-def _class_names(value: JsonValue) -> Iterator[str]:
+def _classes_and_paths(value: JsonValue) -> Iterator[str]:
     """The names of classes and the paths in ``features.json``, also in a text that is JSON itself."""
     if isinstance(value, str):
         with suppress(ValueError):
-            yield from _class_names(json.loads(value))
+            yield from _classes_and_paths(json.loads(value))
     elif isinstance(value, list):
         for entry in value:
-            yield from _class_names(entry)
+            yield from _classes_and_paths(entry)
     elif isinstance(value, dict):
         for name, entry in value.items():
             is_named = name in ("type", "pythonClassName", "python_class_name") or name.endswith("_file")
             if is_named and isinstance(entry, str):
                 yield entry
             else:
-                yield from _class_names(entry)
+                yield from _classes_and_paths(entry)
 
 
 def _read_split(

@@ -74,7 +74,7 @@ def from_torch(
         net: the network.
         source: a ``torch.nn.Module``, its ``state_dict()``, a dict of NumPy arrays with the same names, or a file: a
             safetensors file, or what ``torch.save(module.state_dict(), path)`` wrote. Such a file is read with
-            ``weights_only=True``, so that no code in it runs, and by another process, which a hostile file can crash.
+            ``weights_only=True``, so that no code in it runs. Another process reads it, so it cannot crash this one.
         in_shape: the shape of one example here, without the batch axis. Images are channels last: (28, 28, 1).
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
         check: whether the outputs of both for a random batch are compared, or the function that computes those of the

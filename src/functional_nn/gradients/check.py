@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
@@ -26,7 +26,6 @@ from functional_nn.core.validation import (
     check_key,
     check_trees,
     is_array,
-    shown,
     tree_in_native_order,
 )
 from functional_nn.gradients.compare.comparison import TOLERANCES, JacobianComparison

@@ -15,9 +15,9 @@ from jax.extend.core import Literal
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.display import html_text
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, shown
 from functional_nn.core.texts import aligned
-from functional_nn.core.validation import check_count, check_function, shown
+from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.exact_numbers import (
     GRADIENT,

@@ -14,10 +14,10 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.display import html_text
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, shown
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_function, in_native_order, shown
+from functional_nn.core.validation import check_function, in_native_order
 from functional_nn.jaxprs.counts import PRODUCTS
 from functional_nn.jaxprs.non_finite_origin import (
     ELEMENTWISE,

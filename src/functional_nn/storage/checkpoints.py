@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -127,8 +127,7 @@ class CheckpointWriter:
         kept = set(sorted(self._losses)[-self._keep :])
         judged = [(loss, step) for step, loss in self._losses.items() if loss is not None]
         if judged:
-            _, best = min(judged)
-            kept.add(best)
+            kept.add(min(judged)[1])
         return kept
 
 
@@ -226,49 +225,66 @@ def restore_checkpoint(
         step = check_count("step", step, least=0, most=LARGEST_STEP)
     found = None
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
-        is_name = isinstance(step, str)
-        found = newest(folder, best=step == "best") if is_name else read_checkpoint(_path(folder, step), step)
+        if isinstance(step, str):
+            found = newest(folder) if step == "newest" else best(folder)
+        else:
+            found = read_checkpoint(_path(folder, step), step)
     if found is None:
         remedy = "Name the folder that they were saved in."
         raise DataError(str(folder), "a folder of checkpoints", "none in it", remedy)
     return Restored(found.step, found.tree(like, part), found.loss, found.about)
 
 
-def newest(folder: Path, most_bytes: float | None = None, *, best: bool = False) -> Checkpoint | None:
+def newest(folder: Path, most_bytes: float | None = None) -> Checkpoint | None:
     """Reads the newest good checkpoint, and warns about damaged ones. None if the folder has no checkpoints.
-
-    The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
 
     Args:
         folder: the folder.
         most_bytes: a larger checkpoint counts as damaged.
-        best: whether the good one with the lowest loss is read instead, the earliest of equal ones.
 
     Raises:
-        DataError: if all are damaged, or if the best is wanted and none has a loss.
+        DataError: if all are damaged.
+    """
+    return _first_good(folder, lambda: steps(folder)[::-1], most_bytes)
+
+
+def best(folder: Path) -> Checkpoint | None:
+    """Reads the good checkpoint with the lowest loss, the earliest of equal ones, and warns about damaged ones.
+
+    Raises:
+        DataError: if all are damaged, or none has a loss.
+    """
+
+    def by_loss() -> list[int]:
+        # One whose loss cannot be read may be the best. So it is tried first, and the warning names it.
+        losses = {step: _loss(folder, step, if_damaged=-math.inf) for step in steps(folder)}
+        judged = {step: loss for step, loss in losses.items() if loss is not None}
+        if losses and not judged:
+            raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
+        return sorted(judged, key=lambda step: judged[step])
+
+    return _first_good(folder, by_loss)
+
+
+def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: float | None = None) -> Checkpoint | None:
+    """Reads the first good checkpoint in an order of steps, and warns about damaged ones before it.
+
+    The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
     """
     damaged = []
     with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
-        order = steps(folder)[::-1]
-        if best and order:
-            # One whose loss cannot be read may be the best. So it is tried first, and the warning names it.
-            losses = {step: _loss(folder, step, if_damaged=-math.inf) for step in order[::-1]}
-            judged = {step: loss for step, loss in losses.items() if loss is not None}
-            order = sorted(judged, key=lambda step: judged[step])
-            if not order:
-                raise DataError(str(folder), "a checkpoint with a loss", "none", "Give save_checkpoint the loss.")
-        for step in order:
+        for step in in_order():
             path = _path(folder, step)
             try:
                 found = read_checkpoint(path, step, most_bytes)
             except DamagedCheckpoint as error:
                 if path.name not in names_in(folder):  # the writer has removed it, after it saved a newer one
-                    return newest(folder, most_bytes, best=best)
+                    return _first_good(folder, in_order, most_bytes)
                 damaged.append(str(error))
                 continue
             if damaged:
                 text = f"The checkpoint of step {step} is used instead of a damaged one. {' '.join(damaged)}"
-                warnings.warn(text, stacklevel=3)
+                warnings.warn(text, stacklevel=4)
             return found
     if damaged:
         raise DataError(str(folder), "a good checkpoint", f"damaged ones only: {' '.join(damaged)}")

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import jax
 
-from functional_nn.core.errors import InputError
+from functional_nn.core.errors import InputError, shown
 from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.texts import suggest
-from functional_nn.core.validation import check_count, shown
+from functional_nn.core.validation import check_count
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.training.devices import Device, cores
 

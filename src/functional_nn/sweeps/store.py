@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import DataError, InputError, shown
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import LARGEST, shown
+from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
 from functional_nn.storage.files import (
     PLAIN,
@@ -114,9 +114,10 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
     """Writes the sweep's identity, or compares it with that in the folder; returns the fingerprint of the folder."""
     try:
         check_no_links("out", folder, BATCHES)
+        if not {SWEEP, BATCHES}.intersection(names_in(folder)):  # no sweep has begun here
+            check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
         make_folder(folder / BATCHES)
         if SWEEP not in names_in(folder):
-            check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
             fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
             entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
             write_whole(folder / SWEEP, signed_text(entries | identity))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn import names
-from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.errors import InputError, check, inside, shown
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.texts import is_count
 from functional_nn.core.trees import PyTree
@@ -24,7 +24,6 @@ from functional_nn.core.validation import (
     is_array,
     is_numeric,
     is_of_pytorch,
-    shown,
 )
 from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Stream

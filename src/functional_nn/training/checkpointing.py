@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check
-from functional_nn.core.validation import check_number, shown
+from functional_nn.core.errors import DataError, InputError, check, shown
+from functional_nn.core.validation import check_number
 from functional_nn.storage.arrays import key_types, named_arrays, packed, tree_like, unpacked
 from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest
 from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit

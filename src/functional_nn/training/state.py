@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, inside, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer, checked_init
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree, flatten
-from functional_nn.core.validation import check_key, check_trees, shown
+from functional_nn.core.validation import check_key, check_trees
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers import Clipping, check_gradient_transformation, explaining_optimizer, update_with

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from functional_nn.core.errors import InputError, check
+from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import EXAMPLES, as_array, check_flag, check_function, check_key, check_trees, shown
+from functional_nn.core.validation import EXAMPLES, as_array, check_flag, check_function, check_key, check_trees
 from functional_nn.data.preparation import scaled_bytes
 from functional_nn.training.argument_checks import (
     check_batch,

@@ -23,8 +23,8 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from functional_nn.activations.activation_types import ACTIVATIONS, Activation
-from functional_nn.core.errors import InputError
-from functional_nn.core.validation import as_host_array, check_dtype, shown
+from functional_nn.core.errors import InputError, shown
+from functional_nn.core.validation import as_host_array, check_dtype
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
 from functional_nn.gradients.exact_numbers import GRADIENT, ExactFunction, ExactNumbers, ulp_errors

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from functional_nn.core.errors import InputError, inside
+from functional_nn.core.errors import InputError, inside, shown
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.layer import (
     Layer,
@@ -31,7 +31,7 @@ from functional_nn.core.layer import (
 )
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_function, shown
+from functional_nn.core.validation import check_function
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import all_equations, array_type, fresh, inner_programs
 
