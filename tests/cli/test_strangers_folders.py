@@ -43,7 +43,7 @@ def sign(folder: Path, **changes: object) -> None:
 def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, file, tiny, tmp_path, capsys):
     (tmp_path / file).write_text("mine")
     assert run([command, *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
-    assert f"{tmp_path}, which has another {file}. It would be overwritten." in capsys.readouterr().err
+    assert f"{tmp_path}, whose {file} would be overwritten. Use another folder." in capsys.readouterr().err
     assert (tmp_path / file).read_text() == "mine"
 
 

@@ -264,7 +264,7 @@ def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
 
 @lru_cache(maxsize=1)
 def _sweep_executions(network: MeasuredNetwork, case: BenchmarkCase, workers: int) -> tuple[_Execution, ...]:
-    """An execution on each device. On a CPU, sweeps of all numbers of models have the same, so they are kept."""
+    """The program of a sweep on each device. On a CPU it is the same for any number of models, so the last is kept."""
     spec, key = epoch_spec(network, case, workers), jax.random.key(0)
     rate = np.asarray(LEARNING_RATE, spec.precision.parameters)
     rates = {"learning_rate": rate if spec.members is None else np.full(spec.members, rate)}

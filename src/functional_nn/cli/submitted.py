@@ -183,7 +183,7 @@ def _folder_of_jobs(out: Path) -> Path:
 
 
 def _is_private(group: int) -> bool:
-    """Whether a group is the one of the user's name. Systems that let it write to new folders put nobody else in it."""
+    """Whether a group has the user's name and nobody else in it. Some systems let such a group write to new folders."""
     import grp
     import pwd
 

@@ -219,7 +219,7 @@ def check_elements(
     expected: str,
     remedy: str = "",
 ) -> None:
-    """Requires that a condition holds for every number, unless the array is traced. The error shows the first other.
+    """Requires a condition of every number, unless the array is traced. The error shows the first that does not fit.
 
     >>> check_elements("weights", np.array([1, -2]), lambda weights: weights >= 0, "weights not below 0")
     Traceback (most recent call last):

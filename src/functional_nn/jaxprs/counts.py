@@ -130,7 +130,7 @@ def uncounted(program: TracedProgram) -> Counter[str]:
 
 
 def _of_all_runs(equation: JaxprEqn, inner: Sequence[Counter[str]]) -> Counter[str]:
-    """What the programs inside an equation count together. Of the branches of a ``cond``, one runs: the largest."""
+    """The counts of the programs inside an equation, added up. Of the branches of a ``cond``, the largest counts."""
     if equation.primitive.name == "cond":
         return max(inner, key=Counter.total)
     repeats = times(equation)

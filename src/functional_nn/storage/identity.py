@@ -82,8 +82,8 @@ def check_nothing_lost(argument: str, folder: Path, files: Sequence[str]) -> Non
     """Requires that a folder without a run or a sweep has none of the files that will be written into it."""
     taken = sorted(set(files).intersection(names_in(folder)))
     if taken:
-        given = f"{folder}, which has another {taken[0]}"
-        raise InputError(argument, "a folder without files of these names", given, "It would be overwritten.")
+        given = f"{folder}, whose {taken[0]} would be overwritten"
+        raise InputError(argument, f"a folder without {taken[0]}", given, "Use another folder.")
 
 
 def _differences(known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> list[str]:
