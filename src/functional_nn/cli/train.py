@@ -111,6 +111,7 @@ def train(
     from functional_nn.training.devices import device_name
     from functional_nn.training.fit import fit
     from functional_nn.training.layer_statistics import StatisticsRecorder
+    from functional_nn.training.non_finite import NOT_FINITE
     from functional_nn.training.processes import Processes
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
@@ -169,7 +170,7 @@ def train(
 
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
-        warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
+        warnings.filterwarnings("ignore", NOT_FINITE, RuntimeWarning)
         run = fit(
             recipe.net,
             recipe.loss,

@@ -118,11 +118,15 @@ class BadStep(NamedTuple):
         }
 
 
+NOT_FINITE = "Loss or update were not finite"
+"""How the message and the warning of such a run begin."""
+
+
 def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, precision: Precision) -> str:
     """What happened in a step that ended the run, where it comes from, and what to do."""
     happened = (
-        f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the "
-        "last finite state is kept."
+        f"{NOT_FINITE} at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the last finite state is "
+        "kept."
     )
     if origin is not None:
         return " ".join(text for text in (happened, origin.sentence, origin.note, origin.remedy) if text)
