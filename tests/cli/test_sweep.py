@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 from tests.bits import bits
+from tests.cli.refusal import refused
 
+import functional_nn as fnn
 from functional_nn import cli
 
 
@@ -126,6 +128,43 @@ def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys, no_pic
     assert columns.endswith("validation_f1_score,validation_loss,train_loss")
     assert sorted(member["epochs_run"] for member in report["members"]) == [1, 3, 3]
     assert report["plan"]["members_at_once"] == 2
+
+
+def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, no_pictures):
+    out, data = tmp_path / "sweep", fnn.load_dataset("tiny", tiny[4])
+    halving = ["--learning-rate", "1e-9,0.05,0.2", "--epochs", "3", "--halving", "1", "--halving-keep", "0.4"]
+    assert cli.run([*swept, *halving, "--shift", "1", "--out", str(out), "--json", str(tmp_path / "s.json")]) == 0
+    members = json.loads((tmp_path / "s.json").read_text())["members"]
+    order = sorted(
+        range(3), key=lambda number: (members[number]["status"] == "halved", -members[number]["test_accuracy"])
+    )
+    best, second, left_out = order
+    for number, asked in ((best, None), (second, second)):
+        predicted = fnn.exchange.load(out, asked).predict(data.test_images).argmax(-1)
+        assert np.mean(predicted == data.test_labels) == pytest.approx(members[number]["test_accuracy"])
+    capsys.readouterr()
+    assert cli.run(["export", str(out), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
+    assert f"Member({best}: learning_rate {members[best]['learning_rate']}" in capsys.readouterr().err
+    assert f"--learning-rate {members[best]['learning_rate']}" in (tmp_path / "hub" / "README.md").read_text()
+    assert fnn.exchange.load(tmp_path / "hub").configuration == fnn.exchange.load(out).configuration
+    start = [
+        "train",
+        "--from",
+        str(out),
+        "--member",
+        str(second),
+        *tiny[1:5],
+        "--epochs",
+        "1",
+        "--json",
+        str(tmp_path / "t"),
+    ]
+    assert cli.run(start) == 0
+    assert json.loads((tmp_path / "t").read_text())["config"]["shift"] == 0  # how it trained is not taken over
+    export = ["export", out, "--to", "torch", "--out", tmp_path / "m.pt", "--member"]
+    refused(capsys, [*export, left_out], f"the parameters of member {left_out}, got none, as it is halved")
+    refused(capsys, [*export, 3], "one of 3 members, from 0, got 3")
+    refused(capsys, ["export", tmp_path / "hub", *export[2:], 0], "hub has no sweep")
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def sweep(
         keep=out is not None,
         part=part,
         out=out,
-        identity=base.settings(),
+        identity=base.settings() | data.in_file(),
         defaults=DEFAULTS,
         on_epoch=on_epoch,
         progress=False if quiet else None,

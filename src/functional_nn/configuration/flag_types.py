@@ -165,6 +165,10 @@ NAME_AND_VALUE = Read(
 )
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 
+MEMBER = click.option(
+    "--member", type=COUNT_OR_ZERO, metavar="N", help="Of a sweep: the number of the model.  [default: the best one]"
+)
+
 
 def is_on_command_line(name: str) -> bool:
     """Whether a flag of the running command is on the command line. A recipe's value is not."""

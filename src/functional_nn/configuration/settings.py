@@ -356,13 +356,18 @@ class Configuration:
         return {name: value for name, value in self.to_dict().items() if name not in may_change}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object], path: Path) -> Configuration:
-        """Reads what ``to_dict`` wrote, also before a setting was added; ``path`` is named in errors."""
+    def from_dict(cls, values: Mapping[str, object], path: Path, *, is_completed: bool = True) -> Configuration:
+        """Reads what ``to_dict`` wrote, also before a setting was added; ``path`` is named in errors.
+
+        A run has a completed configuration. The one of a sweep is not, because its members complete it.
+        """
         configuration = cls(**{name: _from_json(name, values[name], path) for name in SETTINGS if name in values})
         try:
             complete = configuration.completed()
         except InputError as error:
             raise DataError(str(path), "a run's configuration", f"one whose model does not fit ({error})") from None
+        if not is_completed:
+            return configuration
         # A run writes its completed configuration. So if a value is still missing, it was removed from the file.
         if missing := [name for name, value in asdict(configuration).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")
