@@ -307,9 +307,8 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
 
 def _described(configuration: Configuration, classes: int) -> str:
     """The network, the optimizer and the batch size in one line."""
-    sizes = "-".join(str(size) for size in (*(configuration.hidden or ()), classes))
     activation = f", {configuration.activation}" if configuration.activation else ""
     return (
-        f"{configuration.model} {sizes}{activation}; {configuration.optimizer}, learning rate "
+        f"{configuration.network_name(classes)}{activation}; {configuration.optimizer}, learning rate "
         f"{configuration.learning_rate:g} ({configuration.schedule}), batch {configuration.batch_size},"
     )

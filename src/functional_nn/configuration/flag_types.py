@@ -145,7 +145,7 @@ NOT_NEGATIVE = Read("number>=0", "a number not below 0", float, lambda value: 0 
 SHARE = Read("number<1", "a number in [0, 1)", float, lambda value: 0 <= value < 1)
 SIZES = Read(
     "sizes",
-    f"at most {MOST_SIZES} positive integers such as 128,64, or none",
+    f"at most {MOST_SIZES} positive integers such as 128,64, or none (in a sweep, several networks: 128,64/256)",
     _sizes,
     lambda sizes: len(sizes) <= MOST_SIZES and min(sizes, default=1) >= 1,
 )
