@@ -103,9 +103,9 @@ def test_narrow_types_count_where_they_round():
     """A conversion to a wider type is exact, and a part in float64 keeps its digits."""
     x = jnp.float64(0.7)
     narrow = lambda function: float(with_rounding(function, x).narrow)  # noqa: E731
-    assert narrow(jnp.sin) == narrow(lambda x: x * np.float32(0.5)) == 0
+    assert narrow(jnp.sin) == narrow(lambda x: x * float(np.float32(0.5))) == 0
     assert narrow(lambda x: x * jnp.float32([0.1]).astype(x.dtype)[0]) == 0
     assert 0.5e-5 < narrow(lambda x: x.astype(jnp.float32) * 1.0) / 0.7 < 4e-5
     assert 0.5e-8 < narrow(lambda x: 1e-3 * x.astype(jnp.float32).astype(x.dtype) + x) / 0.7 < 4e-8
     assert 0.1 < narrow(lambda x: jax.lax.reduce_precision(x, 8, 7)) / 0.7 < 0.4
-    assert 0.5 * 2.0**-23 < narrow(lambda x: x * np.float32(0.1)) / 0.07 < 2.0**-22
+    assert 0.5 * 2.0**-23 < narrow(lambda x: x * float(np.float32(0.1))) / 0.07 < 2.0**-22
