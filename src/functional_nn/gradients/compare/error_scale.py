@@ -190,7 +190,8 @@ class Noise:
         if name not in SUMS:
             return [self._with_error(result, result, share)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
-        return [self._with_error(result, *bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands]), share)]
+        (terms,) = bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands])
+        return [self._with_error(result, terms, share)]
 
     def _share(self, equation: JaxprEqn) -> float:
         """The relative error of an operation."""
