@@ -88,14 +88,14 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     def moved(narrow: bool) -> list[jax.Array]:
         runs = jax.vmap(lambda run: evaluate(program, leaves, Noise(run, narrow=narrow)))(jnp.arange(RUNS))
         unit = SHARE if narrow else SIZE
-        return [_largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
+        return [largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
     narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
     structure = jax.tree.structure(shape)
     return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, moved(False), narrow)))
 
 
-def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
+def largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
     """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
     changes = jnp.abs(moved - original[None])
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
@@ -161,12 +161,14 @@ class Noise:
 
     Args:
         run: the number of the run.
+        size: the relative error of each operation.
         narrow: whether the errors are in narrow types only: in their operations, in conversions to them, and in
             constants that were rounded to float32.
     """
 
-    def __init__(self, run: jax.Array, *, narrow: bool = False):
-        self._run, self._random, self._narrow = run, np.random.default_rng(0), narrow
+    def __init__(self, run: jax.Array, *, size: float = SIZE, narrow: bool = False):
+        self._run, self._size, self._narrow = run, size, narrow
+        self._random = np.random.default_rng(0)
 
     def __call__(
         self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
@@ -176,33 +178,33 @@ class Noise:
             # In a condition, an error could change the branch.
             is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
             operands = [
-                self._with_error(x, x, SHARE * CONSTANT) if is_value and _is_rounded_constant(variable) else x
+                self.with_error(x, x, SHARE * CONSTANT) if is_value and _is_rounded_constant(variable) else x
                 for x, variable in zip(operands, equation.invars, strict=True)
             ]
         share = self._share(equation)
         if name == LOOP:
-            return [self._with_error(result, result, share) for result in bind(equation, operands)]
+            return [self.with_error(result, result, share) for result in bind(equation, operands)]
         if not share:
             return compute(operands)
         if name in SOLVERS:
-            return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
+            return bind(equation, [self.with_error(x, _largest_of_matrix(x), share) for x in operands])
         (result,) = compute(operands)
         if name not in SUMS:
-            return [self._with_error(result, result, share)]
+            return [self.with_error(result, result, share)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
         (terms,) = bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands])
-        return [self._with_error(result, terms, share)]
+        return [self.with_error(result, terms, share)]
 
     def _share(self, equation: JaxprEqn) -> float:
         """The relative error of an operation."""
         if not self._narrow:
-            return SIZE if equation.primitive.name in ROUNDED | SOLVERS | {LOOP} else 0.0
+            return self._size if equation.primitive.name in ROUNDED | SOLVERS | {LOOP} else 0.0
         types = {_narrow_type(equation)}
         if equation.primitive.name == LOOP:
             types.update(*map(narrow_types, inner_programs(equation)))
         return SHARE * max(TOLERANCES.get(name, 0.0) for name in types)
 
-    def _with_error(self, value: jax.Array, size: jax.Array, share: float) -> jax.Array:
+    def with_error(self, value: jax.Array, size: jax.Array, share: float) -> jax.Array:
         """The value with a random error of about ``share`` times a size. Integers do not change."""
         if not share or not jnp.issubdtype(value.dtype, jnp.inexact):
             return value

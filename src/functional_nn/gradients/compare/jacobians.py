@@ -12,8 +12,9 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.error_scale import with_rounding
+from functional_nn.gradients.compare.error_scale import RUNS, Noise, largest_change, with_rounding
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
+from functional_nn.jaxprs.evaluate import evaluate
 
 MOST_ELEMENTS = 4_000_000
 """The largest number of elements of all Jacobians. Above it, a few random sums of the outputs are compared."""
@@ -93,6 +94,33 @@ def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTr
     found = with_rounding(automatic, *arguments)
     scale = [jnp.abs(bar) + size for bar, size in zip(found.value, found.size, strict=True)]
     return Derivatives(hand, found.value, scale, found.narrow)
+
+
+def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: Leaves) -> Leaves:
+    """How far the pulled-back cotangent moves if every operation of the function, and its inputs, are a little wrong.
+
+    No formula can avoid this in a type where ``size`` is one unit in the last place. The errors are in the function, and
+    its derivative is exact: 1 - tanh² loses no digits in this measure, but a sum of terms from rounded values does.
+
+    Args:
+        problem: the function.
+        size: the relative error of each operation.
+        leaves: the point.
+        y_bars: the cotangent.
+    """
+    program = jax.make_jaxpr(lambda leaves: list(problem.function(leaves)))(leaves)
+
+    def moved(run: jax.Array) -> Leaves:
+        noise = Noise(run, size=size)
+        bars = [noise.with_error(bar, bar, size) for bar in y_bars]
+
+        def function(leaves: Leaves) -> Leaves:
+            return evaluate(program, [noise.with_error(leaf, leaf, size) for leaf in leaves], noise)
+
+        return automatic_pullback(problem._replace(function=function), leaves, bars)
+
+    original = automatic_pullback(problem, leaves, y_bars)
+    return list(map(largest_change, jax.vmap(moved)(jnp.arange(RUNS)), original))
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
