@@ -26,7 +26,8 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
         x: an array, or a pytree of arrays.
         dtype: the floating-point type of the result.
 
-    >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8)))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.data.scaled_bytes(jnp.array([0, 255], jnp.uint8)))
     [0. 1.]
     """
 
