@@ -70,14 +70,26 @@ def reference_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
-        doubts: for each element of each leaf, how far the formula and automatic differentiation disagree. In a large
-            leaf, only the elements with the greatest disagreement are computed, and others at regular distances.
+        doubts: for each leaf, reasons to compute an element, as an array (reasons, elements). In a large leaf, only the
+            elements with the greatest number for each reason are computed, and others at regular distances.
         zeros: which derivatives are 0 by the formula and by automatic differentiation, term by term.
     """
     try:
         return _in_many_digits(function, leaves, doubts, zeros)
     except InputError:  # an operation has no rule
         return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
+
+
+def derivatives_at(
+    function: Function, leaves: Leaves, number: int, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The derivatives by some elements of one leaf, and their errors, computed as in ``reference_jacobian``."""
+    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(leaves))]
+    try:
+        found = exact_jacobian(function, leaves, columns=chosen)
+    except InputError:  # an operation has no rule
+        found = difference_jacobian(function, leaves, columns=chosen)
+    return found.values[number], found.error[number]
 
 
 def reference_second_order(
@@ -175,9 +187,10 @@ def _difference_of_pullback(
 
     found = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
-    ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
+    sizes = [doubt.shape[1] for doubt in doubts]
+    ends = np.cumsum(sizes)[:-1]
     rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
-    columns = [np.arange(doubt.size) for doubt in doubts]
+    columns = list(map(np.arange, sizes))
     return ReferenceJacobian("differences of the formula", columns, *rows)
 
 
@@ -196,8 +209,7 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
 
     All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
     random signs. Simple fractions in these arrays stay, since they were not rounded. This returns the largest change of
-    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative. It is infinite if an
-    operation has no rule.
+    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative.
 
     Args:
         function: ``function(leaves) -> outputs``.
@@ -217,7 +229,6 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
         return evaluate(ClosedJaxpr(program.jaxpr, values), arrays[: len(leaves)])
 
     arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
-    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(arrays))]
     stays = [np.zeros(np.shape(leaf), bool) for leaf in leaves]
     stays += [is_simple_fraction(constants[place]) for place in moved_constants]
     random = np.random.default_rng(0)
@@ -227,14 +238,10 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
             np.where(is_exact, array, array * (1 + factor * random.choice([-1.0, 1.0], np.shape(array))))
             for array, is_exact in zip(arrays, stays, strict=True)
         ]
-        return exact_jacobian(with_constants, moved, columns=chosen).values[number]
+        return derivatives_at(with_constants, moved, number, columns)[0]
 
-    try:
-        at_point = derivatives(0.0)
-        changes = [np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)]
-    except InputError:  # an operation has no rule
-        return np.full((Program(function, leaves).outputs, len(columns)), np.inf)
-    return np.maximum(*changes)
+    at_point = derivatives(0.0)
+    return np.max([np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)], 0)
 
 
 def _is_floating_array(value: object) -> bool:
@@ -252,13 +259,14 @@ def _in_many_digits(
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
-    """Chooses at most ``count`` elements: half have the greatest doubt, the others are at regular distances."""
-    count = min(count, MOST_COLUMNS)
-    if doubt.size <= count:
-        return np.arange(doubt.size)
-    worst = np.argsort(-np.nan_to_num(doubt, nan=np.inf), kind="stable")[: -(-count // 2)]
-    spread = np.linspace(0, doubt.size - 1, count - len(worst)).astype(int)
-    return np.unique(np.concatenate([worst, spread]))
+    """Chooses at most ``count`` elements: a third for each of two reasons, the others at regular distances."""
+    count, size = min(count, MOST_COLUMNS), doubt.shape[1]
+    if size <= count:
+        return np.arange(size)
+    share = -(-count // (len(doubt) + 1))
+    worst = [np.argsort(-np.nan_to_num(row, nan=np.inf))[: min(share, np.count_nonzero(row))] for row in doubt]
+    spread = np.linspace(0, size - 1, count - sum(map(len, worst))).astype(int)
+    return np.unique(np.concatenate([*worst, spread]))
 
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
