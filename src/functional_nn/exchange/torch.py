@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check, check_data, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
@@ -243,6 +243,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file, or in one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
+    check_data(str(path), path.name, f"a file of parameters ({', '.join(ENDINGS)})", path.suffix in ENDINGS)
     if path.suffix == ".safetensors":
         arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
         # The file is in alphabetical order, in which "10" comes before "2".
