@@ -63,8 +63,8 @@ def benchmark(
         InputError: if an argument is not an array, if ``donate`` has a number without an argument, or if the time is
             not positive.
 
-    >>> import jax.numpy as jnp
-    >>> result = benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> result = fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01)
     >>> result.flops, result.bytes
     (524288, 49152)
     """

@@ -165,9 +165,9 @@ def fit(
         RuntimeError: with several processes, if the run ended in the first one, or if one of them was lost.
         DataError: if every checkpoint is damaged or belongs to another network.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, optax
     >>> data = fnn.load_dataset("mnist5k")
-    >>> run = fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=1)
+    >>> run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=1)
     >>> run.status, run.history[-1].test_accuracy > 0.8
     ('finished', True)
     """
