@@ -177,16 +177,28 @@ def function_problem(
             y = differentiable_leaves(jax.eval_shape(function, *joined))
         with _operations_of_jax("hand_vjp"):
             bars = hand_vjp(*joined, y.join_cotangents(y_bars))
-        # For a single argument, the pullback may return the cotangent itself instead of a tuple.
-        if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
-            bars = (bars,)
-        if type(bars) is not tuple or len(bars) != len(arguments):
-            expected = f"a tuple of {len(arguments)} cotangents ({', '.join(names)})"
-            given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
-            raise InputError("hand_vjp", expected, given)
-        return bars_of(bars, inputs)
+        return bars_of(cotangent_of_each(bars, names, "hand_vjp"), inputs)
 
     return Problem(inputs.names, inputs.leaves, outputs, pullback)
+
+
+def cotangent_of_each(bars: PyTree, names: Sequence[str], argument: str) -> tuple[PyTree, ...]:
+    """The cotangents that a backward pass returned, as a tuple with one for each argument.
+
+    For a single argument, it may return the cotangent itself instead of a tuple.
+
+    Args:
+        bars: what it returned.
+        names: the names of the arguments.
+        argument: the name of the backward pass, for the error.
+    """
+    if len(names) == 1 and not (type(bars) is tuple and len(bars) == 1):
+        return (bars,)
+    if type(bars) is not tuple or len(bars) != len(names):
+        expected = f"a tuple of {len(names)} cotangents ({', '.join(names)})"
+        given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
+        raise InputError(argument, expected, given)
+    return bars
 
 
 @contextmanager

@@ -353,6 +353,8 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
+        if self.note and not self._values:
+            return f"{self._place}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property

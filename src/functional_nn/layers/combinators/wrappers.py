@@ -56,8 +56,8 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     Raises:
         InputError: for a layer that changes the shape of its input.
 
-    >>> import functional_nn as fnn
-    >>> params, _ = repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(params).items()}
     {'residual_0/dense_0/bias': (24, 4), 'residual_0/dense_0/weight': (24, 4, 4)}
     """
@@ -148,8 +148,8 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
     The pullback calls the layer again. So if the layer has a traced hyper-parameter, the pullback can be used only
     inside the same trace.
 
-    >>> import functional_nn as fnn
-    >>> layer = remat(fnn.chain(fnn.dense(3), fnn.tanh))
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.remat(fnn.chain(fnn.dense(3), fnn.tanh))
     >>> params, state = layer.init(jax.random.key(0), (2,))
     >>> print(layer.vjp(params, state, jnp.ones((1, 2)), train=True)[2](jnp.ones((1, 3)))[1].shape)
     (1, 2)
@@ -202,7 +202,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         InputError: at ``init``, if a path does not exist, or if use and source differ in parameters or shapes.
 
     >>> import functional_nn as fnn, jax
-    >>> net = shared(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3)), {"dense_1": "dense_0"})
+    >>> net = fnn.shared(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3)), {"dense_1": "dense_0"})
     >>> sorted(fnn.trees.flatten(net.init(jax.random.key(0), (3,))[0]))
     ['dense_0/bias', 'dense_0/weight']
 
