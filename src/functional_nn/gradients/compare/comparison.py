@@ -19,7 +19,7 @@ from functional_nn.gradients.arbiter import (
     reference_second_order,
     sensitivity,
 )
-from functional_nn.gradients.compare.error_scale import NARROW, TOLERANCES, narrow_types
+from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     as_rows,
@@ -312,7 +312,6 @@ class JacobianComparison:
             arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
             arbiter[:, columns], error[:, columns] = derivatives_at(pulled, leaves, number, columns)
             values = replace(values, arbiter=arbiter, arbiter_error=error)
-
             return relative_values(values, columns, lambda columns: condition()[number][:, columns], dtype)
 
     def _right_in_float64(

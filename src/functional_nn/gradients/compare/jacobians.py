@@ -99,8 +99,9 @@ def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTr
 def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: Leaves) -> Leaves:
     """How far the pulled-back cotangent moves if every operation of the function, and its inputs, are a little wrong.
 
-    No formula can avoid this in a type where ``size`` is one unit in the last place. The errors are in the function, and
-    its derivative is exact: 1 - tanh² loses no digits in this measure, but a sum of terms from rounded values does.
+    The errors are in the function, and the derivative of each operation is exact. So this is what no formula can avoid:
+    the derivative of tanh moves by a few units in the last place, even where 1 - tanh² loses all digits. A sum of terms
+    that cancel moves by more, since the terms come from rounded values.
 
     Args:
         problem: the function.
