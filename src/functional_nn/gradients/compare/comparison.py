@@ -244,10 +244,10 @@ class JacobianComparison:
         underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
 
         @cache
-        def condition() -> Leaves:
+        def condition() -> list[np.ndarray]:
             point = [[np.asarray(array, np.float64) for array in arrays] for arrays in (problem.leaves, y_bars)]
             moved = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))(*point)
-            return [ROUNDINGS * np.reshape(leaf, (1, -1)) for leaf in moved]
+            return [ROUNDINGS * np.asarray(leaf).reshape(1, -1) for leaf in moved]
 
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
@@ -282,7 +282,7 @@ class JacobianComparison:
         values: ComparedValues,
         leaves: Leaves,
         y_bars: Leaves,
-        condition: Callable[[], Leaves],
+        condition: Callable[[], Sequence[np.ndarray]],
     ) -> ComparedValues | None:
         """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
 

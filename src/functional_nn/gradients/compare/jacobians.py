@@ -113,12 +113,14 @@ def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: 
 
     def moved(run: jax.Array) -> Leaves:
         noise = Noise(run, size=size)
-        bars = [noise.with_error(bar, bar, size) for bar in y_bars]
+
+        def rounded(arrays: Leaves) -> Leaves:
+            return [noise.with_error(array, array, size) for array in map(jnp.asarray, arrays)]
 
         def function(leaves: Leaves) -> Leaves:
-            return evaluate(program, [noise.with_error(leaf, leaf, size) for leaf in leaves], noise)
+            return evaluate(program, rounded(leaves), noise)
 
-        return automatic_pullback(problem._replace(function=function), leaves, bars)
+        return automatic_pullback(problem._replace(function=function), leaves, rounded(y_bars))
 
     original = automatic_pullback(problem, leaves, y_bars)
     return list(map(largest_change, jax.vmap(moved)(jnp.arange(RUNS)), original))
