@@ -157,7 +157,7 @@ def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
     random = np.random.default_rng(1)
 
     def normal(leaf: Array) -> np.ndarray:
-        return random.normal(size=np.shape(leaf))
+        return random.normal(size=np.shape(leaf)).astype(leaf.dtype)
 
     def spread(leaf: Array) -> np.ndarray:
         return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
