@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import JaxprEqn
 
 from functional_nn.core.trees import PyTree
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
+from functional_nn.jaxprs.walk import all_equations, array_type
 
 SIZE = 2.0**-30
 """The relative error of each operation: far above rounding in float64, small enough for its effect to be linear."""
 RUNS = 8
+PLACES = 10_007
+"""The number of places among the errors from which an operation takes its own. It is a prime number, so that operations
+on arrays of usual sizes rarely take the same errors."""
 
 SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
 """Operations that round after every term that they add."""
@@ -51,11 +56,12 @@ def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
     program, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     leaves = jax.tree.leaves(arguments)
 
-    def noisy(run: jax.Array) -> list[jax.Array]:
-        return evaluate(program, leaves, Noise(run))
+    def noisy(errors: jax.Array) -> list[jax.Array]:
+        return evaluate(program, leaves, Noise(errors))
 
     original = evaluate(program, leaves)
-    moved = jax.vmap(noisy)(jnp.arange(RUNS))
+    variables = [variable for equation in all_equations(program) for variable in (*equation.invars, *equation.outvars)]
+    moved = jax.vmap(noisy)(_drawn(max((array_type(variable).size for variable in variables), default=0)))
     sizes = [_largest_change(many, one) / SIZE for many, one in zip(moved, original, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(shape), sizes)
 
@@ -66,15 +72,27 @@ def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
 
 
+def _drawn(largest: int) -> jax.Array:
+    """The relative errors of all runs, (runs, n). Every operation takes those from another place on.
+
+    Their sizes differ, because errors of equal size from two operations would often cancel in all runs.
+    """
+    random, shape = np.random.default_rng(0), (RUNS, PLACES + largest)
+    # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
+    drawn = random.integers(96, 128, shape, np.int8) * random.choice(np.array([-1, 1], np.int8), shape)
+    return SIZE / 127 * jnp.asarray(drawn).astype(float)
+
+
 class Noise:
     """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
 
-    The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. Their
-    sizes differ, because errors of equal size from two operations would often cancel in all runs.
+    Args:
+        errors: the relative errors of one run, at least as many as the largest array of the program has elements, and
+            ``PLACES`` more.
     """
 
-    def __init__(self, run: jax.Array):
-        self._run, self._random = run, np.random.default_rng(0)
+    def __init__(self, errors: jax.Array):
+        self._errors, self._place = errors, 0
 
     def __call__(
         self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
@@ -82,7 +100,7 @@ class Noise:
         name = equation.primitive.name
         if name == "while":
             # Noise inside the loop could change its condition, and so the number of steps.
-            return [self._with_error(result, result) for result in bind(equation, operands)]
+            return [self._with_relative_error(result) for result in bind(equation, operands)]
         if name in SOLVERS:
             return bind(equation, [self._with_error(operand, _largest_of_matrix(operand)) for operand in operands])
         results = compute(operands)
@@ -90,23 +108,26 @@ class Noise:
             return results
         (result,) = results
         if name not in SUMS:
-            return [self._with_error(result, result)]
+            return [self._with_relative_error(result)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
         return [self._with_error(result, *bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands]))]
+
+    def _with_relative_error(self, value: jax.Array) -> jax.Array:
+        """The value with a random relative error of about ``SIZE``. Integers do not change."""
+        return value * (1 + self._error(value)) if jnp.issubdtype(value.dtype, jnp.inexact) else value
 
     def _with_error(self, value: jax.Array, size: jax.Array) -> jax.Array:
         """The value with a random error of about ``SIZE`` times a size. Integers do not change."""
         if not jnp.issubdtype(value.dtype, jnp.inexact):
             return value
-        both_parts = 1 + 1j if jnp.issubdtype(value.dtype, jnp.complexfloating) else 1
-        error = SIZE * self._drawn(value) * both_parts * size.astype(value.dtype)
+        error = self._error(value) * size.astype(value.dtype)
         return jnp.where(jnp.isfinite(size), value + error, value)
 
-    def _drawn(self, like: jax.Array) -> jax.Array:
-        shape = (RUNS, *like.shape)
-        # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
-        drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.array([-1, 1], np.int8), shape)
-        return jnp.asarray(drawn)[self._run].astype(like.dtype) / 127
+    def _error(self, like: jax.Array) -> jax.Array:
+        """The next relative errors for an array. Both parts of a complex number get the same one."""
+        start, self._place = self._place, (self._place + like.size) % PLACES
+        errors = lax.slice(self._errors, (start,), (start + like.size,)).reshape(like.shape).astype(like.dtype)
+        return errors * (1 + 1j) if jnp.issubdtype(like.dtype, jnp.complexfloating) else errors
 
 
 def _largest_of_matrix(operand: jax.Array) -> jax.Array:
