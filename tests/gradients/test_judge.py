@@ -265,7 +265,7 @@ def test_a_formula_that_depends_on_more_than_its_arguments_is_refused(formula):
         kept["calls"] += 1
         return y_bar * jnp.cos(x) * kept["calls"]
 
-    with pytest.raises(InputError, match="expected a function of its arguments alone.* Does it read a cache, a counter"):
+    with pytest.raises(InputError, match=r"expected a function of its arguments alone.* Does it read a cache"):
         check_vjp(function, from_cache if formula == "cache" else by_number, F64([0.3]), mutants=False)
 
 

@@ -343,8 +343,8 @@ SAFE_LOGARITHM = (
 )
 SAFE_DIVISION = "Add a small number to the divisor, or replace 0 before the division: x / jnp.where(d == 0, 1, d)."
 SAFE_ROOT = (
-    "Keep the number under the root above 0, also for the gradient: jnp.sqrt(jnp.maximum(x, 1e-6)). Compute a variance as "
-    "jnp.mean((x - jnp.mean(x)) ** 2), because rounding can make jnp.mean(x**2) - jnp.mean(x) ** 2 negative."
+    "Keep the number under the root above 0, also for the gradient: jnp.sqrt(jnp.maximum(x, 1e-6)). Compute a variance "
+    "as jnp.mean((x - jnp.mean(x)) ** 2), because rounding can make jnp.mean(x**2) - jnp.mean(x) ** 2 negative."
 )
 SAFE_MATRIX = "Add a small multiple of the identity matrix, a + 1e-6 * jnp.eye(n), or use jnp.linalg.lstsq."
 SAFE_INDEX = "Check the indices, such as tokens and class numbers: they must be below the length of the axis."

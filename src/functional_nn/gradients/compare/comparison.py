@@ -43,7 +43,7 @@ TRANSFORMS = ("jit", "vmap", "scan")
 VISIBLE_CHANGE = 1e-6
 """If tracing changes a value by this share of its terms, this is more than rounding."""
 BEYOND_ROUNDING = 1e4
-"""A change of this many roundings of the terms is an error. If the comparison does not find it, it cannot be trusted."""
+"""A change of this many roundings is an error. If the comparison does not find it, it cannot be trusted."""
 
 SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
@@ -92,6 +92,7 @@ class JacobianComparison:
         Their numbers are multiples of 1/128. Nearly all are exact in every type; bfloat16 rounds those beyond ±2.
         """
         random = np.random.default_rng(seed)
+
         def draw(leaf: Array | jax.ShapeDtypeStruct) -> np.ndarray:
             return ((np.round(random.normal(size=leaf.shape) * 64) + 0.5) / 64).astype(leaf.dtype)
 
@@ -150,7 +151,8 @@ class JacobianComparison:
                     yield judged(relative, unit="relative", tolerance=ALLOWED)
             for row, y_bars in enumerate(cotangents):
                 y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
-                hand, automatic = (source[number][row : row + 1] for source in (drawn.hand, drawn.automatic))
+                rows = slice(row, row + 1)
+                hand, automatic = (np.asarray(source[number][rows]) for source in (drawn.hand, drawn.automatic))
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
     def _judged_function(self, leaves: Leaves) -> Function:

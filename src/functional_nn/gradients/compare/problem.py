@@ -211,8 +211,8 @@ def nothing_kept() -> Iterator[None]:
 
 
 IMPURE = (
-    "Does it read a cache, a counter or random numbers outside of its arguments? Compute in it all that it needs, or pass "
-    "it as an argument."
+    "Does it read a cache, a counter or random numbers outside of its arguments? Compute in it all that it needs, or "
+    "pass it as an argument."
 )
 
 

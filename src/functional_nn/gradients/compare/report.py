@@ -138,21 +138,27 @@ class Report:
         title = f": {self.title}" if self.title else ""
         return f"Passed{title}. {self.sentence}"
 
+    @property
+    def _alike_by_line(self) -> list[str]:
+        """For each line of a formula, the errors in it that could not be told apart: the first one, and how many."""
+        by_line: dict[str, list[Survivor]] = {}
+        for survivor in self.survivors:
+            if not survivor.changes:
+                by_line.setdefault(survivor.code or survivor.description, []).append(survivor)
+        return [
+            f"  {first.description}{f' and {len(others)} more' * bool(others)}"
+            + f"\n      {first.code}" * bool(first.code)
+            for first, *others in by_line.values()
+        ]
+
     def __str__(self) -> str:
         parts = [textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)]
         if self.verdicts:
             parts.append(text_table(self.verdicts))
-        by_line: dict[str, list[str]] = {}
-        for survivor in self.survivors:
-            if not survivor.changes:
-                by_line.setdefault(survivor.code or survivor.description, []).append(survivor.description)
-        if by_line:
-            lines = [
-                f"  {first}{f' and {len(others)} more' if others else ''}" + (f"\n      {code}" if code != first else "")
-                for code, (first, *others) in by_line.items()
-            ]
-            more = [f"  and {len(lines) - MOST_LINES:,} more lines: report.survivors"] if lines[MOST_LINES:] else []
-            parts.append("\n".join([textwrap.fill(ALIKE, WIDTH), *lines[:MOST_LINES], *more]))
+        alike = self._alike_by_line
+        if alike:
+            more = [f"  and {len(alike) - MOST_LINES:,} more lines: report.survivors"] if alike[MOST_LINES:] else []
+            parts.append("\n".join([textwrap.fill(ALIKE, WIDTH), *alike[:MOST_LINES], *more]))
         if self.skipped:
             left_out = dict.fromkeys(f"Not compared: {subject}. {reason}" for subject, reason in self.skipped)
             parts.append("\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in left_out))
@@ -180,8 +186,8 @@ def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: floa
 
 
 ALIKE = (
-    "Could not be told apart: these changes of the formula give the same values, up to rounding, at all points that were "
-    "tried. So they are no errors, or the points are too simple to show them."
+    "Could not be told apart: these changes of the formula give the same values, up to rounding, at all points that "
+    "were tried. So they are no errors, or the points are too simple to show them."
 )
 MOST_LINES = 5
 """The largest number of lines of a formula that a report shows with these words."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.jaxprs.evaluate import EquationPath, bind
 from functional_nn.jaxprs.walk import (
     CALLS,
     SourceLine,

@@ -54,7 +54,8 @@ def plant(comparison: JacobianComparison, *, limit: int = MOST_MUTANTS) -> tuple
         found_here, changed_here = comparison.found(mutants, given, leaves)
         found |= found_here
         changed |= changed_here
-    counted = [mutant for mutant in mutants if found[mutant.number] or changed[mutant.number] or mutant.family != "library"]
+    matters = found | changed
+    counted = [mutant for mutant in mutants if matters[mutant.number] or mutant.family != "library"]
     survivors = []
     for mutant in counted:
         if not found[mutant.number]:
@@ -88,4 +89,3 @@ def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
         yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
     yield [spread(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
     yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]
-
