@@ -12,7 +12,15 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order, sensitivity
+from functional_nn.gradients.arbiter import (
+    MOST_COLUMNS,
+    ReferenceJacobian,
+    derivatives_at,
+    reference_jacobian,
+    reference_second_order,
+    sensitivity,
+)
+from functional_nn.gradients.compare.error_scale import NARROW, TOLERANCES, narrow_types
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     Pullbacks,
@@ -29,21 +37,18 @@ from functional_nn.gradients.compare.problem import (
     Function,
     Leaves,
     Problem,
-    narrowest_type,
     with_stopped_as_constants,
 )
 from functional_nn.gradients.compare.report import Outcome, Verdict, judge, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.jaxprs.xla_options import quick_jit
 
-TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
-"""The largest error allowed, relative to the size of the terms: in float64 about 450 units in the last place."""
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
 VISIBLE_CHANGE = 1e-6
 """If tracing changes a value by this share of its terms, this is more than rounding."""
-BEYOND_ROUNDING = 1e4
-"""A change of this many roundings is an error. If the comparison does not find it, it cannot be trusted."""
+BEYOND_ROUNDING = 1e-12
+"""A change of this share of the terms is an error. If the comparison does not find it, it cannot be trusted."""
 
 SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
@@ -80,8 +85,8 @@ class JacobianComparison:
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions = self._drawn(seed)
             self._pullbacks = Pullbacks(self.problem)
-            self._narrowest = narrowest_type(self.problem.function, self.problem.leaves)
-        self._tolerance = TOLERANCES.get(self._narrowest, TOLERANCES["bfloat16"])
+            program = jax.make_jaxpr(lambda leaves: list(self.problem.function(leaves)))(list(self.problem.leaves))
+            self._narrow_types = narrow_types(program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -105,9 +110,10 @@ class JacobianComparison:
             leaves, y_bars = (list(map(jnp.asarray, arrays)) for arrays in (self.problem.leaves, self.y_bars))
             called = self.problem.pullback(leaves, y_bars)
             traced = self._pullbacks(leaves, y_bars)
-        for name, one, other, scale in zip(self.problem.names, called, traced.hand, traced.scale, strict=True):
+        for name, one, other, _, scale, narrow in zip(self.problem.names, called, *traced, strict=True):
             one = np.asarray(one).reshape(1, -1)
-            differs = _disagreement(one, other, usable_scale(scale, np.abs(other))) > VISIBLE_CHANGE + self._tolerance
+            allowed = VISIBLE_CHANGE * usable_scale(scale, np.abs(other)) + narrow
+            differs = np.abs(one - other) > allowed
             if np.any(differs | (np.isnan(one) != np.isnan(other))):
                 given = "other values if JAX traces it than if it is called"
                 raise InputError(f"hand_vjp: {name}", "a function of its arguments alone", given, IMPURE)
@@ -123,18 +129,13 @@ class JacobianComparison:
             leaves = self.problem.leaves if leaves is None else leaves
             found = self._pullbacks.jacobian(leaves, self.y_bars)
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
-            # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside a
-            # narrow type, these sizes might overflow or underflow.
-            factors = (3, -3) if self.note else (LARGE, -LARGE, 1 / LARGE)
-            cotangents = [[factor * bar for bar in self.y_bars] for factor in factors]
+            # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside the
+            # function, float16 might overflow or underflow with these sizes.
+            factors = (3, -3) if "float16" in self._narrow_types else (LARGE, -LARGE, 1 / LARGE)
+            cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
             drawn = self._pullbacks(leaves, *cotangents)
-            # The arbiter computes the elements where the formula and automatic differentiation disagree most.
-            doubts = [
-                np.max(_disagreement(hand, automatic, scale), 0, initial=0)
-                for hand, automatic, scale in zip(*found, strict=True)
-            ]
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, doubts, _zeros(found))
+            reference = reference_jacobian(function, leaves, _doubts(found), _zeros(found))
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
@@ -144,13 +145,12 @@ class JacobianComparison:
             self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
             yield verdict
-            if not self.note:
-                with jax.enable_x64(True):
-                    relative = relative_values(function, leaves, number, reference, values)
-                if relative is not None:
-                    yield judged(relative, unit="relative", tolerance=ALLOWED)
+            with jax.enable_x64(True):
+                relative = relative_values(function, leaves, number, reference.columns[number], values)
+            if relative is not None:
+                yield judged(relative, unit="relative", tolerance=ALLOWED["float64"])
             for row, y_bars in enumerate(cotangents):
-                y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
+                y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
                 rows = slice(row, row + 1)
                 hand, automatic = (np.asarray(source[number][rows]) for source in (drawn.hand, drawn.automatic))
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
@@ -176,29 +176,33 @@ class JacobianComparison:
             everywhere: whether all elements count as being at a kink. In second order they do if one of them is: the
                 direction moves all elements together, so all second derivatives are infinite.
         """
-        hand, automatic, scale = (np.asarray(leaves[number]) for leaves in found)
+        hand, automatic, scale, narrow = (np.asarray(leaves[number]) for leaves in found)
         values, error = automatic.copy(), np.zeros_like(automatic)
         columns = reference.columns[number]
         values[:, columns] = reference.values[number]
         error[:, columns] = reference.error[number]
         # If automatic differentiation is the only source, and not finite, the derivative is not known.
         error[~np.isfinite(values)] = np.inf
-        note = self.note
+        note = ""
+        if len(columns) < values.shape[1]:
+            note += f"{_compared_with_arbiter(len(columns), values.shape[1])} "
+        if (looser := narrow > TOLERANCES["float64"] * scale).any():
+            largest = float(np.max(narrow[looser] / scale[looser]))
+            note += f"{self.note} So errors up to {largest:.0e} of the terms are allowed in {looser.sum():,} of "
+            note += f"{looser.size:,} derivatives. "
         # Elsewhere an infinite error says that the arbiter knows nothing. That excuses no formula.
         at_kink = np.full(values.shape, everywhere)
         at_kink[:, columns] |= reference.kink[number]
         if self._kinks_as_automatic and at_kink.any():
-            note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
+            note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
         underflow = SMALLEST_NORMAL["float64"]
-        return ComparedValues(hand, automatic, values, error, scale, underflow), note
+        return ComparedValues(hand, automatic, values, error, scale, underflow, narrow), note.strip()
 
     @property
     def note(self) -> str:
-        """A note for the reader if the function computes in a narrower type than float64; otherwise empty."""
-        if self._narrowest == "float64":
-            return ""
-        return f"The function computes in {self._narrowest} inside, so more rounding is allowed. "
+        """A sentence for the reader if the function rounds to types narrower than float64; otherwise empty."""
+        return f"The function rounds to {' and '.join(self._narrow_types)}." if self._narrow_types else ""
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction.
@@ -214,16 +218,15 @@ class JacobianComparison:
                     raise
                 return
             found = as_rows(derivatives, self.problem.leaves, 1)
-            doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, doubts, _zeros(found))
+            reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             yield self._verdict(
                 name,
                 values,
                 kind="second order",
-                tolerance=max(SECOND_ORDER_TOLERANCE, self._tolerance if self.note else 0),
+                tolerance=SECOND_ORDER_TOLERANCE,
                 reference=reference.name,
                 transform="jit",
                 regime=regime,
@@ -258,32 +261,76 @@ class JacobianComparison:
                     np.asarray(leaves[number]).astype(np.float64).reshape(len(leaves[number]), -1)
                     for leaves in (bars, automatic)
                 )
-                hand, other, scale = (np.asarray(leaves[number]) for leaves in in_float64)
-                right, error = self._right_in_float64(name, hand, other, scale)
+                hand, other, scale, narrow = (np.asarray(leaves[number]) for leaves in in_float64)
+                right, error = self._right_in_float64(name, hand, other, TOLERANCES["float64"] * scale + narrow)
                 rows = slice(len(found))
-                values = ComparedValues(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow)
+                values = ComparedValues(
+                    *(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow, narrow[rows])
+                )
                 # The second point may lie where the function has no value or no derivative. There it does not count.
                 has_derivative = np.isfinite(right[rows]) & np.asarray(has_values)[rows, None]
                 counted = has_derivative | (np.arange(len(found)) == 0)[:, None]
-                values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(counted, scale[rows])
-                yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
+                values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(
+                    *(counted, scale[rows], narrow[rows])
+                )
+                judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime)
+                yield judged(values, reference="float64")
+                # A formula that is wrong in float64 needs no second verdict.
+                if transform == "jit" and self._formula_outcome[name] != "fail":
+                    relative = self._relative_in_type(dtype, number, values, [*problem.leaves, *y_bars])
+                    if relative is not None:
+                        yield judged(relative, unit="relative", tolerance=ALLOWED[dtype])
+
+    def _relative_in_type(
+        self, dtype: str, number: int, values: ComparedValues, arrays: Leaves
+    ) -> ComparedValues | None:
+        """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
+
+        Only elements count that differ by more than half of the type's digits from the formula in float64. There the
+        arbiter computes the exact derivative of ⟨ȳ, f(x)⟩, at the numbers of this type.
+
+        Args:
+            dtype: the type.
+            number: the index of the leaf.
+            values: the values in this type, with those of float64 as the arbiter's.
+            arrays: the leaves x and the cotangent ȳ.
+        """
+        size = np.abs(values.arbiter)
+        far = relative_error(values.hand - values.arbiter, size)
+        doubts = np.where(needs_relative(values, dtype) & ~(far <= ALLOWED[dtype]), far, 0.0)
+        columns = np.argsort(-doubts[0])[: min(MOST_COLUMNS, np.count_nonzero(doubts))]
+        if not len(columns):
+            return None
+        count = len(self.problem.leaves)
+        with jax.enable_x64(True):
+            arrays = [np.asarray(array, np.float64) for array in arrays]
+            function = self._judged_function(arrays[:count])
+
+            def pulled(arrays: Leaves) -> Leaves:
+                products = zip(arrays[count:], function(arrays[:count]), strict=True)
+                return [sum((jnp.sum(bar * y) for bar, y in products), jnp.zeros(()))]
+
+            arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
+            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, arrays, number, columns)
+            values = replace(values, arbiter=arbiter, arbiter_error=error)
+            return relative_values(pulled, arrays, number, columns, values, dtype)
 
     def _right_in_float64(
-        self, name: str, hand: np.ndarray, automatic: np.ndarray, scale: np.ndarray
+        self, name: str, hand: np.ndarray, automatic: np.ndarray, allowed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which of two derivatives in float64 is right, and its error. The first row is the problem's own point.
 
         Args:
             name: the name of the leaf.
             hand, automatic: the derivatives by the formula and by automatic differentiation, (points, elements).
-            scale: the scale of errors.
+            allowed: how far two right derivatives may differ.
         """
         if self._formula_outcome[name] == "fail":
             return automatic, np.zeros_like(automatic)
         if not self._automatic_is_right[name]:
             return hand, np.zeros_like(hand)
         difference = np.abs(hand - automatic)
-        differs = ~(difference <= self._tolerance * scale)  # also where one of them is NaN
+        differs = ~(difference <= allowed)  # also where one of them is NaN
         # If the arbiter could not judge, it is not known which of two different values is right.
         if self._formula_outcome[name] == "inconclusive":
             return hand, np.where(differs, np.inf, difference)
@@ -307,15 +354,17 @@ class JacobianComparison:
             bars, formula = map(jax.tree.leaves, mutants.evaluate_beside_formula(*arguments))
             right = self._pullbacks(leaves, arguments[-1])
         found, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
-        rounding = BEYOND_ROUNDING * float(jnp.finfo(self._narrowest).eps)
+        tolerance = TOLERANCES["float64"]
         for name, rows, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
             rows, unchanged = np.asarray(rows).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
-            hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
+            hand, automatic, scale, narrow = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
             scale = usable_scale(scale, np.abs(truth))
-            is_right = _disagreement(unchanged, truth, scale) <= self._tolerance
-            found |= np.any(~(_disagreement(rows, truth, scale) <= self._tolerance) & is_right, 1)  # NaN counts, too
-            changed |= np.any(~(_disagreement(rows, unchanged, scale) <= rounding) & is_right, 1)
+            allowed = scale + narrow / tolerance
+            is_right = _disagreement(unchanged, truth, allowed) <= tolerance
+            found |= np.any(~(_disagreement(rows, truth, allowed) <= tolerance) & is_right, 1)  # NaN counts, too
+            visible = scale + narrow / BEYOND_ROUNDING
+            changed |= np.any(~(_disagreement(rows, unchanged, visible) <= BEYOND_ROUNDING) & is_right, 1)
         return found, changed
 
     def _verdict(self, leaf: str, values: ComparedValues, **known: object) -> Verdict:
@@ -327,8 +376,7 @@ class JacobianComparison:
             known: the fields of the verdict that are already known, such as its kind and its dtype.
         """
         dtype = str(known.get("dtype", "float64"))
-        tolerance = max(TOLERANCES[dtype], self._tolerance)
-        template = replace(Verdict(self.subject, leaf, "pass", 0.0, tolerance), **known)
+        template = replace(Verdict(self.subject, leaf, "pass", 0.0, TOLERANCES[dtype]), **known)
         verdict, at = values.with_usable_scale().verdict(template)
         return replace(verdict, index=self._index(leaf, at)) if at else verdict
 
@@ -341,6 +389,24 @@ class JacobianComparison:
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return relative_error(found - other, scale)
+
+
+def _doubts(found: Derivatives) -> list[np.ndarray]:
+    """Two reasons to ask the arbiter about an element, as an array (2, size) for each leaf.
+
+    They are how far the formula and automatic differentiation disagree, and how much larger the scale of errors is than
+    the derivative. Where it is much larger, terms cancel, so digits may be lost.
+    """
+    doubts = []
+    for hand, automatic, scale, _ in zip(*found, strict=True):
+        reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
+        doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
+    return doubts
+
+
+def _compared_with_arbiter(compared: int, size: int) -> str:
+    others = "all others with automatic differentiation alone"
+    return f"{compared:,} of {size:,} elements were compared with the arbiter, {others}."
 
 
 def _zeros(found: Derivatives) -> list[np.ndarray]:
@@ -360,6 +426,7 @@ class ComparedValues:
         scale: the size by which errors are divided.
         underflow: the absolute error that is always allowed: the smallest positive normal number, or a multiple of it
             in sums. XLA replaces smaller numbers by 0, so no formula can give them.
+        narrow: the absolute error that is allowed in addition, above all because the function rounds to narrow types.
     """
 
     hand: np.ndarray
@@ -368,13 +435,14 @@ class ComparedValues:
     arbiter_error: np.ndarray
     scale: np.ndarray
     underflow: float
+    narrow: np.ndarray
 
     def multiplied(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
         """The same values of a cotangent times these Jacobians; those by the formula and by ``jax.vjp`` are given."""
         weights, size = y_bar[None], np.abs(y_bar)[None]
         underflow = self.underflow * max(1.0, float(size.sum()))
-        arbiter, error, scale = weights @ self.arbiter, size @ self.arbiter_error, size @ self.scale
-        return ComparedValues(hand, automatic, arbiter, error, scale, underflow)
+        arbiter, error = weights @ self.arbiter, size @ self.arbiter_error
+        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow, size @ self.narrow)
 
     def with_usable_scale(self) -> ComparedValues:
         """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.
@@ -387,8 +455,8 @@ class ComparedValues:
         size = np.abs(self.arbiter)
         return replace(self, scale=usable_scale(self.scale, size, self.arbiter_error < size))
 
-    def only_at(self, counted: np.ndarray, scale: np.ndarray) -> ComparedValues:
-        """Replaces the scale. Only the chosen elements are compared; all others get an error of 0."""
+    def only_at(self, counted: np.ndarray, scale: np.ndarray, narrow: np.ndarray) -> ComparedValues:
+        """Replaces the scale and the allowed error. Only the chosen elements count; all others get an error of 0."""
         return ComparedValues(
             np.where(counted, self.hand, self.arbiter),
             np.where(counted, self.automatic, self.arbiter),
@@ -396,6 +464,7 @@ class ComparedValues:
             np.where(counted, self.arbiter_error, 0.0),
             np.where(counted, scale, 1.0),
             self.underflow,
+            narrow,
         )
 
     @np.errstate(invalid="ignore")
@@ -407,11 +476,13 @@ class ComparedValues:
         Args:
             template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
         """
+        scale = self.scale + self.narrow / template.tolerance
         hand_error, automatic_error = (
-            self._relative(np.where(found == self.arbiter, 0.0, found - self.arbiter))  # also where both are infinite
+            # Equal values have no error, also where both are infinite.
+            self._relative(scale, np.where(found == self.arbiter, 0.0, found - self.arbiter))
             for found in (self.hand, self.automatic)
         )
-        arbiter_error = self._relative(self.arbiter_error)
+        arbiter_error = self._relative(scale, self.arbiter_error)
         if not hand_error.size:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)
@@ -423,22 +494,25 @@ class ComparedValues:
         least = np.where(np.isnan(hand_error), np.inf, least)
         most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
         at = np.unravel_index(np.argmax(least if np.max(least) > template.tolerance else most), hand_error.shape)
+        # The reader sees the error in units of the scale alone, and a larger tolerance.
+        looser = float(scale[at] / self.scale[at]) if 0 < self.scale[at] < np.inf else 1.0
         verdict = replace(
             template,
             outcome=judge(float(hand_error[at]), float(arbiter_error[at]), template.tolerance),
-            error=float(hand_error[at]),
-            automatic_error=float(np.max(known_errors)),
-            reference_error=float(arbiter_error[at]),
+            tolerance=looser * template.tolerance,
+            error=looser * float(hand_error[at]),
+            automatic_error=looser * float(np.max(known_errors)),
+            reference_error=looser * float(arbiter_error[at]),
             hand=float(self.hand[at]),
             automatic=float(self.automatic[at]),
             arbiter=float(self.arbiter[at]),
         )
         return verdict, tuple(map(int, at))
 
-    def _relative(self, difference: np.ndarray) -> np.ndarray:
-        """Differences in units of the scale; 0 for those that are no larger than an underflow."""
+    def _relative(self, scale: np.ndarray, difference: np.ndarray) -> np.ndarray:
+        """Differences in units of a scale; 0 for those that are no larger than an underflow."""
         is_underflow = np.abs(difference) <= self.underflow
-        return np.where(is_underflow, 0.0, relative_error(difference, self.scale, self.arbiter_error))
+        return np.where(is_underflow, 0.0, relative_error(difference, scale, self.arbiter_error))
 
 
 def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) -> np.ndarray:
@@ -456,47 +530,55 @@ def relative_error(difference: Array, scale: Array, arbiter_error: Array | float
     return np.where(is_zero, 0.0, relative)
 
 
-ALLOWED = 2.0**-26
-"""The relative error allowed in float64: half of the digits."""
-SHARE_OF_SENSITIVITY = 2.0**-20
-"""The factor of the sensitivity in the unit of the error. So 64 roundings of each input are allowed."""
+ALLOWED = {name: 2.0 ** -(int(jnp.finfo(name).nmant) // 2) for name in TOLERANCES}
+"""The relative error allowed in each type: half of its digits."""
+ROUNDINGS = {"float64": 64} | dict.fromkeys(NARROW, 4)
+"""An error may be as large as the effect of this many units in the last place of every input."""
+
+
+def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
+    """Which elements need an error relative to the derivative: the usual verdict allows a larger one than ``ALLOWED``.
+
+    They have to be normal numbers of the type. The comparison is negated, so that a scale of NaN counts too.
+    """
+    size = np.abs(values.arbiter)
+    with np.errstate(invalid="ignore"):
+        usual = TOLERANCES[dtype] * values.scale + values.narrow
+        return (size >= float(jnp.finfo(dtype).tiny)) & ~(usual <= ALLOWED[dtype] * size)
 
 
 def relative_values(
     function: Function,
     leaves: Leaves,
     number: int,
-    reference: ReferenceJacobian,
+    columns: np.ndarray,
     values: ComparedValues,
+    dtype: str = "float64",
 ) -> ComparedValues | None:
     """The values with the size of the derivative as their scale. Only elements that need this measure count.
 
-    An element needs this measure if the usual one allows a larger relative error than ``ALLOWED``. It must be a normal
-    number that the arbiter knows. Returns None if there is no such element.
+    The arbiter has to know them. Returns None if there is no such element.
 
     Args:
         function: the function that is differentiated.
         leaves: the point.
         number: the index of the leaf.
-        reference: the arbiter's derivatives.
+        columns: the elements of the leaf that the arbiter has computed.
         values: the values with the usual scale.
+        dtype: the type in which the formula was computed.
     """
-    size = np.abs(values.arbiter)
+    size, allowed = np.abs(values.arbiter), ALLOWED[dtype]
     is_known = np.zeros(size.shape, bool)
-    is_known[:, reference.columns[number]] = True
+    is_known[:, columns] = True
     with np.errstate(invalid="ignore"):
-        is_known &= (size >= SMALLEST_NORMAL["float64"]) & (values.arbiter_error <= ALLOWED * size)
-        # The comparisons are negated, so that a scale or an error of NaN counts too.
-        counted = is_known & ~(TOLERANCES["float64"] * values.scale <= ALLOWED * size)
-    if not counted.any():
-        return None
-    scale = size.copy()
-    with np.errstate(invalid="ignore"):
+        counted = is_known & (values.arbiter_error <= allowed * size) & needs_relative(values, dtype)
         errors = [np.abs(found - values.arbiter) for found in (values.hand, values.automatic)]
-        is_wrong = counted & ~((errors[0] <= ALLOWED * size) & (errors[1] <= ALLOWED * size))
+        is_right = np.all([error <= allowed * size + values.narrow for error in errors], 0)
     # The condition of the derivative matters only if an error is too large. Computing it takes as long as computing the
     # derivative itself.
-    columns = np.flatnonzero(is_wrong.any(0))
-    if len(columns):
-        scale[:, columns] += SHARE_OF_SENSITIVITY * sensitivity(function, leaves, number, columns)
-    return values.only_at(counted & np.isfinite(scale), scale)
+    also_allowed, doubtful = values.narrow.copy(), np.flatnonzero((counted & ~is_right).any(0))
+    if len(doubtful):
+        roundings = ROUNDINGS[dtype] * float(jnp.finfo(dtype).eps)
+        also_allowed[:, doubtful] += roundings * sensitivity(function, leaves, number, doubtful)
+    counted &= np.isfinite(also_allowed)
+    return values.only_at(counted, size, also_allowed) if counted.any() else None

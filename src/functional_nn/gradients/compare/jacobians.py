@@ -12,7 +12,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.error_scale import rounding
+from functional_nn.gradients.compare.error_scale import with_rounding
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
 from functional_nn.jaxprs.xla_options import quick_jit
 
@@ -30,11 +30,13 @@ class Derivatives(NamedTuple):
         automatic: the derivatives by automatic differentiation.
         scale: the size by which errors are divided: the absolute values of the automatic derivatives, plus the effect
             of rounding on them.
+        narrow: how far the derivatives may be off because the function rounds to types narrower than float64.
     """
 
     hand: Leaves
     automatic: Leaves
     scale: Leaves
+    narrow: Leaves
 
 
 def condensed(problem: Problem) -> Problem:
@@ -106,9 +108,9 @@ class Pullbacks:
 
 def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> Derivatives:
     """Computes the derivatives by automatic differentiation, and the scale of their errors."""
-    found = automatic(*arguments)
-    scale = [jnp.abs(bar) + size for bar, size in zip(found, rounding(automatic, *arguments), strict=True)]
-    return Derivatives(hand, found, scale)
+    found = with_rounding(automatic, *arguments)
+    scale = [jnp.abs(bar) + size for bar, size in zip(found.value, found.size, strict=True)]
+    return Derivatives(hand, found.value, scale, found.narrow)
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
@@ -117,9 +119,9 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
     It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
     Jacobian by ``jax.jacfwd``.
     """
-    _, pullback = jax.vjp(problem.function, leaves)
+    y, pullback = jax.vjp(problem.function, leaves)
     try:
-        return pullback(y_bars)[0]
+        return pullback([bar.astype(output.dtype) for bar, output in zip(y_bars, y, strict=True)])[0]
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
