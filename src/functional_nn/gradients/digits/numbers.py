@@ -139,7 +139,7 @@ def _common(numbers: Any, number: Function, function: Callable[[Function], Funct
     return made | {name: _elementwise(part) for name, part in parts.items()} | {"complex": _elementwise(numbers.mpc, 2)}
 
 
-@cache
+@cache  # making it takes some milliseconds
 def _mpfr(digits: int) -> Library:
     import gmpy2
 
