@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.problem import is_simple_fraction
+from functional_nn.gradients.compare.problem import Array, is_simple_fraction
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 from functional_nn.jaxprs.walk import all_equations, array_type, inner_programs
 
@@ -101,7 +101,7 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, moved(False), narrow)))
 
 
-def largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
+def largest_change(moved: Array, original: Array) -> jax.Array:
     """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
     changes = jnp.abs(moved - original[None])
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
