@@ -196,10 +196,9 @@ def resnet(
         dropout: the share of the last features to drop in training; 0 for none.
 
     >>> import functional_nn as fnn, jax
-    >>> net = fnn.models.resnet(10, hidden=(8, 16))
-    >>> params, _ = net.init(jax.random.key(0), (28, 28, 1))
-    >>> sorted(params)
-    ['batch_norm_0', 'conv_0', 'dense_0', 'residual_block_0', 'residual_block_1']
+    >>> params, _ = fnn.models.resnet(10).init(jax.random.key(0), (28, 28, 1))
+    >>> fnn.trees.size(params)
+    77754
 
     References:
         He et al. 2016, "Deep residual learning for image recognition".
@@ -281,9 +280,9 @@ def transformer(
         dropout: the share of the outputs to drop in each block in training; 0 for none.
 
     >>> import functional_nn as fnn, jax
-    >>> params, _ = fnn.models.transformer(10, hidden=(8, 8, 8)).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = fnn.models.transformer(10).init(jax.random.key(0), (28, 28, 1))
     >>> params["repeat_0"]["transformer_block_0"]["mlp"]["dense_0"]["weight"].shape
-    (3, 8, 32)
+    (2, 32, 128)
 
     References:
         Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
