@@ -463,6 +463,8 @@ class Implementation:
                 verdict = self._judged(name, hand, rows, along[number], precision, np.nan_to_num(rounding))
             if is_given:
                 self._tell(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
+            if is_given and verdict.outcome == "pass":  # the report then says how many digits are right
+                verdict = replace(verdict, tolerance=TOLERANCES[dtype])
             if is_given or verdict.outcome != "inconclusive":
                 found.append(replace(verdict, index=_index(verdict.index, arrays[place].shape)))
         return [replace(verdict, dtype=dtype, regime=regime) for verdict in found]
@@ -620,7 +622,7 @@ class ReferenceComparison(JacobianComparison):
         self._jacobians = lambda leaves: self._beside(by_rows(leaves), leaves, basis)
         self._pullbacks = lambda leaves, y_bars: self._beside(by_row(leaves, y_bars), leaves, flat(y_bars)[None])
         if implementation.dtype != "float64":
-            self._narrowest, self._tolerance = implementation.dtype, TOLERANCES[implementation.dtype]
+            self._narrow_types = (implementation.dtype,)
 
     def _problem_of(self, dtype: str) -> Problem:
         """The reference with its derivative by JAX, in which errors are planted."""
@@ -634,7 +636,10 @@ class ReferenceComparison(JacobianComparison):
         arrays = self._implementation.moved(leaves)
         y = self._implementation.outputs(arrays)
         bars = zip(*(self._implementation.pulled_back(arrays, y, row) for row in rows), strict=True)
-        return found._replace(hand=list(map(np.stack, bars)))
+        dtype = self._implementation.dtype
+        allowed = 0.0 if dtype == "float64" else TOLERANCES[dtype]
+        narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
+        return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
 
     def verdicts(self, other_points: bool) -> list[Verdict]:
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
@@ -706,11 +711,11 @@ def _worst(
     counted = {"fail": wrong, "pass": known}.get(outcome, np.ones_like(known))
     size = np.nan_to_num(off if outcome == "fail" else off + unsure, nan=np.inf)
     at = tuple(map(int, np.unravel_index(np.argmax(np.where(counted, size, -1.0)), size.shape)))
-    found_there, right_there, off_there, unsure_there = (float(part[at]) for part in (found, right, off, unsure))
-    known_fields = {"hand": found_there, "arbiter": right_there, "error": off_there, "reference_error": unsure_there}
     # What differences cannot tell is allowed.
-    tolerance = template.tolerance + (unsure_there if outcome == "pass" else 0.0)
-    return replace(template, outcome=outcome, tolerance=tolerance, **known_fields), at
+    allowed = float(off[at] + unsure[at]) if outcome == "pass" else 0.0
+    hand, arbiter, size, doubt = (float(array[at]) for array in (found, right, off, unsure))
+    verdict = replace(template, outcome=outcome, error=size, tolerance=template.tolerance + allowed)
+    return replace(verdict, reference_error=doubt, hand=hand, arbiter=arbiter), at
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
