@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -40,6 +40,7 @@ from functional_nn.gradients.compare.problem import (
     draw_parameters,
     function_problem,
     layer_problem,
+    nothing_kept,
     number_of_examples,
     pulled_back,
 )
@@ -57,7 +58,6 @@ def check_vjp(
     kinks_as_automatic: bool = False,
     stop_gradient_as_constant: bool = False,
     mutants: bool = True,
-    equivalent: Mapping[str, str] | None = None,
     subject: str = "",
     seed: int = 0,
 ) -> Report:
@@ -84,17 +84,16 @@ def check_vjp(
             ``jax.grad``: for a straight-through estimator, such as x + stop_gradient(round(x) - x). Otherwise the
             arbiter differentiates through them. There is then no second order, since the gradient is not a derivative.
         mutants: whether errors are planted.
-        equivalent: your reasons why a planted error changes nothing, by its description in the report, such as
-            ``{"reduce_max: became min": "The shift cancels."}``.
         subject: the name in the report; by default the function's name.
         seed: for drawing the cotangents.
 
     Raises:
         InputError: the cotangents from ``hand_vjp`` do not have the structure and the shapes of the arguments.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp, numpy as np
     >>> def square_vjp(x, y_bar):
     ...     return 3 * x * y_bar  # 2 is right
-    >>> report = check_vjp(jnp.square, square_vjp, np.array([0.5, -1.0]))
+    >>> report = fnn.check_vjp(jnp.square, square_vjp, np.array([0.5, -1.0]))
     >>> report.passed, report.verdicts[0].leaf, report.verdicts[0].outcome
     (False, 'x', 'fail')
     """
@@ -121,7 +120,6 @@ def check_vjp(
         stop_gradient_as_constant=stop_gradient_as_constant,
         second_order=second_order,
         mutants=mutants,
-        equivalent=equivalent,
     )
 
 
@@ -136,7 +134,6 @@ def check_layer(
     second_order: bool = True,
     stop_gradient_as_constant: bool = False,
     mutants: bool = True,
-    equivalent: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Report:
     """Compares the hand-derived backward pass of a layer with automatic differentiation and with an arbiter.
@@ -156,7 +153,6 @@ def check_layer(
         second_order: whether the derivative of the formula is compared, too.
         stop_gradient_as_constant: whether the results of ``jax.lax.stop_gradient`` are constants, see ``check_vjp``.
         mutants: whether errors are planted.
-        equivalent: your reasons why planted errors change nothing, see ``check_vjp``.
         seed: for all random numbers.
 
     Raises:
@@ -164,12 +160,12 @@ def check_layer(
 
     >>> import functional_nn as fnn
     >>> dense = fnn.dense(2)
-    >>> check_layer(dense, (3,)).passed
+    >>> fnn.gradients.check_layer(dense, (3,)).passed
     True
     >>> def wrong_sign(residuals, y_bar):
     ...     params_bar, x_bar = dense.backward(residuals, y_bar)
     ...     return params_bar, -x_bar
-    >>> print(check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
+    >>> print(fnn.gradients.check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
     dense: x, element (...) (vjp, float64, jit, normal): the formula gives ... It has the wrong sign.
     """
     layer = as_layer(layer)
@@ -202,7 +198,6 @@ def check_layer(
         stop_gradient_as_constant=stop_gradient_as_constant,
         second_order=second_order,
         mutants=mutants,
-        equivalent=equivalent,
         skipped=joined_by_jax(layer),
     )
 
@@ -245,11 +240,11 @@ def check_gradients(
         mutants: whether errors are planted.
         seed: for drawing the directions.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax, numpy as np
     >>> net = fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> x, labels = np.linspace(-1, 1, 20).reshape(5, 4), np.array([0, 1, 1, 0, 1])
-    >>> check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
+    >>> fnn.check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
     True
     """
     layer = as_layer(net)
@@ -353,7 +348,6 @@ def check_problem(
     mutants: bool,
     kinks_as_automatic: bool = True,
     stop_gradient_as_constant: bool = False,
-    equivalent: Mapping[str, str] | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> Report:
     """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
@@ -367,7 +361,6 @@ def check_problem(
         mutants: whether errors are planted.
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
-        equivalent: reasons why a planted error changes nothing, by its description.
         skipped: what is not compared, with the reasons.
     """
     check_count("seed", seed, least=0)
@@ -375,11 +368,9 @@ def check_problem(
     check_flag("mutants", mutants)
     check_flag("kinks_as_automatic", kinks_as_automatic)
     check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
-    if equivalent is not None and not isinstance(equivalent, Mapping):
-        raise InputError("equivalent", "a dict of reasons by the description of the error", shown(equivalent))
     started = time.perf_counter()
     planted, survivors = 0, ()
-    with converted_anew(partial(pulled_back, problem_in)):
+    with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
         comparison = JacobianComparison(
             subject,
             problem_in,
@@ -387,12 +378,13 @@ def check_problem(
             kinks_as_automatic=kinks_as_automatic,
             stop_gradient_as_constant=stop_gradient_as_constant,
         )
+        comparison.check_purity()
         verdicts = list(comparison.first_order())
         if second_order and not stop_gradient_as_constant:
             verdicts += comparison.second_order()
         for dtype in types:
             verdicts += comparison.in_type(dtype)
         if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-            planted, survivors = plant(comparison, equivalent=equivalent)
+            planted, survivors = plant(comparison)
     seconds = time.perf_counter() - started
     return Report(tuple(verdicts), planted, survivors, skipped, seconds, subject)

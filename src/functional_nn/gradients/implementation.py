@@ -140,13 +140,14 @@ def check_implementation(
         InputError: the cotangents from ``backward`` do not have the shapes of the arrays, or ``backward`` raises an
             error for arrays that ``forward`` takes.
 
+    >>> import functional_nn as fnn, numpy as np
     >>> def softmax(x):
     ...     exps = np.exp(x - x.max(-1, keepdims=True))
     ...     return exps / exps.sum(-1, keepdims=True)
     >>> def softmax_backward(x, y_bar):
     ...     y = softmax(x)
     ...     return y * y_bar  # - y * (y * y_bar).sum(-1, keepdims=True) is missing
-    >>> report = check_implementation(softmax, softmax_backward, np.array([[0.5, -1.0, 2.0]]))
+    >>> report = fnn.gradients.check_implementation(softmax, softmax_backward, np.array([[0.5, -1.0, 2.0]]))
     >>> report.passed, report.failures[0].leaf, report.failures[0].index
     (False, 'x', (0, 2))
     """
