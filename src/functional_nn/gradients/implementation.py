@@ -20,7 +20,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_flag, check_function
 from functional_nn.gradients.arbiter import CHANGE, FLOAT32_STEPS, STEPS, difference_points, extrapolated
 from functional_nn.gradients.compare.comparison import LARGE, TOLERANCES, JacobianComparison
-from functional_nn.gradients.compare.jacobians import Derivatives, automatic_pullback
+from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
     Leaves,
@@ -602,6 +602,29 @@ class Implementation:
                 self.skipped.append((f"{count} of {max(groups, count)} {parts} of {name}", reason))
 
 
+class PullbacksOfBoth(Pullbacks):
+    """Pulls cotangents back by the backward pass of an implementation and by automatic differentiation of a reference.
+
+    Args:
+        problem: the reference.
+        implementation: the forward and the backward pass.
+    """
+
+    def __init__(self, problem: Problem, implementation: Implementation):
+        super().__init__(problem)
+        self._implementation = implementation
+
+    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
+        found, implementation = super()._rows(leaves, y_bars), self._implementation
+        arrays = implementation.moved(leaves)
+        y = implementation.outputs(arrays)
+        rows = np.concatenate([bar.reshape(len(bar), -1) for bar in y_bars], 1)
+        bars = zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True)
+        allowed = 0.0 if implementation.dtype == "float64" else TOLERANCES[implementation.dtype]
+        narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
+        return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
+
+
 class ReferenceComparison(JacobianComparison):
     """The comparison of an implementation with a reference that JAX can trace, and with its derivative in 50 digits.
 
@@ -617,11 +640,7 @@ class ReferenceComparison(JacobianComparison):
         expected = [leaf.shape for leaf in implementation.outputs(implementation.arrays).leaves]
         if shapes != expected:
             raise InputError("reference", f"outputs of the shapes {expected}, as forward gives them", shapes)
-        # The programs give the derivative of the reference twice: the place of the formula is for the backward pass.
-        by_rows, by_row = self._jacobians, self._pullbacks
-        basis = np.eye(sum(y_bar.size for y_bar in self.y_bars))
-        self._jacobians = lambda leaves: self._beside(by_rows(leaves), leaves, basis)
-        self._pullbacks = lambda leaves, y_bars: self._beside(by_row(leaves, y_bars), leaves, flat(y_bars)[None])
+        self._pullbacks = PullbacksOfBoth(self.problem, implementation)
         if implementation.dtype != "float64":
             self._narrow_types = (implementation.dtype,)
 
@@ -631,16 +650,6 @@ class ReferenceComparison(JacobianComparison):
         problem = function_problem(self._reference, lambda *given: None, arrays)
         names = [self._implementation.names[place] for place in self._implementation.places]
         return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
-
-    def _beside(self, found: Derivatives, leaves: Leaves, rows: np.ndarray) -> Derivatives:
-        """Puts the cotangents by the backward pass beside those of the reference."""
-        arrays = self._implementation.moved(leaves)
-        y = self._implementation.outputs(arrays)
-        bars = zip(*(self._implementation.pulled_back(arrays, y, row) for row in rows), strict=True)
-        dtype = self._implementation.dtype
-        allowed = 0.0 if dtype == "float64" else TOLERANCES[dtype]
-        narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
-        return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
 
     def verdicts(self, other_points: bool) -> list[Verdict]:
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
