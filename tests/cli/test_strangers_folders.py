@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import shutil
+import sys
+import types
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -37,12 +39,21 @@ def sign(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "file"),
-    [("train", "model.safetensors"), ("train", "report.html"), ("sweep", "members.csv"), ("sweep", "report.html")],
+    ("command", "folder", "file"),
+    [
+        *(("train", "batches", "model.safetensors"), ("train --resume", "checkpoints", "result.json")),
+        *(("sweep", "batches", "members.csv"), ("sweep --seeds 2 --submit 2", "batches", "report.html")),
+    ],
 )
-def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, file, tiny, tmp_path, capsys):
+def test_files_of_the_user_in_a_new_folder_are_not_overwritten(
+    command, folder, file, tiny, tmp_path, monkeypatch, capsys
+):
+    """A folder that is named like one of a run or a sweep makes no difference."""
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
     (tmp_path / file).write_text("mine")
-    assert run([command, *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "0000000001.checkpoint.safetensors").write_text("mine")
+    assert run([*command.split(), *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
     assert f"{tmp_path}, whose {file} would be overwritten. Use another folder." in capsys.readouterr().err
     assert (tmp_path / file).read_text() == "mine"
 

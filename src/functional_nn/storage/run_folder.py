@@ -97,14 +97,15 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
     with folder_to_write(argument, folder, alone=True):
         check_no_links(argument, folder, CHECKPOINTS)
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
-        has_run = has_checkpoints or CONFIGURATION in names_in(folder)
+        has_configuration = CONFIGURATION in names_in(folder)
+        has_run = has_checkpoints or has_configuration
         if has_run and not resume:
             remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
             raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
         if has_run and not has_checkpoints:
             given = f"{folder}, whose run has none"
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
-        if not has_run:
+        if not has_configuration:  # which a run writes first, after its first checkpoint
             check_nothing_lost(argument, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
         yield
 
