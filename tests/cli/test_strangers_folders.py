@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import types
 from contextlib import nullcontext
@@ -367,6 +368,15 @@ def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_pa
     with_settings = (stranger / "report.html").read_bytes()
     assert run(["report", str(stranger)]) == 0
     assert (stranger / "report.html").read_bytes() == with_settings
+
+
+@pytest.mark.timeout(60)
+def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(stranger):
+    """matplotlib reads them when it is imported."""
+    os.mkfifo(stranger.parent / "matplotlibrc")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "functional_nn", "report", stranger.name]
+    subprocess.run(command, cwd=stranger.parent, env=environment, check=True, timeout=40)
 
 
 def test_a_huge_checkpoint_is_not_read(stranger):
