@@ -336,13 +336,13 @@ def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkey
     assert status == ("not run" if called == "names_in" else "finished")
 
 
-@pytest.mark.parametrize("called", ["folder_to_write", "names_in"])
+@pytest.mark.parametrize("called", ["one_writer", "names_in"])
 def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(trained, tmp_path, monkeypatch, called):
     (tmp_path / "hub").mkdir()
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "README.md").write_text("mine")
     put_link_before(monkeypatch, f"functional_nn.exchange.hub.{called}", tmp_path / "hub", tmp_path / "precious")
-    with pytest.raises(InputError, match="new or empty") if called == "folder_to_write" else nullcontext():
+    with pytest.raises(InputError, match="new or empty") if called == "one_writer" else nullcontext():
         fnn.exchange.to_hub(trained, tmp_path / "hub")
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["README.md"]
     assert (tmp_path / "precious" / "README.md").read_text() == "mine"
