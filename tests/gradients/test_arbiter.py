@@ -173,7 +173,7 @@ def test_a_kink_far_below_the_function_is_seen():
 def second_order_of(function, x):
     problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
     no_zeros = [np.zeros((1, 1), bool)]
-    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)], no_zeros)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros((1, 1))], no_zeros)
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 
