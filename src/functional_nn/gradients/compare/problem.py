@@ -56,6 +56,7 @@ class Problem(NamedTuple):
             leaf.
         residuals: ``residuals(leaves)``, what a layer's forward pass keeps for its backward pass; None for a function.
         backward: ``backward(residuals, y_bars) -> bars``, the layer's backward pass; None for a function.
+        domain: ``domain(leaves)`` moves any point to one where the pullback has to be right; None if it is everywhere.
     """
 
     names: list[str]
@@ -64,6 +65,7 @@ class Problem(NamedTuple):
     pullback: Pullback
     residuals: Callable[[Leaves], Residuals] | None = None
     backward: Callable[[Residuals, Leaves], Leaves] | None = None
+    domain: Function | None = None
 
 
 class DifferentiableLeaves(NamedTuple):
@@ -158,12 +160,29 @@ def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
 
 
 def function_problem(
-    function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
+    function: Callable[..., PyTree],
+    hand_vjp: Callable[..., PyTree],
+    arguments: Sequence[PyTree],
+    domain: Callable[..., PyTree] | None = None,
 ) -> Problem:
-    """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
+    """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``.
+
+    ``domain(*arguments)`` returns the arguments of a point at which ``hand_vjp`` has to be right.
+    """
     names = argument_names(function, len(arguments))
     check_function("hand_vjp", hand_vjp, "a function", ", ".join([*names, "y_bar"]))
     inputs = differentiable_leaves(tuple(arguments), names)
+
+    def as_tuple(values: PyTree) -> PyTree:
+        """For a single argument, functions of the user may return the value itself instead of a tuple."""
+        return (values,) if len(arguments) == 1 and not (type(values) is tuple and len(values) == 1) else values
+
+    def inside_domain(leaves: Leaves) -> Leaves:
+        moved = differentiable_leaves(as_tuple(domain(*inputs.join(leaves)))).leaves
+        expected, given = ([np.shape(leaf) for leaf in point] for point in (leaves, moved))
+        if expected != given:
+            raise InputError("domain", f"a function that returns arguments of the shapes {expected}", given)
+        return [np.asarray(leaf, np.float64) for leaf in moved]
 
     def outputs(leaves: Leaves) -> Leaves:
         with _operations_of_jax("function"):
@@ -177,16 +196,14 @@ def function_problem(
             y = differentiable_leaves(jax.eval_shape(function, *joined))
         with _operations_of_jax("hand_vjp"):
             bars = hand_vjp(*joined, y.join_cotangents(y_bars))
-        # For a single argument, the pullback may return the cotangent itself instead of a tuple.
-        if len(arguments) == 1 and not (type(bars) is tuple and len(bars) == 1):
-            bars = (bars,)
+        bars = as_tuple(bars)
         if type(bars) is not tuple or len(bars) != len(arguments):
             expected = f"a tuple of {len(arguments)} cotangents ({', '.join(names)})"
             given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
             raise InputError("hand_vjp", expected, given)
         return bars_of(bars, inputs)
 
-    return Problem(inputs.names, inputs.leaves, outputs, pullback)
+    return Problem(inputs.names, inputs.leaves, outputs, pullback, domain=inside_domain if domain else None)
 
 
 @contextmanager

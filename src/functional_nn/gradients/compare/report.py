@@ -274,7 +274,8 @@ class Verdict:
             if no case compares a public name.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
-            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
+            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis; or ``"by y_bar"``,
+            the derivative by the cotangent, in second order.
         regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
         outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
@@ -290,7 +291,7 @@ class Verdict:
         hand: the formula's value there.
         automatic: the value of automatic differentiation there.
         arbiter: the arbiter's value there.
-        note: other things that a reader should know.
+        note: other things that a reader should know, such as why nothing could be compared.
     """
 
     subject: str
@@ -322,6 +323,8 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
+        if self.note and self.hand is None:
+            return f"{self.subject}: {self.kind}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property
@@ -347,6 +350,11 @@ class Verdict:
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        if self.tolerance < self.reference_error < self.error < math.inf:
+            # At a kink, these are the derivatives to the left and to the right.
+            known = abs(self.hand - self.arbiter) * self.reference_error / self.error
+            between = f"{self.arbiter - known:.9g} and {self.arbiter + known:.9g}"
+            return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
         return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
 
 

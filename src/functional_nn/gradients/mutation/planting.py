@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.comparison import JacobianComparison
-from functional_nn.gradients.compare.problem import Array, DifferentiableLeaves, Leaves, differentiable_leaves
+from functional_nn.gradients.compare.problem import DifferentiableLeaves, Leaves, differentiable_leaves
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
@@ -25,10 +26,6 @@ DIGITS, AGREEING_DIGITS = 50, 40
 """The number of digits in the comparison of a survivor with the formula, and how many of them have to agree."""
 NO_MUTANT = -1
 """With this number, the formula itself is evaluated, without a mutant."""
-ENOUGH_NUMBERS, MOST_REPETITIONS = 24, 8
-"""Random points are drawn until they have this many numbers together, at most eight times."""
-WIDTHS = (0.3, 1.0, 4.0)
-"""Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 UNCHANGED = "It changes nothing at any point: this derivative is 0, or the same along the axis."
 TOO_SMALL = "It changes less than the rounding in the narrow type that the function computes in."
 ONLY_ROUNDING = "It changes nothing but rounding: with 50 digits, the results agree to 40."
@@ -45,8 +42,7 @@ def plant(
 ) -> tuple[int, tuple[Survivor, ...]]:
     """Plants errors in the problem's backward pass, or in its pullback if it has none.
 
-    If the comparison does not find a mutant at the problem's own point, it tries other points: random points with small
-    and large values, evenly spaced values, and whole numbers, which are often equal and lie on kinks.
+    If the comparison does not find a mutant at the problem's own point, it tries the further points.
 
     Args:
         comparison: the comparison of the problem.
@@ -66,7 +62,8 @@ def plant(
         return 0, ()
     dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
     points: list[tuple[PyTree, Leaves]] = []
-    for leaves, y_bars in _points(problem.leaves, comparison.y_bars):
+    further = ((point.leaves, point.y_bars) for point in comparison.further_points if point.is_finite)
+    for leaves, y_bars in itertools.chain([(problem.leaves, comparison.y_bars)], further):
         with jax.enable_x64(True):
             given = residuals(leaves), _as_arrays(y_bars)
         points.append(given)
@@ -149,25 +146,6 @@ def _changes_only_rounding(mutants: Mutants, number: int, points: Sequence[tuple
 
 def _as_arrays(leaves: Leaves) -> list[jax.Array]:
     return [jnp.asarray(leaf) for leaf in leaves]
-
-
-def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
-    """Yields the points at which mutants are tried, with cotangents. The problem's own point comes first."""
-    yield leaves, y_bars
-    random = np.random.default_rng(1)
-
-    def normal(leaf: Array) -> np.ndarray:
-        return random.normal(size=np.shape(leaf))
-
-    def spread(leaf: Array) -> np.ndarray:
-        return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
-
-    # If a point has few numbers, more points are needed to reach every branch.
-    numbers = sum(np.size(leaf) for leaf in leaves)
-    for width in WIDTHS * min(MOST_REPETITIONS, -(-ENOUGH_NUMBERS // max(numbers, 1))):
-        yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
-    yield [spread(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
-    yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]
 
 
 EQUIVALENT: dict[str, list[tuple[str, str, str]]] = {
