@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 from tests.bits import bits
+from tests.cli.refusal import refused
 
+import functional_nn as fnn
 from functional_nn import cli
 
 
@@ -27,7 +29,7 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
     flags = ["--learning-rate", "0.01,0.1", "--dropout", "0,0.3", "--seeds", "3"]
     assert cli.run([*swept, *flags, "--out", str(out), "--json", str(result)]) == 0
     printed = capsys.readouterr().out
-    assert "12 models on cpu" in printed
+    assert "12 models on cpu: mlp 8-3\n" in printed
     heads = [line.split() for line in printed.splitlines() if "models" in line]
     assert heads[1][:5] == ["learning_rate", "dropout", "models", "test", "accuracy"]
     assert "best: member" in printed
@@ -44,6 +46,7 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
         assert member["status"] == "finished"
         assert 0 <= member["test_accuracy"] <= 1
         assert member["test_loss"] > 0
+        assert 0 < member["seconds_per_epoch"] < report["seconds"]
     assert {(m["learning_rate"], m["dropout"], m["seed"]) for m in report["members"]} == {
         (rate, dropout, seed) for rate in (0.01, 0.1) for dropout in (0.0, 0.3) for seed in range(3)
     }
@@ -60,14 +63,15 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
 def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     """Gradient descent's rate is not rounded before it is traced, so the bits are the same."""
     one, many = tmp_path / "one.json", tmp_path / "many.json"
-    alone = ["--seed", "1", "--learning-rate", "0.05", "--clip-norm", "0.5", "--json", str(one)]
-    assert cli.run([*tiny, *alone]) == 0
-    together = ["--seeds", "2", "--learning-rate", "0.1,0.05", "--clip-norm", "9,0.5", "--json", str(many)]
-    assert cli.run([*swept, *together]) == 0
+    alone = ["--seed", "1", "--learning-rate", "0.05", "--clip-norm", "0.5", "--label-smoothing", "0.2"]
+    assert cli.run([*tiny, *alone, "--json", str(one)]) == 0
+    together = ["--seeds", "2", "--learning-rate", "0.1,0.05", "--clip-norm", "9,0.5", "--label-smoothing", "0,0.2"]
+    assert cli.run([*swept, *together, "--json", str(many)]) == 0
     alone = json.loads(one.read_text())
     assert alone["clipped_steps"]
     *_, member = json.loads(many.read_text())["members"]
-    assert (member["learning_rate"], member["clip_norm"], member["seed"]) == (0.05, 0.5, 1)
+    settings = [member[name] for name in ("learning_rate", "clip_norm", "label_smoothing", "seed")]
+    assert settings == [0.05, 0.5, 0.2, 1]
     for metric in ("test_accuracy", "test_loss", "train_loss"):
         assert member[metric] == alone[metric]
 
@@ -75,7 +79,7 @@ def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "settings", "groups"),
     [
-        (["--hidden", "4/6,5", "--l1", "0,1e-4"], 4, 2),
+        (["--hidden", "4/6,5", "--label-smoothing", "0,0.1"], 4, 2),
         pytest.param(["--model", "mlp,rnn", "--schedule", "constant,cosine"], 4, 4, marks=pytest.mark.slow),
         pytest.param(["--shift", "0,1", "--deform", "0.1,0.2"], 4, 2, marks=pytest.mark.slow),
         (["--batch-size", "10,20"], 2, 2),
@@ -123,9 +127,46 @@ def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys, no_pic
     assert "validation loss" in printed
     assert "test f1 score" in printed
     columns = (tmp_path / "out" / "members.csv").read_text().splitlines()[0]
-    assert columns.endswith("validation_f1_score,validation_loss,train_loss")
+    assert columns.endswith("validation_f1_score,validation_loss,train_loss,seconds_per_epoch")
     assert sorted(member["epochs_run"] for member in report["members"]) == [1, 3, 3]
     assert report["plan"]["members_at_once"] == 2
+
+
+def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, no_pictures):
+    out, data = tmp_path / "sweep", fnn.load_dataset("tiny", tiny[4])
+    halving = ["--learning-rate", "1e-9,0.05,0.2", "--epochs", "3", "--halving", "1", "--halving-keep", "0.4"]
+    assert cli.run([*swept, *halving, "--shift", "1", "--out", str(out), "--json", str(tmp_path / "s.json")]) == 0
+    members = json.loads((tmp_path / "s.json").read_text())["members"]
+    order = sorted(
+        range(3), key=lambda number: (members[number]["status"] == "halved", -members[number]["test_accuracy"])
+    )
+    best, second, left_out = order
+    for number, asked in ((best, None), (second, second)):
+        predicted = fnn.exchange.load(out, asked).predict(data.test_images).argmax(-1)
+        assert np.mean(predicted == data.test_labels) == pytest.approx(members[number]["test_accuracy"])
+    capsys.readouterr()
+    assert cli.run(["export", str(out), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
+    assert f"Member({best}: learning_rate {members[best]['learning_rate']}" in capsys.readouterr().err
+    assert f"--learning-rate {members[best]['learning_rate']}" in (tmp_path / "hub" / "README.md").read_text()
+    assert fnn.exchange.load(tmp_path / "hub").configuration == fnn.exchange.load(out).configuration
+    start = [
+        "train",
+        "--from",
+        str(out),
+        "--member",
+        str(second),
+        *tiny[1:5],
+        "--epochs",
+        "1",
+        "--json",
+        str(tmp_path / "t"),
+    ]
+    assert cli.run(start) == 0
+    assert json.loads((tmp_path / "t").read_text())["config"]["shift"] == 0  # how it trained is not taken over
+    export = ["export", out, "--to", "torch", "--out", tmp_path / "m.pt", "--member"]
+    refused(capsys, [*export, left_out], f"the parameters of member {left_out}, got none, as it is halved")
+    refused(capsys, [*export, 3], "one of 3 members, from 0, got 3")
+    refused(capsys, ["export", tmp_path / "hub", *export[2:], 0], "hub has no sweep")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +179,7 @@ def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys, no_pic
         (["--grid", "nowhere.toml"], "nowhere.toml: expected a file to read"),
         (["--plan", "quick"], "plan: expected a known name"),
         (["--learning-rat", "0.1"], "Did you mean"),
+        (["--hidden", "4;6"], "in a sweep, several networks: 128,64/256"),
     ],
 )
 def test_wrong_flags(flags, message, swept, capsys):

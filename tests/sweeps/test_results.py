@@ -36,6 +36,7 @@ def test_rows_are_flat_and_say_how_each_ended(mixed):
     assert rows[0] == {
         **{"number": 0, "rate": 0.1, "hidden": (8, 4), "seed": 0, "status": "finished", "bad_step": None},
         **{"epochs_run": 3, "test_accuracy": 0.9, "test_loss": pytest.approx(0.1), "train_loss": pytest.approx(0.05)},
+        "seconds_per_epoch": 0.0,
     }
     assert (rows[1]["status"], rows[1]["bad_step"], rows[1]["epochs_run"]) == ("non-finite", 7, 1)
     assert rows[4]["epochs_run"] == 0

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import PATH, Named
+from functional_nn.configuration.flag_types import MEMBER, PATH, Named
 from functional_nn.core.errors import InputError, escaped
 
 if TYPE_CHECKING:
-    from functional_nn.exchange.hub import SavedNetwork
+    from functional_nn.exchange.saved_networks import SavedNetwork
 
 FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
@@ -37,29 +37,31 @@ FORMATS = {
     metavar="FILE",
     help="For torch: a state dict with the names to write.  [default: the paths here]",
 )
+@MEMBER
 @COMPILATION_CACHE
-def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
+def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, member: int | None) -> None:
     """Write the trained network of a run folder for other programs.
 
-    RUN is what train --out or import wrote. Images enter the exported network as numbers from 0 to 1, (batch, height,
-    width, channels).
+    RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
+    (batch, height, width, channels).
     """
     with importing():
-        from functional_nn.exchange.hub import load, to_hub
+        from functional_nn.exchange.hub import to_hub
+        from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import kept_open
 
     for flag, given, needed in (("--gradient", gradient, "stablehlo"), ("--like", like, "torch")):
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
     if kind == "hub":
-        to_hub(run, out)
+        to_hub(run, out, member)
     else:
         if out.exists():
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
         with kept_open(out.parent, new_files_only=True):  # to load the network may take long
-            _write(load(run).without_augmentation(), kind, out, gradient, like)
+            _write(load(run, member).without_augmentation(), kind, out, gradient, like)
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from functional_nn.storage.files import JsonObject
 
 
-def with_settings_of(run: Path, configuration: Configuration) -> Configuration:
+def with_settings_of(run: Path, member: int | None, configuration: Configuration) -> Configuration:
     """The configuration with the network of an earlier run, where no flag says otherwise.
 
     The data are never taken from the earlier run. Its folder may come from a stranger, who must not choose which files
     of this computer are opened.
 
     Args:
-        run: the folder of the earlier run.
+        run: the folder of the earlier run, or of a sweep.
+        member: the member of the sweep; None is the best one.
         configuration: the new run's.
 
     Raises:
@@ -38,10 +39,10 @@ def with_settings_of(run: Path, configuration: Configuration) -> Configuration:
     """
     from functional_nn.data.image_folder import PREFIX
     from functional_nn.data.sources import EMBEDDED
-    from functional_nn.storage import run_folder
+    from functional_nn.exchange.saved_networks import values_of
 
     # Only the configuration is read here, since JAX must not compute anything before it has its devices.
-    earlier = Configuration.from_dict(run_folder.read_configuration(run), run / run_folder.CONFIGURATION)
+    earlier = Configuration.from_dict(values_of(run, member), run)
     context = click.get_current_context()
 
     def is_free(name: str) -> bool:
@@ -72,7 +73,7 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
     import jax
 
     from functional_nn.core import trees
-    from functional_nn.exchange.hub import load
+    from functional_nn.exchange.saved_networks import load
 
     earlier = load(run).without_augmentation()
     in_shape = data.train_images.shape[1:]

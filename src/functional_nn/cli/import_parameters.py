@@ -41,7 +41,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
 
         from functional_nn.cli.trained_run import test_metrics
         from functional_nn.core import trees
-        from functional_nn.exchange.hub import check_finite
+        from functional_nn.exchange.saved_networks import check_finite
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import checksum_of
         from functional_nn.training.precision import as_precision
@@ -62,7 +62,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
         )
         metrics = test_metrics(recipe, train_state, data, configuration.precision)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
-    about = {"classes": data.classes, "image_shape": in_shape, "class_names": data.class_names, "versions": versions()}
+    about = data.in_file() | {"versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import JSON_FILE, PATH
+from functional_nn.configuration.flag_types import JSON_FILE, MEMBER, PATH
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import WIDTH, aligned
 
@@ -26,12 +26,13 @@ CLASS_WIDTH = 10
 @click.command()
 @click.argument("run", type=PATH)
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE…")
+@MEMBER
 @JSON_FILE
 @COMPILATION_CACHE
-def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None:
-    """Classify image files with the network in a run folder.
+def predict(run: Path, images: tuple[Path, ...], member: int | None, json_file: Path | None) -> None:
+    """Classify image files with the network in a run folder, or with the best one of a sweep.
 
-    Give the run folder first, then the pictures. A picture of the size of the training images keeps its pixels.
+    Give the folder first, then the pictures. A picture of the size of the training images keeps its pixels.
     Other pictures are scaled. Digits are centered, too, and may be dark on bright or bright on dark at any size. If the
     network takes gray images, a scaled picture with a bright border is inverted. For a network that was trained on a
     folder of images, nothing is inverted.
@@ -41,10 +42,10 @@ def predict(run: Path, images: tuple[Path, ...], json_file: Path | None) -> None
 
         from functional_nn.data.image_folder import PREFIX, read_fitted_images
         from functional_nn.data.images import read_image
-        from functional_nn.exchange.hub import load
+        from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import write_json
 
-    network = load(run)
+    network = load(run, member)
     dataset, class_names = network.configuration.dataset, network.class_names
     if dataset.startswith(PREFIX):
         x = read_fitted_images(images, network.in_shape)

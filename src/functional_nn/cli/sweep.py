@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
 """Flags with a value that a part does not get, or gets with another value."""
+MOST_NETWORKS = 4
+"""The largest number of networks in the first lines of the output."""
 
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
@@ -134,7 +136,9 @@ def sweep(
     if not quiet:
         click.echo(data.describe())
         of_part = "" if part is None else f"part {part[0]} of {part[1]} of "
-        click.echo(f"{of_part}{counted(len(members), 'model')} on {jax.devices()[0].device_kind}")
+        networks = dict.fromkeys(base.of_member(member).network_name(data.classes) for member in members)
+        listed = _listed(networks, flags["hidden"])
+        click.echo(f"{of_part}{counted(len(members), 'model')} on {jax.devices()[0].device_kind}: {listed}")
 
     def on_epoch(ended: int, count: int) -> None:
         signals.defer()
@@ -159,7 +163,7 @@ def sweep(
         keep=out is not None,
         part=part,
         out=out,
-        identity=base.settings(),
+        identity=base.settings() | data.in_file(),
         defaults=DEFAULTS,
         on_epoch=on_epoch,
         progress=False if quiet else None,
@@ -171,6 +175,14 @@ def sweep(
     elif part is not None and not quiet:
         click.echo("When all parts have ended: functional-nn merge FOLDERS --out FOLDER")
     return signals.status if result.message else 0
+
+
+def _listed(networks: Collection[str], hidden: Sequence[tuple[int, ...]] | None) -> str:
+    """The first networks of a sweep. If --hidden gives one with several layers, also how to write several networks."""
+    listed = ", ".join([*list(networks)[:MOST_NETWORKS], *["…"][: len(networks) > MOST_NETWORKS]])
+    sizes = hidden[0] if hidden and len(hidden) == 1 else ()
+    hint = f"; one network, several are written --hidden {'/'.join(map(str, sizes))}" if len(sizes) > 1 else ""
+    return listed + hint
 
 
 def _check_part_flags(

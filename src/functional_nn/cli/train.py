@@ -17,7 +17,7 @@ from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_
 from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, check_is_one_run
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration import flag_types
-from functional_nn.configuration.flag_types import FlagValue
+from functional_nn.configuration.flag_types import MEMBER, FlagValue
 from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped, versions
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     "from_run",
     type=flag_types.PATH,
     metavar="RUN",
-    help="Start from the parameters of this run, and take its network and data set where no flag says otherwise.",
+    help="Start from the parameters of this run, or of a sweep's best model, and take its network and data set where "
+    "no flag says otherwise.",
 )
+@MEMBER
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
 @click.option(
     "--checkpoint-minutes",
@@ -73,6 +75,7 @@ def train(
     resume: bool,
     checkpoint_minutes: float,
     keep_best: bool,
+    member: int | None,
     json_file: Path | None,
     quiet: bool,
     **flags: FlagValue,
@@ -85,7 +88,7 @@ def train(
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)
     if from_run is not None:
-        configuration = with_settings_of(from_run, configuration)
+        configuration = with_settings_of(from_run, member, configuration)
     for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
         if is_set and out is None:
             raise InputError(flag, "the run's folder in --out", "none")
@@ -103,6 +106,7 @@ def train(
     import jax
 
     from functional_nn.cli.report import page_of
+    from functional_nn.exchange.saved_networks import run_of
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
@@ -111,6 +115,7 @@ def train(
     from functional_nn.training.devices import device_name
     from functional_nn.training.fit import fit
     from functional_nn.training.layer_statistics import StatisticsRecorder
+    from functional_nn.training.non_finite import NOT_FINITE
     from functional_nn.training.processes import Processes
 
     seconds["import"] = time.perf_counter() - clock  # JAX is imported while the data are loaded
@@ -128,8 +133,9 @@ def train(
     recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
-        params, state, anew = start_from(from_run, recipe.net, configuration, data)
-        start, origin = (params, state), {"from": run_folder.origin(from_run)}
+        with run_of(from_run, member) as run_before:
+            params, state, anew = start_from(run_before, recipe.net, configuration, data)
+            start, origin = (params, state), {"from": run_folder.origin(run_before)}
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")
     check_freeze(configuration, recipe.net, data)
@@ -157,8 +163,7 @@ def train(
             if metrics.epoch == 1:
                 # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
                 # on.
-                about = {"classes": data.classes, "image_shape": data.train_images.shape[1:]}
-                about |= {"class_names": data.class_names, "versions": versions()}
+                about = data.in_file() | {"versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
         if recorder is not None:
@@ -169,7 +174,7 @@ def train(
 
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
-        warnings.filterwarnings("ignore", "Loss or update were not finite", RuntimeWarning)
+        warnings.filterwarnings("ignore", NOT_FINITE, RuntimeWarning)
         run = fit(
             recipe.net,
             recipe.loss,
@@ -302,9 +307,8 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
 
 def _described(configuration: Configuration, classes: int) -> str:
     """The network, the optimizer and the batch size in one line."""
-    sizes = "-".join(str(size) for size in (*(configuration.hidden or ()), classes))
     activation = f", {configuration.activation}" if configuration.activation else ""
     return (
-        f"{configuration.model} {sizes}{activation}; {configuration.optimizer}, learning rate "
+        f"{configuration.network_name(classes)}{activation}; {configuration.optimizer}, learning rate "
         f"{configuration.learning_rate:g} ({configuration.schedule}), batch {configuration.batch_size},"
     )

@@ -145,7 +145,7 @@ NOT_NEGATIVE = Read("number>=0", "a number not below 0", float, lambda value: 0 
 SHARE = Read("number<1", "a number in [0, 1)", float, lambda value: 0 <= value < 1)
 SIZES = Read(
     "sizes",
-    f"at most {MOST_SIZES} positive integers such as 128,64, or none",
+    f"at most {MOST_SIZES} positive integers such as 128,64, or none (in a sweep, several networks: 128,64/256)",
     _sizes,
     lambda sizes: len(sizes) <= MOST_SIZES and min(sizes, default=1) >= 1,
 )
@@ -164,6 +164,10 @@ NAME_AND_VALUE = Read(
     lambda pair: pair[0].isidentifier() and pair[1] != "",
 )
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
+
+MEMBER = click.option(
+    "--member", type=COUNT_OR_ZERO, metavar="N", help="Of a sweep: the number of the model.  [default: the best one]"
+)
 
 
 def is_on_command_line(name: str) -> bool:

@@ -162,6 +162,9 @@ class Configuration:
     clip_norm: Number | None = setting(
         TRAINING, POSITIVE, None, "Largest norm of a step's gradient.", unset="none", swept="flag"
     )
+    label_smoothing: Number = setting(
+        TRAINING, SHARE, 0.0, "Share of each label that is spread over all classes.", swept="flag"
+    )
     l1: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate · Σ|w| on the weights.", swept="flag")
     l2: Number = setting(TRAINING, NOT_NEGATIVE, 0.0, "Rate of the penalty rate/2 · Σw² on the weights.", swept="flag")
     validation: float = setting(
@@ -236,6 +239,10 @@ class Configuration:
                 changes[name] = getattr(default, "name", default)
         return replace(self, **changes)
 
+    def network_name(self, classes: int) -> str:
+        """The model and the sizes of its layers, as in "mlp 128-64-10"."""
+        return f"{self.model} {'-'.join(map(str, (*(self.hidden or ()), classes)))}"
+
     def of_member(self, hyperparameters: Hyperparameters) -> Configuration:
         """The configuration of a member of a sweep. Some of its numbers may be traced."""
         return replace(self, **{name: value for name, value in hyperparameters.items() if name in SETTINGS}).completed()
@@ -279,11 +286,14 @@ class Configuration:
             classes: the number of classes.
             examples: the number of training examples, on which the number of steps depends.
         """
-        from functional_nn.losses.classification import cross_entropy
+        from functional_nn.losses.classification import cross_entropy, cross_entropy_with
         from functional_nn.training.recipe import Recipe
 
         metrics = None if self.metrics is None else tuple((name, names.METRICS[name]) for name in self.metrics)
-        return Recipe(self.network(classes), cross_entropy, self.transformation(examples), self.penalty(), metrics)
+        loss = cross_entropy
+        if is_on(self.label_smoothing):
+            loss = cross_entropy_with(label_smoothing=self.label_smoothing)
+        return Recipe(self.network(classes), loss, self.transformation(examples), self.penalty(), metrics)
 
     def network(self, classes: int) -> Layer:
         """The network, with one output per class."""
@@ -356,13 +366,18 @@ class Configuration:
         return {name: value for name, value in self.to_dict().items() if name not in may_change}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object], path: Path) -> Configuration:
-        """Reads what ``to_dict`` wrote, also before a setting was added; ``path`` is named in errors."""
+    def from_dict(cls, values: Mapping[str, object], path: Path, *, is_completed: bool = True) -> Configuration:
+        """Reads what ``to_dict`` wrote, also before a setting was added; ``path`` is named in errors.
+
+        A run has a completed configuration. The one of a sweep is not, because its members complete it.
+        """
         configuration = cls(**{name: _from_json(name, values[name], path) for name in SETTINGS if name in values})
         try:
             complete = configuration.completed()
         except InputError as error:
             raise DataError(str(path), "a run's configuration", f"one whose model does not fit ({error})") from None
+        if not is_completed:
+            return configuration
         # A run writes its completed configuration. So if a value is still missing, it was removed from the file.
         if missing := [name for name, value in asdict(configuration).items() if value != getattr(complete, name)]:
             raise DataError(str(path), "a run's configuration", f"one with {', '.join(missing)} missing")

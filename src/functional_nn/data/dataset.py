@@ -78,6 +78,11 @@ class Dataset(NamedTuple):
         """Describes the data set in one line: name, sizes, shape of an image, classes, source."""
         return escaped(f"{self.name}: {self._sizes()}, from {self.source}")
 
+    def in_file(self) -> dict[str, object]:
+        """What the configuration of a run says about its data: the classes and the shape of an image."""
+        shape = self.train_images.shape[1:]
+        return {"classes": self.classes, "image_shape": list(shape), "class_names": self.class_names}
+
     def __repr__(self) -> str:
         return escaped(f"<Dataset {self.name}: {self._sizes()}>")
 

@@ -15,7 +15,7 @@ from functional_nn.core.texts import counted
 from functional_nn.data.dataset import Dataset
 from functional_nn.data.image_folder import PREFIX
 from functional_nn.data.sources import EMBEDDED
-from functional_nn.exchange.hub import RunDescription, described
+from functional_nn.exchange.saved_networks import RunDescription, described
 from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open

@@ -41,6 +41,7 @@ class MemberHistory:
     number: int
     status: str = RUNNING
     bad_step: int | None = None
+    seconds: float = 0.0
     curves: dict[str, list[float]] = field(default_factory=dict)
     test_metrics: dict[str, float] = field(default_factory=dict)
     train_state: TrainState | None = None
@@ -66,6 +67,7 @@ class MemberHistory:
             hyperparameters=hyperparameters,
             status="not run" if self.running else self.status,
             bad_step=self.bad_step,
+            seconds=self.seconds,
             params=self.kept[0],
             state=self.kept[1],
             curves={name: np.asarray(curve) for name, curve in self.curves.items()},
@@ -142,6 +144,7 @@ class MemberBatch:
         for place in running:
             for name, value in outcome.metrics[place].items():
                 self.histories[place].curve(name).append(value)
+            self.histories[place].seconds += outcome.seconds / len(running)
             self._update_status(self.histories[place], int(bad_steps[place]))
         is_last = self._epoch >= self._last_epoch or not any(history.running for history in self.histories)
         set_down = [place for place in running if is_last or not self.histories[place].running]

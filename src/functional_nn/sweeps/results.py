@@ -41,6 +41,8 @@ class Member:
             ``find_non_finite`` finds the operation that made it.
         curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
             number for each epoch. If the data have validation examples, these take the place of the test examples.
+        seconds: the time that its training took, without evaluation. Members that are trained at once have equal
+            shares of their time.
         params, state: pytrees of NumPy arrays; None if they were not kept.
         test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
     """
@@ -50,6 +52,7 @@ class Member:
     status: str
     bad_step: int | None
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
     params: Params | None = None
     state: State | None = None
     test_metrics: Mapping[str, float] = field(default_factory=dict)
@@ -312,6 +315,13 @@ def columns(members: Sequence[Member]) -> list[Column]:
         Column("models", of_setting=lambda row, _: str(row.models)),
         *(_metric(name, name in metrics, name == metric) for name in metrics[::-1] or (metric,)),
         Column("± 95%", of_setting=lambda row, _: _in_four_digits(row.half_width)),
+        Column(
+            "seconds_per_epoch",
+            lambda member: _seconds_per_epoch([member]),
+            lambda _, of_setting: _in_four_digits(_seconds_per_epoch(of_setting)),
+            head="seconds per epoch",
+            is_shown=any(member.seconds for member in members),
+        ),
         Column("not finite", of_setting=lambda row, _: str(row.not_finite or "")),
         Column("not run", of_setting=lambda row, _: str(row.not_run or ""), is_shown="not run" in statuses),
     ]
@@ -363,6 +373,12 @@ def _metric(name: str, is_in_rows: bool, is_compared: bool) -> Column:
     in_rows = (lambda member: member.last(name)) if is_in_rows else None
     in_settings = (lambda row, _: _in_four_digits(row.mean)) if is_compared else None
     return Column(name, in_rows, in_settings, head=words(name))
+
+
+def _seconds_per_epoch(members: Sequence[Member]) -> float:
+    """The mean time of an epoch of these members; NaN if no epoch was run."""
+    epochs = sum(member.epochs for member in members)
+    return sum(member.seconds for member in members) / epochs if epochs else math.nan
 
 
 def _in_four_digits(number: float) -> str:

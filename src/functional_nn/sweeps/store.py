@@ -65,10 +65,13 @@ SCHEMA = {
     IDENTITY: (str, dict, None),
 }
 """The schema of ``sweep.json``."""
-SAVED = ("number", "status", "bad_step")
+SAVED = ("number", "status", "bad_step", "seconds")
 """The entries of a history that are saved as they are."""
 MEMBERS_SCHEMA = [
-    {"number": int, "status": str, "bad_step": (int, None), "metrics": [str], "test_metrics": [str], ...: PLAIN}
+    {
+        **{"number": int, "status": str, "bad_step": (int, None), "seconds": float},
+        **{"metrics": [str], "test_metrics": [str], ...: PLAIN},
+    }
 ]
 """The schema of what a batch's file says about its members."""
 CURVE, TEST = "curve", "test"

@@ -41,7 +41,7 @@ from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSa
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import RunData, status_after
-from functional_nn.training.non_finite import ADVICE, SKIP, non_finite_message, origin_in_step
+from functional_nn.training.non_finite import ADVICE, SKIP, non_finite_message, origin_in_step, rate_of_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
 from functional_nn.training.programs import (
@@ -431,12 +431,14 @@ class EpochLoop:
         status, message, bad_step = "", "", int(outcome.result.bad_step)
         if bad_step >= 0 and not (self.non_finite == SKIP and math.isfinite(metrics.train_loss)):
             spec = self.data.programs.spec
+            rate = None
             if outcome.bad_step is not None:
                 recipe = spec.recipe_for(NO_HYPERPARAMETERS)
                 self.at_bad_step = outcome.bad_step.arguments(recipe, spec.precision)
                 self.origin = origin_in_step(recipe, spec.precision, outcome.bad_step)
+                rate = rate_of_step(recipe, outcome.bad_step)
             status = "non-finite"
-            message = non_finite_message(bad_step, metrics.epoch, self.origin, spec.precision)
+            message = non_finite_message(bad_step, metrics.epoch, rate, self.origin, spec.precision)
         self.reached = RunProgress(outcome.train_state, (*before.history, metrics), status, message)
 
     def _advice(self) -> str:

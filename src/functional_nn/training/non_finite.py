@@ -20,7 +20,7 @@ from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.training.argument_checks import check_batch, check_loss_function, check_penalty
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Gradient, LossFunction, PenaltyFunction, Recipe, with_gradient
-from functional_nn.training.state import TrainState, derived_key
+from functional_nn.training.state import TrainState, derived_key, learning_rate
 from functional_nn.training.step import checked_outcome, derivative_of, is_number, make_objective, numbers, step_of
 
 STOP, SKIP = names.NON_FINITE
@@ -118,11 +118,18 @@ class BadStep(NamedTuple):
         }
 
 
-def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, precision: Precision) -> str:
-    """What happened in a step that ended the run, where it comes from, and what to do."""
+NOT_FINITE = "Loss or update were not finite"
+"""How the message and the warning of such a run begin."""
+
+
+def non_finite_message(
+    bad_step: int, epoch: int, rate: float | None, origin: NonFinite | None, precision: Precision
+) -> str:
+    """What happened in a step that ended the run, with which learning rate, where it comes from, and what to do."""
+    with_rate = "" if rate is None else f", with the learning rate {rate:g}"
     happened = (
-        f"Loss or update were not finite at step {bad_step} of epoch {epoch}. Such steps changed nothing, and the "
-        "last finite state is kept."
+        f"{NOT_FINITE} at step {bad_step} of epoch {epoch}{with_rate}. Such steps changed nothing, and the last finite "
+        "state is kept."
     )
     if origin is not None:
         return " ".join(text for text in (happened, origin.sentence, origin.note, origin.remedy) if text)
@@ -130,6 +137,18 @@ def non_finite_message(bad_step: int, epoch: int, origin: NonFinite | None, prec
     if precision.scales_loss:
         message += " Float16 ends at 65,504; bfloat16 reaches as far as float32."
     return message
+
+
+def rate_of_step(recipe: Recipe, step: BadStep) -> float | None:
+    """The learning rate of a step; None if the optimizer does not say it."""
+    before = step.before
+    try:
+        # An update says which rate it has, whatever the gradient is.
+        zeros = jax.tree.map(jnp.zeros_like, before.params)
+        _, state = recipe.optimizer.update(zeros, before.optimizer_state, before.params)
+        return learning_rate(before._replace(optimizer_state=state))
+    except Exception:  # as in origin_in_step
+        return None
 
 
 def origin_in_step(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite | None:
