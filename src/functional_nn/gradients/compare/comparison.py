@@ -136,7 +136,10 @@ class JacobianComparison:
         random = np.random.default_rng(seed)
         draw = lambda leaf: (np.round(random.normal(size=np.shape(leaf)) * 64) + 0.5) / 64  # noqa: E731
         outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
-        return tuple([draw(leaf) for leaf in leaves] for leaves in (outputs, self.problem.leaves, outputs))
+        y_bars, directions, y_directions = (
+            list(map(draw, leaves)) for leaves in (outputs, self.problem.leaves, outputs)
+        )
+        return y_bars, directions, y_directions
 
     def first_order(self, leaves: Leaves | None = None, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares every element of the Jacobian in float64, and products with drawn cotangents.
@@ -204,7 +207,9 @@ class JacobianComparison:
         own_rounding = quick_jit(partial(rounding, self.problem.pullback))
         agreeing = [point for point in self.further_points if max(point.disagreements) <= tolerance]
         others = [point for point in self.further_points if not max(point.disagreements) <= tolerance]
-        errors = np.max([np.zeros(len(self.problem.names)), *(point.disagreements for point in agreeing)], 0)
+        errors = [
+            max((point.disagreements[n] for point in agreeing), default=0) for n in range(len(self.problem.names))
+        ]
         count, judged = len(agreeing), {True: 0, False: 0}
         for point in sorted(others, key=lambda point: -max(point.disagreements)):
             with jax.enable_x64(True):
@@ -225,7 +230,7 @@ class JacobianComparison:
             count += 1
         template = Verdict(self.subject, "", "pass", 0.0, tolerance, transform="drawn", reference="jax.vjp")
         for name, error in zip(self.problem.names, errors, strict=True):
-            yield replace(template, leaf=name, error=float(error), regime=f"{count} further points")
+            yield replace(template, leaf=name, error=error, regime=f"{count} further points")
 
     @np.errstate(all="ignore")
     def _by_arbiter(self, point: FurtherPoint, tolerance: float) -> list[Verdict]:
@@ -350,7 +355,7 @@ class JacobianComparison:
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
             yield judged(values, reference=reference.name, transform="jit", note=note)
-            right, automatic, scale = (of_source[number] for of_source in linear)
+            right, automatic, scale = (np.asarray(of_source[number]) for of_source in linear)
             by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
             values = ComparedValues(by_s, automatic, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"])
             yield judged(values, reference="the formula", transform="by y_bar", note=LINEAR)

@@ -161,7 +161,7 @@ def second_order(
         formula by s, at s = 0 of y_bars + s · y_directions.
     """
 
-    def moved(arrays: Leaves, t: Array, along: Leaves) -> list[jax.Array]:
+    def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
         return [array + t * direction for array, direction in zip(arrays, along, strict=True)]
 
     def by_hand(t_and_s: Array) -> Leaves:

@@ -44,7 +44,7 @@ def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, L
     leaves = [np.asarray(leaf, np.float64) for leaf in problem.leaves]
     # If a point has few numbers, more points are needed to reach every branch.
     repetitions = min(MOST_REPETITIONS, -(-ENOUGH_NUMBERS // max(sum(leaf.size for leaf in leaves), 1)))
-    points = [[width * normal(leaf) for leaf in leaves] for width in WIDTHS * repetitions]
+    points: list[list[np.ndarray]] = [[width * normal(leaf) for leaf in leaves] for width in WIDTHS * repetitions]
     points.append([random.permutation(spread(leaf).reshape(-1)).reshape(leaf.shape) for leaf in leaves])
     points += [[sign * spread(leaf) for leaf in leaves] for sign in (1, -1)]
     points.append([np.round(normal(leaf)) for leaf in leaves])

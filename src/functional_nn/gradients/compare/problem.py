@@ -177,7 +177,7 @@ def function_problem(
         """For a single argument, functions of the user may return the value itself instead of a tuple."""
         return (values,) if len(arguments) == 1 and not (type(values) is tuple and len(values) == 1) else values
 
-    def inside_domain(leaves: Leaves) -> Leaves:
+    def inside_domain(domain: Callable[..., PyTree], leaves: Leaves) -> Leaves:
         moved = differentiable_leaves(as_tuple(domain(*inputs.join(leaves)))).leaves
         expected, given = ([np.shape(leaf) for leaf in point] for point in (leaves, moved))
         if expected != given:
@@ -203,7 +203,9 @@ def function_problem(
             raise InputError("hand_vjp", expected, given)
         return bars_of(bars, inputs)
 
-    return Problem(inputs.names, inputs.leaves, outputs, pullback, domain=inside_domain if domain else None)
+    return Problem(
+        inputs.names, inputs.leaves, outputs, pullback, domain=partial(inside_domain, domain) if domain else None
+    )
 
 
 @contextmanager

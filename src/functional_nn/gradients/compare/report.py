@@ -350,10 +350,11 @@ class Verdict:
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
         if self.tolerance < self.reference_error < self.error < math.inf:
             # At a kink, these are the derivatives to the left and to the right.
-            known = abs(self.hand - self.arbiter) * self.reference_error / self.error
-            between = f"{self.arbiter - known:.9g} and {self.arbiter + known:.9g}"
+            known = abs(hand - arbiter) * self.reference_error / self.error
+            between = f"{arbiter - known:.9g} and {arbiter + known:.9g}"
             return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
         return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
 
