@@ -1,8 +1,11 @@
 """The rules of the structure: imports point downward, formulas are by hand, everything public is documented."""
 
 import ast
+import builtins
+import doctest
 import re
 import runpy
+import symtable
 from pathlib import Path
 
 import pytest
@@ -112,6 +115,25 @@ def test_everything_public_has_a_docstring():
     for name, value in public_names().items():
         if callable(value) or isinstance(value, type):
             assert getattr(value, "__doc__", None), f"{name} has no docstring"
+
+
+def globals_of(table: symtable.SymbolTable) -> set[str]:
+    """The names that a program takes from elsewhere, or from its own top level in functions."""
+    own = {one.get_name() for one in table.get_symbols() if one.is_global() and one.is_referenced()}
+    return own.union(*map(globals_of, table.get_children()))
+
+
+def test_examples_in_docstrings_run_in_an_empty_interpreter():
+    """They take no name from their module, in which they are tested: only what they import or make."""
+    for public, value in public_names().items():
+        members = vars(value) if isinstance(value, type) else {}
+        parts = {public: value} | {f"{public}.{name}": part for name, part in members.items() if name[0] != "_"}
+        for name, part in parts.items():
+            text = getattr(part, "__doc__", None) or ""
+            examples = [] if text == type(part).__doc__ else doctest.DocTestParser().get_examples(text)
+            table = symtable.symtable("".join(one.source for one in examples), name, "exec")
+            made = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
+            assert not globals_of(table) - made - vars(builtins).keys(), f"{name}: its example uses names of its module"
 
 
 def test_every_public_name_is_described_once_from_its_docstring():

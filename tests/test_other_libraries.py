@@ -1,6 +1,7 @@
 """The programs of the pages about modules of other libraries run where the library is installed."""
 
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -50,6 +51,20 @@ def test_modules_as_layers(title, library):
 def test_the_formula_of_a_module():
     pytest.importorskip("flax.nnx")
     assert names_of("modules_of_other_libraries", "The formula")["report"].passed
+
+
+def test_a_backward_pass_of_pytorch():
+    pytest.importorskip("torch")
+    report = names_of("checking_any_backward_pass", "PyTorch")["report"]
+    assert report.passed
+    assert {verdict.kind for verdict in report.verdicts} == {"vjp", "second order"}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="a compiler of C")
+def test_a_backward_pass_in_c():
+    (failure,) = names_of("checking_any_backward_pass", "C")["report"].failures
+    expected = "square: x, element (0,) (vjp, float32, plain, first axis of length 1): the formula gives 0,"
+    assert failure.sentence.startswith(expected)
 
 
 PAGE = "modules_of_other_libraries"

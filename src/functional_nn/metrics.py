@@ -127,8 +127,9 @@ def top_k_accuracy(k: int) -> Metric:
     If two outputs are equal, the one of the class with the smaller number counts as larger. So for k = 1 this is the
     share of examples whose ``argmax`` is the label.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> y = jnp.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
-    >>> print(top_k_accuracy(2)(y, jnp.array([1, 2])))
+    >>> print(fnn.metrics.top_k_accuracy(2)(y, jnp.array([1, 2])))
     0.5
     """
     k = check_count("k", k)
@@ -209,8 +210,9 @@ def precision_score_with(*, average: str | None = "macro") -> Metric:
         average: ``"macro"`` for the mean over the classes that occur in labels or predictions; ``"micro"`` for the
             share among all examples, which is the accuracy; None for an array with the value of each class.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> y = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
-    >>> print(precision_score_with(average=None)(y, jnp.array([0, 1, 1])))
+    >>> print(fnn.metrics.precision_score_with(average=None)(y, jnp.array([0, 1, 1])))
     [0.5 1. ]
     """
     formula = precision_score_with.__doc__ or ""
@@ -223,8 +225,9 @@ def recall_score_with(*, average: str | None = "macro") -> Metric:
     Args:
         average: as in ``precision_score_with``.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> y = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
-    >>> print(recall_score_with(average=None)(y, jnp.array([0, 1, 1])))
+    >>> print(fnn.metrics.recall_score_with(average=None)(y, jnp.array([0, 1, 1])))
     [1.  0.5]
     """
     formula = recall_score_with.__doc__ or ""
@@ -237,8 +240,9 @@ def f1_score_with(*, average: str | None = "macro") -> Metric:
     Args:
         average: as in ``precision_score_with``; ``"macro"`` is the mean of the classes' F1 scores.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> y = jnp.array([[2.0, 1.0], [2.0, 1.0], [1.0, 2.0]])
-    >>> print(f1_score_with(average="micro")(y, jnp.array([0, 1, 1])).round(4))
+    >>> print(fnn.metrics.f1_score_with(average="micro")(y, jnp.array([0, 1, 1])).round(4))
     0.6667
     """
     formula = f1_score_with.__doc__ or ""
@@ -258,7 +262,9 @@ def calibration_error_with(*, bins: int = 15) -> Metric:
 
     y are logits. For probabilities, give their logarithms. A logit of +∞ has no probability, and gives NaN.
 
-    >>> print(calibration_error(jnp.log(jnp.array([[0.75, 0.25], [0.75, 0.25]])), jnp.array([0, 1])).round(4))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> y = jnp.log(jnp.array([[0.75, 0.25], [0.75, 0.25]]))
+    >>> print(fnn.metrics.calibration_error(y, jnp.array([0, 1])).round(4))
     0.25
 
     References:

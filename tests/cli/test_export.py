@@ -262,9 +262,10 @@ def test_training_goes_on_from_a_run_and_resumes_only_with_the_same_start(import
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["from"]["run"], config["hidden"], config["freeze"]) == ("imported", [8], "dense_0/*")
     assert "from the parameters of another run (imported)" in (tmp_path / "run" / "report.html").read_text()
-    refused(capsys, [*arguments, "--hidden", "8", "--freeze", "dense_0/*", "--resume"], "--from with the run that")
+    alone = ["train", *data[2:], "--out", str(tmp_path / "run"), "--resume"]
+    refused(capsys, alone, "--from with the run that", "(imported)")
     (tmp_path / "run" / "checkpoints" / "0000000002.checkpoint.safetensors").unlink()
-    assert cli.run([*begun, "--resume"]) == 0
+    assert cli.run([*alone, "--from", str(imported)]) == 0
     for path, array in arrays(tmp_path / "run").items():
         np.testing.assert_array_equal(array, after[path])
 

@@ -113,6 +113,18 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
+def test_resume_alone_has_the_settings_of_the_run(tiny, whole, tmp_path, capsys):
+    """Only the data are named again: no folder chooses which files are opened."""
+    folder = tmp_path / "run"
+    assert run([*tiny, "--epochs", "4", "--out", str(folder)]) == 0
+    alone = ["train", "--out", str(folder), "--resume", "--epochs", "6"]
+    refused(capsys, alone, "--resume: expected the data to train on, by --data-dir", "trained on 'tiny'")
+    assert run([*alone, *tiny[3:5]]) == 0
+    assert outcome(folder) == whole
+    assert json.loads((folder / "config.json").read_text())["optimizer"] == "sgd"
+    refused(capsys, [*alone, *tiny[3:5], "--optimizer", "adam"], "optimizer")
+
+
 def test_a_warning_has_no_code_and_no_control_characters():
     with cli._one_line_warnings():
         said = warnings.formatwarning("\x1b[31mred\nsecond", UserWarning, "file.py", 1)
@@ -124,6 +136,7 @@ def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     assert run([*command, "--schedule", "cosine"]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
     changed = [*command, "--resume", "--seed", "5", "--learning-rate", "0.2", "--epochs", "9"]
+    changed += ["--schedule", "constant"]
     words = ("learning_rate 0.1 instead of 0.2", 'schedule "cosine" instead of "constant"', "seed 0 instead of 5")
     refused(capsys, changed, *words)
     refused(capsys, [*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
@@ -151,7 +164,7 @@ def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypa
 
 def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
     refused(capsys, [*tiny, "--resume"], "--resume: expected the run's folder in --out")
-    (tmp_path / "config.json").write_text("{}")
+    run_folder.create_run_folder(tmp_path, Configuration().completed().to_dict())
     refused(capsys, [*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
 
 

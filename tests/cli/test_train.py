@@ -325,7 +325,7 @@ def test_wrong_use_is_answered_with_the_nearest_name_what_is_expected_or_the_usa
         ("--seed", ["-1", str(2**32), "zero"]),
         ("--checkpoint-minutes", ["-1", "nan", "inf", "soon"]),
         ("--out", [__file__]),
-        ("--json", ["."]),
+        ("--json", [".", "", "a\0b"]),
     ],
 )
 def test_wrong_values_are_named_with_their_flag(capsys, flag, values):

@@ -1,5 +1,7 @@
 """Attacks on the judge: wrong formulas that it must reject, right ones that it must accept, and what must not crash."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,17 @@ def accurate_tanh_derivative(x):
 def nested_sine(x):
     """It is smooth at 0, but ``jax.grad`` gives 0 there: the branches are constant and not used."""
     return jnp.where(x == 0, 0, 0.9 * jnp.sin(0.3 * jnp.sin(0.7 * jnp.where(x == 0, 1, x))))
+
+
+def loop_in_float32(x):
+    def step(values):
+        return values[0] + 1, jnp.sin(values[1])
+
+    return jax.lax.while_loop(lambda values: values[0] < 2, step, (0, x.astype(jnp.float32)))[1]
+
+
+def loop_in_float32_vjp(x, y_bar):
+    return y_bar.astype(x.dtype) * jnp.cos(jnp.sin(x)) * jnp.cos(x)
 
 
 TARGETS = F64([1, 0, 1])
@@ -69,6 +82,26 @@ WRONG = {
     ),
     "terms that overflow": (lambda x: 1.5e308 * x - 1.5e308 * x + x, lambda x, g: 5 * g, (F64(1),)),
     "a large constant with a fraction": (lambda x: x * 300000.5, lambda x, g: 300001.0 * g, (F64([0.3, 1.1]),)),
+    "a factor beside a constant of float32 that is off by a millionth": (
+        lambda x: x * np.float32(0.1),
+        lambda x, g: 0.1000001 * g,
+        (F64([1, 2]),),
+    ),
+    "a tail beside a constant of float32": (
+        lambda x: np.float32(0.3) * jnp.tanh(x),
+        lambda x, g: g * np.float32(0.3) * (1 - jnp.tanh(x) ** 2),
+        (F64([18]),),
+    ),
+    "an error in float64 beside a part in float32": (
+        lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x)),
+        lambda x, g: jnp.cos(x) * (g[0] + (1 + 1e-7) * g[1]),
+        (F64([0.3, 2]),),
+    ),
+    "five elements in the tail among a thousand, where jax.grad is as wrong": (
+        lambda x: jnp.sum(jnp.tanh(x)),
+        lambda x, g: g * (1 - jnp.tanh(x) ** 2),
+        (F64([*np.linspace(-2, 2, 995), 19.5, -20, 22, 25, -30])[np.random.default_rng(0).permutation(1000)],),
+    ),
     "complex outputs left out": (
         lambda x: (jnp.sum(x**2), jnp.fft.fft(x)),
         lambda x, g: 2 * x * g[0],
@@ -113,6 +146,12 @@ RIGHT = {
     ),
     "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
     "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
+    "a cast to float32 in a part": (
+        lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x)),
+        lambda x, g: jnp.cos(x) * (g[0] + g[1]),
+        (F64([0.3, 2]),),
+    ),
+    "a loop in float32": (loop_in_float32, loop_in_float32_vjp, (F64(0.3),)),
     "a cast to float32 inside": (
         lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype),
         lambda x, g: jnp.cos(x) * g,
@@ -146,6 +185,54 @@ def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_k
 def test_right_formulas_are_accepted(name):
     function, formula, arguments = RIGHT[name]
     check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
+
+
+def two_exponentials(x, y_bar):
+    return y_bar * sigmoid(x) * sigmoid(-x)
+
+
+def one_minus_sigmoid(x, y_bar):
+    return y_bar * sigmoid(x) * (1 - sigmoid(x))
+
+
+@pytest.mark.parametrize(("dtype", "x"), [("float32", [17, -30, 0]), ("float16", [7.2, 0]), ("bfloat16", [12, 0])])
+def test_digits_that_are_lost_in_a_narrow_type_alone(dtype, x):
+    """In float64, both formulas have enough digits there. ``jax.grad`` loses them, too."""
+    at = jnp.asarray(x, dtype)
+    check_vjp(sigmoid, two_exponentials, at, mutants=False).raise_if_failed()
+    report = check_vjp(sigmoid, one_minus_sigmoid, at[:1], mutants=False)
+    assert {(verdict.dtype, verdict.unit) for verdict in report.failures} == {(dtype, "relative")}
+    assert report.failures[0].automatic_outcome == "fail"
+
+
+def test_a_report_says_what_a_comparison_leaves_open():
+    x = np.linspace(-2, 2, 1000)
+    report = check_vjp(lambda x: jnp.sum(jnp.sin(x)), lambda x, g: g * jnp.cos(x), x, second_order=False, mutants=False)
+    assert re.search(r"x: \d+ of 1,000 elements were compared with the arbiter, all others with", report.sentence)
+    half = lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x))  # noqa: E731
+    report = check_vjp(half, lambda x, g: jnp.cos(x) * (g[0] + g[1]), F64([0.3]), second_order=False, mutants=False)
+    assert "So errors up to 1e-05 of the terms are allowed in 1 of 2 derivatives." in report.sentence
+
+
+def singular_values(matrix):
+    return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+def singular_values_vjp(matrix, y_bar):
+    u, _, vh = jnp.linalg.svd(matrix, full_matrices=False)
+    return jnp.conj(u @ jnp.diag(y_bar.astype(matrix.dtype)) @ vh)
+
+
+def test_a_formula_that_agrees_with_an_uncertain_arbiter_is_right_to_some_digits():
+    """The arbiter has no rule for complex matrices, so it takes differences in float64."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(3, 3)) + 1j * random.normal(size=(3, 3))
+    report = check_vjp(singular_values, singular_values_vjp, matrix, second_order=False, mutants=False)
+    assert report.passed, report
+    assert re.search(r"right to 1\d digits", report.sentence)
+    wrong = lambda matrix, y_bar: (1 + 1e-8) * singular_values_vjp(matrix, y_bar)  # noqa: E731
+    report = check_vjp(singular_values, wrong, matrix, second_order=False, mutants=False)
+    assert report.failures[0].outcome == "fail"
 
 
 def test_a_kink_of_the_slope_is_inconclusive_in_second_order():

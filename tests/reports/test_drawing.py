@@ -170,6 +170,14 @@ def test_pictures_show_channels_states_attention_and_products(panels):
     assert all(("dense_0", "units") in pictures or ("dense_1", "units") in pictures for pictures in shown.values())
 
 
+def test_a_picture_shows_each_number_of_its_array_once(panels):
+    for panel in panels.values():
+        for picture in (picture for layer in panel["layers"] for picture in layer["pictures"]):
+            places = sum(np.ix_(*(np.arange(n) * step for n, step in zip(picture["size"], picture["steps"], strict=True))))
+            numbers = np.prod(panel["program"]["shapes"][picture["place"]])
+            np.testing.assert_array_equal(np.sort(places.ravel()), np.arange(numbers), err_msg=picture["title"])
+
+
 def test_the_panel_needs_nothing_else_and_escapes_names():
     net = fnn.chain(fnn.flatten(), fnn.dense(2))
     html = drawing.drawing_panel(net, *net.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1), ["</script>", "{{ data }}"])

@@ -54,6 +54,7 @@ def lines(figure):
 def test_curves_are_means_in_a_band(rates):
     figure = drawn(fnn.plots.plot_curves(rates))
     assert list(lines(figure)) == ["0.001", "0.01", "0.0001"]
+    assert not any(line.get_clip_on() for line in lines(figure).values())  # an accuracy of 1 is on the edge
     np.testing.assert_allclose(
         lines(figure)["0.001"].get_ydata(), rates.where(rate=1e-3).curves("test_accuracy").mean(axis=0)
     )
@@ -99,6 +100,13 @@ def test_a_heat_map_has_every_mean_and_a_frame_around_the_best():
     assert frame(figure) == (1, 1)
     assert frame(fnn.plots.plot_heat_map(made, "hidden", "rate", "test_loss")) == (1, 1)
     assert {"rate", "hidden", "0.1", "0.2", "8", "16", "test accuracy, mean of 3 members a cell"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(("metric", "limits"), [("test_accuracy", (0.875, 0.92)), ("test_loss", (0.08, 0.125))])
+def test_the_colors_of_a_heat_map_leave_out_a_very_bad_cell(metric, limits):
+    uneven = swept([({"a": a, "b": 1}, accuracy) for a, accuracy in enumerate((0.2, 0.9, 0.91, 0.92))], deviation=0)
+    (image,) = fnn.plots.plot_heat_map(uneven, "a", "b", metric).axes[0].images
+    assert image.get_clim() == pytest.approx(limits)
 
 
 def test_a_heat_map_says_what_is_not_finite():

@@ -1,6 +1,7 @@
 """The page of a run: its charts, its sentences, and what is left out where something is missing."""
 
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -141,6 +142,14 @@ def test_a_run_of_which_nothing_is_known(tmp_path):
     assert "for 0 of 1 epoch. It has not finished, or it was killed." in text
     assert "&lt;why&gt;" in text
     assert "<h2>Draw" not in text
+
+
+def test_the_table_of_layers_has_the_numbers_after_the_last_epoch(tmp_path):
+    numbers = {"units": 4, "dead": 1, "zeros": 0.5, "mean": 2.0, "deviation": 1.0}
+    rows = [row(1, (8.0,), dense_0=dict.fromkeys(numbers, 0)), row(2, (0.5,), dense_0=numbers)]
+    of_layer = written(tmp_path, known(history(2.0, 1.0), statistics=rows)).partition("<code>dense_0</code>")[2]
+    cells = re.findall('<td class="n">(.*?)</td>', of_layer.partition("</tr>")[0])
+    assert cells == ["4", "1", "50.0%", "2 ± 1", "0.5"]
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "$" + "{" * 300 + "}" * 300 + "$", "x" * 200_000], ids=len)

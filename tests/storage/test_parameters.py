@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from functional_nn.core.errors import DataError
-from functional_nn.storage.arrays import load_parameters, save_parameters, unpacked
+from functional_nn.storage.arrays import load_parameters, packed, save_parameters, unpacked
 
 
 def parameters(dtype=jnp.float32):
@@ -48,8 +48,14 @@ def test_round_trip_is_exact(tmp_path, dtype):
         tree = {"count": jnp.asarray([[1, 0, 1]], dtype)}, {}
     save_parameters(tmp_path / "file", *tree)
     assert_same(load_parameters(tmp_path / "file", tree), tree)
-    shapes = jax.eval_shape(lambda: tree)
-    assert_same(load_parameters(tmp_path / "file", shapes), tree)
+    for like in (jax.eval_shape(lambda: tree), None):
+        assert_same(load_parameters(tmp_path / "file", like), tree)
+
+
+@pytest.mark.parametrize("names", [["a"], ["params"], ["params/a", "params/a/b"], ["params" + "/a" * 10**5], ["x/a"]])
+def test_a_file_of_other_arrays_is_refused_without_a_network(tmp_path, names):
+    (tmp_path / "file").write_bytes(packed(dict.fromkeys(names, np.zeros(2, np.float32)), {}))
+    refused(tmp_path / "file", None, "arrays below params and state")
 
 
 def test_round_trip_in_float64(tmp_path, float64):

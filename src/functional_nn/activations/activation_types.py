@@ -33,7 +33,8 @@ class Activation:
         formula: f(x) and f'(x), as text.
         parameters: numbers in the formula, which may be traced. Both functions take them after x.
 
-    >>> square = Activation("square", lambda x: x * x, lambda x: 2 * x)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> square = fnn.Activation("square", lambda x: x * x, lambda x: 2 * x)
     >>> print(square(jnp.array(3.0)), square.derivative(jnp.array(3.0)))
     9.0 6.0
     """
@@ -169,7 +170,8 @@ ACTIVATIONS: Mapping[str, Activation | VectorActivation] = names.ACTIVATIONS
 def activation(name: str) -> Activation | VectorActivation:
     """Looks up an activation by its name.
 
-    >>> activation("relu").formula
+    >>> import functional_nn as fnn
+    >>> fnn.activations.activation("relu").formula
     "f(x) = max(x, 0), f'(x) = 1 if x > 0 else 0"
     """
     return ACTIVATIONS[check_choice("activation", name, ACTIVATIONS)]

@@ -37,7 +37,8 @@ def _leaky_relu_derivative(x, negative_slope):
 def leaky_relu_with(negative_slope: float | jax.Array) -> Activation:
     """Leaky ReLU: x where x ≥ 0, else ``negative_slope`` · x, which may be traced. At 0 the derivative is 1.
 
-    >>> print(leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.activations.leaky_relu_with(0.2)(jnp.array([-1.0, 2.0])))
     [-0.2  2. ]
     """
     check_number("negative_slope", negative_slope)
@@ -59,7 +60,8 @@ def _elu_derivative(x, alpha):
 def elu_with(alpha: float | jax.Array) -> Activation:
     """ELU: x where x > 0, else α (e^x - 1). At 0 the derivative is α. α may be traced.
 
-    >>> print(elu_with(2.0)(jnp.array([-100.0, 2.0])))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.activations.elu_with(2.0)(jnp.array([-100.0, 2.0])))
     [-2.  2.]
     """
     check_number("alpha", alpha)

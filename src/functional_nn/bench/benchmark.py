@@ -63,8 +63,8 @@ def benchmark(
         InputError: if an argument is not an array, if ``donate`` has a number without an argument, or if the time is
             not positive.
 
-    >>> import jax.numpy as jnp
-    >>> result = benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> result = fnn.benchmark(jnp.dot, jnp.ones((64, 64)), jnp.ones((64, 64)), seconds=0.01)
     >>> result.flops, result.bytes
     (524288, 49152)
     """
@@ -142,6 +142,13 @@ def _dispatch_seconds(program: CompiledProgram, arguments: Sequence[object]) -> 
 NEAR = 0.5
 """A bound limits a program if it accounts for at least this share of a call."""
 BOUND_NAMES = {"compute": "arithmetic", "memory": "moving bytes", "launch": "starting the program"}
+REMEDIES = {
+    "compute": "near the peak of arithmetic: use fewer operations or a narrower type",
+    "memory": "near the peak of memory: use a narrower type, or fewer steps between layers",
+    "launch": "mostly the start of a program: use a larger batch",
+    "": "far from all peaks: try other sizes, or another order of axes",
+}
+"""What makes a layer faster that is near a bound."""
 LEAST_SHOWN = 0.005
 """A smaller share is printed as 0%."""
 INTEGER_WORK = "moves, integers (except in matrix products), random bits, comparisons and sorts count as 0"
@@ -250,6 +257,26 @@ class Benchmark:
             return f"none is near; the nearest is {nearest}, with {share:.0%} of a call"
         return f"{nearest}: {BOUND_NAMES[nearest]} accounts for {share:.0%} of a call"
 
+    @property
+    def slowest(self) -> str:
+        """The layer that takes most of the time, and what would make it faster; empty if layers were not timed."""
+        timed = [(cost.timing.median, cost) for cost in self.layers if cost.timing]
+        if not timed:
+            return ""
+        seconds, cost = max(timed, key=lambda one: one[0])
+        shares = {"launch": self.launch.median / seconds} | self._shares_of(cost, seconds)
+        nearest = max(shares, key=shares.__getitem__)
+        part = seconds / sum(time for time, _ in timed)
+        remedy = REMEDIES[nearest if shares[nearest] >= NEAR else ""]
+        return f"{_direction(cost)}, {part:.0%} of the time of all layers; {remedy}"
+
+    def _shares_of(self, cost: LayerCost, seconds: float) -> dict[str, float]:
+        """The shares of the peaks that a layer reaches."""
+        return {
+            "compute": cost.flops / seconds / self.peaks.flops_per_second,
+            "memory": cost.bytes / seconds / self.peaks.bytes_per_second,
+        }
+
     def to_dict(self) -> dict[str, object]:
         """All measurements, ready for JSON."""
         return {
@@ -327,6 +354,8 @@ class Benchmark:
         )
         yield "roofline", f"{self.at_least}{self.roofline:.0%} of what the peaks allow for these operations and bytes"
         yield "bound", self.verdict
+        if self.slowest:
+            yield "slowest", self.slowest
         for finding in self.findings.findings:
             yield "warning", str(finding)
 
@@ -335,9 +364,11 @@ class Benchmark:
         for cost in self.layers:
             if cost.timing:
                 seconds = cost.timing.median
-                compute = cost.flops / seconds / self.peaks.flops_per_second
-                memory = cost.bytes / seconds / self.peaks.bytes_per_second
+                compute, memory = (f"{share:.0%}" for share in self._shares_of(cost, seconds).values())
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                name = f"{cost.layer} backward" if cost.backward else cost.layer
-                rows.append((name, in_seconds(seconds), operations, f"{compute:.0%}", moved, f"{memory:.0%}"))
+                rows.append((_direction(cost), in_seconds(seconds), operations, compute, moved, memory))
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []
+
+
+def _direction(cost: LayerCost) -> str:
+    return f"{cost.layer} backward" if cost.backward else cost.layer

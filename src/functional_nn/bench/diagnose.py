@@ -61,7 +61,8 @@ class Finding(NamedTuple):
 class Explanation(NamedTuple):
     """All findings. It prints one line for each finding, or says that there are none.
 
-    >>> print(Explanation(()))
+    >>> import functional_nn as fnn
+    >>> print(fnn.bench.Explanation(()))
     nothing to warn of
     """
 
@@ -104,9 +105,9 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
         InputError: if ``function`` is not a function, if an argument is not an array, or if ``donate`` has a number
             without an argument.
 
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, functional_nn as fnn
     >>> w = jnp.ones((600, 600))
-    >>> print(explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
+    >>> print(fnn.explain(lambda x: x @ w, jnp.ones((2, 600))).findings[0].remedy)
     Pass it as an argument.
     """
     donate = check_call(function, arguments, donate)

@@ -61,7 +61,8 @@ def target(
         InputError: if the compiler for the chip is not installed, for an unknown chip, if an argument is not an array,
             or if ``donate`` has a number without an argument.
 
-    >>> target(jax.numpy.sin, 1.0, chip="tpu-v5")
+    >>> import functional_nn as fnn, jax
+    >>> fnn.bench.target(jax.numpy.sin, 1.0, chip="tpu-v5")
     Traceback (most recent call last):
         ...
     functional_nn.core.errors.InputError: chip: expected a known name, got 'tpu-v5'. Did you mean tpu-v5e? ...

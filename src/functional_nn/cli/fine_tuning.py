@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from functional_nn.configuration.settings import NETWORK, SETTINGS, Configuration, flag_of
+from functional_nn.configuration.settings import SETTINGS, Configuration, flag_of
 from functional_nn.core.errors import InputError, check, shown
 
 if TYPE_CHECKING:
@@ -22,41 +22,44 @@ if TYPE_CHECKING:
     from functional_nn.storage.files import JsonObject
 
 
-def with_settings_of(run: Path, member: int | None, configuration: Configuration) -> Configuration:
-    """The configuration with the network of an earlier run, where no flag says otherwise.
+def with_settings_of(
+    flag: str, run: Path, values: JsonObject, configuration: Configuration, *groups: str
+) -> Configuration:
+    """The configuration with settings of an earlier run, where no flag says otherwise.
 
     The data are never taken from the earlier run. Its folder may come from a stranger, who must not choose which files
     of this computer are opened.
 
     Args:
-        run: the folder of the earlier run, or of a sweep.
-        member: the member of the sweep; None is the best one.
+        flag: the flag that names the run, for errors.
+        run: the folder of the earlier run.
+        values: its configuration, as its file has it.
         configuration: the new run's.
+        groups: the groups of the settings that are taken from the earlier run.
 
     Raises:
-        DataError: if the folder has no run.
+        DataError: if the values are not those of a run.
         InputError: if the earlier run had other data than the digits in the package, and no flag names the new run's.
     """
     from functional_nn.data.image_folder import PREFIX
     from functional_nn.data.sources import EMBEDDED
-    from functional_nn.exchange.saved_networks import values_of
 
-    # Only the configuration is read here, since JAX must not compute anything before it has its devices.
-    earlier = Configuration.from_dict(values_of(run, member), run)
+    earlier = Configuration.from_dict(values, run)
     context = click.get_current_context()
 
     def is_free(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.DEFAULT
 
     if not is_free("model") and configuration.model != earlier.model:
-        raise InputError("--from", f"a run of the model {configuration.model}", f"{run}, a run of {earlier.model}")
-    names = [name for name, one in SETTINGS.items() if one.group == NETWORK and is_free(name)]
+        raise InputError(flag, f"a run of the model {configuration.model}", f"{run}, a run of {earlier.model}")
+    kept = {name for name, one in SETTINGS.items() if one.group in groups} - {"dataset", "data_dir"}
+    names = [name for name in SETTINGS if name in kept and is_free(name)]
     if is_free("dataset"):
         has_path = earlier.dataset.startswith(PREFIX)
         if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):
-            flag = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
+            needed = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
             remedy = f"It was trained on {shown(earlier.dataset)}. The folder of a run does not choose the data."
-            raise InputError("--from", f"the data to train on, by {flag}", f"{run} without this flag", remedy)
+            raise InputError(flag, f"the data to train on, by {needed}", f"{run} without this flag", remedy)
         names.append("dataset")
     return replace(configuration, **{name: getattr(earlier, name) for name in names})
 

@@ -18,7 +18,16 @@ from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, 
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
 from functional_nn.configuration import flag_types
 from functional_nn.configuration.flag_types import MEMBER, FlagValue
-from functional_nn.configuration.settings import DEFAULTS, RECIPE, Configuration, GroupedCommand, with_settings
+from functional_nn.configuration.settings import (
+    DATA,
+    DEFAULTS,
+    NETWORK,
+    RECIPE,
+    TRAINING,
+    Configuration,
+    GroupedCommand,
+    with_settings,
+)
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped, versions
 from functional_nn.core.signals import Signals
@@ -47,7 +56,9 @@ if TYPE_CHECKING:
     "no flag says otherwise.",
 )
 @MEMBER
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its newest checkpoint if there is one.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out, with its settings; paths of data are given again."
+)
 @click.option(
     "--checkpoint-minutes",
     type=flag_types.NOT_NEGATIVE,
@@ -87,8 +98,18 @@ def train(
     signals: Signals = context.obj
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)
+    # Only configurations are read here, since JAX must not compute anything before it has its devices.
     if from_run is not None:
-        configuration = with_settings_of(from_run, member, configuration)
+        from functional_nn.exchange import saved_networks
+
+        values = saved_networks.values_of(from_run, member)
+        configuration = with_settings_of("--from", from_run, values, configuration, NETWORK)
+    if resume and out is not None:
+        from functional_nn.storage import run_folder
+
+        if (out / run_folder.CONFIGURATION).exists():
+            values = run_folder.read_configuration(out)
+            configuration = with_settings_of("--resume", out, values, configuration, DATA, NETWORK, TRAINING)
     for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
         if is_set and out is None:
             raise InputError(flag, "the run's folder in --out", "none")
@@ -106,7 +127,7 @@ def train(
     import jax
 
     from functional_nn.cli.report import page_of
-    from functional_nn.exchange.saved_networks import run_of
+    from functional_nn.exchange import saved_networks
     from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
     from functional_nn.storage import run_folder
     from functional_nn.storage.checkpoints import steps as saved_steps
@@ -133,7 +154,7 @@ def train(
     recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
-        with run_of(from_run, member) as run_before:
+        with saved_networks.run_of(from_run, member) as run_before:
             params, state, anew = start_from(run_before, recipe.net, configuration, data)
             start, origin = (params, state), {"from": run_folder.origin(run_before)}
         if anew and not quiet:

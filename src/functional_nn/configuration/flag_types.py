@@ -42,11 +42,7 @@ class Read(click.ParamType):
     """
 
     def __init__(
-        self,
-        name: str,
-        expected: str,
-        read: Callable[[str], FlagValue],
-        holds: Callable[[FlagValue], bool] = lambda value: True,
+        self, name: str, expected: str, read: Callable[[str], FlagValue], holds: Callable[[FlagValue], bool]
     ):
         self.name, self.expected, self.read, self.holds = name, expected, read, holds
 

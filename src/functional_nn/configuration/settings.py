@@ -435,18 +435,32 @@ def _option(name: str, *, in_sweep: bool) -> Callable[[Function], Function]:
     return click.option(flag_of(name), type=kind, default=default, metavar=metavar, help=text)
 
 
+EVERYDAY, OUTPUT, SEVERAL = "Everyday", "Output and start", "Several computers"
+"""Groups of flags in the help, besides those of the settings."""
+EVERYDAY_FLAGS = (
+    *("dataset", "model", "hidden", "optimizer", "learning_rate", "epochs", "batch_size", "seeds"),
+    *("recipe", "out", "resume"),
+)
+OF_OTHERS = dict.fromkeys(
+    ("distributed", "coordinator", "num_processes", "process_id", "wait", "part", "number_of_parts", "job_settings"),
+    SEVERAL,
+)
+"""The groups of flags that are no settings and do not stand in ``OUTPUT``."""
+
+
 class GroupedCommand(click.Command):
-    """A command whose help has a part for each group of settings."""
+    """A command whose help has a part for each group of settings, and the everyday ones first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
-                one = SETTINGS.get(parameter.name or "")
-                groups.setdefault(one.group if one else "Options", []).append(record)
-        for group, records in groups.items():
+                name = parameter.name or ""
+                group = SETTINGS[name].group if name in SETTINGS else OF_OTHERS.get(name, OUTPUT)
+                groups.setdefault(EVERYDAY if name in EVERYDAY_FLAGS else group, []).append(record)
+        for group in filter(groups.get, (EVERYDAY, DATA, NETWORK, TRAINING, OUTPUT, SEVERAL)):
             with formatter.section(group):
-                formatter.write_dl(records)
+                formatter.write_dl(groups[group])
 
 
 RECIPES: dict[str, dict[str, str]] = {

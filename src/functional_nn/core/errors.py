@@ -86,7 +86,8 @@ class InputError(ValueError):
         given: what it is.
         remedy: what to do about it, as a sentence.
 
-    >>> raise InputError("rate", "a number in [0, 1)", 1.5, "Give the share to drop.")
+    >>> import functional_nn as fnn
+    >>> raise fnn.InputError("rate", "a number in [0, 1)", 1.5, "Give the share to drop.")
     Traceback (most recent call last):
         ...
     functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5. Give the share to drop.

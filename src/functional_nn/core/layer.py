@@ -75,7 +75,7 @@ class Layer(NamedTuple):
         faster_by_formula: whether networks with this layer were measured to train faster by the formula than by
             ``jax.grad``, as with convolutions and recurrent layers; see ``is_faster_by_formula``.
 
-    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> import functional_nn as fnn, jax.numpy as jnp, jax
     >>> layer = fnn.dense(2)
     >>> params, state = layer.init(jax.random.key(0), (3,))
     >>> y, state = layer.apply(params, state, jnp.ones((5, 3)), train=False)

@@ -22,8 +22,9 @@ class Masked(NamedTuple):
         values: (batch, time, …).
         mask: (batch, time) booleans, True where a step is real.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> lengths = jnp.array([3, 1])
-    >>> x = Masked(jnp.ones((2, 3, 5)), jnp.arange(3) < lengths[:, None])
+    >>> x = fnn.Masked(jnp.ones((2, 3, 5)), jnp.arange(3) < lengths[:, None])
     >>> print(x.mask.sum())
     4
     """

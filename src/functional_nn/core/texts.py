@@ -88,8 +88,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return by_lower_case[min(similar, key=lambda name: abs(len(name) - len(word)) > 1)]
 
 
+MOST_NAMES, NEAR = 40, 5
+"""If there are more names, a message lists so many of the nearest only."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A remedy for a mistyped name: the nearest known name first, then all of them.
+    """A remedy for a mistyped name: the nearest known name first, then all of them, or the nearest of very many.
 
     >>> suggest("adm", ["sgd", "adam"])
     'Did you mean adam? Known: adam, sgd.'
@@ -97,6 +101,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
     names = sorted(map(shortened, known))
     meant = nearest(shortened(word), names)
     question = f"Did you mean {meant}? " if meant else ""
+    if len(names) > MOST_NAMES:
+        names = [*difflib.get_close_matches(shortened(word), names, NEAR, cutoff=0.0), f"… {len(names) - NEAR} more"]
     return f"{question}Known: {', '.join(names)}."
 
 

@@ -111,7 +111,8 @@ class Split(NamedTuple):
         validation_x: as train_x; None if there are no validation examples.
         validation_labels: as train_labels.
 
-    >>> Split(np.zeros((60, 4)), np.zeros(60, int), np.zeros((30, 4)), np.zeros(30, int))
+    >>> import functional_nn as fnn, numpy as np
+    >>> fnn.data.Split(np.zeros((60, 4)), np.zeros(60, int), np.zeros((30, 4)), np.zeros(30, int))
     <Split: training examples float64 of shape (60, 4), labels int64 of shape (60,); test examples float64 of shape
     (30, 4), labels int64 of shape (30,)>
     """
@@ -128,7 +129,8 @@ class Split(NamedTuple):
 
         If the labels are class numbers, the same share of each class is kept.
 
-        >>> data = Split(np.zeros((60, 4)), np.arange(60) % 3).with_validation(0.2)
+        >>> import functional_nn as fnn, numpy as np
+        >>> data = fnn.data.Split(np.zeros((60, 4)), np.arange(60) % 3).with_validation(0.2)
         >>> len(data.train_x), len(data.validation_x), np.bincount(data.validation_labels)
         (48, 12, array([4, 4, 4]))
         """
@@ -198,9 +200,10 @@ def make_dataset(
     Raises:
         DataError: if an array has the wrong type or shape, is empty, or does not fit the others.
 
+    >>> import functional_nn as fnn, numpy as np
     >>> pixels = np.zeros((2, 28, 28), np.uint8)
     >>> labels = np.array([3, 1])
-    >>> make_dataset("mine", pixels, labels, pixels, labels, source="a doctest").describe()
+    >>> fnn.data.make_dataset("mine", pixels, labels, pixels, labels, source="a doctest").describe()
     'mine: 2 training and 2 test images, 28x28x1, 4 classes, from a doctest'
     """
     check_data(f"{name} classes", classes, "a positive integer", classes is None or is_count(classes))

@@ -141,10 +141,10 @@ def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
         DataError: if IDX cannot hold the array.
         OSError: if the file cannot be written; the old one stays.
 
-    >>> import tempfile
+    >>> import tempfile, functional_nn as fnn, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_idx(f"{folder}/labels.gz", np.array([7, 2, 1], np.uint8))
-    ...     read_idx(f"{folder}/labels.gz")
+    ...     fnn.data.write_idx(f"{folder}/labels.gz", np.array([7, 2, 1], np.uint8))
+    ...     fnn.data.read_idx(f"{folder}/labels.gz")
     array([7, 2, 1], dtype=uint8)
     """
     path = check_path("path", path)

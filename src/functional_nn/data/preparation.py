@@ -26,7 +26,8 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
         x: an array, or a pytree of arrays.
         dtype: the floating-point type of the result.
 
-    >>> print(scaled_bytes(jnp.array([0, 255], jnp.uint8)))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.data.scaled_bytes(jnp.array([0, 255], jnp.uint8)))
     [0. 1.]
     """
 
@@ -47,7 +48,8 @@ def as_arrays(data: Any) -> Dataset | Split:
         parts = {name: part for name, part in data._asdict().items() if name.endswith(("_images", "_labels"))}
         return data._replace(**{name: as_numpy(f"data.{name}", part) for name, part in parts.items()})
     is_split = isinstance(data, tuple) and 2 <= len(data) <= len(Split._fields) and len(data) % 2 == 0
-    check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split)
+    remedy = "Write Split(table[columns].to_numpy(), labels)." if hasattr(data, "to_numpy") else ""
+    check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split, remedy)
     split = Split(*data)
     for name in ("train", "test", "validation"):
         x, labels = split.part(name)

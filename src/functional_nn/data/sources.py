@@ -51,7 +51,8 @@ def load_dataset(
     Raises:
         DataError: if the set is unknown, damaged, or not available; then it names the ways to get it.
 
-    >>> load_dataset().describe().partition(", from")[0]
+    >>> import functional_nn as fnn
+    >>> fnn.load_dataset().describe().partition(", from")[0]
     'mnist5k: 4,000 training and 1,000 test images, 28x28x1, 10 classes'
     """
     if isinstance(name, str) and name.startswith(PREFIX):
@@ -85,7 +86,8 @@ def load_dataset(
 def dataset_names() -> tuple[str, ...]:
     """The names of data sets for help texts. `load_dataset` also loads any other image set of TFDS.
 
-    >>> dataset_names()[:3]
+    >>> import functional_nn as fnn
+    >>> fnn.data.dataset_names()[:3]
     ('mnist5k', 'mnist', 'fashion_mnist')
     """
     return NAMES

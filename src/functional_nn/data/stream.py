@@ -64,7 +64,7 @@ class Stream:
     ...         x = random.normal(size=(32, 3)).astype(np.float32)
     ...         yield x, x.sum(1, keepdims=True)
     >>> import functional_nn as fnn, optax
-    >>> stream = Stream(batches, test=lambda: batches(0))
+    >>> stream = fnn.data.Stream(batches, test=lambda: batches(0))
     >>> run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), stream, epochs=10)
     >>> run.history[-1].train_loss < 0.01, run.history[-1].test_loss < 0.01
     (True, True)
@@ -121,7 +121,8 @@ class Stream:
             part: the number of the part, from 1, and the number of parts.
             options: what else ``Stream`` takes, such as ``test``, but not ``steps``, which follows from the numbers.
 
-        >>> stream = Stream.of_arrays(np.arange(10.0)[:, None], np.arange(10), batch_size=4, part=(1, 2))
+        >>> import functional_nn as fnn, numpy as np
+        >>> stream = fnn.data.Stream.of_arrays(np.arange(10.0)[:, None], np.arange(10), batch_size=4, part=(1, 2))
         >>> [sorted(labels.tolist()) for _, labels in stream.epoch(1)]
         [[0, 2, 6, 8]]
         """

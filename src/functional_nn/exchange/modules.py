@@ -49,8 +49,8 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     Raises:
         InputError: if the object is none of these. The layer itself raises it if the module fails.
 
-    >>> import equinox as eqx, functional_nn as fnn  # doctest: +SKIP
-    >>> layer = layer_of(lambda key: eqx.nn.MLP(784, 10, 64, 2, key=key))  # doctest: +SKIP
+    >>> import equinox as eqx, functional_nn as fnn, jax  # doctest: +SKIP
+    >>> layer = fnn.exchange.layer_of(lambda key: eqx.nn.MLP(784, 10, 64, 2, key=key))  # doctest: +SKIP
     >>> net = fnn.chain(fnn.flatten(), layer)  # doctest: +SKIP
     >>> params, state = net.init(jax.random.key(0), (28, 28))  # doctest: +SKIP
     >>> params["module_0"]["layers"]["0"]["weight"].shape  # doctest: +SKIP

@@ -64,10 +64,10 @@ def to_onnx(
         InputError: if jax2onnx cannot convert an operation of the network, if ONNX Runtime cannot run the model or
             computes other outputs, if the parameters are larger than 2 GB, or if one of these packages is missing.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax
     >>> net = fnn.chain(fnn.dense(3), fnn.relu)
     >>> params, state = net.init(jax.random.key(0), (4,))
-    >>> model = to_onnx(net, params, state, (4,))  # doctest: +SKIP
+    >>> model = fnn.exchange.to_onnx(net, params, state, (4,))  # doctest: +SKIP
     >>> [node.op_type for node in model.graph.node]  # doctest: +SKIP
     ['Gemm', 'Relu', 'Identity']
     """

@@ -113,10 +113,10 @@ def to_stablehlo(
     Raises:
         InputError: if an argument cannot be used, or the package flatbuffers is missing.
 
-    >>> import functional_nn as fnn, numpy as np
+    >>> import functional_nn as fnn, numpy as np, jax
     >>> net = fnn.chain(fnn.dense(3), fnn.relu)
     >>> params, state = net.init(jax.random.key(0), (4,))
-    >>> exported = to_stablehlo(net, params, state, (4,), platforms=["cpu"])
+    >>> exported = fnn.exchange.to_stablehlo(net, params, state, (4,), platforms=["cpu"])
     >>> exported
     ExportedNetwork(chain of float32(batch, 4) for cpu)
     >>> exported(np.ones((7, 4), np.float32)).shape

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check, check_data, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
@@ -94,7 +94,7 @@ def from_torch(
     >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
     >>> shapes = {"0.weight": (3, 4), "0.bias": 3, "2.weight": (2, 3), "2.bias": 2}
     >>> state_dict = {name: np.ones(shape, "float32") for name, shape in shapes.items()}
-    >>> params, state = from_torch(net, state_dict, (4,))
+    >>> params, state = fnn.exchange.from_torch(net, state_dict, (4,))
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
@@ -135,7 +135,7 @@ def to_torch(
 
     >>> import functional_nn as fnn, jax
     >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
-    >>> state_dict = to_torch(net, *net.init(jax.random.key(0), (4,)), (4,))
+    >>> state_dict = fnn.exchange.to_torch(net, *net.init(jax.random.key(0), (4,)), (4,))
     >>> {name: array.shape for name, array in state_dict.items()}
     {'dense_0.weight': (3, 4), 'dense_0.bias': (3,), 'dense_1.weight': (2, 3), 'dense_1.bias': (2,)}
     """
@@ -243,6 +243,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file, or in one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
+    check_data(str(path), path.name, f"a file of parameters ({', '.join(ENDINGS)})", path.suffix in ENDINGS)
     if path.suffix == ".safetensors":
         arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
         # The file is in alphabetical order, in which "10" comes before "2".

@@ -3,6 +3,8 @@ from .compare.activations import check_activation as check_activation
 from .compare.report import Report as Report
 from .compare.report import Survivor as Survivor
 from .compare.report import Verdict as Verdict
+from .implementation import check_implementation as check_implementation
+from .implementation import check_torch as check_torch
 from .mutation.mutants import Mutant as Mutant
 from .mutation.mutants import Mutants as Mutants
 from .mutation.mutants import mutate as mutate

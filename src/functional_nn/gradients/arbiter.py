@@ -71,14 +71,26 @@ def reference_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
-        doubts: for each element of each leaf, how far the formula and automatic differentiation disagree. In a large
-            leaf, only the elements with the greatest disagreement are computed, and others at regular distances.
+        doubts: for each leaf, reasons to compute an element, as an array (reasons, elements). In a large leaf, only the
+            elements with the greatest number for each reason are computed, and others at regular distances.
         zeros: which derivatives are 0 by the formula and by automatic differentiation, term by term.
     """
     try:
         return _in_many_digits(function, leaves, doubts, zeros)
     except InputError:  # an operation has no rule
         return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
+
+
+def derivatives_at(
+    function: Function, leaves: Leaves, number: int, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The derivatives by some elements of one leaf, and their errors, computed as in ``reference_jacobian``."""
+    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(leaves))]
+    try:
+        found = exact_jacobian(function, leaves, columns=chosen)
+    except InputError:  # an operation has no rule
+        found = difference_jacobian(function, leaves, columns=chosen)
+    return found.values[number], found.error[number]
 
 
 def reference_second_order(
@@ -176,9 +188,10 @@ def _difference_of_pullback(
 
     found = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
-    ends = np.cumsum([doubt.size for doubt in doubts])[:-1]
+    sizes = [doubt.shape[1] for doubt in doubts]
+    ends = np.cumsum(sizes)[:-1]
     rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
-    columns = [np.arange(doubt.size) for doubt in doubts]
+    columns = list(map(np.arange, sizes))
     return ReferenceJacobian("differences of the formula", columns, *rows)
 
 
@@ -197,8 +210,7 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
 
     All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
     random signs. Simple fractions in these arrays stay, since they were not rounded. This returns the largest change of
-    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative. It is infinite if an
-    operation has no rule.
+    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative.
 
     Args:
         function: ``function(leaves) -> outputs``.
@@ -218,7 +230,6 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
         return evaluate(ClosedJaxpr(program.jaxpr, values), arrays[: len(leaves)])
 
     arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
-    chosen = [columns if place == number else np.zeros(0, int) for place in range(len(arrays))]
     stays = [np.zeros(np.shape(leaf), bool) for leaf in leaves]
     stays += [is_simple_fraction(constants[place]) for place in moved_constants]
     random = np.random.default_rng(0)
@@ -228,14 +239,10 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
             np.where(is_exact, array, array * (1 + factor * random.choice([-1.0, 1.0], np.shape(array))))
             for array, is_exact in zip(arrays, stays, strict=True)
         ]
-        return exact_jacobian(with_constants, moved, columns=chosen).values[number]
+        return derivatives_at(with_constants, moved, number, columns)[0]
 
-    try:
-        at_point = derivatives(0.0)
-        changes = [np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)]
-    except InputError:  # an operation has no rule
-        return np.full((Program(function, leaves).outputs, len(columns)), np.inf)
-    return np.maximum(*changes)
+    at_point = derivatives(0.0)
+    return np.max([np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)], 0)
 
 
 def _is_floating_array(value: object) -> bool:
@@ -253,23 +260,44 @@ def _in_many_digits(
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
-    """Chooses at most ``count`` elements: half have the greatest doubt, the others are at regular distances."""
-    count = min(count, MOST_COLUMNS)
-    if doubt.size <= count:
-        return np.arange(doubt.size)
-    worst = np.argsort(-np.nan_to_num(doubt, nan=np.inf), kind="stable")[: -(-count // 2)]
-    spread = np.linspace(0, doubt.size - 1, count - len(worst)).astype(int)
-    return np.unique(np.concatenate([worst, spread]))
+    """Chooses at most ``count`` elements: a third for each of two reasons, the others at regular distances."""
+    count, size = min(count, MOST_COLUMNS), doubt.shape[1]
+    if size <= count:
+        return np.arange(size)
+    share = -(-count // (len(doubt) + 1))
+    worst = [np.argsort(-np.nan_to_num(row, nan=np.inf))[: min(share, np.count_nonzero(row))] for row in doubt]
+    spread = np.linspace(0, size - 1, count - sum(map(len, worst))).astype(int)
+    return np.unique(np.concatenate([*worst, spread]))
 
 
 Columns: TypeAlias = Sequence[np.ndarray] | None
 """For each leaf, the flat indices of the elements to differentiate by; None for all."""
 
-EPSILON = float(np.finfo(np.float64).eps)
-STEPS = 2.0 ** -np.arange(2, 16)
-"""The relative steps of differences in float64."""
-SMALL_STEPS = 2.0 ** -np.array([18, 21, 24, 27])
-"""Steps of further differences. They are inaccurate, but detect changes that are too narrow for the larger steps."""
+
+class Steps(NamedTuple):
+    """The steps of differences of a function that computes in one type.
+
+    Args:
+        dtype: the type.
+        usual: the relative steps that are extrapolated to 0; each is half of the one before.
+        small: further steps, each an eighth of the one before. Their differences are inaccurate, but detect changes
+            that are too narrow for the larger steps.
+        clear: a kink is found only where the one-sided differences disagree by this many times more than by rounding.
+    """
+
+    dtype: type[np.floating]
+    usual: np.ndarray
+    small: np.ndarray
+    clear: float
+
+    @property
+    def epsilon(self) -> float:
+        """The distance from 1 to the next number of the type."""
+        return float(np.finfo(self.dtype).eps)
+
+
+STEPS = Steps(np.float64, 2.0 ** -np.arange(2, 16), 2.0 ** -np.array([18, 21, 24, 27]), 1000)
+FLOAT32_STEPS = Steps(np.float32, 2.0 ** -np.arange(1, 9), 2.0 ** -np.array([6, 9, 12]), 16)
 FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
 """Factors of an element. An output that is the same for all of them does not depend on the element."""
 REGULAR_STEPS = 7
@@ -344,15 +372,8 @@ def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
 def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> ReferenceJacobian:
     """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
 
-    With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
-    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
-    The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
-    distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
-    chance. The second is rounding, at least 4 ε |f| / h. The error is larger if D(h) for two of the steps 2^-18, 2^-21,
-    2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error is
-    infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree as h
-    shrinks. It is 0 if the output stays the same at all these points, and for seven values of the element from -1000 to
-    10^6 times its size.
+    See ``extrapolated`` for the method. The error is 0 if the output stays the same at all points of the differences,
+    and for seven values of the element from -1000 to 10^6 times its size.
 
     Args:
         function: ``function(leaves) -> outputs``, anything that JAX can run.
@@ -363,9 +384,6 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     ...     found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
     >>> print(found.values[0].round(12))
     [[1.]]
-
-    References:
-        Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)".
     """
     flat = [np.asarray(leaf).astype(np.float64) for leaf in leaves]
     ends = np.cumsum([leaf.size for leaf in flat])
@@ -392,75 +410,114 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
         [np.zeros(0, int), *(c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True))]
     )
     x = everything[places]
-    # A power of two: the steps are exact.
-    scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
-    h = np.concatenate([STEPS, SMALL_STEPS])[:, None] * scale
-    far = FAR[:, None] * np.where(x == 0, 1.0, x)
-    moved = np.concatenate([x + h, x - h, x[None], far])
-    y = np.asarray(at(np.broadcast_to(places, moved.shape).reshape(-1), moved.reshape(-1)))
-    y = np.moveaxis(y.reshape(*moved.shape, -1), -1, 1)  # points, outputs, columns
-    up, down, middle = y[: len(h)], y[len(h) : 2 * len(h)], y[2 * len(h)]
-    # The actual steps, after x + h and x - h were rounded.
-    ahead, back = (moved[: len(h)] - x)[:, None], (x - moved[len(h) : 2 * len(h)])[:, None]
-    value, error, kink = _extrapolated(up, middle, down, ahead, back)
-    error[np.all(y == middle, 0)] = 0
+    moved = difference_points(x)
+    points = np.concatenate([moved, FAR[:, None] * np.where(x == 0, 1.0, x)])
+    y = np.asarray(at(np.broadcast_to(places, points.shape).reshape(-1), points.reshape(-1)))
+    y = np.moveaxis(y.reshape(*points.shape, -1), -1, 1)  # points, outputs, columns
+    found = extrapolated(y[: len(moved)], moved)
+    is_constant = np.all(y == y[0], 0)
+    error = np.where(is_constant, 0, np.where(found.kink, np.inf, found.error))
     splits = np.cumsum([len(c) for c in chosen])[:-1]
-    return ReferenceJacobian("differences", chosen, *(np.split(array, splits, 1) for array in (value, error, kink)))
+    parts = (np.split(array, splits, 1) for array in (found.value, error, found.kink))
+    return ReferenceJacobian("differences", chosen, *parts)
 
 
-def _extrapolated(
-    up: np.ndarray, middle: np.ndarray, down: np.ndarray, ahead: np.ndarray, back: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The derivative, its error, and where there is a kink.
+class Extrapolated(NamedTuple):
+    """Derivatives of the outputs by some numbers, as arrays (m, columns).
 
     Args:
-        up: f at x + h, an array (steps, m, columns). The last steps are ``SMALL_STEPS``.
-        middle: f at x, (m, columns).
-        down: f at x - h, (steps, m, columns).
-        ahead: (x + h) - x, (steps, 1, columns).
-        back: x - (x - h).
+        value: the derivative; at a kink, the mean of both one-sided derivatives.
+        error: its estimated absolute error; infinite if it is not known. At a kink it is half of the distance between
+            the one-sided derivatives.
+        kink: where the function has a kink or a jump.
     """
-    with np.errstate(all="ignore"):
-        right, left = (up - middle) / ahead, (middle - down) / back
-        differences = (up - down) / (ahead + back)
-        larger, smaller = differences[len(STEPS) : -1], differences[len(STEPS) + 1 :]
-        # With the two smallest steps, the differences differ mostly by the rounding errors of f.
-        noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
-        sizes = np.maximum(np.abs(up), np.abs(down))
-        rounding = np.maximum(8 * EPSILON * sizes, 4 * noise) / (ahead + back)
-        table = [differences[: len(STEPS)]]
-        value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
-        for order in range(1, ORDERS):
-            before = table[-1]
-            # Each step is half of the one before, so the error term in h^(2 order) is 4^order times smaller.
-            table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
-            distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
-            # Row k is made of the steps k to k + order. The last of them is the smallest, where rounding counts most.
-            distance = 10 * distance + rounding[order : len(STEPS)]
-            distance = np.where(np.isnan(distance), np.inf, distance)
-            best = np.argmin(distance, 0)[None]
-            found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
-            value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
-        # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
-        uncertain = 10 * (np.abs(larger - smaller) + 8 * EPSILON * (sizes / (ahead + back))[len(STEPS) + 1 :])
-        away = np.abs(value - larger)
-        error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
-        # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.
-        change = np.abs(larger - smaller)[-1]
-        diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
-        diverges &= change > 1000 * EPSILON * (sizes / (ahead + back))[-1]
-        # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
-        jump = np.abs(right - left)[: len(STEPS)]
-        kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > 1000 * rounding[len(STEPS) - 1])
-        unknown = kink | diverges | np.isnan(error)
-        # A function that oscillates faster than the steps has such quotients, too, but they change irregularly. At a
-        # kink or a discontinuity, each halving of the step multiplies the difference of the one-sided slopes by nearly
-        # the same factor, between 1/2 and 2.
-        ratio = jump[-REGULAR_STEPS:] / jump[-REGULAR_STEPS - 1 : -1]
-        kink &= np.all((ratio > 0.4) & (ratio < 2.5), 0)
-        growth = differences[len(STEPS) - REGULAR_STEPS :] / differences[len(STEPS) - REGULAR_STEPS - 1 : -1]
-        diverges &= np.all((growth > 0.99) & (growth < 10), 0)
-    return value, np.where(unknown, np.inf, error), kink | diverges
+
+    value: np.ndarray
+    error: np.ndarray
+    kink: np.ndarray
+
+
+def difference_points(x: np.ndarray, steps: Steps = STEPS) -> np.ndarray:
+    """The numbers at which ``extrapolated`` needs the outputs, (points, columns): x, then all x + h, then all x - h."""
+    # A power of two: the steps are exact.
+    scale = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
+    h = np.concatenate([steps.usual, steps.small])[:, None] * scale
+    return np.concatenate([x[None], x + h, x - h]).astype(steps.dtype).astype(np.float64)
+
+
+@np.errstate(all="ignore")
+def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extrapolated:
+    """Computes central differences by several numbers, each on its own, extrapolated to a step of 0.
+
+    With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
+    T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
+    The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
+    distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
+    chance. The second is rounding, at least 4 ε |f| / h. The error is larger if D(h) for two of the steps 2^-18, 2^-21,
+    2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error is
+    infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree as h
+    shrinks, and do not converge.
+
+    Args:
+        y: the outputs, (points, m, columns): in column c, only the number x_c is moved.
+        moved: what it is moved to, (points, columns), from ``difference_points``.
+        steps: the steps; those above are for a function that computes in float64.
+
+    References:
+        Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)".
+    """
+    (middle, x), count = (y[0], moved[0]), len(moved) // 2
+    up, down = y[1 : count + 1], y[count + 1 :]
+    # The actual steps, after x + h and x - h were rounded.
+    ahead, back = (moved[1 : count + 1] - x)[:, None], (x - moved[count + 1 :])[:, None]
+    usual, epsilon = len(steps.usual), steps.epsilon
+    right, left = (up - middle) / ahead, (middle - down) / back
+    differences = (up - down) / (ahead + back)
+    larger, smaller = differences[usual:-1], differences[usual + 1 :]
+    # With the two smallest steps, the differences differ mostly by the rounding errors of f.
+    noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
+    sizes = np.maximum(np.abs(up), np.abs(down))
+    rounding = np.maximum(8 * epsilon * sizes, 4 * noise) / (ahead + back)
+    table = [differences[:usual]]
+    value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
+    for order in range(1, ORDERS):
+        before = table[-1]
+        # Each step is half of the one before, so the error term in h^(2 order) is 4^order times smaller.
+        table.append(before[1:] + (before[1:] - before[:-1]) / (4.0**order - 1))
+        distance = np.maximum(np.abs(table[-1] - before[1:]), np.abs(table[-1] - before[:-1]))
+        # Row k is made of the steps k to k + order. The last of them is the smallest, where rounding counts most.
+        distance = 10 * distance + rounding[order:usual]
+        distance = np.where(np.isnan(distance), np.inf, distance)
+        best = np.argmin(distance, 0)[None]
+        found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
+        value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
+    # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
+    uncertain = 10 * (np.abs(larger - smaller) + 8 * epsilon * (sizes / (ahead + back))[usual + 1 :])
+    away = np.abs(value - larger)
+    error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
+    # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.
+    change = np.abs(larger - smaller)[-1]
+    diverges = (np.abs(smaller[-1]) > np.abs(larger[-1]) / 2) & (change > np.abs(smaller[-1]) / 2)
+    diverges &= change > steps.clear * epsilon * (sizes / (ahead + back))[-1]
+    # In a smooth function the jump at the smallest step is 32 times smaller than at a step 2^5 times as large.
+    jump = np.abs(right - left)[:usual]
+    kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > steps.clear * rounding[usual - 1])
+    unknown = kink | diverges | np.isnan(error)
+    # A function that oscillates faster than the steps has such quotients, too, but they change irregularly. At a
+    # kink or a discontinuity, each halving of the step multiplies the difference of the one-sided slopes by nearly
+    # the same factor, between 1/2 and 2.
+    ratio = jump[-REGULAR_STEPS:] / jump[-REGULAR_STEPS - 1 : -1]
+    kink &= np.all((ratio > 0.4) & (ratio < 2.5), 0)
+    growth = differences[usual - REGULAR_STEPS :] / differences[usual - REGULAR_STEPS - 1 : -1]
+    diverges &= np.all((growth > 0.99) & (growth < 10), 0)
+    # At a kink, any number between the slopes to the right and to the left can be right, if these converge.
+    far_slopes, near_slopes = (np.stack([right[place], left[place]]) for place in (usual - 2, usual - 1))
+    change = np.abs(near_slopes - far_slopes)
+    slack, distance = 2 * np.sum(change, 0) + rounding[usual - 1], np.abs(near_slopes[0] - near_slopes[1])
+    between = kink & ~diverges & (slack < distance / 4)
+    value = np.where(between, np.mean(near_slopes, 0), value)
+    error = np.where(between, distance / 2 + slack, np.where(unknown, np.inf, error))
+    return Extrapolated(value, error, kink | diverges)
 
 
 AT_ONCE = 2_000_000

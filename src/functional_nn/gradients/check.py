@@ -28,7 +28,8 @@ from functional_nn.core.validation import (
     is_array,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.comparison import TOLERANCES, JacobianComparison
+from functional_nn.gradients.compare.comparison import JacobianComparison
+from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
@@ -232,8 +233,8 @@ def check_gradients(
 
     L(params) = loss(net(params, x), labels) + Σ penalties. The hand-derived gradient is the network's pullback of
     ``loss.gradient``, plus the gradients of the penalties. See ``check_vjp`` for the comparison. If a parameter has
-    many elements, the arbiter computes only some: those where the formula and ``jax.grad`` disagree most, and others
-    at regular distances.
+    many elements, the arbiter computes only some: those where the formula and ``jax.grad`` disagree most, those where
+    terms cancel most, and others at regular distances.
 
     Args:
         net: the network, or anything that ``chain`` takes.

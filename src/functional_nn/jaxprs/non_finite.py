@@ -197,12 +197,13 @@ def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> N
     Raises:
         InputError: if an argument is not a pytree of arrays, or is traced.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> def loss(w):
     ...     return jnp.log(w - 2).sum()
-    >>> found = find_non_finite_in(loss, jnp.array([3.0, 2.0]))
+    >>> found = fnn.find_non_finite_in(loss, jnp.array([3.0, 2.0]))
     >>> found.operation, found.index, found.cause
     ('log', (1,), 'The logarithm of 0 is -inf.')
-    >>> print(find_non_finite_in(loss, jnp.array([3.0, 4.0])))
+    >>> print(fnn.find_non_finite_in(loss, jnp.array([3.0, 4.0])))
     All results are finite.
     """
     check_function("function", function, "a function of the arguments")

@@ -96,7 +96,8 @@ def attention(
     Raises:
         InputError: for shapes that do not fit together, and for an in_size that is not a multiple of heads.
 
-    >>> layer = attention(2)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.attention(2)
     >>> params, state = layer.init(jax.random.key(0), ((5, 6), (7, 3)))
     >>> y, _ = layer.apply(params, state, (jnp.ones((1, 5, 6)), jnp.ones((1, 7, 3))), train=False)
     >>> y.shape, params["query"]["weight"].shape, params["key"]["weight"].shape
@@ -345,12 +346,13 @@ def dot_product_attention(
     Raises:
         InputError: for shapes that do not fit together.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> q = k = jnp.zeros((1, 2, 1, 3))
     >>> v = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
-    >>> print(dot_product_attention(causal=True).apply({}, {}, (q, k, v), train=False)[0].ravel())
+    >>> print(fnn.dot_product_attention(causal=True).apply({}, {}, (q, k, v), train=False)[0].ravel())
     [2. 3.]
     >>> mask = jnp.array([[False, True], [False, False]])[None, None]
-    >>> print(dot_product_attention().apply({}, {}, (q, k, v, mask), train=False)[0].ravel())
+    >>> print(fnn.dot_product_attention().apply({}, {}, (q, k, v, mask), train=False)[0].ravel())
     [4. 0.]
 
     References:

@@ -29,8 +29,9 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
         most: the largest shift in positions, 1 or more.
         name: used in parameter trees and in error messages.
 
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
     >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
-    >>> y, _ = random_shift(1).apply({}, {}, x, train=True, key=jax.random.key(2))
+    >>> y, _ = fnn.random_shift(1).apply({}, {}, x, train=True, key=jax.random.key(2))
     >>> print(y.ravel())
     [2. 3. 0.]
 
@@ -79,8 +80,9 @@ def random_deformation(most: float | jax.Array, *, name: str = "random_deformati
         most: the largest stretch and slant, between 0 and 1. May be a traced array.
         name: used in parameter trees and in error messages.
 
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
     >>> x = jnp.arange(5.0).reshape(1, 5, 1)
-    >>> y, _ = random_deformation(0.5).apply({}, {}, x, train=True, key=jax.random.key(1))
+    >>> y, _ = fnn.random_deformation(0.5).apply({}, {}, x, train=True, key=jax.random.key(1))
     >>> x.shape == y.shape and float(y[0, 2, 0]) == 2.0  # the center stays
     True
 

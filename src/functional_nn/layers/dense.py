@@ -49,8 +49,8 @@ def neuron(
             Glorot.
         name: used in parameter trees and in error messages.
 
-    >>> import functional_nn as fnn
-    >>> unit = neuron(fnn.sigmoid)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> unit = fnn.neuron(fnn.sigmoid)
     >>> y, _ = unit.apply({"weight": jnp.ones(2), "bias": jnp.zeros(())}, {}, jnp.zeros((3, 2)), train=False)
     >>> print(y)
     [0.5 0.5 0.5]
@@ -103,7 +103,8 @@ def dense(out_size: int, *, bias: bool = True, initializer: Initializer = "gloro
         initializer: ``"glorot"``, ``"he"`` (for ReLU), ``"lecun"``, ``"pytorch"``, or a function; see ``initializers``.
         name: used in parameter trees and in error messages.
 
-    >>> layer = dense(2)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.dense(2)
     >>> params = {"weight": jnp.eye(2), "bias": jnp.array([1.0, 2.0])}
     >>> print(layer.apply(params, {}, jnp.array([[3.0, 4.0]]), train=False)[0])
     [[4. 6.]]
@@ -166,7 +167,8 @@ def prelu(*, negative_slope: float = 0.25, name: str = "prelu") -> Layer:
         negative_slope: the initial value of every a.
         name: used in parameter trees and in error messages.
 
-    >>> layer = prelu()
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.prelu()
     >>> params, state = layer.init(None, (2,))
     >>> print(layer.apply(params, state, jnp.array([[-2.0, 2.0]]), train=True)[0])
     [[-0.5  2. ]]

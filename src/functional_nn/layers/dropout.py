@@ -29,7 +29,8 @@ def dropout(rate: float | jax.Array, *, name: str = "dropout") -> Layer:
         rate: the share to drop, in [0, 1). May be a traced array, as in a sweep over rates.
         name: used in parameter trees and in error messages.
 
-    >>> layer = dropout(0.5)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.dropout(0.5)
     >>> y, _ = layer.apply({}, {}, jnp.ones((1, 1000)), train=True, key=jax.random.key(0))
     >>> sorted(set(y.ravel().tolist())), bool(abs(y.mean() - 1) < 0.1)
     ([0.0, 2.0], True)
@@ -58,7 +59,8 @@ def spatial_dropout(rate: float | jax.Array, *, name: str = "spatial_dropout") -
         rate: the share to drop, in [0, 1). May be a traced array.
         name: used in parameter trees and in error messages.
 
-    >>> y, _ = spatial_dropout(0.5).apply({}, {}, jnp.ones((1, 9, 50)), train=True, key=jax.random.key(0))
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> y, _ = fnn.spatial_dropout(0.5).apply({}, {}, jnp.ones((1, 9, 50)), train=True, key=jax.random.key(0))
     >>> sorted(set(y.sum(axis=1).ravel().tolist()))
     [0.0, 18.0]
 
@@ -89,8 +91,8 @@ def stochastic_depth(rate: float | jax.Array, *, name: str = "stochastic_depth")
         rate: the share of examples to drop, in [0, 1). May be a traced array.
         name: used in parameter trees and in error messages.
 
-    >>> import functional_nn as fnn
-    >>> block = fnn.residual(fnn.chain(fnn.dense(3), stochastic_depth(0.2)))
+    >>> import functional_nn as fnn, jax
+    >>> block = fnn.residual(fnn.chain(fnn.dense(3), fnn.stochastic_depth(0.2)))
     >>> block.init(jax.random.key(0), (3,))[0]["chain_0"]["dense_0"]["weight"].shape
     (3, 3)
 

@@ -54,7 +54,8 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
     Raises:
         InputError: for floating-point inputs, and for numbers that are not tokens.
 
-    >>> layer = embedding(3, 2)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.embedding(3, 2)
     >>> weight = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     >>> print(layer.apply({"weight": weight}, {}, jnp.array([2, 0]), train=False)[0])
     [[4. 5.]
@@ -108,7 +109,8 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
         initializer: see ``initializers``.
         name: used in parameter trees and in error messages.
 
-    >>> layer = unembedding(3)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.unembedding(3)
     >>> weight = jnp.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
     >>> print(layer.apply({"weight": weight}, {}, jnp.array([[1.0, 0.0]]), train=False)[0])
     [[0. 2. 4.]]
@@ -169,7 +171,8 @@ def sinusoidal_positions(*, name: str = "sinusoidal_positions") -> Layer:
     Raises:
         InputError: for an odd number of features, and for more than 33,554,432 numbers in an example.
 
-    >>> print(sinusoidal_positions().apply({}, {}, jnp.zeros((1, 2, 2)), train=False)[0][0].round(3))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.sinusoidal_positions().apply({}, {}, jnp.zeros((1, 2, 2)), train=False)[0][0].round(3))
     [[0.    1.   ]
      [0.841 0.54 ]]
 
@@ -212,8 +215,9 @@ def learned_positions(max_time: int, *, name: str = "learned_positions") -> Laye
     Raises:
         InputError: for sequences longer than max_time.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> params = {"weight": jnp.array([[1.0], [2.0], [3.0]])}
-    >>> print(learned_positions(3).apply(params, {}, jnp.zeros((1, 2, 1)), train=False)[0].ravel())
+    >>> print(fnn.learned_positions(3).apply(params, {}, jnp.zeros((1, 2, 1)), train=False)[0].ravel())
     [1. 2.]
 
     References:

@@ -88,7 +88,8 @@ def batch_norm(
             ``per_example_gradients``, which computes examples one at a time. A ``vmap`` of your own over examples
             cannot be noticed: there, each example is normalized by its own mean and variance.
 
-    >>> layer = batch_norm()
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.batch_norm()
     >>> params, state = layer.init(None, (1,))
     >>> y, state = layer.apply(params, state, jnp.array([[1.0], [3.0]]), train=True)
     >>> print(y.ravel().round(3), state["mean"], state["variance"])
@@ -205,8 +206,8 @@ def layer_norm(
     Raises:
         InputError: for axes that x does not have, and for axes with a single value: its x̂ would always be 0.
 
-    >>> import jax.numpy as jnp
-    >>> layer = layer_norm(scale=False, bias=False)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> layer = fnn.layer_norm(scale=False, bias=False)
     >>> print(layer.apply({}, {}, jnp.array([[1.0, 3.0], [30.0, 10.0]]), train=True)[0].round(3))
     [[-1.  1.]
      [ 1. -1.]]
@@ -247,8 +248,8 @@ def rms_norm(
         scale: whether x̂ is multiplied by a parameter.
         name: used in parameter trees and in error messages.
 
-    >>> import jax.numpy as jnp
-    >>> layer = rms_norm(scale=False, epsilon=0.0)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> layer = fnn.rms_norm(scale=False, epsilon=0.0)
     >>> print(layer.apply({}, {}, jnp.array([[3.0, 4.0, 0.0, 0.0]]), train=True)[0].round(3))
     [[1.2 1.6 0.  0. ]]
 
@@ -295,8 +296,8 @@ def group_norm(
     Raises:
         InputError: if the number of channels is not a multiple of groups, and for a group with a single value.
 
-    >>> import jax.numpy as jnp
-    >>> layer = group_norm(2)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> layer = fnn.group_norm(2)
     >>> params, state = layer.init(None, (4,))
     >>> print(layer.apply(params, state, jnp.array([[1.0, 3.0, 30.0, 10.0]]), train=True)[0].round(3))
     [[-1.  1.  1. -1.]]
@@ -326,8 +327,8 @@ def instance_norm(
     Raises:
         InputError: for inputs with a single position, since a channel then has a single value.
 
-    >>> import jax.numpy as jnp
-    >>> layer = instance_norm(scale=False, bias=False)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> layer = fnn.instance_norm(scale=False, bias=False)
     >>> print(layer.apply({}, {}, jnp.array([[[1.0, 30.0], [3.0, 10.0]]]), train=True)[0].round(3))
     [[[-1.  1.]
       [ 1. -1.]]]

@@ -22,7 +22,8 @@ def reshape(shape: Shape, *, name: str = "reshape") -> Layer:
     Gradient:
         Every element of y is one element of x, so x_bar is y_bar read in the same order.
 
-    >>> layer = reshape((2, -1))
+    >>> import functional_nn as fnn
+    >>> layer = fnn.reshape((2, -1))
     >>> import jax.numpy as jnp
     >>> layer.apply({}, {}, jnp.zeros((5, 6)), train=False)[0].shape
     (5, 2, 3)
@@ -63,9 +64,9 @@ def flatten(*, keep: int = 0, name: str = "flatten") -> Layer:
         keep: how many of an example's axes are kept. With 1, the rows of an image become a sequence.
         name: used in parameter trees and in error messages.
 
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, functional_nn as fnn
     >>> x = jnp.zeros((5, 28, 28, 1))
-    >>> [flatten(keep=keep).apply({}, {}, x, train=False)[0].shape for keep in (0, 1)]
+    >>> [fnn.flatten(keep=keep).apply({}, {}, x, train=False)[0].shape for keep in (0, 1)]
     [(5, 784), (5, 28, 28)]
     """
     keep = check_count("keep", keep, least=0)

@@ -66,7 +66,8 @@ def cross_entropy_with(
         class_weights: c, (classes,), not below 0. If the weights of all labels are 0, or if all labels are ignored,
             the loss is 0 (in PyTorch it is NaN).
 
-    >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4), jnp.log(4.0).round(4))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4), jnp.log(4.0).round(4))
     1.3863 1.3863
 
     References:

@@ -38,6 +38,7 @@ class Loss:
             labels out of the accuracy. None if no label is ignored.
         formula: the text that ``help`` shows: ℓ, its labels, its gradient.
 
+    >>> import jax.numpy as jnp
     >>> from functional_nn import mean_squared_error
     >>> print(mean_squared_error(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
     5.0

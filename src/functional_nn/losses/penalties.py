@@ -68,8 +68,9 @@ def l1(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
     |w| is computed as w sign(w): the derivative that ``jax.grad`` gives ``jnp.abs`` at 0 is 1, which would move weights
     that are 0.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
-    >>> print(l1(0.5)(params), l1(0.5).gradient(params)["dense_0"]["weight"])
+    >>> print(fnn.l1(0.5)(params), fnn.l1(0.5).gradient(params)["dense_0"]["weight"])
     1.5 [-0.5  0.5]
 
     References:
@@ -83,8 +84,9 @@ def l2(rate: float | jax.Array, paths: trees.Paths = "*weight") -> Penalty:
 
     Its gradient is rate · w.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp
     >>> params = {"dense_0": {"weight": jnp.array([-2.0, 1.0]), "bias": jnp.array([5.0])}}
-    >>> print(l2(0.1)(params), l2(0.1).gradient(params)["dense_0"]["weight"])
+    >>> print(fnn.l2(0.1)(params), fnn.l2(0.1).gradient(params)["dense_0"]["weight"])
     0.25 [-0.2  0.1]
 
     References:

@@ -41,7 +41,8 @@ def huber_with(delta: float) -> Loss:
     Gradient:
         e inside, δ sign(e) outside, equal at ±δ; over the d elements of an example ∂ℓ/∂y = min(max(e, -δ), δ) / d
 
-    >>> print(huber_with(1.0)(jnp.array([[3.0]]), jnp.array([[0.0]])))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.losses.huber_with(1.0)(jnp.array([[3.0]]), jnp.array([[0.0]])))
     2.5
 
     References:

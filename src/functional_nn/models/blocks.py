@@ -62,8 +62,9 @@ def transformer_block(
         norm_first: whether the norms are applied before a and g, which makes training more stable.
         name: used in parameter trees and in error messages.
 
+    >>> import functional_nn as fnn, jax
     >>> from functional_nn.core import trees
-    >>> params, _ = transformer_block(2).init(jax.random.key(0), (5, 6))
+    >>> params, _ = fnn.models.transformer_block(2).init(jax.random.key(0), (5, 6))
     >>> trees.flatten(params)["mlp/dense_0/weight"].shape, trees.size(params)
     ((6, 24), 504)
 
@@ -151,7 +152,8 @@ def residual_block(
         activation: f.
         name: used in parameter trees and in error messages.
 
-    >>> params, _ = residual_block(4).init(jax.random.key(0), (8, 8, 4))
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.models.residual_block(4).init(jax.random.key(0), (8, 8, 4))
     >>> sorted(params["body"])
     ['batch_norm_0', 'batch_norm_1', 'conv_0', 'conv_1']
 

@@ -189,7 +189,8 @@ def language_model(
         positions: ``"rotary"``, ``"learned"`` or ``"sinusoidal"``.
         tied: whether the output uses the vectors of the embedding.
 
-    >>> model = language_model(5, 8, features=8, depth=2, heads=2)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> model = fnn.models.language_model(5, 8, features=8, depth=2, heads=2)
     >>> params, state = model.layer.init(jax.random.key(0), (8,))
     >>> logits, cache = model.prefill(params, jnp.array([[3, 1, 4]]))
     >>> logits, cache = model.step(params, cache, jnp.array([1]))

@@ -48,8 +48,9 @@ def mlp(
         batch_norm: whether each hidden layer is normalized before its activation.
         initializer: see ``dense``. By default He for layers before ReLU, and Glorot for others.
 
+    >>> import functional_nn as fnn, jax
     >>> from functional_nn.core import trees
-    >>> params, _ = mlp(10).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = fnn.models.mlp(10).init(jax.random.key(0), (28, 28, 1))
     >>> trees.size(params)
     109386
     """
@@ -84,8 +85,9 @@ def cnn(
         dropout: the share of the last features to drop in training; 0 for none.
         batch_norm: whether each convolution is normalized before its activation.
 
+    >>> import functional_nn as fnn, jax
     >>> from functional_nn.core import trees
-    >>> params, _ = cnn(10).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = fnn.models.cnn(10).init(jax.random.key(0), (28, 28, 1))
     >>> trees.size(params)
     20490
     """
@@ -117,8 +119,9 @@ def lenet(
         activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
+    >>> import functional_nn as fnn, jax
     >>> from functional_nn.core import trees
-    >>> params, _ = lenet(10).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = fnn.models.lenet(10).init(jax.random.key(0), (28, 28, 1))
     >>> trees.size(params)
     109050
 
@@ -155,8 +158,9 @@ def deep_cnn(
         activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
+    >>> import functional_nn as fnn, jax
     >>> from functional_nn.core import trees
-    >>> params, _ = deep_cnn(10).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = fnn.models.deep_cnn(10).init(jax.random.key(0), (28, 28, 1))
     >>> trees.size(params)
     721770
 
@@ -191,10 +195,10 @@ def resnet(
         activation: the activation after each convolution with batch norm.
         dropout: the share of the last features to drop in training; 0 for none.
 
-    >>> net = resnet(10, hidden=(8, 16))
-    >>> params, _ = net.init(jax.random.key(0), (28, 28, 1))
-    >>> sorted(params)
-    ['batch_norm_0', 'conv_0', 'dense_0', 'residual_block_0', 'residual_block_1']
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.models.resnet(10).init(jax.random.key(0), (28, 28, 1))
+    >>> fnn.trees.size(params)
+    77754
 
     References:
         He et al. 2016, "Deep residual learning for image recognition".
@@ -275,9 +279,10 @@ def transformer(
         heads: the number of heads of each block's attention.
         dropout: the share of the outputs to drop in each block in training; 0 for none.
 
-    >>> params, _ = transformer(10, hidden=(8, 8, 8)).init(jax.random.key(0), (28, 28, 1))
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.models.transformer(10).init(jax.random.key(0), (28, 28, 1))
     >>> params["repeat_0"]["transformer_block_0"]["mlp"]["dense_0"]["weight"].shape
-    (3, 8, 32)
+    (2, 32, 128)
 
     References:
         Dosovitskiy et al. 2021, "An image is worth 16×16 words" (patches as tokens).
@@ -295,7 +300,8 @@ MODELS: Mapping[str, Callable[..., Layer]] = names.MODELS
 def model(name: str, out_size: int, **options: object) -> Layer:
     """Makes the model of that name with these options.
 
-    >>> model("mlp", 10, hidden=(32,)).name
+    >>> import functional_nn as fnn
+    >>> fnn.model("mlp", 10, hidden=(32,)).name
     'mlp'
     """
     return MODELS[check_choice("model", name, MODELS)](out_size, **options)

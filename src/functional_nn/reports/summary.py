@@ -55,7 +55,7 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
     pass in evaluation. A product of (m, k) and (k, n) counts 2 m k n operations; see ``functional_nn.jaxprs.counts``.
 
     >>> import functional_nn as fnn
-    >>> print(summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))
+    >>> print(fnn.summary(fnn.chain(fnn.dense(3), fnn.relu), (4,)))
     layer    output shape  parameters  bytes  FLOPs
     -----------------------------------------------
     dense_0  (3,)                  15     60     27

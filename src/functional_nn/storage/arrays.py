@@ -44,7 +44,7 @@ LARGEST_HEADER = 10**8
 """The largest header in bytes that the library reads, too."""
 
 MOST_AXES = 64
-"""The largest number of axes that arrays of NumPy have."""
+"""The largest number of axes that arrays of NumPy have, and of parts that a path in a file may have."""
 
 BYTES_OF_AN_ENTRY = 400
 """About the largest number of bytes that an array takes in the header, most of them for its path."""
@@ -333,28 +333,37 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
     write_whole(path, packed(named_arrays({"params": params, "state": state}), {}))
 
 
-def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State]) -> tuple[Params, State]:
-    """Reads a file that ``save_parameters`` wrote, and checks it against the structure of a network.
+def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | None = None) -> tuple[Params, State]:
+    """Reads a file that ``save_parameters`` wrote.
 
     Args:
         path: the file.
-        like: parameters and state of the network, as arrays or as shapes. ``jax.eval_shape`` gives the shapes. Write
-            the shape of an example inside the lambda, as below, because ``eval_shape`` traces its arguments.
+        like: parameters and state of a network, as arrays or as shapes, which ``jax.eval_shape`` gives. The file must
+            have arrays of these paths, types and shapes. None takes whatever network the file has.
 
     Raises:
         DataError: if the file is missing, damaged, or of another network. The error lists the paths that differ.
 
     >>> import functional_nn as fnn, jax, tempfile
-    >>> net = fnn.chain(fnn.flatten(), fnn.dense(10))
-    >>> params, state = net.init(jax.random.key(0), (28, 28, 1))
+    >>> params, state = fnn.dense(10).init(jax.random.key(0), (784,))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_parameters(f"{folder}/net.safetensors", params, state)
-    ...     like = jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), jax.random.key(0))
-    ...     params, state = load_parameters(f"{folder}/net.safetensors", like)
-    >>> params["dense_0"]["weight"].shape
+    ...     fnn.storage.save_parameters(f"{folder}/net.safetensors", params, state)
+    ...     params, state = fnn.storage.load_parameters(f"{folder}/net.safetensors")
+    >>> params["weight"].shape
     (784, 10)
     """
     path = check_path("path", path)
+    if like is None:
+        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
+        named = {"params": {}, "state": {}}
+        with reading(path, "arrays below params and state", errors=DAMAGES):
+            if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
+                raise ValueError(f"a path with one part, or more than {MOST_AXES}")
+            named |= trees.unflatten(found)
+            if len(named) > 2 or trees.flatten(named).keys() != found.keys():
+                raise ValueError(shortened(", ".join(found)))
+        read = tree_like(named, found, str(path), {})
+        return read["params"], read["state"]
     is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
     check("like", like, "a network's parameters and state, as its init gives them", is_pair)
     named = {"params": like[0], "state": like[1]}

@@ -178,9 +178,9 @@ def save_checkpoint(
         InputError: for a tree that cannot be saved, and if another process writes to the folder.
         OSError: if it could not be written, for instance because the disk is full.
 
-    >>> import tempfile, numpy
+    >>> import tempfile, numpy, functional_nn as fnn
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save_checkpoint(folder, 1, {"w": numpy.ones(3)}, about={"seed": 0})
+    ...     path = fnn.storage.save_checkpoint(folder, 1, {"w": numpy.ones(3)}, about={"seed": 0})
     ...     path.name
     '0000000001.checkpoint.safetensors'
     """
@@ -211,10 +211,10 @@ def restore_checkpoint(
         DataError: if there is no good checkpoint, if it has a later version of the format, or if its structure is
             different. In the last case, the error lists the paths that differ.
 
-    >>> import tempfile, numpy
+    >>> import tempfile, numpy, functional_nn as fnn
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = save_checkpoint(folder, 7, {"w": numpy.ones(3, "float32")})
-    ...     restored = restore_checkpoint(folder, {"w": numpy.zeros(3, "float32")})
+    ...     _ = fnn.storage.save_checkpoint(folder, 7, {"w": numpy.ones(3, "float32")})
+    ...     restored = fnn.storage.restore_checkpoint(folder, {"w": numpy.zeros(3, "float32")})
     >>> restored.step, restored.tree
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """

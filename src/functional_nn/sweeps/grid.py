@@ -40,7 +40,8 @@ Without these limits a file of a hundred bytes could describe a grid that does n
 def grid(**axes: Iterable[object]) -> list[Hyperparameters]:
     """Every combination of the values of the axes, at most 50,000. The last axis changes first.
 
-    >>> grid(learning_rate=[0.1, 0.01], seed=range(2))[:3]
+    >>> import functional_nn as fnn
+    >>> fnn.grid(learning_rate=[0.1, 0.01], seed=range(2))[:3]
     [{'learning_rate': 0.1, 'seed': 0}, {'learning_rate': 0.1, 'seed': 1}, {'learning_rate': 0.01, 'seed': 0}]
     """
     values = [_values(name, given) for name, given in axes.items()]
@@ -54,7 +55,8 @@ def zipped(**axes: Iterable[object]) -> list[Hyperparameters]:
     Raises:
         InputError: if the axes have different lengths.
 
-    >>> zipped(hidden=[32, 64], learning_rate=[1e-2, 1e-3])
+    >>> import functional_nn as fnn
+    >>> fnn.sweeps.zipped(hidden=[32, 64], learning_rate=[1e-2, 1e-3])
     [{'hidden': 32, 'learning_rate': 0.01}, {'hidden': 64, 'learning_rate': 0.001}]
     """
     values = [_values(name, given) for name, given in axes.items()]
@@ -72,7 +74,8 @@ def zipped(**axes: Iterable[object]) -> list[Hyperparameters]:
 def crossed(*grids: Sequence[Mapping[str, object]]) -> list[Hyperparameters]:
     """Every member of the first grid with every member of the next, such as random settings with ten seeds each.
 
-    >>> len(crossed(zipped(hidden=[32, 64], depth=[2, 1]), grid(seed=range(10))))
+    >>> import functional_nn as fnn
+    >>> len(fnn.sweeps.crossed(fnn.sweeps.zipped(hidden=[32, 64], depth=[2, 1]), fnn.grid(seed=range(10))))
     20
     """
     checked = [check_grid(grid, "grids", least=0) for grid in grids]
@@ -93,7 +96,8 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
         axes: for each hyper-parameter ``uniform(low, high)``, ``log_uniform(low, high)``, ``choice(values)``, or a
             function of a NumPy generator.
 
-    >>> [round(member["rate"], 4) for member in draws(3, rate=log_uniform(1e-4, 1e-1))]
+    >>> import functional_nn as fnn
+    >>> [round(member["rate"], 4) for member in fnn.sweeps.draws(3, rate=fnn.sweeps.log_uniform(1e-4, 1e-1))]
     [0.0081, 0.0006, 0.0001]
     """
     number = check_count("number", number)
@@ -115,7 +119,8 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
 def uniform(low: float, high: float) -> Distribution:
     """Numbers between two bounds, uniformly distributed.
 
-    >>> 2.0 <= draws(1, x=uniform(2, 3))[0]["x"] < 3.0
+    >>> import functional_nn as fnn
+    >>> 2.0 <= fnn.sweeps.draws(1, x=fnn.sweeps.uniform(2, 3))[0]["x"] < 3.0
     True
     """
     least, most = _checked_bounds(low, high, -math.inf)
@@ -127,7 +132,8 @@ def uniform(low: float, high: float) -> Distribution:
 def log_uniform(low: float, high: float) -> Distribution:
     """Positive numbers between two bounds, every power of ten as likely: for learning rates and decays.
 
-    >>> 1e-5 <= draws(1, x=log_uniform(1e-5, 1e-2))[0]["x"] < 1e-2
+    >>> import functional_nn as fnn
+    >>> 1e-5 <= fnn.sweeps.draws(1, x=fnn.sweeps.log_uniform(1e-5, 1e-2))[0]["x"] < 1e-2
     True
     """
     least, most = _checked_bounds(low, high, 0.0)
@@ -137,7 +143,8 @@ def log_uniform(low: float, high: float) -> Distribution:
 def choice(values: Iterable[object]) -> Distribution:
     """One of several values, each with the same probability.
 
-    >>> draws(1, hidden=choice([32, 64]))[0]["hidden"] in (32, 64)
+    >>> import functional_nn as fnn
+    >>> fnn.sweeps.draws(1, hidden=fnn.sweeps.choice([32, 64]))[0]["hidden"] in (32, 64)
     True
     """
     known = _values("values", values)
@@ -223,7 +230,7 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
         InputError: for data with validation examples, which no fold would use; and for a count that does not fit.
 
     >>> import functional_nn as fnn
-    >>> five = folds(fnn.load_dataset("mnist5k"), 5)
+    >>> five = fnn.sweeps.folds(fnn.load_dataset("mnist5k"), 5)
     >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
     (['fold_0', 'fold_1'], 3200, 800)
     """

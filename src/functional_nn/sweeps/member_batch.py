@@ -217,7 +217,8 @@ class Halving(NamedTuple):
         epochs: the epochs after which the members are compared, in rising order.
         keep: the share of the members that go on. At least one member goes on.
 
-    >>> Halving((1, 3), keep=0.25).kept(64)
+    >>> import functional_nn as fnn
+    >>> fnn.sweeps.Halving((1, 3), keep=0.25).kept(64)
     16
 
     References:

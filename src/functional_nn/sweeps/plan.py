@@ -34,7 +34,8 @@ class Plan:
         workers: the number of worker threads.
         members: the number of members that each worker trains at once.
 
-    >>> print(Plan(workers=2, members=1), "|", Plan(1, 64))
+    >>> import functional_nn as fnn
+    >>> print(fnn.sweeps.Plan(workers=2, members=1), "|", fnn.sweeps.Plan(1, 64))
     map, 2 at a time | vmap over 64
     """
 

@@ -193,7 +193,7 @@ def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequ
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(3))
     >>> result = fnn.sweep(
     ...     fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, fnn.load_dataset("mnist5k"), epochs=1)
-    >>> [(row.hyperparameters["learning_rate"], row.models) for row in summarize(result)]
+    >>> [(row.hyperparameters["learning_rate"], row.models) for row in fnn.sweeps.summarize(result)]
     [(0.001, 3), (0.01, 3)]
     """
     check_result(result)
@@ -410,11 +410,12 @@ class SweepResult:
     Raises:
         InputError: if a hyper-parameter has the name of another column of the rows.
 
+    >>> import functional_nn as fnn, numpy as np
     >>> curve = np.array([0.5, 0.9])
     >>> members = [
-    ...     Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, {"test_accuracy": curve - rate})
+    ...     fnn.sweeps.Member(i, {"learning_rate": rate, "seed": 0}, "finished", None, {"test_accuracy": curve - rate})
     ...     for i, rate in enumerate((0.1, 0.01))]
-    >>> print(SweepResult(tuple(members), lambda h: None, "float32", (784,)))
+    >>> print(fnn.sweeps.SweepResult(tuple(members), lambda h: None, "float32", (784,)))
     learning_rate  models  test accuracy  ± 95%  not finite
              0.01       1         0.8900
               0.1       1         0.8000

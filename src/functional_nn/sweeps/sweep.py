@@ -127,7 +127,7 @@ def sweep(
     >>> import functional_nn as fnn, optax
     >>> members = fnn.grid(learning_rate=[1e-3, 1e-2], seed=range(2))
     >>> data = fnn.load_dataset("mnist5k")
-    >>> result = sweep(fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, data, epochs=1)
+    >>> result = fnn.sweep(fnn.dense(10), lambda h: optax.adam(h["learning_rate"]), members, data, epochs=1)
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """

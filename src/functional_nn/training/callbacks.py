@@ -35,7 +35,8 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     >>> data = fnn.load_dataset("mnist5k")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "log.csv"
-    ...     run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2, on_epoch=csv_log(path))
+    ...     log = fnn.training.callbacks.csv_log(path)
+    ...     run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=2, on_epoch=log)
     ...     lines = path.read_text().splitlines()
     >>> lines[0]
     'epoch,train_loss,test_loss,test_accuracy,seconds,skipped_steps,clipped_steps,learning_rate'
@@ -77,7 +78,7 @@ def early_stopping(patience: int, metric: str | None = None, least_change: float
     >>> data = fnn.load_dataset("mnist5k").with_validation(0.2)
     >>> run = fnn.fit(
     ...     fnn.dense(10), fnn.cross_entropy, optax.adam(0.1), data, epochs=50,
-    ...     on_epoch=early_stopping(3, "validation_accuracy"))
+    ...     on_epoch=fnn.training.callbacks.early_stopping(3, "validation_accuracy"))
     >>> accuracies = [metrics.metrics["validation_accuracy"] for metrics in run.history]
     >>> run.status, max(accuracies) == accuracies[-4]
     ('stopped', True)

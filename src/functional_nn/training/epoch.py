@@ -247,7 +247,7 @@ def make_train(
     >>> x, labels, test_x, test_labels = images[1:5]
     >>> data = fnn.data.Split(x[:200], labels[:200], test_x, test_labels)
     >>> net = fnn.chain(fnn.flatten(), fnn.dense(10))
-    >>> train = make_train(net, lambda h: optax.sgd(h["learning_rate"]), epochs=2)
+    >>> train = fnn.training.make_train(net, lambda h: optax.sgd(h["learning_rate"]), epochs=2)
     >>> rates, keys = jax.numpy.array([0.1, 0.2, 0.4]), jax.random.split(jax.random.key(0), 3)
     >>> population = jax.jit(jax.vmap(train, in_axes=(0, 0, None)))
     >>> population({"learning_rate": rates}, keys, data).evaluations.accuracy.shape

@@ -321,9 +321,9 @@ def predict(
         precision: as in training.
         batch_size: the number of examples computed at a time. A smaller one needs less memory.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, numpy as np
     >>> params = {"weight": np.ones((3, 1), np.float32), "bias": np.zeros(1, np.float32)}
-    >>> print(predict(fnn.dense(1), params, {}, np.ones((2, 3), np.float32)))
+    >>> print(fnn.training.predict(fnn.dense(1), params, {}, np.ones((2, 3), np.float32)))
     [[3.]
      [3.]]
     """
@@ -343,9 +343,9 @@ def predict_probabilities(
 
     The arguments are those of ``predict``.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, numpy as np
     >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
-    >>> print(predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
+    >>> print(fnn.training.predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
     [[0.25 0.25 0.25 0.25]]
     """
     return _by_batch(_outputs(as_layer(net), as_precision(precision), True), params, state, x, batch_size)

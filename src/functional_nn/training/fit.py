@@ -41,6 +41,7 @@ from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSa
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
 from functional_nn.training.epoch_loop import RunData, status_after
+from functional_nn.training.evaluate import default_metric
 from functional_nn.training.non_finite import ADVICE, SKIP, non_finite_message, origin_in_step, rate_of_step
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
@@ -165,9 +166,9 @@ def fit(
         RuntimeError: with several processes, if the run ended in the first one, or if one of them was lost.
         DataError: if every checkpoint is damaged or belongs to another network.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, optax
     >>> data = fnn.load_dataset("mnist5k")
-    >>> run = fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=1)
+    >>> run = fnn.fit(fnn.dense(10), fnn.cross_entropy, optax.adam(1e-3), data, epochs=1)
     >>> run.status, run.history[-1].test_accuracy > 0.8
     ('finished', True)
     """
@@ -458,7 +459,7 @@ class EpochLoop:
         # With several processes the first one alone is asked, and its answer counts for all.
         processes = self.data.processes
         is_stopped = processes.any(bool(processes.first(ask)))
-        shown_first = [name for name in metrics.metrics if not name.startswith("train_")][:2]
-        texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in ("train_loss", *shown_first)]
+        shown = dict.fromkeys(("train_loss", default_metric(metrics.metrics)))  # more would not fit into 80 columns
+        texts = [f"{words(name)} {metrics.metrics[name]:.4f}" for name in shown]
         advance("  ".join(texts))
         return is_stopped

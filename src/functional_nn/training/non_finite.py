@@ -66,7 +66,7 @@ def find_non_finite(
         train: whether the network runs in training mode.
         key: for layers that draw random numbers.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
     >>> net = fnn.chain(fnn.dense(2, initializer=jax.nn.initializers.zeros), jnp.log, fnn.dense(1))
     >>> params, state = net.init(jax.random.key(0), (3,))
     >>> found = fnn.find_non_finite(net, fnn.mean_squared_error, params, state, jnp.ones((4, 3)), jnp.ones((4, 1)))

@@ -34,8 +34,8 @@ def optimizer(name: str, learning_rate: optax.ScalarOrSchedule, **options) -> op
 
     ``options`` are keyword arguments of the Optax function, such as ``b1`` of ``adam``.
 
-    >>> import jax.numpy as jnp
-    >>> rule = optimizer("sgd", 0.5)
+    >>> import jax.numpy as jnp, functional_nn as fnn
+    >>> rule = fnn.training.optimizer("sgd", 0.5)
     >>> updates, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(0.0)))
     >>> print(updates)
     -1.0
@@ -78,7 +78,8 @@ def schedule(name: str, learning_rate: float | jax.Array, steps: int) -> optax.S
     ``constant`` keeps the rate. ``cosine`` lowers it to 0. ``one-cycle`` raises it in the first 30% of the steps and
     then lowers it nearly to 0. ``step`` divides it by 10 after half of the steps, and again after three quarters.
 
-    >>> rate = schedule("step", 0.1, steps=100)
+    >>> import functional_nn as fnn
+    >>> rate = fnn.training.schedule("step", 0.1, steps=100)
     >>> print(rate(0), round(float(rate(60)), 4), round(float(rate(80)), 5))
     0.1 0.01 0.001
     """
@@ -118,7 +119,8 @@ def with_clipping(
         optimizer: any Optax transformation.
         limit: the largest norm, above 0. May be a traced array.
 
-    >>> rule = with_clipping(optax.sgd(1.0), 5.0)
+    >>> import functional_nn as fnn, jax.numpy as jnp, optax
+    >>> rule = fnn.training.with_clipping(optax.sgd(1.0), 5.0)
     >>> params = {"w": jnp.zeros(2)}
     >>> updates, state = rule.update({"w": jnp.array([30.0, -40.0])}, rule.init(params), params)
     >>> print(updates["w"], state.clipped_steps)
@@ -173,7 +175,8 @@ def path_mask(paths: trees.Paths = "*weight") -> Callable[[Params], trees.PyTree
     Raises:
         InputError: when Optax initializes the transformation, if no parameter matches.
 
-    >>> path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
+    >>> import functional_nn as fnn
+    >>> fnn.training.path_mask("*weight")({"dense_0": {"weight": 1.0, "bias": 2.0}})
     {'dense_0': {'bias': False, 'weight': True}}
     """
     trees.check_paths(paths)

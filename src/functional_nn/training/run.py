@@ -78,7 +78,9 @@ class EpochMetrics(NamedTuple):
         Raises:
             InputError: if there is no metric of this name. The error lists the names.
 
-        >>> EpochMetrics(1, {"train_loss": 0.4, "test_accuracy": 0.9}, seconds=0.1).to_minimize("test_accuracy")
+        >>> import functional_nn as fnn
+        >>> metrics = fnn.training.EpochMetrics(1, {"train_loss": 0.4, "test_accuracy": 0.9}, seconds=0.1)
+        >>> metrics.to_minimize("test_accuracy")
         -0.9
         """
         if metric is None:

@@ -65,9 +65,9 @@ class TrainState(NamedTuple):
             state: the network's new state, as ``apply`` returned it; None keeps the old one.
             **extra: what the optimizer takes in addition, such as ``value``. It gets only the names that it takes.
 
-        >>> import functional_nn as fnn
+        >>> import functional_nn as fnn, jax, jax.numpy as jnp, optax
         >>> net, optimizer = fnn.dense(2, bias=False), optax.sgd(1.0)
-        >>> start = create_train_state(net, optimizer, jax.random.key(0), (3,))
+        >>> start = fnn.training.create_train_state(net, optimizer, jax.random.key(0), (3,))
         >>> after = start.apply_gradient(start.params, optimizer)
         >>> print(after.step, jnp.abs(after.params["weight"]).sum())
         1 0.0
@@ -117,8 +117,8 @@ def create_train_state(
     Raises:
         InputError: if ``start`` does not have the structure, shapes and types that the network and optimizer need.
 
-    >>> import functional_nn as fnn
-    >>> first = create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
+    >>> import functional_nn as fnn, jax, optax
+    >>> first = fnn.training.create_train_state(fnn.dense(2), optax.adam(1e-3), jax.random.key(0), (3,))
     >>> print(first.step, first.params["weight"].shape)
     0 (3, 2)
     """

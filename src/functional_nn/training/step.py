@@ -89,10 +89,10 @@ def make_train_step(
     (``train_state.loss_scale``). If a gradient is not finite, only the scale changes: it is lowered, and the step is
     counted as skipped. If the scale cannot be lowered any more, the loss is returned as NaN.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp, optax
     >>> from functional_nn.training.state import create_train_state
     >>> net, optimizer = fnn.dense(2), optax.sgd(0.1)
-    >>> train_step = jax.jit(make_train_step(net, fnn.cross_entropy, optimizer))
+    >>> train_step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optimizer))
     >>> start = create_train_state(net, optimizer, jax.random.key(0), (3,))
     >>> after, loss = train_step(start, jnp.ones((4, 3)), jnp.array([0, 1, 1, 1]))
     >>> print(after.step)
@@ -302,10 +302,10 @@ def per_example_gradients(
         InputError: in training, if a layer couples the examples of a batch (``batch_norm``), because a single example
             then has no gradient of its own.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax
     >>> net = fnn.dense(2)
     >>> params, state = net.init(jax.random.key(0), (3,))
-    >>> losses, gradients = per_example_gradients(
+    >>> losses, gradients = fnn.training.per_example_gradients(
     ...     net, fnn.cross_entropy, params, state, jax.numpy.ones((5, 3)), jax.numpy.zeros(5, int))
     >>> losses.shape, gradients["weight"].shape
     ((5,), (5, 3, 2))

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from functional_nn.gradients.compare.error_scale import rounding
+from functional_nn.gradients.compare.error_scale import with_rounding
 
 pytestmark = pytest.mark.usefixtures("float64")
+
+
+def rounding(function, *arguments):
+    return with_rounding(function, *arguments).size
 
 
 @pytest.mark.parametrize(
@@ -93,3 +97,15 @@ def test_complex_numbers_and_linear_systems_round_too():
     assert 3.7 < rounding(lambda z: z * 2.0, z)[0] / 2 < 7.1
     assert jnp.all(rounding(jnp.linalg.inv, jnp.diag(jnp.array([1e3, 1.0]))) > 0)
     assert jnp.all(rounding(jnp.fft.fft, jnp.array([1.0, 0.0, 0.0])) > 0)
+
+
+def test_narrow_types_count_where_they_round():
+    """A conversion to a wider type is exact, and a part in float64 keeps its digits."""
+    x = jnp.float64(0.7)
+    narrow = lambda function: float(with_rounding(function, x).narrow)  # noqa: E731
+    assert narrow(jnp.sin) == narrow(lambda x: x * float(np.float32(0.5))) == 0
+    assert narrow(lambda x: x * jnp.float32([0.1]).astype(x.dtype)[0]) == 0
+    assert 0.5e-5 < narrow(lambda x: x.astype(jnp.float32) * 1.0) / 0.7 < 4e-5
+    assert 0.5e-8 < narrow(lambda x: 1e-3 * x.astype(jnp.float32).astype(x.dtype) + x) / 0.7 < 4e-8
+    assert 0.1 < narrow(lambda x: jax.lax.reduce_precision(x, 8, 7)) / 0.7 < 0.4
+    assert 0.5 * 2.0**-23 < narrow(lambda x: x * float(np.float32(0.1))) / 0.07 < 2.0**-22

@@ -243,6 +243,18 @@ def test_frozen_parameters_neither_move_nor_decay_nor_take_memory():
     assert (4, 3) not in moments
 
 
+def test_frozen_parameters_start_with_trained_values():
+    """The head has other classes and starts anew. What is frozen must be among the trained ones, in its shape."""
+    trained, _ = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)).init(KEY, (4,))
+    net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(5))
+    params, state = fnn.frozen(net, "dense_0/weight", start=trained).init(jax.random.key(9), (4,))
+    np.testing.assert_array_equal(state["frozen"]["dense_0"]["weight"], trained["dense_0"]["weight"])
+    np.testing.assert_array_equal(params["dense_0"]["bias"], trained["dense_0"]["bias"])
+    assert params["dense_1"]["weight"].shape == (3, 5)
+    with pytest.raises(fnn.InputError, match=r"start: expected trained values of all frozen .*none for dense_1/bias"):
+        fnn.frozen(net, "dense_1/bias", start=trained).init(KEY, (4,))
+
+
 def test_with_hand_vjp_uses_the_formula():
     """A backward pass that is wrong on purpose shows up in jax.grad of the wrapped layer, and only there."""
     plain = fnn.dense(2)

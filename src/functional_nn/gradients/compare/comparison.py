@@ -12,8 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.arbiter import ReferenceJacobian, reference_jacobian, reference_second_order, sensitivity
-from functional_nn.gradients.compare.error_scale import rounding
+from functional_nn.gradients.arbiter import (
+    MOST_COLUMNS,
+    ReferenceJacobian,
+    derivatives_at,
+    reference_jacobian,
+    reference_second_order,
+    sensitivity,
+)
+from functional_nn.gradients.compare.error_scale import NARROW, TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     as_rows,
@@ -33,15 +40,12 @@ from functional_nn.gradients.compare.problem import (
     Function,
     Leaves,
     Problem,
-    narrowest_type,
     with_stopped_as_constants,
 )
 from functional_nn.gradients.compare.report import Outcome, Verdict, judge, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.jaxprs.xla_options import quick_jit
 
-TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
-"""The largest error allowed, relative to the size of the terms: in float64 about 450 units in the last place."""
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
 VISIBLE_ROUNDING = 1e-10
@@ -55,6 +59,8 @@ LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
 
 
+HALF = 2.0**-26
+"""The relative error allowed at further points: half of the digits of float64."""
 MOST_JUDGED = 4
 """The largest number of further points for the arbiter, among those where automatic differentiation gives numbers, and
 among the others."""
@@ -85,8 +91,8 @@ class FurtherPoint(NamedTuple):
     def disagreements(self) -> list[float]:
         """The largest difference of the two for each leaf, in units of the scale. NaN counts as infinite."""
         largest = (
-            np.max(_disagreement(hand, automatic, usable_scale(scale, np.abs(automatic))), initial=0)
-            for hand, automatic, scale in zip(*self.found, strict=True)
+            np.max(_disagreement(hand, automatic, usable_scale(scale, np.abs(automatic)) + narrow / HALF), initial=0)
+            for hand, automatic, scale, narrow in zip(*self.found, strict=True)
         )
         return [float(np.nan_to_num(error, nan=np.inf)) for error in largest]
 
@@ -121,8 +127,8 @@ class JacobianComparison:
             self.y_bars, self.directions, self.y_directions = self._drawn(seed)
             self._jacobians = quick_jit(partial(jacobians, self.problem))
             self._pullbacks = quick_jit(partial(pullbacks, self.problem))
-            self._narrowest = narrowest_type(self.problem.function, self.problem.leaves)
-        self._tolerance = TOLERANCES.get(self._narrowest, TOLERANCES["bfloat16"])
+            program = jax.make_jaxpr(lambda leaves: list(self.problem.function(leaves)))(list(self.problem.leaves))
+            self._narrow_types = narrow_types(program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -137,7 +143,7 @@ class JacobianComparison:
         draw = lambda leaf: (np.round(random.normal(size=np.shape(leaf)) * 64) + 0.5) / 64  # noqa: E731
         outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
         y_bars, directions, y_directions = (
-            list(map(draw, leaves)) for leaves in (outputs, self.problem.leaves, outputs)
+            [draw(leaf).astype(leaf.dtype) for leaf in leaves] for leaves in (outputs, self.problem.leaves, outputs)
         )
         return y_bars, directions, y_directions
 
@@ -152,18 +158,13 @@ class JacobianComparison:
             leaves = self.problem.leaves if leaves is None else leaves
             found = as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
-            # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside a
-            # narrow type, these sizes might overflow or underflow.
-            factors = (3, -3) if self.note else (LARGE, -LARGE, 1 / LARGE)
-            cotangents = [[factor * bar for bar in self.y_bars] for factor in factors]
+            # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside the
+            # function, float16 might overflow or underflow with these sizes.
+            factors = (3, -3) if "float16" in self._narrow_types else (LARGE, -LARGE, 1 / LARGE)
+            cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
             drawn = [as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
-            # The arbiter computes the elements where the formula and automatic differentiation disagree most.
-            doubts = [
-                np.max(_disagreement(hand, automatic, scale), 0, initial=0)
-                for hand, automatic, scale in zip(*found, strict=True)
-            ]
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, doubts, _zeros(found))
+            reference = reference_jacobian(function, leaves, _doubts(found), _zeros(found))
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
@@ -174,13 +175,12 @@ class JacobianComparison:
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
             self.loses_digits |= values.largest_rounding() > VISIBLE_ROUNDING
             yield verdict
-            if not self.note:
-                with jax.enable_x64(True):
-                    relative = relative_values(function, leaves, number, reference, values)
-                if relative is not None:
-                    yield judged(relative, unit="relative", tolerance=ALLOWED)
+            with jax.enable_x64(True):
+                relative = relative_values(function, leaves, number, reference.columns[number], values)
+            if relative is not None:
+                yield judged(relative, unit="relative", tolerance=ALLOWED["float64"])
             for y_bars, pulled in zip(cotangents, drawn, strict=True):
-                y_bar = np.concatenate([np.reshape(bar, -1) for bar in y_bars])
+                y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
                 hand, automatic = np.asarray(pulled.hand[number]), np.asarray(pulled.automatic[number])
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
@@ -202,11 +202,10 @@ class JacobianComparison:
         nothing. Here half of the digits may be wrong, and the formula may lose as many as its own operations do: nobody
         has chosen these points.
         """
-        tolerance = max(ALLOWED, self._tolerance)
         function = quick_jit(self.problem.function)
-        own_rounding = quick_jit(partial(rounding, self.problem.pullback))
-        agreeing = [point for point in self.further_points if max(point.disagreements) <= tolerance]
-        others = [point for point in self.further_points if not max(point.disagreements) <= tolerance]
+        own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
+        agreeing = [point for point in self.further_points if max(point.disagreements) <= HALF]
+        others = [point for point in self.further_points if not max(point.disagreements) <= HALF]
         errors = [
             max((point.disagreements[n] for point in agreeing), default=0) for n in range(len(self.problem.names))
         ]
@@ -216,24 +215,24 @@ class JacobianComparison:
                 exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
                 if judged[point.is_finite] == MOST_JUDGED or not exists:
                     continue
-                own = as_rows(point.found._replace(scale=own_rounding(point.leaves, point.y_bars)), point.leaves, 1)
-            scale = [of_formula + others for of_formula, others in zip(own.scale, point.found.scale, strict=True)]
+                own = own_rounding(point.leaves, point.y_bars).size
+            scale = [np.reshape(size, (1, -1)) + scale for size, scale in zip(own, point.found.scale, strict=True)]
             point = point._replace(found=point.found._replace(scale=scale))
-            if not max(point.disagreements) <= tolerance:
+            if not max(point.disagreements) <= HALF:
                 judged[point.is_finite] += 1
                 with jax.enable_x64(True):
-                    verdicts = self._by_arbiter(point, tolerance)
+                    verdicts = self._by_arbiter(point)
                 if verdicts:
                     self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in verdicts}
                     yield from verdicts
                     return
             count += 1
-        template = Verdict(self.subject, "", "pass", 0.0, tolerance, transform="drawn", reference="jax.vjp")
+        template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", reference="jax.vjp")
         for name, error in zip(self.problem.names, errors, strict=True):
             yield replace(template, leaf=name, error=error, regime=f"{count} further points")
 
     @np.errstate(all="ignore")
-    def _by_arbiter(self, point: FurtherPoint, tolerance: float) -> list[Verdict]:
+    def _by_arbiter(self, point: FurtherPoint) -> list[Verdict]:
         """The verdicts on what the arbiter finds wrong at a point; none if the function is not differentiable there.
 
         The derivative along a direction is computed, too. At equal elements, all partial derivatives may exist but no
@@ -247,9 +246,8 @@ class JacobianComparison:
             y = function([leaf + t * direction for leaf, direction in zip(leaves, directions, strict=True)])
             return [sum((jnp.sum(bar * part) for bar, part in zip(point.y_bars, y, strict=True)), jnp.zeros(()))]
 
-        doubts = [_disagreement(*of_leaf)[0] for of_leaf in zip(*point.found, strict=True)]
-        zeros = [*_zeros(point.found), np.zeros((1, 1), bool)]
-        reference = reference_jacobian(product, [*point.leaves, np.zeros(())], [*doubts, np.zeros(1)], zeros)
+        doubts, zeros = [*_doubts(point.found), np.zeros((2, 1))], [*_zeros(point.found), np.zeros((1, 1), bool)]
+        reference = reference_jacobian(product, [*point.leaves, np.zeros(())], doubts, zeros)
         by_t, t_error = reference.values[-1].item(), reference.error[-1].item()
         compared = [
             self._with_arbiter(point.found, reference, number)[0].with_usable_scale()
@@ -257,20 +255,22 @@ class JacobianComparison:
         ]
         for values, direction in zip(compared, directions, strict=True):
             by_t -= (values.arbiter @ direction.reshape(-1)).item()
-            t_error += ((values.arbiter_error + ALLOWED * values.scale) @ np.abs(direction).reshape(-1)).item()
+            error = values.arbiter_error + HALF * values.scale + values.narrow
+            t_error += (error @ np.abs(direction).reshape(-1)).item()
         if reference.kink[-1].any() or not abs(by_t) <= t_error < np.inf:
             return []
         place = ", ".join(
             f"{name} = {np.array2string(np.asarray(leaf), separator=', ', threshold=MOST_SHOWN_NUMBERS)}"
             for name, leaf in zip(self.problem.names, point.leaves, strict=True)
         )
-        judged = partial(self._verdict, transform="drawn", tolerance=tolerance, reference=reference.name, note=DOMAIN)
+        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
         judged = partial(judged, regime=f"at a further point, {place}")
         verdicts = []
         for name, values in zip(self.problem.names, compared, strict=True):
             # Where the arbiter knows nothing, even NaN may be right.
-            is_known = values.arbiter_error <= np.maximum(tolerance * values.scale, values.underflow)
-            verdicts.append(judged(name, values.only_at(np.isfinite(values.hand) | is_known, values.scale)))
+            is_known = values.arbiter_error <= np.maximum(HALF * values.scale, values.underflow)
+            counted = np.isfinite(values.hand) | is_known
+            verdicts.append(judged(name, values.only_at(counted, values.scale, values.narrow)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"]
 
     def _judged_function(self, leaves: Leaves) -> Function:
@@ -294,14 +294,20 @@ class JacobianComparison:
             everywhere: whether all elements count as being at a kink. In second order they do if one of them is: the
                 direction moves all elements together, so all second derivatives are infinite.
         """
-        hand, automatic, scale = (np.asarray(leaves[number]) for leaves in found)
+        hand, automatic, scale, narrow = (np.asarray(leaves[number]) for leaves in found)
         values, error = automatic.copy(), np.zeros_like(automatic)
         columns = reference.columns[number]
         values[:, columns] = reference.values[number]
         error[:, columns] = reference.error[number]
         # If automatic differentiation is the only source, and not finite, the derivative is not known.
         error[~np.isfinite(values)] = np.inf
-        note = self.note
+        note = ""
+        if len(columns) < values.shape[1]:
+            note += f"{_compared_with_arbiter(len(columns), values.shape[1])} "
+        if (looser := narrow > TOLERANCES["float64"] * scale).any():
+            largest = float(np.max(narrow[looser] / scale[looser]))
+            note += f"{self.note} So errors up to {largest:.0e} of the terms are allowed in {looser.sum():,} of "
+            note += f"{looser.size:,} derivatives. "
         # Elsewhere an infinite error says that the arbiter knows nothing. That excuses no formula.
         at_kink = np.full(values.shape, everywhere)
         at_kink[:, columns] |= reference.kink[number]
@@ -309,17 +315,15 @@ class JacobianComparison:
         one_sided = at_kink & np.isfinite(error)
         scale = np.where(one_sided, np.fmax(scale, np.abs(values) + error), scale)
         if self._kinks_as_automatic and at_kink.any():
-            note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right."
+            note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
         underflow = SMALLEST_NORMAL["float64"]
-        return ComparedValues(hand, automatic, values, error, scale, underflow), note
+        return ComparedValues(hand, automatic, values, error, scale, underflow, narrow), note.strip()
 
     @property
     def note(self) -> str:
-        """A note for the reader if the function computes in a narrower type than float64; otherwise empty."""
-        if self._narrowest == "float64":
-            return ""
-        return f"The function computes in {self._narrowest} inside, so more rounding is allowed. "
+        """A sentence for the reader if the function rounds to types narrower than float64; otherwise empty."""
+        return f"The function rounds to {' and '.join(self._narrow_types)}." if self._narrow_types else ""
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares derivatives of the formula in float64: along a direction of the leaves, and one of the cotangent.
@@ -328,7 +332,7 @@ class JacobianComparison:
         the cotangent, because a pullback is linear. If this is right, ``first_order`` has shown.
         """
         leaves = self.problem.leaves
-        tolerance = max(SECOND_ORDER_TOLERANCE, self._tolerance if self.note else 0)
+        tolerance = SECOND_ORDER_TOLERANCE
         with jax.enable_x64(True):
             reasons = []
             for derivative in (forward_derivative, reverse_derivative):
@@ -348,16 +352,17 @@ class JacobianComparison:
                 return
             found = as_rows(derivatives, leaves, 1)
             linear = as_rows(Derivatives(*self._pullbacks(leaves, self.y_directions)), leaves, 1)
-            doubts = [_disagreement(hand, automatic, scale)[0] for hand, automatic, scale in zip(*found, strict=True)]
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, doubts, _zeros(found))
+            reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
             yield judged(values, reference=reference.name, transform="jit", note=note)
-            right, automatic, scale = (np.asarray(of_source[number]) for of_source in linear)
+            right, automatic, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
             by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
-            values = ComparedValues(by_s, automatic, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"])
+            values = ComparedValues(
+                *(by_s, automatic, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"], narrow)
+            )
             yield judged(values, reference="the formula", transform="by y_bar", note=LINEAR)
 
     def in_type(
@@ -388,32 +393,76 @@ class JacobianComparison:
                     np.asarray(leaves[number]).astype(np.float64).reshape(len(leaves[number]), -1)
                     for leaves in (bars, automatic)
                 )
-                hand, other, scale = (np.asarray(leaves[number]) for leaves in in_float64)
-                right, error = self._right_in_float64(name, hand, other, scale)
+                hand, other, scale, narrow = (np.asarray(leaves[number]) for leaves in in_float64)
+                right, error = self._right_in_float64(name, hand, other, TOLERANCES["float64"] * scale + narrow)
                 rows = slice(len(found))
-                values = ComparedValues(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow)
+                values = ComparedValues(
+                    *(found, found_automatic[rows], right[rows], error[rows], scale[rows], underflow, narrow[rows])
+                )
                 # The second point may lie where the function has no value or no derivative. There it does not count.
                 has_derivative = np.isfinite(right[rows]) & np.asarray(has_values)[rows, None]
                 counted = has_derivative | (np.arange(len(found)) == 0)[:, None]
-                values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(counted, scale[rows])
-                yield self._verdict(name, values, dtype=dtype, transform=transform, regime=regime, reference="float64")
+                values = replace(values, arbiter=np.where(counted, right[rows], 0.0)).only_at(
+                    *(counted, scale[rows], narrow[rows])
+                )
+                judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime)
+                yield judged(values, reference="float64")
+                # A formula that is wrong in float64 needs no second verdict.
+                if transform == "jit" and self._formula_outcome[name] != "fail":
+                    relative = self._relative_in_type(dtype, number, values, [*problem.leaves, *y_bars])
+                    if relative is not None:
+                        yield judged(relative, unit="relative", tolerance=ALLOWED[dtype])
+
+    def _relative_in_type(
+        self, dtype: str, number: int, values: ComparedValues, arrays: Leaves
+    ) -> ComparedValues | None:
+        """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
+
+        Only elements count that differ by more than half of the type's digits from the formula in float64. There the
+        arbiter computes the exact derivative of ⟨ȳ, f(x)⟩, at the numbers of this type.
+
+        Args:
+            dtype: the type.
+            number: the index of the leaf.
+            values: the values in this type, with those of float64 as the arbiter's.
+            arrays: the leaves x and the cotangent ȳ.
+        """
+        size = np.abs(values.arbiter)
+        far = relative_error(values.hand - values.arbiter, size)
+        doubts = np.where(needs_relative(values, dtype) & ~(far <= ALLOWED[dtype]), far, 0.0)
+        columns = np.argsort(-doubts[0])[: min(MOST_COLUMNS, np.count_nonzero(doubts))]
+        if not len(columns):
+            return None
+        count = len(self.problem.leaves)
+        with jax.enable_x64(True):
+            arrays = [np.asarray(array, np.float64) for array in arrays]
+            function = self._judged_function(arrays[:count])
+
+            def pulled(arrays: Leaves) -> Leaves:
+                products = zip(arrays[count:], function(arrays[:count]), strict=True)
+                return [sum((jnp.sum(bar * y) for bar, y in products), jnp.zeros(()))]
+
+            arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
+            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, arrays, number, columns)
+            values = replace(values, arbiter=arbiter, arbiter_error=error)
+            return relative_values(pulled, arrays, number, columns, values, dtype)
 
     def _right_in_float64(
-        self, name: str, hand: np.ndarray, automatic: np.ndarray, scale: np.ndarray
+        self, name: str, hand: np.ndarray, automatic: np.ndarray, allowed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which of two derivatives in float64 is right, and its error. The first row is the problem's own point.
 
         Args:
             name: the name of the leaf.
             hand, automatic: the derivatives by the formula and by automatic differentiation, (points, elements).
-            scale: the scale of errors.
+            allowed: how far two right derivatives may differ.
         """
         if self._formula_outcome[name] == "fail":
             return automatic, np.zeros_like(automatic)
         if not self._automatic_is_right[name]:
             return hand, np.zeros_like(hand)
         difference = np.abs(hand - automatic)
-        differs = ~(difference <= self._tolerance * scale)  # also where one of them is NaN
+        differs = ~(difference <= allowed)  # also where one of them is NaN
         # If the arbiter could not judge, it is not known which of two different values is right.
         if self._formula_outcome[name] == "inconclusive":
             return hand, np.where(differs, np.inf, difference)
@@ -421,6 +470,7 @@ class JacobianComparison:
         differs[:1] = False
         return np.where(differs, automatic, hand), np.where(differs, 0.0, difference)
 
+    @np.errstate(all="ignore")
     def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
         """Finds out which mutants give wrong values at a point, and which mutants change any value at all.
 
@@ -430,8 +480,8 @@ class JacobianComparison:
             leaves: the point.
 
         Returns:
-            Two arrays of booleans, one element for each mutant. In a function that computes in a narrow type, a change
-            counts if it is larger than the rounding of that type.
+            Two arrays of booleans, one element for each mutant. Where the function rounds to a narrow type, a change
+            counts if it is larger than this rounding.
         """
         with jax.enable_x64(True):
             bars, formula = map(jax.tree.leaves, mutants.evaluate_beside_formula(*arguments))
@@ -439,13 +489,15 @@ class JacobianComparison:
         dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
         for name, found, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
             rows, unchanged = np.asarray(found).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
-            hand, automatic, scale = (np.asarray(value).reshape(-1) for value in values)
-            truth = automatic if self._automatic_is_right[name] else hand
-            scale = usable_scale(scale, np.abs(truth))
-            largest = np.max(_disagreement(rows, truth, scale), 1, initial=0)
-            dead |= ~(largest <= self._tolerance)  # NaN counts as dead too
-            least = self._tolerance * scale if self.note else SAME * np.abs(unchanged)
-            changed |= ~np.all(np.abs(rows - unchanged) <= least, 1)
+            hand, automatic, scale, narrow = (np.asarray(value).reshape(-1) for value in values)
+            truth = np.where(np.isnan(automatic) | (not self._automatic_is_right[name]), hand, automatic)
+            tolerance = TOLERANCES["float64"]
+            scale = usable_scale(scale, np.abs(truth)) + narrow / tolerance
+            # Outside of the function's domain, the right value is NaN.
+            errors = np.where(np.isnan(rows) & np.isnan(truth), 0, _disagreement(rows, truth, scale))
+            dead |= ~(np.max(errors, 1, initial=0) <= tolerance)  # NaN in place of a number counts as dead too
+            same = np.abs(rows - unchanged) <= np.fmax(SAME * np.abs(unchanged), narrow)
+            changed |= ~np.all(same | (np.isnan(rows) & np.isnan(unchanged)), 1)
         return dead, changed
 
     def _verdict(self, leaf: str, values: ComparedValues, **known: object) -> Verdict:
@@ -457,8 +509,7 @@ class JacobianComparison:
             known: the fields of the verdict that are already known, such as its kind and its dtype.
         """
         dtype = str(known.get("dtype", "float64"))
-        tolerance = max(TOLERANCES[dtype], self._tolerance)
-        template = replace(Verdict(self.subject, leaf, "pass", 0.0, tolerance), **known)
+        template = replace(Verdict(self.subject, leaf, "pass", 0.0, TOLERANCES[dtype]), **known)
         verdict, at = values.with_usable_scale().verdict(template)
         return replace(verdict, index=self._index(leaf, at)) if at else verdict
 
@@ -471,6 +522,24 @@ class JacobianComparison:
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
     with np.errstate(all="ignore"):
         return relative_error(found - other, scale)
+
+
+def _doubts(found: Derivatives) -> list[np.ndarray]:
+    """Two reasons to ask the arbiter about an element, as an array (2, size) for each leaf.
+
+    They are how far the formula and automatic differentiation disagree, and how much larger the scale of errors is than
+    the derivative. Where it is much larger, terms cancel, so digits may be lost.
+    """
+    doubts = []
+    for hand, automatic, scale, _ in zip(*found, strict=True):
+        reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
+        doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
+    return doubts
+
+
+def _compared_with_arbiter(compared: int, size: int) -> str:
+    others = "all others with automatic differentiation alone"
+    return f"{compared:,} of {size:,} elements were compared with the arbiter, {others}."
 
 
 def _zeros(found: Derivatives) -> list[np.ndarray]:
@@ -490,6 +559,7 @@ class ComparedValues:
         scale: the size by which errors are divided.
         underflow: the absolute error that is always allowed: the smallest positive normal number, or a multiple of it
             in sums. XLA replaces smaller numbers by 0, so no formula can give them.
+        narrow: the absolute error that is allowed in addition, above all because the function rounds to narrow types.
     """
 
     hand: np.ndarray
@@ -498,14 +568,15 @@ class ComparedValues:
     arbiter_error: np.ndarray
     scale: np.ndarray
     underflow: float
+    narrow: np.ndarray
 
     @np.errstate(all="ignore")
     def multiplied(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
         """The same values of a cotangent times these Jacobians; those by the formula and by ``jax.vjp`` are given."""
         weights, size = y_bar[None], np.abs(y_bar)[None]
         underflow = self.underflow * max(1.0, float(size.sum()))
-        arbiter, error, scale = weights @ self.arbiter, size @ self.arbiter_error, size @ self.scale
-        return ComparedValues(hand, automatic, arbiter, error, scale, underflow)
+        arbiter, error = weights @ self.arbiter, size @ self.arbiter_error
+        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow, size @ self.narrow)
 
     def with_usable_scale(self) -> ComparedValues:
         """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.
@@ -525,8 +596,8 @@ class ComparedValues:
         is_known = np.isfinite(relative) & (self.arbiter_error <= np.abs(self.arbiter))
         return float(np.max(relative, where=is_known, initial=0))
 
-    def only_at(self, counted: np.ndarray, scale: np.ndarray) -> ComparedValues:
-        """Replaces the scale. Only the chosen elements are compared; all others get an error of 0."""
+    def only_at(self, counted: np.ndarray, scale: np.ndarray, narrow: np.ndarray) -> ComparedValues:
+        """Replaces the scale and the allowed error. Only the chosen elements count; all others get an error of 0."""
         return ComparedValues(
             np.where(counted, self.hand, self.arbiter),
             np.where(counted, self.automatic, self.arbiter),
@@ -534,6 +605,7 @@ class ComparedValues:
             np.where(counted, self.arbiter_error, 0.0),
             np.where(counted, scale, 1.0),
             self.underflow,
+            narrow,
         )
 
     @np.errstate(invalid="ignore")
@@ -545,11 +617,13 @@ class ComparedValues:
         Args:
             template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
         """
+        scale = self.scale + self.narrow / template.tolerance
         hand_error, automatic_error = (
-            self._relative(np.where(found == self.arbiter, 0.0, found - self.arbiter))  # also where both are infinite
+            # Equal values have no error, also where both are infinite.
+            self._relative(scale, np.where(found == self.arbiter, 0.0, found - self.arbiter))
             for found in (self.hand, self.automatic)
         )
-        arbiter_error = self._relative(self.arbiter_error)
+        arbiter_error = self._relative(scale, self.arbiter_error)
         if not hand_error.size:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)
@@ -563,22 +637,25 @@ class ComparedValues:
         least = np.where(np.isnan(hand_error), np.inf, least)
         most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
         at = np.unravel_index(np.argmax(least if np.max(least) > template.tolerance else most), hand_error.shape)
+        # The reader sees the error in units of the scale alone, and a larger tolerance.
+        looser = float(scale[at] / self.scale[at]) if 0 < self.scale[at] < np.inf else 1.0
         verdict = replace(
             template,
             outcome=judge(float(hand_error[at]), float(arbiter_error[at]), template.tolerance),
-            error=float(hand_error[at]),
-            automatic_error=float(np.max(known_errors)),
-            reference_error=float(arbiter_error[at]),
+            tolerance=looser * template.tolerance,
+            error=looser * float(hand_error[at]),
+            automatic_error=looser * float(np.max(known_errors)),
+            reference_error=looser * float(arbiter_error[at]),
             hand=float(self.hand[at]),
             automatic=float(self.automatic[at]),
             arbiter=float(self.arbiter[at]),
         )
         return verdict, tuple(map(int, at))
 
-    def _relative(self, difference: np.ndarray) -> np.ndarray:
-        """Differences in units of the scale; 0 for those that are no larger than an underflow."""
+    def _relative(self, scale: np.ndarray, difference: np.ndarray) -> np.ndarray:
+        """Differences in units of a scale; 0 for those that are no larger than an underflow."""
         is_underflow = np.abs(difference) <= self.underflow
-        return np.where(is_underflow, 0.0, relative_error(difference, self.scale, self.arbiter_error))
+        return np.where(is_underflow, 0.0, relative_error(difference, scale, self.arbiter_error))
 
 
 def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) -> np.ndarray:
@@ -596,47 +673,55 @@ def relative_error(difference: Array, scale: Array, arbiter_error: Array | float
     return np.where(is_zero, 0.0, relative)
 
 
-ALLOWED = 2.0**-26
-"""The relative error allowed in float64: half of the digits."""
-SHARE_OF_SENSITIVITY = 2.0**-20
-"""The factor of the sensitivity in the unit of the error. So 64 roundings of each input are allowed."""
+ALLOWED = {name: 2.0 ** -(int(jnp.finfo(name).nmant) // 2) for name in TOLERANCES}
+"""The relative error allowed in each type: half of its digits."""
+ROUNDINGS = {"float64": 64} | dict.fromkeys(NARROW, 4)
+"""An error may be as large as the effect of this many units in the last place of every input."""
+
+
+def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
+    """Which elements need an error relative to the derivative: the usual verdict allows a larger one than ``ALLOWED``.
+
+    They have to be normal numbers of the type. The comparison is negated, so that a scale of NaN counts too.
+    """
+    size = np.abs(values.arbiter)
+    with np.errstate(invalid="ignore"):
+        usual = TOLERANCES[dtype] * values.scale + values.narrow
+        return (size >= float(jnp.finfo(dtype).tiny)) & ~(usual <= ALLOWED[dtype] * size)
 
 
 def relative_values(
     function: Function,
     leaves: Leaves,
     number: int,
-    reference: ReferenceJacobian,
+    columns: np.ndarray,
     values: ComparedValues,
+    dtype: str = "float64",
 ) -> ComparedValues | None:
     """The values with the size of the derivative as their scale. Only elements that need this measure count.
 
-    An element needs this measure if the usual one allows a larger relative error than ``ALLOWED``. It must be a normal
-    number that the arbiter knows. Returns None if there is no such element.
+    The arbiter has to know them. Returns None if there is no such element.
 
     Args:
         function: the function that is differentiated.
         leaves: the point.
         number: the index of the leaf.
-        reference: the arbiter's derivatives.
+        columns: the elements of the leaf that the arbiter has computed.
         values: the values with the usual scale.
+        dtype: the type in which the formula was computed.
     """
-    size = np.abs(values.arbiter)
+    size, allowed = np.abs(values.arbiter), ALLOWED[dtype]
     is_known = np.zeros(size.shape, bool)
-    is_known[:, reference.columns[number]] = True
+    is_known[:, columns] = True
     with np.errstate(invalid="ignore"):
-        is_known &= (size >= SMALLEST_NORMAL["float64"]) & (values.arbiter_error <= ALLOWED * size)
-        # The comparisons are negated, so that a scale or an error of NaN counts too.
-        counted = is_known & ~(TOLERANCES["float64"] * values.scale <= ALLOWED * size)
-    if not counted.any():
-        return None
-    scale = size.copy()
-    with np.errstate(invalid="ignore"):
+        counted = is_known & (values.arbiter_error <= allowed * size) & needs_relative(values, dtype)
         errors = [np.abs(found - values.arbiter) for found in (values.hand, values.automatic)]
-        is_wrong = counted & ~((errors[0] <= ALLOWED * size) & (errors[1] <= ALLOWED * size))
+        is_right = np.all([error <= allowed * size + values.narrow for error in errors], 0)
     # The condition of the derivative matters only if an error is too large. Computing it takes as long as computing the
     # derivative itself.
-    columns = np.flatnonzero(is_wrong.any(0))
-    if len(columns):
-        scale[:, columns] += SHARE_OF_SENSITIVITY * sensitivity(function, leaves, number, columns)
-    return values.only_at(counted & np.isfinite(scale), scale)
+    also_allowed, doubtful = values.narrow.copy(), np.flatnonzero((counted & ~is_right).any(0))
+    if len(doubtful):
+        roundings = ROUNDINGS[dtype] * float(jnp.finfo(dtype).eps)
+        also_allowed[:, doubtful] += roundings * sensitivity(function, leaves, number, doubtful)
+    counted &= np.isfinite(also_allowed)
+    return values.only_at(counted, size, also_allowed) if counted.any() else None

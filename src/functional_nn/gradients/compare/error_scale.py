@@ -1,17 +1,22 @@
-"""The scale of errors in a derivative: how far rounding alone can move it, measured with a small error everywhere."""
+"""The scale of errors in a derivative: how far rounding can move it, measured with a small error in every operation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.core.trees import PyTree
+from functional_nn.gradients.compare.problem import is_simple_fraction
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
+from functional_nn.jaxprs.walk import all_equations, array_type, inner_programs
 
+TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.2}
+"""The largest error allowed, relative to the size of the terms: in float64 about 450 units in the last place."""
 SIZE = 2.0**-30
 """The relative error of each operation: far above rounding in float64, small enough for its effect to be linear."""
 RUNS = 8
@@ -32,16 +37,44 @@ SOLVERS = frozenset(
 small beside the largest element of a matrix."""
 
 
-def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
-    """How far each element of a result moves, per unit of relative error in every operation (Monte Carlo arithmetic).
+LOOP = "while"
+"""No error is put inside of such a loop, since it could change the condition, and so the number of steps."""
+CONVERSIONS = frozenset(("convert_element_type", "reduce_precision"))
+NARROW = ("float32", "float16", "bfloat16")
+"""The types with fewer digits than float64, the one with the most digits first."""
+SHARE = 1 / 4
+"""In a narrow type, the relative error of each operation is this share of the tolerance of the type."""
+CONSTANT = 2.0**-23
+"""The relative change that is allowed in a constant that was rounded to float32: one unit in the last place."""
+
+
+class Rounded(NamedTuple):
+    """The result of a function, and how far rounding can move it.
+
+    Args:
+        value: the result.
+        size: how far each element moves, per unit of relative error in every operation.
+        narrow: how far each element may be off because the function rounds to types narrower than float64.
+    """
+
+    value: PyTree
+    size: PyTree
+    narrow: PyTree
+
+
+def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounded:
+    """Computes a function, and how far rounding can move each element of its result (Monte Carlo arithmetic).
 
     Each operation's result is multiplied by 1 + 2⁻³⁰ r, where ¾ ≤ |r| ≤ 1 is drawn for every element. To the
-    result of a sum, 2⁻³⁰ r times the sum of absolute terms is added. This returns the largest change of the result in
+    result of a sum, 2⁻³⁰ r times the sum of absolute terms is added. The size is the largest change of the result in
     eight runs, divided by 2⁻³⁰. This number times the unit roundoff estimates how much rounding can change the result
     of such a program. The change is large if terms cancel or if the function is ill-conditioned.
 
+    If some operations round to a narrower type, there are eight more runs, with errors in these operations alone. Their
+    errors are a share of the type's tolerance. A constant that was rounded to float32 is moved too.
+
     >>> with jax.enable_x64(True):
-    ...     size = float(rounding(lambda x: (x + 1e6) - 1e6, jnp.array(1.0)))
+    ...     size = float(with_rounding(lambda x: (x + 1e6) - 1e6, jnp.array(1.0)).size)
     >>> 7e5 <= size <= 2.1e6
     True
 
@@ -50,14 +83,16 @@ def rounding(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
     """
     program, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     leaves = jax.tree.leaves(arguments)
+    value = evaluate(program, leaves)
 
-    def noisy(run: jax.Array) -> list[jax.Array]:
-        return evaluate(program, leaves, Noise(run))
+    def moved(narrow: bool) -> list[jax.Array]:
+        runs = jax.vmap(lambda run: evaluate(program, leaves, Noise(run, narrow=narrow)))(jnp.arange(RUNS))
+        unit = SHARE if narrow else SIZE
+        return [_largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
-    original = evaluate(program, leaves)
-    moved = jax.vmap(noisy)(jnp.arange(RUNS))
-    sizes = [_largest_change(many, one) / SIZE for many, one in zip(moved, original, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(shape), sizes)
+    narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
+    structure = jax.tree.structure(shape)
+    return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, moved(False), narrow)))
 
 
 def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
@@ -66,40 +101,113 @@ def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
 
 
+def narrow_types(program: ClosedJaxpr) -> list[str]:
+    """The types narrower than float64 to which a program rounds, the one with the most digits first.
+
+    A conversion to a wider type is exact, so it does not count. A constant that was rounded to float32 counts.
+
+    >>> with jax.enable_x64(True):
+    ...     narrow_types(jax.make_jaxpr(lambda x: x.astype(jnp.bfloat16) * 2)(1.0))
+    ['bfloat16']
+    """
+    equations = list(all_equations(program))
+    found = set(map(_narrow_type, equations))
+    if any(_is_rounded_constant(variable) for equation in equations for variable in equation.invars):
+        found.add(NARROW[0])
+    return [name for name in NARROW if name in found]
+
+
+def _narrow_type(equation: JaxprEqn) -> str:
+    """The narrow type to which an equation itself rounds; otherwise an empty text."""
+    name = equation.primitive.name
+    if name not in ROUNDED | SOLVERS | CONVERSIONS:
+        return ""
+    digits = equation.params.get("mantissa_bits", _digits(equation.outvars[0]))
+    # Code that splits a float64 exactly into two halves keeps 25 bits or more. It does not lose digits.
+    if not 0 <= digits < BITS_OF_FLOAT32 or (name in CONVERSIONS and digits >= _digits(equation.invars[0])):
+        return ""
+    return next((name for name in NARROW if jnp.finfo(name).nmant <= digits), NARROW[-1])
+
+
+def _digits(variable: Var | Literal) -> int:
+    """The binary digits of the type of a variable; -1 for integers."""
+    dtype = array_type(variable).dtype
+    return int(jnp.finfo(dtype).nmant) if jnp.issubdtype(dtype, jnp.inexact) else -1
+
+
+BITS_OF_FLOAT32 = 24
+
+
+def _is_rounded_constant(variable: object) -> bool:
+    """Whether an operand is a constant of the code that looks like one that was rounded to float32, such as 0.1.
+
+    It needs more bits than a simple number, but at most the 24 of float32. Only one float64 in 2²⁹ does so by chance.
+    """
+    if not isinstance(variable, Literal):
+        return False
+    number = np.asarray(variable.val)
+    if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
+        return False
+    mantissa, _ = np.frexp(np.abs(number))
+    # No fraction is left after 24 binary digits, but simple fractions need even fewer.
+    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and not is_simple_fraction(number)
+
+
 class Noise:
     """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
 
     The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. Their
     sizes differ, because errors of equal size from two operations would often cancel in all runs.
+
+    Args:
+        run: the number of the run.
+        narrow: whether the errors are in narrow types only: in their operations, in conversions to them, and in
+            constants that were rounded to float32.
     """
 
-    def __init__(self, run: jax.Array):
-        self._run, self._random = run, np.random.default_rng(0)
+    def __init__(self, run: jax.Array, *, narrow: bool = False):
+        self._run, self._random, self._narrow = run, np.random.default_rng(0), narrow
 
     def __call__(
         self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
     ) -> list[jax.Array]:
         name = equation.primitive.name
-        if name == "while":
-            # Noise inside the loop could change its condition, and so the number of steps.
-            return [self._with_error(result, result) for result in bind(equation, operands)]
+        if self._narrow:
+            # In a condition, an error could change the branch.
+            is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
+            operands = [
+                self._with_error(x, x, SHARE * CONSTANT) if is_value and _is_rounded_constant(variable) else x
+                for x, variable in zip(operands, equation.invars, strict=True)
+            ]
+        share = self._share(equation)
+        if name == LOOP:
+            return [self._with_error(result, result, share) for result in bind(equation, operands)]
+        if not share:
+            return compute(operands)
         if name in SOLVERS:
-            return bind(equation, [self._with_error(operand, _largest_of_matrix(operand)) for operand in operands])
-        results = compute(operands)
-        if name not in ROUNDED or not jnp.issubdtype(results[0].dtype, jnp.inexact):
-            return results
-        (result,) = results
+            return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
+        (result,) = compute(operands)
         if name not in SUMS:
-            return [self._with_error(result, result)]
+            return [self._with_error(result, result, share)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
-        return [self._with_error(result, *bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands]))]
+        (terms,) = bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands])
+        return [self._with_error(result, terms, share)]
 
-    def _with_error(self, value: jax.Array, size: jax.Array) -> jax.Array:
-        """The value with a random error of about ``SIZE`` times a size. Integers do not change."""
-        if not jnp.issubdtype(value.dtype, jnp.inexact):
+    def _share(self, equation: JaxprEqn) -> float:
+        """The relative error of an operation."""
+        if not self._narrow:
+            return SIZE if equation.primitive.name in ROUNDED | SOLVERS | {LOOP} else 0.0
+        types = {_narrow_type(equation)}
+        if equation.primitive.name == LOOP:
+            types.update(*map(narrow_types, inner_programs(equation)))
+        return SHARE * max(TOLERANCES.get(name, 0.0) for name in types)
+
+    def _with_error(self, value: jax.Array, size: jax.Array, share: float) -> jax.Array:
+        """The value with a random error of about ``share`` times a size. Integers do not change."""
+        if not share or not jnp.issubdtype(value.dtype, jnp.inexact):
             return value
         both_parts = 1 + 1j if jnp.issubdtype(value.dtype, jnp.complexfloating) else 1
-        error = SIZE * self._drawn(value) * both_parts * size.astype(value.dtype)
+        error = share * self._drawn(value) * both_parts * size.astype(value.dtype)
         return jnp.where(jnp.isfinite(size), value + error, value)
 
     def _drawn(self, like: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.error_scale import rounding
+from functional_nn.gradients.compare.error_scale import with_rounding
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem
 
 MOST_ELEMENTS = 4_000_000
@@ -29,11 +29,13 @@ class Derivatives(NamedTuple):
         automatic: the derivatives by automatic differentiation.
         scale: the size by which errors are divided: the absolute values of the automatic derivatives, plus the effect
             of rounding on them.
+        narrow: how far the derivatives may be off because the function rounds to types narrower than float64.
     """
 
     hand: Leaves
     automatic: Leaves
     scale: Leaves
+    narrow: Leaves
 
 
 def condensed(problem: Problem) -> Problem:
@@ -88,9 +90,9 @@ def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
 
 def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> Derivatives:
     """Computes the derivatives by automatic differentiation, and the scale of their errors."""
-    found = automatic(*arguments)
-    scale = [jnp.abs(bar) + size for bar, size in zip(found, rounding(automatic, *arguments), strict=True)]
-    return Derivatives(hand, found, scale)
+    found = with_rounding(automatic, *arguments)
+    scale = [jnp.abs(bar) + size for bar, size in zip(found.value, found.size, strict=True)]
+    return Derivatives(hand, found.value, scale, found.narrow)
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
@@ -99,9 +101,9 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
     It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
     Jacobian by ``jax.jacfwd``.
     """
-    _, pullback = jax.vjp(problem.function, leaves)
+    y, pullback = jax.vjp(problem.function, leaves)
     try:
-        return pullback(y_bars)[0]
+        return pullback([bar.astype(output.dtype) for bar, output in zip(y_bars, y, strict=True)])[0]
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
@@ -162,7 +164,7 @@ def second_order(
     """
 
     def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
-        return [array + t * direction for array, direction in zip(arrays, along, strict=True)]
+        return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]
 
     def by_hand(t_and_s: Array) -> Leaves:
         return problem.pullback(moved(leaves, t_and_s[0], directions), moved(y_bars, t_and_s[1], y_directions))

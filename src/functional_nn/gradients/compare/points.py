@@ -54,7 +54,7 @@ def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, L
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
     points.append([np.sort(leaf, axis=None).reshape(leaf.shape) for leaf in leaves])
     for point in points:
-        yield problem.domain(point) if problem.domain else point, [normal(bar) for bar in y_bars]
+        yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
 
 def _beside_constants(

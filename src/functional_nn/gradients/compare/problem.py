@@ -33,7 +33,8 @@ from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
-from functional_nn.jaxprs.walk import all_equations, array_type, fresh, inner_programs
+from functional_nn.jaxprs.walk import fresh, inner_programs
+from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 EXAMPLES = 3
 """The least number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
@@ -173,12 +174,8 @@ def function_problem(
     check_function("hand_vjp", hand_vjp, "a function", ", ".join([*names, "y_bar"]))
     inputs = differentiable_leaves(tuple(arguments), names)
 
-    def as_tuple(values: PyTree) -> PyTree:
-        """For a single argument, functions of the user may return the value itself instead of a tuple."""
-        return (values,) if len(arguments) == 1 and not (type(values) is tuple and len(values) == 1) else values
-
     def inside_domain(domain: Callable[..., PyTree], leaves: Leaves) -> Leaves:
-        moved = differentiable_leaves(as_tuple(domain(*inputs.join(leaves)))).leaves
+        moved = differentiable_leaves(one_of_each(domain(*inputs.join(leaves)), names, "domain", "arguments")).leaves
         expected, given = ([np.shape(leaf) for leaf in point] for point in (leaves, moved))
         if expected != given:
             raise InputError("domain", f"a function that returns arguments of the shapes {expected}", given)
@@ -196,16 +193,31 @@ def function_problem(
             y = differentiable_leaves(jax.eval_shape(function, *joined))
         with _operations_of_jax("hand_vjp"):
             bars = hand_vjp(*joined, y.join_cotangents(y_bars))
-        bars = as_tuple(bars)
-        if type(bars) is not tuple or len(bars) != len(arguments):
-            expected = f"a tuple of {len(arguments)} cotangents ({', '.join(names)})"
-            given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
-            raise InputError("hand_vjp", expected, given)
-        return bars_of(bars, inputs)
+        return bars_of(one_of_each(bars, names, "hand_vjp"), inputs)
 
     return Problem(
         inputs.names, inputs.leaves, outputs, pullback, domain=partial(inside_domain, domain) if domain else None
     )
+
+
+def one_of_each(values: PyTree, names: Sequence[str], argument: str, what: str = "cotangents") -> tuple[PyTree, ...]:
+    """What a function of the user returned, such as cotangents, as a tuple with one for each argument.
+
+    For a single argument, it may return the cotangent itself instead of a tuple.
+
+    Args:
+        values: what it returned.
+        names: the names of the arguments.
+        argument: the name of the function, for the error.
+        what: what it has to return, for the error.
+    """
+    if len(names) == 1 and not (type(values) is tuple and len(values) == 1):
+        return (values,)
+    if type(values) is not tuple or len(values) != len(names):
+        expected = f"a tuple of {len(names)} {what} ({', '.join(names)})"
+        given = f"a {type(values).__name__} of {len(values)}" if isinstance(values, list | tuple) else shown(values)
+        raise InputError(argument, expected, given)
+    return values
 
 
 @contextmanager
@@ -269,6 +281,9 @@ def layer_problem(
     if dtype is not None:
         params, x = cast((params, x), dtype)
         state = cast(state, np.float64 if dtype == "float64" else np.float32)
+    if isinstance(layer.forward, ByFormula):
+        # Its residuals count as constants, so a second derivative needs those of the layer inside.
+        layer = layer.forward.layer
     inputs = differentiable_leaves((params, x), ("", "x"))
     names = [name.removeprefix("/") for name in inputs.names]
 
@@ -437,61 +452,11 @@ def _arrays(program: ClosedJaxpr, *, literals: bool = True) -> set[int]:
 
 
 MORE_BITS = 18
-"""A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32. Only one
-float64 in 2²⁹ needs at most 24 bits by chance. Whole numbers and simple fractions are not counted."""
-BITS_OF_FLOAT32 = 24
+"""A constant that needs more bits than this, but at most the 24 of float32, was probably rounded to float32."""
 SIMPLE_FRACTION = 1 / 8
 """Multiples of it, such as 300000.5, are exact in float32 up to two million. They were probably not rounded."""
 LARGEST_FRACTION = 2.0**40
 """Only numbers up to this one count: all large numbers of float64 are multiples of 1/8."""
-NARROW = ("float32", "float16", "bfloat16")
-"""The types with fewer digits than float64, the one with the most digits first."""
-
-
-def narrowest_type(function: Function, leaves: Leaves) -> str:
-    """The narrowest floating-point type inside a function of float64 leaves: ``"float64"`` if it uses no other.
-
-    A type is used if an operation converts a float64 to it, as a cast does, or rounds it to as few bits. Float32 is
-    also used if a constant in the code was rounded to it. Then even a right formula agrees with the exact derivative
-    only to the digits of this type.
-
-    >>> with jax.enable_x64(True):
-    ...     narrowest_type(lambda leaves: [leaves[0].astype(jnp.bfloat16) * 2], [np.ones(3)])
-    'bfloat16'
-    """
-    types = {"float64"}
-    program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-    for equation in all_equations(program):
-        types.update(_narrow_results(equation))
-        if any(isinstance(variable, Literal) and _is_rounded_to_float32(variable.val) for variable in equation.invars):
-            types.add("float32")
-    return min(types, key=lambda name: jnp.finfo(name).nmant)
-
-
-def _narrow_results(equation: JaxprEqn) -> Iterator[str]:
-    takes_float64 = any(getattr(variable.aval, "dtype", None) == np.float64 for variable in equation.invars)
-    if not takes_float64 or inner_programs(equation):
-        return
-    if equation.primitive.name == "reduce_precision":
-        # Code that splits a float64 exactly into two halves keeps 25 bits or more. It does not lose digits.
-        bits = equation.params["mantissa_bits"]
-        if bits < BITS_OF_FLOAT32:
-            yield next((name for name in NARROW if jnp.finfo(name).nmant <= bits), NARROW[-1])
-        return
-    for variable in equation.outvars:
-        dtype = array_type(variable).dtype
-        if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
-            yield dtype.name
-
-
-def _is_rounded_to_float32(value: object) -> bool:
-    """Whether a constant of the code looks like one that was rounded to float32, such as 0.1."""
-    number = np.asarray(value)
-    if number.dtype != np.float64 or number.shape or not np.isfinite(number) or number == np.round(number):
-        return False
-    mantissa, _ = np.frexp(np.abs(number))
-    # No fraction is left after 24 binary digits, but simple fractions need even fewer.
-    return not (mantissa * 2.0**BITS_OF_FLOAT32) % 1 and not is_simple_fraction(number)
 
 
 def is_simple_fraction(numbers: Array) -> np.ndarray:

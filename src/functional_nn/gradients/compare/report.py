@@ -84,7 +84,24 @@ class Report:
             parts.append(self._found)
         if self.wrong_automatic:
             parts.append(f"in {len(self.wrong_automatic)} automatic differentiation is wrong")
-        return f"{'; '.join(parts)}."
+        more = [f"And {len(self.notes) - MOST_NOTES} more notes."] if len(self.notes) > MOST_NOTES else []
+        return " ".join([f"{'; '.join(parts)}.", *self.notes[:MOST_NOTES], *more])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the comparisons that pass do not tell, in sentences. Each begins with the arguments that it is about."""
+        several = len({verdict.subject for verdict in self.verdicts}) > 1
+        about: dict[str, list[str]] = {}
+        digits: dict[str, int] = {}
+        for verdict in self.verdicts:
+            name = f"{verdict.subject}, {verdict.leaf}" if several else verdict.leaf
+            if verdict.outcome == "pass" and verdict.unit != "ULP" and verdict.note:
+                about.setdefault(verdict.note, []).append(name)
+            if verdict.digits is not None:
+                digits[name] = min(verdict.digits, digits.get(name, verdict.digits))
+        for name, least in digits.items():
+            about.setdefault(RIGHT_TO.format(least), []).append(name)
+        return tuple(f"{', '.join(dict.fromkeys(names))}: {note.strip()}" for note, names in about.items())
 
     @property
     def _found(self) -> str:
@@ -163,6 +180,8 @@ def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: floa
 
 WIDTH = 80
 """The width of a terminal in characters."""
+MOST_NOTES = 3
+"""The largest number of notes in the sentence of a report."""
 MOST_ROWS = 40
 """The largest number of rows in a table. If more comparisons failed, the table has more rows."""
 HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
@@ -243,7 +262,7 @@ def table_cells(group: VerdictGroup) -> tuple[str, ...]:
         f"{verdict.kind} {verdict.dtype}",
         str(group.times),
         f"{verdict.error:.2g}",
-        f"{verdict.tolerance:.2g}{unit}",
+        f"{verdict.tolerance:.2g}{unit}" if verdict.digits is None else f"{verdict.digits} digits",
         "" if automatic is None else f"{automatic:.2g}",
     )
 
@@ -254,11 +273,15 @@ def _cut_at_the_start(text: str, width: int) -> str:
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
+RIGHT_TO = "right to {} digits. The arbiter cannot tell more."
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 """The outcomes, the worst first."""
 LARGEST_FACTOR = 1024
 """The hint for a wrong value tries whole numbers up to this one as the factor to the right value."""
+LEAST_DIGITS = 9
+"""If the arbiter is less certain than the tolerance, a formula that is right to this number of digits passes. So it is
+a thousand times nearer to the right value than the smallest planted error, one component × (1 + 1e-6)."""
 
 
 @dataclass(frozen=True)
@@ -321,10 +344,18 @@ class Verdict:
         return judge(self.automatic_error, self.reference_error, self.tolerance)
 
     @property
+    def digits(self) -> int | None:
+        """How many digits are right for certain, if it passes and the arbiter cannot confirm more; otherwise None."""
+        largest = self.error + self.reference_error
+        if self.outcome != "pass" or not self.tolerance < largest <= 10.0**-LEAST_DIGITS:
+            return None
+        return math.floor(-math.log10(largest))
+
+    @property
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
-        if self.note and self.hand is None:
-            return f"{self.subject}: {self.kind}: {self.note}"
+        if self.note and not self._values:
+            return f"{self._place if self.leaf else f'{self.subject}: {self.kind}'}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property
@@ -345,7 +376,8 @@ class Verdict:
         if self.outcome == "inconclusive":
             return f"Inconclusive: the arbiter's own error ({self.reference_error:.1e}) is too large to tell."
         if self.outcome == "pass":
-            return "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
+            agree = "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
+            return agree if self.digits is None else f"{agree} It is {RIGHT_TO.format(self.digits)}"
         wrong = "The formula is wrong"
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
@@ -363,17 +395,17 @@ def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
     """Decides the outcome for an error, when the reference has an error too.
 
     The true error lies within ``error ± reference_error``. If this range lies wholly inside the tolerance, the
-    comparison passes; if it lies wholly outside, it fails; otherwise it is inconclusive. An error of NaN
-    fails.
+    comparison passes; if it lies wholly outside, it fails. Otherwise it is inconclusive, unless the whole range is
+    below 1e-9: then the formula is right to nine digits or more, and passes. An error of NaN fails.
 
     >>> judge(1e-15, 1e-30, 1e-13), judge(1e-6, 1e-30, 1e-13), judge(1e-15, 1e-9, 1e-13)
     ('pass', 'fail', 'inconclusive')
+    >>> judge(5e-13, 6e-13, 1e-13), judge(5e-13, 1e-15, 1e-13)
+    ('pass', 'fail')
     """
-    if math.isnan(error):
+    if math.isnan(error) or error - reference_error > tolerance:
         return "fail"
-    if error + reference_error <= tolerance:
-        return "pass"
-    return "fail" if error - reference_error > tolerance else "inconclusive"
+    return "pass" if error + reference_error <= max(tolerance, 10.0**-LEAST_DIGITS) else "inconclusive"
 
 
 def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:

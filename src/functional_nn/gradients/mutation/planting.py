@@ -62,7 +62,7 @@ def plant(
         return 0, ()
     dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
     points: list[tuple[PyTree, Leaves]] = []
-    further = ((point.leaves, point.y_bars) for point in comparison.further_points if point.is_finite)
+    further = ((point.leaves, point.y_bars) for point in comparison.further_points)
     for leaves, y_bars in itertools.chain([(problem.leaves, comparison.y_bars)], further):
         with jax.enable_x64(True):
             given = residuals(leaves), _as_arrays(y_bars)

@@ -62,7 +62,7 @@ def chain(*layers: Member, name: str = "chain", **named: Member) -> Layer:
     change. A layer's random numbers depend on its name alone.
 
     >>> import functional_nn as fnn, jax
-    >>> net = chain(fnn.dense(3), fnn.relu, head=fnn.dense(2))
+    >>> net = fnn.chain(fnn.dense(3), fnn.relu, head=fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(params).items() if path.endswith("weight")}
     {'dense_0/weight': (4, 3), 'head/weight': (3, 2)}
@@ -99,8 +99,8 @@ def parallel(*layers: Member, combine: str = "sum", name: str = "parallel", **na
         InputError: for outputs whose shapes do not fit together, since nothing is broadcast; and if outputs without a
             feature axis are to be concatenated.
 
-    >>> import functional_nn as fnn
-    >>> both = parallel(fnn.relu, fnn.identity, combine="concatenate")
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> both = fnn.parallel(fnn.relu, fnn.identity, combine="concatenate")
     >>> print(both.apply({}, {}, jnp.array([[-3.0]]), train=False)[0])
     [[ 0. -3.]]
 
@@ -130,8 +130,8 @@ def bidirectional(forward_layer: Layer, backward_layer: Layer | None = None, *, 
         backward_layer: g; by default the same layer as f, with its own parameters.
         name: used in parameter trees and in error messages.
 
-    >>> import functional_nn as fnn
-    >>> params, _ = bidirectional(fnn.dense(2)).init(jax.random.key(0), (5, 3))
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.bidirectional(fnn.dense(2)).init(jax.random.key(0), (5, 3))
     >>> sorted(params)
     ['dense_0', 'reversed_0']
 
@@ -158,7 +158,8 @@ def reverse_time(layer: Layer, *, name: str = "reversed") -> Layer:
         InputError: for an output with fewer or more axes than x that may still be a sequence: its second axis has as
             many elements as x has steps, and more axes follow.
 
-    >>> layer = reverse_time(Layer("sum", lambda k, s: ({}, {}), lambda p, s, x, *, train, key=None:
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.reverse_time(fnn.Layer("sum", lambda k, s: ({}, {}), lambda p, s, x, *, train, key=None:
     ...     (jnp.cumsum(x, 1), s, ()), None))
     >>> print(layer.apply({}, {}, jnp.array([[[1.0], [2.0], [3.0]]]), train=False)[0].ravel())
     [6. 5. 3.]
@@ -232,8 +233,8 @@ def residual(*layers: Member, shortcut: Member | None = None, name: str = "resid
         name: used in parameter trees and in error messages.
         **named: more layers of f, with names of their own, after the others.
 
-    >>> import functional_nn as fnn
-    >>> net = residual(fnn.dense(4), fnn.relu, output=fnn.dense(4))
+    >>> import functional_nn as fnn, jax
+    >>> net = fnn.residual(fnn.dense(4), fnn.relu, output=fnn.dense(4))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(net.init(jax.random.key(0), (4,))[0]).items()}
     {'dense_0/bias': (4,), 'dense_0/weight': (4, 4), 'output/bias': (4,), 'output/weight': (4, 4)}
 

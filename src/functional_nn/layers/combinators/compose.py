@@ -72,11 +72,11 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
         InputError: at ``init``, for a child that is never called, and for a child inside a loop, a branch, ``jit``,
             ``vmap`` or a derivative in the function.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax
     >>> def siamese(net, x):
     ...     left, right = net.encoder(x["left"]), net.encoder(x["right"])
     ...     return net.head((left - right) ** 2)
-    >>> net = compose({"encoder": fnn.chain(fnn.dense(4), fnn.tanh), "head": fnn.dense(1)}, siamese)
+    >>> net = fnn.compose({"encoder": fnn.chain(fnn.dense(4), fnn.tanh), "head": fnn.dense(1)}, siamese)
     >>> params, state = net.init(jax.random.key(0), {"left": (3,), "right": (3,)})
     >>> sorted(fnn.trees.flatten(params))
     ['encoder/dense_0/bias', 'encoder/dense_0/weight', 'head/bias', 'head/weight']

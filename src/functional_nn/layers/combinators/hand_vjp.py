@@ -42,11 +42,11 @@ def with_hand_vjp(layer: Layer) -> Layer:
         not: ``jax.jvp`` raises JAX's error for ``custom_vjp``. So for a Hessian-vector product, take the gradient of
         the product of gradient and vector.
 
-    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> import functional_nn as fnn, jax.numpy as jnp, jax
     >>> plain = fnn.dense(2)
     >>> params, state = plain.init(jax.random.key(0), (3,))
     >>> loss = lambda layer: lambda p: layer.apply(p, state, jnp.ones((4, 3)), train=True)[0].sum()
-    >>> a, b = (jax.grad(loss(layer))(params)["bias"] for layer in (plain, with_hand_vjp(plain)))
+    >>> a, b = (jax.grad(loss(layer))(params)["bias"] for layer in (plain, fnn.with_hand_vjp(plain)))
     >>> print(a, b)
     [4. 4.] [4. 4.]
     """

@@ -19,6 +19,7 @@ from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import (
     Backward,
     Layer,
+    Params,
     State,
     as_layer,
     backward_of,
@@ -30,7 +31,7 @@ from functional_nn.core.layer import (
 from functional_nn.core.masked import Masked, Value, values_of
 from functional_nn.core.shapes import shape_of, stand_in
 from functional_nn.core.trees import path_of
-from functional_nn.core.validation import check_count, check_entries, check_function, check_key
+from functional_nn.core.validation import check_count, check_entries, check_function, check_key, check_trees
 
 
 def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
@@ -55,8 +56,8 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     Raises:
         InputError: for a layer that changes the shape of its input.
 
-    >>> import functional_nn as fnn
-    >>> params, _ = repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
+    >>> import functional_nn as fnn, jax
+    >>> params, _ = fnn.repeat(fnn.residual(fnn.dense(4)), 24).init(jax.random.key(0), (4,))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(params).items()}
     {'residual_0/dense_0/bias': (24, 4), 'residual_0/dense_0/weight': (24, 4, 4)}
     """
@@ -147,8 +148,8 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
     The pullback calls the layer again. So if the layer has a traced hyper-parameter, the pullback can be used only
     inside the same trace.
 
-    >>> import functional_nn as fnn
-    >>> layer = remat(fnn.chain(fnn.dense(3), fnn.tanh))
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.remat(fnn.chain(fnn.dense(3), fnn.tanh))
     >>> params, state = layer.init(jax.random.key(0), (2,))
     >>> print(layer.vjp(params, state, jnp.ones((1, 2)), train=True)[2](jnp.ones((1, 3)))[1].shape)
     (1, 2)
@@ -201,7 +202,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
         InputError: at ``init``, if a path does not exist, or if use and source differ in parameters or shapes.
 
     >>> import functional_nn as fnn, jax
-    >>> net = shared(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3)), {"dense_1": "dense_0"})
+    >>> net = fnn.shared(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(3)), {"dense_1": "dense_0"})
     >>> sorted(fnn.trees.flatten(net.init(jax.random.key(0), (3,))[0]))
     ['dense_0/bias', 'dense_0/weight']
 
@@ -261,13 +262,13 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
     )
 
 
-def frozen(layer: Layer, paths: trees.Paths) -> Layer:
+def frozen(layer: Layer, paths: trees.Paths, *, start: Params | None = None) -> Layer:
     """Freezes chosen parameters: they have no gradient, no weight decay and no memory in the optimizer.
 
-    They are not in the parameters but in the state (``state["frozen"]``), which training does not change. To freeze
-    parameters that are already trained, use ``chosen, params = trees.partition(trained, paths)`` and
-    ``state = {"frozen": chosen}``. ``trees.merge`` puts the two back together. If the layer has a state itself, such as
-    the statistics of batch norm, it is in ``state["state"]``: use ``{"frozen": chosen, "state": trained_state}``.
+    They are not in the parameters but in the state (``state["frozen"]``), which training does not change.
+    ``trees.merge(params, state["frozen"])`` puts the two back together. If the layer has a state itself, such as the
+    statistics of batch norm, it is in ``state["state"]``. Its trained values go into ``fit`` as
+    ``start=(params, {**state, "state": trained_state})``.
 
     Gradient:
         the layer's own, for the parameters that are not frozen
@@ -275,9 +276,11 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     Args:
         layer: the network.
         paths: the parameters to freeze, see ``trees.select``.
+        start: trained parameters, which ``init`` gives in place of new ones. Parameters that it does not have, or that
+            have another shape, such as those of a new last layer, start anew. They cannot be frozen.
 
     >>> import functional_nn as fnn, jax
-    >>> net = frozen(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "dense_0/*")
+    >>> net = fnn.frozen(fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2)), "dense_0/*")
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> sorted(params), sorted(fnn.trees.flatten(state["frozen"]))
     (['dense_1'], ['dense_0/bias', 'dense_0/weight'])
@@ -287,10 +290,18 @@ def frozen(layer: Layer, paths: trees.Paths) -> Layer:
     """
     layer = as_layer(layer)
     paths = trees.check_paths(paths)
+    if start is not None:
+        check_trees(start, {})
 
     def init(key, in_shape):
         params, state = checked_init(layer, key, in_shape)
         chosen, rest = trees.partition(params, paths)
+        if start is not None:
+            params, anew = _started(params, start)
+            if missing := sorted(anew & trees.flatten(chosen).keys()):
+                expected = "trained values of all frozen parameters, in their shapes"
+                raise InputError("start", expected, f"none for {', '.join(missing)}")
+            chosen, rest = trees.partition(params, paths)
         frozen_state: dict[str, State] = {"frozen": chosen}
         if state:
             frozen_state["state"] = state
@@ -358,3 +369,15 @@ def _listed(shapes):
     if not shapes:
         return "(nothing)"
     return "(" + ", ".join(f"{path.lstrip('/')} {shape}" for path, shape in shapes.items()) + ")"
+
+
+def _started(params: Params, start: Params) -> tuple[Params, set[str]]:
+    """Parameters with trained values where these fit, and the paths of those that start anew."""
+    trained = {path: jnp.asarray(leaf) for path, leaf in trees.flatten(start).items()}
+    shapes = {path: jnp.shape(leaf) for path, leaf in trained.items()}
+    anew = {path for path, leaf in trees.flatten(params).items() if shapes.get(path) != jnp.shape(leaf)}
+
+    def started(path: str, leaf: jax.Array) -> jax.Array:
+        return leaf if path in anew else trained[path].astype(leaf.dtype)
+
+    return trees.map_with_path(started, params), anew

@@ -116,7 +116,8 @@ def conv(
     Raises:
         InputError: for a window larger than the padded input, or a number of channels that is not a multiple of groups.
 
-    >>> layer = conv(1, 2, padding="valid")
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.conv(1, 2, padding="valid")
     >>> params = {"weight": jnp.array([[[1.0]], [[10.0]]]), "bias": jnp.zeros(1)}
     >>> print(layer.apply(params, {}, jnp.array([[[1.0], [2.0], [3.0]]]), train=False)[0].ravel())
     [21. 32.]
@@ -184,7 +185,8 @@ def conv_transpose(
     Raises:
         InputError: for an empty output, or a number of channels that is not a multiple of groups.
 
-    >>> layer = conv_transpose(1, 2, stride=2)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> layer = fnn.conv_transpose(1, 2, stride=2)
     >>> params = {"weight": jnp.array([[[1.0]], [[10.0]]]), "bias": jnp.zeros(1)}
     >>> print(layer.apply(params, {}, jnp.array([[[1.0], [2.0]]]), train=False)[0].ravel())
     [ 1. 10.  2. 20.]

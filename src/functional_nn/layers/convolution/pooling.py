@@ -65,7 +65,8 @@ def max_pool(
             after) for each spatial axis, smaller than the window.
         name: used in parameter trees and in error messages.
 
-    >>> print(max_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.max_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
     [3. 2.]
 
     References:
@@ -124,7 +125,8 @@ def average_pool(
         count_padding: whether padding counts as zeros that are averaged (PyTorch's default) or not (Keras's, ONNX's).
         name: used in parameter trees and in error messages.
 
-    >>> print(average_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> print(fnn.average_pool(2).apply({}, {}, jnp.array([[[1.0], [3.0], [2.0], [0.0]]]), train=False)[0].ravel())
     [2. 1.]
 
     References:
@@ -179,8 +181,9 @@ def global_average_pool(*, name: str = "global_average_pool") -> Layer:
     Gradient:
         y is linear in x: x_barₙₒ = mₙₒ y_barₙ / cₙ, and 0 if no step is real.
 
-    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
-    >>> print(global_average_pool().apply({}, {}, x, train=False)[0])
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> x = fnn.Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(fnn.global_average_pool().apply({}, {}, x, train=False)[0])
     [[2.]]
 
     References:
@@ -219,8 +222,9 @@ def global_max_pool(*, name: str = "global_max_pool") -> Layer:
     At ties:
         equal shares, as in ``max_pool``.
 
-    >>> x = Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
-    >>> print(global_max_pool().apply({}, {}, x, train=False)[0])
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> x = fnn.Masked(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]]))
+    >>> print(fnn.global_max_pool().apply({}, {}, x, train=False)[0])
     [[3.]]
 
     References:

@@ -74,8 +74,8 @@ def rnn(
         initializer: of W; U is orthogonal. ``"pytorch"`` draws everything from U(±1/√hidden_size).
         name: used in parameter trees and in error messages.
 
-    >>> import jax.numpy as jnp
-    >>> layer = rnn(3, returns="sequence")
+    >>> import jax.numpy as jnp, functional_nn as fnn, jax
+    >>> layer = fnn.rnn(3, returns="sequence")
     >>> params, state = layer.init(jax.random.key(0), (7, 2))
     >>> layer.apply(params, state, jnp.ones((5, 7, 2)), train=False)[0].shape
     (5, 7, 3)
@@ -111,8 +111,8 @@ def rnn_cell(
         initializer: as for ``rnn``.
         name: used in parameter trees and in error messages.
 
-    >>> import jax.numpy as jnp
-    >>> layer = rnn_cell(3)
+    >>> import jax.numpy as jnp, functional_nn as fnn, jax
+    >>> layer = fnn.rnn_cell(3)
     >>> params, state = layer.init(jax.random.key(0), ((2,), (3,)))
     >>> layer.apply(params, state, (jnp.ones((5, 2)), jnp.zeros((5, 3))), train=False)[0].shape
     (5, 3)
@@ -192,7 +192,8 @@ def lstm(
         initializer: of W; U is orthogonal. ``"pytorch"`` draws everything from U(±1/√hidden_size).
         name: used in parameter trees and in error messages.
 
-    >>> layer = lstm(3)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.lstm(3)
     >>> params, state = layer.init(jax.random.key(0), (7, 2))
     >>> layer.apply(params, state, jnp.ones((5, 7, 2)), train=False)[0].shape
     (5, 3)
@@ -229,7 +230,8 @@ def lstm_cell(
         initializer: as for ``lstm``.
         name: used in parameter trees and in error messages.
 
-    >>> layer = lstm_cell(3)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.lstm_cell(3)
     >>> params, state = layer.init(jax.random.key(0), ((2,), ((3,), (3,))))
     >>> (h, c), _ = layer.apply(params, state, (jnp.ones((5, 2)), (jnp.zeros((5, 3)), jnp.ones((5, 3)))), train=False)
     >>> h.shape, c.shape
@@ -340,7 +342,8 @@ def gru(
         initializer: of W; U is orthogonal. ``"pytorch"`` draws everything from U(±1/√hidden_size).
         name: used in parameter trees and in error messages.
 
-    >>> layer = gru(3)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.gru(3)
     >>> params, state = layer.init(jax.random.key(0), (7, 2))
     >>> layer.apply(params, state, jnp.ones((5, 7, 2)), train=False)[0].shape
     (5, 3)
@@ -373,7 +376,8 @@ def gru_cell(
         initializer: as for ``gru``.
         name: used in parameter trees and in error messages.
 
-    >>> layer = gru_cell(3)
+    >>> import functional_nn as fnn, jax, jax.numpy as jnp
+    >>> layer = fnn.gru_cell(3)
     >>> params, state = layer.init(jax.random.key(0), ((2,), (3,)))
     >>> layer.apply(params, state, (jnp.ones((5, 2)), jnp.zeros((5, 3))), train=False)[0].shape
     (5, 3)

@@ -1,0 +1,695 @@
+"""Checks of a backward pass written in anything, such as NumPy, PyTorch or C: it is called, and never traced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from functional_nn.core.errors import InputError, imported, shown
+from functional_nn.core.functions import argument_names
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import as_host_array, check_choice, check_count, check_flag, check_function
+from functional_nn.gradients.arbiter import CHANGE, FLOAT32_STEPS, STEPS, difference_points, extrapolated
+from functional_nn.gradients.compare.comparison import LARGE, TOLERANCES, JacobianComparison
+from functional_nn.gradients.compare.jacobians import Derivatives, automatic_pullback
+from functional_nn.gradients.compare.problem import (
+    DifferentiableLeaves,
+    Leaves,
+    Problem,
+    bars_of,
+    cast,
+    differentiable_leaves,
+    function_problem,
+    one_of_each,
+)
+from functional_nn.gradients.compare.report import Report, Verdict
+from functional_nn.gradients.digits.interpreter import Program
+from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.gradients.mutation.planting import plant
+
+Arrays: TypeAlias = Sequence[np.ndarray]
+Pass: TypeAlias = Callable[..., PyTree]
+Passes: TypeAlias = tuple[Pass, Pass]
+
+GIVEN = "given"
+"""The name of the point that the caller gave."""
+ONE_BY_ONE, ELSEWHERE = 32, 4
+"""How many elements of an array, and of the outputs, are compared one by one at this point, and at others."""
+SIZES = (1, 7, 33)
+"""The lengths of axes that are tried: one example, and numbers that are no multiples of 4 or 32."""
+UNKNOWN = 1e200
+"""The error of a derivative about which differences say nothing."""
+OTHER_STEPS = 0.7
+"""Where a derivative seems wrong, the differences are computed again with steps that are this many times smaller."""
+DIFFERENCES = "differences of forward"
+DIGITS = 50
+"""The digits of the values of a reference."""
+TOGETHER = "They were not moved one by one, but in groups."
+AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
+UNCERTAIN = "The differences of forward are too inaccurate there. A reference in jax.numpy can tell more."
+REPEATED = "Does a pass draw random numbers, or use what an earlier call left behind?"
+
+
+class Precision(NamedTuple):
+    """What is judged in a type.
+
+    Args:
+        visible: the smallest error that counts, relative to the terms.
+        share: the terms of an element are at least this share of the largest ones of its array: below, a right backward
+            pass may have lost its digits by rounding.
+        enough: a derivative is known if the relative error of the differences is at most this.
+        factors: of the drawn cotangents.
+    """
+
+    visible: float
+    share: float
+    enough: float
+    factors: tuple[float, ...]
+
+
+PRECISIONS = {
+    "float64": Precision(1e-9, 1e-6, 1e-5, (1, LARGE, -LARGE, 1 / LARGE)),
+    "float32": Precision(1e-4, 1e-2, 1e-2, (1, 3, -3, 1 / 4)),
+    "float16": Precision(0.05, 0.3, 0.05, (1, 3, -3, 1 / 4)),
+}
+
+POINTS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "0.3 times the given numbers": lambda x, random: 0.3 * x,
+    "other signs": lambda x, random: -1.7 * x,
+    "large numbers": lambda x, random: 64 * x,
+    "small numbers": lambda x, random: 1e-3 * x,
+    "drawn numbers": lambda x, random: 2 * random.normal(size=x.shape),
+    "another order": lambda x, random: random.permutation(x.reshape(-1)).reshape(x.shape),
+    "equal numbers": lambda x, random: np.full_like(x, np.sum(x.reshape(-1)[:1])),
+    "whole numbers": lambda x, random: np.round(2 * random.normal(size=x.shape)),
+    "zeros among others": lambda x, random: x * (np.arange(x.size) % 2).reshape(x.shape),
+    "zeros": lambda x, random: np.zeros_like(x),
+}
+"""Other points, made from the given numbers of each array."""
+WITH_REFERENCE = ("0.3 times the given numbers", "drawn numbers")
+"""The other points at which all derivatives are computed in 50 digits."""
+
+
+def check_implementation(
+    forward: Pass,
+    backward: Pass,
+    *arrays: ArrayLike,
+    reference: Pass | None = None,
+    other_points: bool = True,
+    mutants: bool = True,
+    subject: str = "",
+    seed: int = 0,
+) -> Report:
+    """Compares a backward pass in any language with differences of its forward pass, element by element.
+
+    Both passes are only called, with NumPy arrays. So they may be written in NumPy, in PyTorch, or in C and CUDA behind
+    ``ctypes``. The derivatives are extrapolated differences of ``forward``, with an estimate of their own error: the
+    report says to how many digits the backward pass is right. It is called with cotangents of both signs and of
+    several sizes, at other points (zeros, equal elements, large and small numbers), with other batch sizes, and twice
+    with the same arrays. Both passes are called in float64 if ``forward`` takes it, and in the type of the arrays. A
+    point where ``forward`` is not finite, or raises an error, does not count.
+
+    Args:
+        forward: ``forward(*arrays) -> y``, an array or a tuple of arrays. If it takes float32 only, differences tell
+            only some digits.
+        backward: ``backward(*arrays, y_bar) -> bars``, one cotangent for each array, of its shape; None for integers.
+            For a single array it may return the cotangent itself instead of a tuple.
+        arrays: the point: arrays of real numbers. Small ones are enough. If axes have different lengths, the comparison
+            finds more errors.
+        reference: the same function in a few lines of ``jax.numpy``. Then the values of ``forward`` are judged too, all
+            derivatives are computed in 50 digits, and errors are planted in the derivative of the reference.
+        other_points: whether both passes may be called with other numbers and other shapes than those given.
+        mutants: whether errors are planted, if there is a reference.
+        subject: the name in the report; by default the name of ``forward``.
+        seed: for drawing cotangents and points.
+
+    Raises:
+        InputError: the cotangents from ``backward`` do not have the shapes of the arrays, or ``backward`` raises an
+            error for arrays that ``forward`` takes.
+
+    >>> def softmax(x):
+    ...     exps = np.exp(x - x.max(-1, keepdims=True))
+    ...     return exps / exps.sum(-1, keepdims=True)
+    >>> def softmax_backward(x, y_bar):
+    ...     y = softmax(x)
+    ...     return y * y_bar  # - y * (y * y_bar).sum(-1, keepdims=True) is missing
+    >>> report = check_implementation(softmax, softmax_backward, np.array([[0.5, -1.0, 2.0]]))
+    >>> report.passed, report.failures[0].leaf, report.failures[0].index
+    (False, 'x', (0, 2))
+    """
+    check_function("forward", forward, "a function of arrays")
+    check_function("backward", backward, "a function of arrays and a cotangent")
+    point = [as_host_array("arrays", array) for array in arrays]
+    name = subject or getattr(forward, "__name__", "forward").strip("<>")
+    implementation = Implementation(name, argument_names(forward, len(arrays)), (forward, backward), point, seed, "vjp")
+    return _report(implementation, None, reference, other_points, mutants)
+
+
+def check_torch(
+    function: Callable[..., PyTree],
+    *tensors: PyTree,
+    reference: Pass | None = None,
+    second_order: bool = True,
+    other_points: bool = True,
+    mutants: bool = True,
+    subject: str = "",
+    seed: int = 0,
+) -> Report:
+    """Compares the gradient of a function of PyTorch, and the gradient of this gradient, with differences.
+
+    The comparison is that of ``check_implementation``. The backward pass is the one that ``torch.autograd.grad`` runs.
+
+    Args:
+        function: ``MyFunction.apply``, or any function of tensors.
+        tensors: the point. Derivatives are by the tensors that require a gradient; if none does, by all floating-point
+            tensors. All others are constants.
+        reference: the same function in ``jax.numpy``, of the tensors with a derivative; see ``check_implementation``.
+        second_order: whether the second derivatives are compared, too.
+        other_points, mutants, subject, seed: see ``check_implementation``.
+
+    Raises:
+        InputError: PyTorch is not installed, or no result of the function depends on the tensors.
+    """
+    torch = imported("torch", "torch", "check_torch")
+    check_function("function", function, "a function of tensors")
+    check_flag("second_order", second_order)
+    places = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
+    places = places or [number for number, tensor in enumerate(tensors) if tensor.is_floating_point()]
+    # The signature of ``apply`` says nothing; that of ``forward`` does. Its first argument may be the context.
+    source = getattr(getattr(function, "__self__", None), "forward", function)
+    known = argument_names(source, len(tensors) + 1)
+    names = known[1:] if known[0] == "ctx" else argument_names(source, len(tensors))
+    qualified = getattr(source, "__qualname__", type(function).__name__)
+    name = subject or qualified.removesuffix(".forward").split(".")[-1].strip("<>")
+
+    def outputs(*variables: PyTree) -> list[PyTree]:
+        """The results of the function that depend on the variables. All other tensors are constants."""
+        dtype, given = variables[0].dtype, [tensor.detach() for tensor in tensors]
+        given = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in given]
+        for place, variable in zip(places, variables, strict=True):
+            given[place] = variable
+        y = function(*given)
+        return [part for part in (y if isinstance(y, list | tuple) else [y]) if part.requires_grad]
+
+    def gradient(*variables: PyTree) -> list[PyTree]:
+        """The gradient as a function of the variables and the cotangents."""
+        inputs, y_bars = variables[: len(places)], variables[len(places) :]
+        found = torch.autograd.grad(outputs(*inputs), inputs, y_bars, create_graph=True, allow_unused=True)
+        return [bar for bar in found if bar is not None]
+
+    def implementation(
+        function: Callable[..., list[PyTree]], names: list[str], arrays: Arrays, kind: str
+    ) -> Implementation:
+        def of_numpy(array: np.ndarray, *, expand: bool = False) -> PyTree:
+            tensor = torch.from_numpy(array).to(tensors[0].device)
+            is_one = expand and array.size > 1 and np.all(array == array.flat[0])
+            # The cotangent of a sum is one number without strides.
+            return tensor.flatten()[0].clone().expand(array.shape) if is_one else tensor
+
+        def forward(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+            variables = [of_numpy(array).requires_grad_() for array in arrays]
+            return tuple(part.detach().cpu().numpy() for part in function(*variables))
+
+        def backward(*arrays_and_bars: PyTree) -> tuple[np.ndarray, ...]:
+            *arrays, y_bars = arrays_and_bars
+            variables = [of_numpy(array).requires_grad_() for array in arrays]
+            given = [of_numpy(bar, expand=True) for bar in y_bars]
+            bars = torch.autograd.grad(function(*variables), variables, given, allow_unused=True)
+            if kind != "vjp" and bars[-1] is None:  # a gradient depends on its cotangent
+                raise NotImplementedError("PyTorch cannot differentiate the backward pass")
+            pairs = zip(bars, arrays, strict=True)
+            return tuple(np.zeros_like(array) if bar is None else bar.cpu().numpy() for bar, array in pairs)
+
+        return Implementation(name, names, (forward, backward), arrays, seed, kind)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the arrays are small, and threads would wait for each other
+    try:
+        arrays = [tensors[place].detach().cpu().numpy() for place in places]
+        first, second = implementation(outputs, [names[place] for place in places], arrays, "vjp"), None
+        if second_order:
+            random, y = np.random.default_rng(seed), first.outputs(first.arrays).leaves
+            y_bars = [random.normal(size=part.shape).astype(part.dtype) for part in y]
+            both = [*first.names, *["y_bar"] * len(y)]
+            second = implementation(gradient, both, [*first.arrays, *y_bars], "second order")
+        return _report(first, second, reference, other_points, mutants)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _report(
+    first: Implementation, second: Implementation | None, reference: Pass | None, other_points: bool, mutants: bool
+) -> Report:
+    """The report about a backward pass, and about the backward pass of this one."""
+    check_flag("other_points", other_points)
+    check_flag("mutants", mutants)
+    started = time.perf_counter()
+    verdicts, planted, survivors = first.verdicts(other_points), 0, ()
+    if reference is not None:
+        check_function("reference", reference, "a function of the arrays in jax.numpy")
+        comparison = ReferenceComparison(first, reference)
+        # What differences could not tell, the reference can.
+        verdicts = [verdict for verdict in verdicts if verdict.outcome != "inconclusive"]
+        verdicts += comparison.verdicts(other_points)
+        if mutants and not has_failed(verdicts):
+            planted, survivors = plant(comparison)
+    if second and not has_failed(verdicts):
+        try:
+            verdicts += second.verdicts(other_points=False)
+        except InputError as error:
+            note = f"not compared, because of {error.given}. If it is not needed, give second_order=False."
+            missing = Verdict(first.subject, "", "inconclusive", np.nan, 0.0, kind="second order", note=note)
+            verdicts.append(missing)
+    skipped = (*first.skipped, *(second.skipped if second else ()))
+    return Report(tuple(verdicts), planted, survivors, skipped, time.perf_counter() - started, first.subject)
+
+
+class Along(NamedTuple):
+    """Derivatives of the outputs along directions, (outputs, directions), each of which moves one array.
+
+    Args:
+        y: the outputs, as one vector.
+        directions: (directions, elements of the array). Each of the first ones moves a group of elements, a single one
+            if there are few. The last two move all elements: first the sum of the groups, then all by the same step.
+        value: the derivatives, or 0.
+        error: their errors; at least ``UNKNOWN`` where nothing is known.
+        kink: where the outputs have a kink.
+    """
+
+    y: np.ndarray
+    directions: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    kink: np.ndarray
+
+
+class Implementation:
+    """A forward and a backward pass, called with NumPy arrays, and their comparison by differences.
+
+    Args:
+        subject: the name in the verdicts.
+        names: the names of the arrays.
+        passes: the forward and the backward pass, see ``check_implementation``.
+        arrays: the point.
+        seed: for drawing cotangents and points.
+        kind: the kind of the verdicts.
+    """
+
+    def __init__(self, subject: str, names: Sequence[str], passes: Passes, arrays: Arrays, seed: int, kind: str):
+        self.subject, self.names, self.seed = subject, list(names), check_count("seed", seed, least=0)
+        (self._forward, self._backward), self._kind = passes, kind
+        self.places = [number for number, array in enumerate(arrays) if jnp.issubdtype(array.dtype, jnp.floating)]
+        if not any(arrays[place].size for place in self.places):
+            given = ", ".join(map(shown, arrays)) or "none"
+            raise InputError("arrays", "at least one floating-point number", given, "Give 1.0, not 1.")
+        if not all(np.isfinite(arrays[place].astype(float)).all() for place in self.places):
+            raise InputError("arrays", "finite numbers", "NaN or infinity")
+        self._last_calls: dict[str, tuple[Arrays, Arrays]] = {}  # the arguments of both passes, before and after
+        self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
+        check_choice("arrays: their type", self._own_type, PRECISIONS)
+        self.dtype = self._working_type(arrays)
+        self.arrays: Arrays = cast(list(arrays), self.dtype)
+        self.skipped: list[tuple[str, str]] = []
+
+    def _working_type(self, arrays: Arrays) -> str:
+        """The widest type in which the forward pass computes."""
+        own, refusal = self._own_type, None
+        # Code in C may write beyond the end of an array of a narrower type, so no such type is tried.
+        for dtype in list(PRECISIONS)[: list(PRECISIONS).index(own) + 1]:
+            try:
+                leaves, own_leaves = (self.outputs(cast(list(arrays), name)).leaves for name in (dtype, own))
+            except Exception as error:  # the forward pass refuses this type
+                refusal = error
+                continue
+            y, y_own = flat(leaves), flat(own_leaves)
+            if not y.size:
+                raise InputError("forward", "a result of floating-point numbers", "none")
+            # Code that takes a float64 for two float32 gives other numbers.
+            if (dtype == own or _agree(y, y_own, 0.1)) and np.result_type(*leaves).itemsize >= np.dtype(dtype).itemsize:
+                return dtype
+        given = f"{type(refusal).__name__}: {refusal}"
+        raise InputError("forward", "a function that takes these arrays", given) from refusal
+
+    def outputs(self, arrays: Arrays) -> DifferentiableLeaves:
+        """Calls the forward pass with copies of the arrays."""
+        copies = list(map(np.copy, arrays))
+        with np.errstate(all="ignore"):
+            y = self._forward(*copies)
+        self._last_calls["forward"] = arrays, copies
+        return differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
+
+    def pulled_back(self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN) -> Arrays:
+        """Calls the backward pass with copies, and gives the flat cotangents of the floating-point arrays.
+
+        Args:
+            arrays: the point.
+            y: what the forward pass gives there.
+            row: the cotangent of all outputs, as one vector.
+            regime: the name of the point, for an error.
+        """
+        where = "backward" if regime == GIVEN else f"backward ({regime})"
+        parts = np.split(row, np.cumsum([leaf.size for leaf in y.leaves])[:-1])
+        y_bars = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y.leaves, strict=True)]
+        copies = list(map(np.copy, (*arrays, *y_bars)))
+        try:
+            with np.errstate(all="ignore"):
+                bars = self._backward(*copies[: len(arrays)], y.join_cotangents(copies[len(arrays) :]))
+        except InputError:
+            raise
+        except Exception as error:
+            expected = f"cotangents of {', '.join(map(shown, arrays))}, which forward takes"
+            raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
+        self._last_calls["backward"] = [*arrays, *y_bars], copies
+        bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
+        inputs, bars = differentiable_leaves(tuple(arrays), self.names), one_of_each(bars, self.names, where)
+        return [flat([bar]) for bar in bars_of(bars, inputs, where)]
+
+    def verdicts(self, other_points: bool) -> list[Verdict]:
+        """Judges the backward pass at the given point, at others, and in the type of the arrays, until one fails."""
+        found = self._at(GIVEN, self.arrays, self.dtype)
+        for regime, arrays in self.points() if other_points else ():
+            found += [] if has_failed(found) else self._at(regime, arrays, self.dtype)
+        if self._own_type != self.dtype and not has_failed(found):
+            found += self._at(GIVEN, self.arrays, self._own_type)
+        # An element that was unknown at the given point may be known at another one.
+        known = {verdict.leaf for verdict in found if verdict.outcome != "inconclusive"}
+        return [verdict for verdict in found if verdict.outcome != "inconclusive" or verdict.leaf not in known]
+
+    def points(self) -> Iterator[tuple[str, Arrays]]:
+        """Other points, each with a name: other numbers, then other lengths of an axis that no other axis has."""
+        random = np.random.default_rng(self.seed)
+        leaves = [self.arrays[place] for place in self.places]
+        for regime, recipe in POINTS.items():
+            yield regime, self.moved([recipe(leaf.astype(float), random) for leaf in leaves])
+        for axis, size in product((0, -1)[: leaves[0].ndim], SIZES):
+            length = leaves[0].shape[axis]
+            at = [[place for place, n in enumerate(x.shape) if n == length] for x in self.arrays]
+            own = all(not places or places == [axis % x.ndim] for places, x in zip(at, self.arrays, strict=True))
+            # Integers may be indices into the axis. Then it must not become shorter.
+            if own and size != length and (size > length or len(leaves) == len(self.arrays)):
+                pairs = zip(self.arrays, at, strict=True)
+                longer = [np.take(x, np.arange(size) % length, axis) if places else x for x, places in pairs]
+                # Repeated numbers become different.
+                numbers = [longer[place] * random.uniform(0.5, 1.5, longer[place].shape) for place in self.places]
+                yield f"{'last' if axis else 'first'} axis of length {size}", self.moved(numbers, longer)
+
+    def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
+        """The arrays of the point, or others, with these floating-point numbers."""
+        changed = list(arrays or self.arrays)
+        for place, leaf in zip(self.places, leaves, strict=True):
+            changed[place] = np.asarray(leaf).astype(self.dtype)
+        return changed
+
+    def defined(self, arrays: Arrays, dtype: str) -> DifferentiableLeaves | None:
+        """What the forward pass gives in a type; None if it refuses, or if a number is not finite."""
+        try:
+            y = self.outputs(cast(arrays, dtype))
+        except Exception:
+            return None
+        is_own = dtype == self.dtype or all(leaf.dtype == dtype for leaf in y.leaves)
+        return y if is_own and np.isfinite(flat(y.leaves)).all() else None
+
+    def _at(self, regime: str, arrays: Arrays, dtype: str) -> list[Verdict]:
+        """Judges the backward pass at one point. There are no verdicts where the forward pass is not defined.
+
+        Args:
+            regime: the name of the point.
+            arrays: the point, in the type of the differences.
+            dtype: the type in which the backward pass is called.
+        """
+        y, precision, is_given = self.defined(arrays, dtype), PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
+        if y is None and is_given:
+            raise InputError("forward", "finite numbers at the given point", "NaN or infinity")
+        if y is None:
+            return []
+        if dtype != self.dtype and not _agree(flat(y.leaves), flat(self.outputs(arrays).leaves), precision.visible):
+            return []
+        most, size, narrow = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size, cast(arrays, dtype)
+        random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
+        drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
+        basis = np.eye(size)[np.unique(np.linspace(0, size - 1, most).astype(int))]
+        rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
+        # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
+        along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
+        bars = [self.pulled_back(narrow, y, row, regime) for row in rows]
+        again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
+        found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
+        for number, place in enumerate(self.places):
+            name, hand = self.names[place], np.stack([row[number] for row in bars])
+            verdict = self._judged(name, hand, rows, along[number], precision)
+            if verdict.outcome == "fail":
+                along[number] = self._along(arrays, place, ONE_BY_ONE, flat(y.leaves), OTHER_STEPS)
+                verdict = self._judged(name, hand, rows, along[number], precision)
+            if is_given:
+                self._tell(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
+            if is_given or verdict.outcome != "inconclusive":
+                index = np.unravel_index(verdict.index, arrays[place].shape) if verdict.index else ()
+                found.append(replace(verdict, index=tuple(int(place[0]) for place in index)))
+        return [replace(verdict, dtype=dtype, regime=regime) for verdict in found]
+
+    @np.errstate(all="ignore")
+    def _along(self, arrays: Arrays, place: int, most: int, y: np.ndarray, factor: float = 1.0) -> Along:
+        """Differences of the forward pass by one array.
+
+        Args:
+            arrays: the point.
+            place: the place of the array.
+            most: the largest number of groups.
+            y: the outputs, as one vector.
+            factor: of the usual steps.
+        """
+        x = arrays[place].astype(np.float64).reshape(-1)
+        groups = min(most, x.size)
+        random, number_of_group = np.random.default_rng(place), np.arange(x.size) * groups // max(x.size, 1)
+        together = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0))) * random.choice([-1.0, 1.0], x.size)
+        directions = (number_of_group == np.arange(groups)[:, None]) * together
+        directions = np.concatenate([directions, together[None], np.ones((1, x.size))])
+        steps = STEPS if self.dtype == "float64" else FLOAT32_STEPS
+        steps = steps._replace(dtype=np.dtype(self.dtype).type, usual=factor * steps.usual, small=factor * steps.small)
+        moved = difference_points(np.zeros(len(directions)), steps)
+        outputs = np.full((len(moved), y.size, len(directions)), np.nan)
+        for point, column in np.ndindex(moved.shape):
+            changed = list(arrays)
+            leaf = x + moved[point, column] * directions[column]
+            changed[place] = leaf.reshape(arrays[place].shape).astype(self.dtype)
+            result = self.defined(changed, self.dtype)
+            if result:
+                outputs[point, :, column] = flat(result.leaves)
+        value, error, kink = extrapolated(outputs, moved, steps)
+        value, error = np.where((np.abs(value) > error) | kink, value, 0.0), np.where(error < np.inf, error, UNKNOWN)
+        # Where an output has a derivative, those along groups add up. At ties of a sorted array they do not.
+        of_groups, of_sum = error[:, :groups].sum(1), np.where(kink[:, groups], -error[:, groups], error[:, groups])
+        apart = np.abs(value[:, :groups].sum(1) - value[:, groups]) - of_sum - 2 * of_groups
+        terms = np.abs(value[:, :groups]).sum(1)
+        error[apart > PRECISIONS[self.dtype].visible * terms, :groups] = UNKNOWN
+        if groups == x.size:  # each group is one element
+            directions[:groups], value[:, :groups] = np.eye(groups), value[:, :groups] / together
+            error[:, :groups] /= np.abs(together)
+        return Along(y, directions, value, error, kink)
+
+    @np.errstate(all="ignore")
+    def _judged(self, name: str, hand: np.ndarray, rows: np.ndarray, along: Along, precision: Precision) -> Verdict:
+        """Compares cotangents of one array with differences. Elements that these do not know well enough are left out.
+
+        Args:
+            name: the name of the array.
+            hand: the cotangents by the backward pass, (rows, elements).
+            rows: the cotangents of the outputs.
+            along: the differences.
+            precision: what counts in the type of the backward pass.
+        """
+        groups = len(along.directions) - 2
+        found, right, error = hand @ along.directions.T, rows @ along.value, np.abs(rows) @ along.error
+        # There is no derivative at a kink, so NaN is not wrong there.
+        found = np.where(np.isfinite(found) | (np.abs(rows) @ along.kink == 0), found, right)
+        terms = np.abs(rows) @ np.abs(along.value)
+        # Along the last directions, the terms of all elements are added, and may cancel.
+        usual = np.mean(terms[:, :groups], 1, keepdims=True)
+        terms[:, groups:] += (usual + np.nan_to_num(np.abs(hand))) @ np.abs(along.directions[groups:]).T
+        scale = terms + precision.share * np.max(terms, 1, keepdims=True, initial=0)
+        wrong = (error < UNKNOWN / LARGE**2) & ~(np.abs(found - right) - error <= precision.visible * scale)
+        if wrong[:, :groups].any():
+            wrong[:, groups:] = False  # a single element says more
+        known = error <= precision.enough * scale
+        # If the outputs do not change at all, as far as can be told, their derivative is 0.
+        known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ np.abs(along.y)[:, None])
+        template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
+        verdict, at = _worst(template, wrong, known, found, right, error, scale)
+        moved = np.flatnonzero(along.directions[at[1]])
+        note = "Several elements are moved together." if len(moved) > 1 else ""
+        return replace(verdict, reference=DIFFERENCES, index=tuple(moved.tolist())[: not note], note=note)
+
+    def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
+        """Judges whether two calls give the same results, and whether the arguments are the same after them."""
+        notes = []
+        names = [self.names[place] for place in self.places]
+        for name, one, two in zip(["y", *names], first, second, strict=True):
+            one, two, size = (
+                np.nan_to_num(one),
+                np.nan_to_num(two),
+                np.max(np.abs(one), where=np.isfinite(one), initial=0),
+            )
+            differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
+            if differs.size:
+                values = f"{one[differs[0]]:.9g} and {two[differs[0]]:.9g}"
+                notes.append((name, f"Two calls with the same arrays give {values}. {REPEATED}"))
+        for function, (before, after) in self._last_calls.items():
+            for name, old, new in zip((*self.names, *["y_bar"] * len(before)), before, after, strict=False):
+                if not np.array_equal(old, new, equal_nan=True):
+                    notes.append((name, f"{function} changes its argument {name}. Let it compute with a copy."))
+        return [Verdict(self.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes]
+
+    def _tell(self, name: str, along: Along, largest: float) -> None:
+        """Writes down for the report which elements of an array were not compared one by one.
+
+        Args:
+            name: the name of the array.
+            along: the differences by it.
+            largest: the largest derivative by any array.
+        """
+        size, groups = along.directions.shape[1], len(along.directions) - 2
+        error, kink = along.error[:, :groups], along.kink[:, :groups].any(0)
+        unknown = (error > PRECISIONS[self.dtype].enough * largest).any(0) & ~kink
+        counts = {TOGETHER: size * (size > groups), AT_KINK: kink.sum(), UNCERTAIN: unknown.sum()}
+        parts = "elements" if size == groups else "groups of elements"
+        for reason, count in counts.items():
+            if count:
+                self.skipped.append((f"{count} of {max(groups, count)} {parts} of {name}", reason))
+
+
+class ReferenceComparison(JacobianComparison):
+    """The comparison of an implementation with a reference that JAX can trace, and with its derivative in 50 digits.
+
+    Args:
+        implementation: the forward and the backward pass.
+        reference: ``reference(*arrays) -> y`` in ``jax.numpy``.
+    """
+
+    def __init__(self, implementation: Implementation, reference: Pass):
+        self._implementation, self._reference = implementation, reference
+        super().__init__(implementation.subject, self._problem_of, seed=implementation.seed)
+        shapes = [np.shape(y_bar) for y_bar in self.y_bars]
+        expected = [leaf.shape for leaf in implementation.outputs(implementation.arrays).leaves]
+        if shapes != expected:
+            raise InputError("reference", f"outputs of the shapes {expected}, as forward gives them", shapes)
+        # The programs give the derivative of the reference twice: the place of the formula is for the backward pass.
+        by_rows, by_row = self._jacobians, self._pullbacks
+        basis = np.eye(sum(y_bar.size for y_bar in self.y_bars))
+        self._jacobians = lambda leaves: self._beside(by_rows(leaves), leaves, basis)
+        self._pullbacks = lambda leaves, y_bars: self._beside(by_row(leaves, y_bars), leaves, flat(y_bars)[None])
+        if implementation.dtype != "float64":
+            self._narrowest, self._tolerance = implementation.dtype, TOLERANCES[implementation.dtype]
+
+    def _problem_of(self, dtype: str) -> Problem:
+        """The reference with its derivative by JAX, in which errors are planted."""
+        arrays = cast(tuple(self._implementation.arrays), dtype)
+        problem = function_problem(self._reference, lambda *given: None, arrays)
+        names = [self._implementation.names[place] for place in self._implementation.places]
+        return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
+
+    def _beside(self, found: Derivatives, leaves: Leaves, rows: np.ndarray) -> Derivatives:
+        """Puts the cotangents by the backward pass beside those of the reference."""
+        arrays = self._implementation.moved(leaves)
+        y = self._implementation.outputs(arrays)
+        bars = zip(*(self._implementation.pulled_back(arrays, y, row) for row in rows), strict=True)
+        return found._replace(hand=list(map(np.stack, bars)))
+
+    def verdicts(self, other_points: bool) -> list[Verdict]:
+        """Judges the values of the forward pass and the backward pass at the given point, then at others."""
+        found = [*self._values(GIVEN, self._implementation.arrays), *self.first_order(regime=GIVEN)]
+        for regime, arrays in self._implementation.points() if other_points else ():
+            if any(verdict.outcome == "fail" for verdict in found):
+                break
+            found += self._values(regime, arrays)
+            if regime in WITH_REFERENCE and self._implementation.defined(arrays, self._implementation.dtype):
+                leaves = cast([arrays[place] for place in self._implementation.places], "float64")
+                found += self.first_order(leaves, regime=regime)
+        return found
+
+    @np.errstate(all="ignore")
+    def _values(self, regime: str, arrays: Arrays) -> list[Verdict]:
+        """Compares the values of the forward pass with those of the reference."""
+        dtype = self._implementation.dtype
+        y = self._implementation.defined(arrays, dtype)
+        try:
+            right, *others = self._values_of_reference(arrays)
+        except Exception:  # the reference may refuse other lengths of axes
+            return []
+        if y is None or flat(y.leaves).shape != right.shape:
+            return []
+        scale = np.abs(right) + np.max(np.abs(others - right), 0) / CHANGE
+        if regime != GIVEN:  # tails are judged at the given point
+            scale += np.max(np.abs(right), initial=1.0)
+        tolerance, found, known = max(PRECISIONS[dtype].visible, 2.0**-26), flat(y.leaves), np.isfinite(scale)
+        template = Verdict(self.subject, "y", "pass", 0.0, tolerance, "value", dtype, "plain", regime, "relative")
+        wrong = known & ~(np.abs(found - right) <= tolerance * scale)
+        verdict, at = _worst(template, wrong, known, found, right, np.zeros_like(right), scale)
+        index = np.unravel_index(at[0], y.leaves[0].shape) if len(y.leaves) == 1 else at
+        return [replace(verdict, reference=f"{DIGITS} digits", index=tuple(map(int, index)))]
+
+    def _values_of_reference(self, arrays: Arrays) -> np.ndarray:
+        """The values of the reference in 50 digits, then twice with all numbers a little different."""
+        inputs = differentiable_leaves(cast(tuple(arrays), "float64"))
+        random, arithmetic = np.random.default_rng(0), Arithmetic(DIGITS)
+        leaves = [leaf[..., None] * np.ones(3) for leaf in inputs.leaves]
+        for leaf in leaves:
+            leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], 2))
+
+        def outputs(leaves: Leaves) -> Leaves:
+            return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
+
+        with jax.enable_x64(True), arithmetic.precision():
+            try:
+                found = Program(outputs, inputs.leaves)(arithmetic, list(map(arithmetic.numbers, leaves)))
+                return found.astype(np.float64).T
+            except InputError:  # an operation has no rule
+                return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(3)])
+
+
+@np.errstate(all="ignore")
+def _worst(
+    template: Verdict, wrong: np.ndarray, known: np.ndarray, *numbers: np.ndarray
+) -> tuple[Verdict, tuple[int, ...]]:
+    """The verdict at the worst element, and the index of that element.
+
+    Args:
+        template: the fields that are already known.
+        wrong, known: which elements are wrong for certain, and which are known well enough.
+        numbers: the numbers that are judged, the right ones, their errors, and the sizes by which errors are divided.
+    """
+    found, right, error, scale = numbers
+    outcome = "fail" if wrong.any() else "pass" if known.any() else "inconclusive"
+    is_zero = (found == 0) & (right == 0)
+    off, unsure = (np.where(is_zero | (part == 0), 0.0, part / scale) for part in (np.abs(found - right), error))
+    counted = {"fail": wrong, "pass": known}.get(outcome, np.ones_like(known))
+    size = np.nan_to_num(off if outcome == "fail" else off + unsure, nan=np.inf)
+    at = tuple(map(int, np.unravel_index(np.argmax(np.where(counted, size, -1.0)), size.shape)))
+    found_there, right_there, off_there, unsure_there = (float(part[at]) for part in (found, right, off, unsure))
+    known_fields = {"hand": found_there, "arbiter": right_there, "error": off_there, "reference_error": unsure_there}
+    # What differences cannot tell is allowed.
+    tolerance = template.tolerance + (unsure_there if outcome == "pass" else 0.0)
+    return replace(template, outcome=outcome, tolerance=tolerance, **known_fields), at
+
+
+def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    """Whether two vectors agree, relative to the largest element."""
+    return bool(np.all(np.abs(one - other) <= tolerance * np.max(np.abs(other), initial=0)))
+
+
+def has_failed(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a verdict is a failure."""
+    return any(verdict.outcome == "fail" for verdict in verdicts)
+
+
+def flat(arrays: Leaves) -> np.ndarray:
+    """The elements of all arrays, as one vector in float64."""
+    return np.concatenate([np.zeros(0), *(np.reshape(array, -1).astype(np.float64) for array in arrays)])

@@ -1,0 +1,364 @@
+"""check_implementation and check_torch: right and wrong backward passes that JAX cannot trace."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from functional_nn.core.errors import InputError
+from functional_nn.gradients.implementation import check_implementation, check_torch
+
+RANDOM = np.random.default_rng(0)
+
+
+def draw(*shape):
+    return np.random.default_rng(shape).normal(size=shape)
+
+
+def softmax(x):
+    exps = np.exp(x - x.max(-1, keepdims=True))
+    return exps / exps.sum(-1, keepdims=True)
+
+
+def softmax_backward(x, y_bar):
+    y = softmax(x)
+    return y * (y_bar - (y * y_bar).sum(-1, keepdims=True))
+
+
+def layer_norm(x, scale, bias):
+    centered = x - x.mean(-1, keepdims=True)
+    return scale * centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5) + bias
+
+
+def layer_norm_backward(x, scale, bias, y_bar, term=1):
+    centered = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    normal, bar = centered / deviation, scale * y_bar
+    shared = bar.mean(-1, keepdims=True) + term * normal * (normal * bar).mean(-1, keepdims=True)
+    return (bar - shared) / deviation, (normal * y_bar).sum(0), y_bar.sum(0)
+
+
+def cross_entropy(x, labels):
+    return -np.log(softmax(x)[np.arange(len(labels)), labels]).mean()
+
+
+def cross_entropy_backward(x, labels, y_bar):
+    return y_bar * (softmax(x) - np.eye(x.shape[1])[labels]) / len(labels), None
+
+
+def look_up_backward(table, tokens, y_bar):
+    table_bar = np.zeros_like(table)
+    np.add.at(table_bar, tokens, y_bar)
+    return table_bar, None
+
+
+def assigned(table, tokens, y_bar):
+    table_bar = np.zeros_like(table)
+    table_bar[tokens] = y_bar
+    return table_bar, None
+
+
+def pairs(x):
+    return x.reshape(x.shape[0], -1, 2)
+
+
+def max_pool_backward(x, y_bar, share=True):
+    ties = pairs(x) == pairs(x).max(-1, keepdims=True)
+    return (ties / (ties.sum(-1, keepdims=True) if share else 1) * y_bar[..., None]).reshape(x.shape)
+
+
+def sort_backward(x, y_bar):
+    x_bar = np.zeros_like(x)
+    np.put_along_axis(x_bar, np.argsort(x), y_bar, -1)
+    return x_bar
+
+
+def norm(x):
+    return np.sqrt((x**2).sum())
+
+
+def float32_square(x):
+    assert x.dtype == np.float32  # as code in C does
+    return x * x
+
+
+NORMALIZED = [draw(4, 6), draw(6), draw(6)]
+LABELED = [draw(4, 3), np.array([0, 2, 1, 1])]
+TOKENS = [draw(5, 2), np.array([1, 3, 1, 0])]
+RIGHT = {
+    "softmax": (softmax, softmax_backward, [draw(3, 5)]),
+    "layer norm": (layer_norm, layer_norm_backward, NORMALIZED),
+    "cross entropy": (cross_entropy, cross_entropy_backward, LABELED),
+    "embedding": (lambda table, tokens: table[tokens], look_up_backward, TOKENS),
+    "max pooling": (lambda x: pairs(x).max(-1), max_pool_backward, [draw(3, 6)]),
+    "sorting": (np.sort, sort_backward, [draw(5)]),
+    "a norm, NaN at 0": (norm, lambda x, y_bar: y_bar * x / norm(x), [draw(4)]),
+    "a logarithm": (np.log, lambda x, y_bar: y_bar / x, [np.array([0.5, 2.0, 3.0])]),
+    "two outputs": (lambda x: (np.sin(x), x.sum()), lambda x, bars: bars[0] * np.cos(x) + bars[1], [draw(3)]),
+    "ReLU at 0": (lambda x: np.maximum(x, 0), lambda x, y_bar: y_bar * (x > 0), [np.array([0.0, 1.0, -2.0])]),
+    "float32 only": (float32_square, lambda x, y_bar: 2 * x * y_bar, [np.float32(draw(5))]),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_backward_passes_pass(name):
+    forward, backward, arrays = RIGHT[name]
+    report = check_implementation(forward, backward, *arrays)
+    report.raise_if_failed()
+    given = [verdict for verdict in report.verdicts if verdict.regime == "given" and verdict.dtype == "float64"]
+    assert all(verdict.error + verdict.reference_error < 1e-9 for verdict in given)
+    assert len({verdict.regime for verdict in report.verdicts}) > 5
+    assert any("at a kink" in reason for _, reason in report.skipped) == (name == "ReLU at 0")
+
+
+class Cache:
+    """A pair whose backward pass uses what the last forward pass left behind."""
+
+    def forward(self, x):
+        self.x = x
+        return np.sin(x)
+
+    def backward(self, x, y_bar):
+        return y_bar * np.cos(self.x)
+
+
+CACHE = Cache()
+
+
+def in_place(x, y_bar):
+    y_bar *= np.cos(x)
+    return y_bar
+
+
+WRONG = {
+    # the leaf, the kind and the point of the first failure
+    "softmax without its sum": (softmax, lambda x, y_bar: softmax(x) * y_bar, [draw(3, 5)], ("x", "vjp", "given")),
+    "layer norm without a term": (
+        layer_norm,
+        lambda *given: layer_norm_backward(*given, term=0),
+        NORMALIZED,
+        ("x", "vjp", "given"),
+    ),
+    "repeated indices": (lambda table, tokens: table[tokens], assigned, TOKENS, ("table", "vjp", "given")),
+    "a loss without its cotangent": (
+        cross_entropy,
+        lambda x, labels, y_bar: cross_entropy_backward(x, labels, 1.0),
+        LABELED,
+        ("x", "vjp", "given"),
+    ),
+    "y_bar twice": (
+        lambda x, w: x * w,
+        lambda x, w, y_bar: (y_bar * w, y_bar * y_bar * x),
+        [draw(4), draw(4) + 3],
+        ("w", "vjp", "given"),
+    ),
+    "ties": (
+        lambda x: pairs(x).max(-1),
+        lambda x, y_bar: max_pool_backward(x, y_bar, share=False),
+        [draw(3, 6)],
+        ("x", "vjp", "equal numbers"),
+    ),
+    "a slope outside of both at a kink": (
+        np.abs,
+        lambda x, y_bar: y_bar * np.where(x == 0, 7, np.sign(x)),
+        [np.array([0.3, -2.0])],
+        ("x", "vjp", "whole numbers"),
+    ),
+    "0 / 0": (lambda x: x.prod(), lambda x, y_bar: y_bar * x.prod() / x, [draw(4)], ("x", "vjp", "zeros among others")),
+    "the other branch": (
+        lambda x: np.where(x > 0, np.sin(x), np.cos(x)),
+        lambda x, y_bar: y_bar * np.where(x > 0, np.cos(x), np.sin(x)),
+        [np.array([1.0, 0.5])],
+        ("x", "vjp", "other signs"),
+    ),
+    "a millionth in one element": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (1 + 1e-6 * (np.arange(x.size) == 2)),
+        [draw(5)],
+        ("x", "vjp", "given"),
+    ),
+    "float32 results": (np.sin, lambda x, y_bar: np.float32(y_bar * np.cos(x)), [draw(3)], ("x", "vjp", "given")),
+    "groups of four": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) < x.size // 4 * 4),
+        [draw(8)],
+        ("x", "vjp", "first axis of length 1"),
+    ),
+    "many elements": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) != 77),
+        [draw(100)],
+        ("x", "vjp", "given"),
+    ),
+    "float32, a thousandth": (
+        float32_square,
+        lambda x, y_bar: 2.002 * x * y_bar,
+        [np.float32(draw(5))],
+        ("x", "vjp", "given"),
+    ),
+    "a cache": (CACHE.forward, CACHE.backward, [draw(3)], ("x", "call", "given")),
+    "in place": (np.sin, in_place, [draw(3)], ("y_bar", "call", "given")),
+    "random": (np.sin, lambda x, y_bar: y_bar * np.cos(x) * RANDOM.uniform(), [draw(3)], ("x", "call", "given")),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_backward_passes_fail(name):
+    forward, backward, arrays, expected = WRONG[name]
+    report = check_implementation(forward, backward, *arrays)
+    assert not report.passed
+    first = report.failures[0]
+    assert (first.leaf, first.kind, first.regime) == expected
+    assert first.outcome == "fail"
+
+
+def test_only_the_given_point_and_inconclusive_derivatives():
+    arguments = np.sin, lambda x, y_bar: y_bar * np.cos(x) * (x > 0)
+    assert check_implementation(*arguments, np.array([1.0, 0.5]), other_points=False).passed
+    assert not check_implementation(*arguments, np.array([1.0, 0.5])).passed
+    flat = check_implementation(sigmoid, lambda x, y_bar: 0 * x + 1e-30, np.array([700.0]), other_points=False)
+    assert [verdict.outcome for verdict in flat.verdicts] == ["inconclusive"]
+
+
+def test_what_is_wrong_before_any_comparison():
+    def dense(x, weight, bias):
+        return x @ weight + bias
+
+    arrays = draw(4, 3), draw(3, 5), draw(5)
+    with pytest.raises(InputError, match=r"backward: bias: .*shape \(5,\), got \(4, 5\). Sum over the axes"):
+        check_implementation(dense, lambda x, w, b, y_bar: (y_bar @ w.T, x.T @ y_bar, y_bar), *arrays)
+    with pytest.raises(InputError, match=r"backward: expected cotangents of .*, got ZeroDivisionError"):
+        check_implementation(dense, lambda x, w, b, y_bar: 1 / 0, *arrays)
+    with pytest.raises(InputError, match=r"forward: .* got ValueError"):
+        check_implementation(dense, lambda x, w, b, y_bar: None, draw(4, 3), draw(4, 5), draw(5))
+    with pytest.raises(InputError, match=r"arrays: expected at least one floating-point number"):
+        check_implementation(np.sin, lambda x, y_bar: y_bar, np.arange(3))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def sigmoid_backward(x, y_bar):
+    return y_bar * sigmoid(x) * sigmoid(-x)
+
+
+def test_with_a_reference():
+    x = np.array([0.5, -38.0])
+    report = check_implementation(sigmoid, sigmoid_backward, x, reference=jax.nn.sigmoid)
+    report.raise_if_failed()
+    assert report.mutants > 10
+    assert {verdict.kind for verdict in report.verdicts} == {"vjp", "value"}
+
+    def lossy(x, y_bar):
+        return y_bar * sigmoid(x) * (1 - sigmoid(x))
+
+    lost = check_implementation(sigmoid, lossy, -x, reference=jax.nn.sigmoid)
+    assert (lost.failures[0].unit, lost.failures[0].index) == ("relative", (1,))
+
+    def larger(x):
+        return 1.001 * sigmoid(x)
+
+    def larger_backward(x, y_bar):
+        return 1.001 * sigmoid_backward(x, y_bar)
+
+    wrong = check_implementation(larger, larger_backward, x, reference=jax.nn.sigmoid)
+    assert (wrong.failures[0].kind, wrong.failures[0].leaf) == ("value", "y")
+
+
+def test_float32_with_a_reference():
+    def narrow(x):
+        return np.float32(sigmoid(np.float32(x)))
+
+    def backward(x, y_bar, factor=1.0):
+        return np.float32(factor * sigmoid_backward(np.float32(x), np.float32(y_bar)))
+
+    x, reference = np.float32([0.5, 3.0]), jax.nn.sigmoid
+    check_implementation(narrow, backward, x, reference=reference, mutants=False).raise_if_failed()
+    wrong = check_implementation(narrow, lambda x, y_bar: backward(x, y_bar, 1.0001), x, reference=reference)
+    assert not wrong.passed
+
+
+def test_the_checks_stand_alone():
+    code = (
+        "import sys, functional_nn.gradients as g; g.check_implementation; g.check_torch; names = set(sys.modules);"
+        "print([n for n in names if n.startswith(('torch', 'functional_nn.training', 'functional_nn.data', "
+        "'functional_nn.cli', 'functional_nn.sweeps'))])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def swish_of(backward):
+    torch = pytest.importorskip("torch")
+
+    class Swish(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * torch.sigmoid(x)
+
+    Swish.backward = staticmethod(backward)
+    return torch, Swish.apply
+
+
+def swish_backward(ctx, y_bar):
+    (x,) = ctx.saved_tensors
+    s = x.sigmoid()
+    return y_bar * s * (1 + x * (1 - s))
+
+
+def test_a_function_of_pytorch_and_its_second_derivative():
+    torch, swish = swish_of(swish_backward)
+    report = check_torch(swish, torch.tensor([[0.5, -1.0], [2.0, 0.25]]), reference=jax.nn.silu, mutants=False)
+    report.raise_if_failed()
+    assert {(verdict.kind, verdict.leaf) for verdict in report.verdicts} == {
+        ("vjp", "x"),
+        ("value", "y"),
+        ("second order", "x"),
+        ("second order", "y_bar"),
+    }
+    assert {verdict.dtype for verdict in report.verdicts} == {"float64", "float32"}
+    assert report.title == "Swish"
+
+
+def detached(ctx, y_bar):
+    (x,) = ctx.saved_tensors
+    s = x.detach().sigmoid()
+    return y_bar * s * (1 + x.detach() * (1 - s))
+
+
+def without_strides(ctx, y_bar):
+    return swish_backward(ctx, y_bar * y_bar.is_contiguous())
+
+
+@pytest.mark.parametrize(
+    ("backward", "kind"), [(lambda ctx, y_bar: y_bar, "vjp"), (without_strides, "vjp"), (detached, "second order")]
+)
+def test_wrong_functions_of_pytorch(backward, kind):
+    torch, swish = swish_of(backward)
+    report = check_torch(swish, torch.tensor([0.5, -1.0, 2.0]))
+    assert (report.failures[0].outcome, report.failures[0].kind) == ("fail", kind)
+
+
+def test_a_backward_pass_that_pytorch_cannot_differentiate():
+    torch, swish = swish_of(lambda ctx, y_bar: swish_backward(ctx, y_bar).detach())
+    x = torch.tensor([0.5, -1.0, 2.0])
+    report = check_torch(swish, x)
+    assert not report.passed
+    assert "not compared, because of RuntimeError" in report.sentence
+    assert check_torch(swish, x, second_order=False).passed
+
+
+def test_other_tensors_are_constants():
+    torch = pytest.importorskip("torch")
+    weight, labels = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3])
+    report = check_torch(
+        lambda x, weight, labels: torch.nn.functional.cross_entropy(x @ weight, labels),
+        torch.randn(2, 3),
+        weight,
+        labels,
+    )
+    report.raise_if_failed()
+    assert {verdict.leaf for verdict in report.verdicts} == {"weight", "y_bar"}
