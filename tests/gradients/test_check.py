@@ -243,7 +243,7 @@ def product(x, weight):
 @pytest.mark.parametrize(
     ("bars", "said"),
     [
-        (lambda x, weight: x, r"expected a tuple of 2 cotangents \(x, weight\), got a traced float\d\d of shape"),
+        (lambda x, weight: x, r"expected a tuple of 2 cotangents \(x, weight\), got float64 of shape"),
         (lambda x, weight: (x, {"weight": weight}), "a cotangent for each argument"),
         (lambda x, weight: (np.exp(x), weight), "hand_vjp: expected a function that JAX can trace, .* Use jax.numpy"),
         (lambda x, weight: (x, weight.T), r"hand_vjp: weight: expected a cotangent of shape \(3, 5\), got \(5, 3\)"),

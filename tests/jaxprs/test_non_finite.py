@@ -350,3 +350,18 @@ def test_an_argument():
     found = fnn.find_non_finite_in(lambda x: x["a"] + 1, {"a": jnp.array([[0, np.nan], [np.inf, 1]])})
     assert str(found) == repr(found) == ARGUMENT
     assert found.sentence == "Element (0, 1) of the argument x/a is nan. x is not finite before anything is computed."
+
+
+def test_the_advice_for_a_root_has_a_finite_gradient():
+    """The gradient of ``sqrt(max(x, 0))`` is infinite where a variance became negative by rounding."""
+
+    def deviation(x, root):
+        return root(jnp.mean(x**2) - jnp.mean(x) ** 2)
+
+    x = jnp.full(6, 33.3, jnp.float32)
+    assert jnp.mean(x**2) < jnp.mean(x) ** 2
+    found = fnn.find_non_finite_in(lambda x: deviation(x, jnp.sqrt), x)
+    advised = "jnp.sqrt(jnp.maximum(x, 1e-6))"
+    assert advised in found.remedy
+    root = eval(f"lambda x: {advised}", {"jnp": jnp})
+    assert jnp.all(jnp.isfinite(jax.grad(deviation)(x, root)))

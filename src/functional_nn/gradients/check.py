@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -40,6 +40,7 @@ from functional_nn.gradients.compare.problem import (
     draw_parameters,
     function_problem,
     layer_problem,
+    nothing_kept,
     number_of_examples,
     pulled_back,
 )
@@ -57,7 +58,6 @@ def check_vjp(
     kinks_as_automatic: bool = False,
     stop_gradient_as_constant: bool = False,
     mutants: bool = True,
-    equivalent: Mapping[str, str] | None = None,
     domain: Callable[..., PyTree] | None = None,
     subject: str = "",
     seed: int = 0,
@@ -86,8 +86,6 @@ def check_vjp(
             ``jax.grad``: for a straight-through estimator, such as x + stop_gradient(round(x) - x). Otherwise the
             arbiter differentiates through them. There is then no second order, since the gradient is not a derivative.
         mutants: whether errors are planted.
-        equivalent: your reasons why a planted error changes nothing, by its description in the report, such as
-            ``{"reduce_max: became min": "The shift cancels."}``.
         domain: where the formula has to be right, if not everywhere: a function that moves any arguments there, such as
             ``jnp.abs`` for x > 0. The further points are moved by it.
         subject: the name in the report; by default the function's name.
@@ -127,7 +125,6 @@ def check_vjp(
         stop_gradient_as_constant=stop_gradient_as_constant,
         second_order=second_order,
         mutants=mutants,
-        equivalent=equivalent,
     )
 
 
@@ -142,7 +139,6 @@ def check_layer(
     second_order: bool = True,
     stop_gradient_as_constant: bool = False,
     mutants: bool = True,
-    equivalent: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Report:
     """Compares the hand-derived backward pass of a layer with automatic differentiation and with an arbiter.
@@ -162,7 +158,6 @@ def check_layer(
         second_order: whether the derivative of the formula is compared, too.
         stop_gradient_as_constant: whether the results of ``jax.lax.stop_gradient`` are constants, see ``check_vjp``.
         mutants: whether errors are planted.
-        equivalent: your reasons why planted errors change nothing, see ``check_vjp``.
         seed: for all random numbers.
 
     Raises:
@@ -208,7 +203,6 @@ def check_layer(
         stop_gradient_as_constant=stop_gradient_as_constant,
         second_order=second_order,
         mutants=mutants,
-        equivalent=equivalent,
         skipped=joined_by_jax(layer),
     )
 
@@ -359,7 +353,6 @@ def check_problem(
     mutants: bool,
     kinks_as_automatic: bool = True,
     stop_gradient_as_constant: bool = False,
-    equivalent: Mapping[str, str] | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
 ) -> Report:
     """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
@@ -373,7 +366,6 @@ def check_problem(
         mutants: whether errors are planted.
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
-        equivalent: reasons why a planted error changes nothing, by its description.
         skipped: what is not compared, with the reasons.
     """
     check_count("seed", seed, least=0)
@@ -381,11 +373,9 @@ def check_problem(
     check_flag("mutants", mutants)
     check_flag("kinks_as_automatic", kinks_as_automatic)
     check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
-    if equivalent is not None and not isinstance(equivalent, Mapping):
-        raise InputError("equivalent", "a dict of reasons by the description of the error", shown(equivalent))
     started = time.perf_counter()
     planted, survivors = 0, ()
-    with converted_anew(partial(pulled_back, problem_in)):
+    with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
         comparison = JacobianComparison(
             subject,
             problem_in,
@@ -393,6 +383,7 @@ def check_problem(
             kinks_as_automatic=kinks_as_automatic,
             stop_gradient_as_constant=stop_gradient_as_constant,
         )
+        comparison.check_purity()
         verdicts = list(comparison.first_order())
         if not any(verdict.outcome == "fail" for verdict in verdicts):
             verdicts += comparison.at_further_points()
@@ -401,6 +392,6 @@ def check_problem(
         for dtype in types:
             verdicts += comparison.in_type(dtype)
         if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-            planted, survivors = plant(comparison, equivalent=equivalent)
+            planted, survivors = plant(comparison)
     seconds = time.perf_counter() - started
     return Report(tuple(verdicts), planted, survivors, skipped, seconds, subject)

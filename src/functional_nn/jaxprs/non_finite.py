@@ -32,7 +32,7 @@ from functional_nn.jaxprs.non_finite_origin import (
     is_in_backward_pass,
     trace_back,
 )
-from functional_nn.jaxprs.walk import array_type, equations, fresh, layer_of
+from functional_nn.jaxprs.walk import array_type, equations, fresh, in_words, layer_of
 
 WIDTH = 110
 LARGE = 1e4
@@ -40,14 +40,6 @@ LARGE = 1e4
 QUICK_OPERATIONS, QUICK_RUNS, QUICK_NUMBERS = 600, 50_000, 5 * 10**7
 """The largest program for a quick search: its operations, how often they run, and how many numbers they compute.
 Such a search takes at most about ten seconds and 1 GB."""
-IN_WORDS = {
-    "convert_element_type": "a conversion to another type",
-    "dot_general": "a matrix product",
-    "integer_pow": "a power",
-    "reduce_sum": "a sum",
-    "select_n": "a choice, as by jnp.where",
-}
-"""Descriptions of primitives whose names are not clear."""
 
 
 class OperandValues(NamedTuple):
@@ -135,8 +127,7 @@ class NonFinite:
     @property
     def operation_in_words(self) -> str:
         """The operation with its pass, layer and loops, in words."""
-        name = IN_WORDS.get(self.operation, "")
-        parts = [self.operation + (name and f" ({name})")]
+        parts = [in_words(self.operation)]
         if self.inside not in ("", self.operation):
             parts.append(f"a part of {self.inside}")
         if self.derivative_of:
@@ -352,7 +343,10 @@ SAFE_LOGARITHM = (
     "jnp.log(jnp.maximum(x, 1e-6))."
 )
 SAFE_DIVISION = "Add a small number to the divisor, or replace 0 before the division: x / jnp.where(d == 0, 1, d)."
-SAFE_ROOT = "Use jnp.sqrt(jnp.maximum(x, 0)), or add a small number (eps) under the root."
+SAFE_ROOT = (
+    "Keep the number under the root above 0, also for the gradient: jnp.sqrt(jnp.maximum(x, 1e-6)). Compute a variance "
+    "as jnp.mean((x - jnp.mean(x)) ** 2), because rounding can make jnp.mean(x**2) - jnp.mean(x) ** 2 negative."
+)
 SAFE_MATRIX = "Add a small multiple of the identity matrix, a + 1e-6 * jnp.eye(n), or use jnp.linalg.lstsq."
 SAFE_INDEX = "Check the indices, such as tokens and class numbers: they must be below the length of the axis."
 INSIDE = "Limit the argument before the operation, for example by jnp.clip."

@@ -362,6 +362,27 @@ TRACING = (str(PACKAGE / "jaxprs"), str(PACKAGE / "gradients"))
 """The prefixes of paths of files that trace functions and contain no formulas of their own."""
 
 
+IN_WORDS = {
+    "broadcast_in_dim": "an array of equal parts",
+    "convert_element_type": "a conversion to another type",
+    "dot_general": "a matrix product",
+    "integer_pow": "a power",
+    "reduce_sum": "a sum",
+    "scan": "a loop",
+    "select_n": "a choice, as by jnp.where",
+}
+"""Descriptions of primitives whose names are not clear."""
+
+
+def in_words(operation: str) -> str:
+    """The name of a primitive, with a description if the name is not clear.
+
+    >>> in_words("select_n"), in_words("exp")
+    ('select_n (a choice, as by jnp.where)', 'exp')
+    """
+    return f"{operation} ({IN_WORDS[operation]})" if operation in IN_WORDS else operation
+
+
 class SourceLine(NamedTuple):
     """A source line: the path of its file, its number, and the function that it is in."""
 

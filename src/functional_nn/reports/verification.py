@@ -77,7 +77,7 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
             key=lambda group: automatic_excess(group.worst_automatic),
             reverse=True,
         ),
-        "survivors": sorted(report.survivors, key=lambda survivor: bool(survivor.reason)),
+        "survivors": sorted(report.survivors, key=lambda survivor: not survivor.changes),
         "reasons": _by_reason(report.skipped),
         "counts": report.to_dict(),
         "marks": MARKS,

@@ -54,9 +54,9 @@ def test_what_may_be_wrong_never_passes_and_what_may_be_right_never_fails(error,
         ([], [], False),
         ([verdict(), WRONG], [], False),
         ([verdict(), DOUBTFUL], [], False),
-        ([verdict()], [Survivor("affine", "sign")], False),
-        ([verdict()], [Survivor("affine", "sign", "the sign cancels")], True),
-        ([verdict()], [Survivor("affine", "sign", "the sign cancels"), Survivor("affine", "factor 2")], False),
+        ([verdict()], [Survivor("affine", "sign", changes=True)], False),
+        ([verdict()], [Survivor("affine", "sign")], True),
+        ([verdict()], [Survivor("affine", "sign"), Survivor("affine", "factor 2", changes=True)], False),
     ],
 )
 def test_only_what_was_compared_and_tried_passes(verdicts, survivors, passed):
@@ -118,7 +118,7 @@ def test_the_notebooks_table_has_every_row_and_no_foreign_markup():
 
 
 def test_a_dictionary_survives_json():
-    survivors = Survivor("affine", "sign", "why"), Survivor("affine", "factor 2")
+    survivors = Survivor("affine", "sign", "y = -x"), Survivor("affine", "factor 2", changes=True)
     report = Report((verdict(), WRONG, DOUBTFUL), 9, survivors, (("relu", "no second derivative"),), 1.5)
     given_back = json.loads(json.dumps(report.to_dict()))
     counts = {name: given_back[name] for name in ("cells", "passed", "failed", "inconclusive", "mutants")}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.arbiter import (
     MOST_COLUMNS,
@@ -23,12 +24,11 @@ from functional_nn.gradients.arbiter import (
 from functional_nn.gradients.compare.error_scale import NARROW, TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
+    Pullbacks,
     as_rows,
     at_points,
     condensed,
     forward_derivative,
-    jacobians,
-    pullbacks,
     reverse_derivative,
     second_order,
     under_transforms,
@@ -36,6 +36,7 @@ from functional_nn.gradients.compare.jacobians import (
 )
 from functional_nn.gradients.compare.points import further_points
 from functional_nn.gradients.compare.problem import (
+    IMPURE,
     Array,
     Function,
     Leaves,
@@ -48,10 +49,10 @@ from functional_nn.jaxprs.xla_options import quick_jit
 
 SECOND_ORDER_TOLERANCE = 1e-10
 TRANSFORMS = ("jit", "vmap", "scan")
-VISIBLE_ROUNDING = 1e-10
-"""If the formula differs by this share from the exact derivative, the function loses at least five digits."""
-SAME = 1e-14
-"""The largest relative change that counts as none: compiling a formula twice can change its values this much."""
+VISIBLE_CHANGE = 1e-6
+"""If tracing changes a value by this share of its terms, this is more than rounding."""
+BEYOND_ROUNDING = 1e-12
+"""A change of this share of the terms is an error. If the comparison does not find it, it cannot be trusted."""
 
 SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
@@ -125,14 +126,12 @@ class JacobianComparison:
         with jax.enable_x64(True):
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions, self.y_directions = self._drawn(seed)
-            self._jacobians = quick_jit(partial(jacobians, self.problem))
-            self._pullbacks = quick_jit(partial(pullbacks, self.problem))
+            self._pullbacks = Pullbacks(self.problem)
             program = jax.make_jaxpr(lambda leaves: list(self.problem.function(leaves)))(list(self.problem.leaves))
             self._narrow_types = narrow_types(program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
-        self.loses_digits = False
 
     def _drawn(self, seed: int) -> tuple[Leaves, Leaves, Leaves]:
         """Draws a cotangent of the outputs, a direction of the leaves, and one of the cotangent.
@@ -140,12 +139,29 @@ class JacobianComparison:
         Their numbers are multiples of 1/128. Nearly all are exact in every type; bfloat16 rounds those beyond ±2.
         """
         random = np.random.default_rng(seed)
-        draw = lambda leaf: (np.round(random.normal(size=np.shape(leaf)) * 64) + 0.5) / 64  # noqa: E731
+
+        def draw(leaf: Array | jax.ShapeDtypeStruct) -> np.ndarray:
+            return ((np.round(random.normal(size=leaf.shape) * 64) + 0.5) / 64).astype(leaf.dtype)
+
         outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
         y_bars, directions, y_directions = (
-            [draw(leaf).astype(leaf.dtype) for leaf in leaves] for leaves in (outputs, self.problem.leaves, outputs)
+            [draw(leaf) for leaf in leaves] for leaves in (outputs, self.problem.leaves, outputs)
         )
         return y_bars, directions, y_directions
+
+    def check_purity(self) -> None:
+        """Raises InputError if the formula gives other values when it is called than when JAX traces it."""
+        with jax.enable_x64(True):
+            leaves, y_bars = (list(map(jnp.asarray, arrays)) for arrays in (self.problem.leaves, self.y_bars))
+            called = self.problem.pullback(leaves, y_bars)
+            traced = self._pullbacks(leaves, y_bars)
+        for name, one, other, _, scale, narrow in zip(self.problem.names, called, *traced, strict=True):
+            one = np.asarray(one).reshape(1, -1)
+            allowed = VISIBLE_CHANGE * usable_scale(scale, np.abs(other)) + narrow
+            differs = np.abs(one - other) > allowed
+            if np.any(differs | (np.isnan(one) != np.isnan(other))):
+                given = "other values if JAX traces it than if it is called"
+                raise InputError(f"hand_vjp: {name}", "a function of its arguments alone", given, IMPURE)
 
     def first_order(self, leaves: Leaves | None = None, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares every element of the Jacobian in float64, and products with drawn cotangents.
@@ -156,13 +172,13 @@ class JacobianComparison:
         """
         with jax.enable_x64(True):
             leaves = self.problem.leaves if leaves is None else leaves
-            found = as_rows(self._jacobians(leaves), leaves, sum(map(np.size, self.y_bars)))
+            found = self._pullbacks.jacobian(leaves, self.y_bars)
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
             # signs are tried too, a large and a small size, and numbers that a narrower type would round. Inside the
             # function, float16 might overflow or underflow with these sizes.
             factors = (3, -3) if "float16" in self._narrow_types else (LARGE, -LARGE, 1 / LARGE)
             cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
-            drawn = [as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1) for y_bars in cotangents]
+            drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
             reference = reference_jacobian(function, leaves, _doubts(found), _zeros(found))
         if leaves is self.problem.leaves:
@@ -173,15 +189,15 @@ class JacobianComparison:
             verdict = judged(values)
             self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
-            self.loses_digits |= values.largest_rounding() > VISIBLE_ROUNDING
             yield verdict
             with jax.enable_x64(True):
                 relative = relative_values(function, leaves, number, reference.columns[number], values)
             if relative is not None:
                 yield judged(relative, unit="relative", tolerance=ALLOWED["float64"])
-            for y_bars, pulled in zip(cotangents, drawn, strict=True):
+            for row, y_bars in enumerate(cotangents):
                 y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
-                hand, automatic = np.asarray(pulled.hand[number]), np.asarray(pulled.automatic[number])
+                rows = slice(row, row + 1)
+                hand, automatic = (np.asarray(source[number][rows]) for source in (drawn.hand, drawn.automatic))
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
     @cached_property
@@ -190,7 +206,7 @@ class JacobianComparison:
         found = []
         with jax.enable_x64(True):
             for leaves, y_bars in further_points(self.problem, self.y_bars):
-                bars = as_rows(Derivatives(*self._pullbacks(leaves, y_bars)), leaves, 1)
+                bars = self._pullbacks(leaves, y_bars)
                 is_finite = all(bool(np.isfinite(bar).all()) for bar in (*bars.hand, *bars.automatic))
                 found.append(FurtherPoint(leaves, y_bars, bars, is_finite))
         return found
@@ -351,7 +367,7 @@ class JacobianComparison:
                 yield replace(missing, regime=regime)
                 return
             found = as_rows(derivatives, leaves, 1)
-            linear = as_rows(Derivatives(*self._pullbacks(leaves, self.y_directions)), leaves, 1)
+            linear = self._pullbacks(leaves, self.y_directions)
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
         for number, name in enumerate(self.problem.names):
@@ -470,9 +486,8 @@ class JacobianComparison:
         differs[:1] = False
         return np.where(differs, automatic, hand), np.where(differs, 0.0, difference)
 
-    @np.errstate(all="ignore")
-    def killed(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
-        """Finds out which mutants give wrong values at a point, and which mutants change any value at all.
+    def found(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
+        """Finds out which mutants the comparison rejects at a point, and which change more than rounding could.
 
         Args:
             mutants: the mutants of the formula.
@@ -480,25 +495,25 @@ class JacobianComparison:
             leaves: the point.
 
         Returns:
-            Two arrays of booleans, one element for each mutant. Where the function rounds to a narrow type, a change
-            counts if it is larger than this rounding.
+            Two arrays of booleans, one element for each mutant. Only elements where the formula itself is right count:
+            where it has a kink or no value, every mutant would be rejected.
         """
         with jax.enable_x64(True):
             bars, formula = map(jax.tree.leaves, mutants.evaluate_beside_formula(*arguments))
-            right = Derivatives(*self._pullbacks(leaves, arguments[-1]))
-        dead, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
-        for name, found, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
-            rows, unchanged = np.asarray(found).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
+            right = self._pullbacks(leaves, arguments[-1])
+        found, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
+        tolerance = TOLERANCES["float64"]
+        for name, rows, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
+            rows, unchanged = np.asarray(rows).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
             hand, automatic, scale, narrow = (np.asarray(value).reshape(-1) for value in values)
-            truth = np.where(np.isnan(automatic) | (not self._automatic_is_right[name]), hand, automatic)
-            tolerance = TOLERANCES["float64"]
-            scale = usable_scale(scale, np.abs(truth)) + narrow / tolerance
-            # Outside of the function's domain, the right value is NaN.
-            errors = np.where(np.isnan(rows) & np.isnan(truth), 0, _disagreement(rows, truth, scale))
-            dead |= ~(np.max(errors, 1, initial=0) <= tolerance)  # NaN in place of a number counts as dead too
-            same = np.abs(rows - unchanged) <= np.fmax(SAME * np.abs(unchanged), narrow)
-            changed |= ~np.all(same | (np.isnan(rows) & np.isnan(unchanged)), 1)
-        return dead, changed
+            truth = automatic if self._automatic_is_right[name] else hand
+            scale = usable_scale(scale, np.abs(truth))
+            allowed = scale + narrow / tolerance
+            is_right = _disagreement(unchanged, truth, allowed) <= tolerance
+            found |= np.any(~(_disagreement(rows, truth, allowed) <= tolerance) & is_right, 1)  # NaN counts, too
+            visible = scale + narrow / BEYOND_ROUNDING
+            changed |= np.any(~(_disagreement(rows, unchanged, visible) <= BEYOND_ROUNDING) & is_right, 1)
+        return found, changed
 
     def _verdict(self, leaf: str, values: ComparedValues, **known: object) -> Verdict:
         """The verdict at the worst element of the formula.
@@ -588,13 +603,6 @@ class ComparedValues:
         """
         size = np.abs(self.arbiter)
         return replace(self, scale=usable_scale(self.scale, size, self.arbiter_error < size))
-
-    def largest_rounding(self) -> float:
-        """The largest relative error of the formula in elements that the arbiter knows."""
-        with np.errstate(all="ignore"):
-            relative = (np.abs(self.hand - self.arbiter) - self.arbiter_error) / np.abs(self.arbiter)
-        is_known = np.isfinite(relative) & (self.arbiter_error <= np.abs(self.arbiter))
-        return float(np.max(relative, where=is_known, initial=0))
 
     def only_at(self, counted: np.ndarray, scale: np.ndarray, narrow: np.ndarray) -> ComparedValues:
         """Replaces the scale and the allowed error. Only the chosen elements count; all others get an error of 0."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.core.trees import PyTree
@@ -20,6 +21,9 @@ TOLERANCES = {"float64": 1e-13, "float32": 1e-5, "float16": 0.05, "bfloat16": 0.
 SIZE = 2.0**-30
 """The relative error of each operation: far above rounding in float64, small enough for its effect to be linear."""
 RUNS = 8
+PLACES = 10_007
+"""The number of places among the errors from which an operation takes its own. It is a prime number, so that operations
+on arrays of usual sizes rarely take the same errors."""
 
 SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
 """Operations that round after every term that they add."""
@@ -85,9 +89,12 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     leaves = jax.tree.leaves(arguments)
     value = evaluate(program, leaves)
 
+    variables = [variable for equation in all_equations(program) for variable in (*equation.invars, *equation.outvars)]
+    drawn = _drawn(max((array_type(variable).size for variable in variables), default=0))
+
     def moved(narrow: bool) -> list[jax.Array]:
-        runs = jax.vmap(lambda run: evaluate(program, leaves, Noise(run, narrow=narrow)))(jnp.arange(RUNS))
         unit = SHARE if narrow else SIZE
+        runs = jax.vmap(lambda errors: evaluate(program, leaves, Noise(errors, narrow=narrow)))(unit * drawn)
         return [_largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
     narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
@@ -99,6 +106,17 @@ def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
     """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
     changes = jnp.abs(moved - original[None])
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
+
+
+def _drawn(largest: int) -> jax.Array:
+    """Numbers between -1 and 1 for all runs, (runs, n). Every operation takes those from another place on.
+
+    Their sizes differ, because errors of equal size from two operations would often cancel in all runs.
+    """
+    random, shape = np.random.default_rng(0), (RUNS, PLACES + largest)
+    # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
+    drawn = random.integers(96, 128, shape, np.int8) * random.choice(np.array([-1, 1], np.int8), shape)
+    return jnp.asarray(drawn).astype(float) / 127
 
 
 def narrow_types(program: ClosedJaxpr) -> list[str]:
@@ -156,17 +174,15 @@ def _is_rounded_constant(variable: object) -> bool:
 class Noise:
     """A hook for ``evaluate`` that makes the result of every rounded operation slightly wrong.
 
-    The numbers for all runs are drawn while the program is traced. Each run takes its own by its number. Their
-    sizes differ, because errors of equal size from two operations would often cancel in all runs.
-
     Args:
-        run: the number of the run.
+        errors: the relative errors of one run, at least as many as the largest array of the program has elements, and
+            ``PLACES`` more.
         narrow: whether the errors are in narrow types only: in their operations, in conversions to them, and in
             constants that were rounded to float32.
     """
 
-    def __init__(self, run: jax.Array, *, narrow: bool = False):
-        self._run, self._random, self._narrow = run, np.random.default_rng(0), narrow
+    def __init__(self, errors: jax.Array, *, narrow: bool = False):
+        self._errors, self._place, self._narrow = errors, 0, narrow
 
     def __call__(
         self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
@@ -176,45 +192,51 @@ class Noise:
             # In a condition, an error could change the branch.
             is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
             operands = [
-                self._with_error(x, x, SHARE * CONSTANT) if is_value and _is_rounded_constant(variable) else x
+                self._with_relative_error(x, CONSTANT) if is_value and _is_rounded_constant(variable) else x
                 for x, variable in zip(operands, equation.invars, strict=True)
             ]
         share = self._share(equation)
         if name == LOOP:
-            return [self._with_error(result, result, share) for result in bind(equation, operands)]
+            return [self._with_relative_error(result, share) for result in bind(equation, operands)]
         if not share:
             return compute(operands)
         if name in SOLVERS:
             return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
         (result,) = compute(operands)
         if name not in SUMS:
-            return [self._with_error(result, result, share)]
+            return [self._with_relative_error(result, share)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
         (terms,) = bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands])
         return [self._with_error(result, terms, share)]
 
     def _share(self, equation: JaxprEqn) -> float:
-        """The relative error of an operation."""
+        """The relative error of an operation, as a multiple of the drawn errors."""
         if not self._narrow:
-            return SIZE if equation.primitive.name in ROUNDED | SOLVERS | {LOOP} else 0.0
+            return 1.0 if equation.primitive.name in ROUNDED | SOLVERS | {LOOP} else 0.0
         types = {_narrow_type(equation)}
         if equation.primitive.name == LOOP:
             types.update(*map(narrow_types, inner_programs(equation)))
-        return SHARE * max(TOLERANCES.get(name, 0.0) for name in types)
+        return max(TOLERANCES.get(name, 0.0) for name in types)
 
-    def _with_error(self, value: jax.Array, size: jax.Array, share: float) -> jax.Array:
-        """The value with a random error of about ``share`` times a size. Integers do not change."""
+    def _with_relative_error(self, value: jax.Array, share: float) -> jax.Array:
+        """The value times 1 plus a multiple of a drawn error. Integers do not change."""
         if not share or not jnp.issubdtype(value.dtype, jnp.inexact):
             return value
-        both_parts = 1 + 1j if jnp.issubdtype(value.dtype, jnp.complexfloating) else 1
-        error = share * self._drawn(value) * both_parts * size.astype(value.dtype)
+        return value * (1 + self._error(value, share))
+
+    def _with_error(self, value: jax.Array, size: jax.Array, share: float) -> jax.Array:
+        """The value plus a multiple of a drawn error times a size. Integers do not change."""
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            return value
+        error = self._error(value, share) * size.astype(value.dtype)
         return jnp.where(jnp.isfinite(size), value + error, value)
 
-    def _drawn(self, like: jax.Array) -> jax.Array:
-        shape = (RUNS, *like.shape)
-        # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
-        drawn = self._random.integers(96, 128, shape, np.int8) * self._random.choice(np.array([-1, 1], np.int8), shape)
-        return jnp.asarray(drawn)[self._run].astype(like.dtype) / 127
+    def _error(self, like: jax.Array, share: float) -> jax.Array:
+        """The next relative errors for an array. Both parts of a complex number get the same one."""
+        start, self._place = self._place, (self._place + like.size) % PLACES
+        errors = lax.slice(self._errors, (start,), (start + like.size,)).reshape(like.shape)
+        errors = (errors if share == 1 else share * errors).astype(like.dtype)
+        return errors * (1 + 1j) if jnp.issubdtype(like.dtype, jnp.complexfloating) else errors
 
 
 def _largest_of_matrix(operand: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.error_scale import with_rounding
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem
+from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_ELEMENTS = 4_000_000
 """The largest number of elements of all Jacobians. Above it, a few random sums of the outputs are compared."""
@@ -69,23 +70,40 @@ def condensed(problem: Problem) -> Problem:
     return Problem(problem.names, problem.leaves, function, pullback, domain=problem.domain)
 
 
-def jacobians(problem: Problem, leaves: Leaves) -> Derivatives:
-    """Computes full Jacobians: the formula and automatic differentiation pull back every cotangent of the basis."""
-    basis = basis_of(jax.eval_shape(problem.function, leaves))
-    return jax.vmap(partial(pullbacks, problem, leaves))(basis)
+ROWS = 8
+"""The number of cotangents that are pulled back at the same time."""
 
 
-def basis_of(y: Leaves) -> Leaves:
-    """One cotangent for every element of the outputs, along a leading axis: the rows of an identity matrix."""
-    sizes = [leaf.size for leaf in y]
-    parts = jnp.split(jnp.eye(sum(sizes)), np.cumsum(sizes)[:-1].tolist(), axis=1)
-    return [part.reshape(sum(sizes), *leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y, strict=True)]
+class Pullbacks:
+    """Pulls cotangents back by the formula and by automatic differentiation, in one program that is compiled once."""
 
+    def __init__(self, problem: Problem):
+        types = [y.dtype for y in jax.eval_shape(problem.function, problem.leaves)]
 
-def pullbacks(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Derivatives:
-    """Pulls back one cotangent by the formula and by automatic differentiation."""
-    y_bars = list(map(jnp.asarray, y_bars))
-    return _with_scale(problem.pullback(leaves, y_bars), partial(automatic_pullback, problem), leaves, y_bars)
+        def pulled_back(leaves: Leaves, y_bars: Leaves) -> Derivatives:
+            y_bars = [bar.astype(dtype) for bar, dtype in zip(y_bars, types, strict=True)]
+            return _with_scale(problem.pullback(leaves, y_bars), partial(automatic_pullback, problem), leaves, y_bars)
+
+        self._program = quick_jit(jax.vmap(pulled_back, (None, 0)))
+
+    def __call__(self, leaves: Leaves, *cotangents: Leaves) -> Derivatives:
+        """The derivatives as matrices, (cotangents, elements of the leaf)."""
+        return self._rows(leaves, [np.stack(bars) for bars in zip(*cotangents, strict=True)])
+
+    def jacobian(self, leaves: Leaves, y: Leaves) -> Derivatives:
+        """Full Jacobians: every cotangent of the basis is pulled back. Each is 1 at one element of the outputs y."""
+        sizes = [leaf.size for leaf in y]
+        parts = np.split(np.eye(sum(sizes)), np.cumsum(sizes)[:-1], axis=1)
+        return self._rows(leaves, [part.reshape(len(part), *leaf.shape) for part, leaf in zip(parts, y, strict=True)])
+
+    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
+        parts = []
+        for start in range(0, len(y_bars[0]), ROWS):
+            some = [bar[start : start + ROWS] for bar in y_bars]
+            filled = [np.resize(bar, (ROWS, *bar.shape[1:])) for bar in some]  # rows are repeated
+            found = as_rows(Derivatives(*self._program(leaves, filled)), leaves, ROWS)
+            parts.append(Derivatives(*([matrix[: len(some[0])] for matrix in source] for source in found)))
+        return joined(parts)
 
 
 def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> Derivatives:
@@ -193,7 +211,7 @@ def with_second(leaf: Array) -> np.ndarray:
     return np.stack([array, (array * 0.53).astype(array.dtype)])
 
 
-def at_points(pullbacks: Callable[[Leaves, Leaves], Derivatives], points: Leaves, y_bars: Leaves) -> Derivatives:
+def at_points(pullbacks: Pullbacks, points: Leaves, y_bars: Leaves) -> Derivatives:
     """Derivatives in float64 at several points, as matrices, (points, elements of the leaf).
 
     Args:
@@ -204,10 +222,14 @@ def at_points(pullbacks: Callable[[Leaves, Leaves], Derivatives], points: Leaves
     rows = []
     for number in range(len(points[0])):
         point, bars = ([np.asarray(leaf[number], np.float64) for leaf in leaves] for leaves in (points, y_bars))
-        rows.append(as_rows(pullbacks(point, bars), point, 1))
-    return Derivatives(
-        *([np.concatenate(of_leaf) for of_leaf in zip(*source, strict=True)] for source in zip(*rows, strict=True))
-    )
+        rows.append(pullbacks(point, bars))
+    return joined(rows)
+
+
+def joined(parts: Sequence[Derivatives]) -> Derivatives:
+    """Joins the rows of several matrices of each leaf."""
+    sources = zip(*parts, strict=True)
+    return Derivatives(*([np.concatenate(of_leaf) for of_leaf in zip(*source, strict=True)] for source in sources))
 
 
 def as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:

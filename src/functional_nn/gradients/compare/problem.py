@@ -231,6 +231,22 @@ def _operations_of_jax(argument: str) -> Iterator[None]:
         raise InputError(argument, "a function that JAX can trace", given, remedy) from error
 
 
+@contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Says in plain words that a function of the user keeps a traced value for a later call."""
+    try:
+        yield
+    except jax.errors.UnexpectedTracerError as error:
+        given = "one that uses a value of an earlier call, as from a cache"
+        raise InputError("function or hand_vjp", "a function of its arguments alone", given, IMPURE) from error
+
+
+IMPURE = (
+    "Does it read a cache, a counter or random numbers outside of its arguments? Compute in it all that it needs, or "
+    "pass it as an argument."
+)
+
+
 def bars_of(bars: PyTree, inputs: DifferentiableLeaves, argument: str = "hand_vjp") -> Leaves:
     """Returns the leaves of a pytree of cotangents, and checks that it has the inputs' structure, kinds and shapes."""
     like = inputs.join_cotangents(inputs.leaves)

@@ -15,11 +15,20 @@ from functional_nn.core.texts import aligned
 
 @dataclass(frozen=True)
 class Survivor:
-    """A planted error that no comparison found, with the reason why it changes nothing, if the reason is known."""
+    """A planted error that no comparison found.
+
+    Args:
+        subject: the function or layer with the formula.
+        description: the place and the error in words.
+        code: the text of this line of the formula; "" for an error in a result.
+        changes: whether it changes the result of the formula by more than rounding could, at a point that was tried. If
+            not, it cannot be told apart from the formula: either it is no error, or the points are too simple.
+    """
 
     subject: str
     description: str
-    reason: str = ""
+    code: str = ""
+    changes: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,14 +64,14 @@ class Report:
         return tuple(sorted(failed, key=lambda verdict: ORDER.index(verdict.outcome)))
 
     @property
-    def unexplained(self) -> tuple[Survivor, ...]:
-        """The planted errors that were not found, and that have no known reason."""
-        return tuple(survivor for survivor in self.survivors if not survivor.reason)
+    def missed(self) -> tuple[Survivor, ...]:
+        """The planted errors that change the result by more than rounding, and were not found all the same."""
+        return tuple(survivor for survivor in self.survivors if survivor.changes)
 
     @property
     def passed(self) -> bool:
-        """Whether at least one comparison ran, all passed, and every planted error was found or has a reason."""
-        return bool(self.verdicts) and not self.failures and not self.unexplained
+        """Whether at least one comparison ran, all passed, and every planted error that changes values was found."""
+        return bool(self.verdicts) and not self.failures and not self.missed
 
     @property
     def wrong_automatic(self) -> tuple[Verdict, ...]:
@@ -74,9 +83,9 @@ class Report:
         """The first failure in words, or what passed."""
         if self.failures:
             return self.failures[0].sentence
-        if self.unexplained:
-            survivor = self.unexplained[0]
-            return f"{survivor.subject}: a planted error was not found: {survivor.description}."
+        if self.missed:
+            error = f"{self.missed[0].subject}: a planted error was not found ({self.missed[0].description})"
+            return f"{error}, although it changes the result. So this comparison cannot be trusted here."
         if not self.verdicts:
             return "Nothing was compared."
         parts = [f"{len(self.verdicts)} comparisons agree"]
@@ -105,12 +114,10 @@ class Report:
 
     @property
     def _found(self) -> str:
-        """How many errors were planted and how many were found, in words. All others have a reason."""
-        found = self.mutants - len(self.survivors)
-        planted = f"of {self.mutants:,} planted errors {found:,} were found"
-        if not self.survivors:
-            return planted
-        return f"{planted} and {len(self.survivors):,} are listed as equivalent, each with a reason"
+        """How many errors were planted and how many were found, in words."""
+        alike = len(self.survivors)
+        planted = f"of {self.mutants:,} planted errors {self.mutants - alike:,} were found"
+        return f"{planted} and {alike:,} could not be told apart from the formula" if alike else planted
 
     def raise_if_failed(self) -> None:
         """Raises ``AssertionError`` with the report as its message, unless everything passed."""
@@ -131,7 +138,7 @@ class Report:
             "inconclusive": counts["inconclusive"],
             "mutants": self.mutants,
             "mutants_killed": self.mutants - len(self.survivors),
-            "mutants_listed": len(self.survivors) - len(self.unexplained),
+            "mutants_alike": len(self.survivors) - len(self.missed),
             "survivors": [asdict(survivor) for survivor in self.survivors],
             "skipped": [{"subject": subject, "reason": reason} for subject, reason in self.skipped],
             "worst": [asdict(verdict) for verdict in worst_verdicts(self.verdicts)],
@@ -148,10 +155,27 @@ class Report:
         title = f": {self.title}" if self.title else ""
         return f"Passed{title}. {self.sentence}"
 
+    @property
+    def _alike_by_line(self) -> list[str]:
+        """For each line of a formula, the errors in it that could not be told apart: the first one, and how many."""
+        by_line: dict[str, list[Survivor]] = {}
+        for survivor in self.survivors:
+            if not survivor.changes:
+                by_line.setdefault(survivor.code or survivor.description, []).append(survivor)
+        return [
+            f"  {first.description}{f' and {len(others)} more' * bool(others)}"
+            + f"\n      {first.code}" * bool(first.code)
+            for first, *others in by_line.values()
+        ]
+
     def __str__(self) -> str:
         parts = [textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)]
         if self.verdicts:
             parts.append(text_table(self.verdicts))
+        alike = self._alike_by_line
+        if alike:
+            more = [f"  and {len(alike) - MOST_LINES:,} more lines: report.survivors"] if alike[MOST_LINES:] else []
+            parts.append("\n".join([textwrap.fill(ALIKE, WIDTH), *alike[:MOST_LINES], *more]))
         if self.skipped:
             left_out = dict.fromkeys(f"Not compared: {subject}. {reason}" for subject, reason in self.skipped)
             parts.append("\n".join(textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in left_out))
@@ -178,6 +202,12 @@ def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: floa
     )
 
 
+ALIKE = (
+    "Could not be told apart: these changes of the formula give the same values, up to rounding, at all points that "
+    "were tried. So they are no errors, or the points are too simple to show them."
+)
+MOST_LINES = 5
+"""The largest number of lines of a formula that a report shows with these words."""
 WIDTH = 80
 """The width of a terminal in characters."""
 MOST_NOTES = 3

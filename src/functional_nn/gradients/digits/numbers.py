@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -139,6 +139,7 @@ def _common(numbers: Any, number: Function, function: Callable[[Function], Funct
     return made | {name: _elementwise(part) for name, part in parts.items()} | {"complex": _elementwise(numbers.mpc, 2)}
 
 
+@cache  # making it takes some milliseconds
 def _mpfr(digits: int) -> Library:
     import gmpy2
 
@@ -153,6 +154,7 @@ def _mpfr(digits: int) -> Library:
     return partial(numbers.context, precision=math.ceil(digits * math.log2(10))), functions
 
 
+@cache
 def _mpmath(digits: int) -> Library:
     import mpmath
 

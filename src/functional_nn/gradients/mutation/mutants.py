@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,16 +35,14 @@ from functional_nn.gradients.mutation.operators import (
     Body,
     alternatives,
     cotangent_alternatives,
-    fixed_operands,
     is_floating,
-    is_selection,
     sites,
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.walk import array_type
 from functional_nn.jaxprs.xla_options import quick_jit
 
-AT_ONCE = 64
+AT_ONCE = 128
 """The number of mutants that are evaluated at the same time. It limits the memory."""
 
 OUTPUTS: EquationPath = ()
@@ -62,9 +60,9 @@ class Mutant:
         number: its index in its population.
         description: the error in words.
         place: the file and line of the equation, or the path of the bar.
+        code: the text of this line; "" for an error in a bar.
         family: ``"bar"`` for an error in a result of the formula; ``"library"`` for one inside a function of JAX with
-            a guard, such as the rule for infinity in ``jax.nn.softplus``; ``"selection"`` for one in a selection, such
-            as ``jnp.where``, or in its condition; ``"equation"`` for one in another equation.
+            a guard, such as the rule for infinity in ``jax.nn.softplus``; ``"equation"`` for one in another equation.
         path: the path of the equation; ``OUTPUTS`` for an error in a bar.
         alternative: the error.
         population: the mutants of the formula.
@@ -73,6 +71,7 @@ class Mutant:
     number: int
     description: str
     place: str
+    code: str
     family: str
     path: EquationPath = field(repr=False)
     alternative: Alternative = field(repr=False, compare=False)
@@ -83,28 +82,6 @@ class Mutant:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.description}"
-
-
-class AtEquation(NamedTuple):
-    """What a mutant does to its own equation at a point.
-
-    Args:
-        operands: the bytes of the operands in the formula.
-        same_operands: whether the mutant computes the same operation of the same operands. For example, it drops a term
-            that is 0, or transposes a symmetric matrix. It does not count if an operand that the mutant replaces is
-            the same at every point, such as a mask.
-        changes: whether the results change.
-    """
-
-    operands: list[bytes]
-    same_operands: bool
-    changes: bool
-
-
-def _as_bytes(arrays: Sequence[jax.Array]) -> list[bytes]:
-    is_key = partial(jnp.issubdtype, arg2=jax.dtypes.prng_key)
-    data = (jax.random.key_data(array) if is_key(array.dtype) else array for array in arrays)
-    return [np.asarray(array).tobytes() for array in data]
 
 
 def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | None = None, seed: int = 0) -> Mutants:
@@ -131,14 +108,15 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
     names = [path_of(path) or "bar" for path in paths]
     bars = [
-        (alternative.text, names[number], "bar", OUTPUTS, alternative)
+        (alternative.text, names[number], "", "bar", OUTPUTS, alternative)
         for number, alternative in cotangent_alternatives(jax.tree.leaves(shape), batch_size(arguments))
     ]
     equations = [
         (
             f"{site.equation.primitive.name}: {alternative.text}",
-            site.place,
-            "library" if site.in_library else "selection" if is_selection(site.equation) else "equation",
+            str(site.place or "?"),
+            site.place.code if site.place else "",
+            "library" if site.in_library else "equation",
             site.path,
             alternative,
         )
@@ -167,7 +145,7 @@ class Mutants:
         program: ClosedJaxpr,
         arguments: Sequence[PyTree],
         structure: object,
-        errors: Sequence[tuple[str, str, str, EquationPath, Alternative]],
+        errors: Sequence[tuple[str, str, str, str, EquationPath, Alternative]],
     ):
         self._program, self._structure = program, structure
         self._expected = signature(arguments)
@@ -195,47 +173,12 @@ class Mutants:
 
     def evaluate_beside_formula(self, *arguments: PyTree) -> tuple[PyTree, PyTree]:
         """Computes the bars of all mutants, and those of the formula by the same program, so that it rounds alike."""
-        bars = self._population(self._leaves(arguments))
+        bars = jax.tree.map(np.asarray, self._population(self._leaves(arguments)))
         return jax.tree.map(lambda bar: bar[: len(self)], bars), jax.tree.map(lambda bar: bar[len(self)], bars)
 
     def alone(self, number: int, *arguments: PyTree) -> PyTree:
         """Computes the bars of one mutant. It can be traced, so it works under ``jit`` and ``vmap``."""
         return self._one(number, self._leaves(arguments))
-
-    def at_equations(self, numbers: Sequence[int], points: Sequence[Sequence[PyTree]]) -> dict[int, list[AtEquation]]:
-        """What mutants do to their own equations at each point. Errors in bars, loops and branches are left out."""
-        fixed = fixed_operands(self._program)
-        wanted = {number for number in numbers if self._mutants[number].path in fixed}
-
-        def values(leaves: list[jax.Array]) -> dict[int, list[Arrays]]:
-            found: dict[int, list[Arrays]] = {}
-
-            def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
-                results = compute(operands)
-                for number, alternative in self._alternatives.get(path, []):
-                    if number in wanted:
-                        operands = list(map(jnp.asarray, operands))
-                        others = changed_operands([(number, alternative)], number, operands)
-                        changed = changed_results([(number, alternative)], number, others, compute(others))
-                        replaces_fixed = any(
-                            is_fixed and other is not operand
-                            for is_fixed, operand, other in zip(fixed[path], operands, others, strict=True)
-                        )
-                        # An error in the results does not show in the operands.
-                        shown = [] if alternative.after or replaces_fixed else others
-                        found[number] = [operands, shown, results, changed]
-                return results
-
-            evaluate(self._program, leaves, hook)
-            return found
-
-        at_point = quick_jit(values)
-        seen: dict[int, list[AtEquation]] = {number: [] for number in wanted}
-        for arguments in points if wanted else ():
-            for number, arrays in at_point(self._leaves(arguments)).items():
-                operands, others, results, changed = map(_as_bytes, arrays)
-                seen[number].append(AtEquation(operands, operands == others, results != changed))
-        return seen
 
     def _leaves(self, arguments: Sequence[PyTree]) -> list[jax.Array]:
         given = signature(arguments)
@@ -249,6 +192,8 @@ class Mutants:
         groups = -(-(len(self) + 1) // AT_ONCE)
         size = -(-(len(self) + 1) // groups)
         together = jax.vmap(partial(self._one, leaves=leaves))
+        if groups == 1:
+            return together(jnp.arange(size))
         # Numbers of no mutant give the formula itself. There is at least one.
         bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
         return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:]), bars)

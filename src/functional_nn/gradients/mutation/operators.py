@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate
+from functional_nn.jaxprs.evaluate import EquationPath, bind
 from functional_nn.jaxprs.walk import (
     CALLS,
+    SourceLine,
     all_equations,
     array_type,
     branches,
@@ -32,10 +33,6 @@ Variable: TypeAlias = Var | Literal
 DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
-
-
-FIXED = object()
-"""Stands for a value that depends on one that is the same at every point."""
 
 
 class Body(NamedTuple):
@@ -128,14 +125,14 @@ class Site(NamedTuple):
     Args:
         path: its path in the program.
         equation: the equation.
-        place: the source file and line that it comes from.
+        place: the source line that it comes from, if it is known.
         only_selects: the masks that only ``select_n`` reads.
         in_library: whether it is inside a function of JAX that has a guard.
     """
 
     path: EquationPath
     equation: JaxprEqn
-    place: str
+    place: SourceLine | None
     only_selects: set[Var]
     in_library: bool
 
@@ -144,7 +141,7 @@ def sites(
     body: Body,
     used: Sequence[bool],
     path: EquationPath = (),
-    library_place: str | None = None,
+    library_place: SourceLine | None = None,
     in_library: bool = False,
 ) -> Iterator[Site]:
     """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
@@ -167,7 +164,7 @@ def sites(
         is_of_child = place is not None and place.function == ByFormula.__call__.__qualname__
         if is_of_child or not any(variable in live for variable in equation.outvars):
             continue
-        here, place = (*path, number), library_place or str(place or "?")
+        here, place = (*path, number), library_place or place
         yield Site(here, equation, place, only_selects, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
             of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
@@ -186,24 +183,6 @@ def is_selection(equation: JaxprEqn) -> bool:
     inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
     names = set(inside) or {equation.primitive.name}
     return bool(names & DECIDING) and names <= SELECTION
-
-
-def fixed_operands(program: ClosedJaxpr) -> dict[EquationPath, list[bool]]:
-    """For each equation outside of loops, which operands depend on values that are the same at every point.
-
-    These are arguments of integers and booleans, such as labels and masks, and arrays that the formula closes over.
-    """
-    fixed: dict[EquationPath, list[bool]] = {}
-
-    def hook(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
-        fixed[path] = [operand is FIXED for operand in operands]
-        if equation.primitive.name in CALLS:
-            return compute(operands)
-        return [FIXED if any(fixed[path]) else None] * len(equation.outvars)
-
-    with_fixed = ClosedJaxpr(program.jaxpr, [FIXED] * len(program.consts))
-    evaluate(with_fixed, [None if is_floating(variable) else FIXED for variable in program.jaxpr.invars], hook)
-    return fixed
 
 
 def has_guard(equation: JaxprEqn) -> bool:
@@ -353,7 +332,7 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
         return replaced(results, number, jnp.roll(results[number], 1, 0))
 
     yield Alternative(
-        "direction reversed",
+        "the loop runs in the other direction",
         before=lambda operands: reversed_from(first_input, operands),
         after=lambda _, results: reversed_from(scan.carried, results),
     )
@@ -486,8 +465,8 @@ def selections(equation: JaxprEqn) -> Iterator[Alternative]:
     if len(equation.invars) != 3 or equation.invars[1] is equation.invars[2]:
         return
     yield replace_result("branches exchanged", lambda mask, no, yes: lax.select_n(mask, yes, no))
-    yield replace_result("always the first branch", lambda mask, no, yes: no)
-    yield replace_result("always the second branch", lambda mask, no, yes: yes)
+    yield replace_result("as if the condition were always false", lambda mask, no, yes: no)
+    yield replace_result("as if the condition were always true", lambda mask, no, yes: yes)
 
 
 def logic(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -502,12 +481,12 @@ def reductions(equation: JaxprEqn) -> Iterator[Alternative]:
     if count > 1:
         axis = next(axis for axis in axes if shape[axis] > 1)
         yield change_results("mean in place of the sum", lambda array: array / count)
-        yield change_operand(0, "last term left out", lambda array: array.at[last(axis)].set(0))
+        yield change_operand(0, "last term left out", lambda array: jnp.where(is_last(array, axis), 0, array))
 
 
-def last(axis: int) -> tuple[slice | int, ...]:
-    """Makes the index of the last elements along an axis."""
-    return (*[slice(None)] * axis, -1)
+def is_last(array: jax.Array, axis: int) -> jax.Array:
+    """Which elements are the last ones along an axis."""
+    return lax.broadcasted_iota(int, array.shape, axis) == array.shape[axis] - 1
 
 
 def extreme_reductions(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -674,8 +653,10 @@ def swapped(bar: jax.Array, *, parts: int, first: int) -> jax.Array:
 
 
 def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:
-    """Makes one component wrong: the largest one, or the median by size of the components that are not 0."""
-    flat = bar.reshape(-1)
-    place = jnp.count_nonzero(flat) // 2 if middle else 0
-    index = jnp.argsort(-jnp.abs(flat))[place]
-    return flat.at[index].multiply(jnp.asarray(1 + 1e-6, bar.dtype)).reshape(bar.shape)
+    """Makes one component wrong: the largest one, or the one whose size is nearest to the mean size of those not 0."""
+    # Sorting and indexing would take most of the time of compiling all mutants.
+    size = jnp.abs(bar)
+    if middle:
+        mean = jnp.sum(size) / jnp.maximum(jnp.sum(bar != 0), 1).astype(bar.dtype)
+        size = jnp.where(bar == 0, -jnp.inf, -jnp.abs(size - mean))
+    return jnp.where(size == jnp.max(size), jnp.asarray(1 + 1e-6, bar.dtype), 1) * bar
