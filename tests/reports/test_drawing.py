@@ -173,7 +173,8 @@ def test_pictures_show_channels_states_attention_and_products(panels):
 def test_a_picture_shows_each_number_of_its_array_once(panels):
     for panel in panels.values():
         for picture in (picture for layer in panel["layers"] for picture in layer["pictures"]):
-            places = sum(np.ix_(*(np.arange(n) * step for n, step in zip(picture["size"], picture["steps"], strict=True))))
+            axes = [np.arange(size) * step for size, step in zip(picture["size"], picture["steps"], strict=True)]
+            places = sum(np.ix_(*axes))
             numbers = np.prod(panel["program"]["shapes"][picture["place"]])
             np.testing.assert_array_equal(np.sort(places.ravel()), np.arange(numbers), err_msg=picture["title"])
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -366,14 +367,15 @@ def test_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monk
 
 
 @pytest.mark.parametrize("halving", [None, fnn.sweeps.Halving((1, 2), keep=0.5)])
-def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
+def test_finished_batches_are_not_run_again(halving, blobs, tmp_path, monkeypatch):
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
     options = {"epochs": 3, "halving": halving, "out": tmp_path / "sweep"}
     first = plain(members, blobs, **options)
     batches = sorted((tmp_path / "sweep" / "batches").iterdir())
     for batch in batches[::2]:
         batch.unlink()
-    ran = []
+    ran, said = [], []
+    monkeypatch.setattr("functional_nn.sweeps.sweep.progress_bar", lambda *about: nullcontext(said.append))
     again = plain(members, blobs, on_epoch=lambda ended, count: ran.append(ended), **options)
     assert first.restored == ()
     if halving is None:  # with halving, members have several files, and some of each are missing
@@ -381,6 +383,9 @@ def test_finished_batches_are_not_run_again(halving, blobs, tmp_path):
         # They count from the first epoch on.
         assert ran[0] >= len(again.restored)
         assert ran[-1] == 4
+        # The rate is that of the members that this call trained.
+        trained = float(said[-1].split()[-3]) * again.seconds["total"]
+        assert trained == pytest.approx(4 - len(again.restored), rel=0.5)
     assert 0 < len(ran) < sum(member.epochs for member in first.members)
     for a, b in zip(first.members, again.members, strict=True):
         same(a, b)

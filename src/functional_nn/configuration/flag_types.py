@@ -41,9 +41,7 @@ class Read(click.ParamType):
         holds: whether a value may be given.
     """
 
-    def __init__(
-        self, name: str, expected: str, read: Callable[[str], FlagValue], holds: Callable[[FlagValue], bool]
-    ):
+    def __init__(self, name: str, expected: str, read: Callable[[str], FlagValue], holds: Callable[[FlagValue], bool]):
         self.name, self.expected, self.read, self.holds = name, expected, read, holds
 
     def convert(self, value: FlagValue, param: click.Parameter | None, ctx: click.Context | None) -> FlagValue:

@@ -94,9 +94,10 @@ def check_vjp(
     Raises:
         InputError: the cotangents from ``hand_vjp`` do not have the structure and the shapes of the arguments.
 
+    >>> import functional_nn as fnn, jax.numpy as jnp, numpy as np
     >>> def square_vjp(x, y_bar):
     ...     return 3 * x * y_bar  # 2 is right
-    >>> report = check_vjp(jnp.square, square_vjp, np.array([0.5, -1.0]))
+    >>> report = fnn.check_vjp(jnp.square, square_vjp, np.array([0.5, -1.0]))
     >>> report.passed, report.verdicts[0].leaf, report.verdicts[0].outcome
     (False, 'x', 'fail')
     """
@@ -165,12 +166,12 @@ def check_layer(
 
     >>> import functional_nn as fnn
     >>> dense = fnn.dense(2)
-    >>> check_layer(dense, (3,)).passed
+    >>> fnn.gradients.check_layer(dense, (3,)).passed
     True
     >>> def wrong_sign(residuals, y_bar):
     ...     params_bar, x_bar = dense.backward(residuals, y_bar)
     ...     return params_bar, -x_bar
-    >>> print(check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
+    >>> print(fnn.gradients.check_layer(dense._replace(backward=wrong_sign), (3,)).sentence)
     dense: x, element (...) (vjp, float64, jit, normal): the formula gives ... It has the wrong sign.
     """
     layer = as_layer(layer)
@@ -245,11 +246,11 @@ def check_gradients(
         mutants: whether errors are planted.
         seed: for drawing the directions.
 
-    >>> import functional_nn as fnn
+    >>> import functional_nn as fnn, jax, numpy as np
     >>> net = fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4,))
     >>> x, labels = np.linspace(-1, 1, 20).reshape(5, 4), np.array([0, 1, 1, 0, 1])
-    >>> check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
+    >>> fnn.check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
     True
     """
     layer = as_layer(net)

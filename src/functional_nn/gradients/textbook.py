@@ -83,6 +83,7 @@ class TextbookRule:
         """The same rule with every hyper-parameter converted by ``number`` from a Python float, without rounding.
 
         >>> from decimal import Decimal
+        >>> from functional_nn.gradients.textbook import GradientDescent
         >>> GradientDescent(0.5).in_arithmetic(Decimal)
         GradientDescent(learning_rate=Decimal('0.5'))
         """
@@ -323,10 +324,11 @@ def check_optimizer(
     Raises:
         InputError: an argument cannot be used.
 
+    >>> import functional_nn as fnn, numpy as np, optax
     >>> from functional_nn.gradients.textbook import Adam
-    >>> check_optimizer(optax.adam(0.1), Adam(0.1), steps=20).passed
+    >>> fnn.gradients.check_optimizer(optax.adam(0.1), Adam(0.1), steps=20).passed
     True
-    >>> report = check_optimizer(optax.adam(0.1), Adam(0.1, eps=1e-6), gradients={"w": np.ones((9, 1))},
+    >>> report = fnn.gradients.check_optimizer(optax.adam(0.1), Adam(0.1, eps=1e-6), gradients={"w": np.ones((9, 1))},
     ...                          parameters={"w": np.zeros(1)})
     >>> print(report.sentence)
     Adam: w, element (0,) (trajectory, float64, scan, given): differs first at step 1: Optax -0.099999999, ...

@@ -53,7 +53,8 @@ def verify(
     Raises:
         InputError: a name that is not known.
 
-    >>> verify(["relu"]).passed
+    >>> import functional_nn as fnn
+    >>> fnn.verify(["relu"]).passed
     True
     """
     check_flag("quick", quick)

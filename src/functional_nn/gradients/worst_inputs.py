@@ -167,7 +167,8 @@ def worst(
     Raises:
         InputError: an argument is wrong, or the function has an operation that cannot be evaluated in many digits.
 
-    >>> found = worst(lambda x: 1 - jnp.tanh(x) ** 2, dtypes=["float32"], evaluations=300)
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> found = fnn.gradients.worst(lambda x: 1 - jnp.tanh(x) ** 2, dtypes=["float32"], evaluations=300)
     >>> found.rows[0].quantity, found.rows[0].error > 1e6
     ('value', True)
     """

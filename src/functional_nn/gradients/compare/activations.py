@@ -57,7 +57,7 @@ def check_activation(
         points: numbers, or a dict of numbers by regime. None means points that are chosen in every regime.
 
     >>> import functional_nn as fnn
-    >>> report = check_activation(fnn.sigmoid, points=[0.5, 20.0])
+    >>> report = fnn.gradients.check_activation(fnn.sigmoid, points=[0.5, 20.0])
     >>> report.passed, len(report.wrong_automatic)
     (True, 1)
     """

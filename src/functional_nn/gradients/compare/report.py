@@ -377,7 +377,7 @@ class Verdict:
     def digits(self) -> int | None:
         """How many digits are right for certain, if it passes and the arbiter cannot confirm more; otherwise None."""
         largest = self.error + self.reference_error
-        if self.outcome != "pass" or not self.tolerance < largest <= 10.0**-LEAST_DIGITS:
+        if self.outcome != "pass" or largest <= self.tolerance:
             return None
         return math.floor(-math.log10(largest))
 

@@ -94,7 +94,8 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         limit: how many errors in equations to keep; they are chosen at random. Errors in bars are always kept.
         seed: the seed of this random choice.
 
-    >>> mutants = mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
+    >>> import functional_nn as fnn, jax.numpy as jnp
+    >>> mutants = fnn.gradients.mutate(lambda x, y_bar: 2 * x * y_bar, jnp.ones(3), jnp.ones(3))
     >>> [mutant.description for mutant in mutants][-2:]
     ['mul: second factor dropped', 'mul: factor 2']
     >>> mutants.evaluate(jnp.ones(3), jnp.ones(3)).shape == (len(mutants), 3)
