@@ -232,7 +232,8 @@ class JacobianComparison:
                 if judged[point.is_finite] == MOST_JUDGED or not exists:
                     continue
                 own = own_rounding(point.leaves, point.y_bars).size
-            scale = [np.asarray(size).reshape(1, -1) + scale for size, scale in zip(own, point.found.scale, strict=True)]
+            pairs = zip(own, point.found.scale, strict=True)
+            scale = [np.asarray(size).reshape(1, -1) + others for size, others in pairs]
             point = point._replace(found=point.found._replace(scale=scale))
             if not max(point.disagreements) <= HALF:
                 judged[point.is_finite] += 1
