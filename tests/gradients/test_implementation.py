@@ -250,6 +250,7 @@ def test_with_a_reference():
     report = check_implementation(sigmoid, sigmoid_backward, x, reference=jax.nn.sigmoid)
     report.raise_if_failed()
     assert report.mutants > 10
+    assert not report.wrong_automatic
     assert {verdict.kind for verdict in report.verdicts} == {"vjp", "value"}
 
     def lossy(x, y_bar):
@@ -266,6 +267,15 @@ def test_with_a_reference():
 
     wrong = check_implementation(larger, larger_backward, x, reference=jax.nn.sigmoid)
     assert (wrong.failures[0].kind, wrong.failures[0].leaf) == ("value", "y")
+
+
+def test_integers_with_a_reference():
+    def look_up(table, tokens):
+        return table[tokens]
+
+    report = check_implementation(look_up, look_up_backward, *TOKENS, reference=look_up, mutants=False)
+    report.raise_if_failed()
+    assert not check_implementation(look_up, assigned, *TOKENS, reference=look_up, mutants=False).passed
 
 
 def test_float32_with_a_reference():

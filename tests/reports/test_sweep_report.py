@@ -58,6 +58,8 @@ def test_at_most_200_models_are_drawn_and_the_page_says_which(page):
     drawn = set(re.findall(r'<path data-model="(\d+)"', text))
     assert len(drawn) == MOST_DRAWN
     assert {"297", "198"} <= drawn
+    ranks = re.findall(r'<path data-model="(297|198)" style="--rank:(\d+)%"', text)
+    assert set(ranks) == {("297", "0"), ("198", "50")}  # of the 200, in each chart
     assert len(drawn_members([member(number, 0.5) for number in range(2000)])) == MOST_DRAWN
     assert len(text) < 400_000
 

@@ -38,6 +38,8 @@ VISIBLE_JUMP = 1e-13
 
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
+ROUNDINGS = 64 * 2.0**-52
+"""The relative change of all numbers that is allowed."""
 
 
 class ReferenceJacobian(NamedTuple):
@@ -205,17 +207,20 @@ def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: f
     return [sum(products, jnp.zeros(())) * (0.5 / step)]
 
 
-def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> np.ndarray:
-    """How far the derivatives by some elements of a leaf change, per unit of relative change in all numbers.
+def sensitivity(
+    function: Function, leaves: Leaves, number: int, at_point: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """How far the derivatives by some elements of a leaf change, if all numbers are rounded 64 times in float64.
 
     All elements of the leaves and all arrays of numbers inside the function are multiplied by 1 ± 2⁻³⁰, twice, with
-    random signs. Simple fractions in these arrays stay, since they were not rounded. This returns the largest change of
-    each derivative, divided by 2⁻³⁰: the condition number of the derivative, times the derivative.
+    random signs. Simple fractions in these arrays stay, since they were not rounded. The largest change of each
+    derivative, divided by 2⁻³⁰, is its condition number times the derivative. This returns 2⁻⁴⁶ times this.
 
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
         number: the index of the leaf.
+        at_point: the derivatives at the point itself, by all elements.
         columns: the flat indices of the elements in the leaf.
     """
     program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
@@ -234,15 +239,14 @@ def sensitivity(function: Function, leaves: Leaves, number: int, columns: np.nda
     stays += [is_simple_fraction(constants[place]) for place in moved_constants]
     random = np.random.default_rng(0)
 
-    def derivatives(factor: float) -> np.ndarray:
+    def derivatives() -> np.ndarray:
         moved = [
-            np.where(is_exact, array, array * (1 + factor * random.choice([-1.0, 1.0], np.shape(array))))
+            np.where(is_exact, array, array * (1 + CHANGE * random.choice([-1.0, 1.0], np.shape(array))))
             for array, is_exact in zip(arrays, stays, strict=True)
         ]
         return derivatives_at(with_constants, moved, number, columns)[0]
 
-    at_point = derivatives(0.0)
-    return np.max([np.abs(derivatives(CHANGE) - at_point) / CHANGE for _ in range(2)], 0)
+    return ROUNDINGS / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
 
 
 def _is_floating_array(value: object) -> bool:

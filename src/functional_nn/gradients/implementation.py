@@ -640,7 +640,8 @@ class ReferenceComparison(JacobianComparison):
         expected = [leaf.shape for leaf in implementation.outputs(implementation.arrays).leaves]
         if shapes != expected:
             raise InputError("reference", f"outputs of the shapes {expected}, as forward gives them", shapes)
-        self._pullbacks = PullbacksOfBoth(self.problem, implementation)
+        with jax.enable_x64(True):
+            self._pullbacks = PullbacksOfBoth(self.problem, implementation)
         if implementation.dtype != "float64":
             self._narrow_types = (implementation.dtype,)
 

@@ -53,7 +53,6 @@ def write_template(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.lstrip_blocks = True
     environment.filters |= filters
     page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from functional_nn.gradients.arbiter import (
     reference_second_order,
     sensitivity,
 )
-from functional_nn.gradients.compare.error_scale import NARROW, TOLERANCES, narrow_types, with_rounding
+from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     Pullbacks,
@@ -31,6 +31,7 @@ from functional_nn.gradients.compare.jacobians import (
     forward_derivative,
     reverse_derivative,
     second_order,
+    unavoidable_rounding,
     under_transforms,
     with_second,
 )
@@ -191,7 +192,9 @@ class JacobianComparison:
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
             yield verdict
             with jax.enable_x64(True):
-                relative = relative_values(function, leaves, number, reference.columns[number], values)
+                relative = relative_values(
+                    values, reference.columns[number], partial(sensitivity, function, leaves, number, values.arbiter)
+                )
             if relative is not None:
                 yield judged(relative, unit="relative", tolerance=ALLOWED["float64"])
             for row, y_bars in enumerate(cotangents):
@@ -404,6 +407,13 @@ class JacobianComparison:
             in_float64 = at_points(self._pullbacks, points, bars_of_points)
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
         underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
+
+        @cache
+        def condition() -> list[np.ndarray]:
+            point = [[np.asarray(array, np.float64) for array in arrays] for arrays in (problem.leaves, y_bars)]
+            moved = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))(*point)
+            return [ROUNDINGS * np.asarray(leaf).reshape(1, -1) for leaf in moved]
+
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
                 found, found_automatic = (
@@ -426,12 +436,18 @@ class JacobianComparison:
                 yield judged(values, reference="float64")
                 # A formula that is wrong in float64 needs no second verdict.
                 if transform == "jit" and self._formula_outcome[name] != "fail":
-                    relative = self._relative_in_type(dtype, number, values, [*problem.leaves, *y_bars])
+                    relative = self._relative_in_type(dtype, number, values, problem.leaves, y_bars, condition)
                     if relative is not None:
                         yield judged(relative, unit="relative", tolerance=ALLOWED[dtype])
 
     def _relative_in_type(
-        self, dtype: str, number: int, values: ComparedValues, arrays: Leaves
+        self,
+        dtype: str,
+        number: int,
+        values: ComparedValues,
+        leaves: Leaves,
+        y_bars: Leaves,
+        condition: Callable[[], Sequence[np.ndarray]],
     ) -> ComparedValues | None:
         """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
 
@@ -442,27 +458,26 @@ class JacobianComparison:
             dtype: the type.
             number: the index of the leaf.
             values: the values in this type, with those of float64 as the arbiter's.
-            arrays: the leaves x and the cotangent ȳ.
+            leaves: the point x.
+            y_bars: the cotangent ȳ.
+            condition: computes how far rounding can move the derivatives by each leaf.
         """
-        size = np.abs(values.arbiter)
-        far = relative_error(values.hand - values.arbiter, size)
+        far = relative_error(values.hand - values.arbiter, np.abs(values.arbiter))
         doubts = np.where(needs_relative(values, dtype) & ~(far <= ALLOWED[dtype]), far, 0.0)
         columns = np.argsort(-doubts[0])[: min(MOST_COLUMNS, np.count_nonzero(doubts))]
         if not len(columns):
             return None
-        count = len(self.problem.leaves)
         with jax.enable_x64(True):
-            arrays = [np.asarray(array, np.float64) for array in arrays]
-            function = self._judged_function(arrays[:count])
+            leaves, y_bars = ([np.asarray(array, np.float64) for array in arrays] for arrays in (leaves, y_bars))
+            function = self._judged_function(leaves)
 
-            def pulled(arrays: Leaves) -> Leaves:
-                products = zip(arrays[count:], function(arrays[:count]), strict=True)
-                return [sum((jnp.sum(bar * y) for bar, y in products), jnp.zeros(()))]
+            def pulled(leaves: Leaves) -> Leaves:
+                return [sum((jnp.sum(bar * y) for bar, y in zip(y_bars, function(leaves), strict=True)), jnp.zeros(()))]
 
             arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
-            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, arrays, number, columns)
+            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, leaves, number, columns)
             values = replace(values, arbiter=arbiter, arbiter_error=error)
-            return relative_values(pulled, arrays, number, columns, values, dtype)
+            return relative_values(values, columns, lambda columns: condition()[number][:, columns], dtype)
 
     def _right_in_float64(
         self, name: str, hand: np.ndarray, automatic: np.ndarray, allowed: np.ndarray
@@ -684,8 +699,8 @@ def relative_error(difference: Array, scale: Array, arbiter_error: Array | float
 
 ALLOWED = {name: 2.0 ** -(int(jnp.finfo(name).nmant) // 2) for name in TOLERANCES}
 """The relative error allowed in each type: half of its digits."""
-ROUNDINGS = {"float64": 64} | dict.fromkeys(NARROW, 4)
-"""An error may be as large as the effect of this many units in the last place of every input."""
+ROUNDINGS = 4
+"""In a narrow type, an error may be as large as the effect of this many units in the last place of all values."""
 
 
 def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
@@ -700,11 +715,9 @@ def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
 
 
 def relative_values(
-    function: Function,
-    leaves: Leaves,
-    number: int,
-    columns: np.ndarray,
     values: ComparedValues,
+    columns: np.ndarray,
+    condition: Callable[[np.ndarray], np.ndarray],
     dtype: str = "float64",
 ) -> ComparedValues | None:
     """The values with the size of the derivative as their scale. Only elements that need this measure count.
@@ -712,11 +725,10 @@ def relative_values(
     The arbiter has to know them. Returns None if there is no such element.
 
     Args:
-        function: the function that is differentiated.
-        leaves: the point.
-        number: the index of the leaf.
-        columns: the elements of the leaf that the arbiter has computed.
         values: the values with the usual scale.
+        columns: the elements of the leaf that the arbiter has computed.
+        condition: ``condition(columns)``, how far rounding can move the derivatives by some elements. It matters only
+            if an error is too large. Computing it takes as long as computing the derivative itself.
         dtype: the type in which the formula was computed.
     """
     size, allowed = np.abs(values.arbiter), ALLOWED[dtype]
@@ -726,11 +738,8 @@ def relative_values(
         counted = is_known & (values.arbiter_error <= allowed * size) & needs_relative(values, dtype)
         errors = [np.abs(found - values.arbiter) for found in (values.hand, values.automatic)]
         is_right = np.all([error <= allowed * size + values.narrow for error in errors], 0)
-    # The condition of the derivative matters only if an error is too large. Computing it takes as long as computing the
-    # derivative itself.
     also_allowed, doubtful = values.narrow.copy(), np.flatnonzero((counted & ~is_right).any(0))
     if len(doubtful):
-        roundings = ROUNDINGS[dtype] * float(jnp.finfo(dtype).eps)
-        also_allowed[:, doubtful] += roundings * sensitivity(function, leaves, number, doubtful)
+        also_allowed[:, doubtful] += condition(doubtful)
     counted &= np.isfinite(also_allowed)
     return values.only_at(counted, size, also_allowed) if counted.any() else None

@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.compare.problem import is_simple_fraction
+from functional_nn.gradients.compare.problem import Array, is_simple_fraction
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 from functional_nn.jaxprs.walk import all_equations, array_type, inner_programs
 
@@ -89,30 +89,31 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     leaves = jax.tree.leaves(arguments)
     value = evaluate(program, leaves)
 
-    variables = [variable for equation in all_equations(program) for variable in (*equation.invars, *equation.outvars)]
-    drawn = _drawn(max((array_type(variable).size for variable in variables), default=0))
+    drawn = drawn_errors(program)
 
     def moved(narrow: bool) -> list[jax.Array]:
         unit = SHARE if narrow else SIZE
         runs = jax.vmap(lambda errors: evaluate(program, leaves, Noise(errors, narrow=narrow)))(unit * drawn)
-        return [_largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
+        return [largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
     narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
     structure = jax.tree.structure(shape)
     return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, moved(False), narrow)))
 
 
-def _largest_change(moved: jax.Array, original: jax.Array) -> jax.Array:
+def largest_change(moved: Array, original: Array) -> jax.Array:
     """The largest change of each element in all runs. Runs that left the function's domain are ignored."""
     changes = jnp.abs(moved - original[None])
     return jnp.max(jnp.where(jnp.isfinite(moved), changes, 0), 0)
 
 
-def _drawn(largest: int) -> jax.Array:
+def drawn_errors(program: ClosedJaxpr) -> jax.Array:
     """Numbers between -1 and 1 for all runs, (runs, n). Every operation takes those from another place on.
 
     Their sizes differ, because errors of equal size from two operations would often cancel in all runs.
     """
+    inside = [variable for equation in all_equations(program) for variable in (*equation.invars, *equation.outvars)]
+    largest = max((array_type(variable).size for variable in (*program.jaxpr.invars, *inside)), default=0)
     random, shape = np.random.default_rng(0), (RUNS, PLACES + largest)
     # These numbers are constants of the compiled program, so each is stored in one byte: |r| = 96/127 … 127/127.
     drawn = random.integers(96, 128, shape, np.int8) * random.choice(np.array([-1, 1], np.int8), shape)
@@ -192,19 +193,19 @@ class Noise:
             # In a condition, an error could change the branch.
             is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
             operands = [
-                self._with_relative_error(x, CONSTANT) if is_value and _is_rounded_constant(variable) else x
+                self.with_relative_error(x, CONSTANT) if is_value and _is_rounded_constant(variable) else x
                 for x, variable in zip(operands, equation.invars, strict=True)
             ]
         share = self._share(equation)
         if name == LOOP:
-            return [self._with_relative_error(result, share) for result in bind(equation, operands)]
+            return [self.with_relative_error(result, share) for result in bind(equation, operands)]
         if not share:
             return compute(operands)
         if name in SOLVERS:
             return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
         (result,) = compute(operands)
         if name not in SUMS:
-            return [self._with_relative_error(result, share)]
+            return [self.with_relative_error(result, share)]
         # The sum of absolute terms is the same operation on the absolute values of the operands.
         (terms,) = bind(equation, [jnp.abs(x).astype(x.dtype) for x in operands])
         return [self._with_error(result, terms, share)]
@@ -218,7 +219,7 @@ class Noise:
             types.update(*map(narrow_types, inner_programs(equation)))
         return max(TOLERANCES.get(name, 0.0) for name in types)
 
-    def _with_relative_error(self, value: jax.Array, share: float) -> jax.Array:
+    def with_relative_error(self, value: jax.Array, share: float) -> jax.Array:
         """The value times 1 plus a multiple of a drawn error. Integers do not change."""
         if not share or not jnp.issubdtype(value.dtype, jnp.inexact):
             return value

@@ -161,12 +161,12 @@ class Report:
         by_line: dict[str, list[Survivor]] = {}
         for survivor in self.survivors:
             if not survivor.changes:
-                by_line.setdefault(survivor.code or survivor.description, []).append(survivor)
-        return [
-            f"  {first.description}{f' and {len(others)} more' * bool(others)}"
-            + f"\n      {first.code}" * bool(first.code)
-            for first, *others in by_line.values()
-        ]
+                by_line.setdefault(survivor.code or f"{survivor.subject}, {survivor.description}", []).append(survivor)
+        shown = []
+        for line, (first, *others) in by_line.items():
+            more = f" and {len(others)} more" if others else ""
+            shown.append(f"  {first.description}{more}\n      {line}" if first.code else f"  {line}{more}")
+        return shown
 
     def __str__(self) -> str:
         parts = [textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)]

@@ -396,7 +396,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
 
         best = np.nanargmax(table) if larger_is_better(metric) else np.nanargmin(table)
         row, column = divmod(int(best), len(columns))
-        frame = {"fill": False, "edgecolor": MEAN, "lw": 2.5, "clip_on": False, "zorder": 3}
+        frame = {"fill": False, "edgecolor": MEAN, "lw": 2.5, "clip_on": False}
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
     axes.set_xticks(range(len(columns)), tick_texts(columns), rotation=45 if len(columns) > 8 else 0)
     axes.set_yticks(range(len(rows)), tick_texts(rows))
