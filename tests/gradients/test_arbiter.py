@@ -184,7 +184,7 @@ def test_at_a_kink_the_error_reaches_to_the_one_sided_derivatives(function, valu
 def second_order_of(function, x):
     problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
     no_zeros = [np.zeros((1, 1), bool)]
-    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)], no_zeros)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros((2, 1))], no_zeros)
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 
