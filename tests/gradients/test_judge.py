@@ -42,6 +42,11 @@ def loop_in_float32_vjp(x, y_bar):
     return y_bar.astype(x.dtype) * jnp.cos(jnp.sin(x)) * jnp.cos(x)
 
 
+def overwritten(x):
+    """The first value of the carry is never read."""
+    return jax.lax.fori_loop(0, 3, lambda i, u: (jnp.sin(u[1]), 0.5 * jnp.sin(u[1])), (x, x))[0]
+
+
 TARGETS = F64([1, 0, 1])
 PLANCK = 6.6e-34
 WRONG = {
@@ -144,6 +149,7 @@ RIGHT = {
         lambda x, g: g * jnp.where(x > 0.1, 0.5 / jnp.sqrt(jnp.where(x > 0.1, x, 1)), 1),
         (F64([0, 0.5]),),
     ),
+    "a carry that is overwritten": (overwritten, lambda x, g: jax.vjp(overwritten, x)[1](g)[0], (F64([0.3]),)),
     "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
     "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
     "a cast to float32 in a part": (
