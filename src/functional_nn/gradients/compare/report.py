@@ -327,7 +327,8 @@ class Verdict:
             if no case compares a public name.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
-            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
+            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis; or ``"by y_bar"``,
+            the derivative by the cotangent, in second order.
         regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
         outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
@@ -343,7 +344,7 @@ class Verdict:
         hand: the formula's value there.
         automatic: the value of automatic differentiation there.
         arbiter: the arbiter's value there.
-        note: other things that a reader should know.
+        note: other things that a reader should know, such as why nothing could be compared.
     """
 
     subject: str
@@ -384,7 +385,7 @@ class Verdict:
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
         if self.note and not self._values:
-            return f"{self._place}: {self.note}"
+            return f"{self._place if self.leaf else f'{self.subject}: {self.kind}'}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property
@@ -411,6 +412,12 @@ class Verdict:
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
+        if self.tolerance < self.reference_error < self.error < math.inf:
+            # At a kink, these are the derivatives to the left and to the right.
+            known = abs(hand - arbiter) * self.reference_error / self.error
+            between = f"{arbiter - known:.9g} and {arbiter + known:.9g}"
+            return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
         return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
 
 
