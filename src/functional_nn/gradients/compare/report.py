@@ -93,8 +93,9 @@ class Report:
             parts.append(self._found)
         if self.wrong_automatic:
             parts.append(f"in {len(self.wrong_automatic)} automatic differentiation is wrong")
-        more = [f"And {len(self.notes) - MOST_NOTES} more notes."] if len(self.notes) > MOST_NOTES else []
-        return " ".join([f"{'; '.join(parts)}.", *self.notes[:MOST_NOTES], *more])
+        count = len(self.notes)
+        notes = self.notes if count <= MOST_NOTES else [f"{count} notes (report.notes) say what was compared in part."]
+        return " ".join([f"{'; '.join(parts)}.", *notes])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ MOST_LINES = 5
 WIDTH = 80
 """The width of a terminal in characters."""
 MOST_NOTES = 3
-"""The largest number of notes in the sentence of a report."""
+"""If there are more notes, the sentence of a report has only their number."""
 MOST_ROWS = 40
 """The largest number of rows in a table. If more comparisons failed, the table has more rows."""
 HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
