@@ -47,6 +47,10 @@ def overwritten(x):
     return jax.lax.fori_loop(0, 3, lambda i, u: (jnp.sin(u[1]), 0.5 * jnp.sin(u[1])), (x, x))[0]
 
 
+def is_largest_in_float32(x):
+    return x.astype(jnp.float32) >= jnp.max(x.astype(jnp.float32))
+
+
 TARGETS = F64([1, 0, 1])
 PLANCK = 6.6e-34
 WRONG = {
@@ -106,6 +110,11 @@ WRONG = {
         lambda x: jnp.sum(jnp.tanh(x)),
         lambda x, g: g * (1 - jnp.tanh(x) ** 2),
         (F64([*np.linspace(-2, 2, 995), 19.5, -20, 22, 25, -30])[np.random.default_rng(0).permutation(1000)],),
+    ),
+    "twice as large where numbers of float32 are compared": (
+        lambda x: jnp.sum(jnp.where(is_largest_in_float32(x), x**2, 0)),
+        lambda x, g: g * jnp.where(is_largest_in_float32(x), 4 * x, 0),
+        (F64([1, 1.03, 0.5]),),
     ),
     "complex outputs left out": (
         lambda x: (jnp.sum(x**2), jnp.fft.fft(x)),
@@ -428,6 +437,28 @@ ELSEWHERE = {
         F64([-0.4, 0.1, 0.5]),
     ),
     "a derivative of 0": (lambda x: jax.nn.relu(x), lambda x, g: g, F64([1.0])),
+    "a branch beside a kink of another element": (
+        lambda x: jnp.sin(x) + jnp.array([1, 0, 0]) * jnp.maximum(x, 0),
+        lambda x, g: g * (jnp.where(x < -2, 0.9, 1) * jnp.cos(x) + jnp.array([1, 0, 0]) * (x > 0)),
+        F64([1.0, 0.5, 0.7]),
+    ),
+    "beyond the slopes at a kink": (jnp.abs, lambda x, g: g * jnp.where(x == 0, 7, jnp.sign(x)), F64([1.0, 0.5])),
+    "one number is 0": (
+        lambda x: jnp.prod(x),
+        lambda x, g: jnp.where(x == 0, 0, g * jnp.prod(x) / jnp.where(x == 0, 1, x)),
+        F64([1.0, 0.5, -2.0, 0.3]),
+    ),
+    "the only number is 0": (jnp.sin, lambda x, g: g * jnp.where(x == 0, 2, jnp.cos(x)), F64([0.5])),
+    "equal numbers": (
+        lambda x: jnp.sum(x) ** 2,
+        lambda x, g: g * jnp.where(jnp.var(x) < 1e-9, 0, 2 * jnp.sum(x)) + 0 * x,
+        F64([1.0, 0.5, 2.0]),
+    ),
+    "at a constant": (
+        lambda x: jnp.where(x > 1 / 3, x**2, x**2),
+        lambda x, g: g * jnp.where(x == 1 / 3, 0, 2 * x),
+        F64([0.5]),
+    ),
 }
 
 
@@ -440,6 +471,7 @@ def test_a_formula_that_is_wrong_at_another_point_is_rejected(name):
     assert "at a further point, x = [" in found[0].sentence
 
 
+SLOPES = np.random.default_rng(0).normal(size=(3, 3))
 RIGHT_WHERE_IT_MATTERS = {
     "a domain": (lambda x: jnp.log(x) + jnp.arccosh(1 + x), lambda x, g: g / x + g / jnp.sqrt(x * (x + 2)), 5),
     "kinks of its own choice": (
@@ -450,6 +482,16 @@ RIGHT_WHERE_IT_MATTERS = {
     "partial derivatives without a derivative": (
         lambda x: (jnp.max(x) + jnp.min(x)) / 2,
         lambda x, g: g / 2 * jnp.zeros_like(x).at[jnp.argmax(x)].add(1).at[jnp.argmin(x)].add(1),
+        3,
+    ),
+    "several kinks at once": (
+        lambda x: SLOPES[0] @ jnp.maximum(SLOPES @ x, 0),
+        lambda x, g: g * (SLOPES[0] * (SLOPES @ x >= 0)) @ SLOPES,
+        3,
+    ),
+    "equal numbers in another order": (
+        lambda x: F64([1, 100, 0]) @ jnp.sort(x),
+        lambda x, g: g * jnp.zeros_like(x).at[jnp.argsort(x)].set(F64([1, 100, 0])),
         3,
     ),
     "NaN at a kink": (lambda x: jnp.sqrt(jnp.sum(x**2)), lambda x, g: g * x / jnp.sqrt(jnp.sum(x**2)), 1),
@@ -464,6 +506,19 @@ RIGHT_WHERE_IT_MATTERS = {
         2,
     ),
 }
+
+
+def test_a_kink_by_one_argument_does_not_hide_a_wrong_derivative_by_another():
+    function = lambda x, y: (jnp.sin(x), jnp.maximum(y, 0))  # noqa: E731
+    report = check_vjp(
+        function,
+        lambda x, y, g: (g[0] * jnp.where(x < -2, 0.9, 1) * jnp.cos(x), jnp.where(y > 0, g[1], 0)),
+        F64([1.0, 0.5]),
+        F64([1.0, 0.5, 0.3]),
+        second_order=False,
+        mutants=False,
+    )
+    assert report.failures[0].leaf == "x"
 
 
 @pytest.mark.parametrize("name", RIGHT_WHERE_IT_MATTERS)

@@ -96,9 +96,11 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
         runs = jax.vmap(lambda errors: evaluate(program, leaves, Noise(errors, narrow=narrow)))(unit * drawn)
         return [largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
+    structure, size = jax.tree.structure(shape), moved(False)
     narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
-    structure = jax.tree.structure(shape)
-    return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, moved(False), narrow)))
+    # The errors of a narrow type may change an outcome of a comparison. A wrong sign has to be seen all the same.
+    narrow = [jnp.minimum(one, terms / 2) for one, terms in zip(narrow, size, strict=True)]
+    return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, size, narrow)))
 
 
 def largest_change(moved: Array, original: Array) -> jax.Array:

@@ -25,9 +25,10 @@ MOST_CONSTANTS = 12
 def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
     """Yields further points of a problem, each with a drawn cotangent of the outputs.
 
-    There are normal numbers of three sizes, evenly spaced numbers in a random order and sorted, whole numbers (which
-    are often equal, or at kinks), positive numbers, numbers on both sides of each constant that the function or the
-    formula compares with, and numbers near those of the problem's own point, also sorted.
+    There are normal numbers of three sizes, some with a 0 in every other array, evenly spaced numbers in a random order
+    and sorted, whole numbers (which are often equal, or at kinks), positive numbers, zeros, equal numbers, numbers at
+    each constant that the function or the formula compares with and on both sides of it, and numbers near those of the
+    problem's own point, also sorted.
 
     Args:
         problem: the problem. Its ``domain`` moves each point to where the formula has to hold.
@@ -39,7 +40,7 @@ def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, L
         return random.normal(size=np.shape(leaf))
 
     def spread(leaf: Array) -> np.ndarray:
-        return np.linspace(-8, 8, np.size(leaf)).reshape(np.shape(leaf))
+        return np.linspace(-8, 8.1, np.size(leaf)).reshape(np.shape(leaf))
 
     leaves = [np.asarray(leaf, np.float64) for leaf in problem.leaves]
     # If a point has few numbers, more points are needed to reach every branch.
@@ -49,27 +50,35 @@ def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, L
     points += [[sign * spread(leaf) for leaf in leaves] for sign in (1, -1)]
     points.append([np.round(normal(leaf)) for leaf in leaves])
     points.append([np.abs(normal(leaf)) for leaf in leaves])
-    points += _beside_constants(problem, y_bars, leaves, random)
+    points.append([np.zeros(leaf.shape) for leaf in leaves])
+    points.append([np.full(leaf.shape, random.normal()) for leaf in leaves])
+    for start in (0, 1):
+        points.append([normal(leaf) for leaf in leaves])
+        for number, leaf in enumerate(points[-1][start::2]):
+            leaf.reshape(-1)[number % max(leaf.size, 1)] = 0
     points = [[np.round(leaf, DECIMALS) for leaf in point] for point in points]
+    points += _at_constants(problem, y_bars, leaves, random)
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
     points.append([np.sort(leaf, axis=None).reshape(leaf.shape) for leaf in leaves])
     for point in points:
         yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
 
-def _beside_constants(
+def _at_constants(
     problem: Problem, y_bars: Leaves, leaves: Leaves, random: np.random.Generator
 ) -> Iterator[list[np.ndarray]]:
-    """Yields points with numbers a little below and above each constant and its negative."""
+    """Yields points with numbers at each constant and its negative, and a little below and above."""
     programs = jax.make_jaxpr(problem.function)(leaves), jax.make_jaxpr(problem.pullback)(leaves, list(y_bars))
     constants = list(dict.fromkeys(constant for program in programs for constant in branch_constants(program)))
-    sides = np.outer(constants, [-1.0, 1.0, -1.0, 1.0]) * (1 + np.outer(np.ones(len(constants)), [-1, -1, 1, 1]) / 8)
-    beside = random.permutation(sides.reshape(-1))
+    numbers = random.permutation(np.outer(constants, np.outer([-1, 1], [7 / 8, 1, 9 / 8])).reshape(-1))
     smallest = min((leaf.size for leaf in leaves if leaf.size), default=1)
     # In one point after the other, each leaf takes the next numbers, until the smallest leaf has had all of them.
-    for start in range(0, len(beside), smallest):
-        numbers = np.roll(beside, -start)
-        yield [np.resize(numbers, leaf.shape) * random.uniform(0.95, 1.05, leaf.shape) for leaf in leaves]
+    for start in range(0, len(numbers), smallest):
+        point = [np.resize(np.roll(numbers, -start), leaf.shape) for leaf in leaves]
+        # The others are moved a little, so that they differ.
+        factors = [np.round(random.uniform(0.95, 1.05, leaf.shape), DECIMALS) for leaf in leaves]
+        pairs = zip(point, factors, strict=True)
+        yield [np.where(np.isin(np.abs(leaf), constants), leaf, leaf * factor) for leaf, factor in pairs]
 
 
 def branch_constants(program: ClosedJaxpr) -> list[float]:
