@@ -144,6 +144,7 @@ RIGHT = {
         lambda z, g: 2 * g * jnp.conj(z),
         (np.array([1 + 2j, 0.5 - 1j]),),
     ),
+    "a complex constant": (lambda z: z * jnp.exp(z), lambda z, g: g * (1 + z) * jnp.exp(z), (np.array([1 + 2j]),)),
     "NaN of automatic differentiation": (
         lambda x: jnp.where(x > 0.1, jnp.sqrt(x), x),
         lambda x, g: g * jnp.where(x > 0.1, 0.5 / jnp.sqrt(jnp.where(x > 0.1, x, 1)), 1),

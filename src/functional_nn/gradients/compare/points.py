@@ -79,5 +79,5 @@ def branch_constants(program: ClosedJaxpr) -> list[float]:
         if located.equation.primitive.name in COMPARING:
             for operand in located.equation.invars:
                 if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and 1e-8 < abs(operand.val) < 1e8:
-                    found[abs(float(operand.val))] = None
+                    found[float(abs(operand.val))] = None  # of a complex number, its absolute value
     return list(found)[:MOST_CONSTANTS]
