@@ -206,6 +206,12 @@ def test_decompression_bombs(tmp_path, size):
     refused(tmp_path / "bomb.png", "pixels")
 
 
+@pytest.mark.parametrize("ending", ["jp2", "j2k"])
+def test_jpeg_2000_whose_small_files_can_take_gigabytes_is_not_read(tmp_path, ending):
+    PIL.Image.new("L", (28, 28)).save(tmp_path / f"image.{ending}")
+    refused(tmp_path / f"image.{ending}", "another kind of file")
+
+
 def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
     """Each scan of a few bytes goes over the whole image, so a small file would take minutes."""
     path = tmp_path / "image.jpg"

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = (
-    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000"),
+    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF"),
     *("ICO", "TGA", "PCX", "SGI", "XBM", "HEIF"),
 )
-"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS."""
+"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS. A file of
+JPEG 2000 with 500 bytes can take gigabytes of memory, so this format is left out."""
 
 DIGIT_SHARE = 20 / 28
 """The size of a digit, as a share of the image's size."""
