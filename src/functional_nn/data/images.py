@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -26,6 +27,9 @@ FORMATS = (
 )
 """The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS.
 JPEG 2000 is left out: a file of 500 bytes can take gigabytes of memory."""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's name for pixels of some channels."""
 
 DIGIT_SHARE = 20 / 28
 """The size of a digit, as a share of the image's size."""
@@ -118,6 +122,25 @@ def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int])
     return np.asarray(image).reshape(shape)
 
 
+def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
+    """Decodes a PNG or JPEG image as bytes of shape (height, width, channels).
+
+    Call it inside `quiet_decoders`.
+
+    Args:
+        content: the bytes of a file.
+        place: where they are from, for errors.
+        channels: 1 to 4; 0 for those that the image has.
+
+    Raises:
+        DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.
+    """
+    with _opened(place, content) as image:
+        _check_cost(image)
+        pixels = np.asarray(image.convert(MODES.get(channels, image.mode)))
+        return pixels.reshape(image.height, image.width, -1)
+
+
 def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """The height and width of an image file as it is shown, and whether it is gray. Its pixels are not read.
 
@@ -192,21 +215,25 @@ def _check_cost(image: ImageFile) -> None:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile]:
-    """Opens an image file. Any error about it becomes a ``DataError``, also those of the code in the context."""
+def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[ImageFile]:
+    """Opens an image file, or the content of a PNG or JPEG file.
+
+    Any error about it becomes a ``DataError``, also those of the code in the context.
+    """
     import PIL.Image
 
     remedy = "Give a PNG, JPEG or other image file."
+    formats = readable_formats() if content is None else ("PNG", "JPEG")
     # Pillow's decoders raise whatever their libraries do.
     with (
         reading(path, "a readable image file", remedy, errors=Exception),
-        opened(Path(path), follow_links=True) as file,
+        opened(Path(path), follow_links=True) if content is None else io.BytesIO(content) as file,
     ):
         try:
-            with PIL.Image.open(file, formats=readable_formats()) as image:
+            with PIL.Image.open(file, formats=formats) as image:
                 yield image
         except PIL.UnidentifiedImageError:
-            given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
+            given = "another kind of file" if file.seek(0, os.SEEK_END) else "an empty file"
             raise DataError(str(path), "an image file", given, remedy) from None
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             limit = f"at most {MOST_PIXELS:,} pixels"

@@ -24,12 +24,12 @@ from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx, read_idx_folder, write_idx
+from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import JsonValue, checksum_of, opened, opened_whole, parsed, read_file
 
@@ -178,33 +178,47 @@ def _read_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and the labels of one split, as two arrays."""
     number = builder.info.splits[split].num_examples
+    channels = builder.info.features[image_key].shape[-1]
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
-    for example in _examples(folder, builder, split):
-        image = np.asarray(example[image_key])
-        # The first image shows the shape and type of all.
-        if count == 0:
-            images = np.empty((number, *image.shape), image.dtype)
-        expected = f"images of one size, {images.shape[1:]} as the first"
-        check_data(f"{folder}, {split} image {count}", image, expected, image.shape == images.shape[1:])
-        images[count], labels[count] = image, example[label_key]
-        count += 1
+    with quiet_decoders():
+        for example in _examples(folder, builder, split, image_key, label_key):
+            place = f"{folder}, {split} image {count}"
+            image = decode_image(example[image_key], place, channels)
+            # The first image shows the shape and type of all.
+            if count == 0:
+                images = np.empty((number, *image.shape), image.dtype)
+            expected = f"images of one size, {images.shape[1:]} as the first"
+            check_data(place, image, expected, image.shape == images.shape[1:])
+            images[count], labels[count] = image, example[label_key]
+            count += 1
     check_data(f"{folder}, {split}", count, f"{number} images", count == number)
     return images, labels
 
 
-def _examples(folder: Path, builder: Builder, split: str) -> Iterator[Mapping[str, ArrayLike]]:
-    """The decoded examples of one split."""
+def _examples(
+    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
+) -> Iterator[Mapping[str, Any]]:
+    """The examples of one split. Images stay bytes of PNG or JPEG.
+
+    TFDS would let Pillow read all of its formats, and Pillow starts Ghostscript for some of them. It would also decode
+    the other features, which are of no use here.
+    """
     import tensorflow_datasets as tfds
 
+    keys = (image_key, label_key)
+    decoders: Any = {image_key: tfds.decode.SkipDecoding()}
     file_format = builder.info.file_format.value
     if file_format == "array_record":
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        features: Any = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
         # Reading examples one by one would take twice as long.
         for start in range(0, len(source), BATCH):
-            yield from source.__getitems__(range(start, min(start + BATCH, len(source))))
+            for record in source.__getitems__(range(start, min(start + BATCH, len(source)))):
+                yield features.deserialize_example_np(record, decoders=decoders)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
-        yield from tfds.as_numpy(builder.as_dataset(split=split))
+        wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders)
+        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=wanted))
     else:
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
         raise DataError(str(folder), "the file format array_record", file_format, remedy)
