@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -95,22 +96,24 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     Raises:
         DataError: if there is one but it is damaged.
     """
-    from tensorflow_datasets.core import read_only_builder, registered
+    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core.utils import error_utils
 
     if (data_dir / "dataset_info.json").is_file():
-        with _damage_as_data_error(data_dir):
-            _check_features(data_dir)
         return data_dir
     if not name.isidentifier():
         return None
     if find_idx_files(data_dir / name, name):
         return data_dir / name
-    with _damage_as_data_error(data_dir / name):
-        _check_features(data_dir / name)
-        try:
-            return Path(read_only_builder.builder_from_files(name, data_dir=str(data_dir)).data_path)
-        except registered.DatasetNotFoundError:
-            return None
+    with _damage_as_data_error(data_dir / name), error_utils.record_error_context():
+        # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
+        default = data_dir / name / ".config" / "metadata.json"
+        if default.exists():
+            named = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
+            is_name = os.path.basename(named) == named and named not in (".", "..")
+            check_data(str(default), named, "the name of a configuration", is_name)
+        found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
+        return found and Path(found)
 
 
 @quiet()
@@ -118,10 +121,16 @@ def _read(name: str, folder: Path) -> Dataset:
     """Reads a prepared set of TFDS and decodes its images."""
     import tensorflow_datasets as tfds
 
-    with _damage_as_data_error(folder):
-        builder: Builder = tfds.builder_from_directory(str(folder))
+    with _damage_as_data_error(folder), tempfile.TemporaryDirectory() as copies:
+        _copy_checked(folder, Path(copies))
+        builder: Builder = tfds.builder_from_directory(copies)
         check_data(str(folder), builder.name, f"the prepared set {name}", builder.name == name)
         splits = builder.info.splits
+        for split in splits.values():
+            template = split.filename_template.template
+            expected = "names of files in the folder, such as {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+            check_data(str(folder), template, expected, FILE_NAME.fullmatch(template) is not None)
+            split.filename_template.data_dir = folder
         test = next((split for split in ("test", "validation") if split in splits), None)
         image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
@@ -133,27 +142,22 @@ def _read(name: str, folder: Path) -> Dataset:
     return make_dataset(name, *arrays, classes=classes, source=source)
 
 
-def _check_features(folder: Path) -> None:
-    """Requires features of TFDS itself, in all versions of a set.
+FILE_NAME = re.compile(r"([\w.-]|\{[A-Z_]+\})+", re.ASCII)
+"""The pattern of the names of files in ``dataset_info.json``. A path would lead TFDS to files outside of the folder."""
 
-    TFDS imports the module of each class that ``features.json`` or ``dataset_info.json`` names. The files may come from
-    a stranger, and importing a module runs its code.
+
+def _copy_checked(folder: Path, copies: Path) -> None:
+    """Copies the files that describe a prepared set, and requires features of TFDS itself.
+
+    TFDS imports the module of each class that they name. They may come from a stranger, and importing a module runs its
+    code. Another user may change them after the check, so TFDS reads the copies.
     """
-    # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
-    default = folder / ".config" / "metadata.json"
-    if default.exists():
-        name = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
-        is_name = os.path.basename(name) == name and name not in (".", "..")
-        check_data(str(default), name, "the name of a configuration", is_name)
-    # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
-    for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "*")):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise DataError(str(path), "a file or a folder", "a pipe or a device")
-        if path.name in ("features.json", "dataset_info.json"):
-            content = parsed(read_file(path, follow_links=True))
-            names = _classes_and_paths(content if path.name == "features.json" else content.get("features"))
-            foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
-            check_data(str(path), foreign, "features of TFDS itself", foreign is None)
+    for name in ("features.json", "dataset_info.json"):
+        value = parsed(read_file(folder / name, follow_links=True))
+        names = _classes_and_paths(value if name == "features.json" else value.get("features"))
+        foreign = next((found for found in names if not found.startswith("tensorflow_datasets.")), None)
+        check_data(str(folder / name), foreign, "features of TFDS itself", foreign is None)
+        (copies / name).write_text(json.dumps(value))
 
 
 def _classes_and_paths(value: JsonValue) -> Iterator[str]:
@@ -231,10 +235,11 @@ def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A checksum of a prepared set's files and their names."""
+    """A checksum of a prepared set's files and their names. Anything but files and folders is an error."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
+    with _damage_as_data_error(folder):
+        for path in sorted(path for path in folder.iterdir() if not path.is_dir()):
+            digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
     return digest.hexdigest()
 
 
