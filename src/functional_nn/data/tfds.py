@@ -68,21 +68,25 @@ def default_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
+IMPORT_LOCK = threading.Lock()
+"""Held while TFDS works. For moments it replaces Python's ``__import__`` by one that imports later, in all threads. A
+thread that imports at the same time holds this lock too, since it would fail at random."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides the messages of TFDS and the warnings of the packages that it imports. Its progress bars stay."""
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+    with IMPORT_LOCK, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
 
 
-@quiet()
 def find_prepared(name: str, data_dir: Path) -> Path | None:
     """Finds the newest prepared version of a set in a TFDS folder.
 
@@ -96,23 +100,24 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     Raises:
         DataError: if there is one but it is damaged.
     """
-    from tensorflow_datasets.core import read_only_builder
-    from tensorflow_datasets.core.utils import error_utils
-
     if (data_dir / "dataset_info.json").is_file():
         return data_dir
     if not name.isidentifier():
         return None
     if find_idx_files(data_dir / name, name):
         return data_dir / name
-    with _damage_as_data_error(data_dir / name), error_utils.record_error_context():
+    with quiet(), _damage_as_data_error(data_dir / name):
+        from tensorflow_datasets.core import read_only_builder
+        from tensorflow_datasets.core.utils import error_utils
+
         # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
         default = data_dir / name / ".config" / "metadata.json"
         if default.exists():
             named = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
             is_name = os.path.basename(named) == named and named not in (".", "..")
             check_data(str(default), named, "the name of a configuration", is_name)
-        found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
+        with error_utils.record_error_context():
+            found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
         return found and Path(found)
 
 
