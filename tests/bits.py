@@ -31,4 +31,4 @@ def bits(path: Path) -> object:
 def contents(folder: Path, besides: tuple[str, ...] = ()) -> dict[str, object]:
     """All files of a folder, but for its lock, which has the number of a process, and those whose paths begin so."""
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: bits(path) for name, path in files.items() if not name.startswith((".lock", *besides))}
+    return {name: bits(path) for name, path in files.items() if not name.startswith((".functional_nn.lock", *besides))}

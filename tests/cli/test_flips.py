@@ -71,7 +71,7 @@ def flips(files: list[Path], seen: Callable[[Path], tuple[object, object]], coun
 
 def test_flips_in_every_file(folders, tmp_path):
     copy = shutil.copytree(folders, tmp_path / "copy")
-    everything = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.name != ".lock"]
+    everything = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.name != ".functional_nn.lock"]
 
     def seen(path: Path) -> tuple[object, int]:
         with warnings.catch_warnings(record=True) as said:

@@ -4,6 +4,9 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+import types
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from functional_nn.cli import export, run, submitted
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import checksum_of, read_signed, signed_text
+from functional_nn.storage.files import checksum_of, one_writer, read_signed, signed_text
 from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.parts import read_sweep
 from functional_nn.sweeps.store import opened_store
@@ -38,24 +41,35 @@ def sign(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "file"),
-    [("train", "model.safetensors"), ("train", "report.html"), ("sweep", "members.csv"), ("sweep", "report.html")],
+    ("command", "folder", "file"),
+    [
+        *(("train", "batches", "model.safetensors"), ("train --resume", "checkpoints", "result.json")),
+        *(("sweep", "batches", "members.csv"), ("sweep --seeds 2 --submit 2", "batches", "report.html")),
+    ],
 )
-def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, file, tiny, tmp_path, capsys):
+def test_files_of_the_user_in_a_new_folder_are_not_overwritten(
+    command, folder, file, tiny, tmp_path, monkeypatch, capsys
+):
+    """A folder that is named like one of a run or a sweep makes no difference."""
+    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
     (tmp_path / file).write_text("mine")
-    assert run([command, *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "0000000001.checkpoint.safetensors").write_text("mine")
+    assert run([*command.split(), *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
     assert f"{tmp_path}, whose {file} would be overwritten. Use another folder." in capsys.readouterr().err
     assert (tmp_path / file).read_text() == "mine"
 
 
 def test_a_run_is_not_written_into_a_folder_that_another_process_writes_to(tiny, tmp_path, capsys):
-    fcntl = pytest.importorskip("fcntl")
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert run([*tiny, "--out", str(tmp_path), "--quiet"]) == 2
-    assert f"{tmp_path}, which another process writes to" in capsys.readouterr().err
-    os.close(descriptor)
+    with one_writer("out", tmp_path):
+        assert run([*tiny, "--out", str(tmp_path), "--quiet"]) == 2
+    assert f"{tmp_path}, which process {os.getpid()} writes to" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    fcntl = pytest.importorskip("fcntl")
+    descriptor = os.open(tmp_path, os.O_RDONLY)  # as everyone can who may read the folder
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert run([*tiny, "--epochs", "1", "--out", str(tmp_path), "--quiet"]) == 0
+    os.close(descriptor)
 
 
 @pytest.fixture(scope="module")
@@ -360,13 +374,13 @@ def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkey
     assert status == ("not run" if called == "names_in" else "finished")
 
 
-@pytest.mark.parametrize("called", ["folder_to_write", "names_in"])
+@pytest.mark.parametrize("called", ["one_writer", "names_in"])
 def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(trained, tmp_path, monkeypatch, called):
     (tmp_path / "hub").mkdir()
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "README.md").write_text("mine")
     put_link_before(monkeypatch, f"functional_nn.exchange.hub.{called}", tmp_path / "hub", tmp_path / "precious")
-    with pytest.raises(InputError, match="new or empty") if called == "folder_to_write" else nullcontext():
+    with pytest.raises(InputError, match="new or empty") if called == "one_writer" else nullcontext():
         fnn.exchange.to_hub(trained, tmp_path / "hub")
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["README.md"]
     assert (tmp_path / "precious" / "README.md").read_text() == "mine"
@@ -382,6 +396,15 @@ def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_pa
     with_settings = (stranger / "report.html").read_bytes()
     assert run(["report", str(stranger)]) == 0
     assert (stranger / "report.html").read_bytes() == with_settings
+
+
+@pytest.mark.timeout(60)
+def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(stranger):
+    """matplotlib reads them when it is imported."""
+    os.mkfifo(stranger.parent / "matplotlibrc")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "functional_nn", "report", stranger.name]
+    subprocess.run(command, cwd=stranger.parent, env=environment, check=True, timeout=40)
 
 
 def test_a_huge_checkpoint_is_not_read(stranger):

@@ -212,7 +212,8 @@ def calls():
         ),
         "check_vjp": (
             lambda point, **given: fnn.check_vjp(*NEGATED, point, **given),
-            {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0},
+            {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0}
+            | {"domain": jnp.abs},
         ),
         "check_layer": (
             fnn.gradients.check_layer,

@@ -44,7 +44,8 @@ def test_jacobians_of_several_outputs_by_several_leaves(reference):
 )
 def test_kinks_are_seen(reference, kinked):
     found = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.0])])
-    assert np.all(np.isinf(found.error[0]))
+    assert np.all(found.kink[0])
+    assert np.all(found.error[0] > 0.1)
     beside = reference(lambda leaves: [kinked(leaves[0])], [np.array([0.7])])
     assert np.all(np.isfinite(beside.error[0]))
 
@@ -167,13 +168,23 @@ def test_what_is_lost_inside_the_function_is_found():
 
 
 def test_a_kink_far_below_the_function_is_seen():
-    assert np.isinf(exact(lambda x, y: x + 1e-60 * jnp.abs(y), 1.0, 0.0)[1][1])
+    assert exact(lambda x, y: x + 1e-60 * jnp.abs(y), 1.0, 0.0)[1][1] == pytest.approx(1e-60, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "error"),
+    [(jnp.abs, 0, 1), (nn.relu, 0.5, 0.5), (jnp.floor, None, np.inf), (lambda x: jnp.sqrt(jnp.abs(x)), None, np.inf)],
+)
+def test_at_a_kink_the_error_reaches_to_the_one_sided_derivatives(function, value, error):
+    found, found_error = (array.item() for array in exact(function, 0.0)[0])
+    assert found_error == pytest.approx(error, rel=1e-12)
+    assert value is None or found == pytest.approx(value, abs=1e-12)
 
 
 def second_order_of(function, x):
     problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
     no_zeros = [np.zeros((1, 1), bool)]
-    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros(1)], no_zeros)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros((2, 1))], no_zeros)
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 

@@ -199,7 +199,7 @@ def test_a_kink_at_another_point_excuses_nothing():
     assert {verdict.outcome for verdict in compared.first_order()} == {"pass"}
     at_kink = list(compared.first_order([np.zeros(3)], regime="zeros"))
     assert "3 of 9 at a kink" in at_kink[0].note
-    assert {verdict.outcome for verdict in compared.second_order()} == {"fail"}
+    assert "fail" in {verdict.outcome for verdict in compared.second_order()}
 
 
 def test_a_formula_found_wrong_at_one_point_is_not_the_truth_after_another():

@@ -79,13 +79,13 @@ def test_a_full_subject_has_every_kind_type_transform_and_regime():
     cells = {(v.kind, v.dtype, v.transform) for v in report.verdicts}
     assert {(("vjp"), dtype, way) for dtype in verification.TYPES for way in ("jit", "vmap", "scan")} <= cells
     assert {"vjp", "second order"} == {v.kind for v in report.verdicts}
-    assert {"normal", "zeros"} == {v.regime for v in report.verdicts}
+    assert {"normal", "zeros"} < {v.regime for v in report.verdicts}
     assert all(isinstance(verdict, Verdict) and verdict.reference for verdict in report.verdicts)
 
 
 def test_dropout_is_compared_in_evaluation_too():
     report = fnn.verify(["dropout"], quick=False)
-    assert {"normal", "zeros", "evaluation"} == {v.regime for v in report.verdicts}
+    assert {"normal", "zeros", "evaluation"} < {v.regime for v in report.verdicts}
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path):

@@ -177,5 +177,5 @@ def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch
     text = written(tmp_path, forty)
     assert "<p>the panel</p>" in text
     assert given == [(NET, ["dense_0"], {}, (4, 4, 3), "39")]
-    assert "<h2>Draw a digit</h2>" in (text := written(tmp_path, forty))
+    assert "<h2>Draw</h2>" in (text := written(tmp_path, forty))
     assert "got &lt;another&gt;" in text

@@ -34,7 +34,7 @@ def numbers(tree):
 
 
 def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    return sorted(path.name for path in folder.iterdir() if path.name != ".functional_nn.lock")
 
 
 def contents(folder) -> dict[str, bytes]:

@@ -110,10 +110,10 @@ def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
 
 
 def test_a_lock_is_for_its_owner_alone(tmp_path):
-    (tmp_path / ".lock").touch(0o666)  # of an earlier version
+    (tmp_path / ".functional_nn.lock").touch(0o666)  # of an earlier version
     for folder in (tmp_path, tmp_path / "new"):
         with one_writer("out", folder):
-            assert stat.S_IMODE((folder / ".lock").stat().st_mode) == 0o600
+            assert stat.S_IMODE((folder / ".functional_nn.lock").stat().st_mode) == 0o600
 
 
 def test_permissions_stay(tmp_path):
@@ -135,7 +135,7 @@ def test_an_interruption_leaves_the_old_file(tmp_path):
 def test_a_lock_that_is_a_link_is_not_emptied(tmp_path):
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / ".lock").symlink_to(tmp_path / "precious")
+    (tmp_path / "folder" / ".functional_nn.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(InputError, match="a folder that can be written to"), one_writer("out", tmp_path / "folder"):
         pass
     assert (tmp_path / "precious").read_text() == "kept"

@@ -118,13 +118,15 @@ def test_a_killed_merge_goes_on(folders, tmp_path):
     (merged / "batches").mkdir(parents=True)
     first = sorted((whole / "batches").iterdir())[0]
     shutil.copy(first, merged / "batches")
-    for left in (".lock", ".1.functional_nn.tmp", "batches/.2.functional_nn.tmp"):
+    for left in (".functional_nn.lock", ".1.functional_nn.tmp", "batches/.2.functional_nn.tmp"):
         (merged / left).write_text("1")
     fnn.sweeps.merge(parts, merged)
     assert contents(merged) == contents(whole)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "batches/notes.txt", "batches/0-0-end.safetensors", "other/.lock"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "batches/notes.txt", "batches/0-0-end.safetensors", "other/.functional_nn.lock"]
+)
 def test_a_merge_does_not_go_on_among_other_files(folders, tmp_path, name):
     """A batch of another sweep is one of them."""
     path = tmp_path / "merged" / name

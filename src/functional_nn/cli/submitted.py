@@ -55,9 +55,10 @@ def submitted_sweep(
         ClickException: if Slurm does not take the jobs, or a part failed three times.
     """
     from functional_nn.storage.files import check_no_link, folder_to_write, one_writer
-    from functional_nn.storage.identity import check_kind
+    from functional_nn.storage.identity import check_kind, check_nothing_lost
+    from functional_nn.storage.run_folder import REPORT
     from functional_nn.sweeps.parts import put_together
-    from functional_nn.sweeps.store import SWEEP
+    from functional_nn.sweeps.store import SWEEP, WRITTEN_AFTERWARDS
 
     submitit = imported("submitit", "submitit", "--submit", extra="cluster")
     check_kind("out", out, "a sweep")
@@ -68,6 +69,8 @@ def submitted_sweep(
     if before and before != {str(parts)}:
         expected = f"{' or '.join(sorted(before))}, the number of parts in {out / PARTS}"
         raise InputError("--submit", expected, parts, "Give this number, or name another folder by --out.")
+    if not before and out.is_dir():
+        check_nothing_lost("out", out, (*WRITTEN_AFTERWARDS, REPORT))
     folders, commands = [], {}
     for part in range(1, parts + 1):
         folders.append(out / PARTS / f"{part}-of-{parts}")

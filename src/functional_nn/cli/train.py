@@ -239,7 +239,7 @@ def train(
         if not quiet:
             click.echo(f"{escaped(str(out))}: configuration, metrics, parameters")
             for name in page:
-                click.echo(f"Open {escaped(str(out / name))} in a browser, and draw a digit there.")
+                click.echo(f"Open {escaped(str(out / name))} in a browser, and draw there.")
     if run.message and processes.is_first:
         click.echo(escaped(run.message), err=True)
     if run.status == "interrupted" and out is not None and saved_steps(out / run_folder.CHECKPOINTS):

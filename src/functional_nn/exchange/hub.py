@@ -17,7 +17,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.data.image_folder import PREFIX
 from functional_nn.exchange.saved_networks import ABOUT, ORIGINS, SavedNetwork, load, run_of
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import JsonObject, check_path, folder_to_write, names_in, write_whole
+from functional_nn.storage.files import LOCK, JsonObject, check_path, names_in, one_writer, write_whole
 
 MODEL_CARD = "README.md"
 CARD = Path(__file__).with_name("model_card.md")
@@ -51,8 +51,8 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
     origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
     shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
     shown |= {"config": public.to_dict()}
-    with folder_to_write("folder", folder, alone=True):
-        if names_in(folder):
+    with one_writer("folder", folder):
+        if names_in(folder) != [LOCK]:
             given = f"{folder}, which has files"
             raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
         # The model card is written before the result, whose presence shows that the folder is whole.

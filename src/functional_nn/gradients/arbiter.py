@@ -49,8 +49,9 @@ class ReferenceJacobian(NamedTuple):
         name: the method that computed them.
         columns: the indices of the chosen elements in each flat leaf.
         values: for each leaf the derivatives, (m, columns), where m is the number of elements of all outputs.
-        error: the estimated absolute errors; infinite where the function is not differentiable, or where the method
-            cannot say.
+        error: the estimated absolute errors. At a kink, the value is the mean of the two one-sided derivatives, and the
+            error is half of their distance. The error is infinite where they do not exist, or where the method cannot
+            say.
         kink: where the function was found to have a kink or a jump. An infinite error elsewhere says that nothing is
             known, for example outside of the function's domain.
     """
@@ -327,8 +328,8 @@ def exact_jacobian(
     rounding, but at least the smallest number of float64. The number of repeated elements is bounded. For all further
     elements, the error is the larger bound of rounding in 80 digits.
 
-    There is a kink, and the error is infinite, if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at
-    the smaller step as at the larger.
+    There is a kink if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at the smaller step as at the
+    larger. Half of their difference is then added to the error. If their difference grows, the error is infinite.
 
     This is the derivative of the exact function: nothing is rounded inside it, even by casts to a lower type.
     ``stop_gradient`` and custom derivatives have no effect.
@@ -529,6 +530,8 @@ MOST_REPEATED_NUMBERS = 400_000
 """The largest count of numbers for computing derivatives again with more digits, for all leaves together."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
+STABLE = 1e-6
+"""Two differences of one-sided derivatives agree if they differ by at most this share."""
 SAFE = 1e-40
 """If two values of the function differ by more than this share, cancellation has left too few right digits."""
 MOST_LOST = 300
@@ -650,7 +653,7 @@ def derivatives(
         for old, new in zip((value, error, kink), found, strict=True):
             old[:, at] = np.where(doubtful[:, at], new, old[:, at])
         # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
-        doubtful[:, at] &= ((~agree | unsafe) & ~is_zero[:, at]) | np.isinf(error[:, at])
+        doubtful[:, at] &= ((~agree | unsafe) & ~is_zero[:, at]) | kink[:, at] | np.isinf(error[:, at])
         doubtful &= np.isfinite(value)
         # This bound stays for the elements that are not computed again.
         bound = np.maximum(error[:, at], fine.rounding(cancellation).astype(np.float64))
@@ -665,14 +668,17 @@ def derivatives(
 def _compared(
     coarse: Differences, fine: Differences, cancellation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The derivatives, bounds of their errors (infinite at a kink), kinks, and whether the two levels agree."""
+    """The derivatives, bounds of their errors, kinks, and whether the two levels agree."""
     change = np.abs(fine.central - coarse.central)
     # Two zeros do not agree: both levels may have lost the change of f.
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
     bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
     value, error = _rounded(fine.central, bound)
     kink = np.asarray(_is_kink(coarse, fine), bool)
-    return value, np.where(kink, np.inf, error), kink, agree
+    # At a kink, the derivatives to the right and to the left exist if their difference does not change with the step.
+    one_sided = np.asarray(np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE, bool)
+    half_jump = np.where(one_sided, (fine.jump / 2).astype(np.float64), np.inf)
+    return value, np.where(kink, error + half_jump, error), kink, agree
 
 
 def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

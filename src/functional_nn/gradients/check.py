@@ -58,6 +58,7 @@ def check_vjp(
     kinks_as_automatic: bool = False,
     stop_gradient_as_constant: bool = False,
     mutants: bool = True,
+    domain: Callable[..., PyTree] | None = None,
     subject: str = "",
     seed: int = 0,
 ) -> Report:
@@ -67,8 +68,9 @@ def check_vjp(
     an arbiter. The arbiter takes differences of the function in 50 digits and uses no derivative rule. Then the formula
     is compared in the arguments' own type, under ``jit``, ``vmap`` and ``scan``. Errors are measured relative to the
     effect that rounding alone can have on an element. So a right formula is not rejected because of rounding, and a
-    wrong one is not accepted because its values are small. Last, errors are planted in the formula, and the comparison
-    has to find each of them.
+    wrong one is not accepted because its values are small. At further points, which are drawn, the formula is compared
+    with ``jax.vjp``; where they differ, the arbiter decides. Last, errors are planted in the formula, and the
+    comparison has to find each of them.
 
     Args:
         function: ``function(*arguments) -> y``, pytrees of arrays.
@@ -84,6 +86,8 @@ def check_vjp(
             ``jax.grad``: for a straight-through estimator, such as x + stop_gradient(round(x) - x). Otherwise the
             arbiter differentiates through them. There is then no second order, since the gradient is not a derivative.
         mutants: whether errors are planted.
+        domain: where the formula has to be right, if not everywhere: a function that moves any arguments there, such as
+            ``jnp.abs`` for x > 0. The further points are moved by it.
         subject: the name in the report; by default the function's name.
         seed: for drawing the cotangents.
 
@@ -99,6 +103,8 @@ def check_vjp(
     """
     check_function("function", function, "a function of the arguments")
     check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
+    if domain is not None:
+        check_function("domain", domain, "a function of the arguments")
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
     arguments = tree_in_native_order(arguments)
@@ -109,7 +115,7 @@ def check_vjp(
     name = subject or getattr(function, "__name__", "function").strip("<>")
 
     def problem_in(dtype: str) -> Problem:
-        return function_problem(function, hand_vjp, cast(arguments, dtype))
+        return function_problem(function, hand_vjp, cast(arguments, dtype), domain)
 
     return check_problem(
         name,
@@ -380,6 +386,8 @@ def check_problem(
         )
         comparison.check_purity()
         verdicts = list(comparison.first_order())
+        if not any(verdict.outcome == "fail" for verdict in verdicts):
+            verdicts += comparison.at_further_points()
         if second_order and not stop_gradient_as_constant:
             verdicts += comparison.second_order()
         for dtype in types:

@@ -70,8 +70,8 @@ def ulp_errors(
     size = np.abs(high)
     _, exponent = np.frexp(np.clip(size, np.maximum(smallest, at_least), largest))
     # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
-    # All numbers are divided by 4, so that the power of two above the largest float64 can be represented.
-    unit = np.maximum(np.ldexp(epsilon, exponent - 1), least_unit) / 4
+    unit = np.maximum(np.ldexp(epsilon, exponent - 1), least_unit)
+    # Numbers are divided by 4, so that the power of two above the largest float64 can be represented.
     same_sign = np.sign(found) == np.sign(high)
     nearly_overflows = np.isinf(found) & same_sign & (size > largest / 2)
     quarter = np.where(nearly_overflows, np.sign(high) * 2.0 ** (int(limits.maxexp) - 2), found / 4)
@@ -80,7 +80,7 @@ def ulp_errors(
     both_tiny = np.maximum(np.abs(found), size) < smallest
     distance = np.where(both_tiny | (np.isinf(found) & same_sign & (size > largest)), 0, distance)
     distance = np.where(np.isnan(found), np.inf, distance)
-    return np.where(np.isnan(high), np.nan, distance / unit)
+    return np.where(np.isnan(high), np.nan, distance / unit * 4)
 
 
 class ExactFunction:

@@ -27,9 +27,9 @@ from functional_nn.gradients.compare.problem import (
     Problem,
     bars_of,
     cast,
-    cotangent_of_each,
     differentiable_leaves,
     function_problem,
+    one_of_each,
 )
 from functional_nn.gradients.compare.report import Report, Verdict
 from functional_nn.gradients.digits.interpreter import Program
@@ -375,7 +375,7 @@ class Implementation:
             raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
         self._last_calls["backward"] = [*arrays, *y_bars], copies
         bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
-        inputs, bars = differentiable_leaves(tuple(arrays), self.names), cotangent_of_each(bars, self.names, where)
+        inputs, bars = differentiable_leaves(tuple(arrays), self.names), one_of_each(bars, self.names, where)
         return [flat([bar]) for bar in bars_of(bars, inputs, where)]
 
     def verdicts(self, other_points: bool) -> list[Verdict]:

@@ -226,6 +226,7 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
 def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
     """Compares a layer: quickly, ``vjp`` in float64; fully, also zero inputs, second order and other types."""
     yield from comparison.first_order(regime=regime)
+    yield from comparison.at_further_points()
     if quick:
         return
     composed = case.name.startswith(COMPOSED)
@@ -325,7 +326,7 @@ def _check_function(
         return problem._replace(names=names)
 
     comparison = JacobianComparison(subject, problem_in, kinks_as_automatic=True)
-    verdicts = list(comparison.first_order(regime=regime))
+    verdicts = [*comparison.first_order(regime=regime), *comparison.at_further_points()]
     if not quick:
         verdicts += comparison.second_order(regime=regime)
         for dtype in TYPES:

@@ -11,13 +11,13 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function
+from functional_nn.gradients.compare.points import branch_constants
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.exact_numbers import (
     GRADIENT,
@@ -28,7 +28,6 @@ from functional_nn.gradients.exact_numbers import (
     ordinals,
     ulp_errors,
 )
-from functional_nn.jaxprs.walk import equations
 
 VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function of one number or of one vector."""
@@ -62,9 +61,6 @@ STRIDE = 16
 MANTISSAS = 4
 MARGINS = np.concatenate([np.arange(0, 20, 2.0), np.arange(20, 210, 10.0)])
 """Differences between the elements of a vector."""
-COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
-"""Operations whose constants may say where a function changes its branch, as in x < c, or x - c < 0."""
-MOST_SPECIAL = 12
 LARGEST_STEP = 54
 """The largest distance of a neighbor is two to this power, counted in float64 numbers."""
 
@@ -279,7 +275,7 @@ class _Search:
             self._computed = _ComputedFunction(function, hand_vjp, size, dtype)
             self.refused = self._computed.refused
             if size is None:
-                sweep = _number_points(_special_numbers(function, dtype), dtype, random)
+                sweep = _number_points(branch_constants(jax.make_jaxpr(function)(np.zeros((), dtype))), dtype, random)
             else:
                 sweep = _vector_points(size, dtype, random)
             # Few vectors are evaluated at once, because each of them needs many evaluations.
@@ -476,17 +472,6 @@ class _ComputedFunction:
         filled = np.concatenate([points, np.repeat(points[-1:], BATCH - len(points), 0)]).astype(self._dtype)
         results = self._run(jnp.asarray(filled.reshape(BATCH, *self._shape)))
         return {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
-
-
-def _special_numbers(function: VectorFunction, dtype: np.dtype) -> list[float]:
-    """Constants in the traced program at which it may change its branch, at most ``MOST_SPECIAL``."""
-    found: dict[float, None] = {}
-    for located in equations(jax.make_jaxpr(function)(np.zeros((), dtype))):
-        if located.equation.primitive.name in COMPARING:
-            for operand in located.equation.invars:
-                if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and 1e-8 < abs(operand.val) < 1e8:
-                    found[abs(float(operand.val))] = None
-    return list(found)[:MOST_SPECIAL]
 
 
 def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core.errors import InputError, imported
-from functional_nn.reports.plots.axes import save_plainly
+from functional_nn.reports.plots.axes import import_matplotlib, save_plainly
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def check_libraries() -> None:
     """Raises an error if a library of the extra ``[plots]`` is missing."""
-    for library in ("jinja2", "matplotlib", "latex2mathml", "markdown_it"):
+    import_matplotlib()
+    for library in ("jinja2", "latex2mathml", "markdown_it"):
         imported(library, library, "page", extra="plots")
 
 

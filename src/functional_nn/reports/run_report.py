@@ -88,7 +88,7 @@ def _drawing(contents: RunContents) -> str:
     try:
         return drawing_panel(contents.net, contents.params, contents.state, contents.image_shape, contents.class_names)
     except InputError as error:
-        return f'<section><h2>Draw a digit</h2><p class="faint">{escape(str(error))}</p></section>'
+        return f'<section><h2>Draw</h2><p class="faint">{escape(str(error))}</p></section>'
 
 
 def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:

@@ -196,17 +196,15 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def folder_to_write(argument: str, folder: Path, *, alone: bool = False) -> Iterator[None]:
+def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
     """Makes a folder, and keeps it open (see ``kept_open``). A new folder that is empty at the end is removed.
 
     Args:
         argument: the name of the argument, for errors.
         folder: the folder.
-        alone: whether no other process may write to it meanwhile. This leaves no file, unlike ``one_writer``, but some
-            network disks and Windows cannot do it.
 
     Raises:
-        InputError: names the argument, if it is no folder, cannot be made or opened, or another process writes to it.
+        InputError: names the argument, if it is no folder, or cannot be made or opened.
     """
     is_new = not os.path.lexists(folder)
     with ExitStack() as stack:
@@ -217,14 +215,6 @@ def folder_to_write(argument: str, folder: Path, *, alone: bool = False) -> Iter
                 pass
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
-        if alone and (descriptor := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
-            try:
-                _lock(descriptor)
-            except BlockingIOError:
-                given = f"{folder}, which another process writes to"
-                raise InputError(argument, "a folder that nobody else writes to", given) from None
-            except OSError:  # a network disk that cannot lock folders
-                pass
         try:
             yield
         finally:
@@ -487,14 +477,16 @@ def read_signed(content: bytes, schema: Schema = dict) -> JsonObject:
     return entries
 
 
-LOCK = ".lock"
+LOCK = ".functional_nn.lock"
 MOST_BYTES_OF_LOCK = 20
 """A lock has the number of a process."""
 
 
 @contextmanager
 def one_writer(argument: str, folder: Path) -> Iterator[None]:
-    """Makes a folder, keeps it open, and locks it for one writer. It removes half-written files of a killed writer.
+    """Makes a folder, keeps it open, and locks it for one writer, by a file that is there meanwhile.
+
+    It removes half-written files of a killed writer.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
@@ -530,12 +522,27 @@ def _locked(path: Path) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             raise BlockingIOError(shortened(file.read(MOST_BYTES_OF_LOCK))) from None
-        # The file is emptied only with the lock held, since others read the number of the holder in it. It is never
-        # removed: a second process might then lock a new file while the first one holds the old one.
+        # Another process may have removed the file between the two calls. Then a third one can hold a new file.
+        if not _is_at(path, file.fileno()):
+            raise BlockingIOError("that just ended")
+        # The file is emptied only with the lock held, since others read the number of the holder in it.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                remove_file(path)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one at this path."""
+    name, folder = _placed(path)
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int) -> None:

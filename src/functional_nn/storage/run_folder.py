@@ -27,9 +27,9 @@ from functional_nn.storage.files import (
     check_no_links,
     checksum_of,
     finite_json,
-    folder_to_write,
     misfit,
     names_in,
+    one_writer,
     read_file,
     read_signed,
     remove_leftovers,
@@ -81,7 +81,7 @@ STATISTICS_SCHEMA = {
 
 @contextmanager
 def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> Iterator[None]:
-    """Makes the folder of a run, and keeps it open. It stays empty until the run has something to write.
+    """Makes the folder of a run, and locks it. A new folder in which nothing is written is removed at the end.
 
     Args:
         folder: the folder.
@@ -90,21 +90,23 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
 
     Raises:
         InputError: if the folder already contains a run, or other files of the same names, which would be lost; if it
-            has links in it; if it cannot be written to; or if ``resume`` is given for a run without checkpoints.
+            has links in it; if it cannot be written to, or another process writes to it; or if ``resume`` is given for
+            a run without checkpoints.
     """
     check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    with folder_to_write(argument, folder, alone=True):
+    with one_writer(argument, folder):
         check_no_links(argument, folder, CHECKPOINTS)
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
-        has_run = has_checkpoints or CONFIGURATION in names_in(folder)
+        has_configuration = CONFIGURATION in names_in(folder)
+        has_run = has_checkpoints or has_configuration
         if has_run and not resume:
             remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
             raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
         if has_run and not has_checkpoints:
             given = f"{folder}, whose run has none"
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
-        if not has_run:
+        if not has_configuration:  # which a run writes first, after its first checkpoint
             check_nothing_lost(argument, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
         yield
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -36,6 +35,7 @@ from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.results import SweepResult
 from functional_nn.sweeps.store import (
     AT_ONCE,
+    BATCH_NAME,
     BATCHES,
     DAMAGED,
     FILE_ENTRIES,
@@ -124,10 +124,6 @@ def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
     # The settings come last: a folder without them is no sweep yet.
     write_whole(out / SWEEP, signed_text(settings))
     return read_sweep(out)[0]
-
-
-BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
-"""The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
 
 
 def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:

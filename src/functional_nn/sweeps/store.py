@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ from functional_nn.sweeps.member_batch import Halving, MemberHistory
 from functional_nn.training.devices import system_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
+BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
+"""The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
 FORMAT, VERSION = "functional_nn sweep", 1
 FINGERPRINT = "fingerprint"
 AT_ONCE = "members_at_once"
@@ -117,10 +120,12 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
     """Writes the sweep's identity, or compares it with that in the folder; returns the fingerprint of the folder."""
     try:
         check_no_links("out", folder, BATCHES)
-        if not {SWEEP, BATCHES}.intersection(names_in(folder)):  # no sweep has begun here
+        names = names_in(folder)
+        batches = names_in(folder / BATCHES) if BATCHES in names else []
+        if SWEEP not in names and not any(map(BATCH_NAME.fullmatch, batches)):  # no sweep has begun here
             check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
         make_folder(folder / BATCHES)
-        if SWEEP not in names_in(folder):
+        if SWEEP not in names:
             fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
             entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
             write_whole(folder / SWEEP, signed_text(entries | identity))

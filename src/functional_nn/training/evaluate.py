@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.extend.core import JaxprEqn
 from jax.stages import Wrapped
 
 from functional_nn.core.errors import InputError, check, inside
@@ -28,6 +29,7 @@ from functional_nn.core.validation import (
     tree_in_native_order,
 )
 from functional_nn.data.examples import number_of_examples
+from functional_nn.jaxprs.walk import all_equations, array_type
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
 from functional_nn.training.argument_checks import (
@@ -368,13 +370,26 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
     def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
         if start == 0:  # the call below finds the compiled program in JAX's cache
-            size = function.lower(params, state, batch).compile().memory_analysis()
+            program = function.trace(params, state, batch)
+            size = program.lower().compile().memory_analysis()
             if size is not None:
                 check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+            if jax.default_backend() == "cpu":
+                check_bytes("x", max(map(_bytes_of_patches, all_equations(program.jaxpr)), default=0))
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+def _bytes_of_patches(equation: JaxprEqn) -> int:
+    """The bytes of the windows of a convolution side by side. On a CPU, XLA ends the process if it cannot have them."""
+    if equation.primitive.name != "conv_general_dilated":
+        return 0
+    y, weight = array_type(equation.outvars[0]), array_type(equation.invars[1])
+    features = weight.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+    in_window = weight.size // features * equation.params["feature_group_count"]
+    return y.size // features * in_window * y.dtype.itemsize
 
 
 def _as_numpy_if_convertible(x: object) -> object:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +21,21 @@ from functional_nn.gradients.arbiter import (
     reference_second_order,
     sensitivity,
 )
-from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types
+from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     Pullbacks,
     as_rows,
     at_points,
     condensed,
+    forward_derivative,
+    reverse_derivative,
     second_order,
     unavoidable_rounding,
     under_transforms,
     with_second,
 )
+from functional_nn.gradients.compare.points import further_points
 from functional_nn.gradients.compare.problem import (
     IMPURE,
     Array,
@@ -55,6 +59,44 @@ SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "fl
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
 LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
+
+
+HALF = 2.0**-26
+"""The relative error allowed at further points: half of the digits of float64."""
+MOST_JUDGED = 4
+"""The largest number of further points for the arbiter, among those where automatic differentiation gives numbers, and
+among the others."""
+
+
+LINEAR = "This is the derivative of the formula by y_bar. It has to be the formula with another y_bar."
+DOMAIN = "If the formula is not meant for this point, give check_vjp a domain."
+MOST_SHOWN_NUMBERS = 12
+"""A report shows at most this many numbers of each leaf of a further point, and only the outer ones of more."""
+
+
+class FurtherPoint(NamedTuple):
+    """A point besides the problem's own one, and the derivatives there.
+
+    Args:
+        leaves: the point.
+        y_bars: the cotangent that is pulled back.
+        found: the bars by the formula and by automatic differentiation.
+        is_finite: whether all bars are finite.
+    """
+
+    leaves: Leaves
+    y_bars: Leaves
+    found: Derivatives
+    is_finite: bool
+
+    @property
+    def disagreements(self) -> list[float]:
+        """The largest difference of the two for each leaf, in units of the scale. NaN counts as infinite."""
+        largest = (
+            np.max(_disagreement(hand, automatic, usable_scale(scale, np.abs(automatic)) + narrow / HALF), initial=0)
+            for hand, automatic, scale, narrow in zip(*self.found, strict=True)
+        )
+        return [float(np.nan_to_num(error, nan=np.inf)) for error in largest]
 
 
 class JacobianComparison:
@@ -84,7 +126,7 @@ class JacobianComparison:
         self._stop_gradient_as_constant = stop_gradient_as_constant
         with jax.enable_x64(True):
             self.problem = condensed(problem_in("float64"))
-            self.y_bars, self.directions = self._drawn(seed)
+            self.y_bars, self.directions, self.y_directions = self._drawn(seed)
             self._pullbacks = Pullbacks(self.problem)
             program = jax.make_jaxpr(lambda leaves: list(self.problem.function(leaves)))(list(self.problem.leaves))
             self._narrow_types = narrow_types(program)
@@ -92,8 +134,8 @@ class JacobianComparison:
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
 
-    def _drawn(self, seed: int) -> tuple[Leaves, Leaves]:
-        """Draws a cotangent of the outputs and a direction of the leaves.
+    def _drawn(self, seed: int) -> tuple[Leaves, Leaves, Leaves]:
+        """Draws a cotangent of the outputs, a direction of the leaves, and one of the cotangent.
 
         Their numbers are multiples of 1/128. Nearly all are exact in every type; bfloat16 rounds those beyond ±2.
         """
@@ -103,7 +145,10 @@ class JacobianComparison:
             return ((np.round(random.normal(size=leaf.shape) * 64) + 0.5) / 64).astype(leaf.dtype)
 
         outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
-        return [draw(leaf) for leaf in outputs], [draw(leaf) for leaf in self.problem.leaves]
+        y_bars, directions, y_directions = (
+            [draw(leaf) for leaf in leaves] for leaves in (outputs, self.problem.leaves, outputs)
+        )
+        return y_bars, directions, y_directions
 
     def check_purity(self) -> None:
         """Raises InputError if the formula gives other values when it is called than when JAX traces it."""
@@ -158,6 +203,96 @@ class JacobianComparison:
                 hand, automatic = (np.asarray(source[number][rows]) for source in (drawn.hand, drawn.automatic))
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
+    @cached_property
+    def further_points(self) -> list[FurtherPoint]:
+        """The drawn points at which the formula is judged, and at which errors are planted."""
+        found = []
+        with jax.enable_x64(True):
+            for leaves, y_bars in further_points(self.problem, self.y_bars):
+                bars = self._pullbacks(leaves, y_bars)
+                is_finite = all(bool(np.isfinite(bar).all()) for bar in (*bars.hand, *bars.automatic))
+                found.append(FurtherPoint(leaves, y_bars, bars, is_finite))
+        return found
+
+    def at_further_points(self) -> Iterator[Verdict]:
+        """Compares a pulled-back cotangent with automatic differentiation at further points.
+
+        Where the two differ, the arbiter decides. Points where the function or its derivative does not exist say
+        nothing. Here half of the digits may be wrong, and the formula may lose as many as its own operations do: nobody
+        has chosen these points.
+        """
+        function = quick_jit(self.problem.function)
+        own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
+        agreeing = [point for point in self.further_points if max(point.disagreements) <= HALF]
+        others = [point for point in self.further_points if not max(point.disagreements) <= HALF]
+        errors = [
+            max((point.disagreements[n] for point in agreeing), default=0) for n in range(len(self.problem.names))
+        ]
+        count, judged = len(agreeing), {True: 0, False: 0}
+        for point in sorted(others, key=lambda point: -max(point.disagreements)):
+            with jax.enable_x64(True):
+                exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
+                if judged[point.is_finite] == MOST_JUDGED or not exists:
+                    continue
+                own = own_rounding(point.leaves, point.y_bars).size
+            pairs = zip(own, point.found.scale, strict=True)
+            scale = [np.asarray(size).reshape(1, -1) + others for size, others in pairs]
+            point = point._replace(found=point.found._replace(scale=scale))
+            if not max(point.disagreements) <= HALF:
+                judged[point.is_finite] += 1
+                with jax.enable_x64(True):
+                    verdicts = self._by_arbiter(point)
+                if verdicts:
+                    self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in verdicts}
+                    yield from verdicts
+                    return
+            count += 1
+        template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", reference="jax.vjp")
+        for name, error in zip(self.problem.names, errors, strict=True):
+            yield replace(template, leaf=name, error=error, regime=f"{count} further points")
+
+    @np.errstate(all="ignore")
+    def _by_arbiter(self, point: FurtherPoint) -> list[Verdict]:
+        """The verdicts on what the arbiter finds wrong at a point; none if the function is not differentiable there.
+
+        The derivative along a direction is computed, too. At equal elements, all partial derivatives may exist but no
+        derivative: of the mean of the largest and the smallest element, for example.
+        """
+        function, random = self._judged_function(point.leaves), np.random.default_rng(0)
+        directions = [random.normal(size=np.shape(leaf)) for leaf in point.leaves]
+
+        def product(leaves_and_t: Leaves) -> Leaves:
+            *leaves, t = leaves_and_t
+            y = function([leaf + t * direction for leaf, direction in zip(leaves, directions, strict=True)])
+            return [sum((jnp.sum(bar * part) for bar, part in zip(point.y_bars, y, strict=True)), jnp.zeros(()))]
+
+        doubts, zeros = [*_doubts(point.found), np.zeros((2, 1))], [*_zeros(point.found), np.zeros((1, 1), bool)]
+        reference = reference_jacobian(product, [*point.leaves, np.zeros(())], doubts, zeros)
+        by_t, t_error = reference.values[-1].item(), reference.error[-1].item()
+        compared = [
+            self._with_arbiter(point.found, reference, number)[0].with_usable_scale()
+            for number in range(len(directions))
+        ]
+        for values, direction in zip(compared, directions, strict=True):
+            by_t -= (values.arbiter @ direction.reshape(-1)).item()
+            error = values.arbiter_error + HALF * values.scale + values.narrow
+            t_error += (error @ np.abs(direction).reshape(-1)).item()
+        if reference.kink[-1].any() or not abs(by_t) <= t_error < np.inf:
+            return []
+        place = ", ".join(
+            f"{name} = {np.array2string(np.asarray(leaf), separator=', ', threshold=MOST_SHOWN_NUMBERS)}"
+            for name, leaf in zip(self.problem.names, point.leaves, strict=True)
+        )
+        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
+        judged = partial(judged, regime=f"at a further point, {place}")
+        verdicts = []
+        for name, values in zip(self.problem.names, compared, strict=True):
+            # Where the arbiter knows nothing, even NaN may be right.
+            is_known = values.arbiter_error <= np.maximum(HALF * values.scale, values.underflow)
+            counted = np.isfinite(values.hand) | is_known
+            verdicts.append(judged(name, values.only_at(counted, values.scale, values.narrow)))
+        return [verdict for verdict in verdicts if verdict.outcome == "fail"]
+
     def _judged_function(self, leaves: Leaves) -> Function:
         """The function whose derivative the arbiter computes at a point."""
         if not self._stop_gradient_as_constant:
@@ -196,6 +331,9 @@ class JacobianComparison:
         # Elsewhere an infinite error says that the arbiter knows nothing. That excuses no formula.
         at_kink = np.full(values.shape, everywhere)
         at_kink[:, columns] |= reference.kink[number]
+        # The scale of automatic differentiation may be 0 there. The larger one-sided derivative takes its place.
+        one_sided = at_kink & np.isfinite(error)
+        scale = np.where(one_sided, np.fmax(scale, np.abs(values) + error), scale)
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
@@ -208,33 +346,45 @@ class JacobianComparison:
         return f"The function rounds to {' and '.join(self._narrow_types)}." if self._narrow_types else ""
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
-        """Compares Hessian-vector products in float64: derivatives of the pulled-back cotangent along a direction.
+        """Compares derivatives of the formula in float64: along a direction of the leaves, and one of the cotangent.
 
-        There are no verdicts if JAX has no second derivative of an operation.
+        The first is a Hessian-vector product. The second has to be what the formula gives for the direction in place of
+        the cotangent, because a pullback is linear. If this is right, ``first_order`` has shown.
         """
+        leaves = self.problem.leaves
+        tolerance = SECOND_ORDER_TOLERANCE
         with jax.enable_x64(True):
-            program = quick_jit(partial(second_order, self.problem))
-            try:
-                derivatives = program(self.problem.leaves, self.y_bars, self.directions)
-            except (TypeError, NotImplementedError) as error:
-                if isinstance(error, TypeError) and "custom_vjp" not in str(error):
-                    raise
+            reasons = []
+            for derivative in (forward_derivative, reverse_derivative):
+                program = quick_jit(partial(second_order, self.problem, derivative))
+                try:
+                    derivatives, by_y_bar = program(leaves, self.y_bars, self.directions, self.y_directions)
+                    break
+                except (TypeError, ValueError, NotImplementedError) as error:
+                    reasons.append(str(error).strip().partition("\n")[0].rstrip("."))
+            else:
+                reason = "; ".join(dict.fromkeys(reasons))
+                note = (
+                    f"not compared, because JAX cannot differentiate the formula or jax.vjp of the function: {reason}."
+                )
+                missing = Verdict(self.subject, "", "inconclusive", np.nan, tolerance, kind="second order", note=note)
+                yield replace(missing, regime=regime)
                 return
-            found = as_rows(derivatives, self.problem.leaves, 1)
+            found = as_rows(derivatives, leaves, 1)
+            linear = self._pullbacks(leaves, self.y_directions)
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
-            yield self._verdict(
-                name,
-                values,
-                kind="second order",
-                tolerance=SECOND_ORDER_TOLERANCE,
-                reference=reference.name,
-                transform="jit",
-                regime=regime,
-                note=note,
+            judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
+            yield judged(values, reference=reference.name, transform="jit", note=note)
+            right, automatic, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
+            by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
+            values = ComparedValues(
+                *(by_s, automatic, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"], narrow)
             )
+            verdict = judged(values, reference="the formula", transform="by y_bar")
+            yield verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR)
 
     def in_type(
         self, dtype: str, *, regime: str = "normal", transforms: Sequence[str] = TRANSFORMS
@@ -402,7 +552,7 @@ class JacobianComparison:
 
 
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         return relative_error(found - other, scale)
 
 
@@ -452,6 +602,7 @@ class ComparedValues:
     underflow: float
     narrow: np.ndarray
 
+    @np.errstate(all="ignore")
     def multiplied(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
         """The same values of a cotangent times these Jacobians; those by the formula and by ``jax.vjp`` are given."""
         weights, size = y_bar[None], np.abs(y_bar)[None]
@@ -502,8 +653,10 @@ class ComparedValues:
             return replace(template, note="It has no elements."), ()
         is_unknown = np.isnan(self.arbiter)
         hand_error, arbiter_error = (np.where(is_unknown, np.inf, errors) for errors in (hand_error, arbiter_error))
-        # An element that the arbiter does not know says nothing about automatic differentiation.
-        known_errors = np.where(np.isfinite(arbiter_error), np.nan_to_num(automatic_error, nan=np.inf), 0.0)
+        automatic_error = np.nan_to_num(automatic_error, nan=np.inf)
+        # An element that the arbiter does not know well enough says nothing about automatic differentiation.
+        is_doubtful = (arbiter_error > template.tolerance) & (automatic_error <= arbiter_error)
+        known_errors = np.where(is_doubtful, 0.0, automatic_error)
         # The true error lies between these two. NaN counts as an infinite error. At a kink, nothing is certain.
         least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
         least = np.where(np.isnan(hand_error), np.inf, least)

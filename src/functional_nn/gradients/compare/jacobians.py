@@ -13,7 +13,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.error_scale import Noise, drawn_errors, largest_change, with_rounding
-from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback
+from functional_nn.gradients.compare.problem import Array, Leaves, Problem
 from functional_nn.jaxprs.evaluate import evaluate
 from functional_nn.jaxprs.xla_options import quick_jit
 
@@ -68,7 +68,7 @@ def condensed(problem: Problem) -> Problem:
         ]
         return problem.pullback(leaves, bars)
 
-    return Problem(problem.names, problem.leaves, function, pullback)
+    return Problem(problem.names, problem.leaves, function, pullback, domain=problem.domain)
 
 
 ROWS = 8
@@ -197,21 +197,43 @@ def under_transforms(
     return bars, automatic, jax.lax.map(has_values, points)
 
 
-def second_order(problem: Problem, leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Derivatives:
-    """Differentiates the pulled-back cotangent of the formula, and of ``jax.vjp``, along a direction.
+def second_order(
+    problem: Problem,
+    derivative: Callable[[Callable[[Array], Leaves], Array, Array], Leaves],
+    leaves: Leaves,
+    y_bars: Leaves,
+    directions: Leaves,
+    y_directions: Leaves,
+) -> tuple[Derivatives, Leaves]:
+    """Differentiates the pulled-back cotangent along a direction of the leaves, and along one of the cotangent.
 
-    Both are differentiated by ``jax.jvp`` with respect to t, at t = 0 of leaves + t · directions.
+    Returns:
+        The derivatives of the formula and of ``jax.vjp`` by t, at t = 0 of leaves + t · directions. And that of the
+        formula by s, at s = 0 of y_bars + s · y_directions.
     """
 
-    def derivative(pullback: Pullback, t_dot: Array) -> Leaves:
-        def along(t: Array) -> Leaves:
-            moved = [leaf + t * direction for leaf, direction in zip(leaves, directions, strict=True)]
-            return pullback(moved, list(map(jnp.asarray, y_bars)))
+    def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
+        return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]
 
-        return jax.jvp(along, (jnp.zeros(()),), (t_dot,))[1]
+    def by_hand(t_and_s: Array) -> Leaves:
+        return problem.pullback(moved(leaves, t_and_s[0], directions), moved(y_bars, t_and_s[1], y_directions))
 
-    automatic = partial(derivative, partial(automatic_pullback, problem))
-    return _with_scale(derivative(problem.pullback, jnp.ones(())), automatic, jnp.ones(()))
+    def automatic(t: Array) -> Leaves:
+        return automatic_pullback(problem, moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
+
+    by_t, by_s = (derivative(by_hand, jnp.zeros(2), t_and_s_dot) for t_and_s_dot in jnp.eye(2))
+    return _with_scale(by_t, partial(derivative, automatic, jnp.zeros(())), jnp.ones(())), by_s
+
+
+def forward_derivative(function: Callable[[Array], Leaves], t: Array, t_dot: Array) -> Leaves:
+    """The derivative of a function along a direction by ``jax.jvp``. JAX refuses it for a ``custom_vjp``."""
+    return jax.jvp(function, (t,), (t_dot,))[1]
+
+
+def reverse_derivative(function: Callable[[Array], Leaves], t: Array, t_dot: Array) -> Leaves:
+    """The same by ``jax.vjp``: the pullback of the pullback, which is linear. JAX refuses it for a ``while_loop``."""
+    results, pullback = jax.vjp(function, t)
+    return jax.vjp(lambda bars: pullback(bars)[0], results)[1](t_dot)[0]
 
 
 def with_second(leaf: Array) -> np.ndarray:

@@ -34,6 +34,7 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 from functional_nn.jaxprs.walk import fresh, inner_programs
+from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 EXAMPLES = 3
 """The least number of examples in the batch for comparing a layer. Each example makes the Jacobians larger."""
@@ -56,6 +57,7 @@ class Problem(NamedTuple):
             leaf.
         residuals: ``residuals(leaves)``, what a layer's forward pass keeps for its backward pass; None for a function.
         backward: ``backward(residuals, y_bars) -> bars``, the layer's backward pass; None for a function.
+        domain: ``domain(leaves)`` moves any point to one where the pullback has to be right; None if it is everywhere.
     """
 
     names: list[str]
@@ -64,6 +66,7 @@ class Problem(NamedTuple):
     pullback: Pullback
     residuals: Callable[[Leaves], Residuals] | None = None
     backward: Callable[[Residuals, Leaves], Leaves] | None = None
+    domain: Function | None = None
 
 
 class DifferentiableLeaves(NamedTuple):
@@ -158,12 +161,25 @@ def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
 
 
 def function_problem(
-    function: Callable[..., PyTree], hand_vjp: Callable[..., PyTree], arguments: Sequence[PyTree]
+    function: Callable[..., PyTree],
+    hand_vjp: Callable[..., PyTree],
+    arguments: Sequence[PyTree],
+    domain: Callable[..., PyTree] | None = None,
 ) -> Problem:
-    """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``."""
+    """Makes the problem of ``function(*arguments) -> y`` and ``hand_vjp(*arguments, y_bar) -> bars``.
+
+    ``domain(*arguments)`` returns the arguments of a point at which ``hand_vjp`` has to be right.
+    """
     names = argument_names(function, len(arguments))
     check_function("hand_vjp", hand_vjp, "a function", ", ".join([*names, "y_bar"]))
     inputs = differentiable_leaves(tuple(arguments), names)
+
+    def inside_domain(domain: Callable[..., PyTree], leaves: Leaves) -> Leaves:
+        moved = differentiable_leaves(one_of_each(domain(*inputs.join(leaves)), names, "domain", "arguments")).leaves
+        expected, given = ([np.shape(leaf) for leaf in point] for point in (leaves, moved))
+        if expected != given:
+            raise InputError("domain", f"a function that returns arguments of the shapes {expected}", given)
+        return [np.asarray(leaf, np.float64) for leaf in moved]
 
     def outputs(leaves: Leaves) -> Leaves:
         with _operations_of_jax("function"):
@@ -177,28 +193,31 @@ def function_problem(
             y = differentiable_leaves(jax.eval_shape(function, *joined))
         with _operations_of_jax("hand_vjp"):
             bars = hand_vjp(*joined, y.join_cotangents(y_bars))
-        return bars_of(cotangent_of_each(bars, names, "hand_vjp"), inputs)
+        return bars_of(one_of_each(bars, names, "hand_vjp"), inputs)
 
-    return Problem(inputs.names, inputs.leaves, outputs, pullback)
+    return Problem(
+        inputs.names, inputs.leaves, outputs, pullback, domain=partial(inside_domain, domain) if domain else None
+    )
 
 
-def cotangent_of_each(bars: PyTree, names: Sequence[str], argument: str) -> tuple[PyTree, ...]:
-    """The cotangents that a backward pass returned, as a tuple with one for each argument.
+def one_of_each(values: PyTree, names: Sequence[str], argument: str, what: str = "cotangents") -> tuple[PyTree, ...]:
+    """What a function of the user returned, such as cotangents, as a tuple with one for each argument.
 
     For a single argument, it may return the cotangent itself instead of a tuple.
 
     Args:
-        bars: what it returned.
+        values: what it returned.
         names: the names of the arguments.
-        argument: the name of the backward pass, for the error.
+        argument: the name of the function, for the error.
+        what: what it has to return, for the error.
     """
-    if len(names) == 1 and not (type(bars) is tuple and len(bars) == 1):
-        return (bars,)
-    if type(bars) is not tuple or len(bars) != len(names):
-        expected = f"a tuple of {len(names)} cotangents ({', '.join(names)})"
-        given = f"a {type(bars).__name__} of {len(bars)}" if isinstance(bars, list | tuple) else shown(bars)
+    if len(names) == 1 and not (type(values) is tuple and len(values) == 1):
+        return (values,)
+    if type(values) is not tuple or len(values) != len(names):
+        expected = f"a tuple of {len(names)} {what} ({', '.join(names)})"
+        given = f"a {type(values).__name__} of {len(values)}" if isinstance(values, list | tuple) else shown(values)
         raise InputError(argument, expected, given)
-    return bars
+    return values
 
 
 @contextmanager
@@ -278,6 +297,9 @@ def layer_problem(
     if dtype is not None:
         params, x = cast((params, x), dtype)
         state = cast(state, np.float64 if dtype == "float64" else np.float32)
+    if isinstance(layer.forward, ByFormula):
+        # Its residuals count as constants, so a second derivative needs those of the layer inside.
+        layer = layer.forward.layer
     inputs = differentiable_leaves((params, x), ("", "x"))
     names = [name.removeprefix("/") for name in inputs.names]
 

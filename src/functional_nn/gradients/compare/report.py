@@ -93,8 +93,9 @@ class Report:
             parts.append(self._found)
         if self.wrong_automatic:
             parts.append(f"in {len(self.wrong_automatic)} automatic differentiation is wrong")
-        more = [f"And {len(self.notes) - MOST_NOTES} more notes."] if len(self.notes) > MOST_NOTES else []
-        return " ".join([f"{'; '.join(parts)}.", *self.notes[:MOST_NOTES], *more])
+        count = len(self.notes)
+        notes = self.notes if count <= MOST_NOTES else [f"{count} notes (report.notes) say what was compared in part."]
+        return " ".join([f"{'; '.join(parts)}.", *notes])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ MOST_LINES = 5
 WIDTH = 80
 """The width of a terminal in characters."""
 MOST_NOTES = 3
-"""The largest number of notes in the sentence of a report."""
+"""If there are more notes, the sentence of a report has only their number."""
 MOST_ROWS = 40
 """The largest number of rows in a table. If more comparisons failed, the table has more rows."""
 HEADS = ("", "by", "compared", "times", "error", "allowed", "automatic")
@@ -327,7 +328,8 @@ class Verdict:
             if no case compares a public name.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
-            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis.
+            ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis; or ``"by y_bar"``,
+            the derivative by the cotangent, in second order.
         regime: the kind of point: ``"normal"``, ``"tails"``, ``"kinks"``, ``"masked"`` and the like.
         outcome: the outcome for the hand-derived formula, see ``judge``.
         error: the largest error of the hand-derived formula over all elements, in ``unit``.
@@ -343,7 +345,7 @@ class Verdict:
         hand: the formula's value there.
         automatic: the value of automatic differentiation there.
         arbiter: the arbiter's value there.
-        note: other things that a reader should know.
+        note: other things that a reader should know, such as why nothing could be compared.
     """
 
     subject: str
@@ -384,7 +386,7 @@ class Verdict:
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
         if self.note and not self._values:
-            return f"{self._place}: {self.note}"
+            return f"{self._place if self.leaf else f'{self.subject}: {self.kind}'}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
     @property
@@ -411,6 +413,12 @@ class Verdict:
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
+        if self.tolerance < self.reference_error < self.error < math.inf:
+            # At a kink, these are the derivatives to the left and to the right.
+            known = abs(hand - arbiter) * self.reference_error / self.error
+            between = f"{arbiter - known:.9g} and {arbiter + known:.9g}"
+            return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
         return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
 
 

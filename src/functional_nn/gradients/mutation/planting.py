@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.gradients.compare.comparison import JacobianComparison
-from functional_nn.gradients.compare.problem import Array, Leaves
+from functional_nn.gradients.compare.problem import Leaves
 from functional_nn.gradients.compare.report import Survivor
 from functional_nn.gradients.mutation.mutants import mutate
 from functional_nn.jaxprs.walk import in_words
@@ -17,17 +17,12 @@ from functional_nn.jaxprs.xla_options import quick_jit
 
 MOST_MUTANTS = 100
 """The largest number of planted errors in the equations of a formula. All errors in its results are tried too."""
-ENOUGH_NUMBERS, MOST_REPETITIONS = 24, 8
-"""Random points are drawn until they have this many numbers together, at most eight times."""
-WIDTHS = (0.3, 1.0, 4.0)
-"""Standard deviations of random points. Mutants that survive at the problem's own point are tried there."""
 
 
 def plant(comparison: JacobianComparison, *, limit: int = MOST_MUTANTS) -> tuple[int, tuple[Survivor, ...]]:
     """Plants errors in the problem's backward pass, or in its pullback if it has none.
 
-    If the comparison does not find a mutant at the problem's own point, it tries other points: random points with small
-    and large values, evenly spaced values, and whole numbers, which are often equal and lie on kinks.
+    If the comparison does not find a mutant at the problem's own point, it tries the further points.
 
     An error inside a function of JAX that changes no value is not counted. It is in a guard, such as the rule for
     infinity in ``jax.nn.softplus``, which the author of the formula did not write.
@@ -46,7 +41,8 @@ def plant(comparison: JacobianComparison, *, limit: int = MOST_MUTANTS) -> tuple
         first = residuals(problem.leaves), _as_arrays(comparison.y_bars)
         mutants = mutate(problem.backward or problem.pullback, *first, limit=limit)
     found, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
-    for leaves, y_bars in _points(problem.leaves, comparison.y_bars):
+    further = ((point.leaves, point.y_bars) for point in comparison.further_points)
+    for leaves, y_bars in chain([(problem.leaves, comparison.y_bars)], further):
         if found.all():
             break
         with jax.enable_x64(True):
@@ -70,22 +66,3 @@ def plant(comparison: JacobianComparison, *, limit: int = MOST_MUTANTS) -> tuple
 
 def _as_arrays(leaves: Leaves) -> list[jax.Array]:
     return [jnp.asarray(leaf) for leaf in leaves]
-
-
-def _points(leaves: Leaves, y_bars: Leaves) -> Iterator[tuple[Leaves, Leaves]]:
-    """Yields the points at which mutants are tried, with cotangents. The problem's own point comes first."""
-    yield leaves, y_bars
-    random = np.random.default_rng(1)
-
-    def normal(leaf: Array) -> np.ndarray:
-        return random.normal(size=np.shape(leaf)).astype(leaf.dtype)
-
-    def spread(leaf: Array) -> np.ndarray:
-        return random.permutation(np.linspace(-8, 8, np.size(leaf))).reshape(np.shape(leaf))
-
-    # If a point has few numbers, more points are needed to reach every branch.
-    numbers = sum(np.size(leaf) for leaf in leaves)
-    for width in WIDTHS * min(MOST_REPETITIONS, -(-ENOUGH_NUMBERS // max(numbers, 1))):
-        yield [width * normal(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
-    yield [spread(leaf) for leaf in leaves], [normal(bar) for bar in y_bars]
-    yield [np.round(normal(leaf)) for leaf in leaves], [normal(bar) for bar in y_bars]

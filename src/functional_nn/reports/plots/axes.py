@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from functional_nn.core.errors import check, escaped
+from functional_nn.core.errors import check, escaped, imported
 from functional_nn.core.validation import check_choice
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.results import SweepResult, check_result, shown_value
@@ -26,9 +27,19 @@ MOST_LETTERS = 200
 POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
+def import_matplotlib() -> None:
+    """Imports matplotlib for the command. It would read a ``matplotlibrc`` in the working directory, which may be hostile.
+
+    Raises:
+        InputError: if it is missing.
+    """
+    with chdir(Path(__file__).parent):
+        imported("matplotlib", "matplotlib", "page", extra="plots")
+
+
 @contextmanager
 def default_style() -> Iterator[None]:
-    """matplotlib's own settings while the command draws. A ``matplotlibrc`` in the working directory may be hostile."""
+    """matplotlib's own settings while the command draws."""
     import matplotlib.style
 
     with matplotlib.style.context("default"):

@@ -22,6 +22,7 @@ from functional_nn.reports.plots.axes import (
     as_plain_text,
     check_hyperparameters,
     default_style,
+    import_matplotlib,
     is_share,
     limit_accuracy,
     make_axes,
@@ -290,8 +291,8 @@ def _draw_model(axes: Axes, x: ArrayLike, y: ArrayLike, share: float, member: Me
 def draw_all(result: SweepResult, folder: Path) -> list[str]:
     """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
     try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+        import_matplotlib()
+    except InputError:
         return []
     metric = result.metric
     names = [name for name in result.varied if name != "seed"]
