@@ -134,9 +134,7 @@ def test_a_warning_has_no_code_and_no_control_characters():
 def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
     command = [*tiny, "--out", str(tmp_path / "run")]
     assert run([*command, "--schedule", "cosine"]) == 0
-    before = {
-        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
-    }
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     changed = [*command, "--resume", "--seed", "5", "--learning-rate", "0.2", "--epochs", "9"]
     changed += ["--schedule", "constant"]
     words = ("learning_rate 0.1 instead of 0.2", 'schedule "cosine" instead of "constant"', "seed 0 instead of 5")

@@ -52,9 +52,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_run_is_refused_with_the_difference(folder, name):
     options, words = OTHERS[name]
-    before = {
-        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError) as caught:
         fit(folder, **options)
     assert words in str(caught.value)

@@ -97,7 +97,7 @@ def test_a_report_is_neither_true_nor_false():
         (0.0, 2.0, "It is 0: a term is missing, or terms cancel"),
         (2.0, 2.000001, "The formula is wrong (error"),
         (math.nan, 2.0, "The formula is wrong (error"),
-        (2.0, 0.0, "The derivative is 0. Is a factor missing, such as y_bar"),
+        (2.0, 0.0, "The derivative is 0. Is a mask or a factor missing"),
     ],
 )
 def test_the_sentence_names_place_size_and_likely_cause(hand, arbiter, said):

@@ -28,7 +28,7 @@ POINT, MEAN, BAD = "#0072b2", "#d55e00", "#b2182b"
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib for the command. It would read a ``matplotlibrc`` in the working directory, which may be hostile.
+    """Imports matplotlib without reading a ``matplotlibrc`` in the working directory, which may be hostile.
 
     Raises:
         InputError: if it is missing.
