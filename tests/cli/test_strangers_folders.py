@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow_datasets
 from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
@@ -289,6 +290,31 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "label.labels.txt").unlink(missing_ok=True)
     os.mkfifo(prepared / "label.labels.txt")
     with pytest.raises(DataError, match=r"expected a .*file"):
+        fnn.load_dataset("mnist", tmp_path / "data")
+
+
+def test_data_that_another_user_changes_after_the_check_run_no_code(tmp_path, monkeypatch):
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
+    (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    build = tensorflow_datasets.builder_from_directory
+
+    def change_and_build(folder):
+        (prepared / "features.json").write_text(json.dumps(CODE["a class"]))
+        return build(folder)
+
+    monkeypatch.setattr(tensorflow_datasets, "builder_from_directory", change_and_build)
+    assert fnn.load_dataset("mnist", tmp_path / "data").classes == 10
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("template", ["../private/{SPLIT}", "/{SPLIT}", "{SPLIT.__class__}", "{SPLIT:9999999999}"])
+def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, template):
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
+    about = json.loads((prepared / "dataset_info.json").read_text())
+    about["splits"][0]["filepathTemplate"] = template
+    (prepared / "dataset_info.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="names of files in the folder"):
         fnn.load_dataset("mnist", tmp_path / "data")
 
 
