@@ -221,6 +221,18 @@ def test_pictures_of_a_folder_that_the_user_names_are_shown(stranger, private_ph
     assert "The data set has changed since the run" in (stranger / "report.html").read_text("utf-8")
 
 
+def test_data_that_have_changed_since_the_run_are_not_shown(stranger, tiny, tmp_path):
+    """Their shape is the same."""
+    note, data = "The data set has changed since the run", shutil.copytree(tiny[4], tmp_path / "data")
+    assert run(["report", str(stranger), "--data-dir", str(data)]) == 0
+    assert note not in (stranger / "report.html").read_text("utf-8")
+    fnn.data.write_idx(data / "t10k-labels-idx1-ubyte", np.arange(1, 31, dtype=np.uint8) % 3)
+    shared = fnn.exchange.to_hub(stranger, tmp_path / "hub")
+    for folder in (stranger, shared):
+        assert run(["report", str(folder), "--data-dir", str(data)]) == 0
+        assert note in (folder / "report.html").read_text("utf-8")
+
+
 def arrays() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (20, 28, 28), dtype=np.uint8), np.arange(20, dtype=np.uint8) % 10
