@@ -289,8 +289,8 @@ class JacobianComparison:
         judged = partial(judged, regime=f"at a further point, {place}")
         verdicts = []
         for name, values, kink, *scales in zip(self.problem.names, compared, kinks, *sides, strict=True):
-            most = np.abs(values.arbiter) + values.arbiter_error + sum(map(np.asarray, scales))
-            error = np.where(kink, np.nan_to_num(most, nan=np.inf), values.arbiter_error)
+            most = np.nan_to_num(np.add(*map(np.asarray, scales)), nan=np.inf)
+            error = np.where(kink, most, values.arbiter_error)
             values = replace(values, arbiter=np.where(kink, 0.0, values.arbiter), arbiter_error=error)
             # Where the arbiter knows nothing, even NaN may be right.
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))

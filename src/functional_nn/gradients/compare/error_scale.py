@@ -97,7 +97,7 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
         return [largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
 
     structure, size = jax.tree.structure(shape), moved(False)
-    narrow = moved(True) if narrow_types(program) else [jnp.zeros_like(one) for one in value]
+    narrow = moved(True) if narrow_types(program) else list(map(jnp.zeros_like, size))
     # The errors of a narrow type may change an outcome of a comparison. A wrong sign has to be seen all the same.
     narrow = [jnp.minimum(one, terms / 2) for one, terms in zip(narrow, size, strict=True)]
     return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, size, narrow)))

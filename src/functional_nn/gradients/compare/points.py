@@ -55,7 +55,7 @@ def further_points(problem: Problem, y_bars: Leaves) -> Iterator[tuple[Leaves, L
     for start in (0, 1):
         points.append([normal(leaf) for leaf in leaves])
         for number, leaf in enumerate(points[-1][start::2]):
-            leaf.reshape(-1)[number % max(leaf.size, 1)] = 0
+            leaf.reshape(-1)[number % max(leaf.size, 1) :][:1] = 0
     points = [[np.round(leaf, DECIMALS) for leaf in point] for point in points]
     points += _at_constants(problem, y_bars, leaves, random)
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
