@@ -381,10 +381,10 @@ class JacobianComparison:
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
             yield judged(values, reference=reference.name, transform="jit", note=note)
-            right, automatic, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
+            right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
             by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
             error, underflow = np.zeros_like(right), SMALLEST_NORMAL["float64"]
-            values = ComparedValues(by_s, automatic, right, error, scale, underflow, narrow)
+            values = ComparedValues(by_s, right, right, error, scale, underflow, narrow)
             verdict = judged(values, reference="the formula", transform="by y_bar")
             yield verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR)
 

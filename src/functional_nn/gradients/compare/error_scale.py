@@ -99,7 +99,8 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     structure, size = jax.tree.structure(shape), moved(False)
     narrow = moved(True) if narrow_types(program) else list(map(jnp.zeros_like, size))
     # The errors of a narrow type may change an outcome of a comparison. A wrong sign has to be seen all the same.
-    narrow = [jnp.minimum(one, terms / 2) for one, terms in zip(narrow, size, strict=True)]
+    sizes = [jnp.fmax(terms, jnp.abs(one)) for terms, one in zip(size, value, strict=True)]
+    narrow = [jnp.minimum(one, terms / 2) for one, terms in zip(narrow, sizes, strict=True)]
     return Rounded(*(jax.tree.unflatten(structure, leaves) for leaves in (value, size, narrow)))
 
 
@@ -203,6 +204,8 @@ class Noise:
             return [self.with_relative_error(result, share) for result in bind(equation, operands)]
         if not share:
             return compute(operands)
+        if name == "custom_linear_solve":  # L and U are in one matrix, and the numbers of U may be much larger
+            return bind(equation, [self.with_relative_error(x, share) for x in operands])
         if name in SOLVERS:
             return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
         (result,) = compute(operands)
