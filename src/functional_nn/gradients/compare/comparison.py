@@ -245,10 +245,10 @@ class JacobianComparison:
             agreeing.append(point)
         self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in wrong}
         self.further_points = agreeing  # errors are planted only where the formula was judged
-        known = {"transform": "drawn", "reference": "jax.vjp", "regime": f"{len(agreeing)} further points"}
+        template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", reference="jax.vjp")
+        template = replace(template, regime=f"{len(agreeing)} further points")
         pairs = zip(self.problem.names, errors, strict=True)
-        right = [Verdict(self.subject, name, "pass", error, HALF, **known) for name, error in pairs]
-        yield from wrong or right
+        yield from wrong or [replace(template, leaf=name, error=error) for name, error in pairs]
 
     @np.errstate(all="ignore")
     def _by_arbiter(self, point: FurtherPoint) -> tuple[list[Verdict], bool]:
@@ -261,7 +261,7 @@ class JacobianComparison:
         """
         random, pulled = np.random.default_rng(0), _pulled_back(self._judged_function(point.leaves), point.y_bars)
 
-        def beside(t: Array) -> Leaves:
+        def beside(t: Array | float) -> Leaves:
             pairs = zip(point.leaves, steps, strict=True)
             return [leaf + t * step.reshape(np.shape(leaf)) for leaf, step in pairs]
 
@@ -289,8 +289,8 @@ class JacobianComparison:
         judged = partial(judged, regime=f"at a further point, {place}")
         verdicts = []
         for name, values, kink, *scales in zip(self.problem.names, compared, kinks, *sides, strict=True):
-            most = np.nan_to_num(np.add(*map(np.asarray, scales)), nan=np.inf)
-            error = np.where(kink, most, values.arbiter_error)
+            most = sum(map(np.asarray, scales))
+            error = np.where(kink, np.nan_to_num(most, nan=np.inf), values.arbiter_error)
             values = replace(values, arbiter=np.where(kink, 0.0, values.arbiter), arbiter_error=error)
             # Where the arbiter knows nothing, even NaN may be right.
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))
