@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -28,7 +29,7 @@ from functional_nn.core.validation import (
     is_array,
     tree_in_native_order,
 )
-from functional_nn.gradients.compare.comparison import JacobianComparison
+from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.problem import (
     Leaves,
@@ -44,8 +45,8 @@ from functional_nn.gradients.compare.problem import (
     number_of_examples,
     pulled_back,
 )
-from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.mutation.planting import plant
+from functional_nn.gradients.compare.report import Report, has_failed
+from functional_nn.gradients.mutation.planting import MOST_MUTANTS, plant
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
@@ -375,7 +376,6 @@ def check_problem(
     check_flag("kinks_as_automatic", kinks_as_automatic)
     check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     started = time.perf_counter()
-    planted, survivors = 0, ()
     with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
         comparison = JacobianComparison(
             subject,
@@ -385,14 +385,43 @@ def check_problem(
             stop_gradient_as_constant=stop_gradient_as_constant,
         )
         comparison.check_purity()
-        verdicts = list(comparison.first_order())
-        if not any(verdict.outcome == "fail" for verdict in verdicts):
-            verdicts += comparison.at_further_points()
-        if second_order and not stop_gradient_as_constant:
-            verdicts += comparison.second_order()
-        for dtype in types:
-            verdicts += comparison.in_type(dtype)
-        if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-            planted, survivors = plant(comparison)
-    seconds = time.perf_counter() - started
-    return Report(tuple(verdicts), planted, survivors, skipped, seconds, subject)
+        report = compare(
+            comparison,
+            dict.fromkeys(types, TRANSFORMS),
+            second_order=second_order and not stop_gradient_as_constant,
+            limit=MOST_MUTANTS if mutants else None,
+        )
+    if second_order and stop_gradient_as_constant:
+        skipped = (*skipped, (f"{subject}, second order", NO_DERIVATIVE))
+    return replace(report, skipped=skipped, seconds=time.perf_counter() - started)
+
+
+NO_DERIVATIVE = "With stop_gradient_as_constant, the gradient is not the derivative of a function."
+
+
+def compare(
+    comparison: JacobianComparison,
+    types: Mapping[str, Sequence[str]],
+    *,
+    second_order: bool,
+    limit: int | None,
+    regime: str = "normal",
+) -> Report:
+    """Compares a formula in float64, then in other types. If it has passed, errors are planted in it.
+
+    Args:
+        comparison: the comparison of its problem.
+        types: for each type, the transforms under which the formula is compared in it.
+        second_order: whether the derivative of the formula is compared, too.
+        limit: the largest number of errors to plant in the formula's equations; None to plant no errors at all.
+        regime: the name of the point.
+    """
+    verdicts = list(comparison.first_order(regime=regime))
+    if not has_failed(verdicts):
+        verdicts += comparison.at_further_points()
+    if second_order:
+        verdicts += comparison.second_order(regime=regime)
+    for dtype, transforms in types.items():
+        verdicts += comparison.in_type(dtype, regime=regime, transforms=transforms)
+    planted = (0, ()) if limit is None or has_failed(verdicts) else plant(comparison, limit=limit)
+    return Report(tuple(verdicts), *planted, title=comparison.subject)

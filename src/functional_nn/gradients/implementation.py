@@ -31,7 +31,7 @@ from functional_nn.gradients.compare.problem import (
     function_problem,
     one_of_each,
 )
-from functional_nn.gradients.compare.report import Report, Verdict
+from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.gradients.mutation.planting import plant
@@ -656,7 +656,7 @@ class ReferenceComparison(JacobianComparison):
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
         found = [*self._values(GIVEN, self._implementation.arrays), *self.first_order(regime=GIVEN)]
         for regime, arrays in self._implementation.points() if other_points else ():
-            if any(verdict.outcome == "fail" for verdict in found):
+            if has_failed(found):
                 break
             found += self._values(regime, arrays)
             if regime in WITH_REFERENCE and self._implementation.defined(arrays, self._implementation.dtype):
@@ -737,11 +737,6 @@ def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
 def _index(at: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The index in an array of an element of its flat form."""
     return tuple(map(int, np.unravel_index(at[0], shape))) if at and shape else ()
-
-
-def has_failed(verdicts: Sequence[Verdict]) -> bool:
-    """Whether a verdict is a failure."""
-    return any(verdict.outcome == "fail" for verdict in verdicts)
 
 
 def flat(arrays: Leaves) -> np.ndarray:

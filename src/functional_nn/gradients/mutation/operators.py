@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.jaxprs.evaluate import EquationPath, bind
 from functional_nn.jaxprs.walk import (
@@ -35,20 +35,6 @@ SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
 
 
-class Body(NamedTuple):
-    """A program inside an equation, with the same results as the equation.
-
-    Args:
-        program: the program.
-        carried: for the body of a ``scan``, the number of values in its carry, which are its first results.
-        first_carried: the index of the argument that holds the first value of the carry.
-    """
-
-    program: ClosedJaxpr
-    carried: int = 0
-    first_carried: int = 0
-
-
 def is_floating(variable: Variable) -> bool:
     return jnp.issubdtype(array_type(variable).dtype, jnp.floating)
 
@@ -66,116 +52,60 @@ def shape_of(variable: Variable) -> tuple[int, ...]:
     return array_type(variable).shape
 
 
-def bodies(equation: JaxprEqn) -> list[Body]:
+def bodies(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """The programs inside an equation that can be changed safely. A ``while`` with an error might never end."""
     name = equation.primitive.name
     if name in CALLS:
-        return [Body(called_program(equation))]
+        return [called_program(equation)]
     if name == "scan":
-        scan = scan_parts(equation)
-        return [Body(scan.body, scan.carried, scan.constants)]
-    if name == "cond":
-        return [Body(branch) for branch in branches(equation)]
-    return []
-
-
-def smoothly(result: Variable, operand: Variable) -> bool:
-    """Whether a result depends on an operand, without comparisons of numbers, which are not smooth.
-
-    A number depends on numbers and masks. A mask depends on masks only.
-    """
-    if is_boolean(result):
-        return is_boolean(operand)
-    return is_floating(result) and (is_floating(operand) or is_boolean(operand))
-
-
-def reach(body: Body, used: Sequence[bool]) -> set[Var]:
-    """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
-    jaxpr = body.program.jaxpr
-    results = zip(jaxpr.outvars, used, strict=True)
-    # Results of other kinds, such as integers, are left out.
-    found = {
-        variable
-        for variable, is_used in results
-        if is_used and isinstance(variable, Var) and smoothly(variable, variable)
-    }
-    for equation in reversed(jaxpr.eqns):
-        live_results = [variable for variable in equation.outvars if variable in found]
-        operands = equation.invars
-        if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
-            # Only the operands that the inner program uses for these results count.
-            (inner,) = bodies(equation)
-            read = reach(inner, [variable in found for variable in equation.outvars])
-            arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
-            operands = [operand for operand, argument in arguments if argument in read]
-        found |= {
-            operand
-            for operand in operands
-            if isinstance(operand, Var) and any(smoothly(result, operand) for result in live_results)
-        }
-    # If a step reads a value of the carry, then the step before must compute it, so that result is used too.
-    carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
-    used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
-    return found if used_before == list(used) else reach(body, used_before)
+        return [scan_parts(equation).body]
+    return branches(equation) if name == "cond" else []
 
 
 class Site(NamedTuple):
-    """An equation that the results depend on.
+    """An equation with floating-point or boolean results.
 
     Args:
         path: its path in the program.
         equation: the equation.
         place: the source line that it comes from, if it is known.
-        only_selects: the masks that only ``select_n`` reads.
         in_library: whether it is inside a function of JAX that has a guard.
     """
 
     path: EquationPath
     equation: JaxprEqn
     place: SourceLine | None
-    only_selects: set[Var]
     in_library: bool
 
 
 def sites(
-    body: Body,
-    used: Sequence[bool],
+    program: ClosedJaxpr,
     path: EquationPath = (),
     library_place: SourceLine | None = None,
     in_library: bool = False,
 ) -> Iterator[Site]:
-    """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
+    """Yields all equations with floating-point or boolean results. Inner equations follow their outer equation.
 
     Equations of a child's formula, as in ``compose``, are left out: JAX gives all of them the place of the child's call
     in place of their own. A comparison of the child itself plants errors in them.
 
     Args:
-        body: the program.
-        used: for each result, whether it is used.
+        program: the program, without equations that no result needs.
         path: the path of the program.
         library_place: if the program is one of JAX's own functions, the place where it is called.
         in_library: as in ``Site``.
     """
-    live = reach(body, used)
-    jaxpr = body.program.jaxpr
-    only_selects = masks_of_selections(jaxpr)
-    for number, equation in enumerate(jaxpr.eqns):
+    for number, equation in enumerate(program.jaxpr.eqns):
         place = place_of(equation)
         is_of_child = place is not None and place.function == ByFormula.__call__.__qualname__
-        if is_of_child or not any(variable in live for variable in equation.outvars):
+        if is_of_child or not any(is_floating(variable) or is_boolean(variable) for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or place
-        yield Site(here, equation, place, only_selects, in_library)
+        yield Site(here, equation, place, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
-            of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
-            inner_used = [variable in live for variable in equation.outvars]
-            yield from sites(
-                inner,
-                inner_used,
-                (*here, inner_number),
-                place if of_jax else library_place,
-                of_jax and (in_library or has_guard(equation)),
-            )
+            of_jax = is_file_of_jax(inner.jaxpr.debug_info.func_filename)
+            inside = of_jax and (in_library or has_guard(equation))
+            yield from sites(inner, (*here, inner_number), place if of_jax else library_place, inside)
 
 
 def is_selection(equation: JaxprEqn) -> bool:
@@ -190,18 +120,6 @@ def has_guard(equation: JaxprEqn) -> bool:
     inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
     is_call = equation.primitive.name in CALLS and not is_selection(equation)
     return is_call and any(inner.primitive.name == "select_n" for inner in inside)
-
-
-def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
-    """The masks of a program that only ``select_n`` reads."""
-    masks: set[Var] = set()
-    read_otherwise = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
-    for equation in jaxpr.eqns:
-        for number, operand in enumerate(equation.invars):
-            is_mask = equation.primitive.name == "select_n" and number == 0
-            if isinstance(operand, Var):
-                (masks if is_mask else read_otherwise).add(operand)
-    return masks - read_otherwise
 
 
 Arrays: TypeAlias = list[jax.Array]
@@ -336,11 +254,8 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
         before=lambda operands: reversed_from(first_input, operands),
         after=lambda _, results: reversed_from(scan.carried, results),
     )
-    # An error in an input that the results do not depend on would change nothing.
-    (body,) = bodies(equation)
-    read = reach(body, [True] * len(equation.outvars))
     for number in range(first_input, len(equation.invars)):
-        if is_floating(equation.invars[number]) and scan.body.jaxpr.invars[number] in read:
+        if is_floating(equation.invars[number]):
             yield change_operand(number, f"input {number - first_input + 1} one time step off", shift_along(0))
     for number in range(scan.carried, len(equation.outvars)):
         if is_floating(equation.outvars[number]):
@@ -372,7 +287,7 @@ def alternatives(site: Site) -> Iterator[Alternative]:
         value = literal(variable)
         if value is not None:
             yield from other_literals(equation, number, value)
-    if equation.primitive.name in COMPARISONS and equation.outvars[0] not in site.only_selects:
+    if equation.primitive.name in COMPARISONS:
         yield replace_result("inverted", lambda *operands: ~bind(equation, operands)[0])
 
 
