@@ -3,11 +3,13 @@
 import http.server
 import io
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import PIL.EpsImagePlugin
 import pytest
 import tensorflow_datasets
 from PIL import Image
@@ -44,15 +46,15 @@ def assert_same_arrays(dataset, given) -> None:
 
 
 def prepare_own(
-    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name: str = "own_images"
+    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name="own_images", **more: bytes
 ) -> None:
-    """Prepares a set of our own, whose images are given as arrays."""
+    """Prepares a set of our own, whose images are given as arrays. ``more`` is in each of its examples."""
 
     def examples(images):
         for index, image in enumerate(images):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
-            yield index, {"image": png.getvalue(), "label": index % 2}
+            yield index, {"image": png.getvalue(), "label": index % 2} | more
 
     class Own(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tensorflow_datasets.core.Version("1.0.0")
@@ -123,6 +125,22 @@ def test_images_of_unequal_sizes_are_refused(tmp_path):
     prepare_own(tmp_path, {"train": [*colors(3), *colors(1, 9)], "test": colors(2)})
     with pytest.raises(DataError, match=r"train image \d: expected images of one size, \(\d, \d+, 3\)"):
         load_dataset("own_images", tmp_path)
+
+
+def test_images_of_other_formats_start_no_program(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS."""
+    started = []
+    monkeypatch.setattr(PIL.EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(subprocess, "check_call", lambda command, **_: started.append(command))
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n%%EOF\n"
+    splits = {"train": colors(2), "test": colors(2)}
+    prepare_own(tmp_path / "image", splits, image=eps)
+    with pytest.raises(DataError, match="image 0: expected an image file, got another kind of file"):
+        load_dataset("own_images", tmp_path / "image")
+    kinds = {"image": FEATURES.Image(), "label": FEATURES.ClassLabel(num_classes=2), "other": FEATURES.Image()}
+    prepare_own(tmp_path / "other", splits, features=kinds, other=eps)
+    assert len(load_dataset("own_images", tmp_path / "other").train_images) == 2
+    assert started == []
 
 
 def test_another_set_in_the_folder_is_never_taken(tmp_path):

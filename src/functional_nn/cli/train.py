@@ -184,7 +184,7 @@ def train(
             if metrics.epoch == 1:
                 # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
                 # on.
-                about = data.in_file() | {"versions": versions()}
+                about = data.in_file() | {"data_sha256": data.checksum(), "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
         if recorder is not None:
