@@ -111,7 +111,7 @@ def _use_one_thread() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 
-TYPES = ("float64", "float32", "bfloat16")
+TYPES: tuple[str, ...] = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
 COMPOSED = (
