@@ -42,6 +42,7 @@ from functional_nn.gradients.compare.problem import (
     Function,
     Leaves,
     Problem,
+    inner_product,
     with_stopped_as_constants,
 )
 from functional_nn.gradients.compare.report import Outcome, Verdict, judge, worst_outcome
@@ -264,7 +265,7 @@ class JacobianComparison:
         def product(leaves_and_t: Leaves) -> Leaves:
             *leaves, t = leaves_and_t
             y = function([leaf + t * direction for leaf, direction in zip(leaves, directions, strict=True)])
-            return [sum((jnp.sum(bar * part) for bar, part in zip(point.y_bars, y, strict=True)), jnp.zeros(()))]
+            return inner_product(point.y_bars, y)
 
         doubts, zeros = [*_doubts(point.found), np.zeros((2, 1))], [*_zeros(point.found), np.zeros((1, 1), bool)]
         reference = reference_jacobian(product, [*point.leaves, np.zeros(())], doubts, zeros)
@@ -471,12 +472,9 @@ class JacobianComparison:
         with jax.enable_x64(True):
             leaves, y_bars = ([np.asarray(array, np.float64) for array in arrays] for arrays in (leaves, y_bars))
             function = self._judged_function(leaves)
-
-            def pulled(leaves: Leaves) -> Leaves:
-                return [sum((jnp.sum(bar * y) for bar, y in zip(y_bars, function(leaves), strict=True)), jnp.zeros(()))]
-
+            product = lambda leaves: inner_product(y_bars, function(leaves))  # noqa: E731
             arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
-            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, leaves, number, columns)
+            arbiter[:, columns], error[:, columns] = derivatives_at(product, leaves, number, columns)
             values = replace(values, arbiter=arbiter, arbiter_error=error)
             return relative_values(values, columns, lambda columns: condition()[number][:, columns], dtype)
 

@@ -13,34 +13,24 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
+from functional_nn.jaxprs import walk
 from functional_nn.jaxprs.evaluate import EquationPath, bind
-from functional_nn.jaxprs.walk import (
-    CALLS,
-    SourceLine,
-    all_equations,
-    array_type,
-    branches,
-    called_program,
-    inner_programs,
-    is_file_of_jax,
-    place_of,
-    scan_parts,
-)
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 Variable: TypeAlias = Var | Literal
 
-DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
+COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
+DECIDING = COMPARISONS | {"select_n"}
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
 
 
 def is_floating(variable: Variable) -> bool:
-    return jnp.issubdtype(array_type(variable).dtype, jnp.floating)
+    return jnp.issubdtype(walk.array_type(variable).dtype, jnp.floating)
 
 
 def is_boolean(variable: Variable) -> bool:
-    return array_type(variable).dtype == bool
+    return walk.array_type(variable).dtype == bool
 
 
 def literal(variable: Variable) -> float | None:
@@ -49,17 +39,17 @@ def literal(variable: Variable) -> float | None:
 
 
 def shape_of(variable: Variable) -> tuple[int, ...]:
-    return array_type(variable).shape
+    return walk.array_type(variable).shape
 
 
 def bodies(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """The programs inside an equation that can be changed safely. A ``while`` with an error might never end."""
     name = equation.primitive.name
-    if name in CALLS:
-        return [called_program(equation)]
+    if name in walk.CALLS:
+        return [walk.called_program(equation)]
     if name == "scan":
-        return [scan_parts(equation).body]
-    return branches(equation) if name == "cond" else []
+        return [walk.scan_parts(equation).body]
+    return walk.branches(equation) if name == "cond" else []
 
 
 class Site(NamedTuple):
@@ -74,14 +64,14 @@ class Site(NamedTuple):
 
     path: EquationPath
     equation: JaxprEqn
-    place: SourceLine | None
+    place: walk.SourceLine | None
     in_library: bool
 
 
 def sites(
     program: ClosedJaxpr,
     path: EquationPath = (),
-    library_place: SourceLine | None = None,
+    library_place: walk.SourceLine | None = None,
     in_library: bool = False,
 ) -> Iterator[Site]:
     """Yields all equations with floating-point or boolean results. Inner equations follow their outer equation.
@@ -96,29 +86,29 @@ def sites(
         in_library: as in ``Site``.
     """
     for number, equation in enumerate(program.jaxpr.eqns):
-        place = place_of(equation)
+        place = walk.place_of(equation)
         is_of_child = place is not None and place.function == ByFormula.__call__.__qualname__
         if is_of_child or not any(is_floating(variable) or is_boolean(variable) for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or place
         yield Site(here, equation, place, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
-            of_jax = is_file_of_jax(inner.jaxpr.debug_info.func_filename)
+            of_jax = walk.is_file_of_jax(inner.jaxpr.debug_info.func_filename)
             inside = of_jax and (in_library or has_guard(equation))
             yield from sites(inner, (*here, inner_number), place if of_jax else library_place, inside)
 
 
 def is_selection(equation: JaxprEqn) -> bool:
     """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
-    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
+    inside = [inner.primitive.name for program in walk.inner_programs(equation) for inner in program.jaxpr.eqns]
     names = set(inside) or {equation.primitive.name}
     return bool(names & DECIDING) and names <= SELECTION
 
 
 def has_guard(equation: JaxprEqn) -> bool:
     """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
-    inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
-    is_call = equation.primitive.name in CALLS and not is_selection(equation)
+    inside = [inner for program in walk.inner_programs(equation) for inner in walk.all_equations(program)]
+    is_call = equation.primitive.name in walk.CALLS and not is_selection(equation)
     return is_call and any(inner.primitive.name == "select_n" for inner in inside)
 
 
@@ -156,8 +146,8 @@ def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative
 def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
     """Makes an error that changes every floating-point result."""
 
-    def after(operands: Arrays, results: Arrays) -> Arrays:
-        return [change(array) if is_floating_array(array) else array for array in results]
+    def after(_: Arrays, results: Arrays) -> Arrays:
+        return [change(array) if jnp.issubdtype(array.dtype, jnp.floating) else array for array in results]
 
     return Alternative(text, after=after)
 
@@ -179,10 +169,6 @@ def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arra
 
 def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
     return replaced(replaced(values, one, values[other]), other, values[one])
-
-
-def is_floating_array(array: jax.Array) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
@@ -238,7 +224,7 @@ def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
 
 def scans(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``scan``: time reversed, an input or output one step off, or a carry that starts from 0."""
-    scan = scan_parts(equation)
+    scan = walk.scan_parts(equation)
     if scan.length < 2:
         return
     first_input = scan.constants + scan.carried
@@ -502,8 +488,6 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
 }
 
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-
 
 Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
@@ -527,10 +511,7 @@ def cotangent_alternatives(
 
 
 def change_bar(number: int, text: str, change: Change) -> Alternative:
-    def after(operands: Arrays, bars: Arrays) -> Arrays:
-        return replaced(bars, number, change(bars[number]))
-
-    return Alternative(text, after=after)
+    return Alternative(text, after=lambda _, bars: replaced(bars, number, change(bars[number])))
 
 
 def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
