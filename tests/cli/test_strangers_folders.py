@@ -190,6 +190,13 @@ def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
     assert (tmp_path / "link.json").is_symlink()
 
 
+@pytest.mark.parametrize("command", [["train"], ["sweep"], ["merge", "part"]])
+def test_the_file_of_json_replaces_no_file_of_the_results(command, tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    assert run([*command, "--out", str(tmp_path), "--json", str(file)]) == 2
+    assert f"--json: expected a file outside of {tmp_path}, which has its own files" in capsys.readouterr().err
+
+
 @pytest.fixture
 def private_photos(tmp_path) -> Path:
     """A folder of images of two classes, four by four, as the stranger's network takes them."""

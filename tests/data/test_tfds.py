@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import shutil
 import socket
 import subprocess
 import threading
@@ -105,6 +106,21 @@ def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
     for number in (50, 60):
         prepare_arrays("mnist", arrays(number), tmp_path / str(number))
         assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
+
+
+def test_files_that_change_while_they_are_read_are_not_cached_for_a_set_elsewhere(tmp_path, monkeypatch):
+    for folder in ("own", "foreign"):
+        prepared = prepare_arrays("mnist", arrays(50), tmp_path / folder)
+    others, read = prepare_arrays("mnist", arrays(60), tmp_path / "others"), tfds._read
+
+    def change_and_read(name, folder):
+        if folder == prepared:
+            shutil.copytree(others, folder, dirs_exist_ok=True)
+        return read(name, folder)
+
+    monkeypatch.setattr(tfds, "_read", change_and_read)
+    assert_same_arrays(load_dataset("mnist", tmp_path / "foreign"), arrays(60))
+    assert_same_arrays(load_dataset("mnist", tmp_path / "own"), arrays(50))
 
 
 def test_a_color_set_with_validation_for_want_of_test(tmp_path):

@@ -524,3 +524,14 @@ def test_what_stop_gradient_leaves_out_is_told():
 def test_a_planted_number_names_the_called_function():
     mutants = fnn.gradients.mutate(lambda x, y_bar: y_bar * jnp.clip(x, 0, 8.0), np.ones(2), np.ones(2))
     assert "clip: 8 became 9" in [mutant.description for mutant in mutants]
+
+
+def test_the_unit_of_a_solver_is_not_that_of_its_largest_numbers():
+    """L, whose numbers are at most 1, and U are in one matrix."""
+    a, b = 1e12 * np.array([[2.0, -1.0], [0.5, 1.5]]), np.array([1.0, -2.0])
+
+    def solve_vjp(a, b, y_bar):
+        bar = jnp.linalg.solve(jax.lax.stop_gradient(a).T, y_bar)
+        return -jnp.outer(bar, jnp.linalg.solve(a, b)), bar
+
+    assert check_vjp(jnp.linalg.solve, solve_vjp, a, b, mutants=False).failures[0].kind == "second order"

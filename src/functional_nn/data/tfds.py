@@ -240,8 +240,12 @@ def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A checksum of a prepared set's files and their names. Anything but files and folders is an error."""
-    digest = hashlib.sha256()
+    """A checksum of a prepared set's files and their names. Anything but files and folders is an error.
+
+    The folder's path counts too. Another user could change files of theirs after the checksum, and would otherwise
+    choose what the cache has for the same files elsewhere.
+    """
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(folder)))
     with _damage_as_data_error(folder):
         for path in sorted(path for path in folder.iterdir() if not path.is_dir()):
             digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
