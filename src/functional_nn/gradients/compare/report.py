@@ -465,9 +465,7 @@ def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | 
     if hand == 0 and arbiter:
         return "It is 0: a term is missing, or terms cancel. "
     if hand and math.isfinite(hand) and arbiter == 0 and automatic == 0:
-        return (
-            "The derivative is 0. Is a mask or a factor missing, or are the arguments in another order? "
-        )
+        return "The derivative is 0. Is a mask or a factor missing, or are the arguments in another order? "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):
         return ""
     quotient = hand / arbiter
