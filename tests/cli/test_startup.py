@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
+from functional_nn import load_dataset
 from functional_nn.cli import startup
+from functional_nn.core.errors import DataError
 
 SCRIPT = """
 import gc, json, sys
@@ -48,6 +50,29 @@ print({*sys.modules} - before)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout == "True True\nset()\n"
+
+
+def test_tfds_waits_for_the_thread_and_other_data_do_not(monkeypatch, tmp_path):
+    """TFDS replaces Python's ``__import__`` for moments. Seen: JAX could not be imported meanwhile."""
+    goes_on, order = threading.Event(), []
+
+    def start(*options):
+        assert goes_on.wait(60)
+        order.append("JAX")
+
+    def find():
+        with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
+            load_dataset("missing", tmp_path)
+        order.append("TFDS")
+
+    find()  # imports TFDS, which takes longer than the thread below
+    monkeypatch.setattr(startup, "_start_jax", start)
+    with startup.starting_jax("float32", 1):
+        load_dataset("mnist5k")
+        order.append("digits")
+        threading.Timer(0.5, goes_on.set).start()
+        find()
+    assert order == ["TFDS", "digits", "JAX", "TFDS"]
 
 
 def test_garbage_is_looked_for_again_after_an_import_that_fails(monkeypatch):

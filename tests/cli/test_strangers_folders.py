@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow_datasets
 from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
@@ -189,6 +190,13 @@ def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
     assert (tmp_path / "link.json").is_symlink()
 
 
+@pytest.mark.parametrize("command", [["train"], ["sweep"], ["merge", "part"]])
+def test_the_file_of_json_replaces_no_file_of_the_results(command, tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    assert run([*command, "--out", str(tmp_path), "--json", str(file)]) == 2
+    assert f"--json: expected a file outside of {tmp_path}, which has its own files" in capsys.readouterr().err
+
+
 @pytest.fixture
 def private_photos(tmp_path) -> Path:
     """A folder of images of two classes, four by four, as the stranger's network takes them."""
@@ -218,6 +226,18 @@ def test_pictures_of_a_folder_that_the_user_names_are_shown(stranger, private_ph
     assert run(["report", str(stranger), "--data-dir", str(private_photos)]) == 0
     # The network has three classes, and the folder has two: it was read.
     assert "The data set has changed since the run" in (stranger / "report.html").read_text("utf-8")
+
+
+def test_data_that_have_changed_since_the_run_are_not_shown(stranger, tiny, tmp_path):
+    """Their shape is the same."""
+    note, data = "The data set has changed since the run", shutil.copytree(tiny[4], tmp_path / "data")
+    assert run(["report", str(stranger), "--data-dir", str(data)]) == 0
+    assert note not in (stranger / "report.html").read_text("utf-8")
+    fnn.data.write_idx(data / "t10k-labels-idx1-ubyte", np.arange(1, 31, dtype=np.uint8) % 3)
+    shared = fnn.exchange.to_hub(stranger, tmp_path / "hub")
+    for folder in (stranger, shared):
+        assert run(["report", str(folder), "--data-dir", str(data)]) == 0
+        assert note in (folder / "report.html").read_text("utf-8")
 
 
 def arrays() -> tuple[np.ndarray, ...]:
@@ -277,6 +297,31 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "label.labels.txt").unlink(missing_ok=True)
     os.mkfifo(prepared / "label.labels.txt")
     with pytest.raises(DataError, match=r"expected a .*file"):
+        fnn.load_dataset("mnist", tmp_path / "data")
+
+
+def test_data_that_another_user_changes_after_the_check_run_no_code(tmp_path, monkeypatch):
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
+    (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    build = tensorflow_datasets.builder_from_directory
+
+    def change_and_build(folder):
+        (prepared / "features.json").write_text(json.dumps(CODE["a class"]))
+        return build(folder)
+
+    monkeypatch.setattr(tensorflow_datasets, "builder_from_directory", change_and_build)
+    assert fnn.load_dataset("mnist", tmp_path / "data").classes == 10
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("template", ["../private/{SPLIT}", "/{SPLIT}", "{SPLIT.__class__}", "{SPLIT:9999999999}"])
+def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, template):
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
+    about = json.loads((prepared / "dataset_info.json").read_text())
+    about["splits"][0]["filepathTemplate"] = template
+    (prepared / "dataset_info.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="names of files in the folder"):
         fnn.load_dataset("mnist", tmp_path / "data")
 
 

@@ -206,15 +206,24 @@ def test_decompression_bombs(tmp_path, size):
     refused(tmp_path / "bomb.png", "pixels")
 
 
+@pytest.mark.parametrize("ending", ["jp2", "j2k"])
+def test_jpeg_2000_whose_small_files_can_take_gigabytes_is_not_read(tmp_path, ending):
+    PIL.Image.new("L", (28, 28)).save(tmp_path / f"image.{ending}")
+    refused(tmp_path / f"image.{ending}", "another kind of file")
+
+
 def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
     """Each scan of a few bytes goes over the whole image, so a small file would take minutes."""
     path = tmp_path / "image.jpg"
     PIL.Image.new("L", (64, 64), 128).save(path, progressive=True)
     content = path.read_bytes()
     assert read_image(path, MNIST, digits=False).shape == MNIST
-    path.write_bytes(content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 100 + content[-2:])
-    with pytest.raises(DataError, match="more than 100 scans"):
-        read_image(path, MNIST, digits=False)
+    scans = content[content.rindex(b"\xff\xda") : -2] * 100
+    # The decoder finds scans in an unknown segment too, while it looks for the next restart.
+    for hidden in (b"", b"\xff\x02" + struct.pack(">H", 2 + len(scans))):
+        path.write_bytes(content[:-2] + hidden + scans + content[-2:])
+        with pytest.raises(DataError, match="more than 100 scans"):
+            read_image(path, MNIST, digits=False)
 
 
 def test_a_tiff_file_of_huge_tiles_is_refused(tmp_path):

@@ -2,12 +2,15 @@
 
 import http.server
 import io
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import PIL.EpsImagePlugin
 import pytest
 import tensorflow_datasets
 from PIL import Image
@@ -44,15 +47,15 @@ def assert_same_arrays(dataset, given) -> None:
 
 
 def prepare_own(
-    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name: str = "own_images"
+    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name="own_images", **more: bytes
 ) -> None:
-    """Prepares a set of our own, whose images are given as arrays."""
+    """Prepares a set of our own, whose images are given as arrays. ``more`` is in each of its examples."""
 
     def examples(images):
         for index, image in enumerate(images):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
-            yield index, {"image": png.getvalue(), "label": index % 2}
+            yield index, {"image": png.getvalue(), "label": index % 2} | more
 
     class Own(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tensorflow_datasets.core.Version("1.0.0")
@@ -105,6 +108,21 @@ def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
         assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
 
 
+def test_files_that_change_while_they_are_read_are_not_cached_for_a_set_elsewhere(tmp_path, monkeypatch):
+    for folder in ("own", "foreign"):
+        prepared = prepare_arrays("mnist", arrays(50), tmp_path / folder)
+    others, read = prepare_arrays("mnist", arrays(60), tmp_path / "others"), tfds._read
+
+    def change_and_read(name, folder):
+        if folder == prepared:
+            shutil.copytree(others, folder, dirs_exist_ok=True)
+        return read(name, folder)
+
+    monkeypatch.setattr(tfds, "_read", change_and_read)
+    assert_same_arrays(load_dataset("mnist", tmp_path / "foreign"), arrays(60))
+    assert_same_arrays(load_dataset("mnist", tmp_path / "own"), arrays(50))
+
+
 def test_a_color_set_with_validation_for_want_of_test(tmp_path):
     prepare_own(tmp_path, {"train": colors(8), "validation": colors(4)})
     dataset = load_dataset("own_images", tmp_path)
@@ -123,6 +141,22 @@ def test_images_of_unequal_sizes_are_refused(tmp_path):
     prepare_own(tmp_path, {"train": [*colors(3), *colors(1, 9)], "test": colors(2)})
     with pytest.raises(DataError, match=r"train image \d: expected images of one size, \(\d, \d+, 3\)"):
         load_dataset("own_images", tmp_path)
+
+
+def test_images_of_other_formats_start_no_program(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS."""
+    started = []
+    monkeypatch.setattr(PIL.EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(subprocess, "check_call", lambda command, **_: started.append(command))
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n%%EOF\n"
+    splits = {"train": colors(2), "test": colors(2)}
+    prepare_own(tmp_path / "image", splits, image=eps)
+    with pytest.raises(DataError, match="image 0: expected an image file, got another kind of file"):
+        load_dataset("own_images", tmp_path / "image")
+    kinds = {"image": FEATURES.Image(), "label": FEATURES.ClassLabel(num_classes=2), "other": FEATURES.Image()}
+    prepare_own(tmp_path / "other", splits, features=kinds, other=eps)
+    assert len(load_dataset("own_images", tmp_path / "other").train_images) == 2
+    assert started == []
 
 
 def test_another_set_in_the_folder_is_never_taken(tmp_path):

@@ -223,3 +223,9 @@ def test_deeply_nested_operations_are_refused(tmp_path, monkeypatch):
     to_stablehlo(net, params, state, (3,), tmp_path / "net", platforms=["cpu"])
     with pytest.raises(DataError, match="operations inside each other, more than 1,000 deep"):
         load_stablehlo(tmp_path / "net")
+
+
+def test_a_file_has_no_paths_of_this_computer(tmp_path):
+    net = fnn.dense(3)
+    to_stablehlo(net, *net.init(jax.random.key(0), (4,)), (4,), tmp_path / "file", gradient=True, platforms=["cpu"])
+    assert b".py" not in (tmp_path / "file").read_bytes()

@@ -510,3 +510,14 @@ def test_functions_with_a_backward_rule_only():
     params, state = net.init(jax.random.key(0), (4,))
     x = np.linspace(-1, 1, 8).reshape(2, 4)
     check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2]), mutants=False).raise_if_failed()
+
+
+def test_the_unit_of_a_solver_is_not_that_of_its_largest_numbers():
+    """L, whose numbers are at most 1, and U are in one matrix."""
+    a, b = 1e12 * np.array([[2.0, -1.0], [0.5, 1.5]]), np.array([1.0, -2.0])
+
+    def solve_vjp(a, b, y_bar):
+        bar = jnp.linalg.solve(jax.lax.stop_gradient(a).T, y_bar)
+        return -jnp.outer(bar, jnp.linalg.solve(a, b)), bar
+
+    assert check_vjp(jnp.linalg.solve, solve_vjp, a, b, mutants=False).failures[0].kind == "second order"

@@ -10,7 +10,7 @@ import click
 
 from functional_nn.cli.report import page_of
 from functional_nn.cli.startup import importing
-from functional_nn.configuration.flag_types import JSON_FILE, PATH
+from functional_nn.configuration.flag_types import JSON_FILE, PATH, check_outside
 from functional_nn.core.errors import escaped
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     FOLDERS are what sweep --part 1/N to N/N wrote into --out, on one or several computers. The new folder has the
     members, tables, pictures and page of the undivided sweep. Members that are missing are named.
     """
+    check_outside(json_file, out)
     with importing():
         from functional_nn.sweeps.parts import merged
 

@@ -54,7 +54,7 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
 
     The two run at the same time, since zlib, hashes and NumPy release Python's lock. Modules that both need are
     imported first: if modules import each other, as those of NumPy do, a second thread may see one that is half
-    imported.
+    imported. TFDS waits until the thread has ended.
 
     Args:
         precision: ``float64`` switches JAX's 64-bit numbers on.
@@ -62,11 +62,14 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
         processes: how this process finds others, if several train together.
     """
     import functional_nn.data.sources  # noqa: F401
+    from functional_nn.data.tfds import IMPORT_LOCK
 
     if processes.are_asked_for:
         speak_last()
     with ThreadPoolExecutor(1) as threads:
+        IMPORT_LOCK.acquire()
         started = threads.submit(_start_jax, precision, devices, processes)
+        started.add_done_callback(lambda _: IMPORT_LOCK.release())
         yield
         started.result()
 

@@ -109,6 +109,7 @@ def sweep(
     Flags take values separated by commas: --learning-rate 1e-3,3e-3 --dropout 0,0.2 --seeds 8 trains 32 models. The
     file of --grid can have numbers that are drawn.
     """
+    flag_types.check_outside(json_file, out)
     with importing():
         import jax
 

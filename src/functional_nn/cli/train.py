@@ -95,6 +95,7 @@ def train(
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
+    flag_types.check_outside(json_file, out)
     signals: Signals = context.obj
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)
@@ -184,7 +185,7 @@ def train(
             if metrics.epoch == 1:
                 # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
                 # on.
-                about = data.in_file() | {"versions": versions()}
+                about = data.in_file() | {"data_sha256": data.checksum(), "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
         if recorder is not None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from functional_nn.core.errors import MOST_SHOWN, shown
+from functional_nn.core.errors import MOST_SHOWN, InputError, shown
 from functional_nn.core.texts import suggest
 
 LARGEST_SEED = 2**32 - 1
@@ -158,6 +158,13 @@ NAME_AND_VALUE = Read(
     lambda pair: pair[0].isidentifier() and pair[1] != "",
 )
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
+
+
+def check_outside(json_file: Path | None, out: Path | None) -> None:
+    """Requires that the file of ``--json`` is outside of ``--out``, where it could replace a file of the results."""
+    if json_file is not None and out is not None and out.resolve() in json_file.resolve().parents:
+        raise InputError("--json", f"a file outside of {out}, which has its own files", json_file)
+
 
 MEMBER = click.option(
     "--member", type=COUNT_OR_ZERO, metavar="N", help="Of a sweep: the number of the model.  [default: the best one]"

@@ -83,6 +83,12 @@ class Dataset(NamedTuple):
         shape = self.train_images.shape[1:]
         return {"classes": self.classes, "image_shape": list(shape), "class_names": self.class_names}
 
+    def checksum(self) -> str:
+        """The SHA-256 of the images and labels of all parts, by which a run's page knows whether they have changed."""
+        from functional_nn.storage.arrays import checksum_of
+
+        return checksum_of("data", self.split()._asdict())
+
     def __repr__(self) -> str:
         return escaped(f"<Dataset {self.name}: {self._sizes()}>")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -14,16 +15,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core.errors import DataError, check_data, reading
-from functional_nn.storage.files import opened, read_file
+from functional_nn.storage.files import opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FORMATS = (
-    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000"),
+    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF"),
     *("ICO", "TGA", "PCX", "SGI", "XBM", "HEIF"),
 )
-"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS."""
+"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS.
+JPEG 2000 is left out: a file of 500 bytes can take gigabytes of memory."""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""Pillow's name for pixels of some channels."""
 
 DIGIT_SHARE = 20 / 28
 """The size of a digit, as a share of the image's size."""
@@ -37,8 +43,12 @@ MOST_PIXELS = 50_000_000
 MOST_SCANS = 100
 """The largest number of scans in a JPEG file. Each of them goes over the whole image, and about ten are usual."""
 
-MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
-"""What begins a segment of a JPEG file, whose length follows. The pixels of a scan have no such bytes."""
+MOST_BYTES = 6 * MOST_PIXELS
+"""The largest JPEG file that is decoded."""
+
+SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""What begins a scan of a JPEG file: its marker, and a length that fits its number of components. Decoders skip other
+segments or look into them, as they like, so all places are searched. Elsewhere, these bytes are very rare."""
 
 TILE_SIZE = (0x0142, 0x0143)
 """The entries of a TIFF file with the width and the height of its tiles."""
@@ -112,6 +122,25 @@ def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int])
     return np.asarray(image).reshape(shape)
 
 
+def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
+    """Decodes a PNG or JPEG image as bytes of shape (height, width, channels).
+
+    Call it inside `quiet_decoders`.
+
+    Args:
+        content: the bytes of a file.
+        place: where they are from, for errors.
+        channels: 1 to 4; 0 for those that the image has.
+
+    Raises:
+        DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.
+    """
+    with _opened(place, content) as image:
+        _check_cost(image)
+        pixels = np.asarray(image.convert(MODES.get(channels, image.mode)))
+        return pixels.reshape(image.height, image.width, -1)
+
+
 def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """The height and width of an image file as it is shown, and whether it is gray. Its pixels are not read.
 
@@ -163,44 +192,48 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
     import PIL.ImageOps
 
     with _opened(path) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise PIL.Image.DecompressionBombError
-        # A small file can need gigabytes or minutes, and a decoder that is running ignores signals.
-        if math.prod(getattr(image, "tag_v2", {}).get(entry, 1) for entry in TILE_SIZE) > MOST_PIXELS:
-            raise ValueError(f"tiles of more than {MOST_PIXELS:,} pixels")
-        if image.format in ("JPEG", "MPO") and _scans(path) > MOST_SCANS:
-            raise ValueError(f"more than {MOST_SCANS} scans")
+        _check_cost(image)
         if twice is not None:
             image.draft(None, (twice, twice))
         return PIL.ImageOps.exif_transpose(image)
 
 
-def _scans(path: str | os.PathLike[str]) -> int:
-    """The number of scans in a JPEG file."""
-    content = read_file(Path(path), 6 * MOST_PIXELS, follow_links=True)
-    place, count = 2, 0
-    while (marker := MARKER.search(content, place)) and marker[1] != b"\xd9":  # the end of the image
-        count += marker[1] == b"\xda"  # the start of a scan
-        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-    return count
+def _check_cost(image: ImageFile) -> None:
+    """Refuses a small file that needs gigabytes or minutes. A decoder that is running ignores signals."""
+    import PIL.Image
+
+    if image.width * image.height > MOST_PIXELS:
+        raise PIL.Image.DecompressionBombError
+    if math.prod(getattr(image, "tag_v2", {}).get(entry, 1) for entry in TILE_SIZE) > MOST_PIXELS:
+        raise ValueError(f"tiles of more than {MOST_PIXELS:,} pixels")
+    if image.format in ("JPEG", "MPO"):
+        assert image.fp is not None  # it is an open file
+        image.fp.seek(0)
+        scans = len(SCAN.findall(image.fp.read(MOST_BYTES)))
+        if scans > MOST_SCANS or image.fp.read(1):
+            raise ValueError(f"more than {MOST_SCANS} scans, or more than {MOST_BYTES:,} bytes")
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """Opens an image file. Any error about it becomes a ``DataError``, also those of the code in the context."""
+def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[ImageFile]:
+    """Opens an image file, or the content of a PNG or JPEG file.
+
+    Any error about it becomes a ``DataError``, also those of the code in the context.
+    """
     import PIL.Image
 
     remedy = "Give a PNG, JPEG or other image file."
+    formats = readable_formats() if content is None else ("PNG", "JPEG")
     # Pillow's decoders raise whatever their libraries do.
     with (
         reading(path, "a readable image file", remedy, errors=Exception),
-        opened(Path(path), follow_links=True) as file,
+        opened(Path(path), follow_links=True) if content is None else io.BytesIO(content) as file,
     ):
         try:
-            with PIL.Image.open(file, formats=readable_formats()) as image:
+            with PIL.Image.open(file, formats=formats) as image:
                 yield image
         except PIL.UnidentifiedImageError:
-            given = "an empty file" if os.path.getsize(path) == 0 else "another kind of file"
+            given = "another kind of file" if file.seek(0, os.SEEK_END) else "an empty file"
             raise DataError(str(path), "an image file", given, remedy) from None
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             limit = f"at most {MOST_PIXELS:,} pixels"

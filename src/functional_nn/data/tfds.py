@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -24,12 +25,12 @@ from typing import Any, TypeAlias
 from urllib.parse import urljoin
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import find_idx_files, read_idx, read_idx_folder, write_idx
+from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import JsonValue, checksum_of, opened, opened_whole, parsed, read_file
 
@@ -67,21 +68,25 @@ def default_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
+IMPORT_LOCK = threading.Lock()
+"""Held while TFDS works. For moments it replaces Python's ``__import__`` by one that imports later, in all threads. A
+thread that imports at the same time holds this lock too, since it would fail at random."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides the messages of TFDS and the warnings of the packages that it imports. Its progress bars stay."""
     logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+    with IMPORT_LOCK, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
 
 
-@quiet()
 def find_prepared(name: str, data_dir: Path) -> Path | None:
     """Finds the newest prepared version of a set in a TFDS folder.
 
@@ -95,22 +100,25 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     Raises:
         DataError: if there is one but it is damaged.
     """
-    from tensorflow_datasets.core import read_only_builder, registered
-
     if (data_dir / "dataset_info.json").is_file():
-        with _damage_as_data_error(data_dir):
-            _check_features(data_dir)
         return data_dir
     if not name.isidentifier():
         return None
     if find_idx_files(data_dir / name, name):
         return data_dir / name
-    with _damage_as_data_error(data_dir / name):
-        _check_features(data_dir / name)
-        try:
-            return Path(read_only_builder.builder_from_files(name, data_dir=str(data_dir)).data_path)
-        except registered.DatasetNotFoundError:
-            return None
+    with quiet(), _damage_as_data_error(data_dir / name):
+        from tensorflow_datasets.core import read_only_builder
+        from tensorflow_datasets.core.utils import error_utils
+
+        # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
+        default = data_dir / name / ".config" / "metadata.json"
+        if default.exists():
+            named = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
+            is_name = os.path.basename(named) == named and named not in (".", "..")
+            check_data(str(default), named, "the name of a configuration", is_name)
+        with error_utils.record_error_context():
+            found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
+        return found and Path(found)
 
 
 @quiet()
@@ -118,10 +126,16 @@ def _read(name: str, folder: Path) -> Dataset:
     """Reads a prepared set of TFDS and decodes its images."""
     import tensorflow_datasets as tfds
 
-    with _damage_as_data_error(folder):
-        builder: Builder = tfds.builder_from_directory(str(folder))
+    with _damage_as_data_error(folder), tempfile.TemporaryDirectory() as copies:
+        _copy_checked(folder, Path(copies))
+        builder: Builder = tfds.builder_from_directory(copies)
         check_data(str(folder), builder.name, f"the prepared set {name}", builder.name == name)
         splits = builder.info.splits
+        for split in splits.values():
+            template = split.filename_template.template
+            expected = "names of files in the folder, such as {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+            check_data(str(folder), template, expected, FILE_NAME.fullmatch(template) is not None)
+            split.filename_template.data_dir = folder
         test = next((split for split in ("test", "validation") if split in splits), None)
         image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
@@ -133,27 +147,22 @@ def _read(name: str, folder: Path) -> Dataset:
     return make_dataset(name, *arrays, classes=classes, source=source)
 
 
-def _check_features(folder: Path) -> None:
-    """Requires features of TFDS itself, in all versions of a set.
+FILE_NAME = re.compile(r"([\w.-]|\{[A-Z_]+\})+", re.ASCII)
+"""The pattern of the names of files in ``dataset_info.json``. A path would lead TFDS to files outside of the folder."""
 
-    TFDS imports the module of each class that ``features.json`` or ``dataset_info.json`` names. The files may come from
-    a stranger, and importing a module runs its code.
+
+def _copy_checked(folder: Path, copies: Path) -> None:
+    """Copies the files that describe a prepared set, and requires features of TFDS itself.
+
+    TFDS imports the module of each class that they name. They may come from a stranger, and importing a module runs its
+    code. Another user may change them after the check, so TFDS reads the copies.
     """
-    # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
-    default = folder / ".config" / "metadata.json"
-    if default.exists():
-        name = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
-        is_name = os.path.basename(name) == name and name not in (".", "..")
-        check_data(str(default), name, "the name of a configuration", is_name)
-    # A set is <name>/<version> or <name>/<configuration>/<version>. This pattern also follows links, as TFDS does.
-    for path in (path for depth in range(3) for path in folder.glob("*/" * depth + "*")):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise DataError(str(path), "a file or a folder", "a pipe or a device")
-        if path.name in ("features.json", "dataset_info.json"):
-            content = parsed(read_file(path, follow_links=True))
-            names = _classes_and_paths(content if path.name == "features.json" else content.get("features"))
-            foreign = next((name for name in names if not name.startswith("tensorflow_datasets.")), None)
-            check_data(str(path), foreign, "features of TFDS itself", foreign is None)
+    for name in ("features.json", "dataset_info.json"):
+        value = parsed(read_file(folder / name, follow_links=True))
+        names = _classes_and_paths(value if name == "features.json" else value.get("features"))
+        foreign = next((found for found in names if not found.startswith("tensorflow_datasets.")), None)
+        check_data(str(folder / name), foreign, "features of TFDS itself", foreign is None)
+        (copies / name).write_text(json.dumps(value))
 
 
 def _classes_and_paths(value: JsonValue) -> Iterator[str]:
@@ -178,33 +187,47 @@ def _read_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and the labels of one split, as two arrays."""
     number = builder.info.splits[split].num_examples
+    channels = builder.info.features[image_key].shape[-1]
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
-    for example in _examples(folder, builder, split):
-        image = np.asarray(example[image_key])
-        # The first image shows the shape and type of all.
-        if count == 0:
-            images = np.empty((number, *image.shape), image.dtype)
-        expected = f"images of one size, {images.shape[1:]} as the first"
-        check_data(f"{folder}, {split} image {count}", image, expected, image.shape == images.shape[1:])
-        images[count], labels[count] = image, example[label_key]
-        count += 1
+    with quiet_decoders():
+        for example in _examples(folder, builder, split, image_key, label_key):
+            place = f"{folder}, {split} image {count}"
+            image = decode_image(example[image_key], place, channels)
+            # The first image shows the shape and type of all.
+            if count == 0:
+                images = np.empty((number, *image.shape), image.dtype)
+            expected = f"images of one size, {images.shape[1:]} as the first"
+            check_data(place, image, expected, image.shape == images.shape[1:])
+            images[count], labels[count] = image, example[label_key]
+            count += 1
     check_data(f"{folder}, {split}", count, f"{number} images", count == number)
     return images, labels
 
 
-def _examples(folder: Path, builder: Builder, split: str) -> Iterator[Mapping[str, ArrayLike]]:
-    """The decoded examples of one split."""
+def _examples(
+    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
+) -> Iterator[Mapping[str, Any]]:
+    """The examples of one split. Images stay bytes of PNG or JPEG.
+
+    TFDS would let Pillow read all of its formats, and Pillow starts Ghostscript for some of them. It would also decode
+    the other features, which are of no use here.
+    """
     import tensorflow_datasets as tfds
 
+    keys = (image_key, label_key)
+    decoders: Any = {image_key: tfds.decode.SkipDecoding()}
     file_format = builder.info.file_format.value
     if file_format == "array_record":
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        features: Any = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
         # Reading examples one by one would take twice as long.
         for start in range(0, len(source), BATCH):
-            yield from source.__getitems__(range(start, min(start + BATCH, len(source))))
+            for record in source.__getitems__(range(start, min(start + BATCH, len(source)))):
+                yield features.deserialize_example_np(record, decoders=decoders)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
-        yield from tfds.as_numpy(builder.as_dataset(split=split))
+        wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders)
+        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=wanted))
     else:
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
         raise DataError(str(folder), "the file format array_record", file_format, remedy)
@@ -217,10 +240,15 @@ def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A checksum of a prepared set's files and their names."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
+    """A checksum of a prepared set's files and their names. Anything but files and folders is an error.
+
+    The folder's path counts too. Another user could change files of theirs after the checksum, and would otherwise
+    choose what the cache has for the same files elsewhere.
+    """
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(folder)))
+    with _damage_as_data_error(folder):
+        for path in sorted(path for path in folder.iterdir() if not path.is_dir()):
+            digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
     return digest.hexdigest()
 
 

@@ -198,7 +198,7 @@ def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> 
 ORIGINS = ("from", "imported_from")
 """The entries of a configuration that say where the parameters came from."""
 
-ABOUT = ("classes", "image_shape", "class_names", "versions", *ORIGINS)
+ABOUT = ("classes", "image_shape", "class_names", "data_sha256", "versions", *ORIGINS)
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
 
 REMEDY = "Give the folder of functional-nn sweep --out."

@@ -13,6 +13,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.config import traceback_in_locations_limit  # JAX has no public context for it
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 from jax.typing import ArrayLike, DTypeLike
@@ -145,13 +146,14 @@ def to_stablehlo(
         x = of_any_batch(example)
         return jax.export.export(jax.jit(apply), platforms=tuple(platforms))(params, state, x)
 
-    # In a program for several platforms, every convolution is XLA's.
-    with tracing_for(platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS):
-        network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
-    if path is not None:
-        content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
-        arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
-        write_whole(path, packed(arrays, {}))
+    with traceback_in_locations_limit(0):  # without the paths of this computer
+        # In a program for several platforms, every convolution is XLA's.
+        with tracing_for(platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS):
+            network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
+        if path is not None:
+            content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
+            arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
+            write_whole(path, packed(arrays, {}))
     return network
 
 

@@ -151,7 +151,9 @@ def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Datase
     except (InputError, OSError) as error:
         notes.append(f"The data set could not be loaded, so everything that needs it is left out. {error}")
         return None
-    if data.train_images.shape[1:] != run.in_shape or data.classes != run.classes:
+    # Folders of earlier versions have no checksum of the data.
+    is_same = run.values.get("data_sha256") in (None, data.checksum())
+    if data.train_images.shape[1:] != run.in_shape or data.classes != run.classes or not is_same:
         notes.append("The data set has changed since the run, so everything that needs it is left out.")
         return None
     return data

@@ -259,7 +259,7 @@ def _layers(rows: Sequence[JsonObject]) -> list[dict[str, str]]:
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "learning_rate")
 """The numbers of an epoch that are not its metrics."""
 
-NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "from", "imported_from")
+NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "data_sha256", "from", "imported_from")
 """The entries of a configuration that are shown elsewhere."""
 
 OF_THE_NETWORK = ("dataset", "model", "hidden", "activation", "dropout", "batch_norm", "precision")

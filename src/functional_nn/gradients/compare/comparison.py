@@ -378,10 +378,10 @@ class JacobianComparison:
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
             yield judged(values, reference=reference.name, transform="jit", note=note)
-            right, automatic, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
+            right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
             by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
             values = ComparedValues(
-                *(by_s, automatic, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"], narrow)
+                *(by_s, right, right, np.zeros_like(right), scale, SMALLEST_NORMAL["float64"], narrow)
             )
             verdict = judged(values, reference="the formula", transform="by y_bar")
             yield verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR)

@@ -201,6 +201,8 @@ class Noise:
             return [self.with_relative_error(result, share) for result in bind(equation, operands)]
         if not share:
             return compute(operands)
+        if name == "custom_linear_solve":  # L and U are in one matrix, and the numbers of U may be much larger
+            return bind(equation, [self.with_relative_error(x, share) for x in operands])
         if name in SOLVERS:
             return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
         (result,) = compute(operands)
