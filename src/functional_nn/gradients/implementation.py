@@ -619,11 +619,8 @@ class Implementation:
         notes = []
         names = [self.names[place] for place in self.places]
         for name, one, two in zip(["y", *names], first, second, strict=True):
-            one, two, size = (
-                np.nan_to_num(one),
-                np.nan_to_num(two),
-                np.max(np.abs(one), where=np.isfinite(one), initial=0),
-            )
+            size = np.max(np.abs(one), where=np.isfinite(one), initial=0)
+            one, two = np.nan_to_num(one), np.nan_to_num(two)
             differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
             if differs.size:
                 values = f"{one[differs[0]]:.9g} and {two[differs[0]]:.9g}"
