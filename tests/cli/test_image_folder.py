@@ -9,7 +9,7 @@ import pytest
 
 from functional_nn.cli import run
 from functional_nn.core.errors import DataError
-from functional_nn.exchange import hub
+from functional_nn.exchange import saved_networks
 
 NAMES = ("a very long name of a class", "b$c$", "日本")
 
@@ -56,7 +56,7 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
 def test_names_in_a_configuration_that_do_not_fit(names):
     with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
-        hub.class_names_of({"class_names": names}, 2, Path("config.json"))
+        saved_networks.class_names_of({"class_names": names}, 2, Path("config.json"))
 
 
 @pytest.mark.parametrize("size", ["none", "0", "1,2,3", "x"])
