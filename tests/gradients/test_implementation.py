@@ -71,8 +71,13 @@ def max_pool_backward(x, y_bar, share=True):
 
 def sort_backward(x, y_bar):
     x_bar = np.zeros_like(x)
-    np.put_along_axis(x_bar, np.argsort(x), y_bar, -1)
+    np.put_along_axis(x_bar, np.argsort(x, kind="stable"), y_bar, -1)
     return x_bar
+
+
+def as_in_memory(array):
+    """What code in C sees that takes the array for contiguous."""
+    return np.lib.stride_tricks.as_strided(array, strides=np.empty(array.shape).strides)
 
 
 def norm(x):
@@ -94,6 +99,7 @@ RIGHT = {
     "embedding": (lambda table, tokens: table[tokens], look_up_backward, TOKENS),
     "max pooling": (lambda x: pairs(x).max(-1), max_pool_backward, [draw(3, 6)]),
     "sorting": (np.sort, sort_backward, [draw(5)]),
+    "sorting, zeros repeated": (np.sort, sort_backward, [np.array([[2.0, 1.0, 3.0, 0.0], [0.3, -1.0, 5.0, 4.0]])]),
     "a norm, NaN at 0": (norm, lambda x, y_bar: y_bar * x / norm(x), [draw(4)]),
     "a logarithm": (np.log, lambda x, y_bar: y_bar / x, [np.array([0.5, 2.0, 3.0])]),
     "two outputs": (lambda x: (np.sin(x), x.sum()), lambda x, bars: bars[0] * np.cos(x) + bars[1], [draw(3)]),
@@ -198,6 +204,18 @@ WRONG = {
         [np.float32(draw(5))],
         ("x", "vjp", "given"),
     ),
+    "y_bar in memory": (
+        lambda x: x**3,
+        lambda x, y_bar: 3 * x**2 * as_in_memory(y_bar),
+        [draw(3, 4)],
+        ("x", "vjp", "given"),
+    ),
+    "x in memory": (
+        lambda x: x**3,
+        lambda x, y_bar: 3 * as_in_memory(x) ** 2 * y_bar,
+        [draw(4)],
+        ("x", "vjp", "given"),
+    ),
     "a cache": (CACHE.forward, CACHE.backward, [draw(3)], ("x", "call", "given")),
     "in place": (np.sin, in_place, [draw(3)], ("y_bar", "call", "given")),
     "random": (np.sin, lambda x, y_bar: y_bar * np.cos(x) * RANDOM.uniform(), [draw(3)], ("x", "call", "given")),
@@ -267,6 +285,36 @@ def test_with_a_reference():
 
     wrong = check_implementation(larger, larger_backward, x, reference=jax.nn.sigmoid)
     assert (wrong.failures[0].kind, wrong.failures[0].leaf) == ("value", "y")
+
+
+def first_of_tied(x, y_bar):
+    return y_bar[..., None] * (np.arange(x.shape[-1]) == x.argmax(-1)[..., None])
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_at_a_kink_any_value_between_the_slopes_passes_with_a_reference(factor):
+    x = np.array([[1.0, 3.0, 3.0, -2.0], [0.5, 0.1, 0.2, 0.4]])
+    passes = lambda x: x.max(-1), lambda x, y_bar: factor * first_of_tied(x, y_bar)
+    given = {"reference": lambda x: x.max(-1), "mutants": False, "other_points": False}
+    assert check_implementation(*passes, x, **given).passed == (factor == 1)
+
+
+@pytest.mark.parametrize("other_points", [False, True])
+def test_points_that_a_pass_refuses_with_a_reference(other_points):
+    farthest = []
+
+    def forward(x):
+        farthest.append(np.abs(x).max())
+        if x.min() < -4:
+            raise np.linalg.LinAlgError("singular")
+        return np.sin(x)
+
+    backward = lambda x, y_bar: y_bar * np.cos(x)  # noqa: E731
+    given = {"reference": jax.numpy.sin, "other_points": other_points}
+    report = check_implementation(forward, backward, np.array([0.2, 0.5, 0.3]), **given)
+    report.raise_if_failed()
+    assert report.mutants
+    assert (max(farthest) > 3) == other_points
 
 
 def test_integers_with_a_reference():

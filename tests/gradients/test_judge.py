@@ -567,6 +567,20 @@ def test_functions_with_a_backward_rule_only():
     check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2]), mutants=False).raise_if_failed()
 
 
+def test_what_stop_gradient_leaves_out_is_told():
+    def rounded(x):
+        return x + jax.lax.stop_gradient(jnp.round(x) - x)
+
+    report = fnn.check_vjp(rounded, lambda x, y_bar: y_bar, np.array([0.3]), stop_gradient_as_constant=True)
+    assert report.passed
+    assert report.skipped[0][0] == "rounded, second order"
+
+
+def test_a_planted_number_names_the_called_function():
+    mutants = fnn.gradients.mutate(lambda x, y_bar: y_bar * jnp.clip(x, 0, 8.0), np.ones(2), np.ones(2))
+    assert "clip: 8 became 9" in [mutant.description for mutant in mutants]
+
+
 def test_the_unit_of_a_solver_is_not_that_of_its_largest_numbers():
     """L, whose numbers are at most 1, and U are in one matrix."""
     a, b = 1e12 * np.array([[2.0, -1.0], [0.5, 1.5]]), np.array([1.0, -2.0])

@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, is_simple_fraction
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, inner_product, is_simple_fraction
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.jaxprs.evaluate import evaluate
@@ -203,8 +203,8 @@ def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: f
         function([leaf + sign * step * direction for leaf, direction in zip(leaves, directions, strict=True)])
         for sign in (1.0, -1.0)
     )
-    products = [jnp.sum(bar * (a - b)) for bar, a, b in zip(y_bars, ahead, behind, strict=True)]
-    return [sum(products, jnp.zeros(())) * (0.5 / step)]
+    (product,) = inner_product(y_bars, list(map(jnp.subtract, ahead, behind)))
+    return [product * (0.5 / step)]
 
 
 def sensitivity(

@@ -83,7 +83,6 @@ CORE = [
     LayerCase("dense", fnn.dense(3), (5,)),
     LayerCase("dense_without_bias", fnn.dense(3, bias=False), (5,)),
     LayerCase("dense_on_sequences", fnn.dense(3), (11, 5)),
-    LayerCase("dense_pytorch_start", fnn.dense(3, initializer="pytorch"), (5,)),
     LayerCase("flatten", fnn.flatten(), (2, 3, 5)),
     LayerCase("flatten_keeping_rows", fnn.flatten(keep=1), (2, 3, 5)),
     LayerCase("reshape", fnn.reshape((3, -1)), (2, 15)),

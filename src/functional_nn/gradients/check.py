@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,24 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from functional_nn.core import validation
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import (
-    as_array,
-    as_host_array,
-    check_arrays,
-    check_choice,
-    check_count,
-    check_flag,
-    check_function,
-    check_key,
-    check_trees,
-    is_array,
-    tree_in_native_order,
-)
-from functional_nn.gradients.compare.comparison import JacobianComparison
+from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.problem import (
     Leaves,
@@ -44,8 +33,8 @@ from functional_nn.gradients.compare.problem import (
     number_of_examples,
     pulled_back,
 )
-from functional_nn.gradients.compare.report import Report
-from functional_nn.gradients.mutation.planting import plant
+from functional_nn.gradients.compare.report import Report, has_failed
+from functional_nn.gradients.mutation.planting import MOST_MUTANTS, plant
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
@@ -101,13 +90,13 @@ def check_vjp(
     >>> report.passed, report.verdicts[0].leaf, report.verdicts[0].outcome
     (False, 'x', 'fail')
     """
-    check_function("function", function, "a function of the arguments")
-    check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
+    validation.check_function("function", function, "a function of the arguments")
+    validation.check_function("hand_vjp", hand_vjp, "a function of the arguments and a cotangent")
     if domain is not None:
-        check_function("domain", domain, "a function of the arguments")
+        validation.check_function("domain", domain, "a function of the arguments")
     if not arguments:
         raise InputError("arguments", "at least one example argument", "none", "Write check_vjp(f, f_vjp, x).")
-    arguments = tree_in_native_order(arguments)
+    arguments = validation.tree_in_native_order(arguments)
     arrays = [_numbers(leaf) for leaf in jax.tree.leaves(arguments)]
     if not any(array.size for array in arrays):
         raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
@@ -175,17 +164,17 @@ def check_layer(
     dense: x, element (...) (vjp, float64, jit, normal): the formula gives ... It has the wrong sign.
     """
     layer = as_layer(layer)
-    check_flag("train", train)
-    check_choice("dtype", dtype, TOLERANCES)
-    check_count("seed", seed, least=0)
-    key = jax.random.key(seed) if key is None else check_key(key)
+    validation.check_flag("train", train)
+    validation.check_choice("dtype", dtype, TOLERANCES)
+    validation.check_count("seed", seed, least=0)
+    key = jax.random.key(seed) if key is None else validation.check_key(key)
     random = np.random.default_rng(seed)
     params, state = draw_parameters(layer, in_shape, random)
     if x is None:
         x = draw_input(in_shape, random, number_of_examples(in_shape))
     else:
-        check_arrays("x", x)
-        x = tree_in_native_order(x)
+        validation.check_arrays("x", x)
+        x = validation.tree_in_native_order(x)
         for leaf in jax.tree.leaves(x):
             if not np.size(leaf):
                 raise InputError("x", "at least one example: without numbers, every formula is right", shown(leaf))
@@ -256,20 +245,20 @@ def check_gradients(
     layer = as_layer(net)
     if not isinstance(loss, Loss):
         raise InputError("loss", "a Loss, which has a gradient", shown(loss))
-    check_trees(params, state)
-    check_arrays("x", x)
-    params, state, x = tree_in_native_order((params, state, x))
+    validation.check_trees(params, state)
+    validation.check_arrays("x", x)
+    params, state, x = validation.tree_in_native_order((params, state, x))
     leaves = _checked_leaves("params", params)
     _check_finite("x", differentiable_leaves(x).leaves)
-    labels = as_array("labels", labels)
-    weights = None if weights is None else as_array("weights", weights)
+    labels = validation.as_array("labels", labels)
+    weights = None if weights is None else validation.as_array("weights", weights)
     if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
         raise InputError("penalties", "a list of penalties", shown(penalties))
     if gradient is not None:
-        check_function("gradient", gradient, "a function of the parameters that gives their cotangents")
-    check_flag("train", train)
+        validation.check_function("gradient", gradient, "a function of the parameters that gives their cotangents")
+    validation.check_flag("train", train)
     if key is not None:
-        check_key(key)
+        validation.check_key(key)
 
     def problem_in(dtype: str) -> Problem:
         cast_params, cast_x, cast_weights = cast((params, x, weights), dtype)
@@ -311,8 +300,8 @@ JOINED = "JAX differentiates them in the formula too. The comparison with the ar
 
 def _numbers(leaf: PyTree) -> np.ndarray:
     """An argument as an array of real or complex numbers."""
-    is_complex = is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
-    return np.asarray(leaf) if is_complex else as_host_array("arguments", leaf)
+    is_complex = validation.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    return np.asarray(leaf) if is_complex else validation.as_host_array("arguments", leaf)
 
 
 def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
@@ -369,13 +358,12 @@ def check_problem(
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
         skipped: what is not compared, with the reasons.
     """
-    check_count("seed", seed, least=0)
-    check_flag("second_order", second_order)
-    check_flag("mutants", mutants)
-    check_flag("kinks_as_automatic", kinks_as_automatic)
-    check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
+    validation.check_count("seed", seed, least=0)
+    validation.check_flag("second_order", second_order)
+    validation.check_flag("mutants", mutants)
+    validation.check_flag("kinks_as_automatic", kinks_as_automatic)
+    validation.check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     started = time.perf_counter()
-    planted, survivors = 0, ()
     with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
         comparison = JacobianComparison(
             subject,
@@ -385,14 +373,43 @@ def check_problem(
             stop_gradient_as_constant=stop_gradient_as_constant,
         )
         comparison.check_purity()
-        verdicts = list(comparison.first_order())
-        if not any(verdict.outcome == "fail" for verdict in verdicts):
-            verdicts += comparison.at_further_points()
-        if second_order and not stop_gradient_as_constant:
-            verdicts += comparison.second_order()
-        for dtype in types:
-            verdicts += comparison.in_type(dtype)
-        if mutants and not any(verdict.outcome == "fail" for verdict in verdicts):
-            planted, survivors = plant(comparison)
-    seconds = time.perf_counter() - started
-    return Report(tuple(verdicts), planted, survivors, skipped, seconds, subject)
+        report = compare(
+            comparison,
+            dict.fromkeys(types, TRANSFORMS),
+            second_order=second_order and not stop_gradient_as_constant,
+            limit=MOST_MUTANTS if mutants else None,
+        )
+    if second_order and stop_gradient_as_constant:
+        skipped = (*skipped, (f"{subject}, second order", NO_DERIVATIVE))
+    return replace(report, skipped=skipped, seconds=time.perf_counter() - started)
+
+
+NO_DERIVATIVE = "With stop_gradient_as_constant, the gradient is not the derivative of a function."
+
+
+def compare(
+    comparison: JacobianComparison,
+    types: Mapping[str, Sequence[str]],
+    *,
+    second_order: bool,
+    limit: int | None,
+    regime: str = "normal",
+) -> Report:
+    """Compares a formula in float64, then in other types. If it has passed, errors are planted in it.
+
+    Args:
+        comparison: the comparison of its problem.
+        types: for each type, the transforms under which the formula is compared in it.
+        second_order: whether the derivative of the formula is compared, too.
+        limit: the largest number of errors to plant in the formula's equations; None to plant no errors at all.
+        regime: the name of the point.
+    """
+    verdicts = list(comparison.first_order(regime=regime))
+    if not has_failed(verdicts):
+        verdicts += comparison.at_further_points()
+    if second_order:
+        verdicts += comparison.second_order(regime=regime)
+    for dtype, transforms in types.items():
+        verdicts += comparison.in_type(dtype, regime=regime, transforms=transforms)
+    planted = (0, ()) if limit is None or has_failed(verdicts) else plant(comparison, limit=limit)
+    return Report(tuple(verdicts), *planted, title=comparison.subject)

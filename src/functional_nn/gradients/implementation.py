@@ -18,8 +18,15 @@ from functional_nn.core.errors import InputError, imported, shown
 from functional_nn.core.functions import argument_names
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_flag, check_function
-from functional_nn.gradients.arbiter import CHANGE, FLOAT32_STEPS, STEPS, difference_points, extrapolated
-from functional_nn.gradients.compare.comparison import LARGE, TOLERANCES, JacobianComparison
+from functional_nn.gradients.arbiter import (
+    CHANGE,
+    FLOAT32_STEPS,
+    STEPS,
+    ReferenceJacobian,
+    difference_points,
+    extrapolated,
+)
+from functional_nn.gradients.compare.comparison import LARGE, TOLERANCES, ComparedValues, JacobianComparison
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
@@ -31,7 +38,7 @@ from functional_nn.gradients.compare.problem import (
     function_problem,
     one_of_each,
 )
-from functional_nn.gradients.compare.report import Report, Verdict
+from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.gradients.mutation.planting import plant
@@ -52,8 +59,11 @@ SIZES = (1, 7, 33)
 """The lengths of axes that are tried: one example, and numbers that are no multiples of 4 or 32."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
-OTHER_STEPS = 0.7
-"""Where a derivative seems wrong, the differences are computed again with steps that are this many times smaller."""
+OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
+"""Where a derivative seems wrong, the differences are computed again, with steps that are smaller by these factors: by
+the first one at the given point, and by all at others."""
+NEARBY, DOUBT = 6, 2
+"""At other points, the backward pass is also called at this number of points nearby, and all doubts are multiplied."""
 DIFFERENCES = "differences of forward"
 DIGITS = 50
 """The digits of the values of a reference."""
@@ -61,6 +71,7 @@ TOGETHER = "They were not moved one by one, but in groups."
 AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
 UNCERTAIN = "The differences of forward are too inaccurate there. A reference in jax.numpy can tell more."
 REPEATED = "Does a pass draw random numbers, or use what an earlier call left behind?"
+CONTIGUOUS = "This is wrong only for arrays or a y_bar that are not contiguous, such as transposed ones."
 
 
 class Precision(NamedTuple):
@@ -118,9 +129,10 @@ def check_implementation(
     Both passes are only called, with NumPy arrays. So they may be written in NumPy, in PyTorch, or in C and CUDA behind
     ``ctypes``. The derivatives are extrapolated differences of ``forward``, with an estimate of their own error: the
     report says to how many digits the backward pass is right. It is called with cotangents of both signs and of
-    several sizes, at other points (zeros, equal elements, large and small numbers), with other batch sizes, and twice
-    with the same arrays. Both passes are called in float64 if ``forward`` takes it, and in the type of the arrays. A
-    point where ``forward`` is not finite, or raises an error, does not count.
+    several sizes, at other points (zeros, equal elements, large and small numbers), with other batch sizes, twice with
+    the same arrays, and with arrays that are not contiguous, if ``forward`` takes them. Both passes are called in
+    float64 if ``forward`` takes it, and in the type of the arrays. A point where ``forward`` is not finite, or raises
+    an error, does not count.
 
     Args:
         forward: ``forward(*arrays) -> y``, an array or a tuple of arrays. If it takes float32 only, differences tell
@@ -261,10 +273,10 @@ def _report(
     verdicts, planted, survivors = first.verdicts(other_points), 0, ()
     if reference is not None:
         check_function("reference", reference, "a function of the arrays in jax.numpy")
-        comparison = ReferenceComparison(first, reference)
+        comparison = ReferenceComparison(first, reference, other_points)
         # What differences could not tell, the reference can.
         verdicts = [verdict for verdict in verdicts if verdict.outcome != "inconclusive"]
-        verdicts += comparison.verdicts(other_points)
+        verdicts += comparison.verdicts()
         if mutants and not has_failed(verdicts):
             planted, survivors = plant(comparison)
     if second and not has_failed(verdicts):
@@ -344,15 +356,17 @@ class Implementation:
         given = f"{type(refusal).__name__}: {refusal}"
         raise InputError("forward", "a function that takes these arrays", given) from refusal
 
-    def outputs(self, arrays: Arrays) -> DifferentiableLeaves:
+    def outputs(self, arrays: Arrays, copied: Pass = np.copy) -> DifferentiableLeaves:
         """Calls the forward pass with copies of the arrays."""
-        copies = list(map(np.copy, arrays))
+        copies = list(map(copied, arrays))
         with np.errstate(all="ignore"):
             y = self._forward(*copies)
         self._last_calls["forward"] = arrays, copies
         return differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
 
-    def pulled_back(self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN) -> Arrays:
+    def pulled_back(
+        self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = np.copy
+    ) -> Arrays:
         """Calls the backward pass with copies, and gives the flat cotangents of the floating-point arrays.
 
         Args:
@@ -360,11 +374,12 @@ class Implementation:
             y: what the forward pass gives there.
             row: the cotangent of all outputs, as one vector.
             regime: the name of the point, for an error.
+            copied: makes the copies.
         """
         where = "backward" if regime == GIVEN else f"backward ({regime})"
         parts = np.split(row, np.cumsum([leaf.size for leaf in y.leaves])[:-1])
         y_bars = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y.leaves, strict=True)]
-        copies = list(map(np.copy, (*arrays, *y_bars)))
+        copies = list(map(copied, (*arrays, *y_bars)))
         try:
             with np.errstate(all="ignore"):
                 bars = self._backward(*copies[: len(arrays)], y.join_cotangents(copies[len(arrays) :]))
@@ -381,8 +396,13 @@ class Implementation:
     def verdicts(self, other_points: bool) -> list[Verdict]:
         """Judges the backward pass at the given point, at others, and in the type of the arrays, until one fails."""
         found = self._at(GIVEN, self.arrays, self.dtype)
-        for regime, arrays in self.points() if other_points else ():
-            found += [] if has_failed(found) else self._at(regime, arrays, self.dtype)
+        for regime, arrays in self.points() if other_points and not has_failed(found) else ():
+            try:
+                found += [] if has_failed(found) else self._at(regime, arrays, self.dtype)
+            except InputError as error:
+                if not error.__cause__:
+                    raise
+                self.skipped.append((f"the point with {regime}", f"The backward pass raises {error.given}."))
         if self._own_type != self.dtype and not has_failed(found):
             found += self._at(GIVEN, self.arrays, self._own_type)
         # An element that was unknown at the given point may be known at another one.
@@ -445,23 +465,23 @@ class Implementation:
         rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
         # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
         along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
-        try:
-            bars = [self.pulled_back(narrow, y, row, regime) for row in rows]
-        except InputError as error:
-            if regime == GIVEN or not error.__cause__:
-                raise
-            self.skipped.append((f"the point with {regime}", f"The backward pass raises {error.given}."))
-            return []
+        bars, twice = [self.pulled_back(narrow, y, row, regime) for row in rows], rows[[len(basis), -1]]
+        strided = self._strided(narrow, y, twice) if regime == GIVEN else []
         again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
         found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
         for number, place in enumerate(self.places):
-            name, hand = self.names[place], np.stack([row[number] for row in bars])
-            verdict = self._judged(name, hand, rows, along[number], precision, np.zeros_like(hand))
+            name, hand = self.names[place], np.stack([row[number] for row in [*bars, *strided]])
+            all_rows = np.concatenate([rows, twice[: len(strided)]])
+            verdict = self._judged(name, hand, all_rows, along[number], dtype, hand[None])
             if verdict.outcome == "fail":
-                along[number] = self._along(arrays, place, ONE_BY_ONE, flat(y.leaves), OTHER_STEPS)
-                others = [self._rounded(arrays, y, row, dtype)[number] for row in rows]
-                rounding = ROUNDINGS * np.sqrt(np.finfo(dtype).eps) * np.abs(others - hand)
-                verdict = self._judged(name, hand, rows, along[number], precision, np.nan_to_num(rounding))
+                along[number] = self._confirmed(arrays, place, flat(y.leaves), regime)
+                seeds = range(1, NEARBY + 1) if regime != GIVEN else [0]
+                moved = [self._nearby(arrays, dtype, seed) for seed in seeds]
+                near = np.stack([[self.pulled_back(x, y, row, regime)[number] for row in all_rows] for x in moved])
+                verdict = self._judged(name, hand, all_rows, along[number], dtype, near)
+                contiguous = self._judged(name, hand[: len(rows)], rows, along[number], dtype, near[:, : len(rows)])
+                if verdict.outcome == "fail" != contiguous.outcome:
+                    verdict = replace(verdict, note=CONTIGUOUS)
             if is_given:
                 self._tell(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
             if is_given and verdict.outcome == "pass":  # the report then says how many digits are right
@@ -517,16 +537,41 @@ class Implementation:
             error[:, :groups] /= np.abs(together)
         return Along(y, directions, value, error, kink)
 
-    def _rounded(self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, dtype: str) -> Arrays:
-        """The cotangents where all numbers are a little different, by the root of the distance from 1 to the next."""
-        random, change = np.random.default_rng(0), np.sqrt(np.finfo(dtype).eps)
-        leaves = [arrays[place] for place in self.places]
-        leaves = [leaf * (1 + change * random.uniform(-1, 1, leaf.shape)) for leaf in leaves]
-        return self.pulled_back(cast(self.moved(leaves, arrays), dtype), y, row)
+    def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
+        """Differences with other steps. At another point than the given one, those with all steps have to agree."""
+        first, *others = (
+            self._along(arrays, place, ONE_BY_ONE, y, factor) for factor in OTHER_STEPS[: 1 if regime == GIVEN else 3]
+        )
+        errors = [other.error + np.abs(other.value - first.value) for other in others]
+        return first._replace(error=np.max([first.error, *(DOUBT * error for error in errors)], 0))
+
+    def _nearby(self, arrays: Arrays, dtype: str, seed: int) -> Arrays:
+        """A point where all numbers are a little different, by the root of the distance from 1 to the next one.
+
+        With a seed other than 0, this holds for zeros too. Then no two numbers are equal.
+        """
+        random, change = np.random.default_rng(seed), np.sqrt(np.finfo(dtype).eps)
+        leaves = [arrays[place].astype(float) for place in self.places]
+        for leaf in leaves:
+            size = np.abs(leaf)
+            size[size == 0] = (np.max(size, initial=0) or 1) if seed else 0
+            leaf += change * size * random.uniform(-1, 1, leaf.shape)
+        return cast(self.moved(leaves, arrays), dtype)
+
+    def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[Arrays]:
+        """The cotangents by arrays with the same numbers that are not contiguous; none where a pass refuses these."""
+        try:
+            if not _agree(flat(self.outputs(arrays, strided_copy).leaves), flat(y.leaves), 0.01):
+                raise ValueError("forward gives other numbers")
+            return [self.pulled_back(arrays, y, row, copied=strided_copy) for row in rows]
+        except Exception as error:
+            given = getattr(error, "given", error)
+            self.skipped.append(("arrays that are not contiguous", f"A pass does not take them: {given}."))
+            return []
 
     @np.errstate(all="ignore")
     def _judged(
-        self, name: str, hand: np.ndarray, rows: np.ndarray, along: Along, precision: Precision, rounding: np.ndarray
+        self, name: str, hand: np.ndarray, rows: np.ndarray, along: Along, dtype: str, near: np.ndarray
     ) -> Verdict:
         """Compares cotangents of one array with differences. Elements that these do not know well enough are left out.
 
@@ -535,12 +580,15 @@ class Implementation:
             hand: the cotangents by the backward pass, (rows, elements).
             rows: the cotangents of the outputs.
             along: the differences.
-            precision: what counts in the type of the backward pass.
-            rounding: how far rounding of the arguments can move the cotangents.
+            dtype: the type of the backward pass.
+            near: the cotangents at points very near to this one, (points, rows, elements).
         """
-        groups = len(along.directions) - 2
+        groups, precision = len(along.directions) - 2, PRECISIONS[dtype]
         found = np.nan_to_num(hand) @ along.directions.T
+        rounding = ROUNDINGS * np.sqrt(np.finfo(dtype).eps) * np.nan_to_num(np.abs(near[0] - hand))
         right, error = rows @ along.value, np.abs(rows) @ along.error + rounding @ np.abs(along.directions).T
+        # Along these directions, the slope is not the same at all points nearby: forward has a kink, or is degenerate.
+        error += DOUBT * np.ptp(np.nan_to_num(near) @ along.directions.T, 0)
         # At a kink, or where the slope is infinite, there is no derivative. Then NaN is not wrong.
         is_singular = np.any(along.kink | (along.error >= UNKNOWN), 0)
         is_singular[groups:] |= is_singular[:groups].any()
@@ -550,7 +598,9 @@ class Implementation:
         # Along the last directions, the terms of all elements are added, and may cancel.
         usual = np.mean(terms[:, :groups], 1, keepdims=True)
         terms[:, groups:] += (usual + np.nan_to_num(np.abs(hand))) @ np.abs(along.directions[groups:]).T
-        scale = terms + precision.share * np.max(terms, 1, keepdims=True, initial=0)
+        # At other points, smaller terms have to be right to fewer digits.
+        share = precision.share ** (1 / 2 if len(near) > 1 else 1)
+        scale = terms + share * np.max(terms, 1, keepdims=True, initial=0)
         wrong = (error < UNKNOWN / LARGE**2) & ~(np.abs(found - right) - error <= precision.visible * scale)
         if wrong[:, :groups].any():
             wrong[:, groups:] = False  # a single element says more
@@ -569,11 +619,8 @@ class Implementation:
         notes = []
         names = [self.names[place] for place in self.places]
         for name, one, two in zip(["y", *names], first, second, strict=True):
-            one, two, size = (
-                np.nan_to_num(one),
-                np.nan_to_num(two),
-                np.max(np.abs(one), where=np.isfinite(one), initial=0),
-            )
+            size = np.max(np.abs(one), where=np.isfinite(one), initial=0)
+            one, two = np.nan_to_num(one), np.nan_to_num(two)
             differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
             if differs.size:
                 values = f"{one[differs[0]]:.9g} and {two[differs[0]]:.9g}"
@@ -617,9 +664,12 @@ class PullbacksOfBoth(Pullbacks):
     def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
         found, implementation = super()._rows(leaves, y_bars), self._implementation
         arrays = implementation.moved(leaves)
-        y = implementation.outputs(arrays)
         rows = np.concatenate([bar.reshape(len(bar), -1) for bar in y_bars], 1)
-        bars = zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True)
+        try:
+            y = implementation.outputs(arrays)
+            bars = list(zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True))
+        except Exception:  # such as for a singular matrix; at the given point, it has been raised before
+            return found._replace(hand=[np.full_like(bar, np.nan) for bar in found.hand])
         allowed = 0.0 if implementation.dtype == "float64" else TOLERANCES[implementation.dtype]
         narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
         return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
@@ -631,10 +681,13 @@ class ReferenceComparison(JacobianComparison):
     Args:
         implementation: the forward and the backward pass.
         reference: ``reference(*arrays) -> y`` in ``jax.numpy``.
+        other_points: whether both passes may be called at other points.
     """
 
-    def __init__(self, implementation: Implementation, reference: Pass):
-        self._implementation, self._reference = implementation, reference
+    def __init__(self, implementation: Implementation, reference: Pass, other_points: bool):
+        self._implementation, self._reference, self._other_points = implementation, reference, other_points
+        if not other_points:  # then errors are planted at the given point only
+            self.further_points = []
         super().__init__(implementation.subject, self._problem_of, seed=implementation.seed)
         shapes = [np.shape(y_bar) for y_bar in self.y_bars]
         expected = [leaf.shape for leaf in implementation.outputs(implementation.arrays).leaves]
@@ -652,14 +705,28 @@ class ReferenceComparison(JacobianComparison):
         names = [self._implementation.names[place] for place in self._implementation.places]
         return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
 
-    def verdicts(self, other_points: bool) -> list[Verdict]:
+    def _with_arbiter(
+        self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
+    ) -> tuple[ComparedValues, str]:
+        """The values of one leaf. At a kink, any value between the one-sided derivatives is right."""
+        values, note = super()._with_arbiter(found, reference, number, everywhere=everywhere)
+        is_kink, error = np.zeros(values.hand.shape, bool), values.arbiter_error
+        is_kink[:, reference.columns[number]] = reference.kink[number]
+        allowed = np.where(np.isfinite(error), error + TOLERANCES["float64"] * values.scale + values.narrow, -1.0)
+        between = is_kink & (np.abs(values.hand - values.arbiter) <= allowed)
+        arbiter = np.where(between, values.hand, values.arbiter)
+        return replace(values, arbiter=arbiter, arbiter_error=np.where(between, 0, error)), note
+
+    def verdicts(self) -> list[Verdict]:
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
         found = [*self._values(GIVEN, self._implementation.arrays), *self.first_order(regime=GIVEN)]
-        for regime, arrays in self._implementation.points() if other_points else ():
-            if any(verdict.outcome == "fail" for verdict in found):
+        refused = [what for what, _ in self._implementation.skipped]
+        for regime, arrays in self._implementation.points() if self._other_points else ():
+            if has_failed(found):
                 break
             found += self._values(regime, arrays)
-            if regime in WITH_REFERENCE and self._implementation.defined(arrays, self._implementation.dtype):
+            is_defined = self._implementation.defined(arrays, self._implementation.dtype)
+            if regime in WITH_REFERENCE and is_defined and f"the point with {regime}" not in refused:
                 leaves = cast([arrays[place] for place in self._implementation.places], "float64")
                 found += self.first_order(leaves, regime=regime)
         return [replace(verdict, dtype=self._implementation.dtype) for verdict in found]
@@ -739,9 +806,17 @@ def _index(at: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(at[0], shape))) if at and shape else ()
 
 
-def has_failed(verdicts: Sequence[Verdict]) -> bool:
-    """Whether a verdict is a failure."""
-    return any(verdict.outcome == "fail" for verdict in verdicts)
+def strided_copy(array: np.ndarray) -> np.ndarray:
+    """A copy that is not contiguous: without strides if all elements are equal, otherwise transposed and spread out.
+
+    The memory between the elements has other numbers, so code that takes it for contiguous stays inside.
+    """
+    memory = np.repeat(array.T[..., None], 2, -1)
+    if np.issubdtype(array.dtype, np.floating):  # another integer might be no index
+        memory[..., 1] += 77
+    if array.size > 1 and np.all(array == array.flat[0]):
+        return np.lib.stride_tricks.as_strided(memory, array.shape, (0,) * array.ndim)
+    return memory[..., 0].T
 
 
 def flat(arrays: Leaves) -> np.ndarray:

@@ -22,12 +22,11 @@ from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
-from functional_nn.gradients.check import joined_by_jax
+from functional_nn.gradients.check import compare, joined_by_jax
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
 from functional_nn.gradients.compare.report import Report, Verdict, combine_reports
-from functional_nn.gradients.mutation.planting import plant
 from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
@@ -112,7 +111,7 @@ def _use_one_thread() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 
-TYPES = ("float64", "float32", "bfloat16")
+TYPES: tuple[str, ...] = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
 COMPOSED = (
@@ -213,31 +212,22 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
 
         return JacobianComparison(case.name, problem_in, kinks_as_automatic=True)
 
-    training = comparison(True)
-    regime = "masked" if any(isinstance(part, fnn.Masked) for part in parts) else "normal"
-    verdicts = list(_layer_verdicts(training, case, regime, quick))
-    if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
-        verdicts += comparison(False).first_order(regime="evaluation")
-    skipped = [(f"{case.name}: bfloat16", case.no_bfloat16)] if case.no_bfloat16 else []
-    planted = plant(training, limit=0 if quick else MUTANTS)
-    return Report(tuple(verdicts), *planted, (*joined_by_jax(case.layer), *skipped))
-
-
-def _layer_verdicts(comparison: JacobianComparison, case: LayerCase, regime: str, quick: bool) -> Iterator[Verdict]:
-    """Compares a layer: quickly, ``vjp`` in float64; fully, also zero inputs, second order and other types."""
-    yield from comparison.first_order(regime=regime)
-    yield from comparison.at_further_points()
-    if quick:
-        return
     composed = case.name.startswith(COMPOSED)
-    if not composed:
-        yield from comparison.first_order(_with_zeros(comparison.problem), regime="zeros")
-    yield from comparison.second_order(regime=regime)
-    for dtype in TYPES:
-        if dtype == "bfloat16" and case.no_bfloat16:
-            continue
-        transforms = ("jit",) if composed and dtype != "float32" else TRANSFORMS
-        yield from comparison.in_type(dtype, regime=regime, transforms=transforms)
+    types: dict[str, Sequence[str]] = {} if quick else dict.fromkeys(TYPES, ("jit",) if composed else TRANSFORMS)
+    if not quick:
+        types["float32"] = TRANSFORMS
+    skipped = joined_by_jax(case.layer)
+    if case.no_bfloat16:
+        types.pop("bfloat16", None)
+        skipped = (*skipped, (f"{case.name}: bfloat16", case.no_bfloat16))
+    regime = "masked" if any(isinstance(part, fnn.Masked) for part in parts) else "normal"
+    training, more = comparison(True), list[Verdict]()
+    report = compare(training, types, second_order=not quick, limit=0 if quick else MUTANTS, regime=regime)
+    if not quick and not composed:
+        more += training.first_order(_with_zeros(training.problem), regime="zeros")
+    if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
+        more += comparison(False).first_order(regime="evaluation")
+    return replace(report, verdicts=(*report.verdicts, *more), skipped=skipped)
 
 
 def _with_zeros(problem: Problem) -> Leaves:
@@ -326,12 +316,8 @@ def _check_function(
         return problem._replace(names=names)
 
     comparison = JacobianComparison(subject, problem_in, kinks_as_automatic=True)
-    verdicts = [*comparison.first_order(regime=regime), *comparison.at_further_points()]
-    if not quick:
-        verdicts += comparison.second_order(regime=regime)
-        for dtype in TYPES:
-            verdicts += comparison.in_type(dtype, regime=regime)
-    return Report(tuple(verdicts), *plant(comparison, limit=0 if quick else limit))
+    types = dict.fromkeys(() if quick else TYPES, TRANSFORMS)
+    return compare(comparison, types, second_order=not quick, limit=0 if quick else limit, regime=regime)
 
 
 def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:

@@ -42,6 +42,7 @@ from functional_nn.gradients.compare.problem import (
     Function,
     Leaves,
     Problem,
+    inner_product,
     with_stopped_as_constants,
 )
 from functional_nn.gradients.compare.report import Outcome, Verdict, judge, worst_outcome
@@ -259,7 +260,8 @@ class JacobianComparison:
         is at a kink, a formula may take any value between the slopes of each operation there. It is wrong if its value
         is larger than the terms on both sides together.
         """
-        random, pulled = np.random.default_rng(0), _pulled_back(self._judged_function(point.leaves), point.y_bars)
+        random, function = np.random.default_rng(0), self._judged_function(point.leaves)
+        pulled = lambda leaves: inner_product(point.y_bars, function(leaves))  # noqa: E731
 
         def beside(t: Array | float) -> Leaves:
             pairs = zip(point.leaves, steps, strict=True)
@@ -469,9 +471,10 @@ class JacobianComparison:
             return None
         with jax.enable_x64(True):
             leaves, y_bars = ([np.asarray(array, np.float64) for array in arrays] for arrays in (leaves, y_bars))
-            pulled = _pulled_back(self._judged_function(leaves), y_bars)
+            function = self._judged_function(leaves)
+            product = lambda leaves: inner_product(y_bars, function(leaves))  # noqa: E731
             arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
-            arbiter[:, columns], error[:, columns] = derivatives_at(pulled, leaves, number, columns)
+            arbiter[:, columns], error[:, columns] = derivatives_at(product, leaves, number, columns)
             values = replace(values, arbiter=arbiter, arbiter_error=error)
             return relative_values(values, columns, lambda columns: condition()[number][:, columns], dtype)
 
@@ -544,11 +547,6 @@ class JacobianComparison:
         """The index in the leaf of a column of its Jacobian."""
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
         return tuple(map(int, np.unravel_index(at[-1], shape)))
-
-
-def _pulled_back(function: Function, y_bars: Leaves) -> Function:
-    """⟨ȳ, f(x)⟩ as a function of x."""
-    return lambda x: [sum((jnp.sum(bar * y) for bar, y in zip(y_bars, function(x), strict=True)), jnp.zeros(()))]
 
 
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:

@@ -401,6 +401,11 @@ def with_stopped_as_constants(function: Function, leaves: Leaves) -> Function:
     return lambda leaves: evaluate(program, list(leaves), replay)
 
 
+def inner_product(y_bars: Leaves, y: Leaves) -> Leaves:
+    """⟨ȳ, y⟩, the sum over all outputs, as the only output."""
+    return [sum((jnp.sum(bar * part) for bar, part in zip(y_bars, y, strict=True)), jnp.zeros(()))]
+
+
 CONVERTED_KINDS = "fic"
 """The kinds of numbers whose width depends on the switch for 64-bit numbers: floating-point, integer, complex."""
 

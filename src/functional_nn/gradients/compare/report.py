@@ -444,6 +444,11 @@ def worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
     return min(outcomes, key=ORDER.index)
 
 
+def has_failed(verdicts: Iterable[Verdict]) -> bool:
+    """Whether a verdict is a failure."""
+    return any(verdict.outcome == "fail" for verdict in verdicts)
+
+
 def worst_verdicts(verdicts: Iterable[Verdict], count: int = 20) -> list[Verdict]:
     """The verdicts with the largest errors as multiples of their tolerance. Errors of NaN come first."""
     return sorted(verdicts, key=_excess, reverse=True)[:count]

@@ -32,14 +32,12 @@ from functional_nn.core.validation import check_count, check_function
 from functional_nn.gradients.mutation.operators import (
     Alternative,
     Arrays,
-    Body,
     alternatives,
     cotangent_alternatives,
-    is_floating,
     sites,
 )
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
-from functional_nn.jaxprs.walk import array_type
+from functional_nn.jaxprs.walk import array_type, live
 from functional_nn.jaxprs.xla_options import quick_jit
 
 AT_ONCE = 128
@@ -106,6 +104,7 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         check_count("limit", limit, least=0)
     check_count("seed", seed, least=0)
     program, shape = jax.make_jaxpr(hand_vjp, return_shape=True)(*arguments)
+    program = live(program)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shape)]
     names = [path_of(path) or "bar" for path in paths]
     bars = [
@@ -114,14 +113,14 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
     ]
     equations = [
         (
-            f"{site.equation.primitive.name}: {alternative.text}",
+            f"{called_name(site.equation)}: {alternative.text}",
             str(site.place or "?"),
             site.place.code if site.place else "",
             "library" if site.in_library else "equation",
             site.path,
             alternative,
         )
-        for site in sites(Body(program), [is_floating(variable) for variable in program.jaxpr.outvars])
+        for site in sites(program)
         if any(array_type(variable).size for variable in site.equation.outvars)
         for alternative in alternatives(site)
     ]
@@ -129,6 +128,12 @@ def mutate(hand_vjp: Callable[..., PyTree], *arguments: PyTree, limit: int | Non
         kept = random.Random(seed).sample(range(len(equations)), limit)
         equations = [equations[number] for number in sorted(kept)]
     return Mutants(program, arguments, jax.tree.structure(shape), [*bars, *equations])
+
+
+def called_name(equation: JaxprEqn) -> str:
+    """The name of the operation; of a call of a jitted function, the name of this function."""
+    name = equation.primitive.name
+    return equation.params["name"] if name == "jit" else name
 
 
 def batch_size(arguments: Sequence[PyTree]) -> int | None:

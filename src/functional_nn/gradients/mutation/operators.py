@@ -11,50 +11,26 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
+from functional_nn.jaxprs import walk
 from functional_nn.jaxprs.evaluate import EquationPath, bind
-from functional_nn.jaxprs.walk import (
-    CALLS,
-    SourceLine,
-    all_equations,
-    array_type,
-    branches,
-    called_program,
-    inner_programs,
-    is_file_of_jax,
-    place_of,
-    scan_parts,
-)
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 
 Variable: TypeAlias = Var | Literal
 
-DECIDING = frozenset(("select_n", "eq", "ne", "lt", "le", "gt", "ge"))
+COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
+DECIDING = COMPARISONS | {"select_n"}
 SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
 
 
-class Body(NamedTuple):
-    """A program inside an equation, with the same results as the equation.
-
-    Args:
-        program: the program.
-        carried: for the body of a ``scan``, the number of values in its carry, which are its first results.
-        first_carried: the index of the argument that holds the first value of the carry.
-    """
-
-    program: ClosedJaxpr
-    carried: int = 0
-    first_carried: int = 0
-
-
 def is_floating(variable: Variable) -> bool:
-    return jnp.issubdtype(array_type(variable).dtype, jnp.floating)
+    return jnp.issubdtype(walk.array_type(variable).dtype, jnp.floating)
 
 
 def is_boolean(variable: Variable) -> bool:
-    return array_type(variable).dtype == bool
+    return walk.array_type(variable).dtype == bool
 
 
 def literal(variable: Variable) -> float | None:
@@ -63,145 +39,77 @@ def literal(variable: Variable) -> float | None:
 
 
 def shape_of(variable: Variable) -> tuple[int, ...]:
-    return array_type(variable).shape
+    return walk.array_type(variable).shape
 
 
-def bodies(equation: JaxprEqn) -> list[Body]:
+def bodies(equation: JaxprEqn) -> list[ClosedJaxpr]:
     """The programs inside an equation that can be changed safely. A ``while`` with an error might never end."""
     name = equation.primitive.name
-    if name in CALLS:
-        return [Body(called_program(equation))]
+    if name in walk.CALLS:
+        return [walk.called_program(equation)]
     if name == "scan":
-        scan = scan_parts(equation)
-        return [Body(scan.body, scan.carried, scan.constants)]
-    if name == "cond":
-        return [Body(branch) for branch in branches(equation)]
-    return []
-
-
-def smoothly(result: Variable, operand: Variable) -> bool:
-    """Whether a result depends on an operand, without comparisons of numbers, which are not smooth.
-
-    A number depends on numbers and masks. A mask depends on masks only.
-    """
-    if is_boolean(result):
-        return is_boolean(operand)
-    return is_floating(result) and (is_floating(operand) or is_boolean(operand))
-
-
-def reach(body: Body, used: Sequence[bool]) -> set[Var]:
-    """Finds the variables that the used results depend on. In a loop, this includes dependence across steps."""
-    jaxpr = body.program.jaxpr
-    results = zip(jaxpr.outvars, used, strict=True)
-    # Results of other kinds, such as integers, are left out.
-    found = {
-        variable
-        for variable, is_used in results
-        if is_used and isinstance(variable, Var) and smoothly(variable, variable)
-    }
-    for equation in reversed(jaxpr.eqns):
-        live_results = [variable for variable in equation.outvars if variable in found]
-        operands = equation.invars
-        if live_results and (equation.primitive.name in CALLS or equation.primitive.name == "scan"):
-            # Only the operands that the inner program uses for these results count.
-            (inner,) = bodies(equation)
-            read = reach(inner, [variable in found for variable in equation.outvars])
-            arguments = zip(operands, inner.program.jaxpr.invars, strict=True)
-            operands = [operand for operand, argument in arguments if argument in read]
-        found |= {
-            operand
-            for operand in operands
-            if isinstance(operand, Var) and any(smoothly(result, operand) for result in live_results)
-        }
-    # If a step reads a value of the carry, then the step before must compute it, so that result is used too.
-    carry = jaxpr.invars[body.first_carried : body.first_carried + body.carried]
-    used_before = [is_used or (number < body.carried and carry[number] in found) for number, is_used in enumerate(used)]
-    return found if used_before == list(used) else reach(body, used_before)
+        return [walk.scan_parts(equation).body]
+    return walk.branches(equation) if name == "cond" else []
 
 
 class Site(NamedTuple):
-    """An equation that the results depend on.
+    """An equation with floating-point or boolean results.
 
     Args:
         path: its path in the program.
         equation: the equation.
         place: the source line that it comes from, if it is known.
-        only_selects: the masks that only ``select_n`` reads.
         in_library: whether it is inside a function of JAX that has a guard.
     """
 
     path: EquationPath
     equation: JaxprEqn
-    place: SourceLine | None
-    only_selects: set[Var]
+    place: walk.SourceLine | None
     in_library: bool
 
 
 def sites(
-    body: Body,
-    used: Sequence[bool],
+    program: ClosedJaxpr,
     path: EquationPath = (),
-    library_place: SourceLine | None = None,
+    library_place: walk.SourceLine | None = None,
     in_library: bool = False,
 ) -> Iterator[Site]:
-    """Yields all equations that the used results depend on, in order. Inner equations follow their outer equation.
+    """Yields all equations with floating-point or boolean results. Inner equations follow their outer equation.
 
     Equations of a child's formula, as in ``compose``, are left out: JAX gives all of them the place of the child's call
     in place of their own. A comparison of the child itself plants errors in them.
 
     Args:
-        body: the program.
-        used: for each result, whether it is used.
+        program: the program, without equations that no result needs.
         path: the path of the program.
         library_place: if the program is one of JAX's own functions, the place where it is called.
         in_library: as in ``Site``.
     """
-    live = reach(body, used)
-    jaxpr = body.program.jaxpr
-    only_selects = masks_of_selections(jaxpr)
-    for number, equation in enumerate(jaxpr.eqns):
-        place = place_of(equation)
+    for number, equation in enumerate(program.jaxpr.eqns):
+        place = walk.place_of(equation)
         is_of_child = place is not None and place.function == ByFormula.__call__.__qualname__
-        if is_of_child or not any(variable in live for variable in equation.outvars):
+        if is_of_child or not any(is_floating(variable) or is_boolean(variable) for variable in equation.outvars):
             continue
         here, place = (*path, number), library_place or place
-        yield Site(here, equation, place, only_selects, in_library)
+        yield Site(here, equation, place, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
-            of_jax = is_file_of_jax(inner.program.jaxpr.debug_info.func_filename)
-            inner_used = [variable in live for variable in equation.outvars]
-            yield from sites(
-                inner,
-                inner_used,
-                (*here, inner_number),
-                place if of_jax else library_place,
-                of_jax and (in_library or has_guard(equation)),
-            )
+            of_jax = walk.is_file_of_jax(inner.jaxpr.debug_info.func_filename)
+            inside = of_jax and (in_library or has_guard(equation))
+            yield from sites(inner, (*here, inner_number), place if of_jax else library_place, inside)
 
 
 def is_selection(equation: JaxprEqn) -> bool:
     """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
-    inside = [inner.primitive.name for program in inner_programs(equation) for inner in program.jaxpr.eqns]
+    inside = [inner.primitive.name for program in walk.inner_programs(equation) for inner in program.jaxpr.eqns]
     names = set(inside) or {equation.primitive.name}
     return bool(names & DECIDING) and names <= SELECTION
 
 
 def has_guard(equation: JaxprEqn) -> bool:
     """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
-    inside = [inner for program in inner_programs(equation) for inner in all_equations(program)]
-    is_call = equation.primitive.name in CALLS and not is_selection(equation)
+    inside = [inner for program in walk.inner_programs(equation) for inner in walk.all_equations(program)]
+    is_call = equation.primitive.name in walk.CALLS and not is_selection(equation)
     return is_call and any(inner.primitive.name == "select_n" for inner in inside)
-
-
-def masks_of_selections(jaxpr: Jaxpr) -> set[Var]:
-    """The masks of a program that only ``select_n`` reads."""
-    masks: set[Var] = set()
-    read_otherwise = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
-    for equation in jaxpr.eqns:
-        for number, operand in enumerate(equation.invars):
-            is_mask = equation.primitive.name == "select_n" and number == 0
-            if isinstance(operand, Var):
-                (masks if is_mask else read_otherwise).add(operand)
-    return masks - read_otherwise
 
 
 Arrays: TypeAlias = list[jax.Array]
@@ -238,8 +146,8 @@ def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative
 def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
     """Makes an error that changes every floating-point result."""
 
-    def after(operands: Arrays, results: Arrays) -> Arrays:
-        return [change(array) if is_floating_array(array) else array for array in results]
+    def after(_: Arrays, results: Arrays) -> Arrays:
+        return [change(array) if jnp.issubdtype(array.dtype, jnp.floating) else array for array in results]
 
     return Alternative(text, after=after)
 
@@ -261,10 +169,6 @@ def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arra
 
 def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
     return replaced(replaced(values, one, values[other]), other, values[one])
-
-
-def is_floating_array(array: jax.Array) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
@@ -320,7 +224,7 @@ def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
 
 def scans(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``scan``: time reversed, an input or output one step off, or a carry that starts from 0."""
-    scan = scan_parts(equation)
+    scan = walk.scan_parts(equation)
     if scan.length < 2:
         return
     first_input = scan.constants + scan.carried
@@ -336,11 +240,8 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
         before=lambda operands: reversed_from(first_input, operands),
         after=lambda _, results: reversed_from(scan.carried, results),
     )
-    # An error in an input that the results do not depend on would change nothing.
-    (body,) = bodies(equation)
-    read = reach(body, [True] * len(equation.outvars))
     for number in range(first_input, len(equation.invars)):
-        if is_floating(equation.invars[number]) and scan.body.jaxpr.invars[number] in read:
+        if is_floating(equation.invars[number]):
             yield change_operand(number, f"input {number - first_input + 1} one time step off", shift_along(0))
     for number in range(scan.carried, len(equation.outvars)):
         if is_floating(equation.outvars[number]):
@@ -372,7 +273,7 @@ def alternatives(site: Site) -> Iterator[Alternative]:
         value = literal(variable)
         if value is not None:
             yield from other_literals(equation, number, value)
-    if equation.primitive.name in COMPARISONS and equation.outvars[0] not in site.only_selects:
+    if equation.primitive.name in COMPARISONS:
         yield replace_result("inverted", lambda *operands: ~bind(equation, operands)[0])
 
 
@@ -587,8 +488,6 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
 }
 
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-
 
 Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
@@ -612,10 +511,7 @@ def cotangent_alternatives(
 
 
 def change_bar(number: int, text: str, change: Change) -> Alternative:
-    def after(operands: Arrays, bars: Arrays) -> Arrays:
-        return replaced(bars, number, change(bars[number]))
-
-    return Alternative(text, after=after)
+    return Alternative(text, after=lambda _, bars: replaced(bars, number, change(bars[number])))
 
 
 def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
