@@ -264,8 +264,7 @@ class JacobianComparison:
         pulled = lambda leaves: inner_product(point.y_bars, function(leaves))  # noqa: E731
 
         def beside(t: Array | float) -> Leaves:
-            pairs = zip(point.leaves, steps, strict=True)
-            return [leaf + t * step.reshape(np.shape(leaf)) for leaf, step in pairs]
+            return [leaf + t * step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
 
         reference = reference_jacobian(pulled, point.leaves, _doubts(point.found), _zeros(point.found))
         steps = [random.normal(size=bars.shape) for bars in point.found.hand]
@@ -284,8 +283,7 @@ class JacobianComparison:
             allowed += np.sum(error * np.abs(step), where=step != 0)
         is_alone = sum(map(np.sum, kinks)) == 1
         is_smooth = not together.kink[0].any() and abs(rest) <= allowed < np.inf
-        leaves = map(np.asarray, point.leaves)
-        texts = (np.array2string(leaf, separator=", ", threshold=MOST_SHOWN_NUMBERS) for leaf in leaves)
+        texts = map(partial(np.array2string, separator=", ", threshold=MOST_SHOWN_NUMBERS), map(np.asarray, point.leaves))
         place = ", ".join(f"{name} = {text}" for name, text in zip(self.problem.names, texts, strict=True))
         judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
         judged = partial(judged, regime=f"at a further point, {place}")
