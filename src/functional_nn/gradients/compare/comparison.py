@@ -273,8 +273,8 @@ class JacobianComparison:
         for kink, columns, found in zip(kinks, reference.columns, reference.kink, strict=True):
             kink[:, columns] = found
         steps = [np.where(kink, 0.0, step) for kink, step in zip(kinks, steps, strict=True)]
-        nothing = [np.zeros((2, 1))], [np.zeros((1, 1), bool)]
-        together = reference_jacobian(lambda t: pulled(beside(t[0])), [np.zeros(())], *nothing)
+        along = lambda t: pulled(beside(t[0]))  # noqa: E731
+        together = reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))], [np.zeros((1, 1), bool)])
         rest, allowed = together.values[0].item(), together.error[0].item()
         compared = [self._with_arbiter(point.found, reference, n)[0].with_usable_scale() for n in range(len(steps))]
         for values, step in zip(compared, steps, strict=True):
@@ -283,8 +283,9 @@ class JacobianComparison:
             allowed += np.sum(error * np.abs(step), where=step != 0)
         is_alone = sum(map(np.sum, kinks)) == 1
         is_smooth = not together.kink[0].any() and abs(rest) <= allowed < np.inf
-        texts = map(partial(np.array2string, separator=", ", threshold=MOST_SHOWN_NUMBERS), map(np.asarray, point.leaves))
-        place = ", ".join(f"{name} = {text}" for name, text in zip(self.problem.names, texts, strict=True))
+        shown = partial(np.array2string, separator=", ", threshold=MOST_SHOWN_NUMBERS)
+        pairs = zip(self.problem.names, map(np.asarray, point.leaves), strict=True)
+        place = ", ".join(f"{name} = {shown(leaf)}" for name, leaf in pairs)
         judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
         judged = partial(judged, regime=f"at a further point, {place}")
         verdicts = []
