@@ -441,7 +441,7 @@ EVERYDAY_FLAGS = (
     *("dataset", "model", "hidden", "optimizer", "learning_rate", "epochs", "batch_size", "seeds"),
     *("recipe", "out", "resume"),
 )
-OF_OTHERS = dict.fromkeys(
+OF_OTHERS: Mapping[str, str] = dict.fromkeys(
     ("distributed", "coordinator", "num_processes", "process_id", "wait", "part", "number_of_parts", "job_settings"),
     SEVERAL,
 )

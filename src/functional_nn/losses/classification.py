@@ -38,7 +38,7 @@ from functional_nn.losses.loss import (
 
 def cross_entropy_with(
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | jax.Array = 0.0,
     ignore_index: int | None = None,
     class_weights: ArrayLike | Sequence[float] | None = None,
 ) -> Loss:
