@@ -23,6 +23,7 @@ from functional_nn.cli.train import _number
 from functional_nn.configuration.settings import SETTINGS, Configuration
 from functional_nn.layers.combinators.hand_vjp import ByFormula
 from functional_nn.models import named_models as models
+from functional_nn.storage.files import LOCK
 from functional_nn.storage.run_folder import verify_run_folder
 from functional_nn.training import fit as training
 from functional_nn.training.devices import device_name
