@@ -40,8 +40,8 @@ COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Its files; checkpoints are in a folder of their own."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    """Its files, but for the lock that a killed process leaves; checkpoints are in a folder of their own."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != LOCK}
 
 
 def lines(path: Path) -> list[dict]:
