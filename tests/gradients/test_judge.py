@@ -153,6 +153,16 @@ RIGHT = {
         lambda z, g: 2 * g * jnp.conj(z),
         (np.array([1 + 2j, 0.5 - 1j]),),
     ),
+    "absolute values of complex numbers": (
+        lambda z: z / jnp.abs(z),
+        lambda z, g: (g - jnp.conj(g) * (jnp.conj(z) / jnp.abs(z)) ** 2) / (2 * jnp.abs(z)),
+        (np.array([1 + 2j, 0.5 - 1j]),),
+    ),
+    "NaN at 0 in both": (
+        lambda x, y: jnp.sqrt(jnp.sum(x**2)) * jnp.sqrt(jnp.sum(y**2)),
+        lambda x, y, g: (g * x * jnp.sqrt(y @ y) / jnp.sqrt(x @ x), g * y * jnp.sqrt(x @ x) / jnp.sqrt(y @ y)),
+        (F64([0.5, -1]), F64([2, 1])),
+    ),
     "a complex constant": (lambda z: z * jnp.exp(z), lambda z, g: g * (1 + z) * jnp.exp(z), (np.array([1 + 2j]),)),
     "NaN of automatic differentiation": (
         lambda x: jnp.where(x > 0.1, jnp.sqrt(x), x),

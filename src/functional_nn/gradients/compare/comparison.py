@@ -293,8 +293,10 @@ class JacobianComparison:
             most = sum(map(np.asarray, scales))
             error = np.where(kink, np.nan_to_num(most, nan=np.inf), values.arbiter_error)
             values = replace(values, arbiter=np.where(kink, 0.0, values.arbiter), arbiter_error=error)
-            # Where the arbiter knows nothing, even NaN may be right.
+            # Where the arbiter knows nothing, even NaN may be right. Where jax.grad gives NaN too, as for 0 / 0 in the
+            # derivative of a norm at 0, nobody means the formula for this point.
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))
+            is_known &= np.isfinite(values.automatic)
             counted = (np.isfinite(values.hand) | is_known) & np.where(kink, is_alone, is_smooth)
             verdicts.append(judged(name, values.only_at(counted, values.scale, values.narrow)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))

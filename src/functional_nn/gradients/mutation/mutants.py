@@ -256,6 +256,8 @@ def _chosen(
         for place, other in enumerate(change()):
             if other is originals[place]:
                 continue  # this mutant does not change the array
+            if jnp.iscomplexobj(other) and not jnp.iscomplexobj(values[place]):
+                other = jnp.real(other)  # as in |z| without the absolute value
             if not isinstance(active, int):
                 other = lax.select_n(active == number, values[place], other)
             values[place] = other
