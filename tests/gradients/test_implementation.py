@@ -253,6 +253,30 @@ def test_what_is_wrong_before_any_comparison():
         check_implementation(dense, lambda x, w, b, y_bar: None, draw(4, 3), draw(4, 5), draw(5))
     with pytest.raises(InputError, match=r"arrays: expected at least one floating-point number"):
         check_implementation(np.sin, lambda x, y_bar: y_bar, np.arange(3))
+    with pytest.raises(InputError, match=r"forward: .* got float32. If it computes in float32, give arrays of float32"):
+        check_implementation(lambda x: np.float32(np.sin(x)), lambda x, y_bar: y_bar * np.cos(x), draw(3))
+
+
+def test_arrays_of_a_variable_number_have_names():
+    report = check_implementation(
+        lambda x, *p: x * p[0] * p[1], lambda *given: [0 * x for x in given[:-1]], *draw(3, 2)
+    )
+    assert {verdict.leaf for verdict in report.verdicts} == {"x", "p[0]", "p[1]"}
+
+
+def test_what_is_not_compared_one_by_one():
+    passes = np.sin, lambda x, y_bar: y_bar * np.cos(x)
+    skipped = "single elements of x: 100 were moved in 32 groups"
+    report = check_implementation(*passes, draw(100), other_points=False)
+    assert skipped in [what for what, _ in report.skipped]
+    assert "reference" not in str(report)
+    with_reference = check_implementation(*passes, draw(100), reference=jax.numpy.sin, mutants=False)
+    with_reference.raise_if_failed()
+    assert not with_reference.skipped
+    steep = lambda x: np.sin(1e9 * x), lambda x, y_bar: 1e9 * y_bar * np.cos(1e9 * x)
+    assert "A reference in jax.numpy can tell more." in str(check_implementation(*steep, draw(3), other_points=False))
+    given = {"reference": lambda x: jax.numpy.sin(1e9 * x), "other_points": False, "mutants": False}
+    assert "can tell more" not in str(check_implementation(*steep, draw(3), **given))
 
 
 def sigmoid(x):

@@ -14,13 +14,20 @@ from functional_nn.core.trees import PyTree, path_of
 
 
 def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
-    """The names of a function's first arguments. If their names are not known, their numbers are used."""
+    """The names of a function's first arguments. If their names are not known, their numbers are used.
+
+    >>> argument_names(lambda x, *p: x, 3), argument_names(max, 1)
+    (['x', 'p[0]', 'p[1]'], ['argument 0'])
+    """
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # functions written in C have no signature
         parameters = []
     by_place = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = [parameter.name for parameter in parameters if parameter.kind in by_place]
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}[{number}]" for number in range(count - len(names))]
     return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
 
 

@@ -38,8 +38,8 @@ VISIBLE_JUMP = 1e-13
 
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
-ROUNDINGS = 64 * 2.0**-52
-"""The relative change of all numbers that is allowed."""
+ROUNDINGS = 64
+"""An error may be as large as the effect of this many roundings of all numbers."""
 
 
 class ReferenceJacobian(NamedTuple):
@@ -246,7 +246,7 @@ def sensitivity(
         ]
         return derivatives_at(with_constants, moved, number, columns)[0]
 
-    return ROUNDINGS / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
+    return ROUNDINGS * 2.0**-52 / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
 
 
 def _is_floating_array(value: object) -> bool:
@@ -302,7 +302,7 @@ class Steps(NamedTuple):
 
 STEPS = Steps(np.float64, 2.0 ** -np.arange(2, 16), 2.0 ** -np.array([18, 21, 24, 27]), 1000)
 FLOAT32_STEPS = Steps(np.float32, 2.0 ** -np.arange(1, 9), 2.0 ** -np.array([6, 9, 12]), 16)
-FAR = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
+FACTORS = np.array([0.0, -1.0, 2.0, -3.5, 64.0, -1e3, 1e6])
 """Factors of an element. An output that is the same for all of them does not depend on the element."""
 REGULAR_STEPS = 7
 """At a kink, this number of halvings of the step have to change the quotients by nearly the same factor."""
@@ -415,7 +415,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     )
     x = everything[places]
     moved = difference_points(x)
-    points = np.concatenate([moved, FAR[:, None] * np.where(x == 0, 1.0, x)])
+    points = np.concatenate([moved, FACTORS[:, None] * np.where(x == 0, 1.0, x)])
     y = np.asarray(at(np.broadcast_to(places, points.shape).reshape(-1), points.reshape(-1)))
     y = np.moveaxis(y.reshape(*points.shape, -1), -1, 1)  # points, outputs, columns
     found = extrapolated(y[: len(moved)], moved)

@@ -1,4 +1,4 @@
-"""Checks of a backward pass written in anything, such as NumPy, PyTorch or C: it is called, and never traced."""
+"""Checks of a backward pass in any language, such as NumPy, PyTorch or C: both passes are called, not traced."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from functional_nn.core.validation import as_host_array, check_choice, check_cou
 from functional_nn.gradients.arbiter import (
     CHANGE,
     FLOAT32_STEPS,
+    ROUNDINGS,
     STEPS,
     ReferenceJacobian,
     difference_points,
     extrapolated,
 )
-from functional_nn.gradients.compare.comparison import LARGE, TOLERANCES, ComparedValues, JacobianComparison
+from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues
+from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
+from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
@@ -38,7 +41,7 @@ from functional_nn.gradients.compare.problem import (
     function_problem,
     one_of_each,
 )
-from functional_nn.gradients.compare.report import Report, Verdict, has_failed
+from functional_nn.gradients.compare.report import Report, Verdict, digits_to_tell_apart, has_failed
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.gradients.mutation.planting import plant
@@ -50,26 +53,27 @@ Passes: TypeAlias = tuple[Pass, Pass]
 GIVEN = "given"
 """The name of the point that the caller gave."""
 ONE_BY_ONE, ELSEWHERE = 32, 4
-"""How many elements of an array, and of the outputs, are compared one by one at this point, and at others."""
-FAR = np.array([-2.0, -1.0, 1.0, 2.0])
-"""Steps in units of an element."""
-ROUNDINGS = 64
-"""An error may be as large as the effect that this many roundings of all arguments have on the backward pass."""
+"""How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
+LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
+"""These steps, as multiples of an element, show whether an output changes farther away."""
 SIZES = (1, 7, 33)
-"""The lengths of axes that are tried: one example, and numbers that are no multiples of 4 or 32."""
+"""The lengths of axes that are tried: 1, and two numbers that are not multiples of 4 or 32."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
-"""Where a derivative seems wrong, the differences are computed again, with steps that are smaller by these factors: by
-the first one at the given point, and by all at others."""
-NEARBY, DOUBT = 6, 2
-"""At other points, the backward pass is also called at this number of points nearby, and all doubts are multiplied."""
+"""Where a derivative seems wrong, the differences are computed again, with the usual steps times these factors. At the
+given point, only the first factor is used."""
+NEARBY = 6
+"""Where a derivative seems wrong at another point, the backward pass is also called at this number of points nearby."""
+DOUBT = 2
+"""How far other steps, or points nearby, change a derivative is multiplied by this factor, and counts as an error."""
 DIFFERENCES = "differences of forward"
 DIGITS = 50
 """The digits of the values of a reference."""
-TOGETHER = "They were not moved one by one, but in groups."
+TOGETHER = "There are too many to move one by one. A small error in one of them may be missed."
 AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
-UNCERTAIN = "The differences of forward are too inaccurate there. A reference in jax.numpy can tell more."
+UNCERTAIN = "The differences of forward are too inaccurate there."
+WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
 REPEATED = "Does a pass draw random numbers, or use what an earlier call left behind?"
 CONTIGUOUS = "This is wrong only for arrays or a y_bar that are not contiguous, such as transposed ones."
 
@@ -79,10 +83,10 @@ class Precision(NamedTuple):
 
     Args:
         visible: the smallest error that counts, relative to the terms.
-        share: the terms of an element are at least this share of the largest ones of its array: below, a right backward
-            pass may have lost its digits by rounding.
+        share: this share of the largest terms of an array is added to the terms of each element. Without it, elements
+            that lose digits by rounding in a right backward pass would be rejected.
         enough: a derivative is known if the relative error of the differences is at most this.
-        factors: of the drawn cotangents.
+        factors: the factors of the drawn cotangents.
     """
 
     visible: float
@@ -109,7 +113,8 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "zeros among others": lambda x, random, number: x * ((np.arange(x.size) + number) % 2).reshape(x.shape),
     "zeros": lambda x, random, number: x if number else np.zeros_like(x),
 }
-"""Other points, made from the given numbers and the number of each array. Two arrays are not 0 at the same place."""
+"""How the arrays of each other point are made: from a given array, a source of random numbers and the array's number.
+Arrays next to each other get their zeros at different places: 0 times 0 would hide errors."""
 WITH_REFERENCE = ("0.3 times the given numbers", "drawn numbers")
 """The other points at which all derivatives are computed in 50 digits."""
 
@@ -135,8 +140,8 @@ def check_implementation(
     an error, does not count.
 
     Args:
-        forward: ``forward(*arrays) -> y``, an array or a tuple of arrays. If it takes float32 only, differences tell
-            only some digits.
+        forward: ``forward(*arrays) -> y``, an array or a tuple of arrays. If it takes only float32, a few digits are
+            compared.
         backward: ``backward(*arrays, y_bar) -> bars``, one cotangent for each array, of its shape; None for integers.
             For a single array it may return the cotangent itself instead of a tuple.
         arrays: the point: arrays of real numbers. Small ones are enough. If axes have different lengths, the comparison
@@ -276,6 +281,7 @@ def _report(
         comparison = ReferenceComparison(first, reference, other_points)
         # What differences could not tell, the reference can.
         verdicts = [verdict for verdict in verdicts if verdict.outcome != "inconclusive"]
+        first.skipped = [entry for entry in first.skipped if entry[1] not in (TOGETHER, WITHOUT_REFERENCE)]
         verdicts += comparison.verdicts()
         if mutants and not has_failed(verdicts):
             planted, survivors = plant(comparison)
@@ -353,6 +359,10 @@ class Implementation:
             # Code that takes a float64 for two float32 gives other numbers.
             if (dtype == own or _agree(y, y_own, 0.1)) and np.result_type(*leaves).itemsize >= np.dtype(dtype).itemsize:
                 return dtype
+        if refusal is None:
+            found = np.result_type(*leaves)
+            remedy = f"If it computes in {found}, give arrays of {found}."
+            raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
         given = f"{type(refusal).__name__}: {refusal}"
         raise InputError("forward", "a function that takes these arrays", given) from refusal
 
@@ -483,7 +493,7 @@ class Implementation:
                 if verdict.outcome == "fail" != contiguous.outcome:
                     verdict = replace(verdict, note=CONTIGUOUS)
             if is_given:
-                self._tell(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
+                self._skip_unknown(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
             if is_given and verdict.outcome == "pass":  # the report then says how many digits are right
                 verdict = replace(verdict, tolerance=TOLERANCES[dtype])
             if is_given or verdict.outcome != "inconclusive":
@@ -511,7 +521,7 @@ class Implementation:
         steps = STEPS if self.dtype == "float64" else FLOAT32_STEPS
         steps = steps._replace(dtype=np.dtype(self.dtype).type, usual=factor * steps.usual, small=factor * steps.small)
         moved = difference_points(np.zeros(len(directions)), steps)
-        points = np.concatenate([moved, np.tile(FAR[:, None], len(directions))])
+        points = np.concatenate([moved, np.tile(LARGE_STEPS[:, None], len(directions))])
         outputs = np.full((len(points), y.size, len(directions)), np.nan)
         for point, column in np.ndindex(points.shape):
             changed = list(arrays)
@@ -623,16 +633,18 @@ class Implementation:
             one, two = np.nan_to_num(one), np.nan_to_num(two)
             differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
             if differs.size:
-                values = f"{one[differs[0]]:.9g} and {two[differs[0]]:.9g}"
-                notes.append((name, f"Two calls with the same arrays give {values}. {REPEATED}"))
+                once, again = one[differs[0]], two[differs[0]]
+                digits = digits_to_tell_apart(once, again)
+                given = f"{once:.{digits}g} and {again:.{digits}g}"
+                notes.append((name, f"Two calls with the same arrays give {given}. {REPEATED}"))
         for function, (before, after) in self._last_calls.items():
             for name, old, new in zip((*self.names, *["y_bar"] * len(before)), before, after, strict=False):
                 if not np.array_equal(old, new, equal_nan=True):
                     notes.append((name, f"{function} changes its argument {name}. Let it compute with a copy."))
         return [Verdict(self.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes]
 
-    def _tell(self, name: str, along: Along, largest: float) -> None:
-        """Writes down for the report which elements of an array were not compared one by one.
+    def _skip_unknown(self, name: str, along: Along, largest: float) -> None:
+        """Adds to ``skipped`` which elements of an array were not compared, or not one by one.
 
         Args:
             name: the name of the array.
@@ -642,11 +654,14 @@ class Implementation:
         size, groups = along.directions.shape[1], len(along.directions) - 2
         error, kink = along.error[:, :groups], along.kink[:, :groups].any(0)
         unknown = (error > PRECISIONS[self.dtype].enough * largest).any(0) & ~kink
-        counts = {TOGETHER: size * (size > groups), AT_KINK: kink.sum(), UNCERTAIN: unknown.sum()}
-        parts = "elements" if size == groups else "groups of elements"
-        for reason, count in counts.items():
+        parts = "elements"
+        if size > groups:
+            parts = "groups of elements"
+            self.skipped.append((f"single elements of {name}: {size:,} were moved in {groups} groups", TOGETHER))
+        uncertain = WITHOUT_REFERENCE if self._kind == "vjp" else UNCERTAIN
+        for reason, count in ((AT_KINK, kink.sum()), (uncertain, unknown.sum())):
             if count:
-                self.skipped.append((f"{count} of {max(groups, count)} {parts} of {name}", reason))
+                self.skipped.append((f"{count} of {groups} {parts} of {name}", reason))
 
 
 class PullbacksOfBoth(Pullbacks):
@@ -745,7 +760,8 @@ class ReferenceComparison(JacobianComparison):
         scale = np.abs(right) + np.max(np.abs(others - right), 0) / CHANGE
         if regime != GIVEN:  # tails are judged at the given point
             scale += np.max(np.abs(right), initial=1.0)
-        tolerance, found, known = max(PRECISIONS[dtype].visible, 2.0**-26), flat(y.leaves), np.isfinite(scale)
+        found, known = flat(y.leaves), np.isfinite(scale)
+        tolerance = max(PRECISIONS[dtype].visible, HALF_OF_DIGITS["float64"])
         template = Verdict(self.subject, "y", "pass", 0.0, tolerance, "value", dtype, "plain", regime, "relative")
         wrong = known & ~(np.abs(found - right) <= tolerance * scale)
         verdict, at = _worst(template, wrong, known, found, right, np.zeros_like(right), scale)
@@ -783,17 +799,21 @@ def _worst(
         numbers: the numbers that are judged, the right ones, their errors, and the sizes by which errors are divided.
     """
     found, right, error, scale = numbers
-    outcome = "fail" if wrong.any() else "pass" if known.any() else "inconclusive"
-    is_zero = (found == 0) & (right == 0)
-    off, unsure = (np.where(is_zero | (part == 0), 0.0, part / scale) for part in (np.abs(found - right), error))
-    counted = {"fail": wrong, "pass": known}.get(outcome, np.ones_like(known))
-    size = np.nan_to_num(off if outcome == "fail" else off + unsure, nan=np.inf)
-    at = tuple(map(int, np.unravel_index(np.argmax(np.where(counted, size, -1.0)), size.shape)))
+    none = np.zeros_like(right)
+    error = np.where((found == 0) & (right == 0), 0.0, error)  # both passes may give 0 where all terms are 0
+    values = ComparedValues(found, found, right, error, scale, 0.0, none)
+    if (wrong | known).any():
+        values = values.only_at(wrong | known, scale, none)
+    verdict, at = values.verdict(template)
+    verdict = replace(verdict, automatic=None, automatic_error=None)
+    if wrong.any():
+        return replace(verdict, outcome="fail"), at
+    if not known.any():
+        # Where all terms are 0, the relative error is given as 0.
+        return replace(verdict, outcome="inconclusive", reference_error=verdict.reference_error or np.inf), at
     # What differences cannot tell is allowed.
-    allowed = float(off[at] + unsure[at]) if outcome == "pass" else 0.0
-    hand, arbiter, size, doubt = (float(array[at]) for array in (found, right, off, unsure))
-    verdict = replace(template, outcome=outcome, error=size, tolerance=template.tolerance + allowed)
-    return replace(verdict, reference_error=doubt, hand=hand, arbiter=arbiter), at
+    allowed = template.tolerance + verdict.error + verdict.reference_error
+    return replace(verdict, outcome="pass", tolerance=allowed), at
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:

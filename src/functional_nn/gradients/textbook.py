@@ -25,7 +25,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number
-from functional_nn.gradients.compare.comparison import relative_error
+from functional_nn.gradients.compare.compared_values import relative_error
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
 

@@ -97,7 +97,7 @@ def test_a_report_is_neither_true_nor_false():
         (0.0, 2.0, "It is 0: a term is missing, or terms cancel"),
         (2.0, 2.000001, "The formula is wrong (error"),
         (math.nan, 2.0, "The formula is wrong (error"),
-        (2.0, 0.0, "The derivative is 0. Is a mask or a factor missing"),
+        (2.0, 0.0, "The formula is wrong (the right value is 0). Is a mask or a factor missing"),
     ],
 )
 def test_the_sentence_names_place_size_and_likely_cause(hand, arbiter, said):
@@ -106,6 +106,18 @@ def test_the_sentence_names_place_size_and_likely_cause(hand, arbiter, said):
     assert f"the formula gives {hand:.9g}" in sentence
     assert f"the arbiter (50 digits) gives {arbiter:.9g}" in sentence
     assert said in sentence
+
+
+def test_two_different_values_have_different_digits():
+    sentence = verdict("fail", 0.5, hand=2.0, arbiter=2 + 1e-11).sentence
+    assert "the formula gives 2, the arbiter (50 digits) gives 2.00000000001." in sentence
+    assert "the right value is 0" not in verdict("fail", math.inf, hand=math.inf, arbiter=0.0).sentence
+    assert "lies between -1 and 1" in verdict("fail", 7.0, hand=7.0, arbiter=0.0, reference_error=1.0).sentence
+
+
+def test_one_comparison_agrees():
+    assert Report((verdict(),)).sentence.startswith("1 comparison agrees.")
+    assert Report((verdict(), verdict())).sentence.startswith("2 comparisons agree.")
 
 
 def test_the_notebooks_table_has_every_row_and_no_foreign_markup():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
@@ -20,6 +20,14 @@ from functional_nn.gradients.arbiter import (
     reference_jacobian,
     reference_second_order,
     sensitivity,
+)
+from functional_nn.gradients.compare.compared_values import (
+    HALF_OF_DIGITS,
+    ComparedValues,
+    needs_relative,
+    relative_error,
+    relative_values,
+    usable_scale,
 )
 from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
@@ -45,7 +53,7 @@ from functional_nn.gradients.compare.problem import (
     inner_product,
     with_stopped_as_constants,
 )
-from functional_nn.gradients.compare.report import Outcome, Verdict, judge, worst_outcome
+from functional_nn.gradients.compare.report import Outcome, Verdict, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.jaxprs.xla_options import quick_jit
 
@@ -60,14 +68,15 @@ SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "fl
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
 LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
-
-
-HALF = 2.0**-26
-"""The relative error allowed at further points: half of the digits of float64."""
-MOST_JUDGED, MOST_CALLS = 4, 12
-"""The largest number of differentiable further points for the arbiter, among those where automatic differentiation
-gives numbers, and among the others; and the largest number of calls, also for points without a derivative."""
-
+ROUNDED_UNITS = 4
+"""In a narrow type, an error may be as large as the effect of this many units in the last place of all values."""
+HALF = HALF_OF_DIGITS["float64"]
+"""The relative error allowed at further points."""
+MOST_JUDGED = 4
+"""The arbiter judges at most this many differentiable further points where all derivatives are finite, and at most this
+many others."""
+MOST_CALLS = 12
+"""The arbiter is asked about at most this many further points, including those without a derivative."""
 
 LINEAR = "This is the derivative of the formula by y_bar. It has to be the formula with another y_bar."
 DOMAIN = "If the formula is not meant for this point, give check_vjp a domain."
@@ -76,7 +85,7 @@ MOST_SHOWN_NUMBERS = 12
 
 
 class FurtherPoint(NamedTuple):
-    """A point besides the problem's own one, and the derivatives there.
+    """Another point than the problem's own one, and the derivatives there.
 
     Args:
         leaves: the point.
@@ -196,7 +205,7 @@ class JacobianComparison:
                 condition = partial(sensitivity, function, leaves, number, values.arbiter)
                 relative = relative_values(values, reference.columns[number], condition)
             if relative is not None:
-                yield judged(relative, unit="relative", tolerance=ALLOWED["float64"])
+                yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS["float64"])
             for row, y_bars in enumerate(cotangents):
                 y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
                 rows = slice(row, row + 1)
@@ -217,9 +226,9 @@ class JacobianComparison:
     def at_further_points(self) -> Iterator[Verdict]:
         """Compares a pulled-back cotangent with automatic differentiation at further points.
 
-        Where the two differ, the arbiter decides. Points where the function or its derivative does not exist say
-        nothing. Here half of the digits may be wrong, and the formula may lose as many as its own operations do: nobody
-        has chosen these points.
+        Where the two differ, the arbiter decides. Points where the function or its derivative does not exist do not
+        count. Nobody has chosen these points, so only half of the digits have to be right. The formula may also lose
+        digits by rounding in its own operations.
         """
         function = quick_jit(self.problem.function)
         own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
@@ -235,7 +244,7 @@ class JacobianComparison:
                 if wrong or calls == MOST_CALLS or judged[point.is_finite] == MOST_JUDGED or not exists:
                     continue
                 pairs = zip(own_rounding(point.leaves, point.y_bars).size, point.found.scale, strict=True)
-                scale = [np.asarray(size).reshape(1, -1) + others for size, others in pairs]
+                scale = [np.asarray(size).reshape(1, -1) + usual for size, usual in pairs]
                 point = point._replace(found=point.found._replace(scale=scale))
                 if not max(point.disagreements) <= HALF:
                     calls += 1
@@ -293,8 +302,8 @@ class JacobianComparison:
             most = sum(map(np.asarray, scales))
             error = np.where(kink, np.nan_to_num(most, nan=np.inf), values.arbiter_error)
             values = replace(values, arbiter=np.where(kink, 0.0, values.arbiter), arbiter_error=error)
-            # Where the arbiter knows nothing, even NaN may be right. Where jax.grad gives NaN too, as for 0 / 0 in the
-            # derivative of a norm at 0, nobody means the formula for this point.
+            # NaN is wrong only where the arbiter knows the derivative, and jax.grad gives a number. If jax.grad gives
+            # NaN too, as for 0 / 0 in the derivative of a norm at 0, the formula is not meant for this point.
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))
             is_known &= np.isfinite(values.automatic)
             counted = (np.isfinite(values.hand) | is_known) & np.where(kink, is_alone, is_smooth)
@@ -345,8 +354,8 @@ class JacobianComparison:
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
-        underflow = SMALLEST_NORMAL["float64"]
-        return ComparedValues(hand, automatic, values, error, scale, underflow, narrow), note.strip()
+        compared = ComparedValues(hand, automatic, values, error, scale, SMALLEST_NORMAL["float64"], narrow)
+        return compared, note.strip()
 
     @property
     def note(self) -> str:
@@ -357,7 +366,7 @@ class JacobianComparison:
         """Compares derivatives of the formula in float64: along a direction of the leaves, and one of the cotangent.
 
         The first is a Hessian-vector product. The second has to be what the formula gives for the direction in place of
-        the cotangent, because a pullback is linear. If this is right, ``first_order`` has shown.
+        the cotangent, because a pullback is linear. ``first_order`` has compared that with the arbiter.
         """
         leaves = self.problem.leaves
         tolerance = SECOND_ORDER_TOLERANCE
@@ -385,9 +394,8 @@ class JacobianComparison:
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
             yield judged(values, reference=reference.name, transform="jit", note=note)
             right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
-            by_s = np.asarray(by_y_bar[number]).reshape(1, -1)
-            error, underflow = np.zeros_like(right), SMALLEST_NORMAL["float64"]
-            values = ComparedValues(by_s, right, right, error, scale, underflow, narrow)
+            by_s, exact = np.asarray(by_y_bar[number]).reshape(1, -1), np.zeros_like(right)
+            values = ComparedValues(by_s, right, right, exact, scale, SMALLEST_NORMAL["float64"], narrow)
             verdict = judged(values, reference="the formula", transform="by y_bar")
             yield verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR)
 
@@ -418,7 +426,7 @@ class JacobianComparison:
         def condition() -> list[np.ndarray]:
             point = [[np.asarray(array, np.float64) for array in arrays] for arrays in (problem.leaves, y_bars)]
             moved = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))(*point)
-            return [ROUNDINGS * np.asarray(leaf).reshape(1, -1) for leaf in moved]
+            return [ROUNDED_UNITS * np.asarray(leaf).reshape(1, -1) for leaf in moved]
 
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
@@ -441,7 +449,7 @@ class JacobianComparison:
                 if transform == "jit" and self._formula_outcome[name] != "fail":
                     relative = self._relative_in_type(dtype, number, values, problem.leaves, y_bars, condition)
                     if relative is not None:
-                        yield judged(relative, unit="relative", tolerance=ALLOWED[dtype])
+                        yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
 
     def _relative_in_type(
         self,
@@ -466,7 +474,7 @@ class JacobianComparison:
             condition: computes how far rounding can move the derivatives by each leaf.
         """
         far = relative_error(values.hand - values.arbiter, np.abs(values.arbiter))
-        doubts = np.where(needs_relative(values, dtype) & ~(far <= ALLOWED[dtype]), far, 0.0)
+        doubts = np.where(needs_relative(values, dtype) & ~(far <= HALF_OF_DIGITS[dtype]), far, 0.0)
         columns = np.argsort(-doubts[0])[: min(MOST_COLUMNS, np.count_nonzero(doubts))]
         if not len(columns):
             return None
@@ -576,164 +584,3 @@ def _compared_with_arbiter(compared: int, size: int) -> str:
 def _zeros(found: Derivatives) -> list[np.ndarray]:
     """Which derivatives are 0 by the formula and by automatic differentiation, and so is their scale."""
     return [np.all([np.asarray(array) == 0 for array in of_leaf], 0) for of_leaf in zip(*found, strict=True)]
-
-
-@dataclass(frozen=True)
-class ComparedValues:
-    """Values of one derivative from three sources, as arrays of one shape.
-
-    Args:
-        hand: the values of the hand-derived formula.
-        automatic: the values of automatic differentiation.
-        arbiter: the values of the arbiter.
-        arbiter_error: the arbiter's estimate of its own absolute error; infinite at a kink.
-        scale: the size by which errors are divided.
-        underflow: the absolute error that is always allowed: the smallest positive normal number, or a multiple of it
-            in sums. XLA replaces smaller numbers by 0, so no formula can give them.
-        narrow: the absolute error that is allowed in addition, above all because the function rounds to narrow types.
-    """
-
-    hand: np.ndarray
-    automatic: np.ndarray
-    arbiter: np.ndarray
-    arbiter_error: np.ndarray
-    scale: np.ndarray
-    underflow: float
-    narrow: np.ndarray
-
-    @np.errstate(all="ignore")
-    def multiplied(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:
-        """The same values of a cotangent times these Jacobians; those by the formula and by ``jax.vjp`` are given."""
-        weights, size = y_bar[None], np.abs(y_bar)[None]
-        underflow = self.underflow * max(1.0, float(size.sum()))
-        arbiter, error = weights @ self.arbiter, size @ self.arbiter_error
-        return ComparedValues(hand, automatic, arbiter, error, size @ self.scale, underflow, size @ self.narrow)
-
-    def with_usable_scale(self) -> ComparedValues:
-        """Replaces the scale by the size of the derivative where the scale is not finite, or smaller than that.
-
-        The scale comes from automatic differentiation. It is infinite where a term overflows, and NaN where
-        automatic differentiation gives NaN. Divided by infinity, every error would be 0. The scale is never smaller
-        than the automatic derivative. So if it is smaller than the derivative, automatic differentiation has missed a
-        term.
-        """
-        size = np.abs(self.arbiter)
-        return replace(self, scale=usable_scale(self.scale, size, self.arbiter_error < size))
-
-    def only_at(self, counted: np.ndarray, scale: np.ndarray, narrow: np.ndarray) -> ComparedValues:
-        """Replaces the scale and the allowed error. Only the chosen elements count; all others get an error of 0."""
-        hand, automatic = (np.where(counted, found, self.arbiter) for found in (self.hand, self.automatic))
-        error, scale = np.where(counted, self.arbiter_error, 0.0), np.where(counted, scale, 1.0)
-        return replace(self, hand=hand, automatic=automatic, arbiter_error=error, scale=scale, narrow=narrow)
-
-    @np.errstate(invalid="ignore")
-    def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:
-        """The verdict at the worst element of the formula, and the index of that element.
-
-        Certain failures come before doubtful ones.
-
-        Args:
-            template: a verdict with the fields that are already known, such as the subject, the leaf and the tolerance.
-        """
-        scale = self.scale + self.narrow / template.tolerance
-        hand_error, automatic_error = (
-            # Equal values have no error, also where both are infinite.
-            self._relative(scale, np.where(found == self.arbiter, 0.0, found - self.arbiter))
-            for found in (self.hand, self.automatic)
-        )
-        arbiter_error = self._relative(scale, self.arbiter_error)
-        if not hand_error.size:
-            return replace(template, note="It has no elements."), ()
-        is_unknown = np.isnan(self.arbiter)
-        hand_error, arbiter_error = (np.where(is_unknown, np.inf, errors) for errors in (hand_error, arbiter_error))
-        automatic_error = np.nan_to_num(automatic_error, nan=np.inf)
-        # An element that the arbiter does not know well enough says nothing about automatic differentiation.
-        is_doubtful = (arbiter_error > template.tolerance) & (automatic_error <= arbiter_error)
-        known_errors = np.where(is_doubtful, 0.0, automatic_error)
-        # The true error lies between these two. NaN counts as an infinite error. At a kink, nothing is certain.
-        least = np.where(np.isinf(arbiter_error), -np.inf, hand_error - arbiter_error)
-        least = np.where(np.isnan(hand_error), np.inf, least)
-        most = np.nan_to_num(hand_error + arbiter_error, nan=np.inf)
-        at = np.unravel_index(np.argmax(least if np.max(least) > template.tolerance else most), hand_error.shape)
-        # The reader sees the error in units of the scale alone, and a larger tolerance.
-        looser = float(scale[at] / self.scale[at]) if 0 < self.scale[at] < np.inf else 1.0
-        verdict = replace(
-            template,
-            outcome=judge(float(hand_error[at]), float(arbiter_error[at]), template.tolerance),
-            tolerance=looser * template.tolerance,
-            error=looser * float(hand_error[at]),
-            automatic_error=looser * float(np.max(known_errors)),
-            reference_error=looser * float(arbiter_error[at]),
-            hand=float(self.hand[at]),
-            automatic=float(self.automatic[at]),
-            arbiter=float(self.arbiter[at]),
-        )
-        return verdict, tuple(map(int, at))
-
-    def _relative(self, scale: np.ndarray, difference: np.ndarray) -> np.ndarray:
-        """Differences in units of a scale; 0 for those that are no larger than an underflow."""
-        is_underflow = np.abs(difference) <= self.underflow
-        return np.where(is_underflow, 0.0, relative_error(difference, scale, self.arbiter_error))
-
-
-def usable_scale(scale: Array, size: Array, is_known: bool | np.ndarray = True) -> np.ndarray:
-    """Where ``is_known``, the larger of scale and size. Where the scale is not finite, the size."""
-    return np.where(np.isfinite(scale), np.where(is_known, np.fmax(scale, size), scale), size)
-
-
-def relative_error(difference: Array, scale: Array, arbiter_error: Array | float = 0.0) -> np.ndarray:
-    """|difference| / scale. If the scale is 0, the result is infinite, or 0 within the arbiter's error."""
-    with np.errstate(all="ignore"):
-        difference = np.abs(difference)
-        relative = difference / scale
-    within_arbiter_error = np.isfinite(arbiter_error) & (difference <= arbiter_error)
-    is_zero = (difference == 0) | ((scale == 0) & within_arbiter_error)
-    return np.where(is_zero, 0.0, relative)
-
-
-ALLOWED = {name: 2.0 ** -(int(jnp.finfo(name).nmant) // 2) for name in TOLERANCES}
-"""The relative error allowed in each type: half of its digits."""
-ROUNDINGS = 4
-"""In a narrow type, an error may be as large as the effect of this many units in the last place of all values."""
-
-
-def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
-    """Which elements need an error relative to the derivative: the usual verdict allows a larger one than ``ALLOWED``.
-
-    They have to be normal numbers of the type. The comparison is negated, so that a scale of NaN counts too.
-    """
-    size = np.abs(values.arbiter)
-    with np.errstate(invalid="ignore"):
-        usual = TOLERANCES[dtype] * values.scale + values.narrow
-        return (size >= float(jnp.finfo(dtype).tiny)) & ~(usual <= ALLOWED[dtype] * size)
-
-
-def relative_values(
-    values: ComparedValues,
-    columns: np.ndarray,
-    condition: Callable[[np.ndarray], np.ndarray],
-    dtype: str = "float64",
-) -> ComparedValues | None:
-    """The values with the size of the derivative as their scale. Only elements that need this measure count.
-
-    The arbiter has to know them. Returns None if there is no such element.
-
-    Args:
-        values: the values with the usual scale.
-        columns: the elements of the leaf that the arbiter has computed.
-        condition: ``condition(columns)``, how far rounding can move the derivatives by some elements. It matters only
-            if an error is too large. Computing it takes as long as computing the derivative itself.
-        dtype: the type in which the formula was computed.
-    """
-    size, allowed = np.abs(values.arbiter), ALLOWED[dtype]
-    is_known = np.zeros(size.shape, bool)
-    is_known[:, columns] = True
-    with np.errstate(invalid="ignore"):
-        counted = is_known & (values.arbiter_error <= allowed * size) & needs_relative(values, dtype)
-        errors = [np.abs(found - values.arbiter) for found in (values.hand, values.automatic)]
-        is_right = np.all([error <= allowed * size + values.narrow for error in errors], 0)
-    also_allowed, doubtful = values.narrow.copy(), np.flatnonzero((counted & ~is_right).any(0))
-    if len(doubtful):
-        also_allowed[:, doubtful] += condition(doubtful)
-    counted &= np.isfinite(also_allowed)
-    return values.only_at(counted, size, also_allowed) if counted.any() else None

@@ -88,13 +88,15 @@ class Report:
             return f"{error}, although it changes the result. So this comparison cannot be trusted here."
         if not self.verdicts:
             return "Nothing was compared."
-        parts = [f"{len(self.verdicts)} comparisons agree"]
+        count = len(self.verdicts)
+        parts = [f"{count} comparisons agree" if count > 1 else "1 comparison agrees"]
         if self.mutants:
             parts.append(self._found)
         if self.wrong_automatic:
             parts.append(f"in {len(self.wrong_automatic)} automatic differentiation is wrong")
-        count = len(self.notes)
-        notes = self.notes if count <= MOST_NOTES else [f"{count} notes (report.notes) say what was compared in part."]
+        notes = self.notes
+        if len(notes) > MOST_NOTES:
+            notes = (f"{len(notes)} notes (report.notes) say what was compared in part.",)
         return " ".join([f"{'; '.join(parts)}.", *notes])
 
     @property
@@ -399,7 +401,12 @@ class Verdict:
     def _values(self) -> str:
         arbiter = f"the arbiter ({self.reference})" if self.reference else "the arbiter"
         values = {"the formula": self.hand, "automatic differentiation": self.automatic, arbiter: self.arbiter}
-        return ", ".join(f"{source} gives {value:.9g}" for source, value in values.items() if value is not None)
+        known = {source: value for source, value in values.items() if value is not None}
+        # If the first nine digits of two different values are equal, the reader needs more.
+        digits = 9
+        if self.outcome == "fail" and self.hand is not None and self.arbiter is not None:
+            digits = digits_to_tell_apart(self.hand, self.arbiter)
+        return ", ".join(f"{source} gives {value:.{digits}g}" for source, value in known.items())
 
     @property
     def _conclusion(self) -> str:
@@ -412,8 +419,11 @@ class Verdict:
         wrong = "The formula is wrong"
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
-        size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
         hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
+        size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
+        is_known = self.reference_error <= self.tolerance or self.error == math.inf
+        if self.arbiter == 0 and is_known and math.isfinite(hand):
+            size = "the right value is 0"
         if self.tolerance < self.reference_error < self.error < math.inf:
             # At a kink, these are the derivatives to the left and to the right.
             known = abs(hand - arbiter) * self.reference_error / self.error
@@ -465,12 +475,21 @@ def automatic_excess(verdict: Verdict) -> float:
     return -1.0 if error is None else _excess(replace(verdict, error=error))
 
 
+def digits_to_tell_apart(one: float, other: float) -> int:
+    """How many digits show that two numbers differ: 9 or, if these are equal, 13 or 17.
+
+    >>> digits_to_tell_apart(1.0, 2.0), digits_to_tell_apart(1.0, 1 + 1e-11), digits_to_tell_apart(1.0, 1 + 1e-14)
+    (9, 13, 17)
+    """
+    return next((digits for digits in (9, 13) if f"{one:.{digits}g}" != f"{other:.{digits}g}"), 17)
+
+
 def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | None) -> str:
     """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
         return "It is 0: a term is missing, or terms cancel. "
     if hand and math.isfinite(hand) and arbiter == 0 and automatic == 0:
-        return "The derivative is 0. Is a mask or a factor missing, or are the arguments in another order? "
+        return "Is a mask or a factor missing, or are the arguments in another order? "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):
         return ""
     quotient = hand / arbiter
