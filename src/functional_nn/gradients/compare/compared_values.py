@@ -58,11 +58,11 @@ class ComparedValues:
         size = np.abs(self.arbiter)
         return replace(self, scale=usable_scale(self.scale, size, self.arbiter_error < size))
 
-    def only_at(self, counted: np.ndarray, scale: np.ndarray, narrow: np.ndarray) -> ComparedValues:
-        """Replaces the scale and the allowed error. Only the chosen elements count; all others get an error of 0."""
+    def only_at(self, counted: np.ndarray) -> ComparedValues:
+        """The same values. Only the chosen elements count; all others get an error of 0."""
         hand, automatic = (np.where(counted, found, self.arbiter) for found in (self.hand, self.automatic))
-        error, scale = np.where(counted, self.arbiter_error, 0.0), np.where(counted, scale, 1.0)
-        return replace(self, hand=hand, automatic=automatic, arbiter_error=error, scale=scale, narrow=narrow)
+        error, scale = np.where(counted, self.arbiter_error, 0.0), np.where(counted, self.scale, 1.0)
+        return replace(self, hand=hand, automatic=automatic, arbiter_error=error, scale=scale)
 
     @np.errstate(invalid="ignore")
     def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:
@@ -168,4 +168,4 @@ def relative_values(
     if len(doubtful):
         also_allowed[:, doubtful] += condition(doubtful)
     counted &= np.isfinite(also_allowed)
-    return values.only_at(counted, size, also_allowed) if counted.any() else None
+    return replace(values, scale=size, narrow=also_allowed).only_at(counted) if counted.any() else None

@@ -307,7 +307,7 @@ class JacobianComparison:
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))
             is_known &= np.isfinite(values.automatic)
             counted = (np.isfinite(values.hand) | is_known) & np.where(kink, is_alone, is_smooth)
-            verdicts.append(judged(name, values.only_at(counted, values.scale, values.narrow)))
+            verdicts.append(judged(name, values.only_at(counted)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))
 
     def _judged_function(self, leaves: Leaves) -> Function:
@@ -441,8 +441,7 @@ class JacobianComparison:
                 counted = np.isfinite(right) & np.asarray(has_values)[: len(found), None]
                 counted[0] = True
                 right, automatic_bars = np.where(counted, right, 0.0), found_automatic[: len(found)]
-                values = ComparedValues(found, automatic_bars, right, error, scale, underflow, narrow)
-                values = values.only_at(counted, scale, narrow)
+                values = ComparedValues(found, automatic_bars, right, error, scale, underflow, narrow).only_at(counted)
                 judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime)
                 yield judged(values, reference="float64")
                 # A formula that is wrong in float64 needs no second verdict.

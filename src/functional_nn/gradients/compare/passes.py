@@ -1,0 +1,671 @@
+"""A forward and a backward pass that are only called: their comparison with differences, and with a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from functional_nn.core.errors import InputError, shown
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import as_host_array, check_choice, check_count
+from functional_nn.gradients.arbiter import (
+    CHANGE,
+    FLOAT32_STEPS,
+    ROUNDINGS,
+    STEPS,
+    ReferenceJacobian,
+    difference_points,
+    extrapolated,
+)
+from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues
+from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
+from functional_nn.gradients.compare.error_scale import TOLERANCES
+from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
+from functional_nn.gradients.compare.problem import (
+    DifferentiableLeaves,
+    Leaves,
+    Problem,
+    bars_of,
+    cast,
+    differentiable_leaves,
+    function_problem,
+    one_of_each,
+)
+from functional_nn.gradients.compare.report import Verdict, digits_to_tell_apart, has_failed
+from functional_nn.gradients.digits.interpreter import Program
+from functional_nn.gradients.digits.numbers import Arithmetic
+
+Arrays: TypeAlias = Sequence[np.ndarray]
+Pass: TypeAlias = Callable[..., PyTree]
+Passes: TypeAlias = tuple[Pass, Pass]
+
+GIVEN = "given"
+"""The name of the point that the caller gave."""
+ONE_BY_ONE, ELSEWHERE = 32, 4
+"""How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
+LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
+"""These steps, as multiples of an element, show whether an output changes farther away."""
+SIZES = (1, 7, 33)
+"""The lengths of axes that are tried: 1, and two numbers that are not multiples of 4 or 32."""
+UNKNOWN = 1e200
+"""The error of a derivative about which differences say nothing."""
+OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
+"""Where a derivative seems wrong, the differences are computed again, with the usual steps times these factors. At the
+given point, only the first factor is used."""
+NEARBY = 6
+"""Where a derivative seems wrong at another point, the backward pass is also called at this number of points nearby."""
+DOUBT = 2
+"""How far other steps, or points nearby, change a derivative is multiplied by this factor, and counts as an error."""
+DIFFERENCES = "differences of forward"
+DIGITS = 50
+"""The digits of the values of a reference."""
+TOGETHER = "There are too many to move one by one. A small error in one of them may be missed."
+AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
+UNCERTAIN = "The differences of forward are too inaccurate there."
+WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
+REPEATED = "Does a pass draw random numbers, or use what an earlier call left behind?"
+CONTIGUOUS = "This is wrong only for arrays or a y_bar that are not contiguous, such as transposed ones."
+
+
+class Precision(NamedTuple):
+    """What is judged in a type.
+
+    Args:
+        visible: the smallest error that counts, relative to the terms.
+        share: this share of the largest terms of an array is added to the terms of each element. Without it, elements
+            that lose digits by rounding in a right backward pass would be rejected.
+        enough: a derivative is known if the relative error of the differences is at most this.
+        factors: the factors of the drawn cotangents.
+    """
+
+    visible: float
+    share: float
+    enough: float
+    factors: tuple[float, ...]
+
+
+PRECISIONS = {
+    "float64": Precision(1e-9, 1e-6, 1e-5, (1, LARGE, -LARGE, 1 / LARGE)),
+    "float32": Precision(1e-4, 1e-2, 1e-2, (1, 3, -3, 1 / 4)),
+    "float16": Precision(0.05, 0.3, 0.05, (1, 3, -3, 1 / 4)),
+}
+
+POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] = {
+    "0.3 times the given numbers": lambda x, random, number: 0.3 * x,
+    "other signs": lambda x, random, number: -1.7 * x,
+    "large numbers": lambda x, random, number: 64 * x,
+    "small numbers": lambda x, random, number: 1e-3 * x,
+    "drawn numbers": lambda x, random, number: 2 * random.normal(size=x.shape),
+    "another order": lambda x, random, number: random.permutation(x.reshape(-1)).reshape(x.shape),
+    "equal numbers": lambda x, random, number: np.full_like(x, np.sum(x.reshape(-1)[:1])),
+    "whole numbers": lambda x, random, number: np.round(2 * random.normal(size=x.shape)),
+    "zeros among others": lambda x, random, number: x * ((np.arange(x.size) + number) % 2).reshape(x.shape),
+    "zeros": lambda x, random, number: x if number else np.zeros_like(x),
+}
+"""How the arrays of each other point are made: from a given array, a source of random numbers and the array's number.
+Arrays next to each other get their zeros at different places: 0 times 0 would hide errors."""
+WITH_REFERENCE = ("0.3 times the given numbers", "drawn numbers")
+"""The other points at which all derivatives are computed in 50 digits."""
+
+
+class Along(NamedTuple):
+    """Derivatives of the outputs along directions, (outputs, directions), each of which moves one array.
+
+    Args:
+        y: the outputs, as one vector.
+        directions: (directions, elements of the array). Each of the first ones moves a group of elements, a single one
+            if there are few. The last two move all elements: first the sum of the groups, then all by the same step.
+        value: the derivatives, or 0.
+        error: their errors; at least ``UNKNOWN`` where nothing is known.
+        kink: where the outputs have a kink.
+    """
+
+    y: np.ndarray
+    directions: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    kink: np.ndarray
+
+
+class Implementation:
+    """A forward and a backward pass, called with NumPy arrays, and their comparison by differences.
+
+    Args:
+        subject: the name in the verdicts.
+        names: the names of the arrays.
+        passes: the forward and the backward pass, see ``check_implementation``.
+        arrays: the point.
+        seed: for drawing cotangents and points.
+        kind: the kind of the verdicts.
+    """
+
+    def __init__(self, subject: str, names: Sequence[str], passes: Passes, arrays: Arrays, seed: int, kind: str):
+        self.subject, self.names, self.seed = subject, list(names), check_count("seed", seed, least=0)
+        (self._forward, self._backward), self._kind = passes, kind
+        self.places = [number for number, array in enumerate(arrays) if jnp.issubdtype(array.dtype, jnp.floating)]
+        if not any(arrays[place].size for place in self.places):
+            given = ", ".join(map(shown, arrays)) or "none"
+            raise InputError("arrays", "at least one floating-point number", given, "Give 1.0, not 1.")
+        if not all(np.isfinite(arrays[place].astype(float)).all() for place in self.places):
+            raise InputError("arrays", "finite numbers", "NaN or infinity")
+        self._last_calls: dict[str, tuple[Arrays, Arrays]] = {}  # the arguments of both passes, before and after
+        self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
+        check_choice("arrays: their type", self._own_type, PRECISIONS)
+        self.dtype = self._working_type(arrays)
+        self.arrays: Arrays = cast(list(arrays), self.dtype)
+        self.skipped: list[tuple[str, str]] = []
+
+    def _working_type(self, arrays: Arrays) -> str:
+        """The widest type in which the forward pass computes."""
+        own, refusal = self._own_type, None
+        # Code in C may write beyond the end of an array of a narrower type, so no such type is tried.
+        for dtype in list(PRECISIONS)[: list(PRECISIONS).index(own) + 1]:
+            try:
+                leaves, own_leaves = (self.outputs(cast(list(arrays), name)).leaves for name in (dtype, own))
+            except Exception as error:  # the forward pass refuses this type
+                refusal = error
+                continue
+            y, y_own = flat(leaves), flat(own_leaves)
+            if not y.size:
+                raise InputError("forward", "a result of floating-point numbers", "none")
+            # Code that takes a float64 for two float32 gives other numbers.
+            if (dtype == own or _agree(y, y_own, 0.1)) and np.result_type(*leaves).itemsize >= np.dtype(dtype).itemsize:
+                return dtype
+        if refusal is None:
+            found = np.result_type(*leaves)
+            remedy = f"If it computes in {found}, give arrays of {found}."
+            raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
+        given = f"{type(refusal).__name__}: {refusal}"
+        raise InputError("forward", "a function that takes these arrays", given) from refusal
+
+    def outputs(self, arrays: Arrays, copied: Pass = np.copy) -> DifferentiableLeaves:
+        """Calls the forward pass with copies of the arrays."""
+        copies = list(map(copied, arrays))
+        with np.errstate(all="ignore"):
+            y = self._forward(*copies)
+        self._last_calls["forward"] = arrays, copies
+        return differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
+
+    def pulled_back(
+        self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = np.copy
+    ) -> Arrays:
+        """Calls the backward pass with copies, and gives the flat cotangents of the floating-point arrays.
+
+        Args:
+            arrays: the point.
+            y: what the forward pass gives there.
+            row: the cotangent of all outputs, as one vector.
+            regime: the name of the point, for an error.
+            copied: makes the copies.
+        """
+        where = "backward" if regime == GIVEN else f"backward ({regime})"
+        parts = np.split(row, np.cumsum([leaf.size for leaf in y.leaves])[:-1])
+        y_bars = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y.leaves, strict=True)]
+        copies = list(map(copied, (*arrays, *y_bars)))
+        try:
+            with np.errstate(all="ignore"):
+                bars = self._backward(*copies[: len(arrays)], y.join_cotangents(copies[len(arrays) :]))
+        except InputError:
+            raise
+        except Exception as error:
+            expected = f"cotangents of {', '.join(map(shown, arrays))}, which forward takes"
+            raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
+        self._last_calls["backward"] = [*arrays, *y_bars], copies
+        bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
+        inputs, bars = differentiable_leaves(tuple(arrays), self.names), one_of_each(bars, self.names, where)
+        return [flat([bar]) for bar in bars_of(bars, inputs, where)]
+
+    def verdicts(self, other_points: bool) -> list[Verdict]:
+        """Judges the backward pass at the given point, at others, and in the type of the arrays, until one fails."""
+        found = self._at(GIVEN, self.arrays, self.dtype)
+        for regime, arrays in self.points() if other_points and not has_failed(found) else ():
+            try:
+                found += [] if has_failed(found) else self._at(regime, arrays, self.dtype)
+            except InputError as error:
+                if not error.__cause__:
+                    raise
+                self.skipped.append((f"the point with {regime}", f"The backward pass raises {error.given}."))
+        if self._own_type != self.dtype and not has_failed(found):
+            found += self._at(GIVEN, self.arrays, self._own_type)
+        # An element that was unknown at the given point may be known at another one.
+        known = {verdict.leaf for verdict in found if verdict.outcome != "inconclusive"}
+        return [verdict for verdict in found if verdict.outcome != "inconclusive" or verdict.leaf not in known]
+
+    def points(self) -> Iterator[tuple[str, Arrays]]:
+        """Other points, each with a name: other numbers, then other lengths of an axis that no other axis has."""
+        random = np.random.default_rng(self.seed)
+        leaves = [self.arrays[place] for place in self.places]
+        for regime, recipe in POINTS.items():
+            yield regime, self.moved([recipe(leaf.astype(float), random, number) for number, leaf in enumerate(leaves)])
+        for axis, size in product((0, -1)[: leaves[0].ndim], SIZES):
+            length = leaves[0].shape[axis]
+            at = [[place for place, n in enumerate(x.shape) if n == length] for x in self.arrays]
+            own = all(not places or places == [axis % x.ndim] for places, x in zip(at, self.arrays, strict=True))
+            # Integers may be indices into the axis. Then it must not become shorter.
+            if own and size != length and (size > length or len(leaves) == len(self.arrays)):
+                pairs = zip(self.arrays, at, strict=True)
+                longer = [np.take(x, np.arange(size) % length, axis) if places else x for x, places in pairs]
+                # Repeated numbers become different.
+                numbers = [longer[place] * random.uniform(0.5, 1.5, longer[place].shape) for place in self.places]
+                yield f"{'last' if axis else 'first'} axis of length {size}", self.moved(numbers, longer)
+
+    def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
+        """The arrays of the point, or others, with these floating-point numbers."""
+        changed = list(arrays or self.arrays)
+        for place, leaf in zip(self.places, leaves, strict=True):
+            changed[place] = np.asarray(leaf).astype(self.dtype)
+        return changed
+
+    def defined(self, arrays: Arrays, dtype: str) -> DifferentiableLeaves | None:
+        """What the forward pass gives in a type; None if it refuses, or if a number is not finite."""
+        try:
+            y = self.outputs(cast(arrays, dtype))
+        except Exception:
+            return None
+        is_own = dtype == self.dtype or all(leaf.dtype == dtype for leaf in y.leaves)
+        return y if is_own and np.isfinite(flat(y.leaves)).all() else None
+
+    def _at(self, regime: str, arrays: Arrays, dtype: str) -> list[Verdict]:
+        """Judges the backward pass at one point. There are no verdicts where the forward pass is not defined.
+
+        Args:
+            regime: the name of the point.
+            arrays: the point, in the type of the differences.
+            dtype: the type in which the backward pass is called.
+        """
+        y, precision, is_given = self.defined(arrays, dtype), PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
+        if y is None and is_given:
+            raise InputError("forward", "finite numbers at the given point", "NaN or infinity")
+        if y is None:
+            return []
+        if dtype != self.dtype and not _agree(flat(y.leaves), flat(self.outputs(arrays).leaves), precision.visible):
+            return []
+        most, size, narrow = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size, cast(arrays, dtype)
+        random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
+        drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
+        basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
+        rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
+        # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
+        along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
+        bars, twice = [self.pulled_back(narrow, y, row, regime) for row in rows], rows[[len(basis), -1]]
+        strided = self._strided(narrow, y, twice) if regime == GIVEN else []
+        again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
+        found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
+        for number, place in enumerate(self.places):
+            name, hand = self.names[place], np.stack([row[number] for row in [*bars, *strided]])
+            all_rows = np.concatenate([rows, twice[: len(strided)]])
+            verdict = self._judged(name, hand, all_rows, along[number], dtype, hand[None])
+            if verdict.outcome == "fail":
+                along[number] = self._confirmed(arrays, place, flat(y.leaves), regime)
+                seeds = range(1, NEARBY + 1) if regime != GIVEN else [0]
+                moved = [self._nearby(arrays, dtype, seed) for seed in seeds]
+                near = np.stack([[self.pulled_back(x, y, row, regime)[number] for row in all_rows] for x in moved])
+                verdict = self._judged(name, hand, all_rows, along[number], dtype, near)
+                contiguous = self._judged(name, hand[: len(rows)], rows, along[number], dtype, near[:, : len(rows)])
+                if verdict.outcome == "fail" != contiguous.outcome:
+                    verdict = replace(verdict, note=CONTIGUOUS)
+            if is_given:
+                self._skip_unknown(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
+            if is_given and verdict.outcome == "pass":  # the report then says how many digits are right
+                verdict = replace(verdict, tolerance=TOLERANCES[dtype])
+            if is_given or verdict.outcome != "inconclusive":
+                found.append(replace(verdict, index=_index(verdict.index, arrays[place].shape)))
+        return [replace(verdict, dtype=dtype, regime=regime) for verdict in found]
+
+    @np.errstate(all="ignore")
+    def _along(self, arrays: Arrays, place: int, most: int, y: np.ndarray, factor: float = 1.0) -> Along:
+        """Differences of the forward pass by one array.
+
+        Args:
+            arrays: the point.
+            place: the place of the array.
+            most: the largest number of groups.
+            y: the outputs, as one vector.
+            factor: of the usual steps.
+        """
+        x = arrays[place].astype(np.float64).reshape(-1)
+        groups = min(most, x.size)
+        random, number_of_group = np.random.default_rng(place), np.arange(x.size) * groups // max(x.size, 1)
+        sizes = 2.0 ** np.round(np.log2(np.maximum(np.abs(x), 1.0)))
+        together = sizes * random.choice([-1.0, 1.0], x.size)
+        directions = (number_of_group == np.arange(groups)[:, None]) * together
+        directions = np.concatenate([directions, together[None], np.full((1, x.size), np.max(sizes, initial=1))])
+        steps = STEPS if self.dtype == "float64" else FLOAT32_STEPS
+        steps = steps._replace(dtype=np.dtype(self.dtype).type, usual=factor * steps.usual, small=factor * steps.small)
+        moved = difference_points(np.zeros(len(directions)), steps)
+        points = np.concatenate([moved, np.tile(LARGE_STEPS[:, None], len(directions))])
+        outputs = np.full((len(points), y.size, len(directions)), np.nan)
+        for point, column in np.ndindex(points.shape):
+            changed = list(arrays)
+            leaf = x + points[point, column] * directions[column]
+            changed[place] = leaf.reshape(arrays[place].shape).astype(self.dtype)
+            result = self.defined(changed, self.dtype)
+            if result:
+                outputs[point, :, column] = flat(result.leaves)
+        value, error, kink = extrapolated(outputs[: len(moved)], moved, steps)
+        # An output that changes only farther away may have a derivative here that is too small to be seen.
+        farthest = np.nan_to_num(np.abs(outputs - outputs[0])).max(0)
+        error += np.where(value == 0, steps.epsilon * farthest, 0.0)
+        is_known, is_zero = error < np.inf, (np.abs(value) <= error) & ~kink
+        error = np.where(is_known, error + np.where(is_zero, np.abs(value), 0.0), UNKNOWN)
+        value = np.where(is_known & ~is_zero, value, 0.0)
+        # Where an output has a derivative, those along groups add up. At ties of a sorted array they do not.
+        of_groups, of_sum = error[:, :groups].sum(1), np.where(kink[:, groups], -error[:, groups], error[:, groups])
+        apart = np.abs(value[:, :groups].sum(1) - value[:, groups]) - of_sum - 2 * of_groups
+        terms = np.abs(value[:, :groups]).sum(1)
+        error[apart > PRECISIONS[self.dtype].visible * terms, :groups] = UNKNOWN
+        if groups == x.size:  # each group is one element
+            directions[:groups], value[:, :groups] = np.eye(groups), value[:, :groups] / together
+            error[:, :groups] /= np.abs(together)
+        return Along(y, directions, value, error, kink)
+
+    def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
+        """Differences with other steps. At another point than the given one, those with all steps have to agree."""
+        first, *others = (
+            self._along(arrays, place, ONE_BY_ONE, y, factor) for factor in OTHER_STEPS[: 1 if regime == GIVEN else 3]
+        )
+        errors = [other.error + np.abs(other.value - first.value) for other in others]
+        return first._replace(error=np.max([first.error, *(DOUBT * error for error in errors)], 0))
+
+    def _nearby(self, arrays: Arrays, dtype: str, seed: int) -> Arrays:
+        """A point where all numbers are a little different, by the root of the distance from 1 to the next one.
+
+        With a seed other than 0, this holds for zeros too. Then no two numbers are equal.
+        """
+        random, change = np.random.default_rng(seed), np.sqrt(np.finfo(dtype).eps)
+        leaves = [arrays[place].astype(float) for place in self.places]
+        for leaf in leaves:
+            size = np.abs(leaf)
+            size[size == 0] = (np.max(size, initial=0) or 1) if seed else 0
+            leaf += change * size * random.uniform(-1, 1, leaf.shape)
+        return cast(self.moved(leaves, arrays), dtype)
+
+    def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[Arrays]:
+        """The cotangents by arrays with the same numbers that are not contiguous; none where a pass refuses these."""
+        try:
+            if not _agree(flat(self.outputs(arrays, strided_copy).leaves), flat(y.leaves), 0.01):
+                raise ValueError("forward gives other numbers")
+            return [self.pulled_back(arrays, y, row, copied=strided_copy) for row in rows]
+        except Exception as error:
+            given = getattr(error, "given", error)
+            self.skipped.append(("arrays that are not contiguous", f"A pass does not take them: {given}."))
+            return []
+
+    @np.errstate(all="ignore")
+    def _judged(
+        self, name: str, hand: np.ndarray, rows: np.ndarray, along: Along, dtype: str, near: np.ndarray
+    ) -> Verdict:
+        """Compares cotangents of one array with differences. Elements that these do not know well enough are left out.
+
+        Args:
+            name: the name of the array.
+            hand: the cotangents by the backward pass, (rows, elements).
+            rows: the cotangents of the outputs.
+            along: the differences.
+            dtype: the type of the backward pass.
+            near: the cotangents at points very near to this one, (points, rows, elements).
+        """
+        groups, precision = len(along.directions) - 2, PRECISIONS[dtype]
+        found = np.nan_to_num(hand) @ along.directions.T
+        rounding = ROUNDINGS * np.sqrt(np.finfo(dtype).eps) * np.nan_to_num(np.abs(near[0] - hand))
+        right, error = rows @ along.value, np.abs(rows) @ along.error + rounding @ np.abs(along.directions).T
+        # Along these directions, the slope is not the same at all points nearby: forward has a kink, or is degenerate.
+        error += DOUBT * np.ptp(np.nan_to_num(near) @ along.directions.T, 0)
+        # At a kink, or where the slope is infinite, there is no derivative. Then NaN is not wrong.
+        is_singular = np.any(along.kink | (along.error >= UNKNOWN), 0)
+        is_singular[groups:] |= is_singular[:groups].any()
+        is_nan = ~np.isfinite(hand) @ (along.directions != 0).T
+        found = np.where(is_nan, np.where(is_singular, right, np.nan), found)
+        terms = np.abs(rows) @ np.abs(along.value)
+        # Along the last directions, the terms of all elements are added, and may cancel.
+        usual = np.mean(terms[:, :groups], 1, keepdims=True)
+        terms[:, groups:] += (usual + np.nan_to_num(np.abs(hand))) @ np.abs(along.directions[groups:]).T
+        # At other points, smaller terms have to be right to fewer digits.
+        share = precision.share ** (1 / 2 if len(near) > 1 else 1)
+        scale = terms + share * np.max(terms, 1, keepdims=True, initial=0)
+        wrong = (error < UNKNOWN / LARGE**2) & ~(np.abs(found - right) - error <= precision.visible * scale)
+        if wrong[:, :groups].any():
+            wrong[:, groups:] = False  # a single element says more
+        known = error <= precision.enough * scale
+        # If the outputs do not change at all, as far as can be told, their derivative is 0.
+        known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ np.abs(along.y)[:, None])
+        template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
+        verdict, at = worst_element(template, wrong, known, found, right, error, scale)
+        moved = np.flatnonzero(along.directions[at[1]])
+        note = "Several elements are moved together." if len(moved) > 1 else ""
+        index = tuple(moved.tolist())[: not note]
+        return replace(verdict, reference=DIFFERENCES, index=index, note=note if verdict.outcome == "fail" else "")
+
+    def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
+        """Judges whether two calls give the same results, and whether the arguments are the same after them."""
+        notes = []
+        names = [self.names[place] for place in self.places]
+        for name, one, two in zip(["y", *names], first, second, strict=True):
+            size = np.max(np.abs(one), where=np.isfinite(one), initial=0)
+            one, two = np.nan_to_num(one), np.nan_to_num(two)
+            differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
+            if differs.size:
+                once, again = one[differs[0]], two[differs[0]]
+                digits = digits_to_tell_apart(once, again)
+                given = f"{once:.{digits}g} and {again:.{digits}g}"
+                notes.append((name, f"Two calls with the same arrays give {given}. {REPEATED}"))
+        for function, (before, after) in self._last_calls.items():
+            for name, old, new in zip((*self.names, *["y_bar"] * len(before)), before, after, strict=False):
+                if not np.array_equal(old, new, equal_nan=True):
+                    notes.append((name, f"{function} changes its argument {name}. Let it compute with a copy."))
+        return [Verdict(self.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes]
+
+    def _skip_unknown(self, name: str, along: Along, largest: float) -> None:
+        """Adds to ``skipped`` which elements of an array were not compared, or not one by one.
+
+        Args:
+            name: the name of the array.
+            along: the differences by it.
+            largest: the largest derivative by any array.
+        """
+        size, groups = along.directions.shape[1], len(along.directions) - 2
+        error, kink = along.error[:, :groups], along.kink[:, :groups].any(0)
+        unknown = (error > PRECISIONS[self.dtype].enough * largest).any(0) & ~kink
+        parts = "elements"
+        if size > groups:
+            parts = "groups of elements"
+            self.skipped.append((f"single elements of {name}: {size:,} were moved in {groups} groups", TOGETHER))
+        uncertain = WITHOUT_REFERENCE if self._kind == "vjp" else UNCERTAIN
+        for reason, count in ((AT_KINK, kink.sum()), (uncertain, unknown.sum())):
+            if count:
+                self.skipped.append((f"{count} of {groups} {parts} of {name}", reason))
+
+
+class PullbacksOfBoth(Pullbacks):
+    """Pulls cotangents back by the backward pass of an implementation and by automatic differentiation of a reference.
+
+    Args:
+        problem: the reference.
+        implementation: the forward and the backward pass.
+    """
+
+    def __init__(self, problem: Problem, implementation: Implementation):
+        super().__init__(problem)
+        self._implementation = implementation
+
+    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
+        found, implementation = super()._rows(leaves, y_bars), self._implementation
+        arrays = implementation.moved(leaves)
+        rows = np.concatenate([bar.reshape(len(bar), -1) for bar in y_bars], 1)
+        try:
+            y = implementation.outputs(arrays)
+            bars = list(zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True))
+        except Exception:  # such as for a singular matrix; at the given point, it has been raised before
+            return found._replace(hand=[np.full_like(bar, np.nan) for bar in found.hand])
+        allowed = 0.0 if implementation.dtype == "float64" else TOLERANCES[implementation.dtype]
+        narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
+        return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
+
+
+class ReferenceComparison(JacobianComparison):
+    """The comparison of an implementation with a reference that JAX can trace, and with its derivative in 50 digits.
+
+    Args:
+        implementation: the forward and the backward pass.
+        reference: ``reference(*arrays) -> y`` in ``jax.numpy``.
+        other_points: whether both passes may be called at other points.
+    """
+
+    def __init__(self, implementation: Implementation, reference: Pass, other_points: bool):
+        self._implementation, self._reference, self._other_points = implementation, reference, other_points
+        if not other_points:  # then errors are planted at the given point only
+            self.further_points = []
+        super().__init__(implementation.subject, self._problem_of, seed=implementation.seed)
+        shapes = [np.shape(y_bar) for y_bar in self.y_bars]
+        expected = [leaf.shape for leaf in implementation.outputs(implementation.arrays).leaves]
+        if shapes != expected:
+            raise InputError("reference", f"outputs of the shapes {expected}, as forward gives them", shapes)
+        with jax.enable_x64(True):
+            self._pullbacks = PullbacksOfBoth(self.problem, implementation)
+        if implementation.dtype != "float64":
+            self._narrow_types = (implementation.dtype,)
+
+    def _problem_of(self, dtype: str) -> Problem:
+        """The reference with its derivative by JAX, in which errors are planted."""
+        arrays = cast(tuple(self._implementation.arrays), dtype)
+        problem = function_problem(self._reference, lambda *given: None, arrays)
+        names = [self._implementation.names[place] for place in self._implementation.places]
+        return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
+
+    def _with_arbiter(
+        self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
+    ) -> tuple[ComparedValues, str]:
+        """The values of one leaf. At a kink, any value between the one-sided derivatives is right."""
+        values, note = super()._with_arbiter(found, reference, number, everywhere=everywhere)
+        is_kink, error = np.zeros(values.hand.shape, bool), values.arbiter_error
+        is_kink[:, reference.columns[number]] = reference.kink[number]
+        allowed = np.where(np.isfinite(error), error + TOLERANCES["float64"] * values.scale + values.narrow, -1.0)
+        between = is_kink & (np.abs(values.hand - values.arbiter) <= allowed)
+        arbiter = np.where(between, values.hand, values.arbiter)
+        return replace(values, arbiter=arbiter, arbiter_error=np.where(between, 0, error)), note
+
+    def verdicts(self) -> list[Verdict]:
+        """Judges the values of the forward pass and the backward pass at the given point, then at others."""
+        found = [*self._values(GIVEN, self._implementation.arrays), *self.first_order(regime=GIVEN)]
+        refused = [what for what, _ in self._implementation.skipped]
+        for regime, arrays in self._implementation.points() if self._other_points else ():
+            if has_failed(found):
+                break
+            found += self._values(regime, arrays)
+            is_defined = self._implementation.defined(arrays, self._implementation.dtype)
+            if regime in WITH_REFERENCE and is_defined and f"the point with {regime}" not in refused:
+                leaves = cast([arrays[place] for place in self._implementation.places], "float64")
+                found += self.first_order(leaves, regime=regime)
+        return [replace(verdict, dtype=self._implementation.dtype) for verdict in found]
+
+    @np.errstate(all="ignore")
+    def _values(self, regime: str, arrays: Arrays) -> list[Verdict]:
+        """Compares the values of the forward pass with those of the reference."""
+        dtype = self._implementation.dtype
+        y = self._implementation.defined(arrays, dtype)
+        try:
+            right, *others = self._values_of_reference(arrays)
+        except Exception:  # the reference may refuse other lengths of axes
+            return []
+        if y is None or flat(y.leaves).shape != right.shape:
+            return []
+        scale = np.abs(right) + np.max(np.abs(others - right), 0) / CHANGE
+        if regime != GIVEN:  # tails are judged at the given point
+            scale += np.max(np.abs(right), initial=1.0)
+        found, known = flat(y.leaves), np.isfinite(scale)
+        tolerance = max(PRECISIONS[dtype].visible, HALF_OF_DIGITS["float64"])
+        template = Verdict(self.subject, "y", "pass", 0.0, tolerance, "value", dtype, "plain", regime, "relative")
+        wrong = known & ~(np.abs(found - right) <= tolerance * scale)
+        verdict, at = worst_element(template, wrong, known, found, right, np.zeros_like(right), scale)
+        index = _index(at, y.leaves[0].shape) if len(y.leaves) == 1 else at
+        return [replace(verdict, reference=f"{DIGITS} digits", index=index)]
+
+    def _values_of_reference(self, arrays: Arrays) -> np.ndarray:
+        """The values of the reference in 50 digits, then twice with all numbers a little different."""
+        inputs = differentiable_leaves(cast(tuple(arrays), "float64"))
+        random, arithmetic = np.random.default_rng(0), Arithmetic(DIGITS)
+        leaves = [leaf[..., None] * np.ones(3) for leaf in inputs.leaves]
+        for leaf in leaves:
+            leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], 2))
+
+        def outputs(leaves: Leaves) -> Leaves:
+            return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
+
+        with jax.enable_x64(True), arithmetic.precision():
+            try:
+                found = Program(outputs, inputs.leaves)(arithmetic, list(map(arithmetic.numbers, leaves)))
+                return found.astype(np.float64).T
+            except InputError:  # an operation has no rule
+                return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(3)])
+
+
+@np.errstate(all="ignore")
+def worst_element(
+    template: Verdict,
+    wrong: np.ndarray,
+    known: np.ndarray,
+    found: np.ndarray,
+    right: np.ndarray,
+    error: np.ndarray,
+    scale: np.ndarray,
+) -> tuple[Verdict, tuple[int, ...]]:
+    """The verdict at the worst element, and the index of that element.
+
+    Args:
+        template: the fields that are already known.
+        wrong, known: which elements are wrong for certain, and which are known well enough.
+        found: the numbers that are judged.
+        right: the right numbers.
+        error: how far the right numbers may be off.
+        scale: the sizes by which errors are divided.
+    """
+    none = np.zeros_like(right)
+    error = np.where((found == 0) & (right == 0), 0.0, error)  # both passes may give 0 where all terms are 0
+    values = ComparedValues(found, found, right, error, scale, 0.0, none)
+    if (wrong | known).any():
+        values = values.only_at(wrong | known)
+    verdict, at = values.verdict(template)
+    verdict = replace(verdict, automatic=None, automatic_error=None)
+    if wrong.any():
+        return replace(verdict, outcome="fail"), at
+    if not known.any():
+        # Where all terms are 0, the relative error is given as 0.
+        return replace(verdict, outcome="inconclusive", reference_error=verdict.reference_error or np.inf), at
+    # What differences cannot tell is allowed.
+    allowed = template.tolerance + verdict.error + verdict.reference_error
+    return replace(verdict, outcome="pass", tolerance=allowed), at
+
+
+def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+    """Whether two vectors agree, relative to the largest element."""
+    return bool(np.all(np.abs(one - other) <= tolerance * np.max(np.abs(other), initial=0)))
+
+
+def _index(at: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index in an array of an element of its flat form."""
+    return tuple(map(int, np.unravel_index(at[0], shape))) if at and shape else ()
+
+
+def strided_copy(array: np.ndarray) -> np.ndarray:
+    """A copy that is not contiguous: without strides if all elements are equal, otherwise transposed and spread out.
+
+    The memory between the elements has other numbers, so code that takes it for contiguous stays inside.
+    """
+    memory = np.repeat(array.T[..., None], 2, -1)
+    if np.issubdtype(array.dtype, np.floating):  # another integer might be no index
+        memory[..., 1] += 77
+    if array.size > 1 and np.all(array == array.flat[0]):
+        return np.lib.stride_tricks.as_strided(memory, array.shape, (0,) * array.ndim)
+    return memory[..., 0].T
+
+
+def flat(arrays: Leaves) -> np.ndarray:
+    """The elements of all arrays, as one vector in float64."""
+    return np.concatenate([np.zeros(0), *(np.reshape(array, -1).astype(np.float64) for array in arrays)])
