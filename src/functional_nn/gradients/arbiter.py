@@ -18,7 +18,7 @@ from functional_nn.gradients.digits.numbers import Arithmetic
 from functional_nn.jaxprs.evaluate import evaluate
 
 MOST_EXACT_NUMBERS = 1_000_000
-"""The largest count of numbers with 50 and 80 digits for one problem. They take some seconds to compute."""
+"""At most this many numbers with 50 and 80 digits are computed for one problem. They take some seconds."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
 STEP = 2.0**-100
@@ -28,7 +28,8 @@ SMALLEST_STEP = 2.0**-1000
 SECOND_ORDER_DIGITS = 110
 """The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
 USUAL_RANGE = 10
-"""If the largest element is more powers of ten larger than the smallest one, a second derivative takes more digits."""
+"""If the largest element is more than this many powers of ten above the smallest, a second derivative takes more
+digits."""
 SMALLER = 2.0**10
 """A second derivative of at most this many times the step is computed again, with a step this many times smaller."""
 NEAR = (2.0**-50, 2.0**-70)
@@ -75,7 +76,8 @@ def reference_jacobian(
         leaves: the point.
         doubts: for each leaf, reasons to compute an element, as an array (reasons, elements). In a large leaf, only the
             elements with the greatest number for each reason are computed, and others at regular distances.
-        zeros: which derivatives are 0 by the formula and by automatic differentiation, term by term.
+        zeros: for each leaf (m, size), which derivatives are 0 by the formula and by automatic differentiation, and
+            have no terms that cancel.
     """
     try:
         return _in_many_digits(function, leaves, doubts, zeros)

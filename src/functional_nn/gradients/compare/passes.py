@@ -178,10 +178,10 @@ class Implementation:
             # Code that takes a float64 for two float32 gives other numbers.
             if (dtype == own or _agree(y, y_own, 0.1)) and np.result_type(*leaves).itemsize >= np.dtype(dtype).itemsize:
                 return dtype
-        if refusal is None:
-            found = np.result_type(*leaves)
-            remedy = f"If it computes in {found}, give arrays of {found}."
-            raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
+            if dtype == own:
+                found = np.result_type(*leaves)
+                remedy = f"If it computes in {found}, give arrays of {found}."
+                raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
         given = f"{type(refusal).__name__}: {refusal}"
         raise InputError("forward", "a function that takes these arrays", given) from refusal
 
@@ -452,7 +452,7 @@ class Implementation:
             one, two = np.nan_to_num(one), np.nan_to_num(two)
             differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
             if differs.size:
-                once, again = one[differs[0]], two[differs[0]]
+                once, again = float(one[differs[0]]), float(two[differs[0]])
                 digits = digits_to_tell_apart(once, again)
                 given = f"{once:.{digits}g} and {again:.{digits}g}"
                 notes.append((name, f"Two calls with the same arrays give {given}. {REPEATED}"))

@@ -1,4 +1,4 @@
-"""Points at which a formula is judged besides the given one: small, large, equal, sorted, on each side of branches."""
+"""Further points at which a formula is judged: small, large, equal and sorted numbers, and both sides of branches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTHS = (0.3, 1.0, 4.0)
 DECIMALS = 3
 """Drawn numbers are rounded, so that a report shows all their digits."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
-"""Operations whose constants may say where a function changes its branch, as in x < c, or x - c < 0."""
+"""Operations with a constant c at which a function may change its branch, as in x < c, or in x - c < 0."""
 MOST_CONSTANTS = 12
 
 
