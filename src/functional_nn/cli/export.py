@@ -46,6 +46,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
     (batch, height, width, channels).
     """
     with importing():
+        from functional_nn.cli.trained_run import named_member
         from functional_nn.exchange.hub import to_hub
         from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import kept_open
@@ -53,6 +54,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
     for flag, given, needed in (("--gradient", gradient, "stablehlo"), ("--like", like, "torch")):
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
+    member = named_member(run, member)
     if kind == "hub":
         to_hub(run, out, member)
     else:

@@ -40,12 +40,13 @@ def predict(run: Path, images: tuple[Path, ...], member: int | None, json_file: 
     with importing():
         import numpy as np
 
+        from functional_nn.cli.trained_run import named_member
         from functional_nn.data.image_folder import PREFIX, read_fitted_images
         from functional_nn.data.images import read_image
         from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import write_json
 
-    network = load(run, member)
+    network = load(run, named_member(run, member))
     dataset, class_names = network.configuration.dataset, network.class_names
     if dataset.startswith(PREFIX):
         x = read_fitted_images(images, network.in_shape)

@@ -180,10 +180,12 @@ def sweep(
 
 def _listed(networks: Collection[str], hidden: Sequence[tuple[int, ...]] | None) -> str:
     """The first networks of a sweep. If --hidden gives one with several layers, also how to write several networks."""
-    listed = ", ".join([*list(networks)[:MOST_NETWORKS], *["…"][: len(networks) > MOST_NETWORKS]])
-    sizes = hidden[0] if hidden and len(hidden) == 1 else ()
-    hint = f"; one network, several are written --hidden {'/'.join(map(str, sizes))}" if len(sizes) > 1 else ""
-    return listed + hint
+    listed = ", ".join(list(networks)[:MOST_NETWORKS])
+    if len(networks) > MOST_NETWORKS:
+        listed += ", …"
+    if hidden and len(hidden) == 1 and len(hidden[0]) > 1:
+        listed += f". Several networks are written --hidden {'/'.join(map(str, hidden[0]))}"
+    return listed
 
 
 def _check_part_flags(

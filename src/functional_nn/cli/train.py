@@ -101,8 +101,10 @@ def train(
     configuration = Configuration(**flags)
     # Only configurations are read here, since JAX must not compute anything before it has its devices.
     if from_run is not None:
+        from functional_nn.cli.trained_run import named_member
         from functional_nn.exchange import saved_networks
 
+        member = named_member(from_run, member)
         values = saved_networks.values_of(from_run, member)
         configuration = with_settings_of("--from", from_run, values, configuration, NETWORK)
     if resume and out is not None:

@@ -1,4 +1,4 @@
-"""The best epoch of a run, and the metrics of a network on the test examples."""
+"""The network of a folder that is meant: a member of a sweep, the best epoch of a run; and its test metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 import jax
 
+from functional_nn.core.errors import escaped
 from functional_nn.data.dataset import Dataset
+from functional_nn.exchange.saved_networks import chosen_member
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.evaluate import (
@@ -23,6 +25,15 @@ from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
 from functional_nn.training.state import TrainState
+
+
+def named_member(folder: Path, member: int | None) -> int | None:
+    """The number of the member of a sweep that is taken, after its name was printed; None for the folder of a run."""
+    chosen = chosen_member(folder, member)
+    if chosen is None:
+        return None
+    click.echo(escaped(f"{folder}: {chosen}"), err=True)
+    return chosen.number
 
 
 def at_best_epoch(run: Run, folder: Path, recipe: Recipe, data: Dataset) -> tuple[Run, int]:

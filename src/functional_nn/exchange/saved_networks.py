@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, escaped, shortened
+from functional_nn.core.errors import DataError, InputError, check, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_host_array, check_count, check_counts
@@ -105,7 +104,7 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
 
     Args:
         folder: the folder of a run or a sweep.
-        member: the number of a member of the sweep; None is the best one, which is named on standard error.
+        member: the number of a member of the sweep; None is the best one.
 
     Raises:
         DataError: if a file is missing, damaged or does not fit the others, or if a parameter is not finite.
@@ -204,6 +203,11 @@ ABOUT = ("classes", "image_shape", "class_names", "data_sha256", "versions", *OR
 REMEDY = "Give the folder of functional-nn sweep --out."
 
 
+def chosen_member(folder: Path, member: int | None = None) -> Member | None:
+    """The best member of the sweep in a folder, or the one with a number; None for the folder of a run."""
+    return _of_member(folder, member)[1] if _is_sweep(folder, member) else None
+
+
 def values_of(folder: Path, member: int | None = None) -> JsonObject:
     """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing for this.
 
@@ -216,7 +220,7 @@ def values_of(folder: Path, member: int | None = None) -> JsonObject:
 
 @contextmanager
 def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
-    """The folder of a run: the given one, or for a sweep a temporary one with the run of a member, which is named.
+    """The folder of a run: the given one, or for a sweep a temporary one with the run of a member.
 
     Args:
         folder: the folder of a run or a sweep.
@@ -229,13 +233,12 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
     if not _is_sweep(folder, member):
         yield folder
         return
-    values, chosen = _of_member(folder, member)
-    click.echo(escaped(f"{folder}: {chosen}"), err=True)
+    values, chosen, fingerprint = _of_member(folder, member)
     with tempfile.TemporaryDirectory(prefix="functional-nn-") as parent:
         run = Path(parent) / f"{folder.resolve().name}-member-{chosen.number}"
         run.mkdir()
         run_folder.create_run_folder(run, values)
-        params, state = _parameters(folder, chosen, described(run))
+        params, state = _parameters(Store(folder, fingerprint), chosen, described(run))
         rows = [
             {"epoch": epoch + 1, **{name: float(curve[epoch]) for name, curve in chosen.curves.items()}}
             for epoch in range(chosen.epochs)
@@ -252,8 +255,8 @@ def _is_sweep(folder: Path, member: int | None) -> bool:
     return is_sweep
 
 
-def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member]:
-    """The configuration of a member of a sweep, as its run would have it, and its result."""
+def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member, str]:
+    """The configuration of a member of a sweep, as its run would have it, its result, and the sweep's fingerprint."""
     result, settings = read_sweep(folder)
     identity = settings.get(IDENTITY)
     if not isinstance(identity, dict) or "classes" not in identity:
@@ -267,11 +270,11 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member]:
         chosen = result.members[member]
     known = {name: value for name, value in identity.items() if name in DEFAULTS or name in ABOUT}
     base = Configuration.from_dict({**known, "epochs": settings["epochs"]}, folder / SWEEP, is_completed=False)
-    return known | base.of_member(settings["grid"][chosen.number]).to_dict(), chosen
+    return known | base.of_member(settings["grid"][chosen.number]).to_dict(), chosen, settings[FINGERPRINT]
 
 
-def _parameters(folder: Path, member: Member, run: RunDescription) -> tuple[Params, State]:
-    store = Store(folder, read_sweep(folder)[1][FINGERPRINT])
+def _parameters(store: Store, member: Member, run: RunDescription) -> tuple[Params, State]:
+    folder = store.folder
     for file, rung, batch in good_batches(folder):
         numbers = [history.number for history in batch.histories]
         if rung is None and member.number in numbers:

@@ -38,6 +38,7 @@ IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
 
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
+READ = (*ENDINGS, ".ckpt", ".tar")
 """The endings of files of a state dict."""
 
 LEAST_SECONDS, BYTES_PER_SECOND = 60, 10_000_000
@@ -243,7 +244,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file, or in one of ``torch.save``, of which no code is run."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
-    check_data(str(path), path.name, f"a file of parameters ({', '.join(ENDINGS)})", path.suffix in ENDINGS)
+    check_data(str(path), path.name, f"a file of parameters ({', '.join(READ)})", path.suffix in READ)
     if path.suffix == ".safetensors":
         arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
         # The file is in alphabetical order, in which "10" comes before "2".
