@@ -29,7 +29,7 @@ from functional_nn.storage.files import JsonObject, check_path, kept_open, names
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.parts import good_batches, read_sweep
 from functional_nn.sweeps.results import Member
-from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store
+from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store, read_settings
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
 
@@ -201,11 +201,9 @@ ORIGINS = ("from", "imported_from")
 ABOUT = ("classes", "image_shape", "class_names", "data_sha256", "versions", *ORIGINS)
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
 
-REMEDY = "Give the folder of functional-nn sweep --out."
 
-
-def values_of(folder: Path, member: int | None = None) -> JsonObject:
-    """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing for this.
+def configuration_of(folder: Path, member: int | None = None) -> JsonObject:
+    """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing here.
 
     Args:
         folder: the folder of a run or a sweep.
@@ -216,7 +214,7 @@ def values_of(folder: Path, member: int | None = None) -> JsonObject:
 
 @contextmanager
 def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
-    """The folder of a run: the given one, or for a sweep a temporary one with the run of a member, which is named.
+    """The folder of a run. For a sweep, it is a temporary folder with a member as a run, and the member is printed.
 
     Args:
         folder: the folder of a run or a sweep.
@@ -248,7 +246,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
 
 def _is_sweep(folder: Path, member: int | None) -> bool:
     is_sweep = folder.is_dir() and SWEEP in names_in(folder)
-    check("member", member, f"none, because {folder} has no sweep", is_sweep or member is None)
+    check("member", member, f"no number, because {folder} has no sweep", is_sweep or member is None)
     return is_sweep
 
 
@@ -257,7 +255,9 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member]:
     result, settings = read_sweep(folder)
     identity = settings.get(IDENTITY)
     if not isinstance(identity, dict) or "classes" not in identity:
-        raise InputError("folder", "a sweep of the command", f"{folder}, which Python wrote", REMEDY)
+        remedy = "Run functional-nn sweep again, or use the result that fnn.sweep returned."
+        given = f"{folder}, which fnn.sweep or an earlier version wrote"
+        raise InputError("folder", "a folder of functional-nn sweep", given, remedy)
     if member is None:
         chosen = result.best()
     else:
@@ -271,7 +271,7 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member]:
 
 
 def _parameters(folder: Path, member: Member, run: RunDescription) -> tuple[Params, State]:
-    store = Store(folder, read_sweep(folder)[1][FINGERPRINT])
+    store = Store(folder, read_settings(folder)[FINGERPRINT])
     for file, rung, batch in good_batches(folder):
         numbers = [history.number for history in batch.histories]
         if rung is None and member.number in numbers:
@@ -283,4 +283,5 @@ def _parameters(folder: Path, member: Member, run: RunDescription) -> tuple[Para
                 found = store.load(file.stem, numbers, run.shapes)
             if found is not None:
                 return found[1][numbers.index(member.number)]
-    raise DataError(str(folder), f"the parameters of member {member.number}", f"none, as it is {member.status}", REMEDY)
+    given = f"none that can be read (its status: {member.status})"
+    raise DataError(str(folder), f"the parameters of member {member.number}", given, "Choose another member.")
