@@ -359,8 +359,8 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
         with reading(path, "arrays below params and state", errors=DAMAGES):
             if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
                 raise ValueError(f"a path with one part, or more than {MOST_AXES}")
-            named |= trees.unflatten(found)
-            if len(named) > 2 or trees.flatten(named).keys() != found.keys():
+            named |= trees.unflatten(found)  # a path that leads through an array is an error, too
+            if len(named) > 2:
                 raise ValueError(shortened(", ".join(found)))
     else:
         is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
