@@ -164,7 +164,8 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, no_pict
     assert cli.run(start) == 0
     assert json.loads((tmp_path / "t").read_text())["config"]["shift"] == 0  # how it trained is not taken over
     export = ["export", out, "--to", "torch", "--out", tmp_path / "m.pt", "--member"]
-    refused(capsys, [*export, left_out], f"the parameters of member {left_out}, got none, as it is halved")
+    refused(capsys, ["train", "--member", "0"], "--member: expected the sweep's folder in --from")
+    refused(capsys, [*export, left_out], f"of member {left_out}, got none that can be read (its status: halved)")
     refused(capsys, [*export, 3], "one of 3 members, from 0, got 3")
     refused(capsys, ["export", tmp_path / "hub", *export[2:], 0], "hub has no sweep")
 

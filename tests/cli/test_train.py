@@ -367,6 +367,7 @@ def test_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("error:Loss or update")
 def test_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, tmp_path):
     files = ["--out", str(tmp_path / "run"), "--json", str(tmp_path / "result.json")]
     assert run([*tiny, "--learning-rate", "1e30", "--non-finite", "skip", *files]) == 1

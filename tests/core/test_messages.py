@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.core.texts import suggest
 from functional_nn.data import Split
 
 
@@ -26,6 +27,11 @@ def test_a_name_that_the_package_does_not_have(name, remedy):
     assert str(caught.value).startswith(f"module 'functional_nn' has no attribute {name!r}. ")
     assert str(caught.value).endswith(remedy)
     assert not hasattr(fnn, name)
+
+
+def test_a_remedy_lists_the_nearest_of_very_many_names():
+    nearest = "layer_7, layer_97, layer_87, layer_79, layer_78, … 95 more"
+    assert suggest("layer_7", [f"layer_{i}" for i in range(100)]) == f"Did you mean layer_7? Known: {nearest}."
 
 
 @pytest.mark.parametrize(

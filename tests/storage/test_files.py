@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage import files
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import (
     check_new_folder,
@@ -114,6 +115,19 @@ def test_a_lock_is_for_its_owner_alone(tmp_path):
     for folder in (tmp_path, tmp_path / "new"):
         with one_writer("out", folder):
             assert stat.S_IMODE((folder / ".functional_nn.lock").stat().st_mode) == 0o600
+
+
+def test_a_lock_file_that_was_removed_before_it_is_locked(tmp_path, monkeypatch):
+    """Its process has ended. A third one may already hold a new file."""
+    lock = files._lock
+
+    def remove_and_lock(descriptor):
+        (tmp_path / files.LOCK).unlink()
+        lock(descriptor)
+
+    monkeypatch.setattr(files, "_lock", remove_and_lock)
+    with pytest.raises(InputError, match="which another process used a moment ago"), one_writer("out", tmp_path):
+        pass
 
 
 def test_permissions_stay(tmp_path):

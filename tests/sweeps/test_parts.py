@@ -124,6 +124,11 @@ def test_a_killed_merge_goes_on(folders, tmp_path):
     assert contents(merged) == contents(whole)
 
 
+def test_a_sweep_of_python_has_no_network_to_load(folders):
+    with pytest.raises(InputError, match=r"a folder of functional-nn sweep, got .*whole, which fnn.sweep or"):
+        fnn.exchange.load(folders[0])
+
+
 @pytest.mark.parametrize(
     "name", ["notes.txt", "batches/notes.txt", "batches/0-0-end.safetensors", "other/.functional_nn.lock"]
 )

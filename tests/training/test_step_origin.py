@@ -27,9 +27,9 @@ def fit(net=MLP, optimizer=SLOW, x=X, test_x=X, **options):
 
 
 def test_the_learning_rate_of_the_step_is_named():
-    rate = optax.inject_hyperparams(optax.sgd)(optax.piecewise_constant_schedule(0.125, {12: 8e12}))
-    run = fit(optimizer=rate)  # from the second epoch on
-    assert "of epoch 2, with the learning rate 1e+12. Such" in run.message
+    rate = optax.inject_hyperparams(optax.sgd)(optax.piecewise_constant_schedule(0.125, {12: 8e12, 13: 2}))
+    run = fit(optimizer=rate)  # the step before it has half the rate
+    assert "of epoch 2, with the learning rate 2e+12. Such" in run.message
 
 
 @pytest.mark.parametrize("row", [17, pytest.param(36, marks=pytest.mark.slow), 37])

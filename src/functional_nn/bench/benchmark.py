@@ -148,7 +148,7 @@ REMEDIES = {
     "launch": "mostly the start of a program: use a larger batch",
     "": "far from all peaks: try other sizes, or another order of axes",
 }
-"""What makes a layer faster that is near a bound."""
+"""How to make a layer faster, by the bound that it is near; ``""`` for a layer that is near none."""
 LEAST_SHOWN = 0.005
 """A smaller share is printed as 0%."""
 INTEGER_WORK = "moves, integers (except in matrix products), random bits, comparisons and sorts count as 0"
@@ -268,7 +268,7 @@ class Benchmark:
         nearest = max(shares, key=shares.__getitem__)
         part = seconds / sum(time for time, _ in timed)
         remedy = REMEDIES[nearest if shares[nearest] >= NEAR else ""]
-        return f"{_direction(cost)}, {part:.0%} of the time of all layers; {remedy}"
+        return f"{_label(cost)}, {part:.0%} of the time of all layers; {remedy}"
 
     def _shares_of(self, cost: LayerCost, seconds: float) -> dict[str, float]:
         """The shares of the peaks that a layer reaches."""
@@ -366,9 +366,9 @@ class Benchmark:
                 seconds = cost.timing.median
                 compute, memory = (f"{share:.0%}" for share in self._shares_of(cost, seconds).values())
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                rows.append((_direction(cost), in_seconds(seconds), operations, compute, moved, memory))
+                rows.append((_label(cost), in_seconds(seconds), operations, compute, moved, memory))
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []
 
 
-def _direction(cost: LayerCost) -> str:
+def _label(cost: LayerCost) -> str:
     return f"{cost.layer} backward" if cost.backward else cost.layer

@@ -33,8 +33,8 @@ def with_settings_of(
     Args:
         flag: the flag that names the run, for errors.
         run: the folder of the earlier run.
-        values: its configuration, as its file has it.
-        configuration: the new run's.
+        values: the configuration of the earlier run, as read from its file.
+        configuration: that of the new run.
         groups: the groups of the settings that are taken from the earlier run.
 
     Raises:
@@ -58,7 +58,7 @@ def with_settings_of(
         has_path = earlier.dataset.startswith(PREFIX)
         if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):
             needed = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
-            remedy = f"It was trained on {shown(earlier.dataset)}. The folder of a run does not choose the data."
+            remedy = f"It was trained on {shown(earlier.dataset)}. For safety, the folder cannot choose the data."
             raise InputError(flag, f"the data to train on, by {needed}", f"{run} without this flag", remedy)
         names.append("dataset")
     return replace(configuration, **{name: getattr(earlier, name) for name in names})

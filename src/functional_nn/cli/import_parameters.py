@@ -62,7 +62,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
         )
         metrics = test_metrics(recipe, train_state, data, configuration.precision)
     origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
-    about = data.in_file() | {"data_sha256": data.checksum(), "versions": versions()}
+    about = data.about() | {"data_sha256": data.checksum(), "versions": versions()}
     run_folder.create_run_folder(out, configuration.to_dict() | about | {"imported_from": origin})
     result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}
     result |= {**metrics, "config": configuration.to_dict()}

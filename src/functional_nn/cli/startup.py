@@ -54,7 +54,7 @@ def starting_jax(precision: str, devices: int, processes: SeveralProcesses = ONE
 
     The two run at the same time, since zlib, hashes and NumPy release Python's lock. Modules that both need are
     imported first: if modules import each other, as those of NumPy do, a second thread may see one that is half
-    imported. TFDS waits until the thread has ended.
+    imported. TFDS is used only after the thread has ended.
 
     Args:
         precision: ``float64`` switches JAX's 64-bit numbers on.

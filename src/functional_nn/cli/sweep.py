@@ -164,7 +164,7 @@ def sweep(
         keep=out is not None,
         part=part,
         out=out,
-        identity=base.settings() | data.in_file(),
+        identity=base.settings() | data.about(),
         defaults=DEFAULTS,
         on_epoch=on_epoch,
         progress=False if quiet else None,
@@ -179,12 +179,11 @@ def sweep(
 
 
 def _listed(networks: Collection[str], hidden: Sequence[tuple[int, ...]] | None) -> str:
-    """The first networks of a sweep. If --hidden gives one with several layers, also how to write several networks."""
-    listed = ", ".join(list(networks)[:MOST_NETWORKS])
-    if len(networks) > MOST_NETWORKS:
-        listed += ", …"
-    if hidden and len(hidden) == 1 and len(hidden[0]) > 1:
-        listed += f". Several networks are written --hidden {'/'.join(map(str, hidden[0]))}"
+    """The first networks of a sweep. If --hidden gives one network of several layers, also how to give several."""
+    listed = ", ".join(list(networks)[:MOST_NETWORKS]) + (", …" if len(networks) > MOST_NETWORKS else "")
+    sizes = hidden[0] if hidden and len(hidden) == 1 else ()
+    if len(sizes) > 1:
+        listed += f" (one network; --hidden {'/'.join(map(str, sizes))} gives {len(sizes)} networks)"
     return listed
 
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 )
 @MEMBER
 @click.option(
-    "--resume", is_flag=True, help="Go on with the run in --out, with its settings; paths of data are given again."
+    "--resume", is_flag=True, help="Continue the run in --out with its settings. Give the paths of its data again."
 )
 @click.option(
     "--checkpoint-minutes",
@@ -105,7 +105,7 @@ def train(
         from functional_nn.exchange import saved_networks
 
         member = named_member(from_run, member)
-        values = saved_networks.values_of(from_run, member)
+        values = saved_networks.configuration_of(from_run, member)
         configuration = with_settings_of("--from", from_run, values, configuration, NETWORK)
     if resume and out is not None:
         from functional_nn.storage import run_folder
@@ -116,6 +116,8 @@ def train(
     for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
         if is_set and out is None:
             raise InputError(flag, "the run's folder in --out", "none")
+    if member is not None and from_run is None:
+        raise InputError("--member", "the sweep's folder in --from", "none")
     if keep_best and checkpoint_minutes:
         given = f"--checkpoint-minutes {checkpoint_minutes:g}"
         raise InputError("--keep-best", "a checkpoint after every epoch", given, "Leave out one of the two.")
@@ -187,7 +189,7 @@ def train(
             if metrics.epoch == 1:
                 # A resumed run reports its restored epochs first, so the folder's files are written anew from epoch 1
                 # on.
-                about = data.in_file() | {"data_sha256": data.checksum(), "versions": versions()}
+                about = data.about() | {"data_sha256": data.checksum(), "versions": versions()}
                 run_folder.create_run_folder(out, configuration.to_dict() | about | origin)
             run_folder.append_metrics(out, metrics.row())
         if recorder is not None:

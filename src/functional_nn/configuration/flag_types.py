@@ -167,7 +167,7 @@ def check_outside(json_file: Path | None, out: Path | None) -> None:
 
 
 MEMBER = click.option(
-    "--member", type=COUNT_OR_ZERO, metavar="N", help="Of a sweep: the number of the model.  [default: the best one]"
+    "--member", type=COUNT_OR_ZERO, metavar="N", help="For a sweep: the number of the model.  [default: the best one]"
 )
 
 

@@ -369,7 +369,7 @@ class Configuration:
     def from_dict(cls, values: Mapping[str, object], path: Path, *, is_completed: bool = True) -> Configuration:
         """Reads what ``to_dict`` wrote, also before a setting was added; ``path`` is named in errors.
 
-        A run has a completed configuration. The one of a sweep is not, because its members complete it.
+        The configuration of a run is complete. That of a sweep is not: each member completes it.
         """
         configuration = cls(**{name: _from_json(name, values[name], path) for name in SETTINGS if name in values})
         try:
@@ -437,15 +437,14 @@ def _option(name: str, *, in_sweep: bool) -> Callable[[Function], Function]:
 
 EVERYDAY, OUTPUT, SEVERAL = "Everyday", "Output and start", "Several computers"
 """Groups of flags in the help, besides those of the settings."""
-EVERYDAY_FLAGS = (
-    *("dataset", "model", "hidden", "optimizer", "learning_rate", "epochs", "batch_size", "seeds"),
-    *("recipe", "out", "resume"),
-)
-OF_OTHERS: Mapping[str, str] = dict.fromkeys(
-    ("distributed", "coordinator", "num_processes", "process_id", "wait", "part", "number_of_parts", "job_settings"),
-    SEVERAL,
-)
-"""The groups of flags that are no settings and do not stand in ``OUTPUT``."""
+GROUP_OF_FLAG = {
+    **{name: one.group for name, one in SETTINGS.items()},
+    **dict.fromkeys(("dataset", "model", "hidden", "optimizer", "learning_rate", "epochs", "batch_size"), EVERYDAY),
+    **dict.fromkeys(("seeds", "recipe", "out", "resume"), EVERYDAY),
+    **dict.fromkeys(("distributed", "coordinator", "num_processes", "process_id", "wait"), SEVERAL),
+    **dict.fromkeys(("part", "number_of_parts", "job_settings"), SEVERAL),
+}
+"""The groups of the flags. All other flags are in ``OUTPUT``."""
 
 
 class GroupedCommand(click.Command):
@@ -455,9 +454,7 @@ class GroupedCommand(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if record := parameter.get_help_record(ctx):
-                name = parameter.name or ""
-                group = SETTINGS[name].group if name in SETTINGS else OF_OTHERS.get(name, OUTPUT)
-                groups.setdefault(EVERYDAY if name in EVERYDAY_FLAGS else group, []).append(record)
+                groups.setdefault(GROUP_OF_FLAG.get(parameter.name or "", OUTPUT), []).append(record)
         for group in filter(groups.get, (EVERYDAY, DATA, NETWORK, TRAINING, OUTPUT, SEVERAL)):
             with formatter.section(group):
                 formatter.write_dl(groups[group])

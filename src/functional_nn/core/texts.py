@@ -89,11 +89,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 MOST_NAMES, NEAR = 40, 5
-"""If there are more names, a message lists so many of the nearest only."""
+"""With more known names than the first number, a message lists only the nearest, as many as the second number."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A remedy for a mistyped name: the nearest known name first, then all of them, or the nearest of very many.
+    """A remedy for a mistyped name: the nearest known name, then a list of all names, or of the nearest.
 
     >>> suggest("adm", ["sgd", "adam"])
     'Did you mean adam? Known: adam, sgd.'

@@ -78,13 +78,13 @@ class Dataset(NamedTuple):
         """Describes the data set in one line: name, sizes, shape of an image, classes, source."""
         return escaped(f"{self.name}: {self._sizes()}, from {self.source}")
 
-    def in_file(self) -> dict[str, object]:
-        """What the configuration of a run says about its data: the classes and the shape of an image."""
+    def about(self) -> dict[str, object]:
+        """The entries about the data in the configuration of a run: the classes and the shape of an image."""
         shape = self.train_images.shape[1:]
         return {"classes": self.classes, "image_shape": list(shape), "class_names": self.class_names}
 
     def checksum(self) -> str:
-        """The SHA-256 of the images and labels of all parts, by which a run's page knows whether they have changed."""
+        """The SHA-256 of the images and labels of all parts. It shows whether they have changed since a run."""
         from functional_nn.storage.arrays import checksum_of
 
         return checksum_of("data", self.split()._asdict())

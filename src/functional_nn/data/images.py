@@ -29,7 +29,7 @@ FORMATS = (
 JPEG 2000 is left out: a file of 500 bytes can take gigabytes of memory."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""Pillow's name for pixels of some channels."""
+"""Pillow's mode for each number of channels."""
 
 DIGIT_SHARE = 20 / 28
 """The size of a digit, as a share of the image's size."""
@@ -47,8 +47,8 @@ MOST_BYTES = 6 * MOST_PIXELS
 """The largest JPEG file that is decoded."""
 
 SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-"""What begins a scan of a JPEG file: its marker, and a length that fits its number of components. Decoders skip other
-segments or look into them, as they like, so all places are searched. Elsewhere, these bytes are very rare."""
+"""The start of a scan in a JPEG file: the marker, then a length that fits the number of components. Decoders differ in
+which other segments they skip, so the whole file is searched. In other places, these bytes are very rare."""
 
 TILE_SIZE = (0x0142, 0x0143)
 """The entries of a TIFF file with the width and the height of its tiles."""
@@ -130,7 +130,7 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
     Args:
         content: the bytes of a file.
         place: where they are from, for errors.
-        channels: 1 to 4; 0 for those that the image has.
+        channels: 1 to 4; 0 keeps the number that the image has.
 
     Raises:
         DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.

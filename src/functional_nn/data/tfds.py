@@ -69,8 +69,8 @@ def default_folder() -> Path:
 
 
 IMPORT_LOCK = threading.Lock()
-"""Held while TFDS works. For moments it replaces Python's ``__import__`` by one that imports later, in all threads. A
-thread that imports at the same time holds this lock too, since it would fail at random."""
+"""Held while TFDS works, and while another thread imports modules. For moments, TFDS replaces Python's ``__import__``
+by one that delays imports. It does so in all threads, and an import in another thread could fail."""
 
 
 @contextmanager
@@ -116,6 +116,7 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
             named = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
             is_name = os.path.basename(named) == named and named not in (".", "..")
             check_data(str(default), named, "the name of a configuration", is_name)
+        # Not builder_from_files, which would import the classes that the files name.
         with error_utils.record_error_context():
             found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
         return found and Path(found)
@@ -152,7 +153,7 @@ FILE_NAME = re.compile(r"([\w.-]|\{[A-Z_]+\})+", re.ASCII)
 
 
 def _copy_checked(folder: Path, copies: Path) -> None:
-    """Copies the files that describe a prepared set, and requires features of TFDS itself.
+    """Copies the files that describe a prepared set. They must name classes of TFDS only.
 
     TFDS imports the module of each class that they name. They may come from a stranger, and importing a module runs its
     code. Another user may change them after the check, so TFDS reads the copies.
@@ -242,8 +243,9 @@ def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
 def _fingerprint(folder: Path) -> str:
     """A checksum of a prepared set's files and their names. Anything but files and folders is an error.
 
-    The folder's path counts too. Another user could change files of theirs after the checksum, and would otherwise
-    choose what the cache has for the same files elsewhere.
+    The checksum also covers the path of the folder. Without it, another user could harm your cache: you load a copy of
+    your set from their folder, and they change the files after the checksum is computed. Then the cache would have
+    their images for your set.
     """
     digest = hashlib.sha256(os.fsencode(os.path.realpath(folder)))
     with _damage_as_data_error(folder):

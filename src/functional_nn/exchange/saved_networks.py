@@ -200,16 +200,14 @@ ORIGINS = ("from", "imported_from")
 ABOUT = ("classes", "image_shape", "class_names", "data_sha256", "versions", *ORIGINS)
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
 
-REMEDY = "Give the folder of functional-nn sweep --out."
-
 
 def chosen_member(folder: Path, member: int | None = None) -> Member | None:
     """The best member of the sweep in a folder, or the one with a number; None for the folder of a run."""
     return _of_member(folder, member)[1] if _is_sweep(folder, member) else None
 
 
-def values_of(folder: Path, member: int | None = None) -> JsonObject:
-    """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing for this.
+def configuration_of(folder: Path, member: int | None = None) -> JsonObject:
+    """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing here.
 
     Args:
         folder: the folder of a run or a sweep.
@@ -251,7 +249,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
 
 def _is_sweep(folder: Path, member: int | None) -> bool:
     is_sweep = folder.is_dir() and SWEEP in names_in(folder)
-    check("member", member, f"none, because {folder} has no sweep", is_sweep or member is None)
+    check("member", member, f"no number, because {folder} has no sweep", is_sweep or member is None)
     return is_sweep
 
 
@@ -260,7 +258,9 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member, st
     result, settings = read_sweep(folder)
     identity = settings.get(IDENTITY)
     if not isinstance(identity, dict) or "classes" not in identity:
-        raise InputError("folder", "a sweep of the command", f"{folder}, which Python wrote", REMEDY)
+        remedy = "Run functional-nn sweep again, or use the result that fnn.sweep returned."
+        given = f"{folder}, which fnn.sweep or an earlier version wrote"
+        raise InputError("folder", "a folder of functional-nn sweep", given, remedy)
     if member is None:
         chosen = result.best()
     else:
@@ -286,4 +286,5 @@ def _parameters(store: Store, member: Member, run: RunDescription) -> tuple[Para
                 found = store.load(file.stem, numbers, run.shapes)
             if found is not None:
                 return found[1][numbers.index(member.number)]
-    raise DataError(str(folder), f"the parameters of member {member.number}", f"none, as it is {member.status}", REMEDY)
+    given = f"none that can be read (its status: {member.status})"
+    raise DataError(str(folder), f"the parameters of member {member.number}", given, "Choose another member.")

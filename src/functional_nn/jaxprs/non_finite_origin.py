@@ -56,7 +56,7 @@ NEAR = 1e-6
 """An argument that is at most this far from such a point counts."""
 
 HARMLESS = 0.5
-"""It takes the place of numbers that are not finite. Operations on it give finite numbers."""
+"""The number that takes the place of numbers that are not finite. Operations on it give finite numbers."""
 
 ROW, ROWS = "row of a scan", "rows of a scan"
 """The kinds of operations by which a step of a ``scan`` reads its row of an array, and by which the rows that all steps
@@ -400,7 +400,7 @@ def _origins(operation: Operation, elements: Sequence[Mask]) -> Iterator[Origin]
     """The origins at an operation, among the given elements of its results."""
     if operation.kind in (ROW, ROWS):
         return
-    # A result that is bad even with harmless operands was made here. So was a NaN that needs infinite operands only.
+    # A result that is bad even with harmless operands was made here. So was a NaN of infinities, as of inf - inf.
     made = _repaired(operation, bad_elements)
     made_of_infinity = _repaired(operation, _is_nan)
     for number, result in enumerate(operation.results):

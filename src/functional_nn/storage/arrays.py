@@ -44,7 +44,7 @@ LARGEST_HEADER = 10**8
 """The largest header in bytes that the library reads, too."""
 
 MOST_AXES = 64
-"""The largest number of axes that arrays of NumPy have, and of parts that a path in a file may have."""
+"""The largest number of axes of a NumPy array. A path in a file may have as many parts."""
 
 BYTES_OF_AN_ENTRY = 400
 """About the largest number of bytes that an array takes in the header, most of them for its path."""
@@ -339,7 +339,7 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
     Args:
         path: the file.
         like: parameters and state of a network, as arrays or as shapes, which ``jax.eval_shape`` gives. The file must
-            have arrays of these paths, types and shapes. None takes whatever network the file has.
+            have arrays of these paths, types and shapes. With None, it may have those of any network.
 
     Raises:
         DataError: if the file is missing, damaged, or of another network. The error lists the paths that differ.
@@ -359,16 +359,15 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
         with reading(path, "arrays below params and state", errors=DAMAGES):
             if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
                 raise ValueError(f"a path with one part, or more than {MOST_AXES}")
-            named |= trees.unflatten(found)
-            if len(named) > 2 or trees.flatten(named).keys() != found.keys():
+            named |= trees.unflatten(found)  # a path that leads through an array is an error, too
+            if len(named) > 2:
                 raise ValueError(shortened(", ".join(found)))
-        read = tree_like(named, found, str(path), {})
-        return read["params"], read["state"]
-    is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
-    check("like", like, "a network's parameters and state, as its init gives them", is_pair)
-    named = {"params": like[0], "state": like[1]}
-    forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-    found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
+    else:
+        is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
+        check("like", like, "a network's parameters and state, as its init gives them", is_pair)
+        named = {"params": like[0], "state": like[1]}
+        forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
+        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
 

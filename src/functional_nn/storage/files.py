@@ -484,9 +484,9 @@ MOST_BYTES_OF_LOCK = 20
 
 @contextmanager
 def one_writer(argument: str, folder: Path) -> Iterator[None]:
-    """Makes a folder, keeps it open, and locks it for one writer, by a file that is there meanwhile.
+    """Makes a folder, keeps it open, and locks it for one writer. The folder has a lock file until the context ends.
 
-    It removes half-written files of a killed writer.
+    Half-written files of a killed writer are removed.
 
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
@@ -497,8 +497,8 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(_locked(folder / LOCK))
         except BlockingIOError as error:
-            given = f"{folder}, which process {error} writes to"
-            raise InputError(argument, "a folder that nobody else writes to", given) from None
+            remedy = "Wait until it has ended, or use another folder."
+            raise InputError(argument, "a folder that nobody else writes to", f"{folder}, {error}", remedy) from None
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
         remove_leftovers(folder)
@@ -510,7 +510,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Holds a lock file. Only one process at a time can hold it. The system releases the lock when the process dies.
 
     Raises:
-        BlockingIOError: if another process holds it. Its text is the number of that process.
+        BlockingIOError: if another process holds it. Its text is about that process.
         OSError: if the file cannot be written.
     """
     # Whoever can read the file can hold the lock. So only its owner may, also in a folder that everyone reads.
@@ -521,10 +521,11 @@ def _locked(path: Path) -> Iterator[None]:
             _lock(file.fileno())
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise BlockingIOError(shortened(file.read(MOST_BYTES_OF_LOCK))) from None
+            number = shortened(file.read(MOST_BYTES_OF_LOCK))
+            raise BlockingIOError(f"which process {number} writes to") from None
         # Another process may have removed the file between the two calls. Then a third one can hold a new file.
         if not _is_at(path, file.fileno()):
-            raise BlockingIOError("that just ended")
+            raise BlockingIOError("which another process used a moment ago")
         # The file is emptied only with the lock held, since others read the number of the holder in it.
         file.truncate(0)
         file.write(str(os.getpid()))

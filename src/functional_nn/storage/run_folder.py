@@ -106,7 +106,7 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
         if has_run and not has_checkpoints:
             given = f"{folder}, whose run has none"
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
-        if not has_configuration:  # which a run writes first, after its first checkpoint
+        if not has_configuration:  # a run writes it before all other files, except for its first checkpoint
             check_nothing_lost(argument, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
         yield
 

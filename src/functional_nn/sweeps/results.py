@@ -41,8 +41,8 @@ class Member:
             ``find_non_finite`` finds the operation that made it.
         curves: metrics by name, such as ``train_loss``, ``test_loss`` and ``test_accuracy``; each is an array with one
             number for each epoch. If the data have validation examples, these take the place of the test examples.
-        seconds: the time that its training took, without evaluation. Members that are trained at once have equal
-            shares of their time.
+        seconds: the time of its training, without evaluation. If members were trained at once, each has an equal share
+            of the time.
         params, state: pytrees of NumPy arrays; None if they were not kept.
         test_metrics: the metrics on the test examples at the member's end, if choices are made on validation examples.
     """

@@ -375,15 +375,15 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
             if size is not None:
                 check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
             if jax.default_backend() == "cpu":
-                check_bytes("x", max(map(_bytes_of_patches, all_equations(program.jaxpr)), default=0))
+                check_bytes("x", max(map(_bytes_of_windows, all_equations(program.jaxpr)), default=0))
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
-def _bytes_of_patches(equation: JaxprEqn) -> int:
-    """The bytes of the windows of a convolution side by side. On a CPU, XLA ends the process if it cannot have them."""
+def _bytes_of_windows(equation: JaxprEqn) -> int:
+    """The bytes of a convolution's windows. XLA may copy them all on a CPU. It ends the process if they do not fit."""
     if equation.primitive.name != "conv_general_dilated":
         return 0
     y, weight = array_type(equation.outvars[0]), array_type(equation.invars[1])

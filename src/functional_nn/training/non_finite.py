@@ -125,7 +125,7 @@ NOT_FINITE = "Loss or update were not finite"
 def non_finite_message(
     bad_step: int, epoch: int, rate: float | None, origin: NonFinite | None, precision: Precision
 ) -> str:
-    """What happened in a step that ended the run, with which learning rate, where it comes from, and what to do."""
+    """What happened in a step that ended the run, its learning rate, the origin, and what to do."""
     with_rate = "" if rate is None else f", with the learning rate {rate:g}"
     happened = (
         f"{NOT_FINITE} at step {bad_step} of epoch {epoch}{with_rate}. Such steps changed nothing, and the last finite "
@@ -143,7 +143,7 @@ def rate_of_step(recipe: Recipe, step: BadStep) -> float | None:
     """The learning rate of a step; None if the optimizer does not say it."""
     before = step.before
     try:
-        # An update says which rate it has, whatever the gradient is.
+        # The state after any update, such as that of the gradient 0, has the rate of the step.
         zeros = jax.tree.map(jnp.zeros_like, before.params)
         _, state = recipe.optimizer.update(zeros, before.optimizer_state, before.params)
         return learning_rate(before._replace(optimizer_state=state))
