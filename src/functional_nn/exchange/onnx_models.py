@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from functional_nn.core.validation import check_trees
 from functional_nn.exchange.pairing import difference, random_batch
 from functional_nn.exchange.stablehlo import of_any_batch
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, run_scan
-from functional_nn.jaxprs.walk import array_type, layer_of, scan_parts, trace
+from functional_nn.jaxprs.walk import array_type, equations, layer_of, scan_parts, trace
 from functional_nn.storage.files import check_path, write_whole
 from functional_nn.training.precision import PRECISIONS
 from functional_nn.training.step import forward
@@ -125,7 +126,12 @@ def evaluation_model(
         found = [run({**dict(zip(names, taken, strict=True)), **by_name("input", x)}) for x in batches]
         expected = [jax.tree.leaves(apply(taken, x)) for x in batches]
     for ours, theirs in zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True):
-        check_agrees(np.concatenate(theirs), np.concatenate(ours))
+        wanted, output = np.concatenate(ours), np.concatenate(theirs)
+        given = f"an output of shape {output.shape} and type {output.dtype}"
+        if output.shape == wanted.shape and output.dtype == wanted.dtype:
+            given = difference(output, wanted)
+        if given:
+            raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
     return model
 
 
@@ -169,15 +175,6 @@ def session_of(model: onnx.ModelProto) -> Callable[[Mapping[str, ArrayLike]], li
     return run
 
 
-def check_agrees(found: np.ndarray, expected: np.ndarray) -> None:
-    """Requires that ONNX Runtime computed an output as JAX did."""
-    given = f"an output of shape {found.shape} and type {found.dtype}"
-    if found.shape == expected.shape and found.dtype == expected.dtype:
-        given = difference(found, expected)
-    if given:
-        raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
-
-
 OPSET = 21
 """The version of the operators. Runtimes of 2024 and later know it, also those in browsers."""
 
@@ -198,6 +195,10 @@ def converted(
         InputError: if jax2onnx is missing or cannot convert an operation, which the error names.
     """
     program = _in_convertible_form(program)
+    for scope, equation, *_ in equations(program):
+        if equation.primitive.name == "random_bits":  # those of ONNX would be other numbers than those of JAX
+            given = f"random numbers in {layer_of(scope)[0] or 'the network'}"
+            raise InputError("net", "layers that draw no random numbers", given, REMEDY)
     with _process_left_unchanged():
         jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
         try:
@@ -237,8 +238,8 @@ def _scanned_forward(path: EquationPath, equation: JaxprEqn, operands: list[Valu
     def body(*arguments: Value) -> list[Value]:
         return evaluate(scan.body, arguments, _replaced, path)
 
-    reversed_inputs = [lax.rev(x, [0]) for x in inputs]
-    results = run_scan(scan._replace(reverse=False), [*constants, *carry, *reversed_inputs], body)
+    operands = [*constants, *carry, *(lax.rev(x, [0]) for x in inputs)]
+    results = run_scan(scan._replace(reverse=False), operands, body)
     carry, outputs = scan.split_results(results)
     return [*carry, *(lax.rev(y, [0]) for y in outputs)]
 
@@ -293,17 +294,10 @@ def _selected(equation: JaxprEqn, which: jax.Array, *cases: jax.Array) -> jax.Ar
     return (which & cases[1]) | (~which & cases[0])
 
 
-def _refused_noise(equation: JaxprEqn, *operands: Value) -> jax.Array:
-    """ONNX has no random numbers that are those of JAX."""
-    layer, _ = layer_of(str(equation.source_info.name_stack))
-    given = f"random numbers in {layer or 'the network'}"
-    raise InputError("net", "layers that draw no random numbers", given, REMEDY)
-
-
 def _integer_power(equation: JaxprEqn, x: jax.Array) -> jax.Array:
     """``lax.integer_pow`` as products, which are faster than ``Pow``."""
     power = equation.params["y"]
-    return math.prod([x] * power) if 0 < power < 5 else bind(equation, [x])[0]
+    return reduce(jnp.multiply, [x] * power) if 0 < power < 5 else bind(equation, [x])[0]
 
 
 def _rounded(equation: JaxprEqn, x: jax.Array) -> jax.Array:
@@ -332,7 +326,6 @@ REPLACEMENTS: Mapping[str, Callable[..., jax.Array]] = {
     "shift_left": _shifted_left,
     "integer_pow": _integer_power,
     "select_n": _selected,
-    "random_bits": _refused_noise,
     "reduce_precision": _rounded,
 }
 """Functions that compute the result of an equation from its operands in another way."""
@@ -380,20 +373,20 @@ def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
 
     Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
     """
-    equations = program.jaxpr.eqns
-    converts, fails = 0, len(equations)
+    operations = program.jaxpr.eqns
+    converts, fails = 0, len(operations)
     while fails - converts > 1:
         middle = (converts + fails) // 2
-        beginning = program.jaxpr.replace(eqns=equations[:middle], outvars=equations[middle - 1].outvars)
+        beginning = program.jaxpr.replace(eqns=operations[:middle], outvars=operations[middle - 1].outvars)
         try:
             _convert(jax2onnx, program.replace(jaxpr=beginning), "beginning")
         except Exception:
             fails = middle
         else:
             converts = middle
-    if not equations:
+    if not operations:
         return "a network without operations"
-    operation = equations[fails - 1]
+    operation = operations[fails - 1]
     layer, _ = layer_of(str(operation.source_info.name_stack))
     return f"{operation.primitive.name} in {layer or 'the network'}"
 

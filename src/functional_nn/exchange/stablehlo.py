@@ -154,10 +154,10 @@ def exporting(platforms: Sequence[str]) -> Iterator[Callable[..., Callable[..., 
     is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
     are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
     check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
-    with traceback_in_locations_limit(0):  # without the paths of this computer
-        # In a program for several platforms, every convolution is XLA's.
-        with tracing_for(platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS):
-            yield lambda function: jax.export.export(jax.jit(function), platforms=tuple(platforms))
+    # In a program for several platforms, every convolution is XLA's. It is without the paths of this computer.
+    platform = platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS
+    with traceback_in_locations_limit(0), tracing_for(platform):
+        yield lambda function: jax.export.export(jax.jit(function), platforms=tuple(platforms))
 
 
 def write_program(path: Path, program: jax.export.Exported, arrays: PyTree, *, gradient: bool = False) -> None:
