@@ -133,7 +133,7 @@ DIFFERENTIABLE = ("Layer", "Loss", "Penalty", "Activation", "VectorActivation")
 LOOKUPS = ("model", "activation")
 """Public functions that find other functions by name. They need no case of their own."""
 IN_ULP = " in ULP"
-"""The suffix of subjects that compare an activation with mpmath, in units in the last place."""
+"""The suffix of subjects that compare an activation with numbers of many digits, in units in the last place."""
 
 Check = Callable[[bool], Report]
 """``check(quick) -> Report``."""
@@ -321,7 +321,7 @@ def _check_function(
 
 
 def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:
-    """Compares an activation with mpmath in float32; in a full run, in three types, with eight times the points."""
+    """Measures an activation in ULP, in float32; in a full run, in three types, with eight times the points."""
     types = map(jnp.dtype, ("float32",) if quick else TYPES)
     density = 1 if quick else 8
     return combine_reports([check_activation(activation, t, regime_points(activation, t, density)) for t in types])
