@@ -25,7 +25,6 @@ from functional_nn.jaxprs.non_finite_origin import (
     STEEP_AT,
     Origin,
     Recorder,
-    bad_elements,
     first_index,
     first_origin,
     is_hidden,
@@ -227,7 +226,7 @@ def find_origin(
         results = recorder.run(program, list(leaves.values()))
         named = results_tree if isinstance(results_tree, dict) else {"result": results_tree}
         paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(named)]
-        bad = {path: result for path, result in zip(paths, results, strict=True) if bad_elements(result).any()}
+        bad = {path: result for path, result in zip(paths, results, strict=True) if result.bad.any()}
         if not bad:
             return NonFinite()
         bad_arguments, origins = trace_back(results, recorder.operations)
@@ -239,7 +238,7 @@ def find_origin(
         origin = first_origin(origins)
         if origin is None:  # no operation reads a constant that is a result
             result = next(iter(bad.values()))
-            of_array = _of_array(result.array, first_index(bad_elements(result)))
+            of_array = _of_array(result.array, first_index(result.bad))
             return NonFinite(tuple(bad), operation="constant", stage="forward pass", **of_array, **CONSTANT._asdict())
         return _operation_report(tuple(bad), origin, origins, recorder, leaves)
 
