@@ -134,7 +134,7 @@ def _verdict(
     """
     least = (LEAST_GATE.get(activation.name, 0.0) if kind == "value" else 0.0) * np.abs(x.astype(np.float64))
     tolerance = TOLERANCES[kind]
-    is_unknown = np.isnan(exact.high).any(0)
+    is_unknown = np.any(np.isnan(exact.high), 0)
 
     def errors(found: np.ndarray, of_unknown: float) -> np.ndarray:
         return np.where(is_unknown, of_unknown, ulp_errors(found, exact, x.dtype, at_least=least).min(0))
