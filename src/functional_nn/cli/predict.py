@@ -54,10 +54,8 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
     if network.features is not None:
         tables = [read_rows(file, network.features.names) for file in files]
         x = np.concatenate([table.x for table in tables])
-        kind, names = (
-            "row",
-            [f"{file}:{line}" for file, table in zip(files, tables, strict=True) for line in table.lines],
-        )
+        kind = "row"
+        names = [f"{file}:{line}" for file, table in zip(files, tables, strict=True) for line in table.lines]
     elif dataset.startswith(PREFIX):
         x = read_fitted_images(files, network.in_shape)
     else:

@@ -181,12 +181,11 @@ def _number(text: str) -> float:
 def _classes(place: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the classes, sorted as numbers if all are numbers, and the class of each row."""
     numbers = [_number(text) for text in texts]
-    are_numbers = all(map(math.isfinite, numbers))
-    values = numbers if are_numbers else texts
-    classes = sorted(set(values))
-    number_of = {value: number for number, value in enumerate(classes)}
-    labels = np.array([number_of[value] for value in values], np.int32)
-    names = tuple(np.format_float_positional(one, trim="-") if are_numbers else str(one) for one in classes)
+    if are_numbers := all(map(math.isfinite, numbers)):
+        texts = [np.format_float_positional(number, trim="-") for number in numbers]
+    names = tuple(sorted(set(texts), key=float if are_numbers else None))
+    number_of = {name: number for number, name in enumerate(names)}
+    labels = np.array([number_of[text] for text in texts], np.int32)
     if len(names) == 1:
         raise DataError(place, "at least two classes", f"one: {shortened(names[0])}")
     rare = [shortened(name) for name, count in zip(names, np.bincount(labels), strict=True) if count < LEAST_ROWS]

@@ -169,7 +169,8 @@ def described(folder: Path) -> RunDescription:
 
 def features_of(values: Mapping[str, object], path: Path) -> Features | None:
     """The columns of the table of a run; None for a run on images."""
-    if (found := values.get("features")) is None:
+    found: Any = values.get("features")
+    if found is None:
         return None
     expected = "a run's configuration with as many names as numbers in features"
     with reading(path, expected, errors=(ValueError, TypeError)):
