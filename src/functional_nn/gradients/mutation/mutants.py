@@ -220,7 +220,7 @@ class Mutants:
             others = [(number, one.after(list(operands), list(results))) for number, one in here if one.after]
             return _chosen(active, results, others)
 
-        def hook(path: EquationPath, _: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
             return changed(path, operands, compute)
 
         bars = changed(OUTPUTS, [], lambda _: evaluate(self._program, leaves, hook))
