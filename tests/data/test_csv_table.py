@@ -94,6 +94,9 @@ def test_files_that_are_no_tables(tmp_path, monkeypatch):
         file.write_bytes(content)
         with pytest.raises(DataError, match=words):
             from_csv(file, "kind")
+    for label in (None, 3, np.ones(2)):
+        with pytest.raises(DataError, match="label: expected the name of the column"):
+            from_csv(table(tmp_path), label)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr("functional_nn.data.csv_table.MOST_BYTES", 100)
     with pytest.raises(DataError, match="a file of more than 100 bytes"):
         from_csv(file, "kind")

@@ -100,7 +100,8 @@ def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
     columns = _checked_columns(path, [name.strip() for name in columns])
     if names is None:
         expected = f"the name of the column of {path} that has the classes"
-        check_data("label", label, expected, label in columns, suggest(str(label), columns))
+        word = label if isinstance(label, str) else ""
+        check_data("label", label, expected, word in columns, suggest(word, columns))
         names = [name for name in columns if name != label]
     elif absent := [name for name in names if name not in columns]:
         given = f"a table without {', '.join(map(repr, absent[:5]))}"
