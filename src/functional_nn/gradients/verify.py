@@ -30,13 +30,7 @@ from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
 
-def verify(
-    names: Sequence[str] = (),
-    *,
-    quick: bool = True,
-    jobs: int = 1,
-    progress: bool | None = None,
-) -> Report:
+def verify(names: Sequence[str] = (), *, quick: bool = True, jobs: int = 1, progress: bool | None = None) -> Report:
     """Compares the hand-derived formulas of this package with automatic differentiation and with an arbiter.
 
     Args:

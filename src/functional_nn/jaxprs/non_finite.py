@@ -181,11 +181,7 @@ def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> N
 
 
 def find_origin(
-    function: Callable[..., PyTree],
-    arguments: Sequence[PyTree],
-    names: Sequence[str],
-    *,
-    only_if_quick: bool = False,
+    function: Callable[..., PyTree], arguments: Sequence[PyTree], names: Sequence[str], *, only_if_quick: bool = False
 ) -> NonFinite:
     """Does the search of ``find_non_finite_in`` with given names of the arguments.
 
