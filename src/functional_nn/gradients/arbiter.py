@@ -74,7 +74,7 @@ def reference_jacobian(
             have no terms that cancel.
     """
     try:
-        return _in_many_digits(function, leaves, doubts, zeros)
+        return exact_jacobian(function, leaves, doubts=doubts, zeros=zeros)
     except InputError:  # an operation has no rule
         return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
 
@@ -114,7 +114,7 @@ def reference_second_order(
         slope = partial(_slope_along, problem.function, y_bars, directions, step)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, int(np.ceil(np.log10(largest) - np.log10(smallest))) - USUAL_RANGE)
-        found = _in_many_digits(slope, problem.leaves, doubts, zeros, digits=digits)
+        found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts, zeros=zeros)
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
     if any(kink.any() for kink in found.kink):  # the direction moves all elements together
@@ -187,16 +187,6 @@ def _is_floating_array(value: object) -> bool:
     return isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def _in_many_digits(
-    function: Function, leaves: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray], *, digits: int = 50
-) -> ReferenceJacobian:
-    # A central difference evaluates the function at two points, each in two precisions.
-    cost = 4 * Program(function, leaves).numbers
-    count = max(1, MOST_EXACT_NUMBERS // cost // len(leaves))
-    columns = [_chosen(doubt, count) for doubt in doubts]
-    return exact_jacobian(function, leaves, digits=digits, columns=columns, zeros=zeros)
-
-
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
     """Chooses at most ``count`` elements: a third for each of two reasons, the others at regular distances."""
     count, size = min(count, MOST_COLUMNS), doubt.shape[1]
@@ -251,6 +241,7 @@ def exact_jacobian(
     *,
     digits: int = 50,
     columns: Columns = None,
+    doubts: Sequence[np.ndarray] = (),
     zeros: Sequence[np.ndarray] | None = None,
 ) -> ReferenceJacobian:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
@@ -273,6 +264,7 @@ def exact_jacobian(
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
         digits: the digits of the first evaluation; the second has 30 more.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+        doubts: reasons to choose elements in place of ``columns``, see ``reference_jacobian``.
         zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again; their
             error is exactly 0 if the function does not change in 80 digits either.
 
@@ -290,6 +282,10 @@ def exact_jacobian(
         digits to spare make harmless.
     """
     program = Program(function, leaves)
+    if doubts:
+        # A central difference evaluates the function at two points, each in two precisions.
+        count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
+        columns = [_chosen(doubt, count) for doubt in doubts]
     chosen = _chosen_columns(leaves, columns)
     arithmetic = Arithmetic(digits + MOST_DIGITS)
     with arithmetic.precision():
@@ -344,9 +340,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
             return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
 
     chosen = _chosen_columns(leaves, columns)
-    places = np.concatenate(
-        [np.zeros(0, int), *(c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True))]
-    )
+    places = np.concatenate([c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True)])
     x = everything[places]
     moved = difference_points(x)
     points = np.concatenate([moved, FACTORS[:, None] * np.where(x == 0, 1.0, x)])
