@@ -11,7 +11,7 @@ import click
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import JSON_FILE, MEMBER, PATH
 from functional_nn.core.errors import escaped
-from functional_nn.core.texts import WIDTH, aligned
+from functional_nn.core.texts import WIDTH, aligned, cut_to_end
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,7 +86,6 @@ def _table(
         others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
         rows.append((shown[best], f"{row[best]:>11.2%}", others))
     lines = aligned(rows)
-    # Paths differ at their ends, so a long path is cut at its start.
     room = WIDTH - 2 - max(map(len, lines))
-    names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
+    names = [cut_to_end(name, room) for name in names]
     return aligned(list(zip([kind, *names], lines, strict=True)))

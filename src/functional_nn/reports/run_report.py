@@ -90,8 +90,9 @@ def _drawing(contents: RunContents) -> str:
     shape = contents.image_shape
     if contents.params is None or contents.state is None or shape is None:
         return ""
+    network = contents.net, contents.params, contents.state
     try:
-        return drawing_panel(contents.net, contents.params, contents.state, shape, contents.class_names)
+        return drawing_panel(*network, shape, contents.class_names, contents.data)
     except InputError as error:
         return f'<section><h2>Draw</h2><p class="faint">{escape(str(error))}</p></section>'
 
