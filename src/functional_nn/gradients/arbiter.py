@@ -226,27 +226,17 @@ def sensitivity(
         columns: the flat indices of the elements in the leaf.
     """
     program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-    constants = [np.asarray(value) if _is_floating_array(value) else value for value in program.consts]
-    moved_constants = [place for place, value in enumerate(constants) if _is_floating_array(value)]
-
-    # The arrays that the function closes over become arguments after the leaves, so that they can be changed too.
-    def with_constants(arrays: Leaves) -> Leaves:
-        values = list(constants)
-        for place, value in zip(moved_constants, arrays[len(leaves) :], strict=True):
-            values[place] = value
-        return evaluate(ClosedJaxpr(program.jaxpr, values), arrays[: len(leaves)])
-
-    arrays = [*(np.asarray(leaf) for leaf in leaves), *(constants[place] for place in moved_constants)]
-    stays = [np.zeros(np.shape(leaf), bool) for leaf in leaves]
-    stays += [is_simple_fraction(constants[place]) for place in moved_constants]
     random = np.random.default_rng(0)
 
+    def moved(array: Array, stays: np.ndarray | bool = False) -> np.ndarray:
+        change = CHANGE * random.choice([-1.0, 1.0], np.shape(array))
+        return np.where(stays, array, np.asarray(array) * (1 + change))
+
     def derivatives() -> np.ndarray:
-        moved = [
-            np.where(is_exact, array, array * (1 + CHANGE * random.choice([-1.0, 1.0], np.shape(array))))
-            for array, is_exact in zip(arrays, stays, strict=True)
-        ]
-        return derivatives_at(with_constants, moved, number, columns)[0]
+        point = list(map(moved, leaves))
+        constants = [moved(x, is_simple_fraction(x)) if _is_floating_array(x) else x for x in program.consts]
+        function = partial(evaluate, ClosedJaxpr(program.jaxpr, constants))
+        return derivatives_at(function, point, number, columns)[0]
 
     return ROUNDINGS * 2.0**-52 / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
 

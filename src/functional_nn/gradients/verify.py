@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import multiprocessing
 import os
 import time
@@ -42,7 +41,7 @@ def verify(
 
     Args:
         names: public names, such as ``"lstm"``, which include all their variants, or names of variants. By default
-            everything is compared. Then it is a failure if no case compares a public name that has a derivative.
+            everything is compared.
         quick: whether the comparison is quick. It then takes a few minutes on two cores and compares each public name
             once, in float64 (activations in float32). A full comparison takes several times as long: it compares
             every variant, in three types, under ``jit``, ``vmap`` and ``scan``, up to second order.
@@ -67,32 +66,23 @@ def verify(
         for name, report in _reports(chosen, quick, min(jobs, len(chosen))):
             reports[name] = report
             advance(name)
-    report = combine_reports([reports[name] for name in chosen], title="quick run" if quick else "full run")
-    note = "It is public and has a derivative, but no case compares it."
-    failed = partial(Verdict, leaf="", outcome="fail", error=float("inf"), tolerance=0.0, kind="coverage", note=note)
-    without_case = () if names else map(failed, missing())
-    return replace(report, verdicts=(*report.verdicts, *without_case), seconds=time.perf_counter() - started)
+    title, seconds = "quick run" if quick else "full run", time.perf_counter() - started
+    return combine_reports([reports[name] for name in chosen], title=title, seconds=seconds)
 
 
 def _chosen(names: Sequence[str], quick: bool) -> list[str]:
     """The names of the subjects to compare."""
     known = list(subjects())
     if not names:
-        chosen = quick_subjects() if quick else known
-    else:
-        chosen = []
-        for name in names:
-            variants = [subject for subject in known if name in (subject, public_name(subject))]
-            if not variants:
-                if name in missing():
-                    remedy = "Write one: docs/how_to/adding_a_layer.md, section Register."
-                    raise InputError(
-                        "names", "names that have a case in gradients/cases", f"{name}, without one", remedy
-                    )
-                public = {public_name(subject) for subject in known}
-                raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
-            chosen += variants
-    return list(dict.fromkeys(chosen))
+        return quick_subjects() if quick else known
+    chosen: dict[str, None] = {}
+    for name in names:
+        variants = [subject for subject in known if name in (subject, public_name(subject))]
+        if not variants:
+            public = {public_name(subject) for subject in known}
+            raise InputError("names", "names of what is compared", repr(name), suggest(name, public))
+        chosen |= dict.fromkeys(variants)
+    return list(chosen)
 
 
 def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str, Report]]:
@@ -128,12 +118,8 @@ COMPOSED = (
     "recurrent_stacked_masked",
 )
 """Networks made of other subjects. A quick run leaves them out. ``vmap`` and ``scan`` are compared in float32."""
-DIFFERENTIABLE = ("Layer", "Loss", "Penalty", "Activation", "VectorActivation")
-"""Types of values that have a derivative."""
-LOOKUPS = ("model", "activation")
-"""Public functions that find other functions by name. They need no case of their own."""
 IN_ULP = " in ULP"
-"""The suffix of subjects that compare an activation with mpmath, in units in the last place."""
+"""The suffix of subjects that compare an activation with numbers of many digits, in units in the last place."""
 
 Check = Callable[[bool], Report]
 """``check(quick) -> Report``."""
@@ -183,20 +169,6 @@ def check_subject(name: str, quick: bool = False) -> Report:
     started = time.perf_counter()
     report = subjects()[name](quick)
     return combine_reports([report], title=name, seconds=time.perf_counter() - started)
-
-
-def missing() -> list[str]:
-    """Public names that have a derivative, or make something that has one, and that no case compares."""
-    cases = {name.removesuffix(IN_ULP) for name in subjects()}
-    found = []
-    for name, value in public_values().items():
-        kind = inspect.get_annotations(value).get("return") if inspect.isfunction(value) else type(value).__name__
-        if kind not in DIFFERENTIABLE or name in LOOKUPS:
-            continue
-        beginning = f"{name.removesuffix('_with')}_"
-        if name not in cases and not any(case.startswith(beginning) for case in cases):
-            found.append(name)
-    return found
 
 
 def _check_layer_case(case: LayerCase, quick: bool) -> Report:
@@ -321,7 +293,7 @@ def _check_function(
 
 
 def _check_in_ulp(activation: fnn.Activation, quick: bool) -> Report:
-    """Compares an activation with mpmath in float32; in a full run, in three types, with eight times the points."""
+    """Measures an activation in ULP, in float32; in a full run, in three types, with eight times the points."""
     types = map(jnp.dtype, ("float32",) if quick else TYPES)
     density = 1 if quick else 8
     return combine_reports([check_activation(activation, t, regime_points(activation, t, density)) for t in types])
