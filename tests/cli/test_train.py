@@ -189,7 +189,17 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
-    in_other_tests = {"dataset", "data_dir", "image_size", "image_color", "metrics", "patience", "validation", "freeze"}
+    in_other_tests = {
+        "dataset",
+        "data_dir",
+        "image_size",
+        "image_color",
+        "label",
+        "metrics",
+        "patience",
+        "validation",
+        "freeze",
+    }
     assert {flag.removeprefix("--").replace("-", "_") for flag in CHANGES} == SETTINGS.keys() - in_other_tests
 
 

@@ -210,11 +210,12 @@ def makers(*areas):
 
 
 def test_every_layer_activation_and_loss_has_a_case():
-    """A public function that makes a layer and has no case of its name fails here."""
+    """A public function that makes a layer, a loss or a penalty, and has no case of its name, fails here."""
     known = {word for case in LAYERS for word in (case.name, case.layer.name)}
-    layers = [name for name, made in makers("layers", "models") if made == "Layer" and name != "model"]
-    missing = [name for name in layers if not any(word == name or word.startswith(f"{name}_") for word in known)]
-    assert not missing
-    assert {"neuron", "dense", "chain", "mlp"} <= set(layers)
+    known |= {case.name for case in LOSSES} | {name for name, _ in PENALTIES}
+    made = [name for name, kind in makers("layers", "models", "losses") if kind in ("Layer", "Loss", "Penalty")]
+    beginnings = {name: f"{name.removesuffix('_with')}_" for name in made if name != "model"}
+    assert [name for name, of in beginnings.items() if not any(f"{word}_".startswith(of) for word in known)] == []
+    assert {"neuron", "dense", "chain", "mlp", "huber_with", "l1"} <= set(made)
     assert set(fnn.activations.ACTIVATIONS) <= known
     assert set(fnn.losses.LOSSES) <= {case.loss.name for case in LOSSES}

@@ -17,7 +17,7 @@ import pytest
 from functional_nn.cli import run
 from functional_nn.configuration.settings import Configuration
 from functional_nn.core.errors import InputError
-from functional_nn.data import read_idx
+from functional_nn.data import from_csv, read_idx
 from functional_nn.data.images import read_image
 from functional_nn.storage.arrays import load_parameters, packed
 from functional_nn.storage.files import signed_text
@@ -67,6 +67,7 @@ def configuration(path: Path) -> Configuration:
     return Configuration.from_dict(read_configuration(path.parent), path)
 
 
+CSV = b'\xef\xbb\xbf"size";"kind"\r\n' + b"1.5;a\r\n2;b\r\n" * 3
 NAMES = {"toml": "grid.toml", "json": "config.json"}
 MANY = b"[grid]\n" + b"".join(b"a%d = [1, 2, 3, 4, 5, 6, 7, 8]\n" % i for i in range(30))
 WIDE = (
@@ -96,6 +97,7 @@ READERS = {
         ],
     ),
     "json": (configuration, [CONFIGURATION, b"[" * 5000, b'{"hidden": ' + b"9" * 5000 + b"}"]),
+    "csv": (lambda path: from_csv(path, "kind"), [CSV, CSV.replace(b";", b"\t"), CSV.replace(b"2", b"9" * 400)]),
     "image": (
         lambda path: read_image(path, (8, 8, 1), digits=True),
         [*map(picture, ("PNG", "GIF", "BMP", "TIFF", "JPEG", "PPM", "ICO", "TGA"))],

@@ -184,6 +184,7 @@ def calls():
             | {"source": "a test"},
         ),
         "read_idx": (fnn_data.read_idx, {"path": IDX}),
+        "from_csv": (fnn_data.from_csv, {"path": IDX, "label": "kind"}),
         "write_idx": (fnn_data.write_idx, {"path": "/dev/null/x", "array": np.ones(3, np.uint8)}),
         "save_parameters": (fnn.storage.save_parameters, {"path": "/dev/null/x", "params": tree, "state": {}}),
         "save_checkpoint": (fnn.storage.save_checkpoint, {"folder": "/dev/null/x", "step": 1, "tree": tree}),
@@ -225,7 +226,7 @@ def calls():
         ),
         "check_optimizer": (
             lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
-            {"parameters": {"w": np.ones(2)}, "gradients": None, "steps": 2, "dtype": "float64", "tolerance": None},
+            {"parameters": {"w": np.ones(2)}, "gradients": None, "steps": 2, "dtype": "float64"},
         ),
         "check_activation": (
             fnn.gradients.check_activation,

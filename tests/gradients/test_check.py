@@ -342,6 +342,17 @@ def test_a_wrong_sign_in_a_layer_is_found():
     assert "wrong sign" in report.sentence
 
 
+def test_a_formula_that_is_right_for_one_size_of_the_batch_only_is_found():
+    right = fnn.dense(2)
+
+    def backward(residuals, y_bar):
+        params_bar, x_bar = right.backward(residuals, y_bar)
+        return {**params_bar, "bias": 4 * jnp.mean(y_bar, 0)}, x_bar
+
+    report = check_layer(right._replace(backward=backward), (3,), **QUICK)
+    assert {(verdict.leaf, verdict.regime) for verdict in report.failures} == {("bias", "batch of 5")}
+
+
 def test_an_error_in_the_backward_pass_of_evaluation_alone_is_found_there():
     right = fnn.dense(1)
 

@@ -39,18 +39,6 @@ def test_a_quick_run_has_every_public_name_that_is_not_composed():
     assert {"gru", "rnn", "parallel", "gru_cell", "cross_entropy"} <= quick
 
 
-def test_nothing_public_is_missing(monkeypatch):
-    assert verification.missing() == []
-    monkeypatch.setattr(
-        verification, "LAYERS", [case for case in verification.LAYERS if not case.name.startswith("gru")]
-    )
-    assert verification.missing() == ["gru", "gru_cell"]
-    monkeypatch.setattr(verification, "_chosen", lambda names, quick: ["l2"])
-    report = fnn.verify()
-    assert not report.passed
-    assert "gru" in report.sentence
-
-
 def dense_with(error):
     """``dense`` whose hand-derived weight gradient goes through ``error``."""
     right = fnn.dense(3)

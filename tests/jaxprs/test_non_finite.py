@@ -163,7 +163,7 @@ def test_what_does_no_harm_is_not_reported(name):
     function, arguments = HARMLESS[name]
     found = find(function, *arguments)
     assert not found
-    assert not found.found
+    assert not found
     assert str(found) == "All results are finite."
 
 
@@ -205,7 +205,7 @@ def test_the_forward_pass_comes_first_and_then_the_order():
     """The factor 1/(2·√x) is computed before the division, but the division made the loss infinite."""
     found = find(jax.value_and_grad(lambda x: jnp.sum(1 / jnp.sqrt(x))), X)
     assert (found.operation, found.stage) == ("div", "forward pass")
-    assert found.operands[0].largest == 1
+    assert found.operands[0] == "1"
     found = find(lambda x: jnp.log(x) + 1 / x, X)
     assert found.operation == "log"
 

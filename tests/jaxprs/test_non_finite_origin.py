@@ -80,9 +80,9 @@ def test_what_is_read_is_what_nan_spreads_from(name):
     equation, arrays = equation_of(function, *operands)
     kind = equation.primitive.name
     assert kind in ELEMENTWISE | BY_DERIVATIVES
-    tracked = [Tracked(array, None) for array in arrays]
+    tracked = list(map(Tracked, arrays))
     operation = Operation(equation, kind, Around(), tracked)
-    operation.results = [Tracked(y, None) for y in bind(equation, arrays)]
+    operation.results = list(map(Tracked, bind(equation, arrays)))
     result = operation.results[0].array
     random = np.random.default_rng(0)
     for number, array in enumerate(arrays):

@@ -70,7 +70,6 @@ def a_sweep(name):
 
 
 def shown_objects():
-    verdict = fnn.gradients.Verdict(EVIL, "x", "fail", 1.0, 0.1, hand=2.0, arbiter=1.0)
     history = EpochHistory([EpochMetrics(i, {"train_loss": 1 / i}, 0.01) for i in range(1, 121)])
     return {
         "summary": fnn.summary(fnn.chain(fnn.dense(4), fnn.relu), (4,)),
@@ -78,7 +77,6 @@ def shown_objects():
         "no epochs": EpochHistory(),
         "run": Run(None, history, "non-finite", EVIL, (4,), "float32"),  # pyright: ignore[reportArgumentType]
         "sweep": a_sweep(EVIL),
-        "report": fnn.gradients.Report((verdict,), title=EVIL),
         "explanation": Explanation((Finding("float64", "dense_0", EVIL, "Pass it."),)),
         "non-finite": NonFinite(("loss",), operation="log", layer=EVIL, stage="forward pass", cause=EVIL),
         "progress": ProgressState(EVIL, 5, 3, "loss 0.5", 75.0),
@@ -103,7 +101,6 @@ def test_tables_have_the_numbers_that_count():
     assert rows("summary")[0] == ["dense_0", "(4,)", "20", "80", "36"]
     assert [row[0] for row in rows("history")[:2] + rows("history")[-1:]] == ["1", "3", "120"]
     assert rows("sweep") == [[EVIL, "1", "0.7500", "", "1"], ["other", "1", "0.5000", "", ""]]
-    assert rows("report")[0][:3] == ["✗", EVIL, "x"]
 
 
 def test_a_figure_is_a_png_of_its_width():

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 
@@ -32,10 +33,11 @@ SMALL = {
 }
 
 RUN = """
-const results = JSON.parse(require("fs").readFileSync(0, "utf8")).map(({ program, examples }) => {
+const results = JSON.parse(require("fs").readFileSync(0, "utf8")).map(({ program, parameters, examples }) => {
   const { arrays, run } = compileProgram(readProgram(program));
+  parameters.forEach(([type, text], i) => arrays[program.inputs[i + 1]].set(numbersIn(text, type)));
   return examples.map((example) => {
-    arrays[program.inputs[0]].set(example);
+    example.forEach((values, i) => arrays[program.inputs[i]].set(values));
     run();
     return program.outputs.map((place) => Array.from(arrays[place], String));
   });
@@ -45,12 +47,12 @@ console.log(JSON.stringify(results));
 
 
 def in_node(programs) -> list:
-    """The results of programs, each with a list of flat inputs, as the page computes them."""
+    """The results of programs as the page computes them. Each has its parameters, and lists of flat inputs."""
     if (node := shutil.which("node")) is None:
         pytest.skip("node is not installed")
     folder = Path(drawing.__file__).parent / "templates"
     script = "".join((folder / name).read_text("utf-8") for name in drawing.SCRIPTS[:2]) + RUN
-    text = json.dumps([{"program": program, "examples": examples} for program, examples in programs])
+    text = json.dumps([dict(zip(("program", "parameters", "examples"), one, strict=True)) for one in programs])
     done = subprocess.run([node, "-e", script], input=text, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -77,19 +79,50 @@ def networks() -> dict[str, tuple]:
 
 @pytest.fixture(scope="module")
 def panels(networks) -> dict[str, dict]:
-    return {name: drawing.panel_data(*network, SHAPE, NAMES) for name, network in networks.items()}
+    images, labels = np.random.default_rng(4).integers(0, 256, (20, *SHAPE), np.uint8), np.arange(20) % 10
+    data = fnn.data.make_dataset("few", images, labels, images[:10], labels[:10], source="random numbers")
+    return {name: drawing.panel_data(*network, SHAPE, NAMES, data) for name, network in networks.items()}
 
 
 def test_the_page_computes_the_probabilities_of_every_named_model(networks, panels):
     assert set(SMALL) == set(fnn.models.MODELS)
     images = np.random.default_rng(1).integers(0, 256, (2, *SHAPE)).astype(np.uint8)
-    examples = [(image / 255).ravel().tolist() for image in images]
-    found = in_node([(panel["program"], examples) for panel in panels.values()])
+    examples = [[(image / 255).ravel().tolist()] for image in images]
+    found = in_node([(panel["program"], panel["parameters"], examples) for panel in panels.values()])
     for (net, params, state), results in zip(networks.values(), found, strict=True):
         expected = fnn.training.predict_probabilities(net, params, state, images)
         logits = np.array([result[0] for result in results], np.float32)
         np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-4, err_msg=net.name)
         assert expected.std(axis=1).min() > 1e-3, f"{net.name} gives all classes one probability"
+
+
+def test_a_step_of_training_in_the_page_is_that_of_jax_with_its_own_gradient(networks, panels):
+    """The hand-derived gradient in JavaScript, beside ``jax.grad`` in JAX."""
+    optimizer, random, programs, expected = optax.adam(drawing.STEP_SIZE), np.random.default_rng(3), [], []
+    for name in ("mlp", "cnn", "lstm", "transformer"):
+        net, params, state = networks[name]
+        program = panels[name]["lesson"]["program"]
+        shape = program["shapes"][program["inputs"][-2]]
+
+        @jax.numpy_dtype_promotion("standard")  # as Optax needs it
+        @jax.jit
+        def step(params, kept, x, labels, net=net, state=state):
+            loss = lambda params: fnn.cross_entropy(net.apply(params, state, x, train=False)[0], labels)  # noqa: E731
+            updates, kept = optimizer.update(jax.grad(loss)(params), kept, params)
+            return optax.apply_updates(params, updates), kept
+
+        trained, examples = (params, optimizer.init(params)), []
+        for _ in range(2):
+            batch = random.uniform(size=shape).astype(np.float32), random.integers(0, 10, shape[0])
+            examples.append([np.ravel(leaf).tolist() for leaf in jax.tree.leaves((trained, batch))])
+            trained = step(*trained, *batch)
+            expected.append((name, [np.ravel(leaf) for leaf in jax.tree.leaves(trained)]))
+        programs.append((program, [], examples))
+    for (name, leaves), results in zip(expected, (one for found in in_node(programs) for one in found), strict=True):
+        for leaf, result in zip(leaves, results, strict=True):
+            # Adam divides by the size of a gradient, so where that is nearly 0 the direction is chance.
+            np.testing.assert_allclose(np.float32(result), leaf, rtol=1e-4, atol=2 * drawing.STEP_SIZE, err_msg=name)
+            assert np.mean(np.abs(np.float32(result) - leaf) <= 1e-5 + 1e-4 * np.abs(leaf)) > 0.98, name
 
 
 def every_operation(x):
@@ -101,6 +134,8 @@ def every_operation(x):
     floats += [f(x) for f in (lax.neg, lax.sign, lax.sin, lax.square, lax.tan, lax.tanh)]
     floats += [f(positive) for f in (lax.log, lax.log1p, lax.rsqrt, lax.sqrt)]
     floats += [lax.pow(positive, x), x / positive, lax.max(x, 0.2), lax.min(x, x * x), x + 1, x - positive]
+    floats += [lax.round(4 * x + 0.5, lax.RoundingMethod.TO_NEAREST_EVEN), lax.reduce_precision(x, 8, 11)]
+    floats += [lax.bitcast_convert_type((x.astype(jnp.int32) + 127) << 23, jnp.float32), jnp.round(jnp.floor(x) / 2)]
     floats += [lax.integer_pow(x, 3), lax.clamp(-0.5, x, 0.5), lax.select(flag, x, -x)]
     flags = [
         lax.eq(x, x),
@@ -138,7 +173,7 @@ def test_every_operation_of_the_page_computes_what_jax_computes():
     x = jnp.float32(np.random.default_rng(2).normal(size=(2, 3, 4)))
     program = portable(jax.make_jaxpr(every_operation)(x))
     assert {name for name, *_ in program.steps} == {*OPERATIONS, "scan"}
-    (found,) = in_node([(drawing.program_data(program), [x.ravel().tolist()])])
+    (found,) = in_node([(drawing.program_data(program), [], [[x.ravel().tolist()]])])
     for number, (one, expected) in enumerate(zip(found[0], jax.jit(every_operation)(x), strict=True)):
         np.testing.assert_allclose(np.float32(one), expected.ravel(), rtol=1e-5, atol=2e-6, err_msg=f"result {number}")
 
@@ -152,22 +187,27 @@ def test_layers_are_those_of_the_summary(networks, panels):
         ]
 
 
+def test_the_page_trains_every_named_model(panels):
+    assert all(panel["lesson"] for panel in panels.values())
+
+
 def test_pictures_show_channels_states_attention_and_products(panels):
     shown = {
-        name: {
-            (layer["name"], picture["kind"]): picture["size"]
-            for layer in panel["layers"]
-            for picture in layer["pictures"]
-        }
+        (name, layer["name"], picture["kind"], picture["size"])
         for name, panel in panels.items()
+        for layer in panel["layers"]
+        for picture in layer["pictures"]
     }
-    assert shown["cnn"]["conv_0", "channels"] == (4, 12, 12)
-    assert shown["mlp"]["dense_0", "products"] == (16, 12, 12)
-    assert shown["rnn"]["rnn_0", "rows"] == (1, 12, 8)
-    assert shown["lstm"]["lstm_0", "rows"] == (1, 12, 8)
-    assert shown["transformer"]["repeat_0", "heads"] == (4, 12, 12)  # two blocks of two heads
-    assert shown["transformer"]["repeat_0", "blocks"] == (2, 12, 8)
-    assert all(("dense_0", "units") in pictures or ("dense_1", "units") in pictures for pictures in shown.values())
+    assert {
+        ("cnn", "conv_0", "channels", (4, 12, 12)),
+        ("cnn", "conv_0", "channels", (4, 3, 3)),  # its weights
+        ("mlp", "dense_0", "products", (16, 12, 12)),
+        ("rnn", "rnn_0", "rows", (1, 12, 8)),
+        ("lstm", "lstm_0", "rows", (1, 12, 8)),
+        ("transformer", "repeat_0", "heads", (4, 12, 12)),  # two blocks of two heads
+        ("transformer", "repeat_0", "blocks", (2, 12, 8)),
+    } <= shown
+    assert {name for name, layer, kind, _ in shown if layer.startswith("dense") and kind == "units"} == set(panels)
 
 
 def test_a_picture_shows_each_number_of_its_array_once(panels):

@@ -1,6 +1,7 @@
 """The drawing panel in Chromium: strokes by mouse, touch and keyboard, against ``functional-nn predict``."""
 
 import base64
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,13 @@ def trained(data):
 
 
 @pytest.fixture(scope="module")
-def page_of(trained, browser, tmp_path_factory):
+def page_of(trained, data, browser, tmp_path_factory):
     """Opens the panel of a model in a page of its own; a request to anywhere, or an error, fails the test."""
     opened, faults = [], []
 
     def open_page(name: str, **options):
         path = tmp_path_factory.mktemp(name) / "page.html"
-        panel = drawing_panel(*trained[name], SHAPE, [str(digit) for digit in range(10)])
+        panel = drawing_panel(*trained[name], SHAPE, [str(digit) for digit in range(10)], data)
         path.write_text(
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Panel</title>'
             f"<style>{STYLE}</style></head>"
@@ -146,6 +147,30 @@ def test_the_keyboard_draws_and_the_answer_is_said(page_of):
     page.wait_for_function("document.querySelector('.drawing-spoken').textContent.startsWith('Answer: 0,')")
     label = page.locator(".drawing-maps").first.get_attribute("aria-label")
     assert label.startswith("dense_0: 64 units, from ")
+
+
+def test_the_network_learns_what_a_drawing_is_by_keyboard_alone_and_undo_brings_the_trained_one_back(page_of):
+    page = page_of("mlp", reduced_motion="reduce")
+    page.wait_for_function("document.querySelector('.drawing-answer').textContent.startsWith('3')")
+    before = page.evaluate(SAVED)[1]
+    learn, undo = page.locator(".drawing-learn"), page.locator(".drawing-unlearn")
+    assert learn.is_disabled()
+    assert undo.is_disabled()
+    page.locator(".drawing-truth").focus()
+    page.keyboard.press("5")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('.drawing-unlearn').disabled")
+    assert np.argmax(page.evaluate(SAVED)[1]) == 5
+    said = page.locator(".drawing-lesson-said").text_content()
+    steps, first, last, after, trained = map(float, re.findall(r"\d+(?:\.\d+)?", said.replace("200 other", "")))
+    assert 0 < steps <= 60
+    assert last < first / 3
+    assert trained > 80
+    assert after > trained - 10
+    undo.press("Enter")
+    page.wait_for_function("document.querySelector('.drawing-answer').textContent.startsWith('3')")
+    assert page.evaluate(SAVED)[1] == before
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -57,7 +57,7 @@ class Tags(HTMLParser):
 def test_dead_units_are_those_after_an_activation():
     relu = {"units": 4, "dead": 1}
     (sentence,) = findings([row(gradients=(1.0,), flatten_0={"units": 9, "dead": 5}, dense_0={"dead": 0}, relu_0=relu)])
-    assert sentence.startswith("Layer dense_0: 1 of 4 units is 0 after relu_0 for all of 256 training images. Such a")
+    assert sentence.startswith("Layer dense_0: 1 of 4 units is 0 after relu_0 for all of 256 training examples. Such a")
     (sentence,) = findings([row(gradients=(1.0,), dense_0={"dead": 0}, relu_0={"units": 4, "dead": 4})])
     assert sentence.startswith("Layer dense_0: all units are 0 after relu_0")
     first, second = findings([row(relu_0=relu, relu_1=relu)])
@@ -132,8 +132,8 @@ def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_
     params = jax.tree.map(lambda array: array.at[0].set(np.nan) if array.ndim == 1 else array, forty.params)
     text = written(tmp_path, replace(forty, params=params, notes=["A note."]))
     assert "Confusion matrix" not in text
-    assert "Most wrong test images" not in text
-    assert f"outputs are not finite for {len(images)} of {len(images)} test images" in text
+    assert "Most wrong test examples" not in text
+    assert f"outputs are not finite for {len(images)} of {len(images)} test examples" in text
     assert "A note." in text
 
 
@@ -167,7 +167,7 @@ def test_a_page_has_40_charts_and_says_that_there_are_more(tmp_path):
 def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
     given = []
 
-    def drawing_panel(net, params, state, image_shape, class_names):
+    def drawing_panel(net, params, state, image_shape, class_names, data):
         given.append((net, sorted(params), state, image_shape, class_names[-1]))
         if len(given) > 1:
             raise InputError("net", "a network that a page can compute", "<another>")

@@ -1,7 +1,5 @@
 """The metrics of a run: what the loss reports, metrics by name, validation and test examples, and pytrees of data."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +133,9 @@ def test_pairs_and_masked_sequences_are_examples():
     assert fit(cross, data=pair, batch_size=20).in_shape == ((6, 2), (3, 2))
 
 
+FRAME = type("DataFrame", (), {"to_numpy": None, "__iter__": lambda self: iter(["a", "b"])})()
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -142,7 +143,7 @@ def test_pairs_and_masked_sequences_are_examples():
         (fnn.data.Split((X, X[:3]), LABELS), "train data: expected as many labels as examples"),
         (fnn.data.Split({"a": X}, LABELS, {"b": X}, LABELS), "test data: expected examples of shape"),
         ((X, LABELS, X), "data: expected a Dataset or a Split"),
-        (types.SimpleNamespace(to_numpy=None), r"Write Split\(table\[columns\].to_numpy\(\), labels\)."),
+        (FRAME, r"Write Split\(table\[columns\].to_numpy\(\), labels\)."),
         (
             DATA._replace(train_x=np.uint8(X[:40])),
             "test data: expected examples of the type of those for train",

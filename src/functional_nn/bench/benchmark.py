@@ -27,7 +27,7 @@ from functional_nn.bench.measured_peaks import Peaks, trials
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
 from functional_nn.core.errors import check
-from functional_nn.core.texts import aligned, words
+from functional_nn.core.texts import aligned, cut_to_end, words
 from functional_nn.core.validation import check_flag, check_number
 from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import live
@@ -149,6 +149,9 @@ REMEDIES = {
     "": "far from all peaks: try other sizes, or another order of axes",
 }
 """How to make a layer faster, by the bound that it is near; ``""`` for a layer that is near none."""
+LABEL_WIDTH = 31
+"""The room for the path of a layer in a table of 80 columns. ``to_dict`` has whole paths."""
+
 LEAST_SHOWN = 0.005
 """A smaller share is printed as 0%."""
 INTEGER_WORK = "moves, integers (except in matrix products), random bits, comparisons and sorts count as 0"
@@ -173,7 +176,7 @@ class Benchmark:
         bytes: the least number of bytes that one call moves, counted from the traced program.
         peaks: the rates that the device reached in turns with this program.
         reference: the calls of the first peak measurement. They took turns with the program, round by round.
-        layers: the cost of each outermost layer, forward and backward.
+        layers: the cost of each layer, forward and backward.
         findings: the causes of slowness that ``explain`` finds in the program.
         uncounted: the operations that ``flops`` leaves out, because they have no known count, and how often one
             call runs each. The number of steps of a ``while`` loop is unknown; its body is counted once.
@@ -366,7 +369,9 @@ class Benchmark:
                 seconds = cost.timing.median
                 compute, memory = (f"{share:.0%}" for share in self._shares_of(cost, seconds).values())
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                rows.append((_label(cost), in_seconds(seconds), operations, compute, moved, memory))
+                rows.append(
+                    (cut_to_end(_label(cost), LABEL_WIDTH), in_seconds(seconds), operations, compute, moved, memory)
+                )
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -19,14 +19,14 @@ OUTSIDE = "outside"
 
 
 Part: TypeAlias = tuple[str, bool]
-"""An outermost layer, and whether it is its backward pass."""
+"""The path of a layer, such as ``residual_0/dense_0``, and whether it is its backward pass."""
 
 
 class LayerCost(NamedTuple):
-    """The cost of one outermost layer in one direction.
+    """The cost of one layer in one direction, without the layers inside it. A loop has the cost of what it runs.
 
     Args:
-        layer: its name; ``outside`` for everything outside of layers.
+        layer: its path; ``outside`` for everything outside of layers.
         backward: whether this is the backward pass.
         flops: floating-point operations, counted.
         bytes: the least number of bytes moved, counted.
@@ -51,11 +51,11 @@ def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: floa
     operations of two layers are never fused, and each part has a launch of its own. Together the parts take longer
     than the whole program.
     """
-    flops, moved = _by_part(flops_by_scope(program)), _by_part(bytes_by_scope(program))
     flat = flattened(program)
     steps_of: dict[Part, list[Step]] = {}
     for step in flat.steps:
         steps_of.setdefault(_part_of(step.scope), []).append(step)
+    flops, moved = (_by_part(counts(program), steps_of) for counts in (flops_by_scope, bytes_by_scope))
     timings = _timings(flat, steps_of, jax.tree.leaves(tuple(arguments)), seconds) if seconds else {}
     return tuple(
         LayerCost(*part, flops[part], moved[part], timings.get(part))
@@ -66,14 +66,17 @@ def layer_costs(program: ClosedJaxpr, arguments: Sequence[object], seconds: floa
 
 def _part_of(scope: str) -> Part:
     layer, backward = layer_of(scope)
-    outermost = layer.split("/")[0]
-    return (outermost, backward) if outermost else (OUTSIDE, False)
+    return (layer, backward) if layer else (OUTSIDE, False)
 
 
-def _by_part(counts: Counter[str]) -> Counter[Part]:
+def _by_part(counts: Counter[str], known: Collection[Part]) -> Counter[Part]:
+    """The sum of the counts of each part. A loop is one step, so layers inside it count for the layer around it."""
     parts: Counter[Part] = Counter()
     for scope, number in counts.items():
-        parts[_part_of(scope)] += number
+        layer, backward = _part_of(scope)
+        while (layer, backward) not in known and "/" in layer:
+            layer = layer.rpartition("/")[0]
+        parts[layer, backward] += number
     return parts
 
 

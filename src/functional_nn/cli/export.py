@@ -50,7 +50,7 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
     """Write the trained network of a run folder for other programs.
 
     RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
-    (batch, height, width, channels).
+    (batch, height, width, channels), and rows of a table as (number - mean) / deviation, with those in config.json.
     """
     with importing():
         from functional_nn.cli.trained_run import named_member

@@ -41,8 +41,7 @@ def with_settings_of(
         DataError: if the values are not those of a run.
         InputError: if the earlier run had other data than the digits in the package, and no flag names the new run's.
     """
-    from functional_nn.data.image_folder import PREFIX
-    from functional_nn.data.sources import EMBEDDED
+    from functional_nn.data.sources import EMBEDDED, path_prefix
 
     earlier = Configuration.from_dict(values, run)
     context = click.get_current_context()
@@ -55,9 +54,9 @@ def with_settings_of(
     kept = {name for name, one in SETTINGS.items() if one.group in groups} - {"dataset", "data_dir"}
     names = [name for name in SETTINGS if name in kept and is_free(name)]
     if is_free("dataset"):
-        has_path = earlier.dataset.startswith(PREFIX)
-        if earlier.dataset != EMBEDDED and (has_path or is_free("data_dir")):
-            needed = f"--dataset {PREFIX}PATH" if has_path else "--data-dir"
+        prefix = path_prefix(earlier.dataset)
+        if earlier.dataset != EMBEDDED and (prefix or is_free("data_dir")):
+            needed = f"--dataset {prefix}PATH" if prefix else "--data-dir"
             remedy = f"It was trained on {shown(earlier.dataset)}. For safety, the folder cannot choose the data."
             raise InputError(flag, f"the data to train on, by {needed}", f"{run} without this flag", remedy)
         names.append("dataset")
@@ -81,8 +80,10 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
     earlier = load(run).without_augmentation()
     in_shape = data.train_images.shape[1:]
     if in_shape != earlier.in_shape:
-        remedy = "Give images of that shape; --image-size and --image-color change those of a folder."
-        raise InputError("--from", f"images of the shape {in_shape}", f"a run of images {earlier.in_shape}", remedy)
+        remedy = "Give data of that shape; --image-size and --image-color change images of a folder."
+        raise InputError("--from", f"examples of the shape {in_shape}", f"a run of examples {earlier.in_shape}", remedy)
+    columns = [one and one.names for one in (earlier.features, data.features)]
+    check("--from", columns[1], f"the columns {columns[0]}, in this order", columns[0] == columns[1])
     # The seed is the run's, so that what starts anew has the values that it would have without --from.
     params, state = net.init(jax.random.key(configuration.seed), in_shape)
     old = trees.flatten({"params": earlier.params, "state": earlier.state})

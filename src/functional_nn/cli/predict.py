@@ -1,4 +1,4 @@
-"""``functional-nn predict``: classifying image files with a trained network."""
+"""``functional-nn predict``: classifying image files, or the rows of a table, with a trained network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import JSON_FILE, MEMBER, PATH
 from functional_nn.core.errors import escaped
-from functional_nn.core.texts import WIDTH, aligned
+from functional_nn.core.texts import WIDTH, aligned, cut_to_end
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,14 +25,15 @@ CLASS_WIDTH = 10
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE…")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE…")
 @MEMBER
 @JSON_FILE
 @COMPILATION_CACHE
-def predict(run: Path, images: tuple[Path, ...], member: int | None, json_file: Path | None) -> None:
-    """Classify image files with the network in a run folder, or with the best one of a sweep.
+def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: Path | None) -> None:
+    """Classify image files, or rows of CSV files, with the network in a run folder, or with the best one of a sweep.
 
-    Give the folder first, then the pictures. A picture of the size of the training images keeps its pixels.
+    Give the folder first, then the files. A network that was trained on a table takes CSV files, in which it finds its
+    columns by their names. A picture of the size of the training images keeps its pixels.
     Other pictures are scaled. Digits are centered, too, and may be dark on bright or bright on dark at any size. If the
     network takes gray images, a scaled picture with a bright border is inverted. For a network that was trained on a
     folder of images, nothing is inverted.
@@ -41,6 +42,7 @@ def predict(run: Path, images: tuple[Path, ...], member: int | None, json_file: 
         import numpy as np
 
         from functional_nn.cli.trained_run import named_member
+        from functional_nn.data.csv_table import read_rows
         from functional_nn.data.image_folder import PREFIX, read_fitted_images
         from functional_nn.data.images import read_image
         from functional_nn.exchange.saved_networks import load
@@ -48,24 +50,32 @@ def predict(run: Path, images: tuple[Path, ...], member: int | None, json_file: 
 
     network = load(run, named_member(run, member))
     dataset, class_names = network.configuration.dataset, network.class_names
-    if dataset.startswith(PREFIX):
-        x = read_fitted_images(images, network.in_shape)
+    kind, names = "image", list(map(str, files))
+    if network.features is not None:
+        tables = [read_rows(file, network.features.names) for file in files]
+        x = np.concatenate([table.x for table in tables])
+        kind = "row"
+        names = [f"{file}:{line}" for file, table in zip(files, tables, strict=True) for line in table.lines]
+    elif dataset.startswith(PREFIX):
+        x = read_fitted_images(files, network.in_shape)
     else:
         # MNIST has centered digits, so new images must be centered too.
         is_of_digits = dataset.startswith("mnist")
-        x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in images])
+        x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in files])
     probabilities = network.predict(x)
-    click.echo("\n".join(_table([escaped(str(image)) for image in images], probabilities, class_names)))
+    click.echo("\n".join(_table(kind, list(map(escaped, names)), probabilities, class_names)))
     if json_file is not None:
         rows = []
-        for image, row in zip(images, probabilities, strict=True):
+        for name, row in zip(names, probabilities, strict=True):
             named = {} if class_names is None else {"class_name": class_names[row.argmax()]}
-            rows.append({"image": str(image), "class": int(row.argmax()), "probabilities": row.tolist()} | named)
+            rows.append({kind: name, "class": int(row.argmax()), "probabilities": row.tolist()} | named)
         write_json(json_file, rows)
 
 
-def _table(names: list[str], probabilities: np.ndarray, class_names: Sequence[str] | None = None) -> list[str]:
-    """The lines of a table: each image with its class, the class's probability, and the next best classes."""
+def _table(
+    kind: str, names: list[str], probabilities: np.ndarray, class_names: Sequence[str] | None = None
+) -> list[str]:
+    """The lines of a table: each image or row with its class, the class's probability, and the next best classes."""
     shown = [str(number) for number in range(probabilities.shape[1])]
     if class_names is not None:
         cut = [escaped(name) for name in class_names]
@@ -76,7 +86,6 @@ def _table(names: list[str], probabilities: np.ndarray, class_names: Sequence[st
         others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
         rows.append((shown[best], f"{row[best]:>11.2%}", others))
     lines = aligned(rows)
-    # Paths of images differ at their ends, so a long path is cut at its start.
     room = WIDTH - 2 - max(map(len, lines))
-    names = [name if len(name) <= room else f"…{name[1 - room :]}" for name in names]
-    return aligned(list(zip(["image", *names], lines, strict=True)))
+    names = [cut_to_end(name, room) for name in names]
+    return aligned(list(zip([kind, *names], lines, strict=True)))

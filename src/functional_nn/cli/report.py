@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=PATH, metavar="FOLDER")
 @click.option(
-    "--data-dir", metavar="DIR", help="Folder of the run's data. A folder that FOLDER itself names is never opened."
+    "--data-dir",
+    metavar="PATH",
+    help="The run's data: a folder, or a CSV file. What FOLDER itself names is never opened.",
 )
 @COMPILATION_CACHE
 def report(folder: Path, data_dir: str | None) -> None:

@@ -91,7 +91,7 @@ def train(
     quiet: bool,
     **flags: FlagValue,
 ) -> int:
-    """Train a network on a set of images and print its test accuracy.
+    """Train a network on images or on a table, and print its test accuracy.
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
@@ -244,7 +244,8 @@ def train(
         if not quiet:
             click.echo(f"{escaped(str(out))}: configuration, metrics, parameters")
             for name in page:
-                click.echo(f"Open {escaped(str(out / name))} in a browser, and draw there.")
+                what = ", and draw there" if data.features is None else ""
+                click.echo(f"Open {escaped(str(out / name))} in a browser{what}.")
     if run.message and processes.is_first:
         click.echo(escaped(run.message), err=True)
     if run.status == "interrupted" and out is not None and saved_steps(out / run_folder.CHECKPOINTS):

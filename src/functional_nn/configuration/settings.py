@@ -103,8 +103,8 @@ class Configuration:
         DATA,
         click.STRING,
         "mnist5k",
-        "mnist5k (in the package), folder:PATH (a folder of images for each class), mnist, fashion_mnist, kmnist, "
-        "or any TFDS image set.",
+        "mnist5k (in the package), folder:PATH (a folder of images for each class), csv:FILE (a table), mnist, "
+        "fashion_mnist, kmnist, or any TFDS image set.",
         metavar="NAME",
     )
     data_dir: str | None = setting(
@@ -125,6 +125,7 @@ class Configuration:
         "Colors for images of folder:PATH.",
         unset="gray if all are gray",
     )
+    label: str | None = setting(DATA, click.STRING, None, "Column of csv:FILE that has the classes.", metavar="COLUMN")
     model: str = setting(NETWORK, Named(names.MODELS), "mlp", "The network.", swept="flag")
     hidden: tuple[int, ...] | None = setting(
         NETWORK,
@@ -171,7 +172,7 @@ class Configuration:
         TRAINING,
         SHARE,
         0.0,
-        "Share of the training images that is kept to choose by. Test images are then used once, at the end.",
+        "Share of the training examples that is kept to choose by. Test examples are then used once, at the end.",
     )
     shift: int = setting(TRAINING, COUNT_OR_ZERO, 0, "Places that training images move by at most.", swept="flag")
     deform: Number = setting(TRAINING, SHARE, 0.0, "Largest stretch and slant of training images.", swept="flag")
@@ -254,8 +255,15 @@ class Configuration:
         # A single number is both height and width.
         size = None if self.image_size is None else (self.image_size[0], self.image_size[-1])
         data = load_dataset(
-            self.dataset, self.data_dir, image_size=size, image_color=self.image_color, progress=progress
+            self.dataset,
+            self.data_dir,
+            image_size=size,
+            image_color=self.image_color,
+            label=self.label,
+            progress=progress,
         )
+        is_fit = data.features is None or self.model == "mlp"
+        check("--model", self.model, "mlp for a table, since the other models take images", is_fit)
         return data.with_validation(self.validation) if self.validation else data
 
     @property

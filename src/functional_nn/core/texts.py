@@ -47,6 +47,15 @@ def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> l
     return list(map(line, rows))
 
 
+def cut_to_end(text: str, width: int) -> str:
+    """A text of at most ``width`` characters. A longer one is cut at its start: paths differ at their ends.
+
+    >>> cut_to_end("residual_0/dense_0", 10)
+    '…0/dense_0'
+    """
+    return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
 def is_count(value: object, *, least: int = 1, most: int | None = None) -> TypeGuard[int]:
     """Whether a value is an integer from ``least`` to ``most``; True and False are not.
 

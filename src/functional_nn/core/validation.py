@@ -251,7 +251,8 @@ def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any
     except (TypeError, ValueError, OverflowError):
         array = None
     if array is None or not is_numeric(array):
-        names = list(value.flat) if isinstance(value, np.ndarray) else value
+        is_column = isinstance(value, np.ndarray) or hasattr(value, "to_numpy")  # a column of pandas
+        names = list(np.asarray(value).flat) if is_column else value
         are_names = isinstance(names, list | tuple) and len(names) and all(isinstance(name, str) for name in names)
         remedy = "Write np.unique(labels, return_inverse=True)[1]." if argument.endswith("labels") and are_names else ""
         raise InputError(argument, "an array of numbers", shown(value), remedy)

@@ -1,3 +1,4 @@
+from .csv_table import from_csv as from_csv
 from .dataset import Dataset as Dataset
 from .dataset import Split as Split
 from .dataset import make_dataset as make_dataset

@@ -20,7 +20,7 @@ from functional_nn.core.errors import (
     reading,
     shown,
 )
-from functional_nn.core.texts import is_count
+from functional_nn.core.texts import counted, is_count
 
 if TYPE_CHECKING:
     from functional_nn.core.masked import Value
@@ -28,12 +28,34 @@ if TYPE_CHECKING:
 # The command reads data while it imports JAX, so this module must not import JAX at its top.
 
 
+class Features(NamedTuple):
+    """The columns of a table that a network takes, and how they are standardized.
+
+    Attributes:
+        names: the names of the columns.
+        mean: the mean of each column over the training rows.
+        deviation: the standard deviation over these, and 1 for a column of equal numbers.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def standardized(self, rows: ArrayLike) -> np.ndarray:
+        """Rows in the units of the table, as the network takes them."""
+        return ((np.asarray(rows) - self.mean) / self.deviation).astype(np.float32)
+
+    def in_units(self, x: np.ndarray) -> np.ndarray:
+        """The inverse of ``standardized``, up to rounding."""
+        return x * np.array(self.deviation) + self.mean
+
+
 class Dataset(NamedTuple):
-    """Images and their labels, for training and for testing; build one with `make_dataset`.
+    """Images or rows of a table, with their labels; build one with `make_dataset` or `from_csv`.
 
     Attributes:
         name: what it is loaded by.
-        train_images: uint8 (number, height, width, channels).
+        train_images: uint8 (number, height, width, channels); for a table standardized float32 (number, features).
         train_labels: int32 (number,), each in 0 .. classes - 1.
         test_images: as train_images.
         test_labels: as train_labels.
@@ -42,6 +64,7 @@ class Dataset(NamedTuple):
         validation_images: as train_images, for choices during training; None if there are none.
         validation_labels: as train_labels.
         class_names: the name of each class, in the order of the labels; None if classes have numbers only.
+        features: the columns of a table; None for images.
     """
 
     name: str
@@ -54,6 +77,7 @@ class Dataset(NamedTuple):
     validation_images: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    features: Features | None = None
 
     def with_validation(self, share: float = 0.1, seed: int = 0) -> Dataset:
         """Keeps a share of the training images for validation: the same share of each class, drawn at random.
@@ -75,13 +99,15 @@ class Dataset(NamedTuple):
         return Split(*self[1:5], self.validation_images, self.validation_labels)
 
     def describe(self) -> str:
-        """Describes the data set in one line: name, sizes, shape of an image, classes, source."""
+        """Describes the data set in one line: name, sizes, shape of an example, classes, source."""
         return escaped(f"{self.name}: {self._sizes()}, from {self.source}")
 
     def about(self) -> dict[str, object]:
-        """The entries about the data in the configuration of a run: the classes and the shape of an image."""
-        shape = self.train_images.shape[1:]
-        return {"classes": self.classes, "image_shape": list(shape), "class_names": self.class_names}
+        """The entries about the data in the configuration of a run: the classes, and what an example is."""
+        example: dict[str, object] = {"image_shape": list(self.train_images.shape[1:])}
+        if self.features is not None:
+            example = {"features": self.features._asdict()}
+        return {"classes": self.classes, **example, "class_names": self.class_names}
 
     def checksum(self) -> str:
         """The SHA-256 of the images and labels of all parts. It shows whether they have changed since a run."""
@@ -93,11 +119,13 @@ class Dataset(NamedTuple):
         return escaped(f"<Dataset {self.name}: {self._sizes()}>")
 
     def _sizes(self) -> str:
-        size = "x".join(str(length) for length in self.train_images.shape[1:])
+        kind, size = "images", "x".join(str(length) for length in self.train_images.shape[1:])
+        if self.features is not None:
+            kind, size = "rows", counted(len(self.features.names), "feature")
         train, test = len(self.train_images), len(self.test_images)
-        parts = f"{train:,} training and {test:,} test images"
+        parts = f"{train:,} training and {test:,} test {kind}"
         if self.validation_images is not None:
-            parts = f"{train:,} training, {len(self.validation_images):,} validation and {test:,} test images"
+            parts = f"{train:,} training, {len(self.validation_images):,} validation and {test:,} test {kind}"
         return f"{parts}, {size}, {self.classes} classes"
 
 
@@ -237,7 +265,7 @@ def check_name(name: str) -> None:
     functional_nn.core.errors.DataError: data set: expected a name of at most 200 letters, digits, _ and -, got ...
     """
     is_name = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}", name)
-    remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH."
+    remedy = "IDX files go into data_dir. Folders of images are loaded as folder:PATH, tables as csv:FILE."
     check_data("data set", name, "a name of at most 200 letters, digits, _ and -", is_name, remedy)
 
 

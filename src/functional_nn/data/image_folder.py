@@ -96,7 +96,7 @@ def load_image_folder(
     return _dataset(name, folder, layout, images)
 
 
-def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int, int, int]) -> np.ndarray:
+def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int, ...]) -> np.ndarray:
     """Reads new images as those of a data set from a folder are read, for a network that was trained on it."""
     with quiet_decoders():
         return np.stack([read_fitted_image(path, shape) for path in paths])

@@ -60,7 +60,7 @@ ORIENTATION = 0x0112
 """The entry of a photograph's EXIF data that says how the camera was turned: 5 to 8 swap height and width."""
 
 
-def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, digits: bool) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: bool) -> np.ndarray:
     """Reads an image file as bytes of ``shape``, (height, width, channels).
 
     An image of that height and width keeps its pixels. Other images are scaled, and inverted if they have a bright
@@ -96,7 +96,7 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int], *, dig
     return gray[..., None]
 
 
-def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> np.ndarray:
+def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, ...]) -> np.ndarray:
     """Reads an image file as bytes of ``shape``, for data sets of the user's own images.
 
     The image is scaled until it covers the height and the width. What is too much is cut off at both sides equally.

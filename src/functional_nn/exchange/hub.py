@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from functional_nn.configuration.settings import DEFAULTS, Configuration, flag_o
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, escaped
 from functional_nn.core.texts import counted, words
-from functional_nn.data.image_folder import PREFIX
+from functional_nn.data.sources import path_prefix
 from functional_nn.exchange.saved_networks import ABOUT, ORIGINS, SavedNetwork, load, run_of
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import LOCK, JsonObject, check_path, names_in, one_writer, write_whole
@@ -72,18 +72,19 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
     """
     configuration = network.configuration
     dataset = _name(configuration.dataset)
-    height, width, channels = network.in_shape
     results = [f"| {_plain(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()]
     shapes = {path: " x ".join(map(str, leaf.shape)) for path, leaf in trees.flatten(network.params).items()}
-    names = ", ".join(f"`{_name(name)}`" for name in network.class_names or ())
+    names = _listed(network.class_names or ())
+    kind, form = "image", "images, as bytes or as numbers from 0 to 1. Bytes are divided by 255."
+    if network.features is not None:
+        kind, form = "tabular", f"rows of {_listed(network.features.names)}, which are standardized."
     return CARD.read_text("utf-8").format(
         model=configuration.model,
         title=_plain(dataset),
         dataset=dataset,
-        height=height,
-        width=width,
-        channels=channels,
-        channels_in_words=counted(channels, "channel"),
+        shape=", ".join(map(str, network.in_shape)),
+        kind=kind,
+        form=form,
         results="\n".join(results),
         classes=f"\nIts classes, in the order of the outputs: {names}.\n" if names else "",
         size=trees.size(network.params),
@@ -114,6 +115,10 @@ def _name(value: object) -> str:
     return escaped(str(value)).replace("`", "")
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{_name(name)}`" for name in names)
+
+
 def _plain(text: str) -> str:
     """A text from a file, in which Markdown sees no syntax, HTML or link. Readers see the same characters."""
     return re.sub(r"[^\w :-]", lambda other: f"&#{ord(other[0])};", escaped(text))
@@ -131,8 +136,8 @@ def command_of(configuration: Configuration) -> str:
 def _without_paths(configuration: Configuration) -> Configuration:
     """The configuration without paths of this computer, which are nobody else's business."""
     dataset = configuration.dataset
-    if dataset.startswith(PREFIX):
-        dataset = PREFIX + Path(dataset.removeprefix(PREFIX)).resolve().name
+    if prefix := path_prefix(dataset):
+        dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
     return replace(configuration, dataset=dataset, data_dir=None)
 
 

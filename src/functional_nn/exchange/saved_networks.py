@@ -17,14 +17,15 @@ from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, shortened
+from functional_nn.core.errors import DataError, InputError, check, reading, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_host_array, check_count, check_counts
+from functional_nn.data.dataset import Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import load_parameters
-from functional_nn.storage.files import JsonObject, check_path, kept_open, names_in
+from functional_nn.storage.files import JsonObject, check_fits, check_path, kept_open, names_in
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.parts import good_batches, read_sweep
 from functional_nn.sweeps.results import Member
@@ -39,43 +40,48 @@ class SavedNetwork(NamedTuple):
     Args:
         net: the network.
         params, state: its trained parameters and its state.
-        in_shape: the shape of one image: height, width and channels.
+        in_shape: the shape of one example: height, width and channels of an image, or the number of features.
         classes: the number of classes.
         class_names: the names of the classes; None if they have only numbers.
         configuration: the configuration of the run, such as ``configuration.dataset``.
+        features: the columns of the table that it was trained on; None for images.
     """
 
     net: Layer
     params: Params
     state: State
-    in_shape: tuple[int, int, int]
+    in_shape: tuple[int, ...]
     classes: int
     class_names: tuple[str, ...] | None
     configuration: Configuration
+    features: Features | None = None
 
-    def predict(self, images: ArrayLike) -> np.ndarray:
-        """The probability of each class for each image, in the precision of the run: (images, classes).
+    def predict(self, examples: ArrayLike) -> np.ndarray:
+        """The probability of each class for each example, in the precision of the run: (examples, classes).
 
         It is for folders of the command, which trains classifiers. ``fnn.training.predict``, which takes any network
         and its parameters, gives the network's outputs instead: for a classifier, these are logits.
 
         Args:
-            images: (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1.
+            examples: images (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1. For a
+                network that was trained on a table, rows (rows, features) of numbers as they are in the table.
 
         Raises:
-            InputError: for images of another shape, and for numbers below 0 or above 1 that are not bytes.
+            InputError: for examples of another shape, and for images of numbers below 0 or above 1 that are not bytes.
         """
-        images = as_host_array("images", images)
-        expected = f"a batch of images, (images, {', '.join(map(str, self.in_shape))})"
-        remedy = "For one image, give images[None]." if images.shape == self.in_shape else ""
-        check("images", images, expected, images.shape[1:] == self.in_shape, remedy)
-        if images.dtype != np.uint8 and images.size and not (images.min() >= 0 and images.max() <= 1):
-            given = f"{images.dtype} from {images.min():g} to {images.max():g}"
+        x = as_host_array("examples", examples)
+        expected = f"a batch of examples, (examples, {', '.join(map(str, self.in_shape))})"
+        remedy = "For one example, give examples[None]." if x.shape == self.in_shape else ""
+        check("examples", x, expected, x.shape[1:] == self.in_shape, remedy)
+        if self.features is not None:
+            x = self.features.standardized(x)
+        elif x.dtype != np.uint8 and x.size and not (x.min() >= 0 and x.max() <= 1):
+            given = f"{x.dtype} from {x.min():g} to {x.max():g}"
             remedy = "Divide them by 255, or give them as uint8."
-            raise InputError("images", "bytes, or numbers from 0 to 1", given, remedy)
+            raise InputError("examples", "bytes, or numbers from 0 to 1", given, remedy)
         precision = self.configuration.precision
         with jax.enable_x64(precision == "float64"):
-            return predict_probabilities(self.net, self.params, self.state, images, precision=precision)
+            return predict_probabilities(self.net, self.params, self.state, x, precision=precision)
 
     def without_augmentation(self) -> SavedNetwork:
         """The same network without the layers that change training images, which do nothing in evaluation.
@@ -91,7 +97,7 @@ class SavedNetwork(NamedTuple):
         return self._replace(net=net, params=params, state=state, configuration=configuration)
 
     def __repr__(self) -> str:
-        return f"SavedNetwork({self.configuration.model}, images {self.in_shape}, {self.configuration.dataset})"
+        return f"SavedNetwork({self.configuration.model}, examples {self.in_shape}, {self.configuration.dataset})"
 
 
 def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetwork:
@@ -118,7 +124,8 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
         with jax.enable_x64(run.configuration.precision == "float64"):
             params, state = load_parameters(path, run.shapes)
         check_finite(params, state, path, "Train again.")
-    return SavedNetwork(run.net, params, state, run.in_shape, run.classes, run.class_names, run.configuration)
+    about = run.classes, run.class_names, run.configuration, run.features
+    return SavedNetwork(run.net, params, state, run.in_shape, *about)
 
 
 class RunDescription(NamedTuple):
@@ -129,7 +136,7 @@ class RunDescription(NamedTuple):
         configuration: its settings.
         net: the network.
         shapes: the shapes of its parameters and its state.
-        classes, in_shape, class_names: as in ``SavedNetwork``.
+        classes, in_shape, class_names, features: as in ``SavedNetwork``.
     """
 
     values: JsonObject
@@ -137,15 +144,17 @@ class RunDescription(NamedTuple):
     net: Layer
     shapes: tuple[Params, State]
     classes: int
-    in_shape: tuple[int, int, int]
+    in_shape: tuple[int, ...]
     class_names: tuple[str, ...] | None
+    features: Features | None
 
 
 def described(folder: Path) -> RunDescription:
     """Reads the configuration in the folder of a run, which may not have finished."""
     values, path = run_folder.read_configuration(folder), folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    classes, in_shape = _image_shapes(values, path)
+    features = features_of(values, path)
+    classes, in_shape = _shapes(values, features, path)
     class_names = class_names_of(values, classes, path)
     try:
         with jax.enable_x64(configuration.precision == "float64"):
@@ -155,25 +164,40 @@ def described(folder: Path) -> RunDescription:
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
-    return RunDescription(values, configuration, net, shapes, classes, in_shape, class_names)
+    return RunDescription(values, configuration, net, shapes, classes, in_shape, class_names, features)
 
 
-def _image_shapes(values: Mapping[str, object], path: Path) -> tuple[int, tuple[int, int, int]]:
-    """The number of classes of a run, and the height, width and channels of its images.
+def features_of(values: Mapping[str, object], path: Path) -> Features | None:
+    """The columns of the table of a run; None for a run on images."""
+    found: Any = values.get("features")
+    if found is None:
+        return None
+    expected = "a run's configuration with as many names as numbers in features"
+    with reading(path, expected, errors=(ValueError, TypeError)):
+        check_fits(found, {"names": [str], "mean": [float], "deviation": [float]})
+        features = Features(*(tuple(found[name]) for name in Features._fields))
+        if len(set(map(len, features))) != 1 or not all(one > 0 for one in features.deviation):
+            raise ValueError("lists that do not fit")
+    return features
+
+
+def _shapes(values: Mapping[str, object], features: Features | None, path: Path) -> tuple[int, tuple[int, ...]]:
+    """The number of classes of a run, and the shape of an example.
 
     Raises:
         DataError: if the configuration lacks them, or if its images are larger than the largest image that can be read.
     """
     try:
         classes = check_count("classes", values.get("classes"))
+        if features is not None:
+            return classes, (check_count("features", len(features.names)),)
         shape = check_counts("image_shape", values.get("image_shape"))
         expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
         check("image_shape", shape, expected, len(shape) == 3 and math.prod(shape) <= MOST_PIXELS)
     except InputError as error:
         expected = "a run's configuration with classes and image_shape"
         raise DataError(str(path), expected, f"one where {error}") from None
-    height, width, channels = shape
-    return classes, (height, width, channels)
+    return classes, shape
 
 
 def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
@@ -197,7 +221,7 @@ def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> 
 ORIGINS = ("from", "imported_from")
 """The entries of a configuration that say where the parameters came from."""
 
-ABOUT = ("classes", "image_shape", "class_names", "data_sha256", "versions", *ORIGINS)
+ABOUT = ("classes", "image_shape", "features", "class_names", "data_sha256", "versions", *ORIGINS)
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
 
 

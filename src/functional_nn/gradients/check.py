@@ -134,7 +134,8 @@ def check_layer(
     """Compares the hand-derived backward pass of a layer with automatic differentiation and with an arbiter.
 
     The parameters (also biases), the state and the input are random. The comparison is the same as in ``check_vjp``,
-    with respect to every parameter and the input. At kinks, the formula has to give the values of ``jax.grad``.
+    with respect to every parameter and the input. At kinks, the formula has to give the values of ``jax.grad``. Last,
+    the formula is compared with ``jax.grad`` for a batch that has one example more.
 
     Args:
         layer: the layer.
@@ -185,7 +186,7 @@ def check_layer(
     def problem_in(dtype: str) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
-    return check_problem(
+    report = check_problem(
         layer.name,
         problem_in,
         _types(leaves),
@@ -195,6 +196,17 @@ def check_layer(
         mutants=mutants,
         skipped=joined_by_jax(layer),
     )
+    if has_failed(report.verdicts):
+        return report
+    # A formula that knows the number of examples by heart is wrong for every other batch.
+    examples = 1 + min(len(leaf) for leaf in jax.tree.leaves(x))
+    x = jax.tree.map(lambda leaf: np.resize(leaf, (examples, *leaf.shape[1:])), x)
+    try:
+        larger = JacobianComparison(layer.name, problem_in, seed=seed)
+    except (TypeError, ValueError) as error:
+        refusal = str(error).strip().partition("\n")[0]
+        return replace(report, skipped=(*report.skipped, (f"{layer.name}, a batch of {examples}", refusal)))
+    return replace(report, verdicts=(*report.verdicts, *larger.with_automatic(f"batch of {examples}")))
 
 
 def check_gradients(

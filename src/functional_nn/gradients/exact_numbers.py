@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -34,12 +33,10 @@ class ExactNumbers(NamedTuple):
     Args:
         high: the numbers rounded to float64.
         low: the remainders of the rounding.
-        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q; empty if they are not computed.
     """
 
     high: np.ndarray
     low: np.ndarray
-    condition: np.ndarray = np.empty(0)
 
 
 @np.errstate(all="ignore")
@@ -100,11 +97,9 @@ class ExactFunction:
         point = [np.zeros(self._shape, dtype)]
         traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
         self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
-        # The center, two points on each axis, and four for each pair of axes, as multiples of the step.
+        # The center, then one point on each axis to the right, then to the left, as multiples of the step.
         axes = np.eye(size or 1, dtype=int)
-        places = [0 * axes[0], *axes, *-axes]
-        places += [a * one + b * two for one, two in combinations(axes, 2) for a in (1, -1) for b in (1, -1)]
-        self._stencil = [tuple(map(int, place)) for place in places]
+        self._stencil = np.concatenate([0 * axes[:1], axes, -axes])
 
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
@@ -124,7 +119,7 @@ class ExactFunction:
                 fine = self._differences(points[pending], digits, relative)
                 if coarse is not None:
                     for quantity, part in fine.items():
-                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1], relative)
+                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1])
                 # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
                 value = fine[VALUE].numbers
                 going_on = np.isin(pending, unknown()) & (value - value == 0).astype(bool).all(1)
@@ -133,20 +128,26 @@ class ExactFunction:
         return {quantity: ExactNumbers(*numbers.arrays) for quantity, numbers in found.items()}
 
     def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
-        """Computes values and central differences at one number of digits."""
+        """Computes values and central differences, (f₁ - f₋₁) / 2h, at one number of digits."""
         arithmetic = Arithmetic(digits)
-        # The steps are powers of two. So x + h has no rounding error, and second differences of linear functions are 0.
+        # The steps are powers of two. So x + h has no rounding error, and a linear function has no jumps.
         exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
         exponents[points == 0] = 0
         with arithmetic.precision():
             x = arithmetic.numbers(points)
-            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
+            # With ε = 10^-digits, the error is h² from the formula, and ε/h from rounding.
             step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
-            moved = x[None] + np.asarray(self._stencil).astype(object)[:, None] * step[None]
+            moved = x[None] + self._stencil.astype(object)[:, None] * step[None]
             flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
             y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
-            of = {place: y[:, number].T for number, place in enumerate(self._stencil)}  # (points, outputs)
-            return _parts_of(of, x, step, arithmetic.numbers(10) ** (GUARD_DIGITS - digits))
+            y, h = np.moveaxis(y, -1, 0), step[:, None]  # (points, outputs, stencil), and the steps (points, 1, axes)
+            center, right, left = np.split(y, [1, 1 + points.shape[1]], 2)
+            # An output has a rounding error of up to noise · size, and the differences divide it by h.
+            noise = arithmetic.numbers(10) ** (GUARD_DIGITS - digits) * np.max(np.abs(y), 2, keepdims=True)
+            gradient = (right - left) / (2 * h), noise / h, abs(right - 2 * center + left) / h
+            # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
+            parts = {VALUE: (center, 0 * noise, 0 * noise), GRADIENT: gradient}
+            return {name: _Part(*(array.reshape(len(points), -1) for array in part)) for name, part in parts.items()}
 
 
 def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
@@ -160,70 +161,22 @@ class _Part(NamedTuple):
     Args:
         numbers: the results.
         noise: a bound of the effect of rounding on each result.
-        condition: the condition numbers.
         jump: the difference between the derivative to the right and to the left; 0 for values.
     """
 
     numbers: np.ndarray
     noise: np.ndarray
-    condition: np.ndarray
     jump: np.ndarray
-
-
-def _parts_of(
-    of: dict[tuple[int, ...], np.ndarray], x: np.ndarray, step: np.ndarray, noise: object
-) -> dict[str, _Part]:
-    """Values and central differences, (f₁ - f₋₁) / 2h, from the values on the stencil."""
-    axes = np.eye(x.shape[1], dtype=int)
-
-    def at(place: np.ndarray) -> np.ndarray:
-        return of[tuple(map(int, place))]
-
-    center = at(0 * axes[0])
-    size = np.max(np.abs(np.stack(list(of.values()))), 0)
-    gradients, jumps, changes = [], [], []
-    for j, axis in enumerate(axes):
-        h = step[:, j : j + 1]
-        right, left = at(axis), at(-axis)
-        gradients.append((right - left) / (2 * h))
-        jumps.append(abs(right - 2 * center + left) / h)
-        # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j.
-        change = abs(x[:, j : j + 1] * (right - 2 * center + left) / (h * h))
-        for k, other in enumerate(axes):
-            if k != j:
-                mixed = at(axis + other) - at(axis - other) - at(other - axis) + at(-axis - other)
-                change = change + abs(x[:, k : k + 1] * mixed / (4 * h * step[:, k : k + 1]))
-        changes.append(change)
-    gradient, jump, change = (np.stack(arrays, 2) for arrays in (gradients, jumps, changes))
-    # Where f and its slope are 0, f can still change with x.
-    value_change = np.sum(abs(x[:, None] * gradient), 2), np.sum(abs(x[:, None] * change), 2)
-    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
-    value = _Part(center, 0 * size, _condition(center, *value_change), 0 * size)
-    # An output has a rounding error of up to noise · size. The differences divide it by h.
-    noises = noise * size[..., None] / step[:, None]
-    parts = (gradient, noises, _condition(gradient, change, 0 * change), jump)
-    return {VALUE: value, GRADIENT: _Part(*(array.reshape(len(array), -1) for array in parts))}
-
-
-def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
-    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
-
-    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
-    is also compared with 0.
-    """
-    is_zero = abs(number) < SMALLEST
-    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
-    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
 
 
 class _Found:
     """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
 
     def __init__(self, points: int, numbers: int):
-        self.arrays = np.full((3, points, numbers), np.nan)
+        self.arrays = np.full((2, points, numbers), np.nan)
         self.done = np.zeros((points, numbers), bool)
 
-    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool, refresh: bool) -> None:
+    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool) -> None:
         """Takes the numbers that two levels agree on. A derivative at a kink stays NaN, but counts as done.
 
         Args:
@@ -231,8 +184,6 @@ class _Found:
             old: the previous level.
             new: the current level.
             last: whether the current level is the last one.
-            refresh: whether condition numbers of known results are replaced by those of the current level. A value is
-                often known at a level whose step is too large for its derivative, which the condition number needs.
         """
         larger = np.maximum(abs(old.numbers), abs(new.numbers))
         exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
@@ -245,14 +196,12 @@ class _Found:
         high = new.numbers.astype(np.float64)
         # A number above the largest float64 has no remainder.
         remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
-        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
-        arrays[:2, zero] = 0.0
+        arrays = np.stack([high, remainder.astype(np.float64)])
+        arrays[:, zero] = 0.0
         arrays[:, kink] = np.nan
         row, column = np.nonzero((known | zero | kink) & ~self.done[at])
         self.arrays[:, at[row], column] = arrays[:, row, column]
         self.done[at[row], column] = True
-        if refresh:
-            self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
 
 
 def ordinals(x: np.ndarray) -> np.ndarray:

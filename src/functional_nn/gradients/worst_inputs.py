@@ -48,12 +48,8 @@ SWEEP_SHARE = 0.6
 """The share of the evaluations for the sweep. The rest is for hill climbing."""
 PARENTS = 6
 """Hill climbing starts repeatedly from this many of the worst points of each quantity."""
-SUSPICIOUS = 100.0
-"""Points with a larger score are confirmed: their condition numbers are also measured at neighboring points."""
 BESIDE = 4
-"""The distance of these neighbors, counted in floating-point numbers."""
-MOST_CANDIDATES = 100
-"""The largest number of points that are confirmed until the worst one is found."""
+"""The distance of the neighbors at which condition numbers are measured, counted in floating-point numbers."""
 
 DENSE = (-60, 13)
 """Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
@@ -228,7 +224,8 @@ def _check_outputs(function: VectorFunction, size: int | None) -> None:
 NUMBERS = ("score", "ulp", "condition", "computed", "exact")
 MEASURED = [(name, float) for name in NUMBERS] + [("element", int)]
 """What is known of one quantity at a point: of the element with the largest score, which is the error in ULP beyond the
-condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known."""
+condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known. The condition
+is 0 until it is measured."""
 
 
 class _Search:
@@ -260,7 +257,7 @@ class _Search:
         self.points = np.zeros((0, size or 1), dtype)
         self._measured: dict[str, np.ndarray] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        # For each point, whether its condition numbers were also measured beside the point.
+        # For each point, whether its condition numbers were measured.
         self._confirmed = np.zeros(0, bool)
         random = np.random.default_rng(seed)
 
@@ -285,9 +282,9 @@ class _Search:
 
     def rows(self) -> Iterator[WorstPoint]:
         """The worst point of each quantity. Quantities without a known number are left out."""
-        for quantity, measured in self._measured.items():
-            place = self._worst(quantity)
-            if place is None:
+        for quantity, (place, *_) in self._worst().items():
+            measured = self._measured[quantity]
+            if np.isnan(measured[place]["score"]):
                 continue
             found, point, index = measured[place], float(self.points[place, 0]), ()
             if self._size is not None:
@@ -308,7 +305,9 @@ class _Search:
     def _climb(self, random: np.random.Generator) -> None:
         """Evaluates neighbors of the worst points until the limit is reached."""
         while len(self.points) < self._evaluations:
-            parents = self._parents()
+            # Infinite errors cannot grow, so these points are no parents.
+            places = [at[np.isfinite(self._measured[quantity]["score"][at])] for quantity, at in self._worst().items()]
+            parents = self.points[np.unique(np.concatenate([np.zeros(0, int), *places]))]
             if not len(parents):
                 return
             room = min(self._batch, self._evaluations - len(self.points))
@@ -318,40 +317,20 @@ class _Search:
                 return
             self._evaluate(drawn[:room])
 
-    def _worst(self, quantity: str) -> int | None:
-        """The index of the point with the largest score; None if there is no point with a known exact number."""
-        for _ in range(MOST_CANDIDATES):
-            scores = np.nan_to_num(self._measured[quantity]["score"], nan=-1.0, posinf=np.inf)
-            place = int(np.argmax(scores))
-            if scores[place] < 0:
-                return None
-            if self._confirmed[place] or scores[place] < SUSPICIOUS:
-                return place
-            self._confirm(np.asarray([place]))
-        return None
-
-    def _parents(self) -> np.ndarray:
-        """The worst points of each quantity. Infinite errors cannot grow, so they are no parents."""
-        places = np.zeros(0, int)
-        # Confirming lowers scores, so other points may become the worst ones.
-        for _ in range(3):
-            chosen: list[int] = []
-            scores = [measured["score"] for measured in self._measured.values()]
-            for score in scores:
-                finite = np.where(np.isfinite(score), score, -1)
-                best = np.argsort(-finite, kind="stable")[:PARENTS]
-                chosen += best[finite[best] > 0].tolist()
-            places = np.unique(np.asarray(chosen, int))
-            suspicious = np.any([score[places] > SUSPICIOUS for score in scores], 0)
-            unconfirmed = places[suspicious & ~self._confirmed[places]]
-            if not len(unconfirmed):
-                break
-            self._confirm(unconfirmed)
-        return self.points[places]
+    def _worst(self) -> dict[str, np.ndarray]:
+        """The indices of the points with the largest scores of each quantity, the worst first."""
+        while True:
+            scores = {name: np.nan_to_num(found["score"], nan=-1.0) for name, found in self._measured.items()}
+            worst = {name: np.argsort(-score, kind="stable")[:PARENTS] for name, score in scores.items()}
+            places = np.unique(np.concatenate([np.zeros(0, int), *worst.values()]))
+            unknown = places[~self._confirmed[places]]
+            if not len(unknown):
+                return worst
+            self._confirm(unknown)  # this lowers scores, so other points may become the worst ones
 
     @np.errstate(all="ignore")
     def _confirm(self, places: np.ndarray) -> None:
-        """Measures the condition numbers of points in two other ways, and takes the largest.
+        """Measures the condition numbers of points in two ways, and takes the larger one.
 
         The first way uses the change of the exact number at neighbors that are 4 floating-point numbers away. A result
         that is right for such a neighbor is not counted as wrong. Only these differences show that a derivative jumps
@@ -363,35 +342,28 @@ class _Search:
         decides all its digits.
         """
         centers = self.points[places]
-        count = centers.shape[1]
-        # (2 · elements, points, elements): along each axis a neighbor below and one above.
-        moved = np.repeat(centers[None], 2 * count, 0)
-        for axis in range(count):
-            for number, steps in enumerate((-BESIDE, BESIDE)):
-                beside = ordinals(np.ascontiguousarray(centers[:, axis])) + steps
-                moved[2 * axis + number, :, axis] = from_ordinals(beside, self._dtype)
-        everything = np.concatenate([centers[None], moved]).reshape(-1, count)
+        axes, rows = np.eye(centers.shape[1], dtype=int), np.arange(len(places))
+        # (1 + 2 · elements, points, elements): the point, then along each axis a neighbor above, then those below.
+        steps = BESIDE * np.concatenate([0 * axes[:1], axes, -axes])
+        everything = from_ordinals(ordinals(centers) + steps[:, None], self._dtype).astype(np.float64)
         with _precision(self._dtype):
-            exact = self._exact.at(everything.astype(np.float64))
+            exact = self._exact.at(everything.reshape(-1, len(axes)))
         with _precision(self._other):
-            other = self._in_other_type.at(centers.astype(np.float64))
-        spacing = BESIDE * float(np.finfo(self._dtype).eps)
-        rows = np.arange(len(places))
+            other = self._in_other_type.at(everything[0])
+        distance = np.abs(everything[1:] - everything[0]).sum(-1) / np.tile(np.abs(everything[0].T), (2, 1))
         for quantity, measured in self._measured.items():
             right, elements = exact[EXACT[quantity]], measured["element"][places]
-            high, low = (
-                array.reshape(2 * count + 1, len(places), -1)[:, rows, elements] for array in (right.high, right.low)
-            )
-            # The larger change of the two neighbors along each axis. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
-            change = np.abs((high[1:] - high[0]) + (low[1:] - low[0])).reshape(count, 2, -1).max(1).sum(0)
+            high, low = (array.reshape(len(steps), len(places), -1)[:, rows, elements] for array in right)
+            change = np.abs((high[1:] - high[0]) + (low[1:] - low[0]))
+            # Changes per relative change of x. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
+            change = np.where(change == 0, 0, change / distance).reshape(2, len(axes), -1).max(0).sum(0)
             by_constants = np.abs(other[EXACT[quantity]].high[rows, elements] - high[0])
-            # Changes per relative change: of x by the distance of the neighbors, and of constants by float32's epsilon.
-            condition = measured["condition"][places]
-            for absolute in (change / spacing, by_constants / float(np.finfo(np.float32).eps)):
-                found = np.where(absolute == 0, 0, absolute / np.abs(high[0]))
-                condition = np.maximum(condition, np.where(np.isnan(found), np.inf, found))
+            change = np.maximum(change, by_constants / float(np.finfo(np.float32).eps))
+            condition = np.where(change == 0, 0, change / np.abs(high[0]))
             measured["condition"][places] = condition
-            measured["score"][places] = _score(measured["ulp"][places], condition)
+            # An infinite condition number says nothing.
+            score = measured["ulp"][places] / np.maximum(1, condition)
+            measured["score"][places] = np.where(np.isfinite(condition), score, np.nan)
         self._confirmed[places] = True
 
     @np.errstate(all="ignore")
@@ -404,20 +376,14 @@ class _Search:
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
             ulp = ulp_errors(computed, right, self._dtype, least_unit=float(np.finfo(self._dtype).smallest_normal))
-            score = _score(ulp, right.condition)
-            element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
+            element = np.argmax(np.nan_to_num(ulp, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
-            arrays = (score, ulp, right.condition, computed, right.high)
+            arrays = (ulp, ulp, np.zeros_like(ulp), computed, right.high)
             for name, array in zip(NUMBERS, arrays, strict=True):
                 new[name] = array[np.arange(len(points)), element]
             new["element"] = element
             old = self._measured.get(quantity)
             self._measured[quantity] = new if old is None else np.concatenate([old, new])
-
-
-def _score(ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
-    return np.where(np.isfinite(condition), ulp / np.maximum(1, condition), np.nan)
 
 
 @contextmanager
@@ -485,9 +451,8 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     limits = np.finfo(dtype)
     beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
     # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
-    tail = np.concatenate(
-        [np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)]
-    )
+    far = -1.2 * np.log(float(limits.smallest_normal))
+    tail = np.concatenate([np.arange(0.5, 40.5, 0.5), np.geomspace(41, far, 40)])
     low, high = max(DENSE[0], int(limits.minexp)), min(DENSE[1], int(limits.maxexp))
     dense = np.ldexp(random.uniform(1, 2, (MANTISSAS, high - low)), np.arange(low, high))
     others = np.arange(int(limits.minexp), int(limits.maxexp), max(1, STRIDE * int(limits.maxexp) // 1024))

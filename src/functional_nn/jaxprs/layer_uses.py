@@ -17,12 +17,7 @@ from functional_nn.core.layer import Layer, Params, with_key_if_needed
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.counts import flops_by_scope, flops_of
-from functional_nn.jaxprs.walk import (
-    array_type,
-    equations,
-    layer_of,
-    live,
-)
+from functional_nn.jaxprs.walk import array_type, equations, layer_of, live
 
 
 @dataclass

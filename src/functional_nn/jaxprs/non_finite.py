@@ -25,7 +25,6 @@ from functional_nn.jaxprs.non_finite_origin import (
     STEEP_AT,
     Origin,
     Recorder,
-    bad_elements,
     first_index,
     first_origin,
     is_hidden,
@@ -40,21 +39,6 @@ LARGE = 1e4
 QUICK_OPERATIONS, QUICK_RUNS, QUICK_NUMBERS = 600, 50_000, 5 * 10**7
 """The largest program for a quick search: its operations, how often they run, and how many numbers they compute.
 Such a search takes at most about ten seconds and 1 GB."""
-
-
-class OperandValues(NamedTuple):
-    """The numbers of an operand from which one element of a result was computed.
-
-    Args:
-        smallest, largest: the smallest and the largest of these numbers. They are equal if there is one.
-    """
-
-    smallest: float
-    largest: float
-
-    def __str__(self) -> str:
-        is_range = self.smallest < self.largest
-        return f"({self.smallest:.6g} to {self.largest:.6g})" if is_range else f"{self.smallest:.6g}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,7 @@ class NonFinite:
         value: this element: NaN or infinite.
         dtype, shape: the type and the shape of this array.
         count: how many of its elements are not finite.
-        operands: what the element was computed from.
+        operands: for each operand, the number from which the element was computed, or the range of these numbers.
         cause: the likely cause, as a sentence.
         remedy: what to do, as a sentence.
         note: a further sentence, such as about very large parameters.
@@ -101,23 +85,18 @@ class NonFinite:
     dtype: str = ""
     shape: tuple[int, ...] = ()
     count: int = 0
-    operands: tuple[OperandValues, ...] = ()
+    operands: tuple[str, ...] = ()
     cause: str = ""
     remedy: str = ""
     note: str = ""
 
-    @property
-    def found(self) -> bool:
-        """Whether a result is not finite."""
-        return bool(self.affected)
-
     def __bool__(self) -> bool:
-        return self.found
+        return bool(self.affected)
 
     @property
     def sentence(self) -> str:
         """The origin and its cause, in one or two sentences."""
-        if not self.found:
+        if not self:
             return "All results are finite."
         if self.argument:
             of_batch = " of this batch" if self.in_batch else ""
@@ -138,7 +117,7 @@ class NonFinite:
     @property
     def equation_in_words(self) -> str:
         """The operation with its numbers, such as ``log(0) = -inf``."""
-        return f"{self.operation}({', '.join(map(str, self.operands)) or '…'}) = {self.value}"
+        return f"{self.operation}({', '.join(self.operands) or '…'}) = {self.value}"
 
     @property
     def _made(self) -> str:
@@ -149,7 +128,7 @@ class NonFinite:
         return f"Element {self.index}" if self.index else "The number"
 
     def __str__(self) -> str:
-        if not self.found:
+        if not self:
             return self.sentence
         array = f"{self.dtype} of shape {self.shape}" if self.shape else f"one {self.dtype}"
         others = f"{self.count:,} of its elements are not finite" if self.count > 1 else "no other element is"
@@ -202,11 +181,7 @@ def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> N
 
 
 def find_origin(
-    function: Callable[..., PyTree],
-    arguments: Sequence[PyTree],
-    names: Sequence[str],
-    *,
-    only_if_quick: bool = False,
+    function: Callable[..., PyTree], arguments: Sequence[PyTree], names: Sequence[str], *, only_if_quick: bool = False
 ) -> NonFinite:
     """Does the search of ``find_non_finite_in`` with given names of the arguments.
 
@@ -227,7 +202,7 @@ def find_origin(
         results = recorder.run(program, list(leaves.values()))
         named = results_tree if isinstance(results_tree, dict) else {"result": results_tree}
         paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(named)]
-        bad = {path: result for path, result in zip(paths, results, strict=True) if bad_elements(result).any()}
+        bad = {path: result for path, result in zip(paths, results, strict=True) if result.bad.any()}
         if not bad:
             return NonFinite()
         bad_arguments, origins = trace_back(results, recorder.operations)
@@ -239,7 +214,7 @@ def find_origin(
         origin = first_origin(origins)
         if origin is None:  # no operation reads a constant that is a result
             result = next(iter(bad.values()))
-            of_array = _of_array(result.array, first_index(bad_elements(result)))
+            of_array = _of_array(result.array, first_index(result.bad))
             return NonFinite(tuple(bad), operation="constant", stage="forward pass", **of_array, **CONSTANT._asdict())
         return _operation_report(tuple(bad), origin, origins, recorder, leaves)
 
@@ -277,9 +252,10 @@ def _operation_report(
         names = {name for name, place in recorder.steep if place == operation.place}
         # JAX computes factors such as 1/(2·√x) by divisions and powers in the forward pass, so these count last.
         derivative_of = names - {"div", "integer_pow", operation.kind} or names & {"div"} or names
-    operands = [OperandValues(float(read.min()), float(read.max())) for read in numbers if read.size]
+    limits = [(float(read.min()), float(read.max())) for read in numbers if read.size]
+    operands = [f"({low:.6g} to {high:.6g})" if low < high else f"{low:.6g}" for low, high in limits]
     if operation.kind == "integer_pow":
-        operands.append(OperandValues(*[operation.equation.params["y"]] * 2))
+        operands.append(str(operation.equation.params["y"]))
     cause = _cause(origin, origins, sorted(derivative_of))
     return NonFinite(
         affected,
@@ -372,12 +348,7 @@ SINGULARITIES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("rsqrt", lambda x: x < 1, "1 / √x is infinite at 0.", SAFE_ROOT),
     ("integer_pow", lambda x: x == 0, "0 to a negative power is infinite.", SAFE_DIVISION),
     ("pow", lambda x, y: (x == 0) & (y < 0), "0 to a negative power is infinite.", SAFE_DIVISION),
-    (
-        "pow",
-        lambda x, y: (x < 0) & (y % 1 != 0),
-        "A negative number has real powers only for integer exponents.",
-        INSIDE,
-    ),
+    ("pow", lambda x, y: (x < 0) & (y % 1 != 0), "A negative number has real powers for integers only.", INSIDE),
     ("atanh digamma erf_inv lgamma", lambda x: True, "The function is not finite for this argument.", INSIDE),
     ("cholesky", lambda *_: True, "The matrix is not positive definite.", SAFE_MATRIX),
     ("custom_linear_solve lu triangular_solve", lambda *_: True, "The matrix is singular.", SAFE_MATRIX),

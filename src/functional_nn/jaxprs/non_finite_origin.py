@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -113,22 +113,27 @@ class Tracked:
 
     Args:
         array: the value.
-        not_finite: which of its elements are not finite; None if all are.
         source: the operation that made it, if it was recorded; None for an argument or a constant.
         number: the index among the results of this operation, or among the arguments; -1 for all other values.
     """
 
     array: jax.Array
-    not_finite: Mask | None
     source: Operation | None = None
     number: int = -1
+
+    @cached_property
+    def bad(self) -> Mask:
+        """Which of its elements are NaN or infinite. Integers and keys never are."""
+        return (
+            np.asarray(~np.isfinite(np.asarray(self.array))) if _is_number(self) else np.zeros(self.array.shape, bool)
+        )
 
     @property
     def is_bad_constant(self) -> bool:
         """Whether it is a constant of the program that is not finite, or made of such a constant alone."""
         if self.source is not None:
             return len(self.source.operands) == 1 and self.source.operands[0].is_bad_constant
-        return self.not_finite is not None and self.number < 0
+        return self.number < 0 and bool(self.bad.any())
 
 
 class Around(NamedTuple):
@@ -167,7 +172,6 @@ class Operation:
         kind: the name of its primitive, or ``ROW`` or ``ROWS``.
         around: the calls and loops around it.
         operands: what it read.
-        order: when it ran. Later operations have larger numbers.
         results: what it made.
         readers: the recorded operations that read non-finite elements of its results.
     """
@@ -176,7 +180,6 @@ class Operation:
     kind: str
     around: Around
     operands: Sequence[Tracked]
-    order: int = 0
     results: Sequence[Tracked] = ()
     readers: list[Operation] = field(default_factory=list)
 
@@ -202,11 +205,10 @@ class Recorder:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.steep: set[tuple[str, SourceLine | None]] = set()
-        self._order = 0
 
     def run(self, program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[Tracked]:
         """Evaluates the program and returns its results."""
-        tracked = [Tracked(array, _not_finite(array), None, number) for number, array in enumerate(arguments)]
+        tracked = [Tracked(array, None, number) for number, array in enumerate(arguments)]
         return self._run(program, tracked, Around())
 
     def _run(self, program: TracedProgram, arguments: Sequence[Value], around: Around) -> list[Tracked]:
@@ -249,7 +251,7 @@ class Recorder:
             for i, (after, before) in enumerate(zip(new, old, strict=True)):
                 which = jnp.broadcast_to(with_axes(jnp.asarray(going), after.array), after.array.shape)
                 choice = jax.make_jaxpr(lax.select)(which, after.array, before.array)
-                (new[i],) = run(choice, [Tracked(which, None), after, before], step)
+                (new[i],) = run(choice, [Tracked(which), after, before], step)
             return new
 
         if kind == "scan":
@@ -258,13 +260,11 @@ class Recorder:
 
     def _recorded(self, operation: Operation, arrays: Sequence[jax.Array]) -> list[Tracked]:
         """The results of an operation. It is recorded if something in it is not finite."""
-        self._order += 1
-        operation.order = self._order
-        operation.results = [Tracked(x, _not_finite(x), operation, number) for number, x in enumerate(arrays)]
-        if all(value.not_finite is None for value in (*operation.operands, *operation.results)):
-            return [Tracked(array, None) for array in arrays]
+        operation.results = [Tracked(x, operation, number) for number, x in enumerate(arrays)]
+        if not any(value.bad.any() for value in (*operation.operands, *operation.results)):
+            return list(map(Tracked, arrays))
         for operand in operation.operands:
-            if operand.not_finite is not None and operand.source is not None:
+            if operand.bad.any() and operand.source is not None:
                 operand.source.readers.append(operation)
         self.operations.append(operation)
         return list(operation.results)
@@ -283,15 +283,7 @@ def _is_steep(equation: JaxprEqn, operands: Sequence[jax.Array]) -> bool:
 
 def _tracked(value: Tracked | jax.Array) -> Tracked:
     """Tracks a value of the evaluation. A value that is not tracked yet is a constant of the program."""
-    return value if isinstance(value, Tracked) else Tracked(value, _not_finite(value))
-
-
-def _not_finite(array: jax.Array) -> Mask | None:
-    """Which elements of an array are NaN or infinite; None if all are finite. Integers and keys always are."""
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        return None
-    mask = np.asarray(~np.isfinite(np.asarray(array)))
-    return mask if mask.any() else None
+    return value if isinstance(value, Tracked) else Tracked(value)
 
 
 # From the results back to the origin
@@ -313,7 +305,7 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> t
             reaching[key] = reaching[key] | elements if key in reaching else elements
 
     for result in results:
-        reach(result, bad_elements(result))
+        reach(result, result.bad)
     origins: list[Origin] = []
     # From the last operation to the first: all readers of an operation come before it, so its elements are complete.
     for operation in reversed(operations):
@@ -322,7 +314,7 @@ def trace_back(results: Sequence[Tracked], operations: Sequence[Operation]) -> t
         if any(mask.any() for mask in elements):
             # The trail goes on only through elements that are not finite.
             for operand, mask in zip(operation.operands, read(operation, elements), strict=True):
-                reach(operand, mask & bad_elements(operand))
+                reach(operand, mask & operand.bad)
             origins += _origins(operation, elements)
     arguments = {number: mask for (source, number), mask in reaching.items() if source is None}
     return dict(sorted(arguments.items())), origins[::-1]
@@ -334,7 +326,7 @@ def first_origin(origins: Sequence[Origin]) -> Origin | None:
     Infinite constants, such as those of a mask, count only if nothing else made a number that is not finite.
     """
     made = [origin for origin in origins if origin.kind != "infinite constant"] or list(origins)
-    return min(made, key=lambda origin: (is_in_backward_pass(origin.operation), origin.operation.order), default=None)
+    return min(made, key=lambda origin: is_in_backward_pass(origin.operation), default=None)
 
 
 def is_in_backward_pass(operation: Operation) -> bool:
@@ -364,14 +356,9 @@ def is_hidden(origin: Origin, origins: Sequence[Origin]) -> bool:
         return any(reader in made_of_it for reader in operation.readers)
 
     def ends_path(reader: Operation) -> bool:
-        return all(result.not_finite is None for result in reader.results) or is_in_backward_pass(reader)
+        return not any(result.bad.any() for result in reader.results) or is_in_backward_pass(reader)
 
     return not _reaches_an_end(operation, ends_path)
-
-
-def bad_elements(value: Tracked) -> Mask:
-    """The elements that are not finite."""
-    return np.zeros(np.shape(value.array), bool) if value.not_finite is None else value.not_finite
 
 
 def first_index(mask: Mask) -> tuple[int, ...]:
@@ -401,7 +388,7 @@ def _origins(operation: Operation, elements: Sequence[Mask]) -> Iterator[Origin]
     if operation.kind in (ROW, ROWS):
         return
     # A result that is bad even with harmless operands was made here. So was a NaN of infinities, as of inf - inf.
-    made = _repaired(operation, bad_elements)
+    made = _repaired(operation, lambda operand: operand.bad)
     made_of_infinity = _repaired(operation, _is_nan)
     for number, result in enumerate(operation.results):
         is_made, is_nan = ~np.isfinite(made[number]), _is_nan(result)
@@ -419,16 +406,12 @@ def _repaired(operation: Operation, is_bad: Callable[[Tracked], Mask]) -> list[n
         else jnp.where(bad, jnp.asarray(HARMLESS, operand.array.dtype), operand.array)
         for operand in operation.operands
     ]
-    results = bind(operation.equation, operands)
-    is_number = [jnp.issubdtype(result.dtype, jnp.inexact) for result in results]
-    return [
-        np.asarray(result) if known else np.zeros(result.shape)
-        for result, known in zip(results, is_number, strict=True)
-    ]
+    results = map(Tracked, bind(operation.equation, operands))
+    return [np.asarray(result.array) if _is_number(result) else np.zeros(result.array.shape) for result in results]
 
 
 def _is_nan(value: Tracked) -> Mask:
-    return bad_elements(value) if value.not_finite is None else np.isnan(np.asarray(value.array))
+    return np.asarray(np.isnan(np.asarray(value.array))) if value.bad.any() else value.bad
 
 
 # Which elements of an operation's operands its results were computed from

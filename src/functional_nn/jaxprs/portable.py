@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias, cast
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.lax import RoundingMethod
 
 from functional_nn.core.children import MARK
 from functional_nn.core.errors import InputError
@@ -251,6 +252,21 @@ def _type(equation: JaxprEqn) -> dict[str, object]:
     return {"to": np.dtype(equation.params["new_dtype"]).name}
 
 
+def _rounding(equation: JaxprEqn) -> dict[str, object]:
+    """The evaluator rounds halves to the even number."""
+    if equation.params["rounding_method"] != RoundingMethod.TO_NEAREST_EVEN:
+        raise InputError("net", "operations that the page can compute", "round that rounds halves away from 0")
+    return {}
+
+
+def _bits_to_number(equation: JaxprEqn) -> dict[str, object]:
+    if array_type(equation.invars[0]).dtype != np.int32 or equation.params["new_dtype"] != np.float32:
+        raise InputError(
+            "net", "operations that the page can compute", "bitcast_convert_type but from int32 to float32"
+        )
+    return {}
+
+
 def _no_integers(equation: JaxprEqn) -> dict[str, object]:
     """Integers are divided with truncation and combined bit by bit, which the evaluator does not do."""
     if any(array_type(variable).dtype == np.int32 for variable in equation.invars):
@@ -273,17 +289,19 @@ UNCHANGED = frozenset(("name", "stop_gradient", "copy", "copy_p", "optimization_
 ELEMENTWISE = (
     *("abs", "ceil", "cos", "erf", "erfc", "exp", "exp2", "expm1", "floor", "is_finite", "log", "log1p", "logistic"),
     *("neg", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
-    *("add", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "pow", "sub", "clamp"),
+    *("add", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "pow", "shift_left", "sub", "clamp"),
 )
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin")
 
 OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
-    **dict.fromkeys(ELEMENTWISE, _nothing),
+    **dict.fromkeys((*ELEMENTWISE, "reshape", "squeeze"), _nothing),
     **dict.fromkeys(("div", "not", "and", "or"), _no_integers),
     "select_n": _two_cases,
+    "round": _rounding,
+    "bitcast_convert_type": _bits_to_number,
+    "reduce_precision": _parameters(bits="mantissa_bits"),
     "integer_pow": _parameters(exponent="y"),
     "convert_element_type": _type,
-    "reshape": _nothing,
-    "squeeze": _nothing,
     "broadcast_in_dim": _parameters(axes="broadcast_dimensions"),
     "transpose": _parameters(axes="permutation"),
     "slice": _slice,
@@ -291,8 +309,7 @@ OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     "pad": _parameters(config="padding_config"),
     "rev": _parameters(axes="dimensions"),
     "concatenate": _parameters(axis="dimension"),
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _parameters(axes="axes")),
-    **dict.fromkeys(("argmax", "argmin"), _parameters(axes="axes")),
+    **dict.fromkeys(REDUCTIONS, _parameters(axes="axes")),
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,
 }

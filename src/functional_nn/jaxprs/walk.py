@@ -265,14 +265,9 @@ def _equations(
 
 def _inner_origins(equation: JaxprEqn, inner: ClosedJaxpr, known: Mapping[Var, Origin]) -> dict[int, Origin]:
     """The origins of an inner program's arguments: those of the operands that they stand for."""
-    operands = list(equation.invars)
-    if equation.primitive.name == "cond":
-        # The first operand selects the branch, and no branch reads it.
-        operands = operands[1:] if inner.jaxpr in [branch.jaxpr for branch in branches(equation)] else []
-    elif equation.primitive.name == "while":
-        condition, body, carry = while_parts(equation).split_operands(operands)
-        operands = [*(condition if inner.jaxpr is while_parts(equation).condition.jaxpr else body), *carry]
-    if len(operands) != len(inner.jaxpr.invars):
+    # The first operand of a ``cond`` selects the branch, and no branch reads it.
+    operands = equation.invars[equation.primitive.name == "cond" :]
+    if len(operands) != len(inner.jaxpr.invars):  # such as in a ``while`` whose condition and body read other constants
         return {}
     return {number: known[x] for number, x in enumerate(operands) if isinstance(x, Var) and x in known}
 

@@ -1,7 +1,8 @@
 """A panel of a page on which one draws an image, and sees what each layer of a network computes and its answer.
 
 The page computes the network itself, from its weights: ``functional_nn.jaxprs.portable`` writes the evaluation of the
-network as plain data, and ``drawing_program.js`` runs it."""
+network as plain data, and ``drawing_program.js`` runs it. A step of training is such a program, too, because the
+hand-derived gradient consists of the same plain operations. So the network also learns in the page."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from functional_nn.core import trees
 from functional_nn.core.children import child_forward
@@ -24,10 +26,15 @@ from functional_nn.core.layer import Layer, Params, State, as_layer, output_shap
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts
+from functional_nn.data.dataset import Dataset
 from functional_nn.jaxprs.portable import Observed, PortableProgram, portable
 from functional_nn.jaxprs.walk import trace
+from functional_nn.losses.classification import cross_entropy
 
-SCRIPTS = ("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawing_layers.js", "drawing_panel.js")
+SCRIPTS = (
+    *("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawing_layers.js", "drawing_learning.js"),
+    "drawing_panel.js",
+)
 """The parts of the script, in this folder. Together they are one function, so no name of theirs is visible outside."""
 
 LARGEST_EXACT = 1024
@@ -42,6 +49,15 @@ MOST_MAPS = 128
 
 MOST_UNITS = 1024
 """The largest layer without channels whose units are shown."""
+
+MOST_TRAINED, STEP_SIZE = 2_000_000, 3e-4
+"""The largest number of parameters that the page trains, and the learning rate of Adam. With a larger rate, the network
+forgets other pictures."""
+
+EXAMPLES_IN_A_STEP = 24
+PRACTICE, OTHERS, MOST_BYTES = 600, 200, 600_000
+"""How many pictures of the training data the page practises with, and with how many of the test data it measures the
+accuracy. If pictures are large, there are fewer of them."""
 
 
 class Picture(NamedTuple):
@@ -65,7 +81,12 @@ class Picture(NamedTuple):
 
 
 def drawing_panel(
-    net: Layer, params: Params, state: State, image_shape: tuple[int, ...], class_names: Sequence[str]
+    net: Layer,
+    params: Params,
+    state: State,
+    image_shape: tuple[int, ...],
+    class_names: Sequence[str],
+    data: Dataset | None = None,
 ) -> str:
     """A section of a page with a drawing area, the activations of every layer, and the probabilities of the classes.
 
@@ -80,10 +101,16 @@ def drawing_panel(
     Weights are written with 16 significant bits, in three bytes each, so probabilities differ by far less than 1e-3.
     The page computes in float32. A network that was trained in bfloat16 may differ by more.
 
+    With data, the network can also learn what a drawing is. Each step of training takes the drawings that it was
+    taught, and pictures of the training data, so that it does not forget the others. The loss is the cross-entropy, its
+    gradient is the hand-derived one, and the optimizer is Adam. As in evaluation, dropout is off, and batch norm keeps
+    its statistics. The accuracy on some pictures of the test data is shown before and after.
+
     Args:
         net, params, state: the network with its trained parameters and state.
         image_shape: height, width and channels of an image. With three channels, the picture is gray.
         class_names: a name for each output of the network.
+        data: the data that the network was trained on; None for a panel without learning.
 
     Returns:
         HTML: a ``<section>`` with its own style and script.
@@ -98,8 +125,7 @@ def drawing_panel(
     >>> drawing_panel(net, params, state, (4, 4, 1), ["dark", "bright"])[:32]
     '<section class="drawing" aria-la'
     """
-    data = panel_data(net, params, state, image_shape, class_names)
-    content = json.dumps(data, separators=(",", ":"))
+    content = json.dumps(panel_data(net, params, state, image_shape, class_names, data), separators=(",", ":"))
     folder = Path(__file__).parent / "templates"
     parts = {
         "heading": "Draw a digit and see every layer"
@@ -115,7 +141,12 @@ def drawing_panel(
 
 
 def panel_data(
-    net: Layer, params: Params, state: State, image_shape: tuple[int, ...], class_names: Sequence[str]
+    net: Layer,
+    params: Params,
+    state: State,
+    image_shape: tuple[int, ...],
+    class_names: Sequence[str],
+    data: Dataset | None = None,
 ) -> dict[str, object]:
     """What the script of the panel reads: the network as a program, which of its arrays to show, and the classes.
 
@@ -129,21 +160,68 @@ def panel_data(
     params, state = jax.tree.map(_as_float32, (params, state))
     in_shape = _in_shape(net, params, state, shape, len(names))
 
-    def marked(key: jax.Array | None) -> Callable[[jax.Array], jax.Array]:
-        def evaluate(x: jax.Array) -> jax.Array:
+    def marked(key: jax.Array | None) -> Callable[[jax.Array, Params], jax.Array]:
+        def evaluate(x: jax.Array, params: Params) -> jax.Array:
             return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=key)[0]
 
         return evaluate
 
     x = jnp.zeros((1, *in_shape), jnp.float32)
     with tracing_for(SEVERAL_PLATFORMS):  # the script computes convolutions as such
-        program = portable(with_key_if_needed(lambda key: trace(marked(key), x)))
+        program = portable(with_key_if_needed(lambda key: trace(marked(key), x, params)))
     return {
         "program": program_data(program),
+        "parameters": [written(leaf) for leaf in jax.tree.leaves(params)],
         "layers": _layers(program, net),
         "imageShape": shape,
         "classNames": names,
         "areDigits": are_digits(names),
+        "lesson": None if data is None else _lesson(net, params, state, in_shape, data),
+    }
+
+
+def _lesson(net: Layer, params: Params, state: State, in_shape: Shape, data: Dataset) -> dict[str, object] | None:
+    """A step of training as a program, and pictures; None if the network is too large, or the page cannot compute it.
+
+    The program takes the parameters, what the optimizer keeps, a batch and its labels. It gives the new parameters, and
+    what the optimizer keeps now.
+    """
+    optimizer = optax.adam(STEP_SIZE)
+
+    def marked(key: jax.Array | None) -> Callable[..., object]:
+        def step(params: Params, kept: optax.OptState, x: jax.Array, labels: jax.Array):
+            y, _, pullback = net.vjp(params, state, x, train=False, key=key)
+            bars, _ = pullback(cross_entropy.gradient(y, labels))
+            updates, kept = optimizer.update(bars, kept, params)
+            return optax.apply_updates(params, updates), kept
+
+        return step
+
+    x = jnp.zeros((EXAMPLES_IN_A_STEP, *in_shape), jnp.float32)
+    labels = jnp.zeros(EXAMPLES_IN_A_STEP, jnp.int32)
+    if not 0 < trees.size(params) <= MOST_TRAINED:
+        return None
+    try:
+        # Optax multiplies floating-point numbers by integers.
+        with tracing_for(SEVERAL_PLATFORMS), jax.numpy_dtype_promotion("standard"):
+            arguments = params, optimizer.init(params), x, labels
+            program = portable(with_key_if_needed(lambda key: trace(marked(key), *arguments)))
+    except InputError:
+        return None
+    return {
+        "program": program_data(program),
+        "practice": _pictures(data.train_images, data.train_labels, PRACTICE),
+        "others": _pictures(data.test_images, data.test_labels, OTHERS),
+    }
+
+
+def _pictures(images: np.ndarray, labels: np.ndarray, most: int) -> dict[str, object]:
+    """Pictures at regular distances, with their labels."""
+    count = min(len(images), most, MOST_BYTES // max(images[:1].size, 1))
+    chosen = np.linspace(0, len(images) - 1, count).astype(int)
+    return {
+        "bytes": ("uint8", base64.b64encode(images[chosen].tobytes()).decode("ascii")),
+        "labels": labels[chosen].tolist(),
     }
 
 
@@ -203,7 +281,7 @@ def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
     # The layers of the network have one slash in their scope, as chain/dense_0. A network of one layer has none.
     outputs = [one for one in program.observed if one.kind == "output" and one.scope.count("/") == bool(net.layers)]
     inner = [one for one in program.observed if one.kind != "output"]
-    products = _products(program)
+    sum_place, weights = _weights(program)
     layers = []
     before = program.inputs[0]
     for output in outputs:
@@ -215,9 +293,9 @@ def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
         if not reshaped and output.place != before and not _is_shown(output, own, program):
             title = "hidden state after the last row" if own and len(shape) == 1 else ""
             pictures.append(_output_picture(output.place, shape, title))
-        if products and products[0] <= output.place and len(shape) == 1:
-            pictures.append(products[1])
-            products = None
+        if weights and sum_place <= output.place:
+            pictures += weights
+            weights = []
         note = "the same numbers in another shape" if reshaped else ""
         layers.append(
             {
@@ -282,27 +360,32 @@ def _inner_picture(one: Observed, others: Sequence[Observed], program: PortableP
     return Picture(one.place, "blocks", (math.prod(outer), steps, units), (steps * units, units, 1), title)
 
 
-def _products(program: PortableProgram) -> tuple[int, Picture] | None:
-    """The products of a dense layer that reads all pixels: pixel · weight for each unit, drawn as an image.
+def _weights(program: PortableProgram) -> tuple[int, list[Picture]]:
+    """The weights of the first dense or convolutional layer, as pictures, and the place of its sum.
 
-    Returns:
-        the place of the dense layer's sum, and the picture; None if no layer reads the pixels of a gray image so.
+    If a dense layer reads all pixels of a gray image, its products pixel · weight for each unit are drawn, too.
     """
     pixels = {program.inputs[0]}
     for name, reads, fills, _ in program.steps:
-        if name == "reshape" and reads[0] in pixels:
+        if name in ("reshape", "squeeze") and reads[0] in pixels:
             pixels.update(fills)
-        if name == "dot_general" and reads[0] in pixels and reads[1] in program.constants:
-            weights = program.shapes[reads[1]]
-            _, *image = program.shapes[program.inputs[0]]
-            if len(weights) != 2 or weights[0] != math.prod(image) or len(image) != 3 or image[2] != 1:
-                return None
-            # The weights are (pixels, units): the next unit is one element further, and the next pixel a row of units.
-            size = min(weights[1], MOST_MAPS), image[0], image[1]
-            steps = 1, image[1] * weights[1], weights[1]
-            title = "pixel × weight for each unit, small values enlarged: blue speaks for the unit, orange against it"
-            return fills[0], Picture(reads[1], "products", size, steps, title, program.inputs[0])
-    return None
+        if name not in ("dot_general", "conv_general_dilated") or reads[1] not in program.inputs:
+            continue
+        (place, shape), (_, *image) = (reads[1], program.shapes[reads[1]]), program.shapes[program.inputs[0]]
+        # The last axis of the weights is that of the units: the next unit is one element further.
+        units = shape[-1]
+        if len(shape) == 4 and shape[2] == 1:
+            size, steps = (min(units, MOST_MAPS), shape[0], shape[1]), (1, shape[1] * units, units)
+            return fills[0], [Picture(place, "channels", size, steps, "weights of each channel")]
+        if len(shape) != 2 or reads[0] not in pixels:
+            return fills[0], []
+        if shape[0] != math.prod(image) or len(image) != 3 or image[2] != 1:
+            return fills[0], [Picture(place, "rows", (1, shape[0], units), (0, units, 1), "weights")]
+        size, steps = (min(units, MOST_MAPS), image[0], image[1]), (1, image[1] * units, units)
+        title = "pixel × weight for each unit, small values enlarged: blue speaks for the unit, orange against it"
+        products = Picture(place, "products", size, steps, title, program.inputs[0])
+        return fills[0], [Picture(place, "products", size, steps, "weights of each unit"), products]
+    return 0, []
 
 
 def _smaller(style: str) -> str:

@@ -13,8 +13,7 @@ from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.data.dataset import Dataset
-from functional_nn.data.image_folder import PREFIX
-from functional_nn.data.sources import EMBEDDED
+from functional_nn.data.sources import EMBEDDED, path_prefix
 from functional_nn.exchange.saved_networks import RunDescription, described
 from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
@@ -56,9 +55,9 @@ class RunContents:
     notes: Sequence[str] = ()
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels of an example."""
-        return tuple(self.settings["image_shape"])
+    def image_shape(self) -> tuple[int, ...] | None:
+        """Height, width and channels of an example; None for the rows of a table."""
+        return None if self.settings.get("features") else tuple(self.settings["image_shape"])
 
     @property
     def class_names(self) -> list[str]:
@@ -142,10 +141,10 @@ def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Datase
     """The data of a run; None if the user has not named their folder, or if they cannot be loaded any more."""
     configuration = run.configuration
     if data_dir is None and configuration.dataset != EMBEDDED:
-        notes.append("The data set is not opened without --data-dir DIR, so everything that needs it is left out.")
+        notes.append("The data set is not opened without --data-dir PATH, so everything that needs it is left out.")
         return None
-    if data_dir is not None and configuration.dataset.startswith(PREFIX):
-        configuration, data_dir = replace(configuration, dataset=f"{PREFIX}{data_dir}"), None
+    if data_dir is not None and (prefix := path_prefix(configuration.dataset)):
+        configuration, data_dir = replace(configuration, dataset=f"{prefix}{data_dir}"), None
     try:
         data = replace(configuration, data_dir=data_dir).load_data()
     except (InputError, OSError) as error:

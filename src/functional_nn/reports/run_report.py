@@ -34,6 +34,9 @@ MOST_CLASSES = 30
 MOST_WRONG = 24
 """The number of examples among the most wrong ones that are shown."""
 
+MOST_FEATURES = 10
+"""The number of columns of a table that are shown of a wrong row."""
+
 MOST_CONFUSIONS = 20
 """The length of the list of the most frequent errors."""
 
@@ -66,6 +69,7 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         "charts": charts,
         "confusion": _confusion(contents, probabilities),
         "wrong": _most_wrong(contents, probabilities),
+        "columns": _columns(contents),
         "weights": _weights(contents),
         "findings": findings(rows) if rows else [],
         "statistics": _statistics(rows),
@@ -79,20 +83,22 @@ def write_page(path: str | Path, contents: RunContents) -> None:
 
 
 def _drawing(contents: RunContents) -> str:
-    """The section of the page on which one draws a digit, as HTML; empty if the parameters are not known.
+    """The section of the page on which one draws a digit, as HTML; empty for a table, and without parameters.
 
     If the page cannot compute this network, the section says why.
     """
-    if contents.params is None or contents.state is None:
+    shape = contents.image_shape
+    if contents.params is None or contents.state is None or shape is None:
         return ""
+    network = contents.net, contents.params, contents.state
     try:
-        return drawing_panel(contents.net, contents.params, contents.state, contents.image_shape, contents.class_names)
+        return drawing_panel(*network, shape, contents.class_names, contents.data)
     except InputError as error:
         return f'<section><h2>Draw</h2><p class="faint">{escape(str(error))}</p></section>'
 
 
 def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
-    """The class probabilities of all test images, or None and the reason, if there is one that the page should give.
+    """The class probabilities of all test examples, or None and the reason, if there is one that the page should give.
 
     There are none if the parameters or the data are missing, or if an output is not finite: the largest probability
     would then be that of no class.
@@ -109,8 +115,8 @@ def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
     if not bad:
         return found, ""
     reason = (
-        f"The network's outputs are not finite for {bad} of {counted(len(images), 'test image')}, so these have no "
-        "probabilities. The confusion matrix and the most wrong test images are left out."
+        f"The network's outputs are not finite for {bad} of {counted(len(images), 'test example')}, so these have no "
+        "probabilities. The confusion matrix and the most wrong test examples are left out."
     )
     return None, reason
 
@@ -172,25 +178,36 @@ def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[
     }
 
 
-def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list[dict[str, str]]:
-    """The misclassified test images with the least probability of their label, the worst first."""
+def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list[dict[str, object]]:
+    """The misclassified test examples with the least probability of their label, the worst first."""
     if probabilities is None or contents.data is None:
         return []
-    labels, names = contents.data.test_labels, contents.class_names
+    x, labels = contents.data.test_images, contents.data.test_labels
+    names, features = contents.class_names, contents.data.features
     of_label = probabilities[np.arange(len(labels)), labels]
     answers = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(of_label[wrong], kind="stable")][:MOST_WRONG]
-    return [
-        {
-            "picture": as_png(shown_pixels(contents.data.test_images[place])),
+    shown: list[dict[str, object]] = []
+    for place in wrong[np.argsort(of_label[wrong], kind="stable")][:MOST_WRONG]:
+        texts = {
             "label": names[labels[place]],
-            "answer": names[answers[place]],
             "of_label": _percent(float(of_label[place])),
+            "answer": names[answers[place]],
             "of_answer": _percent(float(probabilities[place, answers[place]])),
         }
-        for place in worst
-    ]
+        if features is None:
+            shown.append({**texts, "picture": as_png(shown_pixels(x[place]))})
+        else:
+            numbers = features.in_units(x[place])[:MOST_FEATURES]
+            shown.append({"cells": [*texts.values(), *map(number, numbers)]})
+    return shown
+
+
+def _columns(contents: RunContents) -> list[str]:
+    """The heads of the table of wrong rows; empty for images, which are shown as pictures."""
+    if contents.data is None or contents.data.features is None:
+        return []
+    return ["class", "probability", "taken for", "its probability", *contents.data.features.names[:MOST_FEATURES]]
 
 
 def _percent(share: float) -> str:
@@ -204,9 +221,10 @@ def _percent(share: float) -> str:
 
 def _weights(contents: RunContents) -> dict[str, object] | None:
     """The picture of the weights of the first layer, if it is applied to the pixels of an image."""
-    if contents.params is None:
+    shape = contents.image_shape
+    if contents.params is None or shape is None:
         return None
-    weight = weight_on_pixels(contents.params, contents.image_shape)
+    weight = weight_on_pixels(contents.params, shape)
     if weight is None:
         return None
     picture = weights_picture(weight)
@@ -224,7 +242,7 @@ def _statistics(rows: Sequence[JsonObject]) -> dict[str, object] | None:
         return None
     epochs = [row["epoch"] for row in rows]
     return {
-        "examples": counted(int(rows[-1]["examples"]), "training image"),
+        "examples": counted(int(rows[-1]["examples"]), "training example"),
         "last": epochs[-1],
         "count": len(epochs),
         "from_run": len(epochs) > 1,
@@ -259,7 +277,7 @@ def _layers(rows: Sequence[JsonObject]) -> list[dict[str, str]]:
 NOT_METRICS = ("epoch", "seconds", "skipped_steps", "clipped_steps", "learning_rate")
 """The numbers of an epoch that are not its metrics."""
 
-NOT_SETTINGS = ("classes", "image_shape", "versions", "class_names", "data_sha256", "from", "imported_from")
+NOT_SETTINGS = ("classes", "image_shape", "features", "versions", "class_names", "data_sha256", "from", "imported_from")
 """The entries of a configuration that are shown elsewhere."""
 
 OF_THE_NETWORK = ("dataset", "model", "hidden", "activation", "dropout", "batch_norm", "precision")
@@ -422,7 +440,7 @@ def findings(rows: Sequence[JsonObject]) -> list[str]:
     >>> gradients = {"dense_0": {"gradient": 1e-7}, "dense_1": {"gradient": 0.1}}
     >>> for sentence in findings([{"epoch": 1, "examples": 256, "outputs": outputs, "gradients": gradients}]):
     ...     print(sentence.partition(".")[0])
-    Layer dense_0: 12 of 64 units are 0 after relu_0 for all of 256 training images
+    Layer dense_0: 12 of 64 units are 0 after relu_0 for all of 256 training examples
     The gradient of dense_0 is 1e−6 of that of dense_1, the last layer
     """
     last = rows[-1]
@@ -456,7 +474,7 @@ def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str
             place = f"Layer {weighted}: {which} {verb} 0 after {layer}" if weighted else f"{layer}: {which} {verb} 0"
             # What it means is said once.
             meaning = "" if any_dead else " Such a unit is dead: it changes no answer, and its weights get no gradient."
-            sentences.append(f"{place} for all of {counted(examples, 'training image')}.{meaning}")
+            sentences.append(f"{place} for all of {counted(examples, 'training example')}.{meaning}")
             any_dead = True
         share = of_layer.get("saturated", 0)
         if share > SATURATED:

@@ -255,7 +255,9 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
         arrays = (chosen(x, train), chosen(labels, train), chosen(x, test), chosen(labels, test))
         if isinstance(data, Dataset):
             name = f"{data.name}, fold {number} of {count}"
-            return Dataset(name, *arrays, data.classes, data.source, class_names=data.class_names)
+            return Dataset(
+                name, *arrays, data.classes, data.source, class_names=data.class_names, features=data.features
+            )
         return Split(*arrays)
 
     return {f"fold_{number}": fold(number) for number in range(count)}

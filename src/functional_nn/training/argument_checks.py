@@ -108,7 +108,8 @@ def check_metrics(metrics: Any) -> None:
 def check_is_not_a_loader(data: object) -> None:
     """Raises an InputError for an iterable of batches, such as a ``DataLoader`` of PyTorch or a generator."""
     others = tuple | list | str | bytes | Mapping | Stream
-    if isinstance(data, Iterable) and not isinstance(data, others) and not is_array(data):
+    is_table = is_array(data) or hasattr(data, "to_numpy")  # a DataFrame gives its columns one by one
+    if isinstance(data, Iterable) and not isinstance(data, others) and not is_table:
         remedy = "Write fnn.data.Stream(loader); for a generator, fnn.data.Stream(generator, steps=…)."
         raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 

@@ -1,8 +1,7 @@
-"""Activations against mpmath: the formulas there, every exponent of float32, and errors planted in the checker."""
+"""Activations in units in the last place: every exponent of float32, and errors planted in the checker."""
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 import pytest
 
@@ -31,7 +30,7 @@ def test_float64_from_the_tails_to_the_zeros(name):
     assert check_activation(fnn.activations.ACTIVATIONS[name], "float64").passed
 
 
-# All numbers of float32, against float64, which is checked against mpmath
+# All numbers of float32, against float64, which is checked in many digits
 
 
 def compiled(function, fused):
@@ -152,7 +151,7 @@ def test_planted_errors_are_found_where_they_are(name, planted, regime):
 def test_a_wrong_function_is_found():
     """The function of a known activation is that of its formula, and is compared with it."""
     formula = FORMULAS["sigmoid"]
-    wrong = formula._replace(function=lambda x: formula.function(x) * (1 + mp.mpf(10) ** -5))
+    wrong = formula._replace(function=lambda x: formula.function(x) * 1.00001)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FORMULAS, "sigmoid", wrong)
         failures = check_activation(fnn.sigmoid).failures

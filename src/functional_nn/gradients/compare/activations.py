@@ -1,4 +1,4 @@
-"""Errors of activations and their derivatives in units in the last place (ULP), measured by mpmath.
+"""Errors of activations and their derivatives in units in the last place (ULP), measured in many digits.
 
 Both the hand-derived derivative and ``jax.grad`` are measured. The error in ULP is |computed - exact| in units of the
 last place of the exact value, in the type of the computation. Rules:
@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import mpmath as mp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
@@ -27,22 +27,17 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.validation import as_host_array, check_dtype
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
-from functional_nn.gradients.exact_numbers import GRADIENT, ExactFunction, ExactNumbers, ulp_errors
+from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction, ExactNumbers, ulp_errors
 
 TOLERANCES = {"vjp": 4.0, "value": 16.0}
 """The largest errors of a derivative and of a function, in ULP; the functions are ``jax.nn``'s."""
 LEAST_GATE = {"gelu": 1 / 256, "gelu_tanh": 1.0, "silu": 1 / 256, "mish": 1 / 256, "hard_silu": 1.0}
 """For values x g(x), the unit is at least that of this number times |x|: ``jax.nn`` loses digits if g is nearly 0."""
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-DIGITS, STEP = 500, -30
-"""The digits in mpmath, and the step of differences: |x| times ten to this power. Some slopes are far smaller than the
-function, such as those of tanh down to 1e-320."""
 
 
 def check_activation(
-    activation: Activation,
-    dtype: DTypeLike = "float32",
-    points: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    activation: Activation, dtype: DTypeLike = "float32", points: Mapping[str, ArrayLike] | ArrayLike | None = None
 ) -> Report:
     """Measures the errors of an activation and of its derivative in ULP, beside those of ``jax.grad``.
 
@@ -97,29 +92,28 @@ def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iter
     for regime, points in regimes.items():
         part = slice(end, end := end + len(points))
         for kind, right in exact.items():
-            numbers = [ExactNumbers(*(array[part] for array in one)) for one in right]
+            numbers = ExactNumbers(*(array[:, part] for array in right))
             other = automatic[part] if kind == "vjp" else None
             yield _verdict(activation, kind, regime, points, numbers, by_kind[kind][part], other)
 
 
-def _exact(activation: Activation, x: np.ndarray) -> dict[str, tuple[ExactNumbers, ExactNumbers]]:
-    """The right numbers by kind: at the points, and with 0 in place of the subnormal points, which XLA may take."""
-    subnormal = np.flatnonzero((x != 0) & (np.abs(x) < jnp.finfo(x.dtype).smallest_normal))
-    every = np.concatenate([x, np.copysign(np.zeros(len(subnormal), x.dtype), x[subnormal])]).astype(np.float64)
-    formula = mpmath_formula(activation)
+def _exact(activation: Activation, x: np.ndarray) -> dict[str, ExactNumbers]:
+    """The right numbers by kind, (2, points): at the points, and with 0 in place of the subnormal ones, as XLA may do.
+
+    At a kink, they are those of the next number on the side of the declared value.
+    """
+    is_subnormal = (x != 0) & (np.abs(x) < jnp.finfo(x.dtype).smallest_normal)
+    every = np.concatenate([x, np.where(is_subnormal, np.copysign(0, x), x)]).astype(np.float64)
+    formula = own_formula(activation)
     if formula is None:
-        found = ExactFunction(activation, None, x.dtype).at(every[:, None])[GRADIENT]
-        by_kind = {"vjp": np.stack([array[:, 0] for array in found])}
+        kinds, exact = {"vjp": GRADIENT}, ExactFunction(activation, None, x.dtype)
     else:
-        by_kind = {"vjp": formula.at(every, activation.parameters, slope=True)}
-        by_kind["value"] = formula.at(every, activation.parameters, slope=False)
-
-    def both(numbers: np.ndarray) -> tuple[ExactNumbers, ExactNumbers]:
-        with_zeros = numbers[:, : len(x)].copy()
-        with_zeros[:, subnormal] = numbers[:, len(x) :]
-        return ExactNumbers(*numbers[:, : len(x)]), ExactNumbers(*with_zeros)
-
-    return {kind: both(numbers) for kind, numbers in by_kind.items()}
+        kinds, parameters = {"vjp": GRADIENT, "value": VALUE}, map(float, activation.parameters)
+        exact = ExactFunction(partial(formula.function, *parameters), None, np.dtype(float))
+        for kink, side in formula.kinks.items():
+            every[every == kink] = np.nextafter(kink, side * np.inf)
+    found = exact.at(every[:, None])
+    return {kind: ExactNumbers(*(array.reshape(2, -1) for array in found[name])) for kind, name in kinds.items()}
 
 
 def _verdict(
@@ -127,7 +121,7 @@ def _verdict(
     kind: str,
     regime: str,
     x: np.ndarray,
-    exact: Sequence[ExactNumbers],
+    exact: ExactNumbers,
     hand: np.ndarray,
     automatic: np.ndarray | None,
 ) -> Verdict:
@@ -138,11 +132,10 @@ def _verdict(
     """
     least = (LEAST_GATE.get(activation.name, 0.0) if kind == "value" else 0.0) * np.abs(x.astype(np.float64))
     tolerance = TOLERANCES[kind]
-    is_unknown = np.any([np.isnan(numbers.high) for numbers in exact], 0)
+    is_unknown = np.any(np.isnan(exact.high), 0)
 
     def errors(found: np.ndarray, of_unknown: float) -> np.ndarray:
-        smallest = np.min([ulp_errors(found, numbers, x.dtype, at_least=least) for numbers in exact], 0)
-        return np.where(is_unknown, of_unknown, smallest)
+        return np.where(is_unknown, of_unknown, ulp_errors(found, exact, x.dtype, at_least=least).min(0))
 
     error = errors(hand, np.inf)
     fails = (error > tolerance) & ~is_unknown
@@ -165,12 +158,12 @@ def _verdict(
         regime=regime,
         unit="ULP",
         automatic_error=automatic_error,
-        reference="mpmath",
+        reference="many digits",
         reference_error=math.inf if is_unknown[worst] else 0.0,
         index=(shown_at,),
         hand=float(hand[shown_at]),
         automatic=None if automatic is None else float(automatic[shown_at]),
-        arbiter=float(exact[0].high[shown_at]),
+        arbiter=float(exact.high[0, shown_at]),
         note=f"x = {float(x[shown_at])!r}",
     )
 
@@ -208,7 +201,7 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
         "huge": np.concatenate([huge[huge <= largest], -huge[huge <= largest]]),
     }
     arrays = {name: values.astype(dtype) for name, values in regimes.items()}
-    formula = mpmath_formula(activation)
+    formula = own_formula(activation)
     if formula and formula.kinks:
         # XLA on the CPU replaces subnormal numbers by 0, so these are the neighbors of 0.
         beside_zero = np.asarray([smallest, -smallest], dtype)
@@ -233,92 +226,66 @@ def _neighbors(centers: Sequence[float], dtype: np.dtype, steps: int) -> np.ndar
     return np.asarray(found, dtype)
 
 
-def mpmath_formula(activation: Activation) -> Formula | None:
-    """The mpmath formula of one of the package's activations; None for a user's activation of the same name."""
+def own_formula(activation: Activation) -> Formula | None:
+    """The formula of one of the package's activations; None for a user's activation of the same name."""
     ours = ACTIVATIONS.get(activation.name)
     is_ours = isinstance(ours, Activation) and ours.function is activation.function
     return FORMULAS.get(activation.name) if is_ours else None
 
 
-Number: TypeAlias = Any
-"""An ``mpmath.mpf``; mpmath has no types."""
-
-
 class Formula(NamedTuple):
-    """A function in mpmath. Its slope is computed by differences.
+    """A function as in a textbook. It is computed in many digits, so its constants must not be rounded to float64.
 
     Args:
-        function: f; it takes the activation's parameters after x.
+        function: f; it takes x after the activation's parameters.
         kinks: the points where f' jumps, each with the side of the declared value: -1 for left, 1 for right.
         zeros: the points, roughly, where f' crosses 0.
     """
 
-    function: Callable[..., Number]
+    function: Callable[..., jax.Array]
     kinks: Mapping[float, int] = {}
     zeros: tuple[float, ...] = ()
 
-    def at(self, points: np.ndarray, parameters: Sequence[float | jax.Array], *, slope: bool) -> np.ndarray:
-        """The function or its slope at points, as the rows of ``ExactNumbers``."""
-        compute = self._slope if slope else self.function
-        with mp.workdps(DIGITS):
-            given = [mp.mpf(float(value)) for value in parameters]
-            found = [compute(mp.mpf(point), *given) for point in points.tolist()]
-            high = np.array([float(number) for number in found])
-            low = np.array([float(number - h) for number, h in zip(found, np.nan_to_num(high), strict=True)])
-        return np.stack([high, low])
 
-    def _slope(self, x: Number, *parameters: Number) -> Number:
-        side, step = self.kinks.get(float(x)), (abs(x) or 1) * mp.mpf(10) ** STEP
-        ahead, behind = x if side == -1 else x + step, x if side == 1 else x - step
-        return (self.function(ahead, *parameters) - self.function(behind, *parameters)) / (ahead - behind)
+def _sigma(x: jax.Array) -> jax.Array:
+    return 1 / (1 + jnp.exp(-x))
 
 
-def _sigma(x: Number) -> Number:
-    return 1 / (1 + mp.exp(-x))
+def _softplus(x: jax.Array) -> jax.Array:
+    """log(1 + eˣ), without an eˣ that is too large even for numbers of many digits."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
-def _gelu(x: Number) -> Number:
-    """x Φ(x). Huge x are clipped, since mpmath fails for them; there Φ is 0 or 1 to a billion digits."""
-    return x * mp.ncdf(_clip(x, -(10**6), 10**6))
-
-
-def _gelu_tanh(x: Number) -> Number:
+def _gelu_tanh(x: jax.Array) -> jax.Array:
+    pi = 4 * jnp.atan(1 + 0 * x)  # JAX would compute 4 atan(1) in float64
     # (1 + tanh u) / 2 = σ(2u), without the cancellation where tanh u is nearly -1.
-    return x * _sigma(2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3))
+    return x * _sigma(jnp.sqrt(8 / pi) * (x + 44715 * x**3 / 10**6))
 
 
-def _elu(x: Number, alpha: Number) -> Number:
-    return x if x > 0 else alpha * mp.expm1(x)
-
-
-def _selu(x: Number) -> Number:
-    """The digits of α and λ in common use keep the mean 0 and the variance 1 of a normal variable."""
-    return mp.mpf("1.0507009873554804934193349852946") * _elu(x, mp.mpf("1.6732632423543772848170429916717"))
-
-
-def _clip(x: Number, low: int, high: int) -> Number:
-    return max(mp.mpf(low), min(mp.mpf(high), x))
+def _elu(alpha: float, x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, x, alpha * jnp.expm1(x))
 
 
 FORMULAS: dict[str, Formula] = {
     "identity": Formula(lambda x: x),
     "sigmoid": Formula(_sigma),
-    "tanh": Formula(mp.tanh),
-    "softsign": Formula(lambda x: x / (1 + abs(x))),
-    "softplus": Formula(lambda x: mp.log1p(mp.exp(x))),
-    "log_sigmoid": Formula(lambda x: -mp.log1p(mp.exp(-x))),
-    "relu": Formula(lambda x: max(x, mp.mpf(0)), {0.0: -1}),
-    "leaky_relu": Formula(lambda x, slope: x if x >= 0 else slope * x, {0.0: 1}),
+    "tanh": Formula(jnp.tanh),
+    "softsign": Formula(lambda x: x / (1 + jnp.abs(x))),
+    "softplus": Formula(_softplus),
+    "log_sigmoid": Formula(lambda x: -_softplus(-x)),
+    "relu": Formula(lambda x: jnp.maximum(x, 0), {0.0: -1}),
+    "leaky_relu": Formula(lambda slope, x: jnp.where(x >= 0, x, slope * x), {0.0: 1}),
     "elu": Formula(_elu, {0.0: -1}),
-    "selu": Formula(_selu, {0.0: -1}),
-    "gelu": Formula(_gelu, {}, (-0.7517915246935645,)),
+    # These numbers keep the mean 0 and the variance 1 of a normal variable.
+    "selu": Formula(lambda x: 1.0507009873554805 * _elu(1.6732632423543772, x), {0.0: -1}),
+    "gelu": Formula(lambda x: x * jax.lax.erfc(-x / jnp.sqrt(2 + 0 * x)) / 2, {}, (-0.7517915246935645,)),
     "gelu_tanh": Formula(_gelu_tanh, {}, (-0.7524614220710163,)),
     "silu": Formula(lambda x: x * _sigma(x), {}, (-1.2784645427610737,)),
-    "mish": Formula(lambda x: x * mp.tanh(mp.log1p(mp.exp(x))), {}, (-1.1924312145154952,)),
-    "relu6": Formula(lambda x: _clip(x, 0, 6), {0.0: -1, 6.0: 1}),
-    "hard_tanh": Formula(lambda x: _clip(x, -1, 1), {-1.0: 1, 1.0: -1}),
-    "hard_sigmoid": Formula(lambda x: _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}),
-    "hard_silu": Formula(lambda x: x * _clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}, (-1.5,)),
+    "mish": Formula(lambda x: x * jnp.tanh(_softplus(x)), {}, (-1.1924312145154952,)),
+    "relu6": Formula(lambda x: jnp.clip(x, 0, 6), {0.0: -1, 6.0: 1}),
+    "hard_tanh": Formula(lambda x: jnp.clip(x, -1, 1), {-1.0: 1, 1.0: -1}),
+    "hard_sigmoid": Formula(lambda x: jnp.clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}),
+    "hard_silu": Formula(lambda x: x * jnp.clip(x + 3, 0, 6) / 6, {-3.0: -1, 3.0: 1}, (-1.5,)),
 }
 """Activations that act on single elements, by their names in ``functional_nn.activations.ACTIVATIONS``. The function of
-one without a formula here is evaluated in 50 digits, so only its derivative is compared."""
+one without a formula here is its own, so only its derivative is compared."""

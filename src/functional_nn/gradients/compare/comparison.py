@@ -35,6 +35,7 @@ from functional_nn.gradients.compare.jacobians import (
     Pullbacks,
     as_rows,
     at_points,
+    automatic_pullback,
     condensed,
     forward_derivative,
     reverse_derivative,
@@ -309,6 +310,26 @@ class JacobianComparison:
             counted = (np.isfinite(values.hand) | is_known) & np.where(kink, is_alone, is_smooth)
             verdicts.append(judged(name, values.only_at(counted)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))
+
+    def with_automatic(self, regime: str) -> Iterator[Verdict]:
+        """Compares a pulled-back cotangent with automatic differentiation alone, at the problem's own point.
+
+        Errors are measured relative to the largest derivative by each leaf.
+
+        Args:
+            regime: the name of this point in the verdicts.
+        """
+        passes = self.problem.pullback, partial(automatic_pullback, self.problem)
+        with jax.enable_x64(True):
+            program = quick_jit(lambda *arrays: [pulled_back(*arrays) for pulled_back in passes])
+            found, automatic = program(self.problem.leaves, self.y_bars)
+        for name, *sources in zip(self.problem.names, found, automatic, strict=True):
+            hand, right = (np.asarray(bars).reshape(1, -1) for bars in sources)
+            exact, scale = np.zeros_like(right), np.full_like(right, np.max(np.abs(right), initial=0))
+            values = ComparedValues(hand, right, right, exact, scale, SMALLEST_NORMAL["float64"], exact)
+            yield self._verdict(
+                name, values, transform="drawn", reference="jax.vjp", tolerance=HALF, regime=regime, note=self.note
+            )
 
     def _judged_function(self, leaves: Leaves) -> Function:
         """The function whose derivative the arbiter computes at a point."""

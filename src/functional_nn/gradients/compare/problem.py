@@ -108,7 +108,8 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
             found_leaves.append(leaf)
         elif jnp.issubdtype(dtype, jnp.complexfloating):
             found_names += [f"{name} (real part)".strip(), f"{name} (imaginary part)".strip()]
-            found_leaves += [_part(leaf, np.real), _part(leaf, np.imag)]
+            is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+            found_leaves += [jax.eval_shape(jnp.real, leaf)] * 2 if is_shape else [leaf.real, leaf.imag]
 
     def joined(leaves: Leaves, imaginary: complex, *, keep_others: bool) -> PyTree:
         remaining = iter(leaves)
@@ -129,15 +130,6 @@ def differentiable_leaves(tree: PyTree, names: Sequence[str] = ()) -> Differenti
         partial(joined, imaginary=1j, keep_others=True),
         partial(joined, imaginary=-1j, keep_others=False),
     )
-
-
-def _part(leaf: Array | jax.ShapeDtypeStruct, part: Callable[[np.ndarray], np.ndarray]) -> Array:
-    """The real or the imaginary part of an array, or its shape and type."""
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.eval_shape(jnp.real, leaf)
-    if isinstance(leaf, jax.Array):
-        return jnp.real(leaf) if part is np.real else jnp.imag(leaf)
-    return part(np.asarray(leaf))
 
 
 def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
@@ -335,15 +327,9 @@ def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) 
 
     A layer's own ``init`` starts many parameters at 0 or 1, where errors in a formula do not show.
     """
-    params, state = jax.eval_shape(lambda key: checked_init(layer, key, in_shape), jax.random.key(0))
-
-    def normal(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)
-
-    def positive(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.asarray(np.abs(random.normal(size=leaf.shape)) + 0.5, leaf.dtype)
-
-    return jax.tree.map(normal, params), jax.tree.map(positive, state)
+    shapes = jax.eval_shape(lambda key: checked_init(layer, key, in_shape), jax.random.key(0))
+    params, state = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes)
+    return params, jax.tree.map(lambda leaf: (jnp.abs(leaf) + 0.5).astype(leaf.dtype), state)
 
 
 def number_of_examples(in_shape: Shape) -> int:

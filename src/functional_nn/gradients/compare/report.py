@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from functional_nn.core.display import html_table
 from functional_nn.core.texts import aligned
 
 
@@ -151,14 +150,6 @@ class Report:
         }
 
     @property
-    def _verdict_line(self) -> str:
-        """One line: whether the report passed, and its sentence."""
-        if not self.passed:
-            return f"Not passed. {self.sentence}"
-        title = f": {self.title}" if self.title else ""
-        return f"Passed{title}. {self.sentence}"
-
-    @property
     def _alike_by_line(self) -> list[str]:
         """For each line of a formula, the errors in it that could not be told apart: the first one, and how many."""
         by_line: dict[str, list[Survivor]] = {}
@@ -172,7 +163,8 @@ class Report:
         return shown
 
     def __str__(self) -> str:
-        parts = [textwrap.fill(self._verdict_line, WIDTH, break_on_hyphens=False)]
+        passed = f"Passed{self.title and f': {self.title}'}" if self.passed else "Not passed"
+        parts = [textwrap.fill(f"{passed}. {self.sentence}", WIDTH, break_on_hyphens=False)]
         if self.verdicts:
             parts.append(text_table(self.verdicts))
         alike = self._alike_by_line
@@ -185,12 +177,6 @@ class Report:
         return "\n\n".join(parts)
 
     __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        groups, left_out = table_rows(self.verdicts)
-        rows = [(mark, group.worst.subject, *others) for group in groups for mark, *others in (table_cells(group),)]
-        more = f" … and {left_out:,} more comparisons that pass" if left_out else ""
-        return html_table(f"{self._verdict_line}{more}", (HEADS[0], "subject", *HEADS[1:]), rows)
 
 
 def combine_reports(reports: Sequence[Report], *, title: str = "", seconds: float | None = None) -> Report:
@@ -253,8 +239,18 @@ def group_verdicts(verdicts: Iterable[Verdict], *fields: str) -> list[VerdictGro
 
 
 def text_table(verdicts: Sequence[Verdict]) -> str:
-    """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below."""
-    groups, left_out = table_rows(verdicts)
+    """Formats a table of at most 80 columns: each subject has its own line, and its comparisons follow below.
+
+    If there are too many rows, some comparisons that passed are left out.
+    """
+    groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
+    if len(groups) > MOST_ROWS:
+        passed = [group.worst for group in groups if group.outcome == "pass"]
+        nearest = worst_verdicts(passed, max(0, MOST_ROWS - len(groups) + len(passed)))
+        groups = [group for group in groups if group.outcome != "pass" or any(group.worst is one for one in nearest)]
+    subjects = list(dict.fromkeys(group.worst.subject for group in groups))
+    groups.sort(key=lambda group: subjects.index(group.worst.subject))
+    left_out = len(verdicts) - sum(group.times for group in groups)
     rows = [HEADS, *map(table_cells, groups)]
     # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -270,19 +266,6 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
     if left_out:
         lines += ["", f"… and {left_out:,} more comparisons that pass"]
     return "\n".join(lines)
-
-
-def table_rows(verdicts: Sequence[Verdict]) -> tuple[list[VerdictGroup], int]:
-    """The rows to show, grouped by subject, and the number of omitted comparisons, all of which passed."""
-    groups = group_verdicts(verdicts, "subject", "leaf", "kind", "dtype", "unit", "outcome")
-    if len(groups) > MOST_ROWS:
-        failed = [group for group in groups if group.outcome != "pass"]
-        passed = [group for group in groups if group.outcome == "pass"]
-        nearest = worst_verdicts((group.worst for group in passed), max(0, MOST_ROWS - len(failed)))
-        groups = failed + [group for group in passed if any(group.worst is verdict for verdict in nearest)]
-    subjects = list(dict.fromkeys(group.worst.subject for group in groups))
-    shown = sorted(groups, key=lambda group: subjects.index(group.worst.subject))
-    return shown, len(verdicts) - sum(group.times for group in shown)
 
 
 def table_cells(group: VerdictGroup) -> tuple[str, ...]:
@@ -326,8 +309,7 @@ class Verdict:
     Args:
         subject: the function or layer with the formula.
         leaf: the argument or parameter with respect to which the derivative is taken.
-        kind: what was compared: ``"value"``, ``"vjp"``, ``"second order"``, ``"trajectory"``; or ``"coverage"``,
-            if no case compares a public name.
+        kind: what was compared: ``"value"``, ``"vjp"``, ``"second order"``, or ``"trajectory"``.
         dtype: the type in which the formula was computed.
         transform: the JAX transform under which it was computed: ``"jit"``, ``"vmap"``, ``"scan"``, or ``"plain"``; or
             ``"drawn"``, under ``jit`` with a drawn cotangent instead of the cotangents of the basis; or ``"by y_bar"``,

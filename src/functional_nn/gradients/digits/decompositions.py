@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits.numbers import Arithmetic, Values
-from functional_nn.gradients.digits.operations import RULES, no_rule
+from functional_nn.gradients.digits.operations import RULES, multiplied, no_rule
 from functional_nn.jaxprs.evaluate import bind
 
 
@@ -72,40 +72,16 @@ def _triangular_solve(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: 
 def _lu(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     """L and U in one matrix, the row that each step swaps with, and the order of the rows.
 
-    Gaussian elimination. Each step takes the largest pivot of its column.
+    Gaussian elimination, with the rows in the order that JAX chooses in float64.
     """
-    a = _matrices(x)
-    rows, columns = a.shape[:2]
-    steps = min(rows, columns)
-    order = np.broadcast_to(np.arange(rows).reshape(-1, *[1] * (a.ndim - 2)), (rows, *a.shape[2:])).copy()
-    pivots = np.empty((steps, *a.shape[2:]), int)
-    for k in range(steps):
-        sizes = np.abs(a[k:, k])
-        largest = sizes[0]
-        pivots[k] = k
-        for i in range(1, rows - k):
-            larger = sizes[i] > largest
-            largest = np.where(larger, sizes[i], largest)
-            pivots[k] = np.where(larger, k + i, pivots[k])
-        _swap(a, k, pivots[k])
-        _swap(order, k, pivots[k])
-        for i in range(k + 1, rows):
-            # A column of zeros has no pivot. Its factors are 0.
-            is_zero = a[k, k] == 0
-            factor = arithmetic.function("divide")(a[i, k], np.where(is_zero, arithmetic.numbers(1.0), a[k, k]))
-            a[i, k] = factor
-            a[i, k + 1 :] = a[i, k + 1 :] - factor * a[k, k + 1 :]
-    integers = (np.moveaxis(array, 0, -2).astype(np.int32) for array in (pivots, order))
-    return [_values(a), *integers]
-
-
-def _swap(array: np.ndarray, row: int, others: np.ndarray) -> None:
-    """Swaps a row with another one, which may differ from matrix to matrix."""
-    for other in np.unique(others):
-        chosen = others == other
-        first, second = array[row].copy(), array[other].copy()
-        array[row] = np.where(chosen, second, first)
-        array[other] = np.where(chosen, first, second)
+    pivots, order = (np.moveaxis(found, 0, -1) for found in _in_float64(equation, x)[1:])
+    a = _matrices(np.take_along_axis(x, order[..., None, :], -3))
+    for k in range(min(a.shape[:2])):
+        # A column of zeros has no pivot. Its factors are 0.
+        divisor = np.where(a[k, k] == 0, arithmetic.numbers(1.0), a[k, k])
+        a[k + 1 :, k] = arithmetic.function("divide")(a[k + 1 :, k], divisor)
+        a[k + 1 :, k + 1 :] = a[k + 1 :, k + 1 :] - a[k + 1 :, k, None] * a[k, None, k + 1 :]
+    return [_values(a), pivots, order]
 
 
 @RULES.of("qr")
@@ -118,7 +94,7 @@ def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     # Q is made of the first columns, as many as there are rows. Then R = Qᵀ x.
     (q,) = _by_mpmath(arithmetic, lambda mp, a: mp.qr(a, mode)[:1], x[..., :rows, :])
     q = q * _signs(equation, x, q, 0)
-    r = np.moveaxis(np.matmul(np.moveaxis(_transposed(q), -1, 0), np.moveaxis(x, -1, 0)), 0, -1)
+    r = multiplied(_transposed(q), x)
     upper = np.tri(*r.shape[-2:-4:-1], dtype=bool).T[..., None]
     return [q, np.where(upper, r, arithmetic.numbers(0))]
 
@@ -163,6 +139,11 @@ def _by_mpmath(arithmetic: Arithmetic, decompose: Callable[..., Any], x: Values)
 
 def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.ndarray:
     """For each column, the factor 1 or -1 that gives it the sign that JAX computes in float64."""
-    by_jax = np.asarray(bind(equation, [jnp.asarray(np.moveaxis(x.astype(np.float64), -1, 0))])[output])
-    products = np.sum(np.moveaxis(by_jax, 0, -1) * vectors.astype(np.float64), -3, keepdims=True)
+    by_jax = np.moveaxis(_in_float64(equation, x)[output], 0, -1)
+    products = np.sum(by_jax * vectors.astype(np.float64), -3, keepdims=True)
     return np.where(products < 0, -1, 1)
+
+
+def _in_float64(equation: JaxprEqn, x: Values) -> list[np.ndarray]:
+    """What JAX computes, with the points as the first axis."""
+    return list(map(np.asarray, bind(equation, [jnp.asarray(np.moveaxis(x.astype(np.float64), -1, 0))])))

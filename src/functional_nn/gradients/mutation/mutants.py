@@ -29,13 +29,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import check_count, check_function
-from functional_nn.gradients.mutation.operators import (
-    Alternative,
-    Arrays,
-    alternatives,
-    cotangent_alternatives,
-    sites,
-)
+from functional_nn.gradients.mutation.operators import Alternative, Arrays, alternatives, cotangent_alternatives, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.walk import array_type, live
 from functional_nn.jaxprs.xla_options import quick_jit
@@ -207,15 +201,23 @@ class Mutants:
     def _one(self, active: Number, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of the mutant with this number."""
 
-        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+        def changed(path: EquationPath, operands: Arrays, compute: Compute) -> Arrays:
+            """The results of an equation, or of the whole formula, in the active mutant."""
             here = self._alternatives.get(path, [])
+            if isinstance(active, int):
+                here = [(number, alternative) for number, alternative in here if number == active]
             if here:
                 operands = list(map(jnp.asarray, operands))  # constants of a program are not arrays of JAX
-            operands = changed_operands(here, active, operands)
-            return changed_results(here, active, operands, compute(operands))
+            others = [(number, one.before(list(operands))) for number, one in here if one.before]
+            operands = _chosen(active, operands, others)
+            results = compute(operands)
+            others = [(number, one.after(list(operands), list(results))) for number, one in here if one.after]
+            return _chosen(active, results, others)
 
-        bars = evaluate(self._program, leaves, hook)
-        bars = changed_results(self._alternatives.get(OUTPUTS, []), active, [], bars)
+        def hook(path: EquationPath, equation: JaxprEqn, operands: Arrays, compute: Compute) -> Arrays:
+            return changed(path, operands, compute)
+
+        bars = changed(OUTPUTS, [], lambda _: evaluate(self._program, leaves, hook))
         return jax.tree.unflatten(self._structure, bars)
 
 
@@ -224,36 +226,13 @@ def signature(arguments: Sequence[PyTree]) -> str:
     return str(jax.tree.map(lambda leaf: jax.typeof(leaf).str_short(short_dtypes=True), tuple(arguments)))
 
 
-def changed_operands(here: Sequence[tuple[int, Alternative]], active: Number, operands: Sequence[jax.Array]) -> Arrays:
-    """The operands of an equation in the active mutant."""
-    before = [(number, lambda change=one.before: change(list(operands))) for number, one in here if one.before]
-    return _chosen(before, active, operands)
-
-
-def changed_results(
-    here: Sequence[tuple[int, Alternative]],
-    active: Number,
-    operands: Sequence[jax.Array],
-    results: Sequence[jax.Array],
-) -> Arrays:
-    """The results of an equation in the active mutant."""
-    after = [
-        (number, lambda change=one.after: change(list(operands), list(results))) for number, one in here if one.after
-    ]
-    return _chosen(after, active, results)
-
-
-def _chosen(
-    changes: Sequence[tuple[int, Callable[[], Arrays]]], active: Number, originals: Sequence[jax.Array]
-) -> Arrays:
+def _chosen(active: Number, originals: Sequence[jax.Array], changes: Sequence[tuple[int, Arrays]]) -> Arrays:
     """Chooses the arrays that the active mutant makes in place of the originals. If its number is traced, it can be any
     of these mutants.
     """
     values = list(originals)
-    for number, change in changes:
-        if isinstance(active, int) and active != number:
-            continue
-        for place, other in enumerate(change()):
+    for number, others in changes:
+        for place, other in enumerate(others):
             if other is originals[place]:
                 continue  # this mutant does not change the array
             if jnp.iscomplexobj(other) and not jnp.iscomplexobj(values[place]):

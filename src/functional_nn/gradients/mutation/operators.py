@@ -113,6 +113,7 @@ def has_guard(equation: JaxprEqn) -> bool:
 
 
 Arrays: TypeAlias = list[jax.Array]
+Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class Alternative(NamedTuple):
@@ -129,7 +130,7 @@ class Alternative(NamedTuple):
     after: Callable[[Arrays, Arrays], Arrays] | None = None
 
 
-def change_operand(number: int, text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+def change_operand(number: int, text: str, change: Change) -> Alternative:
     """Makes an error that changes one operand."""
     return Alternative(text, before=lambda operands: replaced(operands, number, change(operands[number])))
 
@@ -143,13 +144,18 @@ def replace_result(text: str, function: Callable[..., jax.Array]) -> Alternative
     return Alternative(text, after=after)
 
 
-def change_results(text: str, change: Callable[[jax.Array], jax.Array]) -> Alternative:
+def change_results(text: str, change: Change) -> Alternative:
     """Makes an error that changes every floating-point result."""
 
     def after(_: Arrays, results: Arrays) -> Arrays:
         return [change(array) if jnp.issubdtype(array.dtype, jnp.floating) else array for array in results]
 
     return Alternative(text, after=after)
+
+
+def change_result(number: int, text: str, change: Change) -> Alternative:
+    """Makes an error that changes one result."""
+    return Alternative(text, after=lambda _, results: replaced(results, number, change(results[number])))
 
 
 def exchange_operands(text: str, one: int, other: int) -> Alternative:
@@ -171,7 +177,7 @@ def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
     return replaced(replaced(values, one, values[other]), other, values[one])
 
 
-def shift_along(axis: int) -> Callable[[jax.Array], jax.Array]:
+def shift_along(axis: int) -> Change:
     """Makes the function that shifts an array by one along an axis. The last element becomes the first."""
     return lambda array: jnp.roll(array, 1, axis)
 
@@ -232,9 +238,6 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
     def reversed_from(start: int, values: Arrays) -> Arrays:
         return [*values[:start], *(jnp.flip(value, 0) for value in values[start:])]
 
-    def shifted_output(number: int, results: Arrays) -> Arrays:
-        return replaced(results, number, jnp.roll(results[number], 1, 0))
-
     yield Alternative(
         "the loop runs in the other direction",
         before=lambda operands: reversed_from(first_input, operands),
@@ -245,8 +248,7 @@ def scans(equation: JaxprEqn) -> Iterator[Alternative]:
             yield change_operand(number, f"input {number - first_input + 1} one time step off", shift_along(0))
     for number in range(scan.carried, len(equation.outvars)):
         if is_floating(equation.outvars[number]):
-            text = f"output {number - scan.carried + 1} one time step off"
-            yield Alternative(text, after=lambda _, results, number=number: shifted_output(number, results))
+            yield change_result(number, f"output {number - scan.carried + 1} one time step off", shift_along(0))
     for number in range(scan.carried):
         start = equation.invars[scan.constants + number]
         if is_floating(start) and literal(start) != 0:
@@ -437,44 +439,29 @@ def unary(**siblings: Callable[[jax.Array], jax.Array]) -> Callable[[JaxprEqn], 
 
 
 RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
-    "add": sums,
-    "add_any": sums,
-    "sub": sums,
+    **dict.fromkeys(("add", "add_any", "sub"), sums),
     "mul": products,
     "div": quotients,
     "pow": general_powers,
     "integer_pow": powers,
-    "square": unary(),
-    "max": extremes,
-    "min": extremes,
+    **dict.fromkeys(("max", "min"), extremes),
     "select_n": selections,
-    "and": logic,
-    "or": logic,
+    **dict.fromkeys(("and", "or"), logic),
     "reduce_sum": reductions,
-    "reduce_max": extreme_reductions,
-    "reduce_min": extreme_reductions,
+    **dict.fromkeys(("reduce_max", "reduce_min"), extreme_reductions),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
     "dot_general": matrix_products,
     "conv_general_dilated": convolutions,
     "transpose": transpositions,
-    "rev": unary(),
-    "slice": slices,
-    "dynamic_slice": slices,
-    "gather": slices,
+    **dict.fromkeys(("slice", "dynamic_slice", "gather"), slices),
     "pad": paddings,
-    "concatenate": parts,
-    "stack": parts,
-    "split": parts,
-    "unstack": parts,
-    "scatter-add": additions_at,
-    "scatter_add": additions_at,
+    **dict.fromkeys(("concatenate", "stack", "split", "unstack"), parts),
+    **dict.fromkeys(("scatter-add", "scatter_add"), additions_at),
     "scan": scans,
     "cond": exchanged_branches,
-    "neg": unary(),
-    "abs": unary(),
-    "sign": unary(),
+    **dict.fromkeys(("square", "rev", "neg", "abs", "sign"), unary()),
     "exp": unary(expm1=jnp.expm1),
-    "exp2": unary(exp=jnp.exp),
-    "expm1": unary(exp=jnp.exp),
+    **dict.fromkeys(("exp2", "expm1"), unary(exp=jnp.exp)),
     "log": unary(log1p=jnp.log1p),
     "log1p": unary(log=jnp.log),
     "tanh": unary(logistic=jax.nn.sigmoid),
@@ -485,11 +472,7 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     "cos": unary(sin=jnp.sin),
     "erf": unary(erfc=lax.erfc),
     "erfc": unary(erf=lax.erf),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
 }
-
-
-Change: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 def cotangent_alternatives(
@@ -504,14 +487,10 @@ def cotangent_alternatives(
     numbers = [number for number, bar in enumerate(bars) if jnp.issubdtype(bar.dtype, jnp.floating) and bar.size]
     for number in numbers:
         for text, change in changes(bars[number].shape, batch):
-            yield number, change_bar(number, text, change)
+            yield number, change_result(number, text, change)
         same = [other for other in numbers if other > number and bars[other].shape == bars[number].shape]
         if same and bars[same[0]].dtype == bars[number].dtype:
             yield number, exchange_results(f"exchanged with the bar number {same[0] + 1}", number, same[0])
-
-
-def change_bar(number: int, text: str, change: Change) -> Alternative:
-    return Alternative(text, after=lambda _, bars: replaced(bars, number, change(bars[number])))
 
 
 def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:

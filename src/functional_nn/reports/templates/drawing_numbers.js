@@ -1,8 +1,9 @@
 /* Reading of the numbers in the page, probabilities, and a picture as a PNG file. */
 
-/** The numbers in a base64 text: little-endian float32, or float24, which lacks the last byte of float32. */
+/** The numbers in a base64 text: bytes, little-endian float32, or float24, which lacks the last byte of float32. */
 function numbersIn(text, type) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  if (type === "uint8") return bytes;
   const width = type === "float24" ? 3 : 4, missing = 4 - width;
   const numbers = new Float32Array(bytes.length / width), view = new DataView(numbers.buffer);
   for (let i = 0; i < numbers.length; i++) {

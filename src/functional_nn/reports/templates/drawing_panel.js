@@ -4,12 +4,13 @@ function startPanel(root) {
   const find = (name) => root.querySelector(`.drawing-${name}`);
   const panel = JSON.parse(find("data").textContent), [height, width, channels] = panel.imageShape;
   const program = compileProgram(readProgram(panel.program)), input = program.arrays[panel.program.inputs[0]];
+  panel.parameters.forEach(([type, text], i) => program.arrays[panel.program.inputs[i + 1]].set(numbersIn(text, type)));
   const output = program.arrays[panel.program.outputs[0]], isCentered = find("centered");
   const pad = find("pad"), list = find("layers"), spoken = find("spoken"), answer = find("answer");
   const small = find("input"), views = layerViews(list, panel, program.arrays);
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
   let picture = new Uint8Array(height * width), colors = colorsOf(root);
-  let waiting = false, settling = 0, example = -1, writing = 0;
+  let waiting = false, settling = 0, example = -1, writing = 0, isLearning = false, accuracy = null;
 
   small.width = width;
   small.height = height;
@@ -66,6 +67,7 @@ function startPanel(root) {
     const isEmpty = !area.strokes.length, { shares, first, name, percent } = best();
     root.classList.toggle("drawing-is-empty", isEmpty);
     find("save").disabled = isEmpty; // "predict" refuses an empty picture
+    find("learn").disabled = isEmpty || isLearning || find("truth").value === "";
     const [word, number] = isEmpty ? ["?", "nothing drawn yet"] : [name, percent];
     answer.replaceChildren(element("strong", "", word), element("span", "", number));
     bars.forEach(({ row, bar, share }, i) => {
@@ -107,6 +109,34 @@ function startPanel(root) {
     return step();
   }
 
+  /** Teaches the network that the drawing is of the chosen class, and says how well it then reads other pictures. */
+  async function learn() {
+    const truth = Number(find("truth").value), bytes = networkInput(picture, panel.imageShape);
+    const said = find("lesson-said"), losses = [], percent = (share) => `${(100 * share).toFixed(1)}%`;
+    isLearning = true;
+    find("unlearn").disabled = true;
+    showAnswer();
+    said.textContent = "Reading other pictures …";
+    accuracy ??= await lesson.accuracy();
+    await lesson.learn(bytes, truth, (steps, loss) => {
+      losses.push(loss.toFixed(2));
+      said.textContent = `Step ${steps}: the loss of this drawing is ${losses[steps]}.`;
+    });
+    const after = await lesson.accuracy(), steps = losses.length - 1;
+    isLearning = false;
+    find("unlearn").disabled = false;
+    showAnswer();
+    const loss = steps ? `In ${steps} ${steps > 1 ? "steps" : "step"}, the loss of this drawing fell from ${losses[0]} to ` +
+      `${losses[steps]}.` : "The network was sure of this already, so nothing changed.";
+    said.textContent = `${loss} It reads ${percent(after)} of ${lesson.size} other pictures right; the trained network, ${percent(accuracy)}.`;
+  }
+
+  function unlearn() {
+    lesson.undo();
+    find("unlearn").disabled = true;
+    find("lesson-said").textContent = "This is the trained network again.";
+  }
+
   function save() {
     const link = element("a", ""), file = new Blob([pngOf(picture, panel.imageShape)], { type: "image/png" });
     link.href = URL.createObjectURL(file);
@@ -116,6 +146,12 @@ function startPanel(root) {
   }
 
   const area = drawingArea(pad, panel.imageShape, schedule, (text) => { find("pen").textContent = text; });
+  const lesson = panel.lesson && teacher(panel, program, schedule);
+  find("lesson").hidden = !lesson;
+  find("truth").append(...panel.classNames.map((name, value) => new Option(name, value)));
+  find("truth").addEventListener("change", showAnswer);
+  find("learn").addEventListener("click", learn);
+  find("unlearn").addEventListener("click", unlearn);
   const stop = (act) => () => { cancelAnimationFrame(writing); act(); };
   find("clear").addEventListener("click", stop(() => area.replace([])));
   find("undo").addEventListener("click", stop(() => area.undo()));

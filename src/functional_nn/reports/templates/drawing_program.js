@@ -53,12 +53,14 @@ const UNARY = {
   erf: (x) => (Math.abs(x) < 1e-3 ? x * 1.1283791670955126 : 1 - erfc(x)),
   exp2: (x) => 2 ** x, is_finite: (x) => +Number.isFinite(x), logistic: (x) => 1 / (1 + Math.exp(-x)), neg: (x) => -x,
   not: (x) => +!x, rsqrt: (x) => 1 / Math.sqrt(x), square: (x) => x * x,
+  // Math.round rounds -2.5 to -2, and 2.5 to 3. Here both go to the even number.
+  round: (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)),
 };
 const BINARY = {
   add: (a, b) => a + b, sub: (a, b) => a - b, mul: (a, b) => a * b, div: (a, b) => a / b, pow: (a, b) => a ** b,
   max: (a, b) => Math.max(a, b), min: (a, b) => Math.min(a, b), eq: (a, b) => +(a === b), ne: (a, b) => +(a !== b),
   lt: (a, b) => +(a < b), le: (a, b) => +(a <= b), gt: (a, b) => +(a > b), ge: (a, b) => +(a >= b),
-  and: (a, b) => +(a && b ? 1 : 0), or: (a, b) => +(a || b ? 1 : 0),
+  and: (a, b) => +(a && b ? 1 : 0), or: (a, b) => +(a || b ? 1 : 0), shift_left: (a, b) => a * 2 ** b,
 };
 const TERNARY = {
   select_n: (which, a, b) => (which ? b : a),
@@ -68,6 +70,20 @@ const REDUCTIONS = {
   reduce_sum: [0, BINARY.add], reduce_prod: [1, BINARY.mul], reduce_max: [-Infinity, BINARY.max],
   reduce_min: [Infinity, BINARY.min],
 };
+const BITS = new DataView(new ArrayBuffer(4));
+
+/** The float32 with the bits of an integer. */
+function numberOfBits(integer) {
+  BITS.setInt32(0, integer);
+  return BITS.getFloat32(0);
+}
+
+/** A number rounded to fewer bits, by a product that is too large for the others (Veltkamp). */
+function withBits(x, bits) {
+  const large = Math.fround(Math.fround(x) * (2 ** (23 - bits) + 1));
+  return large - Math.fround(large - x);
+}
+
 const CONVERSIONS = { float32: null, int32: Math.trunc, bool: (x) => +(x !== 0) };
 
 function compileProgram(program) {
@@ -94,15 +110,17 @@ function compileProgram(program) {
   }
 
   function elementwise(compute, reads, to) {
-    const target = array(to), [a, b, c] = reads.map(array);
-    if (reads.length === 1) return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[i]); };
+    const target = array(to), size = target.length, [a, b, c] = reads.map(array);
+    if (reads.length === 1) return () => { for (let i = 0; i < size; i++) target[i] = compute(a[i]); };
+    // Two whole arrays, or one and a single number, are frequent, and need no index.
+    if (reads.length === 2 && a.length === size) {
+      if (b.length === size) return () => { for (let i = 0; i < size; i++) target[i] = compute(a[i], b[i]); };
+      if (b.length === 1)
+        return () => { const other = b[0]; for (let i = 0; i < size; i++) target[i] = compute(a[i], other); };
+    }
     const [first, second, third] = reads.map((from) => repeated(from, shapes[to]));
-    const size = target.length;
     if (reads.length === 3)
       return () => { for (let i = 0; i < size; i++) target[i] = compute(a[first[i]], b[second[i]], c[third[i]]); };
-    // An array and a single number are frequent, and need no index.
-    if (a.length === target.length && b.length === 1)
-      return () => { const other = b[0]; for (let i = 0; i < target.length; i++) target[i] = compute(a[i], other); };
     return () => { for (let i = 0; i < target.length; i++) target[i] = compute(a[first[i]], b[second[i]]); };
   }
 
@@ -292,6 +310,8 @@ function compileProgram(program) {
     if (name in REDUCTIONS) return reduction(REDUCTIONS[name], from, to, parameters.axes);
     const lengths = shapes[from], strides = stridesOf(lengths);
     switch (name) {
+      case "bitcast_convert_type": return elementwise(numberOfBits, reads, to);
+      case "reduce_precision": return elementwise((x) => withBits(x, parameters.bits), reads, to);
       case "integer_pow": return elementwise((x) => x ** parameters.exponent, reads, to);
       case "convert_element_type": {
         const convert = CONVERSIONS[parameters.to];
