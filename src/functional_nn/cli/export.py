@@ -87,7 +87,7 @@ def _write_training(network: SavedNetwork, kind: str, out: Path) -> None:
 
     from functional_nn.exchange.training_steps import to_onnx_training, to_stablehlo_training, training_step
 
-    net, params, state, in_shape, classes, _, configuration = network
+    net, params, state, in_shape, classes, _, configuration, *_ = network
     _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
     named = None if metrics is None else dict(metrics)
     step = training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)

@@ -273,18 +273,17 @@ def _clamped(equation: JaxprEqn, low: jax.Array, x: jax.Array, high: jax.Array) 
 
 def _product(equation: JaxprEqn, x: jax.Array, y: jax.Array) -> jax.Array:
     """``lax.dot_general`` as a product of matrices. Of other products jax2onnx writes a wrong ``Gemm``."""
+    if not is_known(x.size * y.size):  # a batch of symbolic size, in evaluation
+        return bind(equation, [x, y])[0]
     (x_sums, y_sums), (x_batch, y_batch) = equation.params["dimension_numbers"]
     x_free = [axis for axis in range(x.ndim) if axis not in (*x_sums, *x_batch)]
     y_free = [axis for axis in range(y.ndim) if axis not in (*y_sums, *y_batch)]
     rows = lax.transpose(x, (*x_batch, *x_free, *x_sums))
     columns = lax.transpose(y, (*y_batch, *y_sums, *y_free))
-    batch = len(x_batch)
-    # Rows of a batch of symbolic size stay as they are.
-    if (len(x_free), len(x_sums), len(y_free)) != (1, 1, 1) and is_known(x.size):
-        sums = math.prod(rows.shape[x.ndim - len(x_sums) :])
-        rows = rows.reshape(*rows.shape[:batch], -1, sums)
-        columns = columns.reshape(*columns.shape[:batch], sums, -1)
-    return jnp.matmul(rows, columns).reshape(array_type(equation.outvars[0]).shape)
+    sizes = [x.shape[axis] for axis in x_batch]
+    sums = math.prod(x.shape[axis] for axis in x_sums)
+    product = jnp.matmul(rows.reshape(*sizes, -1, sums), columns.reshape(*sizes, sums, -1))
+    return product.reshape(array_type(equation.outvars[0]).shape)
 
 
 def _selected(equation: JaxprEqn, which: jax.Array, *cases: jax.Array) -> jax.Array:

@@ -33,12 +33,12 @@ from functional_nn.training.state import TrainState
 from functional_nn.training.step import step_of
 
 STEPS = 10
-"""How many steps ONNX Runtime trains before a model is written."""
+"""How many steps ONNX Runtime computes before a model is written."""
 
 MOST_DIFFERENCE = 0.01
-"""The largest difference to JAX in all these steps together, as a share of what training has changed.
+"""The largest difference to JAX in all these steps together, as a share of what they change.
 
-Rounding errors add up, and Adam's first steps have their full length also where a gradient is nothing but rounding.
+Adam's first steps have their full length also where a gradient is nothing but rounding.
 """
 
 GUIDE = Path(__file__).with_name("training_folder.md")
@@ -132,7 +132,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     its name. ``evaluate.onnx`` computes the outputs of the network. ``start.safetensors`` has the values to start from,
     ``names.json`` the names, and ``README.md`` says how to use them.
 
-    Before the folder is written, ONNX Runtime trains ten steps, and the losses, metrics and values have to agree with
+    Before the folder is written, ONNX Runtime computes ten steps. The losses, metrics and values have to agree with
     those of JAX.
 
     Args:
@@ -213,14 +213,17 @@ def _batch(x: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
     return jax.tree.map(as_float32, tree_in_native_order((x, labels)))
 
 
-def _check_steps(run: Callable[..., Values], train: Callable[..., PyTree], start: Values, *batch: PyTree) -> None:
-    """Trains some steps by ONNX Runtime (``run``) and by JAX, and compares the results, and each part of the values."""
-    theirs, ours, compared = start, start, []
+def _check_steps(run: Callable[..., Values], train: Callable[..., PyTree], values: Values, *batch: PyTree) -> None:
+    """Compares steps of ONNX Runtime (``run``) with those of JAX, which start from the same values.
+
+    So rounding errors do not add up: in some networks they double at every step.
+    """
+    compared = []
     for _ in range(STEPS):
-        outputs, (results, ours) = run(theirs), train(ours, *batch)
-        theirs = {name: outputs[f"new/{name}"] for name in start}
+        outputs, (results, new) = run(values), train(values, *batch)
         compared += [(name, outputs[name], results[name], 0) for name in results]
-    compared += [(name, theirs[name], ours[name], start[name]) for name in start]
+        compared += [(name, outputs[f"new/{name}"], new[name], values[name]) for name in values]
+        values = new
     parts = defaultdict(list)
     for name, found, expected, before in compared:
         part = name.partition("/")[0], jnp.issubdtype(found.dtype, jnp.floating)
