@@ -282,6 +282,7 @@ DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActiva
 TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES"}
 
 
+@pytest.mark.usefixtures("small_peaks")
 def test_functions():
     assert [fault for name, call in calls().items() for fault in faults_of(name, *call)] == []
 
