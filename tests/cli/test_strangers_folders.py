@@ -289,6 +289,10 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "features.json").write_text(json.dumps(features | {"content": {"names_file": "/dev/zero"}}))
     with pytest.raises(DataError, match="features of TFDS itself, got '/dev/zero'"):
         fnn.load_dataset("mnist", tmp_path / "data")
+    features = {"type": "tensorflow_datasets.core.features.labeled_image.LabeledImage"}
+    (prepared / "features.json").write_text(json.dumps(features | {"content": {"labels": "/dev/zero"}}))
+    with pytest.raises(DataError, match="features of TFDS itself, got 'tensorflow_datasets"):
+        fnn.load_dataset("mnist", tmp_path / "data")
     about = json.loads((prepared / "dataset_info.json").read_text())
     (prepared / "dataset_info.json").write_text(json.dumps(about | {"features": {"pythonClassName": "hostile.X"}}))
     (prepared / "features.json").write_text("{}")
