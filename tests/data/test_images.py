@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from functional_nn.core.errors import DataError
-from functional_nn.data.images import image_form, quiet_decoders, INK, read_image
+from functional_nn.data.images import INK, image_form, quiet_decoders, read_image
 
 MNIST = (28, 28, 1)
 COLOR = (32, 32, 3)

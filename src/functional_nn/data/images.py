@@ -226,7 +226,8 @@ def _check_strips(file: BinaryIO) -> None:
         directory = ImageFileDirectory_v2(header + file.read(8 * (header[2] == 43)))  # 43: offsets of 64 bits
         file.seek(directory.next)
         directory.load(file)
-        if any(len(directory._tagdata.get(entry, b"")) > MOST_BYTES_OF_OFFSETS for entry in (STRIPOFFSETS, TILEOFFSETS)):
+        lists = [directory._tagdata.get(entry, b"") for entry in (STRIPOFFSETS, TILEOFFSETS)]
+        if max(map(len, lists)) > MOST_BYTES_OF_OFFSETS:
             raise ValueError(f"offsets of strips or tiles of more than {MOST_BYTES_OF_OFFSETS:,} bytes")
     file.seek(0)
 

@@ -158,7 +158,7 @@ FEATURES = re.compile(
     r"(FeaturesDict|Image|ClassLabel|Text|Scalar|Tensor|Sequence|BBoxFeature)",
     re.ASCII,
 )
-"""The pattern of the features that are read. Others, such as ``LabeledImage``, open any file that their entries name."""
+"""The pattern of the features that are read. Others, such as ``LabeledImage``, open files that their entries name."""
 
 
 def _copy_checked(folder: Path, copies: Path) -> None:
