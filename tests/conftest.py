@@ -24,6 +24,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
+from jax._src import pjit
+from jax._src.interpreters import pxla
 
 QUICK = {
     "xla_cpu_use_fusion_emitters": "false",  # the older generator of kernels, which jaxlib 0.12 no longer has
@@ -34,8 +36,11 @@ QUICK = {
 ``xla_cpu_opt_preset=FAST_COMPILE`` is not among them: programs compiled at level 0 take 1.6 times as long with it.
 """
 
-MEMORY = 500 * 2**20
-"""JAX's caches are dropped when a process holds this much more memory than after they were last dropped."""
+LOWERED = pjit._pjit_lower, pxla._cached_lowering_to_hlo
+"""JAX's caches of programs before they are compiled. On version 0.10 each program holds a megabyte there."""
+
+MEMORY = 800 * 2**20
+"""All caches are dropped when a process holds this much more memory than after they were last dropped."""
 
 
 def known_flags() -> set[str]:
@@ -95,6 +100,8 @@ class Memory:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self) -> None:
         """Called after each test."""
+        for cache in LOWERED:
+            cache.cache_clear()
         if resident() < self.limit:
             return
         gc.unfreeze()

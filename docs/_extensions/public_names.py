@@ -1,8 +1,7 @@
 """The directive ``public-names``: the descriptions of public names, from their docstrings.
 
 ``.. public-names:: dense training.make_epoch`` describes ``fnn.dense`` and ``fnn.training.make_epoch``, and
-``from:activations.smooth`` all public names of that module. Formulas that a page in ``formulas`` derives are typeset,
-and linked to their derivation.
+``from:activations.smooth`` all public names of that module. A name is linked to its derivation in ``formulas``.
 
 The directive ``settings`` makes the table of the settings of a run.
 """
@@ -25,7 +24,6 @@ from sphinx.util.docutils import SphinxDirective
 import functional_nn as fnn
 from functional_nn.configuration.flag_types import Named
 from functional_nn.configuration.settings import DEFAULTS, SETTINGS, flag_of
-from functional_nn.reports.verification import SECTION
 
 TEXT_SECTIONS = ("Math", "Shapes", "Gradient", "At kinks", "At ties")
 """Sections of docstrings that hold sentences and formulas, not arguments."""
@@ -126,20 +124,15 @@ def docstring(name: str, value: object, directive: SphinxDirective) -> list[str]
         text = ""  # a constant such as a dictionary has only the docstring of its type
     if not text:
         return [f"``{_constant(value)}``"]
-    formula, page = derivation(name, Path(directive.env.srcdir))
-    lines = text.splitlines()
+    page = derivation(name, Path(directive.env.srcdir))
     blocks: list[str] = []
-    if formula and "Math:" not in lines:
-        blocks, lines = [escaped(lines[0]), "", ".. math::", "", *indented(formula.splitlines()), ""], lines[1:]
     section = ""
-    for line in lines:
+    for line in text.splitlines():
         heading = re.fullmatch(r"(\w[\w ]*):", line)
         if heading:
             section = heading[1]
             if section in TEXT_SECTIONS:
                 blocks += [f".. rubric:: {section}", ""]
-                if section == "Math" and formula:
-                    blocks += [".. math::", "", *indented(formula.splitlines()), ""]
             else:
                 blocks.append(line)
         elif section in TEXT_SECTIONS and (not line or line.startswith(" ")):
@@ -158,17 +151,15 @@ def _constant(value: object) -> str:
     return textwrap.shorten(", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value), 300)
 
 
-def derivation(name: str, docs: Path) -> tuple[str, str]:
-    """The first displayed formula of a name's derivation, and the page of the derivation."""
+def derivation(name: str, docs: Path) -> str:
+    """The page that derives the gradient of a name; empty if there is none."""
     space, _, title = name.rpartition(".")
     if space == "trees":  # trees.flatten is not the layer flatten
-        return "", ""
+        return ""
     for page in sorted((docs / "formulas").glob("*.md")):
-        for match in SECTION.finditer(page.read_text("utf-8")):
-            if title and match["title"] == f"`{title}`":
-                formula = re.search(r"\$\$(.*?)\$\$", match["body"], re.DOTALL)
-                return formula[1] if formula else "", page.stem
-    return "", ""
+        if f"\n## `{title}`\n" in page.read_text("utf-8"):
+            return page.stem
+    return ""
 
 
 def escaped(line: str) -> str:

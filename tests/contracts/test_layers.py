@@ -1,5 +1,8 @@
 """What every layer keeps to, whatever it computes."""
 
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,21 +35,24 @@ def is_floating(leaf):
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("case", **variants_are_slow(LAYERS))
-def test_apply_keeps_batch_type_and_state(case, train, dtype):
+def test_apply_keeps_batch_type_and_state(case):
+    """In both modes, with numbers of float32 and bfloat16."""
     params, state, x = draw_inputs(case)
-    low = jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, (params, x))
-    key = jax.random.key(1)
-    y, new_state = jax.eval_shape(
-        lambda p, s, x: case.layer.apply(p, s, x, train=train, key=key), low[0], state, low[1]
-    )
-    for leaf in jax.tree.leaves(y):
-        assert leaf.shape[0] == BATCH
-        assert leaf.dtype in (dtype, bool)
-    assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
-    assert jax.tree.map(jnp.result_type, new_state) == jax.tree.map(jnp.result_type, state)
+    for train, dtype in itertools.product((False, True), (jnp.float32, jnp.bfloat16)):
+        low = jax.tree.map(
+            lambda leaf, dtype=dtype: jax.ShapeDtypeStruct(leaf.shape, dtype) if is_floating(leaf) else leaf,
+            (params, x),
+        )
+        apply = partial(case.layer.apply, train=train)
+        y, new_state = jax.eval_shape(
+            lambda p, s, x, key, apply=apply: apply(p, s, x, key=key), low[0], state, low[1], jax.random.key(1)
+        )
+        for leaf in jax.tree.leaves(y):
+            assert leaf.shape[0] == BATCH
+            assert leaf.dtype in (dtype, bool)
+        assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(jnp.shape, state)
+        assert jax.tree.map(jnp.result_type, new_state) == jax.tree.map(jnp.result_type, state)
 
 
 @pytest.mark.parametrize("case", **variants_are_slow(LAYERS))

@@ -226,7 +226,7 @@ def calls():
         ),
         "check_optimizer": (
             lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
-            {"parameters": {"w": np.ones(2)}, "gradients": None, "steps": 2, "dtype": "float64", "tolerance": None},
+            {"parameters": {"w": np.ones(2)}, "gradients": None, "steps": 2, "dtype": "float64"},
         ),
         "check_activation": (
             fnn.gradients.check_activation,
@@ -282,6 +282,7 @@ DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActiva
 TABLES = {"ACTIVATIONS", "LOSSES", "METRICS", "MODELS", "OPTIMIZERS", "SCHEDULES"}
 
 
+@pytest.mark.usefixtures("small_peaks")
 def test_functions():
     assert [fault for name, call in calls().items() for fault in faults_of(name, *call)] == []
 

@@ -38,7 +38,7 @@ def test_jacobians_of_several_outputs_by_several_leaves(reference):
 @pytest.mark.parametrize(
     "kinked",
     [
-        *(jnp.abs, jnp.floor, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
+        *(jnp.abs, jnp.floor, jnp.sign, lambda x: x * jnp.sign(x), lambda x: jnp.maximum(x, 2 * x)),
         *(lambda x: jnp.max(jnp.stack([x, 3 * x])), lambda x: jnp.sort(jnp.stack([x, 3 * x]).ravel())[0]),
     ],
 )

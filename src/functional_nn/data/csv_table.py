@@ -99,7 +99,7 @@ def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
     _, columns = next(table, (1, []))
     columns = _checked_columns(path, [name.strip() for name in columns])
     if names is None:
-        expected = f"the name of the column of {path} that has the classes"
+        expected = f"the name of the column of {path} that has the classes (--label)"
         word = label if isinstance(label, str) else ""
         check_data("label", label, expected, word in columns, suggest(word, columns))
         names = [name for name in columns if name != label]

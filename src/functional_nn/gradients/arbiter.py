@@ -21,21 +21,15 @@ MOST_EXACT_NUMBERS = 1_000_000
 """At most this many numbers with 50 and 80 digits are computed for one problem. They take some seconds."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
-STEP = 2.0**-100
+STEP = 2.0**-400
 """The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
-that is smaller."""
+that is smaller. It is far smaller than the steps of the outer difference, which then sees kinks of the slope."""
 SMALLEST_STEP = 2.0**-1000
-SECOND_ORDER_DIGITS = 110
-"""The digits of the first evaluation of a second derivative. The inner difference loses 30 of them."""
+SECOND_ORDER_DIGITS = 250
+"""The digits of the first evaluation of a second derivative. The inner difference loses 120 of them."""
 USUAL_RANGE = 10
 """If the largest element is more than this many powers of ten above the smallest, a second derivative takes more
 digits."""
-SMALLER = 2.0**10
-"""A second derivative of at most this many times the step is computed again, with a step this many times smaller."""
-NEAR = (2.0**-50, 2.0**-70)
-"""The distances at which second derivatives to both sides are compared, in the unit of ``STEP``."""
-VISIBLE_JUMP = 1e-13
-"""The smallest relative difference of two second derivatives that counts: they are rounded to float64."""
 
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
@@ -80,7 +74,7 @@ def reference_jacobian(
             have no terms that cancel.
     """
     try:
-        return _in_many_digits(function, leaves, doubts, zeros)
+        return exact_jacobian(function, leaves, doubts=doubts, zeros=zeros)
     except InputError:  # an operation has no rule
         return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
 
@@ -102,8 +96,9 @@ def reference_second_order(
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 110 digits or more, with a step in t of 2⁻¹⁰⁰. If an operation has no
-    rule, it is a difference of the formula in float64.
+    This is a mixed difference of the function in 250 digits or more, with a step in t of 2⁻⁴⁰⁰. At a kink of the
+    function or its slope, all errors are infinite. If an operation has no rule, it is a difference of the formula in
+    float64.
 
     Args:
         problem: the function, its pullback and the point x.
@@ -116,69 +111,16 @@ def reference_second_order(
         smallest, largest = np.min(elements, where=elements > 0, initial=1.0), np.max(elements, initial=1.0)
         # A power of 2, so small that no element of the point changes by more than a tiny share.
         step = max(STEP * 2.0 ** float(np.floor(np.log2(smallest))), SMALLEST_STEP)
-        slope = partial(_slope_along, problem.function, y_bars, directions)
+        slope = partial(_slope_along, problem.function, y_bars, directions, step)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, int(np.ceil(np.log10(largest) - np.log10(smallest))) - USUAL_RANGE)
-        found = _in_many_digits(partial(slope, step), problem.leaves, doubts, zeros, digits=digits)
-        found = _with_smaller_step(found, partial(slope, step / SMALLER), problem.leaves, SMALLER * step, digits)
-        if _is_kinked(problem, y_bars, directions, step, digits):
-            return found._replace(
-                error=[np.full_like(error, np.inf) for error in found.error],
-                kink=[np.ones_like(kink) for kink in found.kink],
-            )
-        return found
+        found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts, zeros=zeros)
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
-
-
-def _with_smaller_step(
-    found: ReferenceJacobian, slope: Function, leaves: Leaves, limit: float, digits: int
-) -> ReferenceJacobian:
-    """Computes the derivatives up to a limit again, with a smaller step. Their error is at least the change.
-
-    The second derivative of x⁴ at 0 is 0, but the mixed difference is 4 h². So a number of this size may be nothing but
-    the effect of the step h.
-    """
-    tiny = [(np.abs(values) <= limit) & (values != 0) for values in found.values]
-    if not any(map(np.any, tiny)):
-        return found
-    columns = [chosen[is_tiny.any(0)] for chosen, is_tiny in zip(found.columns, tiny, strict=True)]
-    better = exact_jacobian(slope, leaves, digits=digits, columns=columns)
-    values, errors = ([array.copy() for array in arrays] for arrays in (found.values, found.error))
-    for number, is_tiny in enumerate(tiny):
-        at, again = is_tiny.any(0), better.values[number]
-        change = np.abs(values[number][:, at] - again)
-        values[number][:, at], errors[number][:, at] = again, np.maximum(change, better.error[number])
-    return found._replace(values=values, error=errors)
-
-
-def _is_kinked(problem: Problem, y_bars: Leaves, directions: Leaves, step: float, digits: int) -> bool:
-    """Whether a term of ⟨ȳ, f(x + t u)⟩, or the slope of one, has a kink at t = 0. Then it has no second derivative.
-
-    If the slope has a kink, the second derivatives to the right and to the left differ, however near to 0. In a smooth
-    function their difference shrinks with t.
-
-    The differences use steps in t relative to 1. So t is multiplied by a number of the size of the smallest element.
-    """
-
-    def terms(t: Array) -> jax.Array:
-        moved = [leaf + t * (step / STEP) * u for leaf, u in zip(problem.leaves, directions, strict=True)]
-        outputs = problem.function(moved)
-        return jnp.concatenate([jnp.reshape(bar * y, -1) for bar, y in zip(y_bars, outputs, strict=True)])
-
-    def slopes(t: Leaves) -> Leaves:
-        return [(terms(t[0] + STEP) - terms(t[0] - STEP)) * (0.5 / STEP)]
-
-    if exact_jacobian(lambda t: [terms(t[0])], [np.zeros(())]).kink[0].any():
-        return True
-    jumps, sizes = [], []
-    for t in NEAR:
-        right, left = (exact_jacobian(slopes, [np.asarray(sign * t)], digits=digits) for sign in (1, -1))
-        jump = np.abs(right.values[0] - left.values[0])
-        jumps.append(np.where(jump > right.error[0] + left.error[0], jump, 0))
-        sizes.append(np.maximum(np.abs(right.values[0]), np.abs(left.values[0])))
-    # In a smooth function, the second jump is 2²⁰ times smaller than the first, because it is that much nearer to 0.
-    return bool(np.any((jumps[1] > jumps[0] / 8) & (jumps[1] > VISIBLE_JUMP * sizes[1])))
+    if any(kink.any() for kink in found.kink):  # the direction moves all elements together
+        errors, kinks = [np.full_like(error, np.inf) for error in found.error], list(map(np.ones_like, found.kink))
+        return found._replace(error=errors, kink=kinks)
+    return found
 
 
 def _difference_of_pullback(
@@ -245,16 +187,6 @@ def _is_floating_array(value: object) -> bool:
     return isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
-def _in_many_digits(
-    function: Function, leaves: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray], *, digits: int = 50
-) -> ReferenceJacobian:
-    # A central difference evaluates the function at two points, each in two precisions.
-    cost = 4 * Program(function, leaves).numbers
-    count = max(1, MOST_EXACT_NUMBERS // cost // len(leaves))
-    columns = [_chosen(doubt, count) for doubt in doubts]
-    return exact_jacobian(function, leaves, digits=digits, columns=columns, zeros=zeros)
-
-
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
     """Chooses at most ``count`` elements: a third for each of two reasons, the others at regular distances."""
     count, size = min(count, MOST_COLUMNS), doubt.shape[1]
@@ -309,6 +241,7 @@ def exact_jacobian(
     *,
     digits: int = 50,
     columns: Columns = None,
+    doubts: Sequence[np.ndarray] = (),
     zeros: Sequence[np.ndarray] | None = None,
 ) -> ReferenceJacobian:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
@@ -331,6 +264,7 @@ def exact_jacobian(
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
         digits: the digits of the first evaluation; the second has 30 more.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+        doubts: reasons to choose elements in place of ``columns``, see ``reference_jacobian``.
         zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again; their
             error is exactly 0 if the function does not change in 80 digits either.
 
@@ -348,6 +282,10 @@ def exact_jacobian(
         digits to spare make harmless.
     """
     program = Program(function, leaves)
+    if doubts:
+        # A central difference evaluates the function at two points, each in two precisions.
+        count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
+        columns = [_chosen(doubt, count) for doubt in doubts]
     chosen = _chosen_columns(leaves, columns)
     arithmetic = Arithmetic(digits + MOST_DIGITS)
     with arithmetic.precision():
@@ -402,9 +340,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
             return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
 
     chosen = _chosen_columns(leaves, columns)
-    places = np.concatenate(
-        [np.zeros(0, int), *(c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True))]
-    )
+    places = np.concatenate([c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True)])
     x = everything[places]
     moved = difference_points(x)
     points = np.concatenate([moved, FACTORS[:, None] * np.where(x == 0, 1.0, x)])
@@ -668,7 +604,7 @@ def _compared(
     value, error = _rounded(fine.central, bound)
     kink = np.asarray(_is_kink(coarse, fine), bool)
     # At a kink, the derivatives to the right and to the left exist if their difference does not change with the step.
-    one_sided = np.asarray(np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE, bool)
+    one_sided = np.asarray((np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE) & (fine.jump != 0), bool)
     half_jump = np.where(one_sided, (fine.jump / 2).astype(np.float64), np.inf)
     return value, np.where(kink, error + half_jump, error), kink, agree
 
@@ -693,7 +629,9 @@ def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
     stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
     # It has to be 15 digits larger than rounding in the quotients.
     seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
-    return stays & seen
+    # If the value is in the middle of a jump, as that of sign at 0, only the central difference grows.
+    grows = (np.abs(fine.central) > np.abs(coarse.central) * finer / MARGIN) & (coarse.central != 0)
+    return (stays & seen) | grows
 
 
 def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

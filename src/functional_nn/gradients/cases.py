@@ -188,9 +188,7 @@ RECURRENT = [
     ),
     LayerCase("gru_masked_sequence", fnn.gru(HIDDEN, returns="sequence"), SEQUENCE, make_x=masked),
     LayerCase(
-        "gru_given_reset_before",
-        fnn.gru(HIDDEN, reset_after=False, initial_state="given"),
-        (SEQUENCE, (HIDDEN,)),
+        "gru_given_reset_before", fnn.gru(HIDDEN, reset_after=False, initial_state="given"), (SEQUENCE, (HIDDEN,))
     ),
     LayerCase("recurrent_stacked_masked", stacked, SEQUENCE, make_x=masked),
 ]
@@ -251,12 +249,7 @@ ATTENTION = [
         fnn.attention(4, key_value_heads=2, head_size=2, causal=True, window=2, score_cap=2.0),
         ATTENDED,
     ),
-    LayerCase(
-        "attention_with_bias_and_mask",
-        fnn.attention(2),
-        (ATTENDED, (2, 5, 5)),
-        make_x=with_bias_and_mask,
-    ),
+    LayerCase("attention_with_bias_and_mask", fnn.attention(2), (ATTENDED, (2, 5, 5)), make_x=with_bias_and_mask),
     LayerCase(
         "attention_to_memory_with_bias_and_mask",
         fnn.attention(3),
@@ -334,12 +327,7 @@ COMBINATORS = [
     LayerCase(
         "frozen", fnn.frozen(fnn.models.mlp(3, hidden=(11, 7), batch_norm=True), ["dense_0/*", "*scale"]), (5, 2)
     ),
-    LayerCase(
-        "with_hand_vjp",
-        fnn.with_hand_vjp(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))),
-        (5,),
-        True,
-    ),
+    LayerCase("with_hand_vjp", fnn.with_hand_vjp(fnn.chain(fnn.dense(3), fnn.tanh, fnn.dropout(0.3))), (5,), True),
 ]
 
 
@@ -353,17 +341,9 @@ MODELS = [
         (5, 2),
         True,
     ),
+    LayerCase("cnn", fnn.model("cnn", 3, hidden=(2, 5), activation=fnn.tanh), (7, 5, 2), no_bfloat16=MOVED_KINK),
     LayerCase(
-        "cnn",
-        fnn.model("cnn", 3, hidden=(2, 5), activation=fnn.tanh),
-        (7, 5, 2),
-        no_bfloat16=MOVED_KINK,
-    ),
-    LayerCase(
-        "lenet",
-        fnn.model("lenet", 3, hidden=(2, 3, 5), activation=fnn.tanh),
-        (13, 11, 1),
-        no_bfloat16=MOVED_KINK,
+        "lenet", fnn.model("lenet", 3, hidden=(2, 3, 5), activation=fnn.tanh), (13, 11, 1), no_bfloat16=MOVED_KINK
     ),
     LayerCase(
         "deep_cnn",

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_host_array, check_choice, check_count, check_number
+from functional_nn.core.validation import as_host_array, check_choice, check_count
 from functional_nn.gradients.compare.compared_values import relative_error
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
@@ -297,16 +297,15 @@ def check_optimizer(
     gradients: PyTree = None,
     steps: int = 1000,
     dtype: str = "float64",
-    tolerance: float | None = None,
     subject: str = "",
 ) -> Report:
     """Follows an Optax optimizer and a textbook rule step by step, and says at which step they differ.
 
     Optax runs in one compiled scan, in ``dtype``. The rule runs in 50 decimal digits, on the exact binary values of
     the parameters, the gradients and the hyper-parameters. After every step, the distance of each element is divided
-    by the sum of the absolute values of its start and of all its moves so far. The rule also runs in ``dtype``. As soon
-    as this run has an error above ``tolerance``, rounding alone could explain a difference. Then the verdict is
-    inconclusive.
+    by the sum of the absolute values of its start and of all its moves so far. It may be 1e-12 in float64 and 1e-4 in
+    float32. The rule also runs in ``dtype``. As soon as this run has a larger error, rounding alone could explain a
+    difference. Then the verdict is inconclusive.
 
     In float32, build the optimizer and the rule from the same float32 numbers: from a Python float 0.999, Optax makes
     both float32(0.999) and float32(1 - 0.999), whose sum is not 1.
@@ -318,7 +317,6 @@ def check_optimizer(
         gradients: the same tree with a leading axis of steps; by default four regimes, see ``scenarios``.
         steps: the number of steps, if no gradients are given.
         dtype: ``"float64"`` or ``"float32"``.
-        tolerance: the largest error of an element; by default 1e-12 in float64 and 1e-4 in float32.
         subject: the name in tables; by default the rule's.
 
     Raises:
@@ -337,9 +335,6 @@ def check_optimizer(
     if not (callable(getattr(transformation, "init", None)) and callable(getattr(transformation, "update", None))):
         raise InputError("transformation", "an Optax transformation", shown(transformation))
     check_choice("dtype", dtype, TOLERANCES)
-    if tolerance is None:
-        tolerance = TOLERANCES[dtype]
-    check_number("tolerance", tolerance, "a number above 0", lambda tolerance: tolerance > 0)
     if not isinstance(textbook_rule, TextbookRule):
         raise InputError("textbook_rule", "a TextbookRule", repr(textbook_rule), "Derive yours from TextbookRule.")
     if parameters is None:
@@ -358,7 +353,7 @@ def check_optimizer(
         arrays = jax.tree.map(jnp.asarray, parameters)
         return transformation.update(arrays, transformation.init(arrays), arrays)
 
-    title = subject or textbook_rule.name
+    title, tolerance = subject or textbook_rule.name, TOLERANCES[dtype]
     same = {"tolerance": tolerance, "kind": "trajectory", "dtype": dtype, "transform": "scan", "reference": REFERENCE}
     verdict = partial(TrajectoryVerdict, title, **same)
     verdicts = []

@@ -20,7 +20,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag
-from functional_nn.gradients.cases import LAYERS, LOSSES, PENALTIES, LayerCase, LossCase, draw_inputs
+from functional_nn.gradients.cases import LAYERS, LOSSES, MODELS, PENALTIES, LayerCase, LossCase, draw_inputs
 from functional_nn.gradients.check import compare, joined_by_jax
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
@@ -30,13 +30,7 @@ from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
 
 
-def verify(
-    names: Sequence[str] = (),
-    *,
-    quick: bool = True,
-    jobs: int = 1,
-    progress: bool | None = None,
-) -> Report:
+def verify(names: Sequence[str] = (), *, quick: bool = True, jobs: int = 1, progress: bool | None = None) -> Report:
     """Compares the hand-derived formulas of this package with automatic differentiation and with an arbiter.
 
     Args:
@@ -104,19 +98,7 @@ def _use_one_thread() -> None:
 TYPES: tuple[str, ...] = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""
-COMPOSED = (
-    "residual_block",
-    "transformer_block",
-    "mlp",
-    "cnn",
-    "lenet",
-    "deep_cnn",
-    "resnet",
-    "transformer",
-    "language_model",
-    "frozen",
-    "recurrent_stacked_masked",
-)
+COMPOSED = (*(case.name for case in MODELS), "transformer_block", "frozen", "recurrent_stacked_masked")
 """Networks made of other subjects. A quick run leaves them out. ``vmap`` and ``scan`` are compared in float32."""
 IN_ULP = " in ULP"
 """The suffix of subjects that compare an activation with numbers of many digits, in units in the last place."""
@@ -226,16 +208,12 @@ def _check_loss_case(case: LossCase, quick: bool) -> Report:
         gradients = loss.value_gradients(jnp.asarray(y), jnp.asarray(labels))
         return expand(y_bar, y.ndim).astype(gradients.dtype) * gradients
 
-    mean_by_hand = _pullback_of_scalar(loss.gradient)
-    reports = [
-        _check_function(case.name, loss, mean_by_hand, case.y, case.labels, None, quick=quick, limit=0),
-        _check_function(case.name, loss.per_example, values_by_hand, case.y, case.labels, quick=quick, regime="values"),
-    ]
+    mean_by_hand, given = _pullback_of_scalar(loss.gradient), (case.y, case.labels)
+    compared = partial(_check_function, case.name, quick=quick)
+    reports = [compared(loss, mean_by_hand, *given, None, limit=0)]
+    reports.append(compared(loss.per_example, values_by_hand, *given, regime="values"))
     if not quick:
-        weighted = _check_function(
-            case.name, loss, mean_by_hand, case.y, case.labels, weights, quick=quick, limit=0, regime="weighted"
-        )
-        reports.append(weighted)
+        reports.append(compared(loss, mean_by_hand, *given, weights, limit=0, regime="weighted"))
     return combine_reports(reports)
 
 

@@ -353,9 +353,7 @@ class _Search:
         distance = np.abs(everything[1:] - everything[0]).sum(-1) / np.tile(np.abs(everything[0].T), (2, 1))
         for quantity, measured in self._measured.items():
             right, elements = exact[EXACT[quantity]], measured["element"][places]
-            high, low = (
-                array.reshape(len(steps), len(places), -1)[:, rows, elements] for array in (right.high, right.low)
-            )
+            high, low = (array.reshape(len(steps), len(places), -1)[:, rows, elements] for array in right)
             change = np.abs((high[1:] - high[0]) + (low[1:] - low[0]))
             # Changes per relative change of x. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
             change = np.where(change == 0, 0, change / distance).reshape(2, len(axes), -1).max(0).sum(0)
@@ -453,9 +451,8 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     limits = np.finfo(dtype)
     beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
     # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
-    tail = np.concatenate(
-        [np.arange(0.5, 40.5, 0.5), np.geomspace(41, -1.2 * np.log(float(limits.smallest_normal)), 40)]
-    )
+    far = -1.2 * np.log(float(limits.smallest_normal))
+    tail = np.concatenate([np.arange(0.5, 40.5, 0.5), np.geomspace(41, far, 40)])
     low, high = max(DENSE[0], int(limits.minexp)), min(DENSE[1], int(limits.maxexp))
     dense = np.ldexp(random.uniform(1, 2, (MANTISSAS, high - low)), np.arange(low, high))
     others = np.arange(int(limits.minexp), int(limits.maxexp), max(1, STRIDE * int(limits.maxexp) // 1024))

@@ -181,11 +181,7 @@ def find_non_finite_in(function: Callable[..., PyTree], *arguments: PyTree) -> N
 
 
 def find_origin(
-    function: Callable[..., PyTree],
-    arguments: Sequence[PyTree],
-    names: Sequence[str],
-    *,
-    only_if_quick: bool = False,
+    function: Callable[..., PyTree], arguments: Sequence[PyTree], names: Sequence[str], *, only_if_quick: bool = False
 ) -> NonFinite:
     """Does the search of ``find_non_finite_in`` with given names of the arguments.
 
@@ -352,12 +348,7 @@ SINGULARITIES: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("rsqrt", lambda x: x < 1, "1 / √x is infinite at 0.", SAFE_ROOT),
     ("integer_pow", lambda x: x == 0, "0 to a negative power is infinite.", SAFE_DIVISION),
     ("pow", lambda x, y: (x == 0) & (y < 0), "0 to a negative power is infinite.", SAFE_DIVISION),
-    (
-        "pow",
-        lambda x, y: (x < 0) & (y % 1 != 0),
-        "A negative number has real powers only for integer exponents.",
-        INSIDE,
-    ),
+    ("pow", lambda x, y: (x < 0) & (y % 1 != 0), "A negative number has real powers for integers only.", INSIDE),
     ("atanh digamma erf_inv lgamma", lambda x: True, "The function is not finite for this argument.", INSIDE),
     ("cholesky", lambda *_: True, "The matrix is not positive definite.", SAFE_MATRIX),
     ("custom_linear_solve lu triangular_solve", lambda *_: True, "The matrix is singular.", SAFE_MATRIX),

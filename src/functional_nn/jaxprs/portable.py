@@ -291,9 +291,10 @@ ELEMENTWISE = (
     *("neg", "rsqrt", "sign", "sin", "sqrt", "square", "tan", "tanh"),
     *("add", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "pow", "shift_left", "sub", "clamp"),
 )
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin")
 
 OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
-    **dict.fromkeys(ELEMENTWISE, _nothing),
+    **dict.fromkeys((*ELEMENTWISE, "reshape", "squeeze"), _nothing),
     **dict.fromkeys(("div", "not", "and", "or"), _no_integers),
     "select_n": _two_cases,
     "round": _rounding,
@@ -301,8 +302,6 @@ OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     "reduce_precision": _parameters(bits="mantissa_bits"),
     "integer_pow": _parameters(exponent="y"),
     "convert_element_type": _type,
-    "reshape": _nothing,
-    "squeeze": _nothing,
     "broadcast_in_dim": _parameters(axes="broadcast_dimensions"),
     "transpose": _parameters(axes="permutation"),
     "slice": _slice,
@@ -310,8 +309,7 @@ OPERATIONS: Mapping[str, Callable[[JaxprEqn], dict[str, object]]] = {
     "pad": _parameters(config="padding_config"),
     "rev": _parameters(axes="dimensions"),
     "concatenate": _parameters(axis="dimension"),
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _parameters(axes="axes")),
-    **dict.fromkeys(("argmax", "argmin"), _parameters(axes="axes")),
+    **dict.fromkeys(REDUCTIONS, _parameters(axes="axes")),
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,
 }

@@ -37,9 +37,7 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def check_activation(
-    activation: Activation,
-    dtype: DTypeLike = "float32",
-    points: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    activation: Activation, dtype: DTypeLike = "float32", points: Mapping[str, ArrayLike] | ArrayLike | None = None
 ) -> Report:
     """Measures the errors of an activation and of its derivative in ULP, beside those of ``jax.grad``.
 

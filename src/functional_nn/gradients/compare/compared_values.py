@@ -141,10 +141,7 @@ def needs_relative(values: ComparedValues, dtype: str) -> np.ndarray:
 
 
 def relative_values(
-    values: ComparedValues,
-    columns: np.ndarray,
-    condition: Callable[[np.ndarray], np.ndarray],
-    dtype: str = "float64",
+    values: ComparedValues, columns: np.ndarray, condition: Callable[[np.ndarray], np.ndarray], dtype: str = "float64"
 ) -> ComparedValues | None:
     """The values with the size of the derivative as their scale. Only elements that need this measure count.
 

@@ -372,9 +372,8 @@ class Implementation:
 
     def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
         """Differences with other steps. At another point than the given one, those with all steps have to agree."""
-        first, *others = (
-            self._along(arrays, place, ONE_BY_ONE, y, factor) for factor in OTHER_STEPS[: 1 if regime == GIVEN else 3]
-        )
+        factors = OTHER_STEPS[:1] if regime == GIVEN else OTHER_STEPS
+        first, *others = (self._along(arrays, place, ONE_BY_ONE, y, factor) for factor in factors)
         errors = [other.error + np.abs(other.value - first.value) for other in others]
         return first._replace(error=np.max([first.error, *(DOUBT * error for error in errors)], 0))
 

@@ -139,9 +139,8 @@ def _by_mpmath(arithmetic: Arithmetic, decompose: Callable[..., Any], x: Values)
 
 def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.ndarray:
     """For each column, the factor 1 or -1 that gives it the sign that JAX computes in float64."""
-    products = np.sum(
-        np.moveaxis(_in_float64(equation, x)[output], 0, -1) * vectors.astype(np.float64), -3, keepdims=True
-    )
+    by_jax = np.moveaxis(_in_float64(equation, x)[output], 0, -1)
+    products = np.sum(by_jax * vectors.astype(np.float64), -3, keepdims=True)
     return np.where(products < 0, -1, 1)
 
 

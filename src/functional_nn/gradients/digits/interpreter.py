@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Var
 
-from functional_nn.core.errors import InputError
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
@@ -109,13 +108,8 @@ class _InManyDigits:
         """Computes the results of an equation by the rule of its primitive."""
         name = equation.primitive.name
         if not operations.has_rule(equation):
-            remedy = "Where another reference knows no operation either, difference_jacobian takes any function."
-            raise InputError(
-                "function",
-                "operations with a rule",
-                f"{name}, used in {place_of(equation) or 'an unknown place'}",
-                remedy,
-            )
+            given = f"{name}, used in {place_of(equation) or 'an unknown place'}"
+            raise operations.no_rule("operations with a rule", given)
         rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
         outputs = rule(self._arithmetic, equation, *map(self.lift, operands))
         return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]

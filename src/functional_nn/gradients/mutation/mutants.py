@@ -29,13 +29,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import check_count, check_function
-from functional_nn.gradients.mutation.operators import (
-    Alternative,
-    Arrays,
-    alternatives,
-    cotangent_alternatives,
-    sites,
-)
+from functional_nn.gradients.mutation.operators import Alternative, Arrays, alternatives, cotangent_alternatives, sites
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, evaluate
 from functional_nn.jaxprs.walk import array_type, live
 from functional_nn.jaxprs.xla_options import quick_jit
