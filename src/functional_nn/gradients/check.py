@@ -58,9 +58,9 @@ def check_vjp(
     an arbiter. The arbiter takes differences of the function in 50 digits and uses no derivative rule. Then the formula
     is compared in the arguments' own type, under ``jit``, ``vmap`` and ``scan``. Errors are measured relative to the
     effect that rounding alone can have on an element. So a right formula is not rejected because of rounding, and a
-    wrong one is not accepted because its values are small. At further points, which are drawn, the formula is compared
-    with ``jax.vjp``; where they differ, the arbiter decides. Last, errors are planted in the formula, and the
-    comparison has to find each of them.
+    wrong one is not accepted because its values are small. At further points, which are drawn, also with longer axes,
+    the formula is compared with ``jax.vjp``; where they differ, the arbiter decides. Last, errors are planted in the
+    formula, and the comparison has to find each of them.
 
     Args:
         function: ``function(*arguments) -> y``, pytrees of arrays.
