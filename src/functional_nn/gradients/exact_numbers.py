@@ -180,12 +180,12 @@ def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> dic
         h: the steps, likewise.
         noise: a bound of the relative effect of rounding on values.
     """
-    count, (center, *sides) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
-    right, left = (side[..., :count] for side in sides)
+    count, (center, ahead, behind) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
+    right, left = ahead[..., :count], behind[..., :count]
     gradient, bend = (right - left) / (2 * h), right - 2 * center + left
     # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j. On the line between two axes, f bends by both of them and by the mixed part.
     change = abs(x * bend / (h * h))
-    between = sum(sides)[..., count:] - 2 * center
+    between = (ahead + behind)[..., count:] - 2 * center
     for number, (j, k) in enumerate(combinations(range(count), 2)):
         mixed = abs((between[..., number] - bend[..., j] - bend[..., k]) / (2 * h[..., j] * h[..., k]))
         change[..., j] += abs(x[..., k]) * mixed
