@@ -100,7 +100,7 @@ def check_vjp(
     arrays = [_numbers(leaf) for leaf in jax.tree.leaves(arguments)]
     if not any(array.size for array in arrays):
         raise InputError("arguments", "at least one number", ", ".join(map(shown, arrays)) or "none")
-    leaves = _checked_leaves("arguments", arguments)
+    types = _checked_types("arguments", arguments)
     name = subject or getattr(function, "__name__", "function").strip("<>")
 
     def problem_in(dtype: str) -> Problem:
@@ -109,7 +109,7 @@ def check_vjp(
     return check_problem(
         name,
         problem_in,
-        _types(leaves),
+        types,
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
@@ -181,7 +181,7 @@ def check_layer(
                 raise InputError("x", "at least one example: without numbers, every formula is right", shown(leaf))
     # The numbers are rounded to the type first, so that all types are compared at the same point.
     params, x = cast((params, x), dtype)
-    leaves = _checked_leaves("x", (params, x))
+    types = _checked_types("x", (params, x))
 
     def problem_in(dtype: str) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
@@ -189,7 +189,7 @@ def check_layer(
     report = check_problem(
         layer.name,
         problem_in,
-        _types(leaves),
+        types,
         seed=seed,
         stop_gradient_as_constant=stop_gradient_as_constant,
         second_order=second_order,
@@ -260,7 +260,7 @@ def check_gradients(
     validation.check_trees(params, state)
     validation.check_arrays("x", x)
     params, state, x = validation.tree_in_native_order((params, state, x))
-    leaves = _checked_leaves("params", params)
+    types = _checked_types("params", params)
     _check_finite("x", differentiable_leaves(x).leaves)
     labels = validation.as_array("labels", labels)
     weights = None if weights is None else validation.as_array("weights", weights)
@@ -297,7 +297,6 @@ def check_gradients(
 
     subject = f"{layer.name}, {loss.name}"
     skipped = () if gradient else joined_by_jax(layer)
-    types = _types(leaves)
     return check_problem(subject, problem_in, types, seed=seed, second_order=False, mutants=mutants, skipped=skipped)
 
 
@@ -316,10 +315,11 @@ def _numbers(leaf: PyTree) -> np.ndarray:
     return np.asarray(leaf) if is_complex else validation.as_host_array("arguments", leaf)
 
 
-def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
-    """Takes the floating-point leaves of an argument.
+def _checked_types(argument: str, tree: PyTree) -> list[str]:
+    """The types for the comparison: float64, and the widest type of the argument if it is another type.
 
-    Raises InputError if it has none, if one is not finite, or if there is no tolerance for its type.
+    Raises InputError if the argument has no floating-point numbers, if one is not finite, or if there is no tolerance
+    for its type.
     """
     for leaf in jax.tree.leaves(tree):
         dtype = getattr(leaf, "dtype", np.dtype(float))
@@ -330,19 +330,14 @@ def _checked_leaves(argument: str, tree: PyTree) -> Leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
         raise InputError(argument, "at least one array of floating-point numbers", "none", remedy)
     _check_finite(argument, leaves)
-    return leaves
+    widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
+    return ["float64"] if widest == "float64" else ["float64", widest]
 
 
 def _check_finite(argument: str, leaves: Leaves) -> None:
     for leaf in map(np.asarray, leaves):
         if not np.isfinite(leaf).all():
             raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(leaf)}")
-
-
-def _types(leaves: Leaves) -> list[str]:
-    """The types for the comparison: float64, and the widest type of the arguments if it is another type."""
-    widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
-    return ["float64"] if widest == "float64" else ["float64", widest]
 
 
 def check_problem(

@@ -361,7 +361,8 @@ class JacobianComparison:
         error[~np.isfinite(values)] = np.inf
         note = ""
         if len(columns) < values.shape[1]:
-            note += f"{_compared_with_arbiter(len(columns), values.shape[1])} "
+            note += f"{len(columns):,} of {values.shape[1]:,} elements were compared with the arbiter, all others with "
+            note += "automatic differentiation alone. "
         if (looser := narrow > TOLERANCES["float64"] * scale).any():
             largest = float(np.max(narrow[looser] / scale[looser]))
             note += f"{self.note} So errors up to {largest:.0e} of the terms are allowed in {looser.sum():,} of "
@@ -594,11 +595,6 @@ def _doubts(found: Derivatives) -> list[np.ndarray]:
         reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
         doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
     return doubts
-
-
-def _compared_with_arbiter(compared: int, size: int) -> str:
-    others = "all others with automatic differentiation alone"
-    return f"{compared:,} of {size:,} elements were compared with the arbiter, {others}."
 
 
 def _zeros(found: Derivatives) -> list[np.ndarray]:
