@@ -180,12 +180,12 @@ def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> dic
         h: the steps, likewise.
         noise: a bound of the relative effect of rounding on values.
     """
-    count, (center, *sides) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
-    right, left = (side[..., :count] for side in sides)
+    count, (center, ahead, behind) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
+    right, left = ahead[..., :count], behind[..., :count]
     gradient, bend = (right - left) / (2 * h), right - 2 * center + left
     # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j. On the line between two axes, f bends by both of them and by the mixed part.
     change = abs(x * bend / (h * h))
-    between = sum(sides)[..., count:] - 2 * center
+    between = (ahead + behind)[..., count:] - 2 * center
     for number, (j, k) in enumerate(combinations(range(count), 2)):
         mixed = abs((between[..., number] - bend[..., j] - bend[..., k]) / (2 * h[..., j] * h[..., k]))
         change[..., j] += abs(x[..., k]) * mixed
@@ -252,21 +252,25 @@ def ordinals(x: np.ndarray) -> np.ndarray:
     """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
     # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
     # an integer, are the lowest integer plus the size.
-    bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
-    lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
+    bits = x.view(f"i{x.itemsize}").astype(np.int64)
+    lowest = np.int64(-(2 ** (8 * x.itemsize - 1)))
     return np.where(bits < 0, lowest - bits, bits)
 
 
 def from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The floating-point numbers with these ordinals. Those that are not normal become the nearest that are, or 0."""
-    limits = np.finfo(dtype)
+    limits = jnp.finfo(dtype)
     largest, smallest = (int(ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
     size = np.minimum(np.abs(numbers), largest)
     nearest_normal = np.where(size < smallest // 2, 0, smallest)
     size = np.where(size < smallest, nearest_normal, size)
-    bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
-    magnitude = bits.view(dtype)
+    magnitude = size.astype(f"i{dtype.itemsize}").view(dtype)
     return np.where(numbers < 0, -magnitude, magnitude)
+
+
+def beside(centers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The floating-point numbers that are these numbers of steps away from each center, on both sides."""
+    return from_ordinals((ordinals(centers)[:, None] + np.concatenate([steps, -steps])).reshape(-1), centers.dtype)
 
 
 def is_normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -23,6 +23,7 @@ from functional_nn.gradients.exact_numbers import (
     GRADIENT,
     VALUE,
     ExactFunction,
+    beside,
     from_ordinals,
     is_normal,
     ordinals,
@@ -456,7 +457,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
         random: draws mantissas.
     """
     limits = np.finfo(dtype)
-    beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
+    near = _beside(np.unique([0.0, 1.0, *special]), dtype)
     # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
     far = -1.2 * np.log(float(limits.smallest_normal))
     tail = np.concatenate([np.arange(0.5, 40.5, 0.5), np.geomspace(41, far, 40)])
@@ -467,7 +468,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     # One number for each exponent comes first, then the rare exponents, then the other numbers for each exponent.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
-    every = np.concatenate([beside, both_signs])
+    every = np.concatenate([near, both_signs])
     kept = every[is_normal(every, dtype)].astype(dtype)
     _, first = np.unique(kept, return_index=True)
     return kept[np.sort(first)][:, None]
@@ -523,8 +524,5 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
 def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Each center and its mirror image, their nearest numbers on both sides, and numbers ever further away."""
     centers = np.unique(np.concatenate([centers, -centers])).astype(dtype)
-    steps = np.concatenate([[0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4)])
-    away = np.concatenate([steps, -steps[1:]])
-    nonzero = centers[centers != 0]
-    close = from_ordinals((ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
+    close = beside(centers[centers != 0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4))
     return np.concatenate([centers, close]).astype(np.float64)
