@@ -184,9 +184,12 @@ def test_the_commit_is_that_of_the_package_and_not_of_a_project_around_it(monkey
 
     git("init", "--quiet")
     git("commit", "--quiet", "--allow-empty", "--message", "a project")
-    installed = tmp_path / "records.py"
-    installed.touch()
-    monkeypatch.setattr(records, "__file__", str(installed))
+    # The settings of a stranger's repository name programs that git runs.
+    (tmp_path / "program").write_text(f"#!/bin/sh\ntouch '{tmp_path}/owned'\n")
+    (tmp_path / "program").chmod(0o700)
+    git("config", "core.fsmonitor", str(tmp_path / "program"))
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "lib/site-packages/functional_nn/bench/records.py"))
     assert environment()["commit"] is None
-    git("add", "records.py")
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "src/functional_nn/bench/records.py"))
     assert environment()["commit"] is not None
+    assert not (tmp_path / "owned").exists()

@@ -13,7 +13,7 @@ from functional_nn.storage.run_folder import read_configuration
 
 GOOD = DEFAULTS | {"dataset": "mnist", "hidden": [8], "activation": "relu", "classes": 10, "image_shape": [28, 28, 1]}
 NAMES = [field.name for field in fields(Configuration)]
-FREE_TEXTS = ("dataset", "data_dir", "freeze")
+FREE_TEXTS = ("dataset", "data_dir", "label", "freeze")
 
 # As JSON texts. Python's JSON takes integers of 4,300 digits.
 NO_VALUES = {

@@ -1,6 +1,8 @@
 """Everything public is compared, passes, and would not pass with an error in it."""
 
 import json
+import operator
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -31,6 +33,17 @@ def test_the_full_comparison_passes():
     report.raise_if_failed()
     assert len(report.verdicts) >= 5000
     assert report.mutants >= 1000
+
+
+def test_processes_take_no_modules_from_the_working_directory(tmp_path, monkeypatch):
+    """A stranger may have made it."""
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit('a module of a stranger')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verification, "check_subject", operator.is_)  # works without an import of JAX
+    monkeypatch.setattr(verification, "_use_one_thread", os.getpid)
+    before = dict(os.environ)
+    assert dict(verification._reports(["l1", "l2"], True, 2)) == {"l1": False, "l2": False}
+    assert os.environ == before
 
 
 def test_a_quick_run_has_every_public_name_that_is_not_composed():

@@ -1,5 +1,7 @@
 """An epoch is every example once, in a new order, with the last smaller batch counted for what it is."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,11 @@ NETS = {
 }
 
 
+def started(net, in_shape=(4,)):
+    """Its train state at the start, made by one program."""
+    return jax.jit(lambda key: fnn.training.create_train_state(net, OPTIMIZER, key, in_shape))(jax.random.key(0))
+
+
 def by_hand(step, train_state, x, labels, number, batch_size):
     """The epoch as a Python loop."""
     order = shuffled(derived_key(train_state.key, "shuffle", number), len(x))
@@ -53,7 +60,7 @@ def assert_close(a, b, tolerance=1e-5):
 def test_last_partial_batch(data, name, batch_size):
     """State and mean loss are those of a loop over batches of 5, 5, 5, 5 and 3; also where one batch holds all."""
     step = jax.jit(fnn.training.make_train_step(NETS[name], fnn.cross_entropy, OPTIMIZER))
-    start = fnn.training.create_train_state(NETS[name], OPTIMIZER, jax.random.key(0), (4,))
+    start = started(NETS[name])
     after, result = jax.jit(fnn.training.make_epoch(step, batch_size))(start, *data, jnp.int32(2))
     expected, loss = by_hand(step, start, *data, 2, batch_size)
     assert_close(after, expected)
@@ -65,7 +72,7 @@ def test_last_partial_batch(data, name, batch_size):
 def test_a_single_example_left_over_for_batch_norm(data):
     """23 = 2 · 11 + 1: the last batch has one value per channel, which the error says at trace time."""
     net = NETS["batch_norm_and_dropout"]
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = started(net)
     epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), 11)
     with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
         jax.jit(epoch)(start, *data, jnp.int32(0))
@@ -101,16 +108,26 @@ def test_shuffled_is_fair():
     assert np.sum((counts - 20_000 / 24) ** 2 / (20_000 / 24)) < 49.7  # one in a thousand
 
 
+@partial(jax.jit, static_argnums=0)
+def loss_and_accuracy(net, start, x, labels):
+    y, _ = net.apply(start.params, start.state, x, train=False)
+    return fnn.cross_entropy(y, labels), fnn.metrics.accuracy(y, labels)
+
+
+def assert_loss_and_accuracy(result, net, start, x, labels):
+    """They are those of all examples at once."""
+    expected = loss_and_accuracy(net, start, x, labels)
+    np.testing.assert_allclose((result.loss, result.accuracy), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("batch_size", "ignored"), [(23, 0), (4, 9), (100, 9)])
 def test_evaluation_is_exact_over_uneven_batches_and_leaves_ignored_labels_out(data, batch_size, ignored):
     """Batches have more and fewer labels that are ignored."""
-    x, labels = data[0], jnp.where(jnp.arange(EXAMPLES) < ignored, -1, data[1])
+    x, labels = data[0], np.where(np.arange(EXAMPLES) < ignored, -1, data[1])
     loss, net = fnn.losses.cross_entropy_with(ignore_index=-1), NETS["plain"]
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = started(net)
     result = jax.jit(fnn.training.make_evaluate(net, loss, batch_size=batch_size))(start, x, labels)
-    y, _ = net.apply(start.params, start.state, x, train=False)
-    np.testing.assert_allclose(result.loss, fnn.cross_entropy(y[ignored:], labels[ignored:]), rtol=1e-6)
-    np.testing.assert_allclose(result.accuracy, fnn.metrics.accuracy(y[ignored:], labels[ignored:]), rtol=1e-6)
+    assert_loss_and_accuracy(result, net, start, x[ignored:], labels[ignored:])
 
 
 @pytest.mark.parametrize(("batch_size", "traces"), [(23, 1), (4, 2), (100, 1)])
@@ -122,7 +139,7 @@ def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_siz
         return x
 
     net = fnn.chain(fnn.dense(3), seen)
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = started(net)
     shapes.clear()
     jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=batch_size)).trace(start, *data)
     assert len(shapes) == len(set(shapes)) == traces
@@ -130,8 +147,8 @@ def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_siz
 
 def accuracy_of_logits(loss, logits, labels):
     net = fnn.chain(lambda x: x)
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), logits.shape[1:])
-    return fnn.training.make_evaluate(net, loss)(start, logits, labels).accuracy
+    start = started(net, logits.shape[1:])
+    return jax.jit(fnn.training.make_evaluate(net, loss))(start, logits, labels).accuracy
 
 
 def test_a_small_label_is_not_an_ignored_one():
@@ -167,7 +184,7 @@ def test_class_weights_do_not_change_the_accuracy():
 def test_data_are_arguments_and_not_constants(data):
     """A captured data set would stand in the program as a constant and slow its compilation."""
     net = NETS["plain"]
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (4,))
+    start = started(net)
     epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH)
     program = jax.make_jaxpr(epoch)(start, *data, jnp.int32(0))
     assert all(np.size(constant) < 100 for constant in program.consts)
@@ -180,20 +197,18 @@ LENGTHS = np.random.default_rng(1).integers(1, 4, EXAMPLES)
 def sequences():
     """Padded sequences of up to three steps, with a label for each step; those of padding are no classes."""
     random = np.random.default_rng(0)
-    mask = jnp.arange(3)[None] < jnp.asarray(LENGTHS)[:, None]
-    x = fnn.Masked(jnp.asarray(random.normal(size=(EXAMPLES, 3, 4)), jnp.float32), mask)
-    return x, jnp.where(mask, jnp.asarray(random.integers(0, 3, (EXAMPLES, 3)), jnp.int32), -9)
+    mask = np.arange(3) < LENGTHS[:, None]
+    x = fnn.Masked(random.normal(size=(EXAMPLES, 3, 4)).astype(np.float32), mask)
+    return x, np.where(mask, random.integers(0, 3, (EXAMPLES, 3), np.int32), -9)
 
 
 def test_masked_sequences_train_and_are_evaluated_over_real_steps(sequences):
     x, labels = sequences
     net = NETS["plain"]
-    start = fnn.training.create_train_state(net, OPTIMIZER, jax.random.key(0), (3, 4))
+    start = started(net, (3, 4))
     evaluate = jax.jit(fnn.training.make_evaluate(net, fnn.cross_entropy, batch_size=BATCH))
     before = evaluate(start, x, labels)
-    y, _ = net.apply(start.params, start.state, x.values[x.mask], train=False)
-    np.testing.assert_allclose(before.loss, fnn.cross_entropy(y, labels[x.mask]), rtol=1e-6)
-    np.testing.assert_allclose(before.accuracy, fnn.metrics.accuracy(y, labels[x.mask]), rtol=1e-6)
+    assert_loss_and_accuracy(before, net, start, x.values[x.mask], labels[x.mask])
     epoch = jax.jit(fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, OPTIMIZER), BATCH))
     after, result = epoch(start, x, labels, jnp.int32(0))
     assert np.isfinite(result.loss)
@@ -202,9 +217,9 @@ def test_masked_sequences_train_and_are_evaluated_over_real_steps(sequences):
 
 def test_accuracy_is_nan_where_labels_are_no_classes(data):
     x, _ = data
-    net, start = NETS["plain"], fnn.training.create_train_state(NETS["plain"], OPTIMIZER, jax.random.key(0), (4,))
-    evaluate = fnn.training.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH)
-    for labels in (jnp.full(EXAMPLES, 7), jnp.ones(EXAMPLES), jnp.ones((EXAMPLES, 3), int)):
+    net, start = NETS["plain"], started(NETS["plain"])
+    evaluate = jax.jit(fnn.training.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH))
+    for labels in (np.full(EXAMPLES, 7), np.ones(EXAMPLES), np.ones((EXAMPLES, 3), int)):
         result = evaluate(start, x, labels)
         assert np.isfinite(result.loss)
         assert np.isnan(result.accuracy)

@@ -120,21 +120,20 @@ def key_of(record: Record) -> tuple[str, ...]:
 
 
 def _commit() -> str | None:
-    """The commit of the package's own repository; None if git does not track this file.
+    """The commit of the package's own checkout; None for an installed package.
 
-    An installed package may lie inside another repository, such as in the virtual environment of a project.
+    An installed package may lie inside another repository, such as in the virtual environment of a project. git is not
+    asked there: it runs the programs that a repository's settings name, and a stranger may have made them.
     """
-    own_file, said = Path(__file__), ""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / ".git").exists():
+        return None
+    command = ("git", "-c", "core.fsmonitor=false", "describe", "--always", "--dirty", "--abbrev=12")
     try:
-        for command in (
-            ("ls-files", "--error-unmatch", own_file.name),
-            ("describe", "--always", "--dirty", "--abbrev=12"),
-        ):
-            done = subprocess.run(["git", *command], cwd=own_file.parent, capture_output=True, text=True, check=True)
-            said = done.stdout.strip()
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said or None
+    return done.stdout.strip()
 
 
 def _of_accelerators() -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import signal
 import stat
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ def submitted_sweep(
         commands[f"part {part} of {parts}"] = [*arguments, *own]
 
     signals.defer("look at the jobs")
+    os.umask(os.umask(0o077) | 0o022)  # jobs run files in the folder, so the user's group cannot write to a new one
     click.get_current_context().with_resource(folder_to_write("out", out))
     with one_writer("out", out):
         for folder in (out / PARTS, *folders):
@@ -177,23 +178,13 @@ def _folder_of_jobs(out: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     for place in (folder, out, *out.parents):
         about = place.lstat()
-        writers = stat.S_IWOTH | (0 if _is_private(about.st_gid) else stat.S_IWGRP)
-        is_open = about.st_mode & writers and not about.st_mode & stat.S_ISVTX
+        # Who is in a group is not known for sure. With an access list, its bits are those of all users on the list.
+        is_open = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not about.st_mode & stat.S_ISVTX
         if stat.S_ISLNK(about.st_mode) or is_open or about.st_uid not in (0, os.getuid()):
-            given = f"{place}, a link, or a folder that another user owns, or that other users can write to"
-            raise InputError("--out", "a folder of your own, because jobs run files in it", given)
+            given = f"{place}, a link, or a folder that another user owns, or that its group or others can write to"
+            remedy = f"Use another folder, or run chmod go-w {shlex.quote(str(place))}."
+            raise InputError("--out", "a folder of your own, because jobs run files in it", given, remedy)
     return Path(tempfile.mkdtemp(dir=folder))
-
-
-def _is_private(group: int) -> bool:
-    """Whether a group has the user's name and nobody else in it. Some systems let such a group write to new folders."""
-    import grp
-    import pwd
-
-    with suppress(KeyError):
-        about = grp.getgrgid(group)
-        return about.gr_name == pwd.getpwuid(os.getuid()).pw_name and set(about.gr_mem) <= {about.gr_name}
-    return False
 
 
 def _executor(submitit: Any, folder: Path, settings: Mapping[str, object]) -> Any:

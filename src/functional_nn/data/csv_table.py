@@ -67,8 +67,8 @@ def from_csv(path: str | os.PathLike[str], label: str | None) -> Dataset:
     rows = _read(file, None, label)
     if "" in rows.labels:
         line = rows.lines[rows.labels.index("")]
-        raise DataError(f"{file}, line {line}, column {label!r}", "a class", "an empty cell", "Remove the row.")
-    class_names, labels = _classes(f"{file}, column {label!r}", rows.labels)
+        raise DataError(f"{file}, line {line}, column {shown(label)}", "a class", "an empty cell", "Remove the row.")
+    class_names, labels = _classes(f"{file}, column {shown(label)}", rows.labels)
     train, test = training_and_validation(len(labels), labels, TEST_SHARE, seed=0)
     x = rows.x[train]
     # Rounding can give a column of equal numbers a deviation that is not quite 0.
@@ -104,7 +104,7 @@ def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
         check_data("label", label, expected, word in columns, suggest(word, columns))
         names = [name for name in columns if name != label]
     elif absent := [name for name in names if name not in columns]:
-        given = f"a table without {', '.join(map(repr, absent[:5]))}"
+        given = f"a table without {', '.join(map(shown, absent[:5]))}"
         expected = "the columns that the network was trained on"
         raise DataError(f"{path}, line 1", expected, given, suggest(absent[0], columns))
     places, label_place = [columns.index(name) for name in names], columns.index(label) if label else None
@@ -126,7 +126,7 @@ def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
     if wrong.any():
         row, feature = np.argwhere(wrong)[0]
         text = first_wrong[places[feature]].strip()
-        place = f"{path}, line {lines[row]}, column {names[feature]!r}"
+        place = f"{path}, line {lines[row]}, column {shown(names[feature])}"
         counts = [f"{shortened(name)} ({count})" for name, count in zip(names, wrong.sum(axis=0), strict=True) if count]
         remedy = "Write a number for each word or empty cell, or remove the row or the column. Cells without a number: "
         remedy += f"{', '.join(counts[:5])}{', …' if len(counts) > 5 else '.'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -33,10 +34,12 @@ class ExactNumbers(NamedTuple):
     Args:
         high: the numbers rounded to float64.
         low: the remainders of the rounding.
+        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q; empty if they are not computed.
     """
 
     high: np.ndarray
     low: np.ndarray
+    condition: np.ndarray = np.empty(0)
 
 
 @np.errstate(all="ignore")
@@ -97,9 +100,11 @@ class ExactFunction:
         point = [np.zeros(self._shape, dtype)]
         traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
         self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
-        # The center, then one point on each axis to the right, then to the left, as multiples of the step.
+        # Multiples of the step: the center, then points to the right on each axis and between two axes, then the same
+        # points to the left.
         axes = np.eye(size or 1, dtype=int)
-        self._stencil = np.concatenate([0 * axes[:1], axes, -axes])
+        right = np.stack([*axes, *(one + other for one, other in combinations(axes, 2))])
+        self._stencil = np.concatenate([0 * axes[:1], right, -right])
 
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
@@ -135,19 +140,14 @@ class ExactFunction:
         exponents[points == 0] = 0
         with arithmetic.precision():
             x = arithmetic.numbers(points)
-            # With ε = 10^-digits, the error is h² from the formula, and ε/h from rounding.
+            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
             step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
             moved = x[None] + self._stencil.astype(object)[:, None] * step[None]
             flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
             y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
-            y, h = np.moveaxis(y, -1, 0), step[:, None]  # (points, outputs, stencil), and the steps (points, 1, axes)
-            center, right, left = np.split(y, [1, 1 + points.shape[1]], 2)
-            # An output has a rounding error of up to noise · size, and the differences divide it by h.
-            noise = arithmetic.numbers(10) ** (GUARD_DIGITS - digits) * np.max(np.abs(y), 2, keepdims=True)
-            gradient = (right - left) / (2 * h), noise / h, abs(right - 2 * center + left) / h
-            # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
-            parts = {VALUE: (center, 0 * noise, 0 * noise), GRADIENT: gradient}
-            return {name: _Part(*(array.reshape(len(points), -1) for array in part)) for name, part in parts.items()}
+            return _parts_of(
+                np.moveaxis(y, -1, 0), x[:, None], step[:, None], arithmetic.numbers(10) ** (GUARD_DIGITS - digits)
+            )
 
 
 def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
@@ -161,19 +161,61 @@ class _Part(NamedTuple):
     Args:
         numbers: the results.
         noise: a bound of the effect of rounding on each result.
+        condition: the condition numbers.
         jump: the difference between the derivative to the right and to the left; 0 for values.
     """
 
     numbers: np.ndarray
     noise: np.ndarray
+    condition: np.ndarray
     jump: np.ndarray
+
+
+def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> dict[str, _Part]:
+    """Values and central differences, (f₁ - f₋₁) / 2h.
+
+    Args:
+        y: the values on the stencil, (points, outputs, stencil).
+        x: the points, (points, 1, axes).
+        h: the steps, likewise.
+        noise: a bound of the relative effect of rounding on values.
+    """
+    count, (center, ahead, behind) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
+    right, left = ahead[..., :count], behind[..., :count]
+    gradient, bend = (right - left) / (2 * h), right - 2 * center + left
+    # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j. On the line between two axes, f bends by both of them and by the mixed part.
+    change = abs(x * bend / (h * h))
+    between = (ahead + behind)[..., count:] - 2 * center
+    for number, (j, k) in enumerate(combinations(range(count), 2)):
+        mixed = abs((between[..., number] - bend[..., j] - bend[..., k]) / (2 * h[..., j] * h[..., k]))
+        change[..., j] += abs(x[..., k]) * mixed
+        change[..., k] += abs(x[..., j]) * mixed
+    # Where f and its slope are 0, f can still change with x.
+    value_change = (np.sum(abs(x * part), 2, keepdims=True) for part in (gradient, change))
+    # An output has a rounding error of up to noise · size, and the differences divide it by h.
+    noises = noise * np.max(np.abs(y), 2, keepdims=True)
+    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
+    value = center, 0 * noises, _condition(center, *value_change), 0 * noises
+    parts = {VALUE: value, GRADIENT: (gradient, noises / h, _condition(gradient, change, 0 * change), abs(bend) / h)}
+    return {name: _Part(*(array.reshape(len(y), -1) for array in part)) for name, part in parts.items()}
+
+
+def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
+    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
+
+    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
+    is also compared with 0.
+    """
+    is_zero = abs(number) < SMALLEST
+    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
+    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
 
 
 class _Found:
     """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
 
     def __init__(self, points: int, numbers: int):
-        self.arrays = np.full((2, points, numbers), np.nan)
+        self.arrays = np.full((3, points, numbers), np.nan)
         self.done = np.zeros((points, numbers), bool)
 
     def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool) -> None:
@@ -196,33 +238,39 @@ class _Found:
         high = new.numbers.astype(np.float64)
         # A number above the largest float64 has no remainder.
         remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
-        arrays = np.stack([high, remainder.astype(np.float64)])
-        arrays[:, zero] = 0.0
+        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
+        arrays[:2, zero] = 0.0
         arrays[:, kink] = np.nan
         row, column = np.nonzero((known | zero | kink) & ~self.done[at])
         self.arrays[:, at[row], column] = arrays[:, row, column]
         self.done[at[row], column] = True
+        # A value is often known at a level whose step is too large for its derivative, which its condition needs.
+        self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
 
 
 def ordinals(x: np.ndarray) -> np.ndarray:
     """Numbers the floating-point numbers of a type in order: neighbors have consecutive integers, and 0.0 has 0."""
     # The first bit is the sign, and the others count upward with the size. So the bits of a negative number, read as
     # an integer, are the lowest integer plus the size.
-    bits = x.view(np.int64 if x.dtype == np.float64 else np.int32).astype(np.int64)
-    lowest = np.int64(-(2**63)) if x.dtype == np.float64 else np.int64(-(2**31))
+    bits = x.view(f"i{x.itemsize}").astype(np.int64)
+    lowest = np.int64(-(2 ** (8 * x.itemsize - 1)))
     return np.where(bits < 0, lowest - bits, bits)
 
 
 def from_ordinals(numbers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The floating-point numbers with these ordinals. Those that are not normal become the nearest that are, or 0."""
-    limits = np.finfo(dtype)
+    limits = jnp.finfo(dtype)
     largest, smallest = (int(ordinals(np.asarray([x], dtype))[0]) for x in (limits.max, limits.smallest_normal))
     size = np.minimum(np.abs(numbers), largest)
     nearest_normal = np.where(size < smallest // 2, 0, smallest)
     size = np.where(size < smallest, nearest_normal, size)
-    bits = size.astype(np.int64 if dtype == np.float64 else np.int32)
-    magnitude = bits.view(dtype)
+    magnitude = size.astype(f"i{dtype.itemsize}").view(dtype)
     return np.where(numbers < 0, -magnitude, magnitude)
+
+
+def beside(centers: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The floating-point numbers that are these numbers of steps away from each center, on both sides."""
+    return from_ordinals((ordinals(centers)[:, None] + np.concatenate([steps, -steps])).reshape(-1), centers.dtype)
 
 
 def is_normal(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

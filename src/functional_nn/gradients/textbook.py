@@ -54,11 +54,6 @@ class TextbookRule:
     that Optax does not have, and ``Decimal`` numbers cannot be mixed with it.
     """
 
-    @property
-    def name(self) -> str:
-        """The name in tables."""
-        return type(self).__name__
-
     def start(self, parameters: Sequence[Array]) -> RuleState:
         """The state before the first step. By default it has the state of each array."""
         return [self.start_leaf(w) for w in parameters]
@@ -353,7 +348,7 @@ def check_optimizer(
         arrays = jax.tree.map(jnp.asarray, parameters)
         return transformation.update(arrays, transformation.init(arrays), arrays)
 
-    title, tolerance = subject or textbook_rule.name, TOLERANCES[dtype]
+    title, tolerance = subject or type(textbook_rule).__name__, TOLERANCES[dtype]
     same = {"tolerance": tolerance, "kind": "trajectory", "dtype": dtype, "transform": "scan", "reference": REFERENCE}
     verdict = partial(TrajectoryVerdict, title, **same)
     verdicts = []

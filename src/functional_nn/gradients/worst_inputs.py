@@ -23,6 +23,7 @@ from functional_nn.gradients.exact_numbers import (
     GRADIENT,
     VALUE,
     ExactFunction,
+    beside,
     from_ordinals,
     is_normal,
     ordinals,
@@ -48,8 +49,10 @@ SWEEP_SHARE = 0.6
 """The share of the evaluations for the sweep. The rest is for hill climbing."""
 PARENTS = 6
 """Hill climbing starts repeatedly from this many of the worst points of each quantity."""
+SUSPICIOUS = 100.0
+"""Points with a larger score are confirmed: their condition numbers are also measured at neighboring points."""
 BESIDE = 4
-"""The distance of the neighbors at which condition numbers are measured, counted in floating-point numbers."""
+"""The distance of these neighbors, counted in floating-point numbers."""
 
 DENSE = (-60, 13)
 """Every binary exponent in this range is swept, with several mantissas. Outside of it, exponents are skipped."""
@@ -224,8 +227,7 @@ def _check_outputs(function: VectorFunction, size: int | None) -> None:
 NUMBERS = ("score", "ulp", "condition", "computed", "exact")
 MEASURED = [(name, float) for name in NUMBERS] + [("element", int)]
 """What is known of one quantity at a point: of the element with the largest score, which is the error in ULP beyond the
-condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known. The condition
-is 0 until it is measured."""
+condition of the problem, ``ulp / max(1, condition)``. NaN stands for an exact number that is not known."""
 
 
 class _Search:
@@ -257,7 +259,7 @@ class _Search:
         self.points = np.zeros((0, size or 1), dtype)
         self._measured: dict[str, np.ndarray] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        # For each point, whether its condition numbers were measured.
+        # For each point, whether its condition numbers were also measured beside the point.
         self._confirmed = np.zeros(0, bool)
         random = np.random.default_rng(seed)
 
@@ -323,14 +325,15 @@ class _Search:
             scores = {name: np.nan_to_num(found["score"], nan=-1.0) for name, found in self._measured.items()}
             worst = {name: np.argsort(-score, kind="stable")[:PARENTS] for name, score in scores.items()}
             places = np.unique(np.concatenate([np.zeros(0, int), *worst.values()]))
-            unknown = places[~self._confirmed[places]]
-            if not len(unknown):
+            suspicious = np.any([score[places] > SUSPICIOUS for score in scores.values()], 0)
+            unconfirmed = places[suspicious & ~self._confirmed[places]]
+            if not len(unconfirmed):
                 return worst
-            self._confirm(unknown)  # this lowers scores, so other points may become the worst ones
+            self._confirm(unconfirmed)  # this lowers scores, so other points may become the worst ones
 
     @np.errstate(all="ignore")
     def _confirm(self, places: np.ndarray) -> None:
-        """Measures the condition numbers of points in two ways, and takes the larger one.
+        """Measures the condition numbers of points in two other ways, and takes the largest.
 
         The first way uses the change of the exact number at neighbors that are 4 floating-point numbers away. A result
         that is right for such a neighbor is not counted as wrong. Only these differences show that a derivative jumps
@@ -353,17 +356,16 @@ class _Search:
         distance = np.abs(everything[1:] - everything[0]).sum(-1) / np.tile(np.abs(everything[0].T), (2, 1))
         for quantity, measured in self._measured.items():
             right, elements = exact[EXACT[quantity]], measured["element"][places]
-            high, low = (array.reshape(len(steps), len(places), -1)[:, rows, elements] for array in right)
+            high, low = (array.reshape(len(steps), len(places), -1)[:, rows, elements] for array in right[:2])
             change = np.abs((high[1:] - high[0]) + (low[1:] - low[0]))
             # Changes per relative change of x. The axes are added up, as in Σₖ |xₖ ∂ₖq|.
             change = np.where(change == 0, 0, change / distance).reshape(2, len(axes), -1).max(0).sum(0)
             by_constants = np.abs(other[EXACT[quantity]].high[rows, elements] - high[0])
             change = np.maximum(change, by_constants / float(np.finfo(np.float32).eps))
             condition = np.where(change == 0, 0, change / np.abs(high[0]))
+            condition = np.maximum(measured["condition"][places], condition)
             measured["condition"][places] = condition
-            # An infinite condition number says nothing.
-            score = measured["ulp"][places] / np.maximum(1, condition)
-            measured["score"][places] = np.where(np.isfinite(condition), score, np.nan)
+            measured["score"][places] = _score(measured["ulp"][places], condition)
         self._confirmed[places] = True
 
     @np.errstate(all="ignore")
@@ -376,14 +378,20 @@ class _Search:
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
             ulp = ulp_errors(computed, right, self._dtype, least_unit=float(np.finfo(self._dtype).smallest_normal))
-            element = np.argmax(np.nan_to_num(ulp, nan=-1.0, posinf=np.inf), 1)
+            score = _score(ulp, right.condition)
+            element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
-            arrays = (ulp, ulp, np.zeros_like(ulp), computed, right.high)
+            arrays = (score, ulp, right.condition, computed, right.high)
             for name, array in zip(NUMBERS, arrays, strict=True):
                 new[name] = array[np.arange(len(points)), element]
             new["element"] = element
             old = self._measured.get(quantity)
             self._measured[quantity] = new if old is None else np.concatenate([old, new])
+
+
+def _score(ulp: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    """The error beyond conditioning. NaN for points that are left out: an infinite condition says nothing."""
+    return np.where(np.isfinite(condition), ulp / np.maximum(1, condition), np.nan)
 
 
 @contextmanager
@@ -449,7 +457,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
         random: draws mantissas.
     """
     limits = np.finfo(dtype)
-    beside = _beside(np.unique([0.0, 1.0, *special]), dtype)
+    near = _beside(np.unique([0.0, 1.0, *special]), dtype)
     # The tails end a little beyond the point at which e⁻ˣ falls below the smallest normal number.
     far = -1.2 * np.log(float(limits.smallest_normal))
     tail = np.concatenate([np.arange(0.5, 40.5, 0.5), np.geomspace(41, far, 40)])
@@ -460,7 +468,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     # One number for each exponent comes first, then the rare exponents, then the other numbers for each exponent.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
-    every = np.concatenate([beside, both_signs])
+    every = np.concatenate([near, both_signs])
     kept = every[is_normal(every, dtype)].astype(dtype)
     _, first = np.unique(kept, return_index=True)
     return kept[np.sort(first)][:, None]
@@ -516,8 +524,5 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
 def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Each center and its mirror image, their nearest numbers on both sides, and numbers ever further away."""
     centers = np.unique(np.concatenate([centers, -centers])).astype(dtype)
-    steps = np.concatenate([[0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4)])
-    away = np.concatenate([steps, -steps[1:]])
-    nonzero = centers[centers != 0]
-    close = from_ordinals((ordinals(nonzero)[:, None] + away).reshape(-1), dtype)
+    close = beside(centers[centers != 0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4))
     return np.concatenate([centers, close]).astype(np.float64)

@@ -13,7 +13,7 @@ last place of the exact value, in the type of the computation. Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.validation import as_host_array, check_dtype
 from functional_nn.gradients.compare.problem import converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
-from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction, ExactNumbers, ulp_errors
+from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction, ExactNumbers, beside, ulp_errors
 
 TOLERANCES = {"vjp": 4.0, "value": 16.0}
 """The largest errors of a derivative and of a function, in ULP; the functions are ``jax.nn``'s."""
@@ -205,25 +205,12 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     if formula and formula.kinks:
         # XLA on the CPU replaces subnormal numbers by 0, so these are the neighbors of 0.
         beside_zero = np.asarray([smallest, -smallest], dtype)
-        beside = _neighbors([kink for kink in formula.kinks if kink], dtype, steps=3)
-        arrays["kinks"] = np.asarray(list(formula.kinks), dtype)
-        arrays["beside kinks"] = np.concatenate([beside, beside_zero] if 0.0 in formula.kinks else [beside])
+        kinks = arrays["kinks"] = np.asarray(list(formula.kinks), dtype)
+        others = beside(kinks[kinks != 0], np.arange(1, 4))
+        arrays["beside kinks"] = np.concatenate([others, beside_zero] if 0.0 in formula.kinks else [others])
     if formula and formula.zeros:
-        arrays["zeros"] = _neighbors(formula.zeros, dtype, steps=12 * density)
+        arrays["zeros"] = beside(np.asarray(formula.zeros, dtype), np.arange(1, 12 * density + 1))
     return arrays
-
-
-def _neighbors(centers: Sequence[float], dtype: np.dtype, steps: int) -> np.ndarray:
-    """The closest numbers of a type on both sides of each center."""
-    infinity = np.asarray(np.inf, dtype)
-    found = []
-    for center in np.asarray(centers, dtype):
-        up = down = center
-        for _ in range(steps):
-            up = np.nextafter(up, infinity)
-            down = np.nextafter(down, -infinity)
-            found += [up, down]
-    return np.asarray(found, dtype)
 
 
 def own_formula(activation: Activation) -> Formula | None:

@@ -306,9 +306,6 @@ def layer_problem(
 
     y_shape, _ = jax.eval_shape(forward, inputs.leaves)
 
-    def residuals(leaves: Leaves) -> Residuals:
-        return forward(leaves)[1]
-
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
         returned = backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars))
         with inside(layer.name):
@@ -317,9 +314,9 @@ def layer_problem(
             return bars_of(bars, inputs, "backward")
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
-        return backward(residuals(leaves), y_bars)
+        return backward(forward(leaves)[1], y_bars)
 
-    return Problem(names, inputs.leaves, outputs, pullback, residuals, backward)
+    return Problem(names, inputs.leaves, outputs, pullback, lambda leaves: forward(leaves)[1], backward)
 
 
 def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) -> tuple[Params, State]:

@@ -265,15 +265,6 @@ Combine: TypeAlias = Callable[[Values, Values], Values]
 """Combines two arrays elementwise, for example by their sum, their product or their maximum."""
 
 
-def _reduction(ufunc: np.ufunc) -> Rule:
-    """Makes the rule for a reduction by a NumPy ufunc."""
-
-    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        return ufunc.reduce(x, axis=equation.params["axes"])
-
-    return rule
-
-
 def _slices(x: Values, axes: Sequence[int]) -> Values:
     """Joins the reduced axes into one axis, and moves it to the front."""
     moved = np.moveaxis(x, axes, range(len(axes)))
@@ -358,8 +349,8 @@ def windows(
 
 
 RULES |= {
-    "reduce_sum": _reduction(np.add),
-    "reduce_prod": _reduction(np.multiply),
+    "reduce_sum": lambda arithmetic, equation, x: np.sum(x, equation.params["axes"]),
+    "reduce_prod": lambda arithmetic, equation, x: np.prod(x, equation.params["axes"]),
     "reduce_max": _extreme(maximum),
     "reduce_min": _extreme(minimum),
     "argmax": _place_of_extreme(maximum),
