@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -289,6 +290,10 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "features.json").write_text(json.dumps(features | {"content": {"names_file": "/dev/zero"}}))
     with pytest.raises(DataError, match="features of TFDS itself, got '/dev/zero'"):
         fnn.load_dataset("mnist", tmp_path / "data")
+    features = {"type": "tensorflow_datasets.core.features.labeled_image.LabeledImage"}
+    (prepared / "features.json").write_text(json.dumps(features | {"content": {"labels": "/dev/zero"}}))
+    with pytest.raises(DataError, match="features of TFDS itself, got 'tensorflow_datasets"):
+        fnn.load_dataset("mnist", tmp_path / "data")
     about = json.loads((prepared / "dataset_info.json").read_text())
     (prepared / "dataset_info.json").write_text(json.dumps(about | {"features": {"pythonClassName": "hostile.X"}}))
     (prepared / "features.json").write_text("{}")
@@ -434,6 +439,37 @@ def test_a_huge_checkpoint_is_not_read(stranger):
     os.truncate(path, 8 + len(header) + 2**43)
     (stranger / "result.json").unlink()
     assert "a file of more than" in read_run(stranger).notes[0]
+
+
+def test_a_folder_chooses_no_more_devices_than_there_are_cores(stranger, tiny, monkeypatch):
+    sign(stranger, devices=2**31)
+    asked = []
+
+    def starting_jax(precision, devices, processes):
+        asked.append(devices)
+        raise InputError("devices", "none", "some")
+
+    monkeypatch.setattr("functional_nn.cli.train.starting_jax", starting_jax)
+    assert run([*tiny, "--out", str(stranger), "--resume"]) == 2
+    assert asked == [os.cpu_count()]
+
+
+def test_files_that_are_nearly_all_holes_are_not_read(tiny, tmp_path, monkeypatch, capsys):
+    """A few kilobytes of an archive become such a file, whose zeros would fill the memory."""
+    monkeypatch.setattr("functional_nn.storage.files.LARGEST_SPARSE", 2**22)
+    header = json.dumps({"x": {"dtype": "U8", "shape": [2**23], "data_offsets": [0, 2**23]}}).encode()
+    files = ("imported", "sweep/batches/0-0-end", "run/0000000001.checkpoint")
+    for file in (tmp_path / f"{name}.safetensors" for name in files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(file, 8 + len(header) + 2**23)
+    said = r"a sparse file: 8,388,6.. bytes, of which only 4,096 are on the disk"
+    assert run(["import", f"{file.parent}/../imported.safetensors", *tiny[1:5], "--out", str(tmp_path / "out")]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    with opened_store(tmp_path / "sweep", {"grid": [{"data": "data"}]}), pytest.warns(UserWarning, match="is left out"):
+        read_sweep(tmp_path / "sweep")
+    with pytest.raises(DataError, match=said):
+        fnn.storage.restore_checkpoint(tmp_path / "run", {})
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):

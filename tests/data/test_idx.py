@@ -216,6 +216,17 @@ def test_another_sets_torchvision_folder_is_not_taken(tmp_path):
     assert idx.read_idx_folder(tmp_path, "mnist", "a test") is None
 
 
+@pytest.mark.parametrize(
+    ("limit", "most", "file"),
+    [("MAXIMUM_BYTES", 2 * 26 - 1, "t10k-labels"), ("MOST_BYTES_OF_LABELS", 1, "train-labels")],
+)
+def test_files_that_are_too_large_together(tmp_path, monkeypatch, limit, most, file):
+    write_folder(tmp_path)
+    monkeypatch.setattr(idx, limit, most)
+    with pytest.raises(DataError, match=rf"{file}.*expected an array of at most 1 bytes"):
+        idx.read_idx_folder(tmp_path, "kmnist", "a test")
+
+
 def test_images_and_labels_differ_in_number(tmp_path):
     write_folder(tmp_path, number=3)
     with pytest.raises(DataError, match=r"training labels: expected an integer for each of the 2 images, got .*\(3,\)"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from functional_nn.core.errors import DataError
-from functional_nn.data.images import INK, read_image
+from functional_nn.data.images import INK, image_form, quiet_decoders, read_image
 
 MNIST = (28, 28, 1)
 COLOR = (32, 32, 3)
@@ -235,3 +235,18 @@ def test_a_tiff_file_of_huge_tiles_is_refused(tmp_path):
     (tmp_path / "image.tif").write_bytes(content)
     with pytest.raises(DataError, match="tiles of more than 50,000,000 pixels"):
         read_image(tmp_path / "image.tif", MNIST, digits=False)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_file_of_a_million_strips_is_refused(tmp_path, order):
+    """Pillow makes a list of them when it opens the file."""
+    entries = {256: 28, 257: 28, 258: 8, 259: 1, 262: 1, 273: 8 + 2 + 12 * 7 + 4, 278: 1}
+    directory = b"".join(
+        struct.pack(f"{order}HHII", tag, *((1, 600_000) if tag == 273 else (4, 1)), value)
+        for tag, value in entries.items()
+    )
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    content = start + struct.pack(f"{order}IH", 8, len(entries)) + directory + bytes(4 + 600_000)
+    (tmp_path / "image.tif").write_bytes(content)
+    with quiet_decoders(), pytest.raises(DataError, match="offsets of strips or tiles of more than 524,288 bytes"):
+        image_form(tmp_path / "image.tif")

@@ -131,6 +131,14 @@ def test_a_color_set_with_validation_for_want_of_test(tmp_path):
     assert "validation" in dataset.source
 
 
+def test_more_bytes_than_the_limit_are_refused(tmp_path, monkeypatch):
+    """Files of images that pack well can be thousands of times as small as the images."""
+    prepare_own(tmp_path, {"train": colors(8), "test": colors(4)})
+    monkeypatch.setattr(tfds, "MAXIMUM_BYTES", 11 * 6 * 7 * 3)
+    with pytest.raises(DataError, match=r"test image 0: expected at most .* in all splits, got 4 images of 126 bytes"):
+        load_dataset("own_images", tmp_path)
+
+
 def test_a_set_without_a_test_split_is_refused(tmp_path):
     prepare_own(tmp_path, {"train": colors(8)})
     with pytest.raises(DataError, match=r"a split train and one of test, validation, got \['train'\]"):

@@ -12,6 +12,7 @@ from functional_nn.gradients.check import check_gradients, check_layer, check_vj
 from functional_nn.gradients.compare import jacobians
 from functional_nn.gradients.compare.comparison import JacobianComparison
 from functional_nn.gradients.compare.problem import Problem
+from functional_nn.gradients.compare.report import has_failed
 
 QUICK = {"second_order": False, "mutants": False}
 
@@ -340,6 +341,45 @@ def test_a_wrong_sign_in_a_layer_is_found():
     report = check_layer(right._replace(backward=backward), (3,), **QUICK)
     assert {verdict.leaf for verdict in report.failures} == {leaf}
     assert "wrong sign" in report.sentence
+
+
+ONLY_HERE = {
+    # name: (function, formula that is right for these arguments only, arguments)
+    "an even length": (lambda x: jnp.mean(x * x), lambda x, b: 2 * x * b / (x.size // 2 * 2), np.array([0.5, 2.0])),
+    "different indices": (
+        lambda x, i: x[i],
+        lambda x, i, b: (jnp.zeros_like(x).at[i].set(b), None),
+        np.array([0.3, -1.0, 2.0, 0.7]),
+        np.array([3, 0, 1]),
+    ),
+    "rows with equally many flags": (
+        lambda x, mask: jnp.mean(x, where=mask),
+        lambda x, mask, b: (jnp.where(mask, b / (2 * jnp.sum(jnp.float64(mask[0]))), 0), None),
+        np.arange(6.0).reshape(2, 3),
+        np.array([[True, False, True], [True, True, False]]),
+    ),
+    "small numbers": (jax.nn.softplus, lambda x, b: b * jnp.exp(x) / (1 + jnp.exp(x)), np.array([0.3, -2.0])),
+    "small cotangents": (jnp.sin, lambda x, b: jnp.cos(x) * jnp.where(b < 1e6, b, 0), np.array([0.3, -2.0])),
+}
+
+
+@pytest.mark.parametrize("name", ONLY_HERE)
+def test_a_formula_that_is_right_at_the_point_alone_is_found(name):
+    assert has_failed(check_vjp(*ONLY_HERE[name], **QUICK).verdicts)
+
+
+def test_a_function_that_is_meant_for_its_shapes_or_permutations_passes():
+    function, formula = lambda x, p: jnp.prod(x[p][:2]) + x[2], lambda x, p, b: (b * gradient(x, p), None)
+
+    def gradient(x, p):
+        first, second = x[p][:2]
+        return jnp.zeros(3).at[p].set(jnp.stack([second, first, 0])) + jnp.array([0, 0, 1.0])
+
+    report = check_vjp(function, formula, np.array([0.3, -2.0, 1.0]), np.array([2, 0, 1]), **QUICK)
+    report.raise_if_failed()
+    report = check_vjp(lambda x: x[0] * x[1], lambda x, b: b * x[jnp.array([1, 0])], np.array([0.3, -2.0]), **QUICK)
+    report.raise_if_failed()
+    assert "The formula raises InputError" in report.skipped[0][1]
 
 
 def test_a_formula_that_is_right_for_one_size_of_the_batch_only_is_found():

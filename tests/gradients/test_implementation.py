@@ -148,6 +148,18 @@ WRONG = {
         ("x", "vjp", "given"),
     ),
     "repeated indices": (lambda table, tokens: table[tokens], assigned, TOKENS, ("table", "vjp", "given")),
+    "indices that may repeat": (
+        lambda table, tokens: table[tokens],
+        assigned,
+        [draw(6, 2), np.array([4, 0, 2, 5])],
+        ("table", "vjp", "repeated whole numbers"),
+    ),
+    "one number for all": (
+        lambda x, scale: x * scale,
+        lambda x, scale, y_bar: (y_bar * scale, y_bar[0] * x.sum()),
+        [draw(3), np.array(1.5)],
+        ("scale", "vjp", "given"),
+    ),
     "a loss without its cotangent": (
         cross_entropy,
         lambda x, labels, y_bar: cross_entropy_backward(x, labels, 1.0),

@@ -183,7 +183,7 @@ def test_a_sparse_file_of_arrays_is_not_read(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(packed({"w": np.ones(3, np.float32)}, {}))
     os.truncate(path, 2**42)
-    with pytest.raises(DataError, match="longer or shorter than its header says"):
+    with pytest.raises(DataError, match="a sparse file: 4,398,046,511,104 bytes"):
         unpacked(path)
 
 

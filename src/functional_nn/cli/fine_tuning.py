@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -60,7 +61,10 @@ def with_settings_of(
             remedy = f"It was trained on {shown(earlier.dataset)}. For safety, the folder cannot choose the data."
             raise InputError(flag, f"the data to train on, by {needed}", f"{run} without this flag", remedy)
         names.append("dataset")
-    return replace(configuration, **{name: getattr(earlier, name) for name in names})
+    taken = {name: getattr(earlier, name) for name in names}
+    if "devices" in taken:  # each device that JAX makes of a CPU takes memory and threads
+        taken["devices"] = min(earlier.devices, os.cpu_count() or 1)
+    return replace(configuration, **taken)
 
 
 def start_from(run: Path, net: Layer, configuration: Configuration, data: Dataset) -> tuple[Params, State, list[str]]:

@@ -32,7 +32,8 @@ DTYPES = {
     0x0D: np.dtype(np.float32),
     0x0E: np.dtype(np.float64),
 }
-MAXIMUM_BYTES = 4 * 2**30
+MAXIMUM_BYTES = 4 * 2**30  # also of the four files of a data set together
+MOST_BYTES_OF_LABELS = 2**26  # labels become int32, and are counted as int64
 MAXIMUM_RANK = 64  # the limit of NumPy
 DEFLATE_RATIO = 1032  # a byte of a gzip file never holds more bytes than this
 
@@ -224,7 +225,11 @@ def read_idx_folder(folder: Path, name: str, source: str) -> Dataset | None:
     files = find_idx_files(folder, name)
     if files is None:
         return None
-    arrays = [read_idx(file) for file in files]
+    arrays, left = [], MAXIMUM_BYTES
+    for file, stem in zip(files, FILE_STEMS, strict=True):
+        most = left if stem.endswith("images") else min(left, MOST_BYTES_OF_LABELS)
+        arrays.append(read_idx(file, maximum_bytes=most))
+        left -= arrays[-1].nbytes
     for file, array, md5 in zip(files, arrays, MD5_SUMS.get(name, ()), strict=False):
         _check_md5(file, array, md5, name)
     train_images, train_labels, test_images, test_labels = arrays

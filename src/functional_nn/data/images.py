@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -52,6 +52,9 @@ which other segments they skip, so the whole file is searched. In other places, 
 
 TILE_SIZE = (0x0142, 0x0143)
 """The entries of a TIFF file with the width and the height of its tiles."""
+
+MOST_BYTES_OF_OFFSETS = 2**19
+"""The largest list of the strips or tiles of a TIFF file: 131,072, of four bytes each."""
 
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
@@ -214,6 +217,21 @@ def _check_cost(image: ImageFile) -> None:
             raise ValueError(f"more than {MOST_SCANS} scans, or more than {MOST_BYTES:,} bytes")
 
 
+def _check_strips(file: BinaryIO) -> None:
+    """Refuses a TIFF file with so many strips or tiles that Pillow's list of them would take gigabytes."""
+    from PIL.TiffImagePlugin import PREFIXES, STRIPOFFSETS, TILEOFFSETS, ImageFileDirectory_v2
+
+    header = file.read(8)
+    if header.startswith(tuple(PREFIXES)):
+        directory = ImageFileDirectory_v2(header + file.read(8 * (header[2] == 43)))  # 43: offsets of 64 bits
+        file.seek(directory.next)
+        directory.load(file)
+        lists = [directory._tagdata.get(entry, b"") for entry in (STRIPOFFSETS, TILEOFFSETS)]
+        if max(map(len, lists)) > MOST_BYTES_OF_OFFSETS:
+            raise ValueError(f"offsets of strips or tiles of more than {MOST_BYTES_OF_OFFSETS:,} bytes")
+    file.seek(0)
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[ImageFile]:
     """Opens an image file, or the content of a PNG or JPEG file.
@@ -229,6 +247,7 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
         reading(path, "a readable image file", remedy, errors=Exception),
         opened(Path(path), follow_links=True) if content is None else io.BytesIO(content) as file,
     ):
+        _check_strips(file)
         try:
             with PIL.Image.open(file, formats=formats) as image:
                 yield image

@@ -29,7 +29,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
-from functional_nn.data.idx import find_idx_files, read_idx, read_idx_folder, write_idx
+from functional_nn.data.idx import MAXIMUM_BYTES, find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import JsonValue, checksum_of, opened, opened_whole, parsed, read_file
@@ -141,8 +141,9 @@ def _read(name: str, folder: Path) -> Dataset:
         image_key, label_key, classes = image_features(name, builder)
         if "train" not in splits or test is None:
             raise DataError(str(folder), "a split train and one of test, validation", shown([*splits]))
-        train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key)
-        test_images, test_labels = _read_split(folder, builder, test, image_key, label_key)
+        train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key, MAXIMUM_BYTES)
+        most = MAXIMUM_BYTES - train_images.nbytes
+        test_images, test_labels = _read_split(folder, builder, test, image_key, label_key, most)
     source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
     arrays = train_images, train_labels, test_images, test_labels
     return make_dataset(name, *arrays, classes=classes, source=source)
@@ -152,8 +153,16 @@ FILE_NAME = re.compile(r"([\w.-]|\{[A-Z_]+\})+", re.ASCII)
 """The pattern of the names of files in ``dataset_info.json``. A path would lead TFDS to files outside of the folder."""
 
 
+FEATURES = re.compile(
+    r"tensorflow_datasets\.core\.features\.\w+\."
+    r"(FeaturesDict|Image|ClassLabel|Text|Scalar|Tensor|Sequence|BBoxFeature)",
+    re.ASCII,
+)
+"""The pattern of the features that are read. Others, such as ``LabeledImage``, open files that their entries name."""
+
+
 def _copy_checked(folder: Path, copies: Path) -> None:
-    """Copies the files that describe a prepared set. They must name classes of TFDS only.
+    """Copies the files that describe a prepared set. They must name known features of TFDS only.
 
     TFDS imports the module of each class that they name. They may come from a stranger, and importing a module runs its
     code. Another user may change them after the check, so TFDS reads the copies.
@@ -161,8 +170,8 @@ def _copy_checked(folder: Path, copies: Path) -> None:
     for name in ("features.json", "dataset_info.json"):
         value = parsed(read_file(folder / name, follow_links=True))
         names = _classes_and_paths(value if name == "features.json" else value.get("features"))
-        foreign = next((found for found in names if not found.startswith("tensorflow_datasets.")), None)
-        check_data(str(folder / name), foreign, "features of TFDS itself", foreign is None)
+        foreign = next((found for found in names if not FEATURES.fullmatch(found)), None)
+        check_data(str(folder / name), foreign, "common features of TFDS itself", foreign is None)
         (copies / name).write_text(json.dumps(value))
 
 
@@ -184,9 +193,9 @@ def _classes_and_paths(value: JsonValue) -> Iterator[str]:
 
 
 def _read_split(
-    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
+    folder: Path, builder: Builder, split: str, image_key: str, label_key: str, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images and the labels of one split, as two arrays."""
+    """The images, of at most so many bytes, and the labels of one split, as two arrays."""
     number = builder.info.splits[split].num_examples
     channels = builder.info.features[image_key].shape[-1]
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
@@ -197,6 +206,9 @@ def _read_split(
             image = decode_image(example[image_key], place, channels)
             # The first image shows the shape and type of all.
             if count == 0:
+                if number * image.nbytes > most:
+                    given = f"{number:,} images of {image.nbytes:,} bytes"
+                    raise DataError(place, f"at most {MAXIMUM_BYTES:,} bytes of images in all splits", given)
                 images = np.empty((number, *image.shape), image.dtype)
             expected = f"images of one size, {images.shape[1:]} as the first"
             check_data(place, image, expected, image.shape == images.shape[1:])

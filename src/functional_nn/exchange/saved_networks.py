@@ -214,7 +214,7 @@ def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tu
 def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> None:
     """Requires finite parameters. With NaN in them, the network would still seem to give an answer."""
     named = trees.flatten({"params": params, "state": state})
-    if bad := [name for name, leaf in named.items() if not np.isfinite(np.asarray(leaf, np.float64)).all()]:
+    if bad := [name for name, leaf in named.items() if not np.isfinite(leaf).all()]:
         raise DataError(str(path), "finite numbers", f"NaN or infinity in {', '.join(bad[:5])}", remedy)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,12 +13,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from functional_nn.core import validation
-from functional_nn.core.errors import InputError, shown
+from functional_nn.core.errors import InputError, shortened, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
+from functional_nn.gradients.compare.points import other_arguments
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
@@ -57,9 +58,9 @@ def check_vjp(
     an arbiter. The arbiter takes differences of the function in 50 digits and uses no derivative rule. Then the formula
     is compared in the arguments' own type, under ``jit``, ``vmap`` and ``scan``. Errors are measured relative to the
     effect that rounding alone can have on an element. So a right formula is not rejected because of rounding, and a
-    wrong one is not accepted because its values are small. At further points, which are drawn, the formula is compared
-    with ``jax.vjp``; where they differ, the arbiter decides. Last, errors are planted in the formula, and the
-    comparison has to find each of them.
+    wrong one is not accepted because its values are small. At further points, which are drawn, also with longer axes,
+    the formula is compared with ``jax.vjp``; where they differ, the arbiter decides. Last, errors are planted in the
+    formula, and the comparison has to find each of them.
 
     Args:
         function: ``function(*arguments) -> y``, pytrees of arrays.
@@ -103,13 +104,18 @@ def check_vjp(
     types = _checked_types("arguments", arguments)
     name = subject or getattr(function, "__name__", "function").strip("<>")
 
-    def problem_in(dtype: str) -> Problem:
+    def problem_in(dtype: str, arguments: PyTree = arguments) -> Problem:
         return function_problem(function, hand_vjp, cast(arguments, dtype), domain)
+
+    def moved(dtype: str, arguments: PyTree) -> Problem:
+        problem = problem_in(dtype, arguments)
+        return problem._replace(leaves=problem.domain(problem.leaves)) if problem.domain else problem
 
     return check_problem(
         name,
         problem_in,
         types,
+        others=((regime, partial(moved, arguments=others)) for regime, others in other_arguments(arguments)),
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
@@ -183,10 +189,12 @@ def check_layer(
     params, x = cast((params, x), dtype)
     types = _checked_types("x", (params, x))
 
-    def problem_in(dtype: str) -> Problem:
+    def problem_in(dtype: str, x: PyTree = x) -> Problem:
         return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
-    report = check_problem(
+    examples = 1 + min(len(leaf) for leaf in jax.tree.leaves(x))
+    larger = jax.tree.map(lambda leaf: np.resize(leaf, (examples, *leaf.shape[1:])), x)
+    return check_problem(
         layer.name,
         problem_in,
         types,
@@ -195,18 +203,8 @@ def check_layer(
         second_order=second_order,
         mutants=mutants,
         skipped=joined_by_jax(layer),
+        others=[(f"batch of {examples}", partial(problem_in, x=larger))],
     )
-    if has_failed(report.verdicts):
-        return report
-    # A formula that knows the number of examples by heart is wrong for every other batch.
-    examples = 1 + min(len(leaf) for leaf in jax.tree.leaves(x))
-    x = jax.tree.map(lambda leaf: np.resize(leaf, (examples, *leaf.shape[1:])), x)
-    try:
-        larger = JacobianComparison(layer.name, problem_in, seed=seed)
-    except (TypeError, ValueError) as error:
-        refusal = str(error).strip().partition("\n")[0]
-        return replace(report, skipped=(*report.skipped, (f"{layer.name}, a batch of {examples}", refusal)))
-    return replace(report, verdicts=(*report.verdicts, *larger.with_automatic(f"batch of {examples}")))
 
 
 def check_gradients(
@@ -351,6 +349,7 @@ def check_problem(
     kinks_as_automatic: bool = True,
     stop_gradient_as_constant: bool = False,
     skipped: tuple[tuple[str, str], ...] = (),
+    others: Iterable[tuple[str, Callable[[str], Problem]]] = (),
 ) -> Report:
     """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
 
@@ -364,6 +363,8 @@ def check_problem(
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
         skipped: what is not compared, with the reasons.
+        others: the same problem with arrays of other shapes, with names. The first one is compared whose function
+            takes them.
     """
     validation.check_count("seed", seed, least=0)
     validation.check_flag("second_order", second_order)
@@ -371,14 +372,15 @@ def check_problem(
     validation.check_flag("kinks_as_automatic", kinks_as_automatic)
     validation.check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
     started = time.perf_counter()
+    comparison_of = partial(
+        JacobianComparison,
+        subject,
+        seed=seed,
+        kinks_as_automatic=kinks_as_automatic,
+        stop_gradient_as_constant=stop_gradient_as_constant,
+    )
     with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
-        comparison = JacobianComparison(
-            subject,
-            problem_in,
-            seed=seed,
-            kinks_as_automatic=kinks_as_automatic,
-            stop_gradient_as_constant=stop_gradient_as_constant,
-        )
+        comparison = comparison_of(problem_in)
         comparison.check_purity()
         report = compare(
             comparison,
@@ -386,6 +388,17 @@ def check_problem(
             second_order=second_order and not stop_gradient_as_constant,
             limit=MOST_MUTANTS if mutants else None,
         )
+        for regime, other_problem_in in () if has_failed(report.verdicts) else others:
+            try:
+                other = comparison_of(other_problem_in)
+            except Exception:  # the function is not meant for these shapes
+                continue
+            try:
+                report = replace(report, verdicts=(*report.verdicts, *other.of_other_shapes(regime)))
+            except Exception as error:
+                reason = f"The formula raises {type(error).__name__}: {shortened(error)}"
+                skipped = (*skipped, (f"{subject}, {regime}", reason))
+            break
     if second_order and stop_gradient_as_constant:
         skipped = (*skipped, (f"{subject}, second order", NO_DERIVATIVE))
     return replace(report, skipped=skipped, seconds=time.perf_counter() - started)

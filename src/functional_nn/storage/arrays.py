@@ -8,6 +8,7 @@ import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
@@ -374,8 +375,8 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
 
 def is_own_file(path: Path) -> bool:
     """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
-    try:
-        arrays, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
-    except DataError:
-        return False
-    return bool(arrays) and all(name.startswith(("params/", "state/")) for name in arrays)
+    with suppress(*DAMAGES), opened(path, follow_links=True) as file:
+        _, header = _header(file, MOST_PARAMETERS * BYTES_OF_AN_ENTRY)
+        names = header.keys() - {METADATA}
+        return bool(names) and all(name.startswith(("params/", "state/")) for name in names)
+    return False

@@ -35,6 +35,9 @@ HALF_WRITTEN = f".*.{TEMPORARY}"
 
 MOST_BYTES = 2**26
 """The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
+LARGEST_SPARSE = 2**30
+"""The largest file that is read if nearly all of it is a hole, which takes no room on the disk. A few kilobytes of an
+archive can become such a file, and its zeros would fill the memory."""
 MOST_ENTRIES = 10**6
 """The largest number of entries in JSON from a file. A million empty lists take 3 MB there, and 60 MB in memory."""
 MOST_BYTES_OF_ROWS = 2**27
@@ -113,17 +116,23 @@ def opened(path: Path, *, most: float | None = None, follow_links: bool = False)
 
     Args:
         path: the file.
-        most: the largest number of bytes that it may have; None for no limit. A file can be larger than what it takes
-            on the disk: a few kilobytes of an archive can become terabytes.
+        most: the largest number of bytes that it may have; None for no limit.
         follow_links: for a path that the user named for this file alone. Otherwise a symbolic link is an error.
 
     Raises:
         OSError: for anything but such a file, and if it cannot be opened.
     """
     file = open(path, "rb", opener=regular_file if follow_links else unlinked_file)  # noqa: SIM115
-    if most is not None and os.fstat(file.fileno()).st_size > most:
+    about = os.fstat(file.fileno())
+    on_disk = 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
+    wrong = ""
+    if most is not None and about.st_size > most:
+        wrong = f"a file of more than {most:,.0f} bytes"
+    elif about.st_size > LARGEST_SPARSE and 0 < on_disk < about.st_size / 100:
+        wrong = f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
+    if wrong:
         file.close()
-        raise OSError(errno.EFBIG, f"a file of more than {most:,.0f} bytes", str(path))
+        raise OSError(errno.EFBIG, wrong, str(path))
     return file
 
 

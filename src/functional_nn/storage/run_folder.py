@@ -30,6 +30,7 @@ from functional_nn.storage.files import (
     misfit,
     names_in,
     one_writer,
+    parsed,
     read_file,
     read_signed,
     remove_leftovers,
@@ -162,7 +163,7 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     rows = []
     for number, line, row in _json_lines(content):
         fits = row.get("epoch") == number and not misfit(row, NUMBERS)
-        check_data(f"{path}, line {number}", line, f"the metrics of epoch {number}, as numbers", fits)
+        check_data(f"{path}, line {number}", line[:100], f"the metrics of epoch {number}, as numbers", fits)
         rows.append(row)
     return rows
 
@@ -295,7 +296,7 @@ def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, JsonObject]]:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         found = None
         with suppress(ValueError, RecursionError):
-            found = json.loads(line)
+            found = parsed(line)
         if line.endswith(b"\n"):
             yield number, line, found if isinstance(found, dict) else {}
 

@@ -95,9 +95,9 @@ def test_a_report_is_neither_true_nor_false():
         (-6.0, 2.0, "3 times too large and has the wrong sign"),
         (1.0, 13.0, "13 times too small"),
         (0.0, 2.0, "It is 0: a term is missing, or terms cancel"),
-        (2.0, 2.000001, "The formula is wrong (error"),
-        (math.nan, 2.0, "The formula is wrong (error"),
-        (2.0, 0.0, "The formula is wrong (the right value is 0). Is a mask or a factor missing"),
+        (2.0, 2.000001, "It is right to 6 digits"),
+        (math.nan, 2.0, "The formula is wrong (the right value is finite)"),
+        (2.0, 0.0, "The formula is wrong (the right value is 0)."),
     ],
 )
 def test_the_sentence_names_place_size_and_likely_cause(hand, arbiter, said):

@@ -28,6 +28,7 @@ from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, Comp
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
+from functional_nn.gradients.compare.points import with_repetitions
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
     Leaves,
@@ -244,6 +245,9 @@ class Implementation:
         leaves = [self.arrays[place] for place in self.places]
         for regime, recipe in POINTS.items():
             yield regime, self.moved([recipe(leaf.astype(float), random, number) for number, leaf in enumerate(leaves)])
+        repeated = [x if place in self.places else with_repetitions(x) for place, x in enumerate(self.arrays)]
+        if any(not np.array_equal(one, x) for one, x in zip(repeated, self.arrays, strict=True)):
+            yield "repeated whole numbers", self.moved(leaves, repeated)
         for axis, size in product((0, -1)[: leaves[0].ndim], SIZES):
             length = leaves[0].shape[axis]
             at = [[place for place, n in enumerate(x.shape) if n == length] for x in self.arrays]
@@ -379,11 +383,11 @@ class Implementation:
         With a seed other than 0, this holds for zeros too. Then no two numbers are equal.
         """
         random, change = np.random.default_rng(seed), np.sqrt(np.finfo(dtype).eps)
-        leaves = [arrays[place].astype(float) for place in self.places]
-        for leaf in leaves:
-            size = np.abs(leaf)
-            size[size == 0] = (np.max(size, initial=0) or 1) if seed else 0
-            leaf += change * size * random.uniform(-1, 1, leaf.shape)
+        leaves = []
+        for place in self.places:
+            leaf = arrays[place].astype(float)
+            size = np.where(leaf == 0, (np.max(np.abs(leaf), initial=0) or 1) if seed else 0, np.abs(leaf))
+            leaves.append(leaf + change * size * random.uniform(-1, 1, leaf.shape))
         return cast(self.moved(leaves, arrays), dtype)
 
     def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[Arrays]:

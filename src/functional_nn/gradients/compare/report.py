@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from functional_nn.core.texts import aligned
+from functional_nn.core.texts import aligned, counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Report:
         if self.mutants:
             parts.append(self._found)
         if self.wrong_automatic:
-            parts.append(f"in {len(self.wrong_automatic)} automatic differentiation is wrong")
+            parts.append(f"in {counted(len(self.wrong_automatic), 'comparison')}, automatic differentiation is wrong")
         notes = self.notes
         if len(notes) > MOST_NOTES:
             notes = (f"{len(notes)} notes (report.notes) say what was compared in part.",)
@@ -406,12 +406,15 @@ class Verdict:
         is_known = self.reference_error <= self.tolerance or self.error == math.inf
         if self.arbiter == 0 and is_known and math.isfinite(hand):
             size = "the right value is 0"
+        elif not math.isfinite(hand) and math.isfinite(arbiter):
+            size = "the right value is finite"
         if self.tolerance < self.reference_error < self.error < math.inf:
             # At a kink, these are the derivatives to the left and to the right.
             known = abs(hand - arbiter) * self.reference_error / self.error
-            between = f"{arbiter - known:.9g} and {arbiter + known:.9g}"
+            digits = digits_to_tell_apart(arbiter - known, arbiter + known)
+            between = f"{arbiter - known:.{digits}g} and {arbiter + known:.{digits}g}"
             return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
-        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter, self.automatic)}{self.note}".strip()
+        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter)}{self.note}".strip()
 
 
 def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
@@ -466,17 +469,17 @@ def digits_to_tell_apart(one: float, other: float) -> int:
     return next((digits for digits in (9, 13) if f"{one:.{digits}g}" != f"{other:.{digits}g}"), 17)
 
 
-def _likely_cause(hand: float | None, arbiter: float | None, automatic: float | None) -> str:
+def _likely_cause(hand: float | None, arbiter: float | None) -> str:
     """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
         return "It is 0: a term is missing, or terms cancel. "
-    if hand and math.isfinite(hand) and arbiter == 0 and automatic == 0:
-        return "Is a mask or a factor missing, or are the arguments in another order? "
     if not hand or not arbiter or not math.isfinite(hand / arbiter):
         return ""
     quotient = hand / arbiter
     if math.isclose(quotient, -1, rel_tol=1e-4):
         return "It has the wrong sign. "
+    if 1e-12 < (off := abs(quotient - 1)) < 1e-3:
+        return f"It is right to {-math.log10(off):.0f} digits. Is a constant rounded, or a small term missing? "
     sign = " and has the wrong sign" if quotient < 0 else ""
     for factor in range(2, LARGEST_FACTOR + 1):
         if math.isclose(abs(quotient), factor, rel_tol=1e-5):
