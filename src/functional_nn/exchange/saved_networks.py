@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check, escaped, reading, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_host_array, check_count, check_counts
@@ -97,7 +97,8 @@ class SavedNetwork(NamedTuple):
         return self._replace(net=net, params=params, state=state, configuration=configuration)
 
     def __repr__(self) -> str:
-        return f"SavedNetwork({self.configuration.model}, examples {self.in_shape}, {self.configuration.dataset})"
+        dataset = escaped(self.configuration.dataset)
+        return f"SavedNetwork({self.configuration.model}, examples {self.in_shape}, {dataset})"
 
 
 def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetwork:
