@@ -9,7 +9,7 @@ import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import MEMBER, PATH, Named
-from functional_nn.core.errors import InputError, escaped
+from functional_nn.core.errors import InputError, check, escaped
 
 if TYPE_CHECKING:
     from functional_nn.exchange.saved_networks import SavedNetwork
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
     "onnx": "a program for ONNX Runtime, also in a browser",
+    "onnx-training": "a folder with which ONNX Runtime trains the network",
     "safetensors": "the parameters, by their paths",
     "torch": "a state dict of PyTorch, in a file .safetensors or .pt",
     "hub": "a folder for a hub of models, with a model card",
@@ -30,6 +31,12 @@ FORMATS = {
     "--to", "kind", type=Named(FORMATS), required=True, metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}."
 )
 @click.option("--out", type=PATH, required=True, metavar="PATH", help="The new file or folder.")
+@click.option(
+    "--what",
+    type=Named(("evaluate", "train")),
+    default="evaluate",
+    help="For stablehlo: the network in evaluation, or a step of its training.",
+)
 @click.option("--gradient", is_flag=True, help="For stablehlo: also the program of the gradient.")
 @click.option(
     "--like",
@@ -39,7 +46,7 @@ FORMATS = {
 )
 @MEMBER
 @COMPILATION_CACHE
-def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, member: int | None) -> None:
+def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Path | None, member: int | None) -> None:
     """Write the trained network of a run folder for other programs.
 
     RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
@@ -51,9 +58,12 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
         from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import kept_open
 
-    for flag, given, needed in (("--gradient", gradient, "stablehlo"), ("--like", like, "torch")):
+    trains = what == "train"
+    needs = {"--what train": (trains, "stablehlo"), "--gradient": (gradient, "stablehlo"), "--like": (like, "torch")}
+    for flag, (given, needed) in needs.items():
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
+    check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
     member = named_member(run, member)
     if kind == "hub":
         to_hub(run, out, member)
@@ -63,8 +73,28 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
         with kept_open(out.parent, new_files_only=True):  # to load the network may take long
-            _write(load(run, member).without_augmentation(), kind, out, gradient, like)
+            network = load(run, member).without_augmentation()
+            if trains or kind == "onnx-training":
+                _write_training(network, kind, out)
+            else:
+                _write(network, kind, out, gradient, like)
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
+
+
+def _write_training(network: SavedNetwork, kind: str, out: Path) -> None:
+    """Writes the step that trains a network, for batches as in its run."""
+    import numpy as np
+
+    from functional_nn.exchange.training_steps import to_onnx_training, to_stablehlo_training, training_step
+
+    net, params, state, in_shape, classes, _, configuration, *_ = network
+    _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
+    named = None if metrics is None else dict(metrics)
+    step = training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
+    size = configuration.batch_size
+    x = np.random.default_rng(0).uniform(size=(size, *in_shape)).astype(np.float32)
+    write = to_onnx_training if kind == "onnx-training" else to_stablehlo_training
+    write(step, x, np.arange(size, dtype=np.int32) % classes, out)
 
 
 def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:

@@ -287,12 +287,12 @@ class Configuration:
         """Whether the parameter at this path keeps its value."""
         return any(fnmatchcase(self.network_path(path), pattern) for pattern in self.frozen_patterns)
 
-    def recipe(self, classes: int, examples: int) -> Recipe:
+    def recipe(self, classes: int, examples: int | None) -> Recipe:
         """What is trained and how: the network, the loss, the optimizer, the penalty and the metrics.
 
         Args:
             classes: the number of classes.
-            examples: the number of training examples, on which the number of steps depends.
+            examples: the number of training examples, on which the number of steps depends; see ``transformation``.
         """
         from functional_nn.losses.classification import cross_entropy, cross_entropy_with
         from functional_nn.training.recipe import Recipe
@@ -322,16 +322,21 @@ class Configuration:
             net = chain(*augmentation, net)
         return with_gradient(net, self.gradient)[0]
 
-    def transformation(self, examples: int) -> optax.GradientTransformation:
-        """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing."""
+    def transformation(self, examples: int | None) -> optax.GradientTransformation:
+        """The optimizer, with its schedule over the steps of the run, its weight decay, clipping and freezing.
+
+        Without a number of examples there is no schedule. The rate is a number in the optimizer's state then, which
+        may be changed there.
+        """
         import optax
 
         from functional_nn.training.optimizers import schedule, with_clipping, with_frozen
 
-        steps = self.epochs * math.ceil(examples / self.batch_size)
         # The optimizer's state has the rate of the last step, which fit reports for each epoch. A constant rate is a
         # schedule, too: so it stays a constant of the compiled step, and the step computes the same bits as without.
-        rate = schedule(self.schedule, self.learning_rate, steps)
+        rate = self.learning_rate
+        if examples is not None:
+            rate = schedule(self.schedule, rate, self.epochs * math.ceil(examples / self.batch_size))
         rule = optax.inject_hyperparams(self._rule)(learning_rate=rate)
         if self.clip_norm is not None:
             rule = with_clipping(rule, self.clip_norm)

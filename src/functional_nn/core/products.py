@@ -31,6 +31,9 @@ def summed_product(rows: jax.Array, columns: jax.Array) -> jax.Array:
 SEVERAL_PLATFORMS = "several platforms"
 """Takes the place of a platform's name if a program is for several platforms, or for none."""
 
+ONNX = "onnx"
+"""Takes the place of a platform's name if a program becomes a model in ONNX. It has convolutions, as GPUs have."""
+
 _platform = jax.make_user_context(None)
 
 
@@ -41,7 +44,7 @@ def platform() -> str:
 
 
 def tracing_for(platform: str) -> AbstractContextManager[None]:
-    """A context in which programs are traced for a platform, such as ``tpu``, or for ``SEVERAL_PLATFORMS``.
+    """A context in which programs are traced for a platform, such as ``tpu``, for ``SEVERAL_PLATFORMS`` or ``ONNX``.
 
     The platform is a part of the key of JAX's caches, so functions are traced anew for each.
     """

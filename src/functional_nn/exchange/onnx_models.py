@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -16,18 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+from jax.typing import ArrayLike
 
 from functional_nn.core.errors import InputError, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
-from functional_nn.core.shapes import Shapes, traced
+from functional_nn.core.products import ONNX, tracing_for
+from functional_nn.core.shapes import Shapes, is_known, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.pairing import difference, random_batch
 from functional_nn.exchange.stablehlo import of_any_batch
-from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
-from functional_nn.jaxprs.walk import layer_of, trace
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, run_scan
+from functional_nn.jaxprs.walk import array_type, equations, layer_of, scan_parts, trace
 from functional_nn.storage.files import check_path, write_whole
+from functional_nn.training.precision import PRECISIONS
+from functional_nn.training.step import forward
 
 if TYPE_CHECKING:
     import onnx  # pyright: ignore[reportMissingImports]
@@ -71,64 +76,55 @@ def to_onnx(
     >>> [node.op_type for node in model.graph.node]  # doctest: +SKIP
     ['Gemm', 'Relu', 'Identity']
     """
-    net = as_layer(net)
-    check_trees(params, state)
     if path is not None:
         path = check_path("path", path)
+    model = evaluation_model(net, params, state, lambda program_of: traced(program_of, in_shape))
+    if path is not None:
+        write_whole(path, model.SerializeToString())
+    return model
+
+
+def evaluation_model(
+    net: Layer,
+    params: Params,
+    state: State,
+    trace_with: Callable[[Callable[[PyTree], tuple[PyTree, ...]]], tuple[PyTree, ...]],
+    names: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """The network in evaluation as a model in ONNX, after ONNX Runtime has run it; see ``to_onnx``.
+
+    Args:
+        net, params, state: the network and its trees.
+        trace_with: calls a function with a batch, or with its shapes and types.
+        names: the names of the arrays of both trees, if the model takes them. Otherwise it contains them.
+    """
+    net = as_layer(net)
+    check_trees(params, state)
     imported("onnxruntime", "onnxruntime", "net", extra="onnx")
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
     if size > LARGEST:
         raise InputError("params", "at most 2 GB, as in every file of ONNX", f"{size / 1e9:.1f} GB", REMEDY)
 
     with jax.enable_x64(False):
-        params, state = jax.tree.map(_as_float32, (params, state))
+        arrays, structure = jax.tree.flatten(jax.tree.map(as_float32, (params, state)))
+        taken = arrays if names else []
 
         @jax.jit
-        def apply(x: PyTree) -> PyTree:
-            return net.apply(params, state, x, train=False)[0]
+        def apply(taken: list[jax.Array], x: PyTree) -> PyTree:
+            params, state = jax.tree.unflatten(structure, taken or arrays)
+            return forward(net, PRECISIONS["float32"], params, state, x, train=False)[0]
 
         def program_of(example: PyTree) -> tuple[PyTree, ClosedJaxpr, PyTree]:
             x = of_any_batch(example)
-            return x, *jax.make_jaxpr(apply, return_shape=True)(x)
+            return x, *jax.make_jaxpr(apply, return_shape=True)(taken, x)
 
-        # ONNX has convolutions, and needs no products in their place.
-        with tracing_for(SEVERAL_PLATFORMS):
-            x, program, y = traced(program_of, in_shape)
-        model = converted(program, net.name, list(_by_name("input", x)), list(_by_name("output", y)))
-        content = model.SerializeToString()
-        _check_by_running(content, apply, [random_batch(x, program, size) for size in BATCHES])
-    if path is not None:
-        write_whole(path, content)
-    return model
-
-
-def _as_float32(leaf: jax.Array | np.ndarray) -> jax.Array:
-    array = jnp.asarray(leaf)
-    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-
-def _by_name(prefix: str, tree: PyTree) -> dict[str, jax.Array]:
-    """The arrays of a tree by their names: the prefix and the keys that lead to them."""
-    paths, _ = jax.tree.flatten_with_path(tree)
-    keys = [jax.tree_util.keystr(path, simple=True, separator="_") for path, _ in paths]
-    return {f"{prefix}_{key}" if key else prefix: leaf for key, (_, leaf) in zip(keys, paths, strict=True)}
-
-
-def _check_by_running(content: bytes, apply: Callable[[PyTree], PyTree], batches: Sequence[PyTree]) -> None:
-    """Runs a model by ONNX Runtime and compares its outputs with those of the network.
-
-    Raises:
-        InputError: if they differ, or if the model cannot be run.
-    """
-    onnxruntime = imported("onnxruntime", "onnxruntime", "net", extra="onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is raised, and need not be printed as well
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        found = [session.run(None, _by_name("input", x)) for x in batches]
-    except Exception as error:  # ONNX Runtime raises errors of many kinds
-        raise InputError("net", "a model that ONNX Runtime can run", shortened(error), REMEDY) from error
-    expected = [jax.tree.leaves(apply(x)) for x in batches]
+        with tracing_for(ONNX):
+            x, program, y = trace_with(program_of)
+        model = converted(program, net.name, [*names, *by_name("input", x)], list(by_name("output", y)))
+        run = session_of(model)
+        batches = [random_batch(x, program, size) for size in BATCHES]
+        found = [run({**dict(zip(names, taken, strict=True)), **by_name("input", x)}) for x in batches]
+        expected = [jax.tree.leaves(apply(taken, x)) for x in batches]
     for ours, theirs in zip(zip(*expected, strict=True), zip(*found, strict=True), strict=True):
         wanted, output = np.concatenate(ours), np.concatenate(theirs)
         given = f"an output of shape {output.shape} and type {output.dtype}"
@@ -136,6 +132,47 @@ def _check_by_running(content: bytes, apply: Callable[[PyTree], PyTree], batches
             given = difference(output, wanted)
         if given:
             raise InputError("net", "a model with the outputs of the network in ONNX Runtime", given, REMEDY)
+    return model
+
+
+def as_float32(leaf: jax.Array | np.ndarray) -> jax.Array:
+    array = jnp.asarray(leaf)
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def by_name(prefix: str, tree: PyTree) -> dict[str, jax.Array]:
+    """The arrays of a tree by their names: the prefix and the keys that lead to them."""
+    paths, _ = jax.tree.flatten_with_path(tree)
+    keys = [jax.tree_util.keystr(path, simple=True, separator="_") for path, _ in paths]
+    return {f"{prefix}_{key}" if key else prefix: leaf for key, (_, leaf) in zip(keys, paths, strict=True)}
+
+
+def session_of(model: onnx.ModelProto) -> Callable[[Mapping[str, ArrayLike]], list[np.ndarray]]:
+    """The function that runs a model in ONNX Runtime: from its inputs by name to its outputs.
+
+    Raises:
+        InputError: if the model cannot be loaded or run.
+    """
+    onnxruntime = imported("onnxruntime", "onnxruntime", "net", extra="onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is raised, and need not be printed as well
+
+    @contextlib.contextmanager
+    def explained() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # ONNX Runtime raises errors of many kinds
+            raise InputError("net", "a model that ONNX Runtime can run", shortened(error), REMEDY) from error
+
+    with explained():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+
+    def run(inputs: Mapping[str, ArrayLike]) -> list[np.ndarray]:
+        with explained():
+            return session.run(None, {name: np.asarray(inputs[name]) for name in names})
+
+    return run
 
 
 OPSET = 21
@@ -158,6 +195,10 @@ def converted(
         InputError: if jax2onnx is missing or cannot convert an operation, which the error names.
     """
     program = _in_convertible_form(program)
+    for scope, equation, *_ in equations(program):
+        if equation.primitive.name == "random_bits":  # those of ONNX would be other numbers than those of JAX
+            given = f"random numbers in {layer_of(scope)[0] or 'the network'}"
+            raise InputError("net", "layers that draw no random numbers", given, REMEDY)
     with _process_left_unchanged():
         jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
         try:
@@ -183,8 +224,24 @@ def _replaced(path: EquationPath, equation: JaxprEqn, operands: list[Value], com
     # The scopes of layers are kept, so that an error can name the layer.
     scope = str(equation.source_info.name_stack)
     with jax.named_scope(scope) if scope else contextlib.nullcontext():
+        if equation.primitive.name == "scan" and scan_parts(equation).reverse:
+            return _scanned_forward(path, equation, operands)
         replacement = REPLACEMENTS.get(equation.primitive.name)
         return [replacement(equation, *operands)] if replacement else compute(operands)
+
+
+def _scanned_forward(path: EquationPath, equation: JaxprEqn, operands: list[Value]) -> list[Value]:
+    """A ``lax.scan`` in reverse by a forward one of reversed arrays. jax2onnx converts only those."""
+    scan = scan_parts(equation)
+    constants, carry, inputs = scan.split_operands(operands)
+
+    def body(*arguments: Value) -> list[Value]:
+        return evaluate(scan.body, arguments, _replaced, path)
+
+    operands = [*constants, *carry, *(lax.rev(x, [0]) for x in inputs)]
+    results = run_scan(scan._replace(reverse=False), operands, body)
+    carry, outputs = scan.split_results(results)
+    return [*carry, *(lax.rev(y, [0]) for y in outputs)]
 
 
 def _padded(equation: JaxprEqn, x: jax.Array, value: jax.Array) -> jax.Array:
@@ -214,10 +271,61 @@ def _clamped(equation: JaxprEqn, low: jax.Array, x: jax.Array, high: jax.Array) 
     return jnp.minimum(jnp.maximum(x, low), high)
 
 
+def _product(equation: JaxprEqn, x: jax.Array, y: jax.Array) -> jax.Array:
+    """``lax.dot_general`` as a product of matrices. Of other products jax2onnx writes a wrong ``Gemm``."""
+    if not is_known(x.size * y.size):  # a batch of symbolic size, in evaluation
+        return bind(equation, [x, y])[0]
+    (x_sums, y_sums), (x_batch, y_batch) = equation.params["dimension_numbers"]
+    x_free = [axis for axis in range(x.ndim) if axis not in (*x_sums, *x_batch)]
+    y_free = [axis for axis in range(y.ndim) if axis not in (*y_sums, *y_batch)]
+    rows = lax.transpose(x, (*x_batch, *x_free, *x_sums))
+    columns = lax.transpose(y, (*y_batch, *y_sums, *y_free))
+    sizes = [x.shape[axis] for axis in x_batch]
+    sums = math.prod(x.shape[axis] for axis in x_sums)
+    product = jnp.matmul(rows.reshape(*sizes, -1, sums), columns.reshape(*sizes, sums, -1))
+    return product.reshape(array_type(equation.outvars[0]).shape)
+
+
+def _selected(equation: JaxprEqn, which: jax.Array, *cases: jax.Array) -> jax.Array:
+    """``lax.select_n``; of booleans by logical operations, since ONNX Runtime has no ``Where`` for them."""
+    if len(cases) != 2 or cases[0].dtype != bool:
+        return bind(equation, [which, *cases])[0]
+    return (which & cases[1]) | (~which & cases[0])
+
+
+def _integer_power(equation: JaxprEqn, x: jax.Array) -> jax.Array:
+    """``lax.integer_pow`` as products, which are faster than ``Pow``."""
+    power = equation.params["y"]
+    return reduce(jnp.multiply, [x] * power) if 0 < power < 5 else bind(equation, [x])[0]
+
+
+def _rounded(equation: JaxprEqn, x: jax.Array) -> jax.Array:
+    """``lax.reduce_precision`` as Veltkamp's splitting: the sum and the difference round off the last digits."""
+    large = x * (2.0 ** (jnp.finfo(x.dtype).nmant - equation.params["mantissa_bits"]) + 1)
+    return large - (large - x)
+
+
+def _shifted_left(equation: JaxprEqn, x: jax.Array, places: jax.Array) -> jax.Array:
+    """``lax.shift_left`` of unsigned integers. ONNX shifts no others."""
+    return lax.shift_left(x.astype(jnp.uint32), places.astype(jnp.uint32)).astype(x.dtype)
+
+
+def _float_of_bits(equation: JaxprEqn, bits: jax.Array) -> jax.Array:
+    """``lax.bitcast_convert_type`` of the bits of a positive normal number of float32."""
+    exponent, fraction = bits // 2**23 - 127, bits % 2**23
+    return jnp.power(2.0, exponent.astype(jnp.float32)) * (1 + fraction.astype(jnp.float32) / 2**23)
+
+
 REPLACEMENTS: Mapping[str, Callable[..., jax.Array]] = {
     "name": lambda equation, x: x,  # the mark of a layer's output
     "pad": _padded,
     "clamp": _clamped,
+    "dot_general": _product,
+    "bitcast_convert_type": _float_of_bits,
+    "shift_left": _shifted_left,
+    "integer_pow": _integer_power,
+    "select_n": _selected,
+    "reduce_precision": _rounded,
 }
 """Functions that compute the result of an equation from its operands in another way."""
 
@@ -264,20 +372,20 @@ def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
 
     Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
     """
-    equations = program.jaxpr.eqns
-    converts, fails = 0, len(equations)
+    operations = program.jaxpr.eqns
+    converts, fails = 0, len(operations)
     while fails - converts > 1:
         middle = (converts + fails) // 2
-        beginning = program.jaxpr.replace(eqns=equations[:middle], outvars=equations[middle - 1].outvars)
+        beginning = program.jaxpr.replace(eqns=operations[:middle], outvars=operations[middle - 1].outvars)
         try:
             _convert(jax2onnx, program.replace(jaxpr=beginning), "beginning")
         except Exception:
             fails = middle
         else:
             converts = middle
-    if not equations:
+    if not operations:
         return "a network without operations"
-    operation = equations[fails - 1]
+    operation = operations[fails - 1]
     layer, _ = layer_of(str(operation.source_info.name_stack))
     return f"{operation.primitive.name} in {layer or 'the network'}"
 

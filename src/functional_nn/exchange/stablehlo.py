@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -126,10 +128,6 @@ def to_stablehlo(
     net = as_layer(net)
     check_trees(params, state)
     gradient = check_flag("gradient", gradient)
-    known = (*PLATFORMS, "rocm")
-    is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
-    are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
-    check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
     if dtype is not None:
         check_dtype("dtype", dtype)
 
@@ -142,19 +140,30 @@ def to_stablehlo(
 
     apply.__name__ = net.name
 
-    def export(example: PyTree) -> jax.export.Exported:
-        x = of_any_batch(example)
-        return jax.export.export(jax.jit(apply), platforms=tuple(platforms))(params, state, x)
-
-    with traceback_in_locations_limit(0):  # without the paths of this computer
-        # In a program for several platforms, every convolution is XLA's.
-        with tracing_for(platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS):
-            network = ExportedNetwork(params, state, traced(export, in_shape, dtype))
+    with exporting(platforms) as export:
+        program = traced(lambda x: export(apply)(params, state, of_any_batch(x)), in_shape, dtype)
         if path is not None:
-            content = np.frombuffer(network.program.serialize(vjp_order=int(gradient)), np.uint8)
-            arrays = named_arrays({"params": params, "state": state}) | {PROGRAM: content}
-            write_whole(path, packed(arrays, {}))
-    return network
+            write_program(path, program, {"params": params, "state": state}, gradient=gradient)
+    return ExportedNetwork(params, state, program)
+
+
+@contextmanager
+def exporting(platforms: Sequence[str]) -> Iterator[Callable[..., Callable[..., jax.export.Exported]]]:
+    """A context with a function that exports functions for these platforms: ``export(function)(*shapes)``."""
+    known = (*PLATFORMS, "rocm")
+    is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
+    are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
+    check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
+    # In a program for several platforms, every convolution is XLA's. It is without the paths of this computer.
+    platform = platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS
+    with traceback_in_locations_limit(0), tracing_for(platform):
+        yield lambda function: jax.export.export(jax.jit(function), platforms=tuple(platforms))
+
+
+def write_program(path: Path, program: jax.export.Exported, arrays: PyTree, *, gradient: bool = False) -> None:
+    """Writes a program with its arrays, which have their paths as names, and perhaps with that of the gradient."""
+    content = np.frombuffer(program.serialize(vjp_order=int(gradient)), np.uint8)
+    write_whole(path, packed(named_arrays(arrays) | {PROGRAM: content}, {}))
 
 
 def of_any_batch(example: PyTree) -> PyTree:
@@ -181,6 +190,9 @@ def load_stablehlo(path: str | os.PathLike[str]) -> ExportedNetwork:
     program = arrays.pop(PROGRAM, None)
     if program is None:
         raise DataError(str(path), "a file that to_stablehlo wrote", "one without a program")
+    if "step" in arrays:
+        remedy = "Load it as docs/how_to/training_without_python.md shows."
+        raise DataError(str(path), "a program of a network", "one of a training step", remedy)
     check_not_narrowed(arrays, str(path))
     try:
         content = bytearray(program.tobytes())

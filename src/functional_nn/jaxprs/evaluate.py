@@ -174,7 +174,7 @@ def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands
         return inner(called_program(equation))(*operands)
     if name == "scan":
         scan = scan_parts(equation)
-        return _run_scan(scan, operands, inner(scan.body))
+        return run_scan(scan, operands, inner(scan.body))
     if name == "while":
         loop = while_parts(equation)
         return _run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
@@ -185,7 +185,7 @@ def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands
     return bind(equation, operands)
 
 
-def _run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
+def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
     constants, carry, inputs = scan.split_operands(operands)
 
     def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:

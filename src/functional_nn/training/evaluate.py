@@ -116,7 +116,7 @@ def totals_of_examples(
 
     ``make_evaluate`` describes the arguments, and here nothing is checked.
     """
-    totals_of_outputs = _totals_function(recipe)
+    totals_of_outputs = totals_function(recipe)
 
     def totals(batch):
         inputs, targets = batch
@@ -251,7 +251,7 @@ def default_metric(names: Collection[str]) -> str:
     return "train_loss"
 
 
-def _totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTotals]:
+def totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTotals]:
     """Makes the function that computes, over a batch, the totals of the loss, of its reports, and of the metrics."""
     loss, metrics = recipe.loss, recipe.metrics
 

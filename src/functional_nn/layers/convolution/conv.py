@@ -26,7 +26,7 @@ from jax import lax
 
 from functional_nn.core.errors import check, explaining_channels_first
 from functional_nn.core.layer import Layer, TwoForwardPasses
-from functional_nn.core.products import platform, summed_product
+from functional_nn.core.products import ONNX, platform, summed_product
 from functional_nn.core.shapes import Shape
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import (
@@ -284,7 +284,9 @@ def _convolution_layer(
         windows = place(x.shape[1:-1])
         native = backward_is_native(lowering, windows, groups)
         seen, made = (y_bar, x) if is_transposed else (x, y_bar)
-        params_bar = {"weight": weight_gradient(seen, made, windows, groups, native)}
+        # Its window would be as large as the image, and ONNX Runtime is slow with such a convolution.
+        weight_is_native = native and platform() != ONNX
+        params_bar = {"weight": weight_gradient(seen, made, windows, groups, weight_is_native)}
         if bias:
             params_bar["bias"] = jnp.sum(y_bar, axis=tuple(range(y_bar.ndim - 1)))
         return params_bar, transpose(y_bar, weight, windows, groups, native)

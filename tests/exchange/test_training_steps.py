@@ -1,0 +1,205 @@
+"""Training steps in ONNX and StableHLO, which other programs run; the runners in examples/ that do so."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from safetensors.numpy import load_file
+
+import functional_nn as fnn
+from functional_nn import cli
+from functional_nn.core.errors import DataError, InputError
+from functional_nn.exchange import onnx_models, to_onnx_training, to_stablehlo_training, training_step
+
+RUNNERS = Path(__file__).resolve().parents[2] / "examples" / "train_anywhere"
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion():
+    """Overrides the rule of all other tests, since jax2onnx and Optax mix types."""
+
+
+@pytest.fixture
+def onnxruntime():
+    pytest.importorskip("jax2onnx")
+    return pytest.importorskip("onnxruntime")
+
+
+def example(net, in_shape, loss=fnn.cross_entropy):
+    """The arguments of a training step (network, loss, optimizer and trees), and a batch."""
+    params, state = net.init(jax.random.key(0), in_shape)
+    x = np.random.default_rng(0).normal(size=(6, *in_shape)).astype(np.float32)
+    optimizer = optax.inject_hyperparams(optax.sgd)(0.1, momentum=0.9)
+    return (net, loss, optimizer, params, state), x, np.arange(6, dtype=np.int32) % 3
+
+
+def test_a_folder_trains_as_jax_does(onnxruntime, tmp_path):
+    """Convolutions, batch norm, an accurate derivative by bits, and a reverse loop; weights of examples, and L2."""
+    net = fnn.chain(fnn.conv(4, (3,)), fnn.batch_norm(), fnn.gelu, fnn.max_pool((2,)), fnn.gru(3), fnn.dense(3))
+
+    def loss(y, labels):
+        return fnn.cross_entropy(y, labels["class"], labels["weight"])
+
+    arguments, x, classes = example(net, (8, 2), loss)
+    labels = {"class": classes, "weight": np.float32([1, 2, 0, 1, 1, 3])}
+    metrics = {"twice": lambda y, labels: 2 * loss(y, labels)}
+    step = training_step(*arguments, penalty=fnn.l2(0.01), metrics=metrics)
+    to_onnx_training(step, x, labels, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"new"}
+
+    session = onnxruntime.InferenceSession(tmp_path / "new" / "train.onnx")
+    names = json.loads((tmp_path / "new" / "names.json").read_text())
+    values = load_file(tmp_path / "new" / "start.safetensors")
+    (rate,) = [name for name in names["values"] if name.endswith("/learning_rate")]
+    values[rate] = np.array(0.2, np.float32)
+    start = step.values | {rate: values[rate]}
+    batch = {"input": x, "labels_class": labels["class"], "labels_weight": labels["weight"]}
+    for _ in range(3):
+        results = [*names["results"], *(f"new/{name}" for name in names["values"])]
+        outputs = dict(zip(results, session.run(results, {**values, **batch}), strict=True))
+        values = {name: outputs[f"new/{name}"] for name in names["values"]}
+        expected, start = jax.jit(step.function)(start, x, labels)
+        assert outputs["loss"] == pytest.approx(float(expected["loss"]), rel=1e-4)
+        assert outputs["twice"] == pytest.approx(2 * outputs["loss"])
+    assert any(name.startswith("state/") for name in values)
+    for name, value in values.items():
+        np.testing.assert_allclose(value, start[name], rtol=1e-3, atol=1e-5)
+
+
+def test_what_cannot_train_is_an_error_that_names_it(onnxruntime, tmp_path, monkeypatch):
+    def export(net, gradient="formula", name="new"):
+        arguments, x, labels = example(net, (4,))
+        to_onnx_training(training_step(*arguments, gradient=gradient), x, labels, tmp_path / name)
+
+    with pytest.raises(InputError, match=r"draw no random numbers, got random numbers in dropout_0\."):
+        export(fnn.chain(fnn.dense(4), fnn.dropout(0.5), fnn.dense(3)))
+    with pytest.raises(InputError, match=r"net: expected (operations|a model) that"):
+        export(fnn.chain(fnn.dense(3), lambda x: jnp.fft.fft(x).real), gradient="jax")
+    # A wrong step is found by training.
+    monkeypatch.setitem(onnx_models.REPLACEMENTS, "transpose", lambda equation, x: 0.9 * jax.lax.transpose(x, (1, 0)))
+    with pytest.raises(InputError, match=r"trains in ONNX Runtime as in JAX, got one where \w+ differs by"):
+        export(fnn.chain(fnn.dense(4), fnn.dense(3)))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError, match=r"folder: expected a new folder in one that exists, got .*old"):
+        export(fnn.dense(3), name="old")
+
+
+TRAIN_WITH_JAX_ALONE = """
+import json, sys
+import jax, numpy as np
+
+with open(sys.argv[1], "rb") as file:
+    header, numbers = json.loads(file.read(int.from_bytes(file.read(8), "little"))), file.read()
+types = {"F32": np.float32, "I32": np.int32, "U32": np.uint32, "U8": np.uint8}
+values = {
+    name: np.frombuffer(numbers[slice(*array["data_offsets"])], types[array["dtype"]]).reshape(array["shape"])
+    for name, array in header.items() if name != "__metadata__"
+}
+step = jax.export.deserialize(bytearray(values.pop("program").tobytes()))
+x, labels = np.eye(4, dtype=np.float32), np.int32([0, 1, 2, 0])
+losses = []
+for _ in range(20):
+    results, values = step.call(values, x, labels)
+    losses.append(float(results["loss"]))
+assert not any(name.startswith("functional_nn") for name in sys.modules)
+print(json.dumps(losses))
+"""
+
+
+def test_stablehlo_trains_in_a_process_that_has_only_jax(tmp_path):
+    """Also in a batch of another size, and with random numbers."""
+    pytest.importorskip("flatbuffers")
+    net = fnn.chain(fnn.dense(8), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
+    arguments, x, labels = example(net, (4,))
+    step = training_step(*arguments)
+    to_stablehlo_training(step, x, labels, tmp_path / "train.stablehlo")
+    command = [sys.executable, "-c", TRAIN_WITH_JAX_ALONE, str(tmp_path / "train.stablehlo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    losses = json.loads(done.stdout)
+    results, _ = step.function(step.values, np.eye(4, dtype=np.float32), np.int32([0, 1, 2, 0]))
+    assert losses[0] == pytest.approx(float(results["loss"]), rel=1e-5)
+    assert losses[-1] < 0.5 * losses[0]
+    with pytest.raises(DataError, match=r"expected a program of a network, got one of a training step"):
+        fnn.exchange.load_stablehlo(tmp_path / "train.stablehlo")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder that the command wrote, and a file of images for the runners."""
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    place = tmp_path_factory.mktemp("digits")
+    flags = ["--epochs", "1", "--hidden", "16", "--optimizer", "adam", "--batch-size", "50"]
+    assert cli.run(["train", *flags, "--out", str(place / "run")]) == 0
+    assert cli.run(["export", str(place / "run"), "--to", "onnx-training", "--out", str(place / "folder")]) == 0
+    data = fnn.load_dataset("mnist5k")
+    np.savez(place / "images.npz", images=data.test_images, labels=data.test_labels)
+    return place
+
+
+def test_the_runner_without_jax(digits):
+    command = [sys.executable, "-X", "importtime", str(RUNNERS / "train.py"), "folder", "images.npz", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=digits)
+    lines = done.stdout.splitlines()
+    assert lines[2].startswith("epoch 3: loss ")
+    assert float(lines[2].rpartition(" ")[2]) > float(lines[0].rpartition(" ")[2]) > 0.8
+    assert not {"jax", "functional_nn"} & {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+TRAIN_IN_PAGE = """async () => {
+    const ort = await import("/ort/ort.wasm.min.mjs");
+    const { load, outputs, train } = await import("/train.js");
+    const model = await load(ort, async (name) => (await fetch(`/folder/${name}`)).arrayBuffer());
+    const images = new Float32Array(50 * 784).map((_, i) => (i % 17) / 17);
+    const results = [];
+    for (let i = 0; i < 5; i++) results.push(await train(model, images, new Int32Array(50).map((_, i) => i % 10)));
+    return [results.map((one) => one.loss), (await outputs(model, images.slice(784))).length];
+}"""
+
+
+@pytest.mark.browser
+def test_the_runner_in_a_browser(digits, browser, onnxruntime):
+    """The losses are those of ONNX Runtime in Python. Set ONNXRUNTIME_WEB to the folder of the npm package."""
+    package = os.environ.get("ONNXRUNTIME_WEB")
+    if package is None:
+        pytest.skip("npm install onnxruntime-web, and set ONNXRUNTIME_WEB=node_modules/onnxruntime-web")
+    served = digits / "served"
+    served.mkdir()
+    (served / "index.html").write_text("<!DOCTYPE html>")
+    (served / "train.js").symlink_to(RUNNERS / "train.js")
+    (served / "ort").symlink_to(Path(package, "dist").resolve())
+    (served / "folder").symlink_to(digits / "folder")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=served)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        found = page.evaluate(TRAIN_IN_PAGE)
+        page.close()
+        server.shutdown()
+    session = onnxruntime.InferenceSession(digits / "folder" / "train.onnx")
+    values = load_file(digits / "folder" / "start.safetensors")
+    images = (np.arange(50 * 784, dtype=np.float32) % 17 / 17).reshape(50, 28, 28, 1)
+    losses = []
+    for _ in range(5):
+        outputs = ["loss", *(f"new/{name}" for name in values)]
+        loss, *new = session.run(outputs, {**values, "input": images, "labels": np.arange(50, dtype=np.int32) % 10})
+        values = dict(zip(values, new, strict=True))
+        losses.append(float(loss))
+    assert found[0] == pytest.approx(losses, rel=1e-4)
+    assert found[1] == 490
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    def log_message(self, format, *arguments):
+        pass
