@@ -34,6 +34,10 @@ from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
 
 
+MOST_LETTERS = 10**6
+"""The largest number of letters in the names of a network's classes. A page repeats them often."""
+
+
 class SavedNetwork(NamedTuple):
     """A trained network that was read from a folder.
 
@@ -207,8 +211,9 @@ def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tu
     if names is None:
         return None
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    expected = f"a run's configuration with {classes} class_names"
-    check(str(path), names, expected, are_texts and len(names) == classes, kind=DataError)
+    expected = f"a run's configuration with {classes} class_names, of {MOST_LETTERS:,} letters at most"
+    fits = are_texts and len(names) == classes and sum(map(len, names)) <= MOST_LETTERS
+    check(str(path), names, expected, fits, kind=DataError)
     return tuple(names)
 
 
