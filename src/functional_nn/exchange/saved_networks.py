@@ -33,7 +33,6 @@ from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
 
-
 MOST_LETTERS = 10**6
 """The largest number of letters in the names of a network's classes. A page repeats them often."""
 
