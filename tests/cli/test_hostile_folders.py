@@ -188,8 +188,9 @@ def test_a_result_with_wrong_entries_is_left_out_of_the_page(folders, tiny, caps
 
 
 def test_a_configuration_with_wrong_versions_or_names_is_refused(folders, capsys):
-    write_configuration(folders, class_names=["a"])
-    refused(folders, capsys, "config.json", "class_names")
+    for names in (["a"], ["a", "b", "c" * 10**6]):
+        write_configuration(folders, class_names=names)
+        refused(folders, capsys, "config.json", "class_names")
     write_configuration(folders, versions=[1])
     refused(folders, capsys, "config.json", "versions [1]")
     assert run(["report", str(folders / "run")]) == 2

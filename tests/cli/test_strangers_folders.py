@@ -191,11 +191,17 @@ def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
     assert (tmp_path / "link.json").is_symlink()
 
 
-@pytest.mark.parametrize("command", [["train"], ["sweep"], ["merge", "part"]])
-def test_the_file_of_json_replaces_no_file_of_the_results(command, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("train --out {0}", "sweep --out {0}", "merge part --out {0}", "train --from {0}", "merge {0} --out {0}-new"),
+        *("predict {0} image.png", "predict run {0}/model.safetensors"),
+    ],
+)
+def test_the_file_of_json_replaces_no_file_that_is_read_or_written(command, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
-    assert run([*command, "--out", str(tmp_path), "--json", str(file)]) == 2
-    assert f"--json: expected a file outside of {tmp_path}, which has its own files" in capsys.readouterr().err
+    assert run([*command.format(tmp_path).split(), "--json", str(file)]) == 2
+    assert f"--json: expected a file outside of {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -335,6 +341,16 @@ def test_names_of_classes_lose_control_characters(stranger, capsys):
     assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
     assert run(["report", str(stranger)]) == 0
     assert "\x1b" not in (stranger / "report.html").read_text("utf-8")
+
+
+def test_networks_and_sweeps_are_shown_without_control_characters(stranger, tmp_path):
+    sign(stranger, dataset="a\x1b[31m")
+    assert "a\\x1b[31m" in repr(fnn.exchange.load(stranger))
+    with opened_store(tmp_path / "sweep", {"grid": [{"data": "", "a\x1b[2J": f"\x1b[{i}m"} for i in range(2)]}):
+        pass
+    result, _ = read_sweep(tmp_path / "sweep")
+    assert "\x1b" not in repr(result.members) + str(result) + result._repr_html_()
+    assert "a\\x1b[2J \\x1b[1m" in repr(result.members)
 
 
 def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_path):

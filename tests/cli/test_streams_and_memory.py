@@ -27,6 +27,13 @@ def test_a_closed_stream_is_as_good_as_one_that_nobody_reads(tmp_path, tiny, clo
     verify_run_folder(tmp_path / "run")
 
 
+def test_letters_that_the_terminal_lacks_become_escapes():
+    code = "import sys; from functional_nn import cli; cli.run = lambda _: print('Größe'); cli.main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("Gr\\xf6\\xdfe\n", "")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
 def test_a_reader_that_has_gone_ends_the_command_quietly_as_sigpipe_would(arguments):
     ended = shell('{ "$@"; echo $? >&2; } | true', *arguments)

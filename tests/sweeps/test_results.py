@@ -97,13 +97,27 @@ def test_where_chooses_and_leaves_the_time_of_all_behind(mixed):
 
 
 def test_cells_that_spreadsheets_would_run_are_texts(tmp_path):
-    texts = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-1-1", "-0.5", "+1e-3", "relu", "a=1"]
+    texts = [
+        "=1+1",
+        "\uff1d1",
+        "+A1",
+        "-A1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "-1-1",
+        "-0.5",
+        "+1e-3",
+        "relu",
+        "a=1",
+    ]
     made = result(*(member(i, {"=name": text, "rate": -0.5, "seed": i}, 0.5) for i, text in enumerate(texts)))
     made.save(tmp_path / "members.csv")
     with open(tmp_path / "members.csv", newline="") as file:
         names, *rows = csv.reader(file)
     assert names[1:3] == ["'=name", "rate"]
-    assert [row[1] for row in rows] == [*(f"'{text}" for text in texts[:8]), *texts[8:]]
+    assert [row[1] for row in rows] == [*(f"'{text}" for text in texts[:9]), *texts[9:]]
     assert {row[2] for row in rows} == {"-0.5"}
 
 

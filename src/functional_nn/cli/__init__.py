@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program that reads the output has ended, as in ``functional-nn info | head -1``.
     """
     _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):  # whose encoding may lack letters of a name
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     sys.exit(run(arguments))
 
 

@@ -28,7 +28,7 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     FOLDERS are what sweep --part 1/N to N/N wrote into --out, on one or several computers. The new folder has the
     members, tables, pictures and page of the undivided sweep. Members that are missing are named.
     """
-    check_outside(json_file, out)
+    check_outside(json_file, out, *folders)
     with importing():
         from functional_nn.sweeps.parts import merged
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import JSON_FILE, MEMBER, PATH
+from functional_nn.configuration.flag_types import JSON_FILE, MEMBER, PATH, check_outside
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import WIDTH, aligned, cut_to_end
 
@@ -38,6 +38,7 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
     network takes gray images, a scaled picture with a bright border is inverted. For a network that was trained on a
     folder of images, nothing is inverted.
     """
+    check_outside(json_file, run, *files)
     with importing():
         import numpy as np
 

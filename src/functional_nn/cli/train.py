@@ -95,7 +95,7 @@ def train(
 
     Without flags: the network 784-128-64-10 on 5,000 MNIST digits that the package carries.
     """
-    flag_types.check_outside(json_file, out)
+    flag_types.check_outside(json_file, out, from_run)
     signals: Signals = context.obj
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = Configuration(**flags)

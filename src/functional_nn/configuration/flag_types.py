@@ -160,10 +160,15 @@ NAME_AND_VALUE = Read(
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 
 
-def check_outside(json_file: Path | None, out: Path | None) -> None:
-    """Requires that the file of ``--json`` is outside of ``--out``, where it could replace a file of the results."""
-    if json_file is not None and out is not None and out.resolve() in json_file.resolve().parents:
-        raise InputError("--json", f"a file outside of {out}, which has its own files", json_file)
+def check_outside(json_file: Path | None, *places: Path | None) -> None:
+    """Requires that the file of ``--json`` is none of these files, and outside of these folders.
+
+    It could replace a file of the results, or one that the command reads.
+    """
+    above = [] if json_file is None else [json_file.resolve(), *json_file.resolve().parents]
+    for place in places:
+        if place is not None and place.resolve() in above:
+            raise InputError("--json", f"a file outside of {place}, which it could change", json_file)
 
 
 MEMBER = click.option(

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check, escaped, reading, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_host_array, check_count, check_counts
@@ -32,6 +32,9 @@ from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
+
+MOST_LETTERS = 10**6
+"""The largest number of letters in the names of a network's classes. A page repeats them often."""
 
 
 class SavedNetwork(NamedTuple):
@@ -97,7 +100,8 @@ class SavedNetwork(NamedTuple):
         return self._replace(net=net, params=params, state=state, configuration=configuration)
 
     def __repr__(self) -> str:
-        return f"SavedNetwork({self.configuration.model}, examples {self.in_shape}, {self.configuration.dataset})"
+        dataset = escaped(self.configuration.dataset)
+        return f"SavedNetwork({self.configuration.model}, examples {self.in_shape}, {dataset})"
 
 
 def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetwork:
@@ -206,8 +210,9 @@ def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tu
     if names is None:
         return None
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    expected = f"a run's configuration with {classes} class_names"
-    check(str(path), names, expected, are_texts and len(names) == classes, kind=DataError)
+    expected = f"a run's configuration with {classes} class_names, of {MOST_LETTERS:,} letters at most"
+    fits = are_texts and len(names) == classes and sum(map(len, names)) <= MOST_LETTERS
+    check(str(path), names, expected, fits, kind=DataError)
     return tuple(names)
 
 

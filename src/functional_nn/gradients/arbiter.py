@@ -21,12 +21,12 @@ MOST_EXACT_NUMBERS = 1_000_000
 """At most this many numbers with 50 and 80 digits are computed for one problem. They take some seconds."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
-STEP = 2.0**-400
+STEP = 2.0**-300
 """The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
 that is smaller. It is far smaller than the steps of the outer difference, which then sees kinks of the slope."""
 SMALLEST_STEP = 2.0**-1000
-SECOND_ORDER_DIGITS = 250
-"""The digits of the first evaluation of a second derivative. The inner difference loses 120 of them."""
+SECOND_ORDER_DIGITS = 200
+"""The digits of the first evaluation of a second derivative. The inner difference loses 90 of them."""
 USUAL_RANGE = 10
 """If the largest element is more than this many powers of ten above the smallest, a second derivative takes more
 digits."""
@@ -96,7 +96,7 @@ def reference_second_order(
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 250 digits or more, with a step in t of 2⁻⁴⁰⁰. At a kink of the
+    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰. At a kink of the
     function or its slope, all errors are infinite. If an operation has no rule, it is a difference of the formula in
     float64.
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from functional_nn.core.errors import DataError, InputError, check, shortened
+from functional_nn.core.errors import DataError, InputError, check, escaped, shortened
 from functional_nn.core.texts import counted
 from functional_nn.storage.arrays import checksum, packed, unpacked
 from functional_nn.storage.files import (
@@ -130,7 +130,7 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     """The result of a sweep, from its folder, and the entries of its ``sweep.json``.
 
     A file of members that is damaged or belongs to another sweep counts as missing, as when the sweep goes on. Members
-    without a file have the status ``"not run"``.
+    without a file have the status ``"not run"``. Control characters in settings become escapes.
 
     Raises:
         DataError: if ``sweep.json`` is missing or damaged.
@@ -139,7 +139,12 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     histories = _histories(folder, settings)
     grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
-    members = tuple(history.result({name: grid[history.number][name] for name in names}) for history in histories)
+
+    def settings_of(number: int) -> dict[str, object]:
+        values = grid[number]
+        return {escaped(name): escaped(text) if isinstance(text := values[name], str) else text for name in names}
+
+    members = tuple(history.result(settings_of(history.number)) for history in histories)
     message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
     precision = settings.get("precision") or ["float32"]
     return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
