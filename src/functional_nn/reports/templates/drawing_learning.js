@@ -69,5 +69,6 @@ function teacher(panel, program, onChange) {
     onChange();
   }
 
-  return { learn, undo, accuracy, size: others.length };
+  const hasLearned = () => parameters.some((one, i) => one.some((value, j) => value !== beginning[i][j]));
+  return { learn, undo, accuracy, hasLearned, size: others.length };
 }

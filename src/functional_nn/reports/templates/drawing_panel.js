@@ -124,11 +124,11 @@ function startPanel(root) {
     });
     const after = await lesson.accuracy(), steps = losses.length - 1;
     isLearning = false;
-    find("unlearn").disabled = false;
+    find("unlearn").disabled = !lesson.hasLearned();
     showAnswer();
     const loss = steps ? `In ${steps} ${steps > 1 ? "steps" : "step"}, the loss of this drawing fell from ${losses[0]} to ` +
       `${losses[steps]}.` : "The network was sure of this already, so nothing changed.";
-    said.textContent = `${loss} It reads ${percent(after)} of ${lesson.size} other pictures right; the trained network, ${percent(accuracy)}.`;
+    said.textContent = `${loss} Of ${lesson.size} test pictures, ${percent(after)} are read right. Before learning, it was ${percent(accuracy)}.`;
   }
 
   function unlearn() {
@@ -153,7 +153,7 @@ function startPanel(root) {
   find("learn").addEventListener("click", learn);
   find("unlearn").addEventListener("click", unlearn);
   const stop = (act) => () => { cancelAnimationFrame(writing); act(); };
-  find("clear").addEventListener("click", stop(() => area.replace([])));
+  find("clear").addEventListener("click", stop(() => { find("truth").value = ""; area.replace([]); }));
   find("undo").addEventListener("click", stop(() => area.undo()));
   find("example").addEventListener("click", writeExample);
   find("save").addEventListener("click", save);
