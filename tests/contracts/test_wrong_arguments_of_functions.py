@@ -52,6 +52,8 @@ def calls():
     result, tree = swept(), {"dense_0": {"weight": X}}
     state_dict = {"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}
     of_sweep = {"result": result, "metric": "test_accuracy"}
+    exported = fnn.exchange.training_step(NET, fnn.cross_entropy, RULE, params, state)
+    of_step = {"step": exported, "x": X, "labels": LABELS}
     stepping = {"train_state": start, "x": X, "labels": LABELS}
 
     @functools.wraps(fnn.training.make_train_step)
@@ -195,6 +197,12 @@ def calls():
         ),
         "from_torch": (fnn.exchange.from_torch, {"net": NET, "source": state_dict, "in_shape": (3,)}),
         "to_torch": (fnn.exchange.to_torch, saved | {"like": state_dict}),
+        "training_step": (
+            lambda in_shape, **given: fnn.exchange.training_step(**given),
+            saved | {"loss": fnn.cross_entropy, "optimizer": RULE},
+        ),
+        "to_stablehlo_training": (fnn.exchange.to_stablehlo_training, of_step | {"path": "/dev/null/x"}),
+        "to_onnx_training": (fnn.exchange.to_onnx_training, of_step | {"folder": "/dev/null/x"}),
         "to_stablehlo": (fnn.exchange.to_stablehlo, saved | {"platforms": ["cpu"]}),
         "load": (fnn.exchange.load, {"folder": IDX}),
         "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
@@ -275,7 +283,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "Worst", "WorstPoint"}
+RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "TrainingStep", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

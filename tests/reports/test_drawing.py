@@ -15,8 +15,8 @@ from jax import lax
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
-from functional_nn.jaxprs.portable import OPERATIONS, portable
 from functional_nn.reports import drawing
+from functional_nn.reports.portable import OPERATIONS, portable
 
 NAMES = [str(digit) for digit in range(10)]
 SHAPE = (12, 12, 1)

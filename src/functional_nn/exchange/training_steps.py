@@ -147,6 +147,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
 
     An example is in ``docs/how_to/training_without_python.md``.
     """
+    check("step", step, "what training_step returns", isinstance(step, TrainingStep))
     folder = check_new_folder("folder", folder)
     is_new = folder.parent.is_dir() and not os.path.lexists(folder)
     check("folder", str(folder), "a new folder in one that exists", is_new, "Files are never overwritten.")
@@ -201,6 +202,7 @@ def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: s
 
     An example is in ``docs/how_to/training_without_python.md``.
     """
+    check("step", step, "what training_step returns", isinstance(step, TrainingStep))
     path = check_path("path", path)
     imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
     with jax.enable_x64(False), exporting(PLATFORMS) as export:

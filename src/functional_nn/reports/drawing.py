@@ -1,6 +1,6 @@
 """A panel of a page on which one draws an image, and sees what each layer of a network computes and its answer.
 
-The page computes the network itself, from its weights: ``functional_nn.jaxprs.portable`` writes the evaluation of the
+The page computes the network itself, from its weights: ``functional_nn.reports.portable`` writes the evaluation of the
 network as plain data, and ``drawing_program.js`` runs it. A step of training is such a program, too, because the
 hand-derived gradient consists of the same plain operations. So the network also learns in the page."""
 
@@ -27,9 +27,9 @@ from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts
 from functional_nn.data.dataset import Dataset
-from functional_nn.jaxprs.portable import Observed, PortableProgram, portable
 from functional_nn.jaxprs.walk import trace
 from functional_nn.losses.classification import cross_entropy
+from functional_nn.reports.portable import Observed, PortableProgram, portable
 
 SCRIPTS = (
     *("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawing_layers.js", "drawing_learning.js"),

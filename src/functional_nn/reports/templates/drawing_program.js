@@ -1,4 +1,4 @@
-/* Runs a program of functional_nn/jaxprs/portable.py.
+/* Runs a program of functional_nn/reports/portable.py.
 
    compileProgram(program) gives {run, arrays}: run() fills all places from the inputs, and arrays[place] is the array
    of a place. Numbers of every type are in Float32Arrays. Each step is prepared once: its arrays are made, and the places

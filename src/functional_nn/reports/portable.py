@@ -154,7 +154,7 @@ class _Conversion:
             return list(self.scan(step, operands, steps, observed))
         if name not in OPERATIONS:
             layer = f"{name!r} in {step.scope}"
-            remedy = "The operations are in functional_nn.jaxprs.portable."
+            remedy = "The operations are in functional_nn.reports.portable."
             raise InputError("net", "operations that the page can compute", layer, remedy)
         reads = [self.place_of(operand) for operand in operands]
         fills = [self.new_place(array_type(variable)) for variable in equation.outvars]
