@@ -200,3 +200,10 @@ def test_second_derivatives_at_kinks_have_an_infinite_error():
         assert second_order_of(kinked, 0.0)[1] == np.inf
     value, error = second_order_of(nn.relu, 1.0)
     assert abs(value) + error < 1e-290
+
+
+def test_of_a_long_program_at_least_the_most_doubtful_elements_are_computed(monkeypatch):
+    monkeypatch.setattr(arbiter, "MOST_EXACT_NUMBERS", 1)
+    doubts = [np.array([[0.0, 3, 0, 1, 0], [0, 1, 0, 0, 2]])]
+    found = exact_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.arange(5.0)], doubts=doubts)
+    np.testing.assert_array_equal(found.columns[0], [1, 4])

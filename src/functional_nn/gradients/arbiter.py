@@ -188,13 +188,13 @@ def _is_floating_array(value: object) -> bool:
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
-    """Chooses at most ``count`` elements: a third for each of two reasons, the others at regular distances."""
+    """Chooses elements: a third of ``count`` for each of two reasons, at least one, the others at regular distances."""
     count, size = min(count, MOST_COLUMNS), doubt.shape[1]
     if size <= count:
         return np.arange(size)
     share = -(-count // (len(doubt) + 1))
     worst = [np.argsort(-np.nan_to_num(row, nan=np.inf))[: min(share, np.count_nonzero(row))] for row in doubt]
-    spread = np.linspace(0, size - 1, count - sum(map(len, worst))).astype(int)
+    spread = np.linspace(0, size - 1, max(0, count - sum(map(len, worst)))).astype(int)
     return np.unique(np.concatenate([*worst, spread]))
 
 
