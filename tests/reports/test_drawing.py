@@ -221,7 +221,8 @@ def test_a_picture_shows_each_number_of_its_array_once(panels):
 
 def test_the_panel_needs_nothing_else_and_escapes_names():
     net = fnn.chain(fnn.flatten(), fnn.dense(2))
-    html = drawing.drawing_panel(net, *net.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1), ["</script>", "{{ data }}"])
+    names = ["</script>", "{{ data }}"]
+    html = drawing.drawing_panel(drawing.panel_data(net, *net.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1), names))
     assert html.count("</script>") == 2
     for word in ("http", "src=", "@import", "url(", "fetch("):
         assert word not in html
@@ -249,7 +250,7 @@ def sorting() -> Layer:
 )
 def test_what_a_page_cannot_show_is_refused(net, shape, names, words):
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
-        drawing.drawing_panel(net, *net.init(jax.random.key(0), shape), shape, list(names))
+        drawing.panel_data(net, *net.init(jax.random.key(0), shape), shape, list(names))
 
 
 @pytest.mark.parametrize(
@@ -272,4 +273,4 @@ def test_parameters_that_are_not_finite_are_refused():
     params, state = net.init(jax.random.key(0), (2, 2, 1))
     params["dense_0"]["bias"] = params["dense_0"]["bias"].at[0].set(jnp.nan)
     with pytest.raises(InputError, match="finite numbers"):
-        drawing.drawing_panel(net, params, state, (2, 2, 1), ["a", "b"])
+        drawing.panel_data(net, params, state, (2, 2, 1), ["a", "b"])

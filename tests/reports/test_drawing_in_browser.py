@@ -10,7 +10,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.data.images import read_image
-from functional_nn.reports.drawing import drawing_panel
+from functional_nn.reports.drawing import drawing_panel, panel_data
 
 pytestmark = pytest.mark.browser
 
@@ -54,7 +54,7 @@ def page_of(trained, data, browser, tmp_path_factory):
 
     def open_page(name: str, **options):
         path = tmp_path_factory.mktemp(name) / "page.html"
-        panel = drawing_panel(*trained[name], SHAPE, [str(digit) for digit in range(10)], data)
+        panel = drawing_panel(panel_data(*trained[name], SHAPE, [str(digit) for digit in range(10)], data))
         path.write_text(
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Panel</title>'
             f"<style>{STYLE}</style></head>"

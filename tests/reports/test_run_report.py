@@ -167,13 +167,14 @@ def test_a_page_has_40_charts_and_says_that_there_are_more(tmp_path):
 def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
     given = []
 
-    def drawing_panel(net, params, state, image_shape, class_names, data):
+    def panel_data(net, params, state, image_shape, class_names, data):
         given.append((net, sorted(params), state, image_shape, class_names[-1]))
         if len(given) > 1:
             raise InputError("net", "a network that a page can compute", "<another>")
-        return "<p>the panel</p>"
+        return {"panel": "<p>the panel</p>"}
 
-    monkeypatch.setattr(run_report, "drawing_panel", drawing_panel)
+    monkeypatch.setattr(run_report, "panel_data", panel_data)
+    monkeypatch.setattr(run_report, "drawing_panel", lambda panel: panel["panel"])
     text = written(tmp_path, forty)
     assert "<p>the panel</p>" in text
     assert given == [(NET, ["dense_0"], {}, (4, 4, 3), "39")]

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -80,14 +80,7 @@ class Picture(NamedTuple):
     pixels: int | None = None
 
 
-def drawing_panel(
-    net: Layer,
-    params: Params,
-    state: State,
-    image_shape: tuple[int, ...],
-    class_names: Sequence[str],
-    data: Dataset | None = None,
-) -> str:
+def drawing_panel(panel: Mapping[str, object]) -> str:
     """A section of a page with a drawing area, the activations of every layer, and the probabilities of the classes.
 
     The section needs no other file. It uses the colors of ``page.css`` if the page has them.
@@ -107,30 +100,21 @@ def drawing_panel(
     its statistics. The accuracy on some pictures of the test data is shown before and after.
 
     Args:
-        net, params, state: the network with its trained parameters and state.
-        image_shape: height, width and channels of an image. With three channels, the picture is gray.
-        class_names: a name for each output of the network.
-        data: the data that the network was trained on; None for a panel without learning.
+        panel: what ``panel_data`` returns.
 
     Returns:
         HTML: a ``<section>`` with its own style and script.
 
-    Raises:
-        InputError: if the network has an operation that the page cannot compute, no output for each class, or
-            parameters that are not finite; or for images with another number of channels.
-
     >>> import functional_nn as fnn
     >>> net = fnn.chain(fnn.flatten(), fnn.dense(2))
     >>> params, state = net.init(jax.random.key(0), (4, 4, 1))
-    >>> drawing_panel(net, params, state, (4, 4, 1), ["dark", "bright"])[:32]
+    >>> drawing_panel(panel_data(net, params, state, (4, 4, 1), ["dark", "bright"]))[:32]
     '<section class="drawing" aria-la'
     """
-    content = json.dumps(panel_data(net, params, state, image_shape, class_names, data), separators=(",", ":"))
+    content = json.dumps(panel, separators=(",", ":"))
     folder = Path(__file__).parent / "templates"
     parts = {
-        "heading": "Draw a digit and see every layer"
-        if are_digits(class_names)
-        else "Draw a picture and see every layer",
+        "heading": f"Draw a {'digit' if panel['areDigits'] else 'picture'} and see every layer",
         "style": _smaller((folder / "drawing.css").read_text("utf-8")),
         "data": content.replace("<", "\\u003c"),  # so that no text in the data ends the script element
         "script": "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),
@@ -150,8 +134,15 @@ def panel_data(
 ) -> dict[str, object]:
     """What the script of the panel reads: the network as a program, which of its arrays to show, and the classes.
 
+    Args:
+        net, params, state: the network with its trained parameters and state.
+        image_shape: height, width and channels of an image. With three channels, the picture is gray.
+        class_names: a name for each output of the network.
+        data: the data that the network was trained on; None for a panel without learning.
+
     Raises:
-        InputError: as ``drawing_panel``.
+        InputError: if the network has an operation that the page cannot compute, no output for each class, or
+            parameters that are not finite; or for images with another number of channels.
     """
     net = as_layer(net)
     shape = check_counts("image_shape", image_shape)

@@ -17,7 +17,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
-from functional_nn.reports.drawing import drawing_panel
+from functional_nn.reports.drawing import drawing_panel, panel_data
 from functional_nn.reports.page import MOST_UNITS, as_png, as_svg, number, shown_pixels, weights_picture, write_template
 from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
 from functional_nn.reports.run_contents import RunContents
@@ -92,7 +92,7 @@ def _drawing(contents: RunContents) -> str:
         return ""
     network = contents.net, contents.params, contents.state
     try:
-        return drawing_panel(*network, shape, contents.class_names, contents.data)
+        return drawing_panel(panel_data(*network, shape, contents.class_names, contents.data))
     except InputError as error:
         return f'<section><h2>Draw</h2><p class="faint">{escape(str(error))}</p></section>'
 
