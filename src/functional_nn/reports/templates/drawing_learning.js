@@ -1,7 +1,8 @@
 /* Learning: steps of training on the reader's drawings, and on pictures of the training data. */
 
-const MOST_STEPS = 60, MOST_DRAWINGS = 8, SURE = 0.9;
+const STEPS = 60; // after a few, the network reads the drawing, but forgets others; the further ones bring these back
 const OWN = 3; // so many examples of a step are the reader's; with more of them, the network forgets other pictures
+const MOST_DRAWINGS = 8;
 
 /** Teaches the network of a panel. After each change of its parameters, onChange is called. */
 function teacher(panel, program, onChange) {
@@ -38,9 +39,7 @@ function teacher(panel, program, onChange) {
     return right / others.length;
   }
 
-  /** Trains until the network is sure of every drawing that it was taught.
-
-      After each step, tell(steps, loss) is called with the loss of the new drawing. */
+  /** Trains with a drawing. After each step, tell(steps, loss) is called with the loss of the new drawing. */
   async function learn(bytes, label, tell) {
     const drawing = { bytes: Float32Array.from(bytes), label };
     taught.unshift(drawing);
@@ -49,7 +48,7 @@ function teacher(panel, program, onChange) {
     values.slice(parameters.length).forEach((one) => one.fill(0)); // what Adam keeps
     for (let steps = 0; ; steps++) {
       tell(steps, -Math.log(sharesOf(drawing)[label]));
-      if (steps === MOST_STEPS || taught.every((one) => sharesOf(one)[one.label] > SURE)) return;
+      if (steps === STEPS) return;
       for (let i = 0; i < labels.length; i++) {
         const one = i < OWN ? taught[(i + steps) % taught.length] : practice[next++ % practice.length];
         one.bytes.forEach((byte, pixel) => { x[i * input.length + pixel] = byte / 255; });
@@ -69,6 +68,5 @@ function teacher(panel, program, onChange) {
     onChange();
   }
 
-  const hasLearned = () => parameters.some((one, i) => one.some((value, j) => value !== beginning[i][j]));
-  return { learn, undo, accuracy, hasLearned, size: others.length };
+  return { learn, undo, accuracy, size: others.length };
 }

@@ -120,15 +120,14 @@ function startPanel(root) {
     accuracy ??= await lesson.accuracy();
     await lesson.learn(bytes, truth, (steps, loss) => {
       losses.push(loss.toFixed(2));
-      said.textContent = `Step ${steps}: the loss of this drawing is ${losses[steps]}.`;
+      said.textContent = `Step ${steps} of ${STEPS}: the loss of this drawing is ${losses[steps]}.`;
     });
-    const after = await lesson.accuracy(), steps = losses.length - 1;
+    const after = await lesson.accuracy();
     isLearning = false;
-    find("unlearn").disabled = !lesson.hasLearned();
+    find("unlearn").disabled = false;
     showAnswer();
-    const loss = steps ? `In ${steps} ${steps > 1 ? "steps" : "step"}, the loss of this drawing fell from ${losses[0]} to ` +
-      `${losses[steps]}.` : "The network was sure of this already, so nothing changed.";
-    said.textContent = `${loss} Of ${lesson.size} test pictures, ${percent(after)} are read right. Before learning, it was ${percent(accuracy)}.`;
+    said.textContent = `In ${STEPS} steps, the loss of this drawing went from ${losses[0]} to ${losses[STEPS]}. Of ` +
+      `${lesson.size} test pictures, ${percent(after)} are read right. Before learning, it was ${percent(accuracy)}.`;
   }
 
   function unlearn() {
