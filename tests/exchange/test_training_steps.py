@@ -43,6 +43,18 @@ def example(net, in_shape, loss=fnn.cross_entropy):
     return (net, loss, optimizer, params, state), x, np.arange(6, dtype=np.int32) % 3
 
 
+def steps_of_onnx_runtime(onnxruntime, folder, batches, **changed):
+    """What ONNX Runtime returns, step by step, by name; ``changed`` values replace those of the folder at the start."""
+    session = onnxruntime.InferenceSession(folder / "train.onnx")
+    names = json.loads((folder / "names.json").read_text())
+    results = [*names["results"], *(f"new/{name}" for name in names["values"])]
+    values = load_file(folder / "start.safetensors") | changed
+    for batch in batches:
+        outputs = dict(zip(results, session.run(results, {**values, **batch}), strict=True))
+        values = {name: outputs[f"new/{name}"] for name in names["values"]}
+        yield outputs
+
+
 def test_a_folder_trains_as_jax_does(onnxruntime, tmp_path):
     """Convolutions, batch norm, an accurate derivative by bits, and a reverse loop; weights of examples, and L2."""
     net = fnn.chain(fnn.conv(4, (3,)), fnn.batch_norm(), fnn.gelu, fnn.max_pool((2,)), fnn.gru(3), fnn.dense(3))
@@ -57,23 +69,47 @@ def test_a_folder_trains_as_jax_does(onnxruntime, tmp_path):
     to_onnx_training(step, x, labels, tmp_path / "new")
     assert {path.name for path in tmp_path.iterdir()} == {"new"}
 
-    session = onnxruntime.InferenceSession(tmp_path / "new" / "train.onnx")
-    names = json.loads((tmp_path / "new" / "names.json").read_text())
-    values = load_file(tmp_path / "new" / "start.safetensors")
-    (rate,) = [name for name in names["values"] if name.endswith("/learning_rate")]
-    values[rate] = np.array(0.2, np.float32)
-    start = step.values | {rate: values[rate]}
+    (rate,) = [name for name in step.values if name.endswith("/learning_rate")]
+    changed = {rate: np.array(0.2, np.float32)}
+    values = step.values | changed
     batch = {"input": x, "labels_class": labels["class"], "labels_weight": labels["weight"]}
-    for _ in range(3):
-        results = [*names["results"], *(f"new/{name}" for name in names["values"])]
-        outputs = dict(zip(results, session.run(results, {**values, **batch}), strict=True))
-        values = {name: outputs[f"new/{name}"] for name in names["values"]}
-        expected, start = jax.jit(step.function)(start, x, labels)
-        assert outputs["loss"] == pytest.approx(float(expected["loss"]), rel=1e-4)
+    for outputs in steps_of_onnx_runtime(onnxruntime, tmp_path / "new", [batch] * 3, **changed):
+        results, values = jax.jit(step.function)(values, x, labels)
+        assert outputs["loss"] == pytest.approx(float(results["loss"]), rel=1e-4)
         assert outputs["twice"] == pytest.approx(2 * outputs["loss"])
-    assert any(name.startswith("state/") for name in values)
-    for name, value in values.items():
-        np.testing.assert_allclose(value, start[name], rtol=1e-3, atol=1e-5)
+    new = {name.removeprefix("new/"): value for name, value in outputs.items() if name.startswith("new/")}
+    assert new.keys() == values.keys() - {"key"}
+    for name, value in new.items():
+        np.testing.assert_allclose(value, values[name], rtol=1e-3, atol=1e-5)
+
+
+RULES = {"momentum": optax.sgd(0.005, momentum=0.9), "adam": optax.adam(1e-3), "adamw": optax.adamw(1e-3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("model", fnn.models.MODELS)
+def test_named_models_train_as_by_the_step_of_fit(onnxruntime, tmp_path, model, rule):
+    """Rounding decides on which side of 0 the input of a relu is, so the losses of networks with relu part slowly."""
+    data, net, rule = fnn.load_dataset("mnist5k"), fnn.model(model, 10), RULES[rule]
+    images, classes = np.float32(data.train_images / 255), np.int32(data.train_labels)
+    batches = [{"input": images[i::80], "labels": classes[i::80]} for i in [*range(80), *range(20)]]
+    train_state = fnn.training.create_train_state(net, rule, jax.random.key(0), (28, 28, 1))
+    exported = training_step(net, fnn.cross_entropy, rule, train_state.params, train_state.state)
+    to_onnx_training(exported, *batches[0].values(), tmp_path / "new")
+    train = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, rule))
+    differences = []
+    for batch, outputs in zip(batches, steps_of_onnx_runtime(onnxruntime, tmp_path / "new", batches), strict=True):
+        train_state, loss = train(train_state, *batch.values())
+        differences.append(abs(float(loss) - outputs["loss"]))
+    assert max(differences[:3]) < 1e-3
+    assert max(differences) < 0.05
+    evaluation = onnxruntime.InferenceSession(tmp_path / "new" / "evaluate.onnx")
+    values = {one.name: outputs.get(f"new/{one.name}") for one in evaluation.get_inputs()}
+    values["input"] = np.float32(data.test_images / 255)
+    expected = fnn.training.predict(net, train_state.params, train_state.state, values["input"])
+    answers = [np.argmax(y, axis=1) for y in (evaluation.run(None, values)[0], expected)]
+    assert np.mean(answers[0] == data.test_labels) == pytest.approx(np.mean(answers[1] == data.test_labels), abs=0.01)
 
 
 def test_what_cannot_train_is_an_error_that_names_it(onnxruntime, tmp_path, monkeypatch):
@@ -187,15 +223,9 @@ def test_the_runner_in_a_browser(digits, browser, onnxruntime):
         found = page.evaluate(TRAIN_IN_PAGE)
         page.close()
         server.shutdown()
-    session = onnxruntime.InferenceSession(digits / "folder" / "train.onnx")
-    values = load_file(digits / "folder" / "start.safetensors")
     images = (np.arange(50 * 784, dtype=np.float32) % 17 / 17).reshape(50, 28, 28, 1)
-    losses = []
-    for _ in range(5):
-        outputs = ["loss", *(f"new/{name}" for name in values)]
-        loss, *new = session.run(outputs, {**values, "input": images, "labels": np.arange(50, dtype=np.int32) % 10})
-        values = dict(zip(values, new, strict=True))
-        losses.append(float(loss))
+    batches = [{"input": images, "labels": np.arange(50, dtype=np.int32) % 10}] * 5
+    losses = [float(one["loss"]) for one in steps_of_onnx_runtime(onnxruntime, digits / "folder", batches)]
     assert found[0] == pytest.approx(losses, rel=1e-4)
     assert found[1] == 490
 
