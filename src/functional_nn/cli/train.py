@@ -200,7 +200,7 @@ def train(
 
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
-        warnings.filterwarnings("ignore", NOT_FINITE, RuntimeWarning)
+        warnings.filterwarnings("ignore", f"{NOT_FINITE}|Interrupted", RuntimeWarning)
         run = fit(
             recipe.net,
             recipe.loss,
