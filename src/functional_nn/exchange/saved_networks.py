@@ -67,7 +67,8 @@ class SavedNetwork(NamedTuple):
 
         Args:
             examples: images (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1. For a
-                network that was trained on a table, rows (rows, features) of numbers as they are in the table.
+                network that was trained on a table, rows (rows, features) of numbers as they are in the table:
+                ``features`` standardizes them here.
 
         Raises:
             InputError: for examples of another shape, and for images of numbers below 0 or above 1 that are not bytes.
@@ -110,7 +111,7 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
     For a folder that ``functional-nn sweep --out`` wrote, it is the network of the best member, or of the given one.
 
     The files in the folder are data: a configuration as JSON, and parameters as safetensors. No code in them is run.
-    Their checksums are verified.
+    Their checksums are verified. For a file of parameters alone, see ``storage.load_parameters``.
 
     Args:
         folder: the folder of a run or a sweep.

@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from functional_nn.core.errors import InputError, inside, shown
+from functional_nn.core.errors import InputError, inside, shortened, shown
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.layer import (
     Layer,
@@ -307,7 +307,16 @@ def layer_problem(
     y_shape, _ = jax.eval_shape(forward, inputs.leaves)
 
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
-        returned = backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars))
+        y_bar = differentiable_leaves(y_shape).join_cotangents(y_bars)
+        try:
+            returned = backward_of(layer)(residuals, y_bar)
+        except (TypeError, ValueError, IndexError) as error:
+            # A layer inside got what another one returned. The message of its operation does not say so.
+            if isinstance(error, InputError | jax.errors.JAXTypeError) or not layer.layers:
+                raise
+            given = f"{type(error).__name__}: {shortened(error)}"
+            remedy = "Check each of its layers alone: one of them may return a cotangent of a wrong shape."
+            raise InputError(f"{layer.name}: backward", "one that runs", given, remedy) from error
         with inside(layer.name):
             bars = cotangents_of(returned)
             check_cotangents(TypesByPath.of(params, x), *bars)
