@@ -178,7 +178,7 @@ class MemberBatch:
             history.status = "non-finite"
             history.bad_step = (self._epoch - 1) * steps_per_epoch + bad_step
         else:
-            history.status = status_after(losses, self._group.epochs, self._patience) or RUNNING
+            history.status = status_after(len(losses), self._group.epochs, losses, self._patience) or RUNNING
 
 
 def taken_apart(states: PyTree, members: Sequence[int]) -> list[PyTree]:

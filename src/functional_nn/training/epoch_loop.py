@@ -6,7 +6,7 @@ The examples are in memory or in streams.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -221,23 +221,25 @@ def _stays_finite(before: TrainState, after: TrainState, members: int | None) ->
     return np.all([of_leaf.reshape(*shape, -1).all(axis=-1) for of_leaf in finite], axis=0)
 
 
-def status_after(losses: Sequence[float], epochs: int, patience: int | None) -> str:
-    """The status of a model that has ended after these epochs; empty if it goes on.
+def status_after(done: int, epochs: int, losses: Iterable[float], patience: int | None) -> str:
+    """The status of a model that has ended after some epochs; empty if it goes on.
 
     Args:
-        losses: the loss after each epoch by which epochs are compared. NaN is never the lowest.
+        done: the number of these epochs.
         epochs: the number of epochs of the whole run.
+        losses: the loss after each epoch by which epochs are compared. NaN is never the lowest. They are read only with
+            a ``patience``.
         patience: the number of epochs without a lower loss after which the model is stopped; None for no limit.
 
-    >>> status_after([0.5, 0.3, 0.4, 0.3], 9, patience=2), status_after([0.5, 0.3, 0.4], 9, patience=2)
+    >>> status_after(4, 9, [0.5, 0.3, 0.4, 0.3], patience=2), status_after(3, 9, [0.5, 0.3, 0.4], patience=2)
     ('stopped early', '')
     """
-    if len(losses) >= epochs:
+    if done >= epochs:
         return "finished"
-    if patience is None or not losses:
+    if patience is None or not done:
         return ""
-    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
-    return "stopped early" if len(losses) - 1 - best >= patience else ""
+    best = int(np.argmin(np.nan_to_num([*losses], nan=np.inf)))
+    return "stopped early" if done - 1 - best >= patience else ""
 
 
 def put_batch(batch: Batch, like: tuple[Value, PyTree], sharding: NamedSharding | None) -> tuple[Value, PyTree]:

@@ -410,7 +410,9 @@ class EpochLoop:
         """The status and the message of a run that has ended; two empty strings if it goes on."""
         if self.reached.status:
             return self.reached.status, self.reached.message + self._advice()
-        status = status_after([metrics.deciding_loss for metrics in self.reached.history], self.epochs, self.patience)
+        history = self.reached.history
+        losses = (metrics.deciding_loss for metrics in history)
+        status = status_after(len(history), self.epochs, losses, self.patience)
         if status == "stopped early" and self.patience is not None:
             return status, f"The {self.data.part} loss was not lower for {counted(self.patience, 'epoch')}."
         return status, ""
