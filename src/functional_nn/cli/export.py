@@ -78,10 +78,10 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
                 _write_training(network, kind, out)
             else:
                 _write(network, kind, out, gradient, like)
+        if network.features is not None:
+            features = escaped(f"fnn.exchange.load({str(run)!r}).features")
+            click.echo(f"The network takes standardized rows: {features}.standardized(rows)")
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
-    if kind != "hub" and network.features is not None:
-        load_again = escaped(f"fnn.exchange.load({str(run)!r})")
-        click.echo(f"It takes standardized rows: {load_again}.features.standardized(rows)")
 
 
 def _write_training(network: SavedNetwork, kind: str, out: Path) -> None:
