@@ -31,8 +31,8 @@ class Touchable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        for file in (f"{name}.html", *SHARED):
-            self.env.note_dependency(str(FIGURES / file))
+        for path in (*FIGURES.glob(f"{name}.*"), *(FIGURES / file for file in SHARED)):
+            self.env.note_dependency(str(path))
         try:
             figure = read_figure(name)
         except (OSError, ValueError) as error:

@@ -106,3 +106,5 @@ def test_files_that_are_no_tables(tmp_path, monkeypatch):
         load_dataset("csv:x.csv", tmp_path, label="kind")
     with pytest.raises(InputError, match=r"label: expected nothing for 'mnist5k' \(only for csv:PATH\)"):
         load_dataset(label="kind")
+    with pytest.raises(InputError, match=rf"For {file}, write csv:{file}\."):
+        load_dataset(str(file), label="kind")

@@ -256,6 +256,19 @@ def test_wrong_structures_and_shapes_are_refused(bars, said):
         check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
 
 
+def test_a_wrong_shape_inside_a_network_is_refused():
+    dense = fnn.dense(2)
+    by_numpy = dense._replace(backward=lambda residuals, y_bar: dense.backward(residuals, np.asarray(y_bar)))
+    with pytest.raises(InputError, match=r"dense: backward: .* Use jax\.numpy in place of numpy"):
+        check_layer(by_numpy, (2,))
+    without_x = dense._replace(backward=lambda residuals, y_bar: (dense.backward(residuals, y_bar)[0], None))
+    with pytest.raises(InputError, match=r"'weight': \*}, \*\), got .*'weight': \*}, None\)"):
+        check_layer(without_x, (2,))
+    flat = dense._replace(backward=lambda residuals, y_bar: (dense.backward(residuals, y_bar)[0], y_bar.sum(axis=1)))
+    with pytest.raises(InputError, match=r"residual: backward: .* one of them may return a cotangent of a wrong shape"):
+        check_layer(fnn.residual(flat), (2,))
+
+
 def test_numbers_that_are_not_finite_and_networks_without_parameters_are_refused():
     with pytest.raises(InputError, match=r"expected finite numbers, got NaN or infinity in float\d\d of shape"):
         check_layer(fnn.dense(2), (2,), x=np.array([[1, np.nan]]))

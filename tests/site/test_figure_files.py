@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
+NAMES = ("neuron", "backpropagation", "learning", "optimizers", "where_grad_is_wrong")
 figure_files = runpy.run_path(str(DOCS / "_extensions" / "figure_files.py"))
 read_figure = figure_files["read_figure"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page  # pyright: ignore[reportMissingImports]
 
 DOCS = Path(__file__).parents[2] / "docs"
-NAMES = ("neuron", "backpropagation", "optimizers", "where_grad_is_wrong")
+NAMES = ("neuron", "backpropagation", "learning", "optimizers", "where_grad_is_wrong")
 read_figure = runpy.run_path(str(DOCS / "_extensions" / "figure_files.py"))["read_figure"]
 
 
@@ -51,13 +52,11 @@ class Keyboard:
 
     def __init__(self, page: Page, figure: str) -> None:
         self.page, self.root = page, f".touchable-{figure}"
-        page.evaluate("document.activeElement.blur()")
         page.evaluate(  # Tab goes on from here
             """root => {
-                const range = document.createRange();
-                range.setStart(document.querySelector(root), 0);
-                getSelection().removeAllRanges();
-                getSelection().addRange(range);
+                const title = document.querySelector(`${root} .title`);
+                title.tabIndex = -1;
+                title.focus();
             }""",
             self.root,
         )
@@ -154,12 +153,6 @@ def test_backpropagation(page: Page, float64: None) -> None:
     first, second = (float(v.strip("()")) for v in filled.split("·"))
     np.testing.assert_allclose([first * second, float(value)], network(numbers)[1]["w5"], atol=1e-3)
 
-    figure.go_to('[data-do="descend"]')
-    figure.press("Enter")
-    gradients = network(numbers)[1]
-    numbers |= {name: numbers[name] - 0.5 * gradients[name] for name in numbers if name[0] in "wb"}
-    check()
-
     figure.go_to('[data-do="start"]', back=True)
     figure.press("Enter")
     figure.go_to('[data-do="next"]')
@@ -230,26 +223,66 @@ def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(pag
         assert figure.text(".formula").startswith("w₁: ")
         assert "number" in figure.text(".formula")
         assert {b.inner_text() for b in page.query_selector_all(f"{figure.root} button.value b")} == {"?"}
-        assert not page.is_enabled(f'{figure.root} [data-do="descend"]')
     figure.press("Tab", "Shift+Tab")
     assert page.input_value("#backpropagation-w1") == "1e999"
     type_into(figure, "w1", "0,5")
     assert page.get_attribute("#backpropagation-w1", "aria-invalid") is None
     assert figure.text('[data-value-of="loss"] b') == "0.0742"
 
-    type_into(figure, "rate", "much")
-    figure.go_to('[data-do="descend"]')
-    figure.press("Enter")
-    assert figure.text(".message").startswith("Learning rate: “much” is not a number.")
-    assert page.get_attribute("#backpropagation-rate", "aria-invalid") == "true"
-    assert page.evaluate("document.activeElement.id") == "backpropagation-rate"
-    assert figure.text(".steps") == "loss 0.0742"
-    type_into(figure, "rate", "0,5")
-    figure.go_to('[data-do="descend"]')
-    figure.press("Enter")
-    assert page.input_value("#backpropagation-w5") == "0.7305"
     figure.go_to('[data-do="reset"]', back=True)
     figure.press("Enter")
+
+
+@pytest.mark.browser
+def test_learning(page: Page) -> None:
+    """The gradients are those of ``jax.grad``, a step follows them, and XOR is learned."""
+    figure = Keyboard(page, "learning")
+    points = runpy.run_path(str(DOCS / "figures" / "learning.py"))["points"]()["two moons"]
+    x, labels = np.float32(points[0].round(2)), np.float32(points[1])[:, None]
+
+    def matrices(name: str) -> list[np.ndarray]:
+        """For each layer its weights and, in the last row, its biases; or their gradients."""
+        read = """([root, name]) => [...document.querySelectorAll(`${root} table`)].map((table) => [...table.rows]
+            .slice(1).map((row) => [...row.querySelectorAll(".cell")].map((cell) => Number(cell.dataset[name]))))"""
+        return [np.float32(matrix) for matrix in page.evaluate(read, [figure.root, name])]
+
+    def loss(layers: list[jax.Array]) -> jax.Array:
+        y = jnp.asarray(x)
+        for number, layer in enumerate(layers):
+            y = (fnn.gelu(y) if number else y) @ layer[:-1] + layer[-1:]
+        return fnn.binary_cross_entropy(y, labels)
+
+    figure.go_to("#learning-points")
+    for field, key in {"points": "End", "hidden": "End", "activation": "End", "decay": "End"}.items():
+        figure.go_to(f"#learning-{field}")
+        figure.press(key)
+    figure.go_to('[data-do="step"]')
+    for _ in range(3):
+        figure.press("Enter")
+    before = matrices("value")
+    value, gradients = jax.value_and_grad(loss)(before)
+    assert figure.data(".status", "loss") == pytest.approx(float(value), rel=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), matrices("gradient"), gradients)
+    figure.go_to('[data-at="1,2,3"]')
+    assert float(figure.text(".formula").split(" = ")[-1]) == pytest.approx(
+        float(gradients[1][2, 3]), rel=0.01, abs=1e-4
+    )
+    figure.go_to('[data-do="step"]', back=True)
+    figure.press("Enter")
+    for old, gradient, new in zip(before, gradients, matrices("value"), strict=True):
+        decay = np.float32([[0.1]] * (len(old) - 1) + [[0]])  # biases are not regularized
+        np.testing.assert_allclose(new, old - (gradient + decay * old), rtol=1e-3, atol=1e-5)
+
+    for field in ("decay", "activation", "hidden", "points"):
+        figure.go_to(f"#learning-{field}", back=True)
+        figure.press("Home")
+    for _ in range(2):
+        figure.go_to('[data-do="train"]')
+        figure.press("Enter")
+        assert figure.data(".status", "loss") < 0.05
+        figure.go_to('[data-do="start"]')
+        figure.press("Enter")
+        assert figure.data(".status", "loss") > 0.5
 
 
 SURFACES = {  # in the order of the figure, with its start and learning rate

@@ -271,7 +271,7 @@ class Benchmark:
         nearest = max(shares, key=shares.__getitem__)
         part = seconds / sum(time for time, _ in timed)
         remedy = REMEDIES[nearest if shares[nearest] >= NEAR else ""]
-        return f"{_label(cost)}, {part:.0%} of the time of all layers; {remedy}"
+        return f"{self._label(cost)}, {part:.0%} of the time of all layers; {remedy}"
 
     def _shares_of(self, cost: LayerCost, seconds: float) -> dict[str, float]:
         """The shares of the peaks that a layer reaches."""
@@ -369,11 +369,11 @@ class Benchmark:
                 seconds = cost.timing.median
                 compute, memory = (f"{share:.0%}" for share in self._shares_of(cost, seconds).values())
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                rows.append(
-                    (cut_to_end(_label(cost), LABEL_WIDTH), in_seconds(seconds), operations, compute, moved, memory)
-                )
+                name = cut_to_end(self._label(cost), LABEL_WIDTH)
+                rows.append((name, in_seconds(seconds), operations, compute, moved, memory))
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []
 
-
-def _label(cost: LayerCost) -> str:
-    return f"{cost.layer} backward" if cost.backward else cost.layer
+    def _label(self, cost: LayerCost) -> str:
+        """The name of a row. Of a layer around others, it is what they leave, such as the addition of ``residual``."""
+        is_around = any(other.layer.startswith(f"{cost.layer}/") for other in self.layers)
+        return f"{cost.layer}{' itself' * is_around}{' backward' * cost.backward}"

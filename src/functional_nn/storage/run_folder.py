@@ -132,7 +132,8 @@ def read_configuration(folder: Path) -> JsonObject:
     """
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
-    check_folder(folder, "the folder of a run", remedy)
+    of_file = " fnn.storage.load_parameters reads a file of parameters." if folder.is_file() else ""
+    check_folder(folder, "the folder of a run", remedy + of_file)
     with reading(path, "a run's configuration, as it was written", remedy):
         configuration = read_signed(read_file(path), CONFIGURATION_SCHEMA)
     names = configuration.get("class_names")
