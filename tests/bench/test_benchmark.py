@@ -97,6 +97,7 @@ def test_the_row_of_a_layer_around_others_is_named_so(measured):
     text = str(replace(measured, layers=(inside, cost._replace(layer="block_0", backward=True))))
     assert "\nblock_0/dense_0  " in text
     assert "\nblock_0 itself backward  " in text
+    assert "\nslowest " not in str(replace(measured, layers=(cost._replace(layer=OUTSIDE),)))
 
 
 def test_a_suite_measures_all_cases(network):

@@ -22,7 +22,7 @@ from functional_nn.bench.compiled_program import (
     race,
 )
 from functional_nn.bench.diagnose import Explanation, find_causes
-from functional_nn.bench.layer_times import LayerCost, layer_costs
+from functional_nn.bench.layer_times import OUTSIDE, LayerCost, layer_costs
 from functional_nn.bench.measured_peaks import Peaks, trials
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
@@ -263,7 +263,7 @@ class Benchmark:
     @property
     def slowest(self) -> str:
         """The layer that takes most of the time, and what would make it faster; empty if layers were not timed."""
-        timed = [(cost.timing.median, cost) for cost in self.layers if cost.timing]
+        timed = [(cost.timing.median, cost) for cost in self.layers if cost.timing and cost.layer != OUTSIDE]
         if not timed:
             return ""
         seconds, cost = max(timed, key=lambda one: one[0])
