@@ -9,7 +9,7 @@ import symtable
 from pathlib import Path
 
 import pytest
-from tests.contracts.public_names import public_names
+from tests.contracts.public_names import KEPT, described, public_names
 
 import functional_nn as fnn
 
@@ -104,6 +104,11 @@ def test_formulas_are_by_hand(file):
     assert "custom_vjp" not in text
     # Derivatives have hand-derived derivatives of their own, so that second derivatives keep their digits.
     assert ("custom_jvp" in text) == (file == "activations/accurate_derivatives.py")
+
+
+def test_public_names_and_their_arguments_change_on_purpose():
+    """After a change that is meant: python -m tests.contracts.public_names, and a line in CHANGELOG.md."""
+    assert described() == KEPT.read_text("utf-8").splitlines()
 
 
 def test_everything_public_has_a_docstring():

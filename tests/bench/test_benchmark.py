@@ -1,6 +1,7 @@
 """What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
 
 import json
+from dataclasses import replace
 from unittest.mock import Mock
 
 import jax
@@ -88,6 +89,15 @@ def test_it_prints_and_goes_into_json(measured):
     assert read["roofline"] == measured.roofline
     assert len(read["donated"]["round_medians"]) == len(read["reference"]["round_medians"])
     assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
+
+
+def test_the_row_of_a_layer_around_others_is_named_so(measured):
+    cost = measured.layers[0]
+    inside = cost._replace(layer="block_0/dense_0", backward=False)
+    text = str(replace(measured, layers=(inside, cost._replace(layer="block_0", backward=True))))
+    assert "\nblock_0/dense_0  " in text
+    assert "\nblock_0 itself backward  " in text
+    assert "\nslowest " not in str(replace(measured, layers=(cost._replace(layer=OUTSIDE),)))
 
 
 def test_a_suite_measures_all_cases(network):

@@ -51,6 +51,9 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [row["class_name"] for row in rows] == list(NAMES)
     assert [row["class"] for row in rows] == [0, 1, 2]
+    assert run(["predict", str(folder), str(images), "--json", str(tmp_path / "all.json")]) == 0  # a folder of them
+    in_folder = [row["image"] for row in json.loads((tmp_path / "all.json").read_text())]
+    assert in_folder == sorted(str(path) for path in images.rglob("*.png"))
 
 
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])

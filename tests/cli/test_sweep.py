@@ -168,6 +168,9 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, no_pict
     refused(capsys, [*export, left_out], f"of member {left_out}, got none that can be read (its status: halved)")
     refused(capsys, [*export, 3], "one of 3 members, from 0, got 3")
     refused(capsys, ["export", tmp_path / "hub", *export[2:], 0], "hub has no sweep")
+    next((out / "batches").glob("*-end.safetensors")).unlink()  # as after Ctrl-C
+    with pytest.warns(UserWarning, match="The sweep has not ended. This is the best of 2 of 3 members"):
+        fnn.exchange.load(out)
 
 
 @pytest.mark.parametrize(

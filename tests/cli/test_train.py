@@ -74,7 +74,7 @@ def test_default_output_is_a_table_that_ends_with_the_accuracy(tiny, capsys):
     assert re.fullmatch(
         rf"test accuracy {accuracy} after 2 epochs \(compile {seconds}, train {seconds}, total {seconds}\)", last
     )
-    assert captured.err == ""
+    assert captured.err == "Training has only 6 steps: try a smaller --batch-size and more --epochs.\n"
 
 
 def test_quiet_prints_the_accuracy_only(tiny, capsys):

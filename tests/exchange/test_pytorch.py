@@ -90,6 +90,9 @@ def test_files_of_torch_save(tmp_path):
         with pytest.raises(DataError, match=r"model.pt: expected a state dict that torch.save wrote"):
             from_torch(net, path, in_shape)
     assert not danger.exists()
+    torch.save(module, path)
+    with pytest.raises(DataError, match=r"such as a whole module.*Save module\.state_dict\(\)"):
+        from_torch(net, path, in_shape)
 
 
 def written_by_hand(path, pickled):

@@ -158,6 +158,9 @@ def test_other_wrong_arguments():
     mine = fnn.chain(fnn.Layer("my", lambda key, in_shape: ({"a": jax.numpy.ones(())}, {}), scaled))
     with pytest.raises(InputError, match=r"layers that PyTorch has too .*, got my_0 \(my\)"):
         from_torch(mine, state_dict(), (3,), check=False)
+    frozen = fnn.frozen(NET, "dense_0/*")
+    with pytest.raises(InputError, match=r"also frozen/dense_0/bias.* parameters are trees\.merge\(params, state"):
+        to_torch(frozen, *frozen.init(jax.random.key(0), (4,)), (4,))
     params, state = NET.init(jax.random.key(0), (5,))
     with pytest.raises(InputError, match=r"params: expected dense_0/weight of shape \(4, 3\), got \(5, 3\)"):
         to_torch(NET, params, state, (4,))

@@ -256,6 +256,19 @@ def test_wrong_structures_and_shapes_are_refused(bars, said):
         check_vjp(product, lambda x, weight, y_bar: bars(x, weight), draw(2, 3), draw(3, 5), **QUICK)
 
 
+def test_a_wrong_shape_inside_a_network_is_refused():
+    dense = fnn.dense(2)
+    by_numpy = dense._replace(backward=lambda residuals, y_bar: dense.backward(residuals, np.asarray(y_bar)))
+    with pytest.raises(InputError, match=r"dense: backward: .* Use jax\.numpy in place of numpy"):
+        check_layer(by_numpy, (2,))
+    without_x = dense._replace(backward=lambda residuals, y_bar: (dense.backward(residuals, y_bar)[0], None))
+    with pytest.raises(InputError, match=r"'weight': \*}, \*\), got .*'weight': \*}, None\)"):
+        check_layer(without_x, (2,))
+    flat = dense._replace(backward=lambda residuals, y_bar: (dense.backward(residuals, y_bar)[0], y_bar.sum(axis=1)))
+    with pytest.raises(InputError, match=r"residual: backward: .* one of them may return a cotangent of a wrong shape"):
+        check_layer(fnn.residual(flat), (2,))
+
+
 def test_numbers_that_are_not_finite_and_networks_without_parameters_are_refused():
     with pytest.raises(InputError, match=r"expected finite numbers, got NaN or infinity in float\d\d of shape"):
         check_layer(fnn.dense(2), (2,), x=np.array([[1, np.nan]]))
@@ -359,6 +372,24 @@ ONLY_HERE = {
         np.array([[True, False, True], [True, True, False]]),
     ),
     "small numbers": (jax.nn.softplus, lambda x, b: b * jnp.exp(x) / (1 + jnp.exp(x)), np.array([0.3, -2.0])),
+    "a single example": (
+        lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True),
+        lambda x, b: (b - x * jnp.sum(x * b) / jnp.sum(x * x)) / jnp.linalg.norm(x, axis=1, keepdims=True),
+        np.array([[0.5, 2.0, -1.0]]),
+    ),
+    "a single step of a loop": (
+        lambda x, h: jax.lax.scan(lambda h, row: (jnp.tanh(h + row), h), h, x)[0],
+        lambda x, h, b: ((b * (1 - jnp.tanh(h + x[-1]) ** 2))[None] + 0 * x, b * (1 - jnp.tanh(h + x[-1]) ** 2)),
+        np.array([[0.5, 0.3]]),
+        np.array([0.1, -0.2]),
+    ),
+    "a mask that leaves something": (
+        lambda x, mask: jnp.sum(jnp.where(mask, x * x, 0)) / jnp.maximum(jnp.sum(jnp.float64(mask)), 1),
+        lambda x, mask, b: (jnp.where(mask, 2 * x * b, 0) / jnp.sum(jnp.float64(mask)), None),
+        np.array([0.5, 2.0, -1.0]),
+        np.array([True, False, True]),
+    ),
+    "large cotangents": (jnp.sin, lambda x, b: jnp.cos(x) * jnp.where(abs(b) > 1e-12, b, 0), np.array([0.3, -2.0])),
     "small cotangents": (jnp.sin, lambda x, b: jnp.cos(x) * jnp.where(b < 1e6, b, 0), np.array([0.3, -2.0])),
 }
 
@@ -380,6 +411,9 @@ def test_a_function_that_is_meant_for_its_shapes_or_permutations_passes():
     report = check_vjp(lambda x: x[0] * x[1], lambda x, b: b * x[jnp.array([1, 0])], np.array([0.3, -2.0]), **QUICK)
     report.raise_if_failed()
     assert "The formula raises InputError" in report.skipped[0][1]
+    # A row of length 1 is added to each row.
+    shift, at = lambda x, row, b: (b, jnp.sum(b, 0, keepdims=True)), (np.array([[0.3, 2.0]]), np.array([[1.0, -1.0]]))
+    check_vjp(jnp.add, shift, *at, **QUICK).raise_if_failed()
 
 
 def test_a_formula_that_is_right_for_one_size_of_the_batch_only_is_found():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -89,6 +90,14 @@ def float32_square(x):
     return x * x
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x):
+    return np.logaddexp(np.zeros_like(x), x)
+
+
 NORMALIZED = [draw(4, 6), draw(6), draw(6)]
 LABELED = [draw(4, 3), np.array([0, 2, 1, 1])]
 TOKENS = [draw(5, 2), np.array([1, 3, 1, 0])]
@@ -104,6 +113,7 @@ RIGHT = {
     "a logarithm": (np.log, lambda x, y_bar: y_bar / x, [np.array([0.5, 2.0, 3.0])]),
     "two outputs": (lambda x: (np.sin(x), x.sum()), lambda x, bars: bars[0] * np.cos(x) + bars[1], [draw(3)]),
     "ReLU at 0": (lambda x: np.maximum(x, 0), lambda x, y_bar: y_bar * (x > 0), [np.array([0.0, 1.0, -2.0])]),
+    "saturated in float32": (sigmoid, lambda x, y_bar: y_bar * sigmoid(x) * (1 - sigmoid(x)), [np.float32([0.5, 2])]),
     "float32 only": (float32_square, lambda x, y_bar: 2 * x * y_bar, [np.float32(draw(5))]),
 }
 
@@ -204,6 +214,24 @@ WRONG = {
         [draw(8)],
         ("x", "vjp", "first axis of length 1"),
     ),
+    "a remainder of two": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * np.where((x.size % 4 == 2) & (np.arange(x.size) == x.size - 1), 2, 1),
+        [draw(8)],
+        ("x", "vjp", "first axis of length 6"),
+    ),
+    "whole blocks of 64": (
+        lambda x, bias: x + bias,
+        lambda x, bias, y_bar: (y_bar, y_bar[: max(len(x) // 64 * 64, min(len(x), 64))].sum(0)),
+        [draw(5, 3), draw(3)],
+        ("bias", "vjp", "first axis of length 259"),
+    ),
+    "overflow in the type of the arrays": (
+        softplus,
+        lambda x, y_bar: y_bar * np.exp(x) / (1 + np.exp(x)),
+        [np.float32([-2, 0.3, 3])],
+        ("x", "vjp", "large numbers"),
+    ),
     "many elements": (
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) != 77),
@@ -291,10 +319,6 @@ def test_what_is_not_compared_one_by_one():
     assert "can tell more" not in str(check_implementation(*steep, draw(3), **given))
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
 def sigmoid_backward(x, y_bar):
     return y_bar * sigmoid(x) * sigmoid(-x)
 
@@ -312,6 +336,14 @@ def test_with_a_reference():
 
     lost = check_implementation(sigmoid, lossy, -x, reference=jax.nn.sigmoid)
     assert (lost.failures[0].unit, lost.failures[0].index) == ("relative", (1,))
+
+    def steep(x, y_bar):
+        return 20 * y_bar * (1 - np.tanh(20 * x) ** 2)
+
+    # At other points, which nobody has chosen, tails do not count.
+    near = np.array([0.03, -0.01])
+    kept = check_implementation(lambda x: np.tanh(20 * x), steep, near, reference=lambda x: jnp.tanh(20 * x))
+    kept.raise_if_failed()
 
     def larger(x):
         return 1.001 * sigmoid(x)
@@ -427,8 +459,20 @@ def without_strides(ctx, y_bar):
     return swish_backward(ctx, y_bar * y_bar.is_contiguous())
 
 
+def detached_elsewhere(ctx, y_bar):
+    (x,) = ctx.saved_tensors
+    s, x = x.sigmoid(), x.where(x > -1.5, x.detach())
+    return y_bar * s * (1 + x * (1 - s))
+
+
 @pytest.mark.parametrize(
-    ("backward", "kind"), [(lambda ctx, y_bar: y_bar, "vjp"), (without_strides, "vjp"), (detached, "second order")]
+    ("backward", "kind"),
+    [
+        (lambda ctx, y_bar: y_bar, "vjp"),
+        (without_strides, "vjp"),
+        (detached, "second order"),
+        (detached_elsewhere, "second order"),
+    ],
 )
 def test_wrong_functions_of_pytorch(backward, kind):
     torch, swish = swish_of(backward)

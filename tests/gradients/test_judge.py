@@ -139,6 +139,11 @@ RIGHT = {
         lambda x, g: g * jnp.where(x < 0.3, 2 * x, 0.6),
         (F64([0.1 + 0.2, 1]),),
     ),
+    "two zeros in a product": (
+        jnp.prod,
+        lambda x, g: g * jnp.stack([jnp.prod(jnp.delete(x, place)) for place in range(4)]),
+        (F64([2, 3, 0, 0]),),
+    ),
     "numbers that underflow": (lambda x, y: x * y, lambda x, y, g: (g * y, g * x), (F64([1e-310]), F64([2]))),
     "a slope that underflows in float64": (sigmoid, lambda x, g: g * sigmoid(x) * sigmoid(-x), (F64([-720, -700, 1]),)),
     "an argument that is not used": (lambda a, b: PLANCK * a, lambda a, b, g: (PLANCK * g, 0 * g), (F64(1.5), F64(2))),
@@ -457,6 +462,11 @@ ELSEWHERE = {
         lambda x: jnp.prod(x),
         lambda x, g: jnp.where(x == 0, 0, g * jnp.prod(x) / jnp.where(x == 0, 1, x)),
         F64([1.0, 0.5, -2.0, 0.3]),
+    ),
+    "far outside of two slopes that are nearly equal": (
+        lambda x: 3 * x + jnp.maximum(x, 2) / 10,
+        lambda x, g: g * jnp.where(x == 2, 0, 3 + jnp.where(x > 2, 0.1, 0)),
+        F64([1.0]),
     ),
     "the only number is 0": (jnp.sin, lambda x, g: g * jnp.where(x == 0, 2, jnp.cos(x)), F64([0.5])),
     "equal numbers": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import functional_nn as fnn
 from functional_nn.core.errors import DataError
 from functional_nn.storage.arrays import load_parameters, packed, save_parameters, unpacked
 
@@ -70,6 +71,14 @@ def test_strided_arrays_are_written_as_they_look(tmp_path):
     for array in (weight.T, weight[:, ::2], weight[::-1], np.asfortranarray(weight)):
         save_parameters(tmp_path / "file", {"w": array}, {})
         assert_same(load_parameters(tmp_path / "file", ({"w": array}, {})), ({"w": jnp.asarray(array)}, {}))
+
+
+def test_a_folder_and_a_file_are_told_apart(tmp_path):
+    save_parameters(tmp_path / "file", *parameters())
+    with pytest.raises(DataError, match=r"expected a file of parameters, got a folder.* fnn\.exchange\.load\(folder\)"):
+        load_parameters(tmp_path)
+    with pytest.raises(DataError, match=r"got a file.* fnn\.storage\.load_parameters reads a file"):
+        fnn.exchange.load(tmp_path / "file")
 
 
 def test_every_truncation_is_refused(tmp_path):

@@ -80,6 +80,12 @@ def test_a_member_that_halving_left_out_wins_only_if_no_other_can():
     assert result(halved, member(1, {"seed": 1}, 0.8, status="non-finite")).best() is halved
 
 
+def test_the_best_of_equal_ones_is_the_first_and_they_are_counted():
+    made = result(*over_seeds([0.9, 0.95, 0.95]), member(3, {"rate": 0.1, "seed": 3}, 0.95, status="halved"))
+    assert made.best().number == 1
+    assert "test accuracy 0.9500 (chosen on test data); the first of 2 equal ones" in str(made)
+
+
 def test_no_best_of_none():
     with pytest.raises(InputError, match="got no members"):
         result().best()

@@ -62,7 +62,8 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
     collecting = []
     gc.callbacks.append(callback)
     try:
-        run = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1000, batch_size=16, on_epoch=collect)
+        with pytest.warns(RuntimeWarning, match="Interrupted after 1 of 1000 epochs"):
+            run = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1000, batch_size=16, on_epoch=collect)
     finally:
         gc.callbacks.remove(callback)
     assert (run.status, len(run.history)) == ("interrupted", 1)

@@ -22,7 +22,7 @@ from functional_nn.bench.compiled_program import (
     race,
 )
 from functional_nn.bench.diagnose import Explanation, find_causes
-from functional_nn.bench.layer_times import LayerCost, layer_costs
+from functional_nn.bench.layer_times import OUTSIDE, LayerCost, layer_costs
 from functional_nn.bench.measured_peaks import Peaks, trials
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds, labeled
 from functional_nn.core.display import html_text
@@ -263,7 +263,7 @@ class Benchmark:
     @property
     def slowest(self) -> str:
         """The layer that takes most of the time, and what would make it faster; empty if layers were not timed."""
-        timed = [(cost.timing.median, cost) for cost in self.layers if cost.timing]
+        timed = [(cost.timing.median, cost) for cost in self.layers if cost.timing and cost.layer != OUTSIDE]
         if not timed:
             return ""
         seconds, cost = max(timed, key=lambda one: one[0])
@@ -271,7 +271,7 @@ class Benchmark:
         nearest = max(shares, key=shares.__getitem__)
         part = seconds / sum(time for time, _ in timed)
         remedy = REMEDIES[nearest if shares[nearest] >= NEAR else ""]
-        return f"{_label(cost)}, {part:.0%} of the time of all layers; {remedy}"
+        return f"{self._label(cost)}, {part:.0%} of the time of all layers; {remedy}"
 
     def _shares_of(self, cost: LayerCost, seconds: float) -> dict[str, float]:
         """The shares of the peaks that a layer reaches."""
@@ -369,11 +369,11 @@ class Benchmark:
                 seconds = cost.timing.median
                 compute, memory = (f"{share:.0%}" for share in self._shares_of(cost, seconds).values())
                 operations, moved = in_flops(cost.flops), in_bytes(cost.bytes)
-                rows.append(
-                    (cut_to_end(_label(cost), LABEL_WIDTH), in_seconds(seconds), operations, compute, moved, memory)
-                )
+                name = cut_to_end(self._label(cost), LABEL_WIDTH)
+                rows.append((name, in_seconds(seconds), operations, compute, moved, memory))
         return aligned(rows, numbers_from=1) if len(rows) > 1 else []
 
-
-def _label(cost: LayerCost) -> str:
-    return f"{cost.layer} backward" if cost.backward else cost.layer
+    def _label(self, cost: LayerCost) -> str:
+        """The name of a row. Of a layer around others, it is what they leave, such as the addition of ``residual``."""
+        is_around = any(other.layer.startswith(f"{cost.layer}/") for other in self.layers)
+        return f"{cost.layer}{' itself' * is_around}{' backward' * cost.backward}"

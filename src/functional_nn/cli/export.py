@@ -78,6 +78,9 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
                 _write_training(network, kind, out)
             else:
                 _write(network, kind, out, gradient, like)
+        if network.features is not None:
+            features = escaped(f"fnn.exchange.load({str(run)!r}).features")
+            click.echo(f"The network takes standardized rows: {features}.standardized(rows)")
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 

@@ -32,8 +32,8 @@ CLASS_WIDTH = 10
 def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: Path | None) -> None:
     """Classify image files, or rows of CSV files, with the network in a run folder, or with the best one of a sweep.
 
-    Give the folder first, then the files. A network that was trained on a table takes CSV files, in which it finds its
-    columns by their names. A picture of the size of the training images keeps its pixels.
+    Give the folder of the run first, then images or folders of images. A network that was trained on a table takes CSV
+    files, in which it finds its columns by their names. A picture of the size of the training images keeps its pixels.
     Other pictures are scaled. Digits are centered, too, and may be dark on bright or bright on dark at any size. If the
     network takes gray images, a scaled picture with a bright border is inverted. For a network that was trained on a
     folder of images, nothing is inverted.
@@ -43,13 +43,16 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         import numpy as np
 
         from functional_nn.cli.trained_run import named_member
+        from functional_nn.core.errors import DataError
         from functional_nn.data.csv_table import read_rows
-        from functional_nn.data.image_folder import PREFIX, read_fitted_images
+        from functional_nn.data.image_folder import PREFIX, images_at, read_fitted_images
         from functional_nn.data.images import read_image
         from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import write_json
 
     network = load(run, named_member(run, member))
+    if network.features is None:
+        files = tuple(image for file in files for image in images_at(file))
     dataset, class_names = network.configuration.dataset, network.class_names
     kind, names = "image", list(map(str, files))
     if network.features is not None:
@@ -64,6 +67,10 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         is_of_digits = dataset.startswith("mnist")
         x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in files])
     probabilities = network.predict(x)
+    wrong = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if wrong.size:
+        remedy = "Are its numbers, or the parameters of the network, very large?"
+        raise DataError(names[wrong[0]], "finite outputs of the network", "NaN or infinity", remedy)
     click.echo("\n".join(_table(kind, list(map(escaped, names)), probabilities, class_names)))
     if json_file is not None:
         rows = []
@@ -83,7 +90,7 @@ def _table(
         shown = [name if len(name) <= CLASS_WIDTH else f"{name[: CLASS_WIDTH - 1]}…" for name in cut]
     rows = [("class", "probability", "next best")]
     for row in probabilities:
-        best, *next_best = row.argsort()[::-1][: NEXT_BEST + 1]
+        best, *next_best = (-row).argsort(stable=True)[: NEXT_BEST + 1]
         others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
         rows.append((shown[best], f"{row[best]:>11.2%}", others))
     lines = aligned(rows)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from functional_nn.training.run import EpochMetrics, Run
     from functional_nn.training.state import TrainState
 
+FEW_STEPS = 50
+"""A run of fewer steps hardly trains; its output says so."""
+
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @with_settings("train")
@@ -156,6 +159,10 @@ def train(
         click.echo(data.describe())
         several = f", {jax.device_count()} devices in {processes.count} processes" if processes.are_several else ""
         click.echo(f"{_described(configuration, data.classes)} on {device.device_kind}{several}")
+        steps = configuration.epochs * math.ceil(len(data.train_images) / configuration.batch_size)
+        if steps < FEW_STEPS:
+            said = f"Training has only {counted(steps, 'step')}: try a smaller --batch-size and more --epochs."
+            click.echo(said, err=True)
     recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
@@ -200,7 +207,7 @@ def train(
 
     with warnings.catch_warnings():
         # The run's message, which is printed below, says the same.
-        warnings.filterwarnings("ignore", NOT_FINITE, RuntimeWarning)
+        warnings.filterwarnings("ignore", f"{NOT_FINITE}|Interrupted", RuntimeWarning)
         run = fit(
             recipe.net,
             recipe.loss,

@@ -96,6 +96,11 @@ def load_image_folder(
     return _dataset(name, folder, layout, images)
 
 
+def images_at(path: Path) -> list[Path]:
+    """The images of a folder, also those in folders inside it; of a file, the file itself."""
+    return _files_of_class(path, Counter(), least=1) if os.path.isdir(path) else [path]
+
+
 def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int, ...]) -> np.ndarray:
     """Reads new images as those of a data set from a folder are read, for a network that was trained on it."""
     with quiet_decoders():

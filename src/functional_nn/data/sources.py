@@ -67,7 +67,7 @@ def load_dataset(
     for needed, arguments in zip(PATH_PREFIXES, own, strict=True):
         for argument, value in arguments.items():
             is_free = value is None or prefix == needed
-            check(argument, value, f"nothing for {shown(name)} (only for {needed}PATH)", is_free)
+            check(argument, value, f"nothing for {shown(name)} (only for {needed}PATH)", is_free, _remedy(name))
     if prefix:
         check_data("data_dir", data_dir, f"nothing for {prefix}PATH", data_dir is None, "The path is in the name.")
         path = Path(os.path.expanduser(check_path(f"the path in {prefix}PATH", name.removeprefix(prefix))))
@@ -82,10 +82,8 @@ def load_dataset(
         try:
             return load_tfds(name)
         except DataError as error:
-            if not Path(name).is_dir():
-                raise
-            remedy = f"To load the images in the folder {name}, write {image_folder.PREFIX}{name}. {error.remedy}"
-            raise DataError(error.argument, error.expected, error.given, remedy) from None
+            error.remedy = f"{_remedy(name)} {error.remedy}".strip()
+            raise
     remedy = "Leave data_dir out, or give your files another name, such as mnist."
     check_data("data_dir", data_dir, "nothing for the embedded mnist5k", name != EMBEDDED, remedy)
     folder = check_path("data_dir", data_dir).expanduser()
@@ -93,6 +91,13 @@ def load_dataset(
     if data := read_idx_folder(folder, name, f"the IDX files in {folder}"):
         return data
     return load_tfds(name, folder)
+
+
+def _remedy(name: object) -> str:
+    """What to write for the path of a folder or a file; empty for a name of another kind."""
+    if not isinstance(name, str) or not os.path.exists(name):
+        return ""
+    return f"For {name}, write {image_folder.PREFIX if os.path.isdir(name) else csv_table.PREFIX}{name}."
 
 
 def path_prefix(name: str) -> str:

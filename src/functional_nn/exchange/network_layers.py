@@ -83,7 +83,10 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
     layers = _with_what_runs_before(uses, _names_of_layers(net, net.name), shapes, state_shapes)
     if left := [*shapes, *state_shapes]:
         given = ", ".join(_inside(path, net.name) for path in left)
-        raise InputError("net", "parameters of layers that run, and running statistics of batch_norm", f"also {given}")
+        remedy = "Use the network inside frozen(...); its parameters are trees.merge(params, state['frozen'])."
+        remedy *= any("frozen" in path.split("/") for path in left)
+        expected = "parameters of layers that run, and running statistics of batch_norm"
+        raise InputError("net", expected, f"also {given}", remedy)
     ordered = _in_order_of_copies(layers, uses)
     return [layer._replace(path=_inside(layer.path, net.name)) for layer in ordered]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,7 +68,8 @@ class SavedNetwork(NamedTuple):
 
         Args:
             examples: images (images, height, width, channels), as bytes from 0 to 255, or as numbers from 0 to 1. For a
-                network that was trained on a table, rows (rows, features) of numbers as they are in the table.
+                network that was trained on a table, rows (rows, features) of numbers as they are in the table:
+                ``features`` standardizes them here.
 
         Raises:
             InputError: for examples of another shape, and for images of numbers below 0 or above 1 that are not bytes.
@@ -107,10 +109,11 @@ class SavedNetwork(NamedTuple):
 def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetwork:
     """The trained network in a folder that ``functional-nn train --out``, ``import`` or ``export --to hub`` wrote.
 
-    For a folder that ``functional-nn sweep --out`` wrote, it is the network of the best member, or of the given one.
+    For a folder that ``functional-nn sweep --out`` wrote, it is the network of the best member, or of the given one. If
+    the sweep has not ended, a warning says so.
 
     The files in the folder are data: a configuration as JSON, and parameters as safetensors. No code in them is run.
-    Their checksums are verified.
+    Their checksums are verified. For a file of parameters alone, see ``storage.load_parameters``.
 
     Args:
         folder: the folder of a run or a sweep.
@@ -292,6 +295,10 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member, st
         raise InputError("folder", "a folder of functional-nn sweep", given, remedy)
     if member is None:
         chosen = result.best()
+        if result.message:
+            ended = sum(one.status != "not run" for one in result.members)
+            text = f"{folder}: {result.message} This is the best of {ended} of {len(result.members)} members."
+            warnings.warn(text, UserWarning, stacklevel=2)
     else:
         check_count("member", member, least=0)
         count = len(result.members)

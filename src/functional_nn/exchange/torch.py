@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -300,6 +301,8 @@ def convert_file(path: str, copy: str, seconds: str) -> int:
         print("one that needs far more memory than its size")
     except InputError as error:
         print(f"{error.given}, not {error.expected}")
+    except pickle.UnpicklingError:
+        print("one with other things than tensors, such as a whole module, or a damaged one")
     except Exception as error:  # unpickling a damaged file may raise anything
         print(shortened(error))
     else:

@@ -24,7 +24,8 @@ MOST_COLUMNS = 200
 STEP = 2.0**-300
 """The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
 that is smaller. It is far smaller than the steps of the outer difference, which then sees kinks of the slope."""
-SMALLEST_STEP = 2.0**-1000
+SMALLEST_STEP, LARGER = 2.0**-1000, 2.0**50
+"""The smallest such step, and the factor of a second one."""
 SECOND_ORDER_DIGITS = 200
 """The digits of the first evaluation of a second derivative. The inner difference loses 90 of them."""
 USUAL_RANGE = 10
@@ -96,7 +97,8 @@ def reference_second_order(
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰. At a kink of the
+    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰, and a larger one where
+    the result may be nothing but the error of the step. At a kink of the
     function or its slope, all errors are infinite. If an operation has no rule, it is a difference of the formula in
     float64.
 
@@ -120,6 +122,16 @@ def reference_second_order(
     if any(kink.any() for kink in found.kink):  # the direction moves all elements together
         errors, kinks = [np.full_like(error, np.inf) for error in found.error], list(map(np.ones_like, found.kink))
         return found._replace(error=errors, kink=kinks)
+    # What is nothing but the error of the step in t grows with the square of the step: then the derivative is 0.
+    tiny = [(value != 0) & (np.abs(value) < step) for value in found.values]
+    chosen = [columns[is_tiny.any(0)] for columns, is_tiny in zip(found.columns, tiny, strict=True)]
+    if any(map(len, chosen)):
+        slope = partial(_slope_along, problem.function, y_bars, directions, LARGER * step)
+        again = exact_jacobian(slope, problem.leaves, digits=digits, columns=chosen).values
+        for value, error, is_tiny, larger in zip(found.values, found.error, tiny, again, strict=True):
+            is_zero = np.zeros_like(is_tiny)
+            is_zero[:, is_tiny.any(0)] = np.abs(larger) > LARGER * np.abs(value[:, is_tiny.any(0)])
+            value[is_zero & is_tiny] = error[is_zero & is_tiny] = 0
     return found
 
 

@@ -115,7 +115,10 @@ def check_vjp(
         name,
         problem_in,
         types,
-        others=((regime, partial(moved, arguments=others)) for regime, others in other_arguments(arguments)),
+        others=(
+            [(regime, partial(moved, arguments=other)) for regime, other in others]
+            for others in other_arguments(arguments)
+        ),
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
@@ -203,7 +206,7 @@ def check_layer(
         second_order=second_order,
         mutants=mutants,
         skipped=joined_by_jax(layer),
-        others=[(f"batch of {examples}", partial(problem_in, x=larger))],
+        others=[[(f"batch of {examples}", partial(problem_in, x=larger))]],
     )
 
 
@@ -349,7 +352,7 @@ def check_problem(
     kinks_as_automatic: bool = True,
     stop_gradient_as_constant: bool = False,
     skipped: tuple[tuple[str, str], ...] = (),
-    others: Iterable[tuple[str, Callable[[str], Problem]]] = (),
+    others: Iterable[Sequence[tuple[str, Callable[[str], Problem]]]] = (),
 ) -> Report:
     """Compares the formula of a problem in float64 and in other types. Errors are planted only if it passes.
 
@@ -363,8 +366,8 @@ def check_problem(
         kinks_as_automatic: whether the formula has to give the values of ``jax.grad`` at kinks.
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants. There is then no second order.
         skipped: what is not compared, with the reasons.
-        others: the same problem with arrays of other shapes, with names. The first one is compared whose function
-            takes them.
+        others: lists of the same problem with other arrays, with names. Of each list, the first one is compared whose
+            function and formula take them.
     """
     validation.check_count("seed", seed, least=0)
     validation.check_flag("second_order", second_order)
@@ -388,17 +391,22 @@ def check_problem(
             second_order=second_order and not stop_gradient_as_constant,
             limit=MOST_MUTANTS if mutants else None,
         )
-        for regime, other_problem_in in () if has_failed(report.verdicts) else others:
-            try:
-                other = comparison_of(other_problem_in)
-            except Exception:  # the function is not meant for these shapes
-                continue
-            try:
-                report = replace(report, verdicts=(*report.verdicts, *other.of_other_shapes(regime)))
-            except Exception as error:
-                reason = f"The formula raises {type(error).__name__}: {shortened(error)}"
-                skipped = (*skipped, (f"{subject}, {regime}", reason))
-            break
+        for problems in others:
+            if has_failed(report.verdicts):
+                break
+            refusals = []
+            for regime, other_problem_in in problems:
+                try:
+                    other = comparison_of(other_problem_in)
+                except Exception:  # the function is not meant for these shapes
+                    continue
+                try:
+                    report = replace(report, verdicts=(*report.verdicts, *other.of_other_shapes(regime)))
+                    break
+                except Exception as error:
+                    reason = f"The formula raises {type(error).__name__}: {shortened(error)}"
+                    refusals.append((f"{subject}, {regime}", reason))
+            skipped = (*skipped, *refusals[:1])
     if second_order and stop_gradient_as_constant:
         skipped = (*skipped, (f"{subject}, second order", NO_DERIVATIVE))
     return replace(report, skipped=skipped, seconds=time.perf_counter() - started)

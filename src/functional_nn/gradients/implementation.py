@@ -100,7 +100,7 @@ def check_torch(
         tensors: the point. Derivatives are by the tensors that require a gradient; if none does, by all floating-point
             tensors. All others are constants.
         reference: the same function in ``jax.numpy``, of the tensors with a derivative; see ``check_implementation``.
-        second_order: whether the second derivatives are compared, too.
+        second_order: whether the second derivatives are compared, too: at the given point and at two others.
         other_points, mutants, subject, seed: see ``check_implementation``.
 
     Raises:
@@ -192,7 +192,7 @@ def _report(
             planted, survivors = plant(comparison)
     if second and not has_failed(verdicts):
         try:
-            verdicts += second.verdicts(other_points=False)
+            verdicts += second.verdicts(other_points)
         except InputError as error:
             note = f"not compared, because of {error.given}. If it is not needed, give second_order=False."
             missing = Verdict(first.subject, "", "inconclusive", np.nan, 0.0, kind="second order", note=note)

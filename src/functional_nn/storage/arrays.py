@@ -196,7 +196,7 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
     """
     digest = hashlib.sha256(more.encode())
     for name in sorted(arrays):
-        digest.update(f"{name} ".encode())
+        digest.update(f"{name} ".encode(errors="surrogatepass"))
         add_to_digest(digest, np.asarray(arrays[name], order="C"))
     return digest.hexdigest()
 
@@ -335,7 +335,7 @@ def save_parameters(path: str | os.PathLike[str], params: Params, state: State) 
 
 
 def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | None = None) -> tuple[Params, State]:
-    """Reads a file that ``save_parameters`` wrote.
+    """Reads a file that ``save_parameters`` wrote. ``exchange.load`` reads the folder of a run, with its network.
 
     Args:
         path: the file.
@@ -354,6 +354,11 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
     (784, 10)
     """
     path = check_path("path", path)
+    if os.path.isdir(path):
+        remedy = (
+            "Give a file in it, such as model.safetensors, or read a run with its network by fnn.exchange.load(folder)."
+        )
+        raise DataError(str(path), "a file of parameters", "a folder", remedy)
     if like is None:
         found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
         named = {"params": {}, "state": {}}

@@ -132,7 +132,8 @@ def read_configuration(folder: Path) -> JsonObject:
     """
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
-    check_folder(folder, "the folder of a run", remedy)
+    of_file = " fnn.storage.load_parameters reads a file of parameters." if folder.is_file() else ""
+    check_folder(folder, "the folder of a run", remedy + of_file)
     with reading(path, "a run's configuration, as it was written", remedy):
         configuration = read_signed(read_file(path), CONFIGURATION_SCHEMA)
     names = configuration.get("class_names")
@@ -274,7 +275,10 @@ def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> N
 
 
 def _append(path: Path, line: str) -> None:
-    with open(path, "a", encoding="utf-8", opener=unlinked_file) as file:
+    with (
+        reading(path, "a file that can be written", errors=OSError),
+        open(path, "a", encoding="utf-8", opener=unlinked_file) as file,
+    ):
         file.write(line)
 
 

@@ -503,7 +503,8 @@ class SweepResult:
         ranked, chosen = self.ranked(metric), chosen_metric(self, metric)
         if not ranked or not has_number(ranked[0], chosen):
             given = _statuses(self.members)
-            raise InputError("members", f"one with a finite {chosen}", given, "Try smaller learning rates.")
+            remedy = self.message or "Try smaller learning rates."
+            raise InputError("members", f"one with a finite {chosen}", given, remedy)
         return ranked[0]
 
     def where(self, **hyperparameters: object) -> SweepResult:
@@ -603,7 +604,10 @@ def sentences(result: SweepResult) -> list[str]:
         numbers = {name: best.last(name) for name in shown_metrics} | dict(best.test_metrics)
         texts = ", ".join(f"{words(name)} {value:.4f}" for name, value in numbers.items())
         on_test = " (chosen on test data)" if result.metric.startswith("test_") else ""
-        lines.append(f"best: member {best.number}{about}, {texts}{on_test}")
+        value = best.last(result.metric)
+        equal = sum(member.is_trained_to_its_end and member.last(result.metric) == value for member in result.members)
+        ties = f"; the first of {equal} equal ones" if equal > 1 else ""
+        lines.append(f"best: member {best.number}{about}, {texts}{on_test}{ties}")
     except InputError:
         lines.append("best: none ended with a finite number")
     statuses = _statuses(result.members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
@@ -84,8 +85,10 @@ def sweep(
 
     The ``seed`` of a member (0 if the grid has none) determines its initial values, its noise and the order of its
     data, as in ``fit``. If a value of a member is not finite, the member keeps its last finite state, with a status and
-    the step at which it happened. The other members continue unchanged. Ctrl-C ends the sweep, and the finished members
-    are returned.
+    the step at which it happened. The other members continue unchanged.
+
+    Ctrl-C ends the sweep with a warning, and the finished members are returned: ``result.message`` then says how many
+    they are. With ``out``, the same call continues.
 
     Args:
         model: a ``Layer``, or a function ``h -> Layer``.
@@ -136,7 +139,7 @@ def sweep(
     named = None if metrics is None else tuple(metrics.items())
     make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     make_recipe.check()
-    return train_members(
+    result = train_members(
         make_recipe,
         model,
         grid,
@@ -155,6 +158,9 @@ def sweep(
         on_epoch=on_epoch,
         progress=progress,
     )
+    if result.message:
+        warnings.warn(result.message, RuntimeWarning, stacklevel=2)
+    return result
 
 
 def train_members(

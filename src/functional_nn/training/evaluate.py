@@ -314,7 +314,8 @@ def predict(
     """The network's outputs for each example, as NumPy arrays, computed batch by batch.
 
     For a classifier, the outputs are logits. ``predict_probabilities`` gives their softmax, and so does the method
-    ``predict`` of a saved network (``fnn.exchange.load``), which knows that it is a classifier.
+    ``predict`` of a saved network (``fnn.exchange.load``), which knows that it is a classifier. That method takes the
+    rows of a table as they are; here, they are standardized before: ``data.features.standardized(rows)``.
 
     Args:
         net, params, state: the network with its trained parameters and state.

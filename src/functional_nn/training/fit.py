@@ -106,8 +106,8 @@ def fit(
     stops, or follows ``non_finite``, and a warning says at which step it happened and, if the step is quick to search,
     which operation made the number (``Run.origin``, see ``find_non_finite``).
 
-    Ctrl-C ends the run, and ``fit`` returns the epochs that are done. It takes effect after the current epoch at the
-    latest, even if a callback ignores the ``KeyboardInterrupt``.
+    Ctrl-C ends the run with a warning, and ``fit`` returns the epochs that are done. It takes effect after the current
+    epoch at the latest, even if a callback ignores the ``KeyboardInterrupt``.
 
     With ``checkpoints``, a run that was stopped or killed continues when the same call is made with the same folder,
     and ends with the same bits as a run that never stopped. It continues from the end of the last saved epoch. With
@@ -306,8 +306,8 @@ def fit(
     # If choices are made on validation examples, the test examples are evaluated once, at the end.
     if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
         run = loop.with_test_metrics(run)
-    if status == "non-finite":
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    if run.status in ("non-finite", "interrupted"):
+        warnings.warn(run.message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays
         print(run, file=sys.stderr)
     return run

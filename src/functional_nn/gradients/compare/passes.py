@@ -53,8 +53,9 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 7, 33)
-"""The lengths of axes that are tried: 1, and two numbers that are not multiples of 4 or 32."""
+SIZES = (1, 6, 35, 259)
+"""The lengths of axes that are tried. Divided by 4 or 8 they leave different remainders, and the last is longer than
+the usual blocks of 32 to 256 elements."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
@@ -71,7 +72,9 @@ TOGETHER = "There are too many to move one by one. A small error in one of them 
 AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
 UNCERTAIN = "The differences of forward are too inaccurate there."
 WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
-REPEATED = "Does a pass draw random numbers, or use what an earlier call left behind?"
+REPEATED = (
+    "Does a pass draw random numbers, use what an earlier call left behind, or return an array that it does not fill?"
+)
 CONTIGUOUS = "This is wrong only for arrays or a y_bar that are not contiguous, such as transposed ones."
 
 
@@ -102,6 +105,7 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "0.3 times the given numbers": lambda x, random, number: 0.3 * x,
     "other signs": lambda x, random, number: -1.7 * x,
     "large numbers": lambda x, random, number: 64 * x,
+    "very large numbers": lambda x, random, number: 3e3 * x,
     "small numbers": lambda x, random, number: 1e-3 * x,
     "drawn numbers": lambda x, random, number: 2 * random.normal(size=x.shape),
     "another order": lambda x, random, number: random.permutation(x.reshape(-1)).reshape(x.shape),
@@ -112,8 +116,8 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
 }
 """How the arrays of each other point are made: from a given array, a source of random numbers and the array's number.
 Arrays next to each other get their zeros at different places: 0 times 0 would hide errors."""
-WITH_REFERENCE = ("0.3 times the given numbers", "drawn numbers")
-"""The other points at which all derivatives are computed in 50 digits."""
+FEW_POINTS = ("other signs", "drawn numbers")
+"""The other points of what takes long: derivatives in 50 digits, and second derivatives."""
 
 
 class Along(NamedTuple):
@@ -224,17 +228,17 @@ class Implementation:
         return [flat([bar]) for bar in bars_of(bars, inputs, where)]
 
     def verdicts(self, other_points: bool) -> list[Verdict]:
-        """Judges the backward pass at the given point, at others, and in the type of the arrays, until one fails."""
-        found = self._at(GIVEN, self.arrays, self.dtype)
+        """Judges the backward pass at the given point, then at others, until one fails."""
+        found = self._at(GIVEN, self.arrays)
         for regime, arrays in self.points() if other_points and not has_failed(found) else ():
+            if self._kind != "vjp" and regime not in FEW_POINTS:
+                continue
             try:
-                found += [] if has_failed(found) else self._at(regime, arrays, self.dtype)
+                found += [] if has_failed(found) else self._at(regime, arrays)
             except InputError as error:
                 if not error.__cause__:
                     raise
                 self.skipped.append((f"the point with {regime}", f"The backward pass raises {error.given}."))
-        if self._own_type != self.dtype and not has_failed(found):
-            found += self._at(GIVEN, self.arrays, self._own_type)
         # An element that was unknown at the given point may be known at another one.
         known = {verdict.leaf for verdict in found if verdict.outcome != "inconclusive"}
         return [verdict for verdict in found if verdict.outcome != "inconclusive" or verdict.leaf not in known]
@@ -276,28 +280,60 @@ class Implementation:
         is_own = dtype == self.dtype or all(leaf.dtype == dtype for leaf in y.leaves)
         return y if is_own and np.isfinite(flat(y.leaves)).all() else None
 
-    def _at(self, regime: str, arrays: Arrays, dtype: str) -> list[Verdict]:
-        """Judges the backward pass at one point. There are no verdicts where the forward pass is not defined.
+    def _at(self, regime: str, arrays: Arrays) -> list[Verdict]:
+        """Judges the backward pass at one point, in the type of the differences and in that of the given arrays.
+
+        There are no verdicts where the forward pass is not defined.
 
         Args:
             regime: the name of the point.
             arrays: the point, in the type of the differences.
-            dtype: the type in which the backward pass is called.
         """
-        y, precision, is_given = self.defined(arrays, dtype), PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
-        if y is None and is_given:
+        y_by_type = {dtype: self.defined(arrays, dtype) for dtype in dict.fromkeys([self.dtype, self._own_type])}
+        y = y_by_type[self.dtype]
+        if y is None and regime == GIVEN:
             raise InputError("forward", "finite numbers at the given point", "NaN or infinity")
         if y is None:
             return []
-        if dtype != self.dtype and not _agree(flat(y.leaves), flat(self.outputs(arrays).leaves), precision.visible):
-            return []
+        # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
+        most = ONE_BY_ONE if regime == GIVEN else ELSEWHERE
+        along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
+        found = []
+        for dtype, y_in_type in y_by_type.items():
+            if y_in_type is None or has_failed(found):
+                continue
+            if _agree(flat(y_in_type.leaves), flat(y.leaves), PRECISIONS[dtype].visible):
+                found += self._in_type(dtype, regime, arrays, y_in_type, along)
+        return found
+
+    def _in_type(
+        self, dtype: str, regime: str, arrays: Arrays, y: DifferentiableLeaves, along: Sequence[Along]
+    ) -> list[Verdict]:
+        """Judges the backward pass at one point in one type.
+
+        Args:
+            dtype: the type in which both passes are called.
+            regime: the name of the point.
+            arrays: the point, in the type of the differences.
+            y: the outputs of the forward pass in this type.
+            along: the differences of the forward pass, by each array.
+        """
+        precision, is_given = PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
         most, size, narrow = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size, cast(arrays, dtype)
+
+        def with_rounding(along: Along) -> Along:
+            if regime == GIVEN or dtype == self.dtype:
+                return along
+            # Nobody has chosen this point, so digits that the type loses by rounding or underflow do not count.
+            limits, step = np.finfo(dtype), np.max(np.abs(along.directions), 1)
+            lost = (ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny) * step
+            return along._replace(error=along.error + lost)
+
+        along = list(map(with_rounding, along))
         random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
         basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
         rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
-        # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
-        along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
         bars, twice = [self.pulled_back(narrow, y, row, regime) for row in rows], rows[[len(basis), -1]]
         strided = self._strided(narrow, y, twice) if regime == GIVEN else []
         again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
@@ -307,7 +343,7 @@ class Implementation:
             all_rows = np.concatenate([rows, twice[: len(strided)]])
             verdict = self._judged(name, hand, all_rows, along[number], dtype, hand[None])
             if verdict.outcome == "fail":
-                along[number] = self._confirmed(arrays, place, flat(y.leaves), regime)
+                along[number] = with_rounding(self._confirmed(arrays, place, flat(y.leaves), regime))
                 seeds = range(1, NEARBY + 1) if regime != GIVEN else [0]
                 moved = [self._nearby(arrays, dtype, seed) for seed in seeds]
                 near = np.stack([[self.pulled_back(x, y, row, regime)[number] for row in all_rows] for x in moved])
@@ -442,9 +478,12 @@ class Implementation:
         template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
         verdict, at = worst_element(template, wrong, known, found, right, error, scale)
         moved = np.flatnonzero(along.directions[at[1]])
-        note = "Several elements are moved together." if len(moved) > 1 else ""
-        index = tuple(moved.tolist())[: not note]
-        return replace(verdict, reference=DIFFERENCES, index=index, note=note if verdict.outcome == "fail" else "")
+        index = tuple(moved.tolist()) if len(moved) == 1 else ()
+        note = ""
+        if verdict.outcome == "fail":
+            note = "" if index else "Several elements are moved together: this is the sum of their derivatives. "
+            note += _about_cotangent(rows[at[0]])
+        return replace(verdict, reference=DIFFERENCES, index=index, note=note)
 
     def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
         """Judges whether two calls give the same results, and whether the arguments are the same after them."""
@@ -563,10 +602,19 @@ class ReferenceComparison(JacobianComparison):
                 break
             found += self._values(regime, arrays)
             is_defined = self._implementation.defined(arrays, self._implementation.dtype)
-            if regime in WITH_REFERENCE and is_defined and f"the point with {regime}" not in refused:
+            if regime in FEW_POINTS and is_defined and f"the point with {regime}" not in refused:
                 leaves = cast([arrays[place] for place in self._implementation.places], "float64")
                 found += self.first_order(leaves, regime=regime)
-        return [replace(verdict, dtype=self._implementation.dtype) for verdict in found]
+        # Only the reference is compiled.
+        transforms = {"jit": "plain"}
+        return [
+            replace(
+                verdict,
+                dtype=self._implementation.dtype,
+                transform=transforms.get(verdict.transform, verdict.transform),
+            )
+            for verdict in found
+        ]
 
     @np.errstate(all="ignore")
     def _values(self, regime: str, arrays: Arrays) -> list[Verdict]:
@@ -644,6 +692,15 @@ def worst_element(
     # What differences cannot tell is allowed.
     allowed = template.tolerance + verdict.error + verdict.reference_error
     return replace(verdict, outcome="pass", tolerance=allowed), at
+
+
+def _about_cotangent(row: np.ndarray) -> str:
+    """Which cotangent was pulled back, in words."""
+    if np.all(row == row[0]):
+        return f"Here y_bar is {row[0]:g} everywhere."
+    if np.count_nonzero(row) == 1:
+        return f"Here y_bar is 1 for the output {np.flatnonzero(row)[0]}, and 0 for all others."
+    return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,9 @@ DECIMALS = 3
 """Drawn numbers are rounded, so that a report shows all their digits."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
 """Operations with a constant c at which a function may change its branch, as in x < c, or in x - c < 0."""
-MOST_CONSTANTS = 12
+MOST_CONSTANTS, SMALLEST_CONSTANT = 12, 1e-8
+"""Points have numbers near at most this many constants, which are larger than the second number and smaller than its
+inverse."""
 
 
 def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float]) -> Iterator[tuple[Leaves, Leaves]]:
@@ -71,35 +73,58 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
         yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
 
-def other_arguments(arguments: PyTree) -> Iterator[tuple[str, PyTree]]:
-    """Yields arguments with other lengths of axes, each with its name in a report.
+def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
+    """Yields lists of other arguments, each with its name in a report. Of each list, the first one counts that fits.
 
-    First all axes become one longer, then only those of one length, and at last none. Numbers are drawn near the given
-    ones. Whole numbers are often indices, so they keep their values, but some are repeated. Flags change their order.
-    Arguments that would be the same as before are left out.
+    In the first list, all axes become longer, then only those of one length, and at last none. In the next two, all
+    flags are equal. In the last, axes of length 1 become longer: first all, then one of them. Their new length is one
+    that no axis has. Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values,
+    but some are repeated. Flags change their order. Arguments that would be the same as before are left out.
     """
     random, (leaves, structure) = np.random.default_rng(2), jax.tree.flatten(arguments)
-    are_numbers = [is_array(leaf) and jnp.issubdtype(leaf.dtype, np.generic) for leaf in leaves]
-    arrays = [np.asarray(leaf) for leaf, is_number in zip(leaves, are_numbers, strict=True) if is_number]
+    places = [place for place, x in enumerate(leaves) if is_array(x) and jnp.issubdtype(x.dtype, np.generic)]
+    arrays = [np.asarray(leaves[place]) for place in places]
     fixed = {length for array in arrays if _is_permutation(array) for length in array.shape}
     lengths = sorted({length for array in arrays for length in array.shape if length > 1} - fixed)
+    new = min({*range(2, len(lengths) + 4)} - {*lengths, *fixed})
 
-    def moved(leaf: Array, is_number: bool, longer: tuple[int, ...]) -> Array:
-        if not is_number:
-            return leaf
-        array = np.asarray(leaf)
-        shape = tuple(length + (length in longer) for length in array.shape)
+    def with_shapes(regime: str, others: PyTree) -> tuple[str, PyTree]:
+        return f"{regime}: {', '.join(str(np.shape(leaf)) for leaf in jax.tree.leaves(others))}", others
+
+    def changed(change: Callable[[int, np.ndarray], np.ndarray]) -> PyTree:
+        others = dict(enumerate(leaves))
+        for place, array in zip(places, arrays, strict=True):
+            others[place] = change(place, array)
+        return jax.tree.unflatten(structure, others.values())
+
+    def resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if not jnp.issubdtype(array.dtype, np.inexact):
             return np.resize(with_repetitions(array), shape)
-        numbers = np.resize(array, shape)
-        return (numbers * random.uniform(0.5, 1.5, shape)).astype(array.dtype) if longer else numbers
+        factors = 1.0 if shape == array.shape else random.uniform(0.5, 1.5, shape)
+        return (np.resize(array, shape) * factors).astype(array.dtype)
 
-    every: list[tuple[int, ...]] = [tuple(lengths), *((length,) for length in lengths), ()]
-    for longer in dict.fromkeys(every):
-        others = [moved(leaf, is_number, longer) for leaf, is_number in zip(leaves, are_numbers, strict=True)]
-        regime = "axes of other lengths" if longer else "repeated whole numbers"
-        if longer or any(not np.array_equal(one, leaf) for one, leaf in zip(others, leaves, strict=True)):
-            yield regime, jax.tree.unflatten(structure, others)
+    def longer(chosen: Sequence[int]) -> PyTree:
+        return changed(lambda place, x: resized(x, tuple(length + (length in chosen) for length in x.shape)))
+
+    every: dict[tuple[int, ...], None] = dict.fromkeys([tuple(lengths), *((length,) for length in lengths)])
+    first = [with_shapes("axes of other lengths", longer(chosen)) for chosen in every if chosen]
+    if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
+        first.append(("repeated whole numbers", longer(())))
+    yield first
+    for flag in (False, True) if any(array.dtype == bool for array in arrays) else ():
+        full = changed(lambda place, x, flag=flag: np.full_like(x, flag) if x.dtype == bool else x)
+        yield [(f"all flags {flag}", full)]
+    pairs = zip(places, arrays, strict=True)
+    ones = [(place, axis) for place, x in pairs for axis, length in enumerate(x.shape) if length == 1]
+
+    def with_longer(chosen: Sequence[tuple[int, int]]) -> PyTree:
+        def change(place: int, x: np.ndarray) -> np.ndarray:
+            return resized(x, tuple(new if (place, axis) in chosen else n for axis, n in enumerate(x.shape)))
+
+        return changed(change)
+
+    singles = [[one] for one in ones] if len(ones) > 1 else []
+    yield [with_shapes("longer axes than 1", with_longer(chosen)) for chosen in ([ones, *singles] if ones else ())]
 
 
 def with_repetitions(array: np.ndarray) -> np.ndarray:
@@ -124,6 +149,7 @@ def _at_constants(
     constants: Sequence[float], leaves: Leaves, random: np.random.Generator
 ) -> Iterator[list[np.ndarray]]:
     """Yields points with numbers at each constant and its negative, and a little below and above."""
+    constants = [c for c in constants if SMALLEST_CONSTANT < c < 1 / SMALLEST_CONSTANT][:MOST_CONSTANTS]
     numbers = random.permutation(np.outer(constants, np.outer([-1, 1], [7 / 8, 1, 9 / 8])).reshape(-1))
     smallest = min((leaf.size for leaf in leaves if leaf.size), default=1)
     # In one point after the other, each leaf takes the next numbers, until the smallest leaf has had all of them.
@@ -136,7 +162,7 @@ def _at_constants(
 
 
 def branch_constants(program: ClosedJaxpr) -> list[float]:
-    """The sizes of constants in a program at which it may change its branch, at most ``MOST_CONSTANTS``.
+    """The sizes of constants in a program at which it may change its branch, except 0.
 
     A call passes its constants on, as ``jnp.clip`` does.
     """
@@ -144,6 +170,6 @@ def branch_constants(program: ClosedJaxpr) -> list[float]:
     for equation in all_equations(program):
         if equation.primitive.name in COMPARING or inner_programs(equation):
             for operand in equation.invars:
-                if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and 1e-8 < abs(operand.val) < 1e8:
+                if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and operand.val:
                     found[float(abs(operand.val))] = None  # of a complex number, its absolute value
-    return list(found)[:MOST_CONSTANTS]
+    return list(found)

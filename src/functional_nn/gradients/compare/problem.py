@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from functional_nn.core.errors import InputError, inside, shown
+from functional_nn.core.errors import InputError, inside, shortened, shown
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.layer import (
     Layer,
@@ -248,7 +248,8 @@ def bars_of(bars: PyTree, inputs: DifferentiableLeaves, argument: str = "hand_vj
         others = jax.tree.leaves(inputs.join(inputs.leaves))
         if integers := [leaf for leaf in others if jnp.issubdtype(jnp.result_type(leaf), jnp.integer)]:
             remedy += f" Integers, such as {shown(integers[0])}, have none: write 1.0, not 1, for what has one."
-        raise InputError(argument, f"cotangents of structure {expected}", given, remedy)
+        wanted, found = (str(tree).removeprefix("PyTreeDef(").removesuffix(")") for tree in (expected, given))
+        raise InputError(argument, f"cotangents of structure {wanted}", found, remedy)
     leaves = []
     for bar, primal in zip(jax.tree.leaves(bars), jax.tree.leaves(like), strict=True):
         dtype, is_complex = jnp.result_type(bar), jnp.issubdtype(jnp.result_type(primal), jnp.complexfloating)
@@ -301,13 +302,24 @@ def layer_problem(
 
     def forward(leaves: Leaves) -> tuple[PyTree, Residuals]:
         params, x = inputs.join(leaves)
-        y, _, residuals = checked_forward(layer, params, state, x, train=train, key=key)
+        with _operations_of_jax(f"{layer.name}: forward"):
+            y, _, residuals = checked_forward(layer, params, state, x, train=train, key=key)
         return y, residuals
 
     y_shape, _ = jax.eval_shape(forward, inputs.leaves)
 
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
-        returned = backward_of(layer)(residuals, differentiable_leaves(y_shape).join_cotangents(y_bars))
+        y_bar = differentiable_leaves(y_shape).join_cotangents(y_bars)
+        try:
+            with _operations_of_jax(f"{layer.name}: backward"):
+                returned = backward_of(layer)(residuals, y_bar)
+        except (TypeError, ValueError, IndexError) as error:
+            # A layer inside got what another one returned. The message of its operation does not say so.
+            if isinstance(error, InputError | jax.errors.JAXTypeError) or not layer.layers:
+                raise
+            given = f"{type(error).__name__}: {shortened(error)}"
+            remedy = "Check each of its layers alone: one of them may return a cotangent of a wrong shape."
+            raise InputError(f"{layer.name}: backward", "one that runs", given, remedy) from error
         with inside(layer.name):
             bars = cotangents_of(returned)
             check_cotangents(TypesByPath.of(params, x), *bars)

@@ -111,7 +111,7 @@ class Report:
             if verdict.digits is not None:
                 digits[name] = min(verdict.digits, digits.get(name, verdict.digits))
         for name, least in digits.items():
-            about.setdefault(RIGHT_TO.format(least), []).append(name)
+            about.setdefault(right_to(least), []).append(name)
         return tuple(f"{', '.join(dict.fromkeys(names))}: {note.strip()}" for note, names in about.items())
 
     @property
@@ -289,7 +289,6 @@ def _cut_at_the_start(text: str, width: int) -> str:
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-RIGHT_TO = "right to {} digits. The arbiter cannot tell more."
 MARKS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 ORDER: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 """The outcomes, the worst first."""
@@ -397,7 +396,7 @@ class Verdict:
             return f"Inconclusive: the arbiter's own error ({self.reference_error:.1e}) is too large to tell."
         if self.outcome == "pass":
             agree = "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
-            return agree if self.digits is None else f"{agree} It is {RIGHT_TO.format(self.digits)}"
+            return agree if self.digits is None else f"{agree} It is {right_to(self.digits)}"
         wrong = "The formula is wrong"
         if automatic_is_wrong:
             wrong = "The formula and automatic differentiation are wrong"
@@ -469,6 +468,11 @@ def digits_to_tell_apart(one: float, other: float) -> int:
     return next((digits for digits in (9, 13) if f"{one:.{digits}g}" != f"{other:.{digits}g}"), 17)
 
 
+def right_to(digits: int) -> str:
+    """How far a formula is right for certain, in words."""
+    return f"right to {counted(digits, 'digit')}. The arbiter cannot tell more."
+
+
 def _likely_cause(hand: float | None, arbiter: float | None) -> str:
     """A hint in words about the error, from the ratio of the formula's value to the right value."""
     if hand == 0 and arbiter:
@@ -479,7 +483,8 @@ def _likely_cause(hand: float | None, arbiter: float | None) -> str:
     if math.isclose(quotient, -1, rel_tol=1e-4):
         return "It has the wrong sign. "
     if 1e-12 < (off := abs(quotient - 1)) < 1e-3:
-        return f"It is right to {-math.log10(off):.0f} digits. Is a constant rounded, or a small term missing? "
+        causes = "Is a constant rounded, a small term missing, or do terms cancel?"
+        return f"It is right to {counted(round(-math.log10(off)), 'digit')}. {causes} "
     sign = " and has the wrong sign" if quotient < 0 else ""
     for factor in range(2, LARGEST_FACTOR + 1):
         if math.isclose(abs(quotient), factor, rel_tol=1e-5):

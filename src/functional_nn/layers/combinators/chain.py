@@ -237,6 +237,9 @@ def residual(*layers: Member, shortcut: Member | None = None, name: str = "resid
     >>> net = fnn.residual(fnn.dense(4), fnn.relu, output=fnn.dense(4))
     >>> {path: leaf.shape for path, leaf in fnn.trees.flatten(net.init(jax.random.key(0), (4,))[0]).items()}
     {'dense_0/bias': (4,), 'dense_0/weight': (4, 4), 'output/bias': (4,), 'output/weight': (4, 4)}
+    >>> wider = fnn.residual(fnn.dense(8), fnn.relu, shortcut=fnn.dense(8, bias=False))  # from 4 to 8 features
+    >>> sorted(wider.init(jax.random.key(0), (4,))[0])
+    ['dense_0', 'shortcut']
 
     References:
         He et al. 2016, "Deep residual learning for image recognition".
