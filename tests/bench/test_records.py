@@ -148,8 +148,13 @@ def test_nothing_to_compare_with_is_said(tmp_path):
         check_matching(path, read_records(path), new)
     assert compared(path, new) == []
     assert without_match(read_records(path), [*new, record([1.0])]) == ["mlp predict, batch 8, float32"]
-    with pytest.raises(DataError, match="times of their rounds"):
-        compared(written(path, record([1.0], steady={})), [record([1.0])])
+    old = [
+        record([1.0], steady={}),
+        *map(record, ([], [0.0], [-1.0], [float("nan")], [1.0] * 10_001, ["1"], [10**400])),
+    ]
+    for other in old:
+        with pytest.raises(DataError, match="times of their rounds"):
+            compared(written(path, other), [record([1.0])])
 
 
 def test_settings_that_differ_are_named(tmp_path):

@@ -181,6 +181,17 @@ def test_parameters_that_are_not_finite_are_no_answer(copy, capsys):
     )
 
 
+def test_outputs_that_are_not_finite_are_no_answer(copy, capsys):
+    folder, image = copy
+    path = folder / "model.safetensors"
+    arrays = load_file(path)
+    arrays["params/dense_1/bias"][3] = 3e38
+    arrays["params/dense_1/weight"][:] = 3e38
+    path.write_bytes(packed(arrays, {}))
+    tied(folder)
+    refused(capsys, ["predict", folder, image], f"{image}: expected finite outputs of the network")
+
+
 def test_batch_norm_and_dropout_are_predicted_as_in_evaluation(tiny, tmp_path, capsys):
     folder, image = tmp_path / "run", tmp_path / "image.png"
     assert run([*tiny, "--batch-norm", "--dropout", "0.5", "--out", str(folder)]) == 0

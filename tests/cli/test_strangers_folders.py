@@ -1,5 +1,6 @@
 """Folders that a stranger has made: nothing in them chooses what is opened, written, imported or shown."""
 
+import errno
 import importlib
 import json
 import os
@@ -445,6 +446,26 @@ def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(stranger
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "functional_nn", "report", stranger.name]
     subprocess.run(command, cwd=stranger.parent, env=environment, check=True, timeout=40)
+
+
+def test_a_page_that_cannot_be_written_does_not_take_the_result_away(tiny, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("functional_nn.cli.report._write_page", full)
+    assert run([*tiny, "--quiet", "--out", str(tmp_path / "run"), "--json", str(tmp_path / "a.json")]) == 0
+    printed = capsys.readouterr()
+    assert "No report.html." in printed.err
+    assert "test accuracy" in printed.out
+    assert (tmp_path / "a.json").is_file()
+
+
+@pytest.mark.timeout(60)
+def test_pictures_are_drawn_where_there_is_no_working_directory(tmp_path):
+    program = "import os; os.rmdir(os.getcwd()); from functional_nn.reports.plots import axes; axes.import_matplotlib()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+    (tmp_path / "gone").mkdir()
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "gone", env=environment, check=True, timeout=40)
 
 
 def test_a_huge_checkpoint_is_not_read(stranger):

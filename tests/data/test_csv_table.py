@@ -50,6 +50,11 @@ def test_files_of_spreadsheet_programs(tmp_path, separator):
     assert data.features.names[0].startswith(f"x{separator}")
 
 
+def test_tiny_numbers_have_no_infinite_features(tmp_path):
+    data = from_csv(table(tmp_path, [(n * 1e-200, n, "ab"[n % 2]) for n in range(16)], "x,y,kind"), "kind")
+    assert np.isfinite(data.train_images).all()
+
+
 def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
     data = from_csv(table(tmp_path, [(n, (10, "9.0", 9, 1234567.5)[n % 4]) for n in range(16)], "x,kind"), "kind")
     assert data.class_names == ("9", "10", "1234567.5")
@@ -69,6 +74,8 @@ def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
         ("x,kind", [(1, "a"), (2, " ")], "line 3, column 'kind': expected a class"),
         ("x,kind", [(1, "a"), (2, "a"), (3, "a")], "column 'kind': expected at least two classes, got one: a"),
         ("x,kind", [(n, n / 7) for n in range(9)], "expected at least 3 rows of each class, got 9 .* measured numbers"),
+        ("x,kind", [(n, ("1234", "01234")[n % 2]) for n in range(9)], "'01234' and '1234', which are the same number"),
+        ("x,kind", [("1_5", "a"), (2, "b")], "column 'x': expected a number .*'1_5'"),
         ("x,Kind", [(1, "a")], r"label: expected the name .* got 'kind'\. Did you mean Kind\?"),
         (",kind", [(1, "a")], "expected a name for each column, got none for column 1.*index=False"),
         ("x,x,kind", [(1, 2, "a")], "expected a different name for each column, got 'x'"),

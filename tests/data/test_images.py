@@ -102,11 +102,14 @@ def test_brightness_of_the_page_does_not_matter(tmp_path, page):
         np.testing.assert_allclose(image.astype(int), expected, atol=3)
 
 
-@pytest.mark.parametrize(("least", "largest"), [(0, 255), (-1, 1000)])
-def test_32_bit_numbers_that_are_no_16_bit_ones_are_refused(tmp_path, least, largest):
-    drawn = np.where(blob((60, 60), (10, 15)) == 250, largest, least).astype(np.int32)
-    with pytest.raises(DataError, match=f"got int32 numbers from {least} to {largest}. Save it with 8 or 16 bits"):
-        reading(tmp_path, drawn, ending="tiff")
+@pytest.mark.parametrize(
+    ("least", "largest", "kind", "ending"),
+    [(0, 255, "int32", "tiff"), (-1, 1000, "int32", "tiff"), (0, 255, "uint16", "png"), (0, 255, "uint16", "tiff")],
+)
+def test_numbers_whose_white_is_not_known_are_refused(tmp_path, least, largest, kind, ending):
+    drawn = np.where(blob((60, 60), (10, 15)) == 250, largest, least).astype(kind)
+    with pytest.raises(DataError, match=f"got {kind} numbers from {least} to {largest}. Save it with 8 or 16 bits"):
+        reading(tmp_path, drawn, ending=ending)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])

@@ -137,6 +137,21 @@ def test_permissions_stay(tmp_path):
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_permissions_of_a_strangers_file_are_not_taken(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    path.chmod(0o666)
+    os.chown(path, 4321, 4321)
+    before = os.umask(0o077)
+    try:
+        write_whole(path, "private")
+    finally:
+        os.umask(before)
+    about = path.stat()
+    assert (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) == (0o600, 0, os.getegid())
+
+
 def test_an_interruption_leaves_the_old_file(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "target")

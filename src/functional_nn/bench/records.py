@@ -25,6 +25,8 @@ Record: TypeAlias = Mapping[str, JsonValue]
 """The results of one measurement by name, ready for JSON."""
 
 MATMUL_PRECISION = "jax_default_matmul_precision"
+MOST_ROUNDS = 10_000
+"""A record with more rounds is not compared."""
 OF_ACCELERATORS = ("jax-cuda", "nvidia-", "libtpu")
 """How the names of accelerators' libraries begin."""
 DRIVER = Path("/sys/module/nvidia/version")
@@ -291,6 +293,7 @@ def _settings(record: Record) -> dict[str, JsonValue]:
 def _round_times(record: Record) -> tuple[list[float], list[float]]:
     """The seconds of each round, and these seconds divided by the seconds of the reference."""
     timing = record["donated"] or record["steady"]
-    seconds = [float(median) for median in timing["round_medians"]]
-    reference = record["reference"]["round_medians"]
+    seconds, reference = timing["round_medians"], record["reference"]["round_medians"]
+    if not 1 <= len(seconds) <= MOST_ROUNDS or not all(1e-12 < second < 1e12 for second in (*seconds, *reference)):
+        raise ValueError(f"1 to {MOST_ROUNDS:,} rounds of some seconds are expected")
     return seconds, [own / beside for own, beside in zip(seconds, reference, strict=True)]

@@ -57,6 +57,8 @@ def write_result(
     from functional_nn.storage.files import write_json
 
     click.echo(result)
+    if json_file is not None:
+        write_json(json_file, {**result.to_dict(), **(about or {})})
     if out is not None:
         tables = ["members.csv", "members.jsonl"]
         for table in tables:
@@ -67,5 +69,3 @@ def write_result(
         names = tables + pictures + page_of(out)
         if not quiet:
             click.echo(f"{escaped(str(out))}: {', '.join(names)}")
-    if json_file is not None:
-        write_json(json_file, {**result.to_dict(), **(about or {})})

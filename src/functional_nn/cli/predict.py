@@ -43,6 +43,7 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         import numpy as np
 
         from functional_nn.cli.trained_run import named_member
+        from functional_nn.core.errors import DataError
         from functional_nn.data.csv_table import read_rows
         from functional_nn.data.image_folder import PREFIX, images_at, read_fitted_images
         from functional_nn.data.images import read_image
@@ -66,6 +67,10 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         is_of_digits = dataset.startswith("mnist")
         x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in files])
     probabilities = network.predict(x)
+    wrong = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if wrong.size:
+        remedy = "Are its numbers, or the parameters of the network, very large?"
+        raise DataError(names[wrong[0]], "finite outputs of the network", "NaN or infinity", remedy)
     click.echo("\n".join(_table(kind, list(map(escaped, names)), probabilities, class_names)))
     if json_file is not None:
         rows = []
@@ -85,7 +90,7 @@ def _table(
         shown = [name if len(name) <= CLASS_WIDTH else f"{name[: CLASS_WIDTH - 1]}…" for name in cut]
     rows = [("class", "probability", "next best")]
     for row in probabilities:
-        best, *next_best = row.argsort()[::-1][: NEXT_BEST + 1]
+        best, *next_best = (-row).argsort(stable=True)[: NEXT_BEST + 1]
         others = ", ".join(f"{shown[other]} ({row[other]:.2%})" for other in next_best)
         rows.append((shown[best], f"{row[best]:>11.2%}", others))
     lines = aligned(rows)

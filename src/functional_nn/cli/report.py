@@ -9,7 +9,7 @@ import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import PATH
-from functional_nn.core.errors import DataError, InputError, escaped
+from functional_nn.core.errors import DataError, escaped
 
 if TYPE_CHECKING:
     from functional_nn.data.dataset import Dataset
@@ -45,16 +45,16 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
         data: the data of the run.
 
     Returns:
-        the name of the page in a list, which is empty if a library is missing.
+        the name of the page in a list, which is empty if a library is missing, or if the page could not be written.
     """
     from functional_nn.reports.page import check_libraries
 
     try:
         check_libraries()
-    except InputError as error:
+        return [_write_page(folder, data, None).name]
+    except (OSError, ValueError) as error:  # such as a full disk; the run or the sweep is whole
         click.echo(f"No report.html. {error}", err=True)
         return []
-    return [_write_page(folder, data, None).name]
 
 
 def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Path:

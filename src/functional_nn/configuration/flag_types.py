@@ -15,7 +15,7 @@ from functional_nn.core.errors import MOST_SHOWN, InputError, shown
 from functional_nn.core.texts import suggest
 
 LARGEST_SEED = 2**32 - 1
-MOST_SIZES = 200
+MOST_SIZES = 64
 """The largest number of hidden layers. More take long, even to compute shapes: 300 took 7 s, 1,500 took 50 s."""
 
 FlagValue: TypeAlias = Any

@@ -71,8 +71,8 @@ def from_csv(path: str | os.PathLike[str], label: str | None) -> Dataset:
     class_names, labels = _classes(f"{file}, column {shown(label)}", rows.labels)
     train, test = training_and_validation(len(labels), labels, TEST_SHARE, seed=0)
     x = rows.x[train]
-    # Rounding can give a column of equal numbers a deviation that is not quite 0.
-    deviation = np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 1.0)
+    # Rounding can give a column of equal numbers a deviation that is not quite 0, and tiny numbers one of 0.
+    deviation = np.where((np.ptp(x, axis=0) > 0) & (x.std(axis=0) > 0), x.std(axis=0), 1.0)
     features = Features(rows.names, tuple(x.mean(axis=0).tolist()), tuple(deviation.tolist()))
     x = features.standardized(rows.x)
     return Dataset(
@@ -176,13 +176,18 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         return math.nan
-    return number if abs(number) <= LARGEST else math.nan
+    return number if abs(number) <= LARGEST and "_" not in text else math.nan  # Python reads 1_5 as 15
 
 
 def _classes(place: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the classes, sorted as numbers if all are numbers, and the class of each row."""
     numbers = [_number(text) for text in texts]
     if are_numbers := all(map(math.isfinite, numbers)):
+        alike = dict(zip(numbers, texts, strict=True))
+        for number, text in zip(numbers, texts, strict=True):
+            if alike[number] != text:
+                given = f"{shown(text)} and {shown(alike[number])}, which are the same number"
+                raise DataError(place, "one text for each class", given, "Write each class in one way, or as a word.")
         texts = [np.format_float_positional(number, trim="-") for number in numbers]
     names = tuple(sorted(set(texts), key=float if are_numbers else None))
     number_of = {name: number for number, name in enumerate(names)}

@@ -262,10 +262,10 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
 def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
     """The image, if its numbers have a known range. There is no rule for where white is in floating-point images.
 
-    Pillow gives 32-bit integers for files of 16 bits, too. There, white is 65535. If all numbers are below 256, white
-    is probably 255, so the range is not known. The same holds if a number is negative.
+    In integers of 16 or 32 bits, white is 65535. If all numbers are below 256, white is probably 255, so the range is
+    not known. The same holds if a number is negative.
     """
-    numbers = np.asarray(image) if image.mode in ("I", "F") else np.zeros(1, np.int32)
+    numbers = np.asarray(image) if image.mode.startswith(("I", "F")) else np.zeros(1, np.int32)
     least, largest = numbers.min(), numbers.max()
     has_range = image.mode != "F" and least >= 0 and (largest == 0 or 256 <= largest <= 65535)
     remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."

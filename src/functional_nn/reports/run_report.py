@@ -476,7 +476,7 @@ def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str
             meaning = "" if any_dead else " Such a unit is dead: it changes no answer, and its weights get no gradient."
             sentences.append(f"{place} for all of {counted(examples, 'training example')}.{meaning}")
             any_dead = True
-        share = of_layer.get("saturated", 0)
+        share = of_layer.get("saturated") or 0
         if share > SATURATED:
             sentences.append(
                 f"Layer {layer} is saturated: {share:.0%} of its outputs are within 1% of a limit, where the "

@@ -196,7 +196,7 @@ def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
     """
     digest = hashlib.sha256(more.encode())
     for name in sorted(arrays):
-        digest.update(f"{name} ".encode())
+        digest.update(f"{name} ".encode(errors="surrogatepass"))
         add_to_digest(digest, np.asarray(arrays[name], order="C"))
     return digest.hexdigest()
 

@@ -371,7 +371,9 @@ def _destination(path: Path) -> Path | int | None:
 
 
 def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
-    """Gives a new file the permissions and the owner of the one that it replaces, as far as the system allows.
+    """Gives a new file the permissions and the group of the one that it replaces, if that one has the same owner.
+
+    The permissions of somebody else's file, such as of a stranger's page, could let him read the new one.
 
     Raises:
         OSError: if it would replace a link, or something else that is no regular file.
@@ -383,9 +385,10 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
     if not stat.S_ISREG(about.st_mode):
         is_link = stat.S_ISLNK(about.st_mode)
         raise OSError(errno.ELOOP, LINK, name) if is_link else OSError(errno.EINVAL, "not a regular file", name)
-    with suppress(OSError, AttributeError):  # Windows has neither
-        os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
-        os.fchown(descriptor, about.st_uid, about.st_gid)
+    if about.st_uid == os.fstat(descriptor).st_uid:
+        with suppress(OSError, AttributeError):  # Windows has neither
+            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+            os.fchown(descriptor, -1, about.st_gid)
 
 
 def remove_file(path: Path) -> None:

@@ -275,7 +275,10 @@ def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> N
 
 
 def _append(path: Path, line: str) -> None:
-    with open(path, "a", encoding="utf-8", opener=unlinked_file) as file:
+    with (
+        reading(path, "a file that can be written", errors=OSError),
+        open(path, "a", encoding="utf-8", opener=unlinked_file) as file,
+    ):
         file.write(line)
 
 

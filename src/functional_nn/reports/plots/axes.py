@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
@@ -33,7 +35,9 @@ def import_matplotlib() -> None:
     Raises:
         InputError: if it is missing.
     """
-    with chdir(Path(__file__).parent):
+    # The working directory is that of all threads, and may be one that cannot be gone back to.
+    is_in_the_way = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
+    with chdir(Path(__file__).parent) if is_in_the_way else nullcontext():
         imported("matplotlib", "matplotlib", "page", extra="plots")
 
 
