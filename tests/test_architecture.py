@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import difflib
 import doctest
 import re
 import runpy
@@ -107,8 +108,10 @@ def test_formulas_are_by_hand(file):
 
 
 def test_public_names_and_their_arguments_change_on_purpose():
-    """After a change that is meant: python -m tests.contracts.public_names, and a line in CHANGELOG.md."""
-    assert described() == KEPT.read_text("utf-8").splitlines()
+    kept = KEPT.read_text("utf-8").splitlines()
+    changes = [line for line in difflib.ndiff(kept, described()) if line[0] in "+-"]
+    remedy = "If they are meant, run python -m tests.contracts.public_names, and tell users in CHANGELOG.md."
+    assert not changes, "\n".join(["Public names changed:", *changes, remedy])
 
 
 def test_everything_public_has_a_docstring():

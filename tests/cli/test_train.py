@@ -295,7 +295,7 @@ def test_the_page_is_left_out_without_matplotlib(tiny, tmp_path, monkeypatch, ca
 @pytest.mark.processes
 def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     PIL.Image.fromarray(np.full((4, 4), 99, np.uint8)).save(tmp_path / "image.png")
-    train = [*tiny, "--precision", "float64", "--out", "run", "--json", "result.json"]
+    train = [*tiny, "--quiet", "--precision", "float64", "--out", "run", "--json", "result.json"]
     script = f"from functional_nn.cli import run; run({train}); run(['predict', 'run', 'image.png'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.stderr == ""

@@ -34,6 +34,10 @@ def verify(
     The exit status is 1 if a formula fails, a comparison is inconclusive, a planted error is not found, or something
     public is not compared.
     """
+    if html_file:
+        from functional_nn.reports.page import check_libraries
+
+        check_libraries()  # before the minutes of work
     with importing():
         from functional_nn.gradients.verify import verify as run
 

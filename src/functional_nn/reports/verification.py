@@ -18,7 +18,7 @@ from functional_nn.gradients.compare.report import (
     group_verdicts,
     worst_outcome,
 )
-from functional_nn.reports.page import check_libraries, write_template
+from functional_nn.reports.page import write_template
 
 SECTIONS = ("disagreements", "automatic", "planted", "left-out", "reading", "formulas")
 """Anchors of the page's own sections."""
@@ -60,9 +60,8 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
         title: the heading of the page.
 
     Raises:
-        InputError: Jinja, latex2mathml or markdown-it is missing, or the file cannot be written.
+        InputError: if the file cannot be written.
     """
-    check_libraries()
     subjects = _subjects(report.verdicts)
     filters = {"figure": figure, "value": value, "in_few_digits": in_few_digits}
     values = {
