@@ -299,6 +299,11 @@ def _integer_power(equation: JaxprEqn, x: jax.Array) -> jax.Array:
     return reduce(jnp.multiply, [x] * power) if 0 < power < 5 else bind(equation, [x])[0]
 
 
+def _sum(equation: JaxprEqn, x: jax.Array) -> jax.Array:
+    """``lax.reduce_sum`` axis by axis. Over several axes at once, ONNX Runtime rounds ten times more than XLA."""
+    return reduce(jnp.sum, sorted(equation.params["axes"], reverse=True), x)
+
+
 def _rounded(equation: JaxprEqn, x: jax.Array) -> jax.Array:
     """``lax.reduce_precision`` as Veltkamp's splitting: the sum and the difference round off the last digits."""
     large = x * (2.0 ** (jnp.finfo(x.dtype).nmant - equation.params["mantissa_bits"]) + 1)
@@ -324,6 +329,7 @@ REPLACEMENTS: Mapping[str, Callable[..., jax.Array]] = {
     "bitcast_convert_type": _float_of_bits,
     "shift_left": _shifted_left,
     "integer_pow": _integer_power,
+    "reduce_sum": _sum,
     "select_n": _selected,
     "reduce_precision": _rounded,
 }
