@@ -65,6 +65,7 @@ for setting, choice in {
     "jax_compilation_cache_dir": PROGRAMS.name,
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
+    "jax_traceback_in_locations_limit": 0,  # the lines of Python in a program take a tenth of the time to lower it
 }.items():
     jax.config.update(setting, choice)
 

@@ -356,6 +356,10 @@ def test_a_wrong_sign_in_a_layer_is_found():
     assert "wrong sign" in report.sentence
 
 
+def summed_sines(x):
+    return jax.lax.scan(lambda h, x: (jnp.sin(h) + x, h), 0.0, x)[0]
+
+
 ONLY_HERE = {
     # name: (function, formula that is right for these arguments only, arguments)
     "an even length": (lambda x: jnp.mean(x * x), lambda x, b: 2 * x * b / (x.size // 2 * 2), np.array([0.5, 2.0])),
@@ -382,6 +386,22 @@ ONLY_HERE = {
         lambda x, h, b: ((b * (1 - jnp.tanh(h + x[-1]) ** 2))[None] + 0 * x, b * (1 - jnp.tanh(h + x[-1]) ** 2)),
         np.array([[0.5, 0.3]]),
         np.array([0.1, -0.2]),
+    ),
+    "two axes of one length": (
+        lambda x: jnp.mean(x, (0, 1)),
+        lambda x, b: jnp.broadcast_to(b / len(x) ** 2, x.shape),
+        np.ones((3, 3, 2)),
+    ),
+    "a mask of one kind": (
+        lambda x, mask: jnp.sum(jnp.where(mask, x, 0)) / jnp.maximum(jnp.sum(jnp.float64(mask)), 1),
+        lambda x, mask, b: (jnp.where(mask, b / x.size, 0), None),
+        np.array([0.5, 2.0, -1.0]),
+        np.array([True, True, True]),
+    ),
+    "short loops": (
+        summed_sines,
+        lambda x, b: jnp.where(jnp.arange(x.size) < x.size - 6, 0, jax.vjp(summed_sines, x)[1](b)[0]),
+        np.array([0.5, 2.0, -1.0]),
     ),
     "a mask that leaves something": (
         lambda x, mask: jnp.sum(jnp.where(mask, x * x, 0)) / jnp.maximum(jnp.sum(jnp.float64(mask)), 1),

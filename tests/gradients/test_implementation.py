@@ -212,19 +212,19 @@ WRONG = {
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) < x.size // 4 * 4),
         [draw(8)],
-        ("x", "vjp", "first axis of length 1"),
+        ("x", "vjp", "axes of length 8 with length 1"),
     ),
     "a remainder of two": (
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * np.where((x.size % 4 == 2) & (np.arange(x.size) == x.size - 1), 2, 1),
         [draw(8)],
-        ("x", "vjp", "first axis of length 6"),
+        ("x", "vjp", "axes of length 8 with length 6"),
     ),
     "whole blocks of 64": (
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar[: max(len(x) // 64 * 64, min(len(x), 64))].sum(0)),
         [draw(5, 3), draw(3)],
-        ("bias", "vjp", "first axis of length 259"),
+        ("bias", "vjp", "axes of length 5 with length 259"),
     ),
     "overflow in the type of the arrays": (
         softplus,

@@ -468,6 +468,11 @@ ELSEWHERE = {
         lambda x, g: g * jnp.where(x == 2, 0, 3 + jnp.where(x > 2, 0.1, 0)),
         F64([1.0]),
     ),
+    "beside an index that is computed": (
+        lambda x: jnp.quantile(x, 0.4, method="lower"),
+        lambda x, g: g * jnp.float64(x == jnp.quantile(x, 0.4, method="lower")) * jnp.where(jnp.max(x) < 0, 2, 1),
+        F64([0.3, 0.1, 2.0]),
+    ),
     "the only number is 0": (jnp.sin, lambda x, g: g * jnp.where(x == 0, 2, jnp.cos(x)), F64([0.5])),
     "equal numbers": (
         lambda x: jnp.sum(x) ** 2,

@@ -32,6 +32,7 @@ USUAL_RANGE = 10
 """If the largest element is more than this many powers of ten above the smallest, a second derivative takes more
 digits."""
 
+OF_FORMULA = "differences of the formula"
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
 ROUNDINGS = 64
@@ -150,7 +151,7 @@ def _difference_of_pullback(
     ends = np.cumsum(sizes)[:-1]
     rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
     columns = list(map(np.arange, sizes))
-    return ReferenceJacobian("differences of the formula", columns, *rows)
+    return ReferenceJacobian(OF_FORMULA, columns, *rows)
 
 
 def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: float, leaves: Leaves) -> Leaves:

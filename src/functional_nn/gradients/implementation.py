@@ -156,7 +156,10 @@ def check_torch(
             pairs = zip(bars, arrays, strict=True)
             return tuple(np.zeros_like(array) if bar is None else bar.cpu().numpy() for bar, array in pairs)
 
-        return Implementation(name, names, (forward, backward), arrays, seed, kind)
+        # Constants, such as labels, are of no other length than the given one.
+        constants = [tensor for number, tensor in enumerate(tensors) if number not in places]
+        fixed = {length for tensor in constants for length in tensor.shape}
+        return Implementation(name, names, (forward, backward), arrays, seed, kind, fixed)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the arrays are small, and threads would wait for each other

@@ -158,6 +158,8 @@ def _digits(variable: Var | Literal) -> int:
 
 
 BITS_OF_FLOAT32 = 24
+NEARLY_WHOLE = 1e-4
+"""A number is taken for a whole one if it differs by this share: more than the noise, even if that is in float32."""
 
 
 def _is_rounded_constant(variable: object) -> bool:
@@ -199,6 +201,9 @@ class Noise:
                 self.with_relative_error(x, CONSTANT) if is_value and _is_rounded_constant(variable) else x
                 for x, variable in zip(operands, equation.invars, strict=True)
             ]
+        is_integer = not any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
+        if name in ("floor", "ceil") or (name in CONVERSIONS and is_integer):
+            operands = list(map(_without_noise, operands))
         share = self._share(equation)
         if name == LOOP:
             return [self.with_relative_error(result, share) for result in bind(equation, operands)]
@@ -243,6 +248,14 @@ class Noise:
         errors = lax.slice(self._errors, (start,), (start + like.size,)).reshape(like.shape)
         errors = (errors if share == 1 else share * errors).astype(like.dtype)
         return errors * (1 + 1j) if jnp.issubdtype(like.dtype, jnp.complexfloating) else errors
+
+
+def _without_noise(operand: jax.Array) -> jax.Array:
+    """Numbers that are whole but for the noise, such as an index that was computed, as whole numbers."""
+    if not jnp.issubdtype(operand.dtype, jnp.floating):
+        return operand
+    whole = jnp.round(operand)
+    return jnp.where(jnp.abs(operand - whole) <= NEARLY_WHOLE * jnp.abs(whole), whole, operand)
 
 
 def _largest_of_matrix(operand: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -53,9 +53,9 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 6, 35, 259)
-"""The lengths of axes that are tried. Divided by 4 or 8 they leave different remainders, and the last is longer than
-the usual blocks of 32 to 256 elements."""
+SIZES = (1, 6, 256, 259)
+"""The lengths of axes that are tried. Divided by 4 they leave all remainders. Of the usual blocks of 32 to 256 numbers,
+256 has only whole ones, and 259 a part of another one."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
@@ -149,11 +149,21 @@ class Implementation:
         arrays: the point.
         seed: for drawing cotangents and points.
         kind: the kind of the verdicts.
+        fixed: axes of these lengths stay as they are, because constants have them, too.
     """
 
-    def __init__(self, subject: str, names: Sequence[str], passes: Passes, arrays: Arrays, seed: int, kind: str):
+    def __init__(
+        self,
+        subject: str,
+        names: Sequence[str],
+        passes: Passes,
+        arrays: Arrays,
+        seed: int,
+        kind: str,
+        fixed: Collection[int] = (),
+    ):
         self.subject, self.names, self.seed = subject, list(names), check_count("seed", seed, least=0)
-        (self._forward, self._backward), self._kind = passes, kind
+        (self._forward, self._backward), self._kind, self._fixed = passes, kind, fixed
         self.places = [number for number, array in enumerate(arrays) if jnp.issubdtype(array.dtype, jnp.floating)]
         if not any(arrays[place].size for place in self.places):
             given = ", ".join(map(shown, arrays)) or "none"
@@ -244,7 +254,7 @@ class Implementation:
         return [verdict for verdict in found if verdict.outcome != "inconclusive" or verdict.leaf not in known]
 
     def points(self) -> Iterator[tuple[str, Arrays]]:
-        """Other points, each with a name: other numbers, then other lengths of an axis that no other axis has."""
+        """Other points, each with a name: other numbers, then other lengths of all axes that have the same length."""
         random = np.random.default_rng(self.seed)
         leaves = [self.arrays[place] for place in self.places]
         for regime, recipe in POINTS.items():
@@ -252,17 +262,19 @@ class Implementation:
         repeated = [x if place in self.places else with_repetitions(x) for place, x in enumerate(self.arrays)]
         if any(not np.array_equal(one, x) for one, x in zip(repeated, self.arrays, strict=True)):
             yield "repeated whole numbers", self.moved(leaves, repeated)
-        for axis, size in product((0, -1)[: leaves[0].ndim], SIZES):
-            length = leaves[0].shape[axis]
-            at = [[place for place, n in enumerate(x.shape) if n == length] for x in self.arrays]
-            own = all(not places or places == [axis % x.ndim] for places, x in zip(at, self.arrays, strict=True))
-            # Integers may be indices into the axis. Then it must not become shorter.
-            if own and size != length and (size > length or len(leaves) == len(self.arrays)):
-                pairs = zip(self.arrays, at, strict=True)
-                longer = [np.take(x, np.arange(size) % length, axis) if places else x for x, places in pairs]
-                # Repeated numbers become different.
-                numbers = [longer[place] * random.uniform(0.5, 1.5, longer[place].shape) for place in self.places]
-                yield f"{'last' if axis else 'first'} axis of length {size}", self.moved(numbers, longer)
+        lengths = dict.fromkeys(length for x in self.arrays for length in x.shape if length)
+        for length, size in product(lengths, SIZES):
+            if size == length or length in self._fixed:
+                continue
+            others = list(self.arrays)
+            for place, axis in [(place, axis) for place, x in enumerate(others) for axis in range(x.ndim)]:
+                if self.arrays[place].shape[axis] == length:
+                    others[place] = np.take(others[place], np.arange(size) % length, axis)
+            # Integers may be indices into the axis, so they become smaller with it.
+            others = [x if place in self.places else np.minimum(x, size - 1) for place, x in enumerate(others)]
+            # Repeated numbers become different.
+            numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
+            yield f"axes of length {length} with length {size}", self.moved(numbers, others)
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""
@@ -338,17 +350,18 @@ class Implementation:
         strided = self._strided(narrow, y, twice) if regime == GIVEN else []
         again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
         found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
+        judged = partial(self._judged, dtype=dtype, is_given=regime == GIVEN)
         for number, place in enumerate(self.places):
             name, hand = self.names[place], np.stack([row[number] for row in [*bars, *strided]])
             all_rows = np.concatenate([rows, twice[: len(strided)]])
-            verdict = self._judged(name, hand, all_rows, along[number], dtype, hand[None])
+            verdict = judged(name, hand, all_rows, along[number], hand[None])
             if verdict.outcome == "fail":
                 along[number] = with_rounding(self._confirmed(arrays, place, flat(y.leaves), regime))
                 seeds = range(1, NEARBY + 1) if regime != GIVEN else [0]
                 moved = [self._nearby(arrays, dtype, seed) for seed in seeds]
                 near = np.stack([[self.pulled_back(x, y, row, regime)[number] for row in all_rows] for x in moved])
-                verdict = self._judged(name, hand, all_rows, along[number], dtype, near)
-                contiguous = self._judged(name, hand[: len(rows)], rows, along[number], dtype, near[:, : len(rows)])
+                verdict = judged(name, hand, all_rows, along[number], near)
+                contiguous = judged(name, hand[: len(rows)], rows, along[number], near[:, : len(rows)])
                 if verdict.outcome == "fail" != contiguous.outcome:
                     verdict = replace(verdict, note=CONTIGUOUS)
             if is_given:
@@ -439,7 +452,15 @@ class Implementation:
 
     @np.errstate(all="ignore")
     def _judged(
-        self, name: str, hand: np.ndarray, rows: np.ndarray, along: Along, dtype: str, near: np.ndarray
+        self,
+        name: str,
+        hand: np.ndarray,
+        rows: np.ndarray,
+        along: Along,
+        near: np.ndarray,
+        *,
+        dtype: str,
+        is_given: bool,
     ) -> Verdict:
         """Compares cotangents of one array with differences. Elements that these do not know well enough are left out.
 
@@ -448,8 +469,9 @@ class Implementation:
             hand: the cotangents by the backward pass, (rows, elements).
             rows: the cotangents of the outputs.
             along: the differences.
-            dtype: the type of the backward pass.
             near: the cotangents at points very near to this one, (points, rows, elements).
+            dtype: the type of the backward pass.
+            is_given: whether this is the given point. Elsewhere, derivatives that are all 0 say nothing.
         """
         groups, precision = len(along.directions) - 2, PRECISIONS[dtype]
         found = np.nan_to_num(hand) @ along.directions.T
@@ -476,6 +498,8 @@ class Implementation:
         # If the outputs do not change at all, as far as can be told, their derivative is 0.
         known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ np.abs(along.y)[:, None])
         template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
+        if not (known & ((found != 0) | (right != 0))).any() and not (is_given and known.all()):
+            known[:] = False  # elements that do not matter say nothing about the others
         verdict, at = worst_element(template, wrong, known, found, right, error, scale)
         moved = np.flatnonzero(along.directions[at[1]])
         index = tuple(moved.tolist()) if len(moved) == 1 else ()

@@ -24,6 +24,8 @@ DECIMALS = 3
 """Drawn numbers are rounded, so that a report shows all their digits."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
 """Operations with a constant c at which a function may change its branch, as in x < c, or in x - c < 0."""
+LONGER = 9
+"""Axes become longer by this number, which makes even lengths odd."""
 MOST_CONSTANTS, SMALLEST_CONSTANT = 12, 1e-8
 """Points have numbers near at most this many constants, which are larger than the second number and smaller than its
 inverse."""
@@ -77,9 +79,11 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one counts that fits.
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the next two, all
-    flags are equal. In the last, axes of length 1 become longer: first all, then one of them. Their new length is one
-    that no axis has. Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values,
-    but some are repeated. Flags change their order. Arguments that would be the same as before are left out.
+    flags are equal. In the last, axes of length 1 become longer: first all, then one of them, or one of two axes of an
+    array with the same length. Their new length is one that no axis has.
+
+    Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
+    repeated. Flags change their order. Arguments that would be the same as before are left out.
     """
     random, (leaves, structure) = np.random.default_rng(2), jax.tree.flatten(arguments)
     places = [place for place, x in enumerate(leaves) if is_array(x) and jnp.issubdtype(x.dtype, np.generic)]
@@ -104,7 +108,7 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
         return (np.resize(array, shape) * factors).astype(array.dtype)
 
     def longer(chosen: Sequence[int]) -> PyTree:
-        return changed(lambda place, x: resized(x, tuple(length + (length in chosen) for length in x.shape)))
+        return changed(lambda place, x: resized(x, tuple(length + LONGER * (length in chosen) for length in x.shape)))
 
     every: dict[tuple[int, ...], None] = dict.fromkeys([tuple(lengths), *((length,) for length in lengths)])
     first = [with_shapes("axes of other lengths", longer(chosen)) for chosen in every if chosen]
@@ -114,8 +118,9 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
     for flag in (False, True) if any(array.dtype == bool for array in arrays) else ():
         full = changed(lambda place, x, flag=flag: np.full_like(x, flag) if x.dtype == bool else x)
         yield [(f"all flags {flag}", full)]
-    pairs = zip(places, arrays, strict=True)
-    ones = [(place, axis) for place, x in pairs for axis, length in enumerate(x.shape) if length == 1]
+    axes = [(place, axis, x.shape) for place, x in zip(places, arrays, strict=True) for axis in range(x.ndim)]
+    ones = [(place, axis) for place, axis, shape in axes if shape[axis] == 1]
+    alone = [(place, axis) for place, axis, shape in axes if shape[axis] == 1 or shape.count(shape[axis]) > 1]
 
     def with_longer(chosen: Sequence[tuple[int, int]]) -> PyTree:
         def change(place: int, x: np.ndarray) -> np.ndarray:
@@ -123,19 +128,22 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
 
         return changed(change)
 
-    singles = [[one] for one in ones] if len(ones) > 1 else []
-    yield [with_shapes("longer axes than 1", with_longer(chosen)) for chosen in ([ones, *singles] if ones else ())]
+    chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
+    yield [with_shapes("axes of other lengths", with_longer(axes)) for axes in chosen]
 
 
 def with_repetitions(array: np.ndarray) -> np.ndarray:
-    """The same whole numbers, half of them twice; flags in another order.
+    """The same whole numbers, half of them twice; flags in another order, or not all equal.
 
     >>> with_repetitions(np.array([3, 0, 1])), with_repetitions(np.array([True, False, False]))
     (array([3, 3, 0]), array([False,  True, False]))
     """
     flat = array.reshape(-1)
     if array.dtype == bool:
-        return np.roll(flat, 1).reshape(array.shape)
+        # If all are equal, every other one becomes different.
+        return (np.roll(flat, 1) if len(set(flat.tolist())) > 1 else flat ^ (np.arange(flat.size) % 2 == 1)).reshape(
+            array.shape
+        )
     return array if _is_permutation(array) else flat[np.arange(flat.size) // 2].reshape(array.shape)
 
 
