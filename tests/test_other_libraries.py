@@ -63,7 +63,7 @@ def test_a_backward_pass_of_pytorch():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="a compiler of C")
 def test_a_backward_pass_in_c():
     (failure,) = names_of("checking_any_backward_pass", "C")["report"].failures
-    expected = "square: x, element (0,) (vjp, float32, plain, first axis of length 1): the formula gives 0,"
+    expected = "square: x, element (0,) (vjp, float32, plain, axes of length 4 with length 1): the formula gives 0,"
     assert failure.sentence.startswith(expected)
 
 

@@ -133,6 +133,14 @@ def test_orientation_in_exif_is_heeded(tmp_path):
     np.testing.assert_array_equal(reading(tmp_path, turned, exif=exif), reading(tmp_path, drawn))
 
 
+@pytest.mark.parametrize("ending", ["tiff", "png", "jpeg"])
+def test_the_form_of_a_turned_picture_is_that_of_what_is_shown(tmp_path, ending):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (60, 40)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert image_form(tmp_path / f"a.{ending}")[:2] == (60, 40)
+
+
 def test_what_is_transparent_shows_white(tmp_path):
     drawn = blob((60, 80), (10, 20))
     ink = np.zeros((60, 80, 4), np.uint8)

@@ -280,7 +280,7 @@ def test_a_failing_builder_gives_the_three_ways(error, monkeypatch):
 
 def test_a_set_that_is_no_image_classification_is_refused_before_any_download(monkeypatch):
     monkeypatch.setattr(tfds, "reachable", pytest.fail)
-    with pytest.raises(DataError, match="expected a set of images with a class label each"):
+    with pytest.raises(DataError, match="expected a set of images of bytes with a class label each"):
         load_dataset("ag_news_subset")
 
 

@@ -127,6 +127,18 @@ def test_many_classes_have_a_list_of_errors_in_place_of_a_matrix(tmp_path, forty
     assert len(images) == 25
 
 
+def test_ten_thousand_classes_take_no_matrix_of_all_pairs():
+    """It would have a hundred million numbers, for four answers."""
+    classes, labels, pixels = 10_000, np.array([3, 9_999, 3, 7]), np.zeros((4, 1, 1, 1), np.uint8)
+    data = make_dataset("many", pixels, labels, pixels, labels, source="a test")
+    probabilities = np.zeros((4, classes), np.float32)
+    probabilities[np.arange(4), [5, 9_999, 5, 0]] = 1
+    contents = RunContents(SETTINGS | {"classes": classes}, NET, history(0.5), data=data)
+    found = run_report._confusion(contents, probabilities)
+    assert found["frequent"] == [("3", "5", 2), ("7", "0", 1)]
+    assert (found["wrong"], found["examples"], found["rows"]) == (3, 4, [])
+
+
 def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_why(tmp_path, forty):
     images = forty.data.test_images
     params = jax.tree.map(lambda array: array.at[0].set(np.nan) if array.ndim == 1 else array, forty.params)

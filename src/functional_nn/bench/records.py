@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import DataError, reading, shortened, versions
-from functional_nn.storage.files import JsonValue, finite_json, regular_file
+from functional_nn.storage.files import JsonValue, finite_json, read_file
 from functional_nn.training.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -100,8 +100,8 @@ def read_records(path: Path) -> list[Record]:
         DataError: if the file cannot be read, has no records, or has a line that is not a record. The error names it.
     """
     remedy = "Give a file that 'functional-nn bench --json' wrote."
-    with reading(path, "a file of JSON lines", remedy), open(path, encoding="utf-8", opener=regular_file) as file:
-        lines = file.read().splitlines()
+    with reading(path, "a file of JSON lines", remedy):
+        lines = read_file(path, follow_links=True).decode().splitlines()
     records = []
     for number, line in enumerate(lines, 1):
         record = None
@@ -294,6 +294,6 @@ def _round_times(record: Record) -> tuple[list[float], list[float]]:
     """The seconds of each round, and these seconds divided by the seconds of the reference."""
     timing = record["donated"] or record["steady"]
     seconds, reference = timing["round_medians"], record["reference"]["round_medians"]
-    if not 1 <= len(seconds) <= MOST_ROUNDS or not all(1e-12 < second < 1e12 for second in (*seconds, *reference)):
+    if not 1 <= len(seconds) <= MOST_ROUNDS or not all(1e-18 < second < 1e18 for second in (*seconds, *reference)):
         raise ValueError(f"1 to {MOST_ROUNDS:,} rounds of some seconds are expected")
     return seconds, [own / beside for own, beside in zip(seconds, reference, strict=True)]

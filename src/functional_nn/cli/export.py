@@ -14,6 +14,8 @@ from functional_nn.core.errors import InputError, check, escaped
 if TYPE_CHECKING:
     from functional_nn.exchange.saved_networks import SavedNetwork
 
+MOST_TRIED = 64
+"""A step for batches of any size is tried with at most this many examples."""
 FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
     "onnx": "a program for ONNX Runtime, also in a browser",
@@ -94,7 +96,8 @@ def _write_training(network: SavedNetwork, kind: str, out: Path) -> None:
     _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
     named = None if metrics is None else dict(metrics)
     step = training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
-    size = configuration.batch_size
+    # The program of StableHLO takes batches of any size.
+    size = configuration.batch_size if kind == "onnx-training" else min(configuration.batch_size, MOST_TRIED)
     x = np.random.default_rng(0).uniform(size=(size, *in_shape)).astype(np.float32)
     write = to_onnx_training if kind == "onnx-training" else to_stablehlo_training
     write(step, x, np.arange(size, dtype=np.int32) % classes, out)

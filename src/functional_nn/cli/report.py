@@ -52,7 +52,7 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
     try:
         check_libraries()
         return [_write_page(folder, data, None).name]
-    except (OSError, ValueError) as error:  # such as a full disk; the run or the sweep is whole
+    except (OSError, ValueError, ArithmeticError, MemoryError) as error:  # the run or the sweep is whole
         click.echo(f"No report.html. {error}", err=True)
         return []
 

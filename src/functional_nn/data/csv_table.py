@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,9 @@ MOST_BYTES = 4 * 2**30
 
 LARGEST = 1e38
 """The largest number in a cell, which float32 holds."""
+
+CODE = re.compile(r"[+-]?0\d")
+"""The start of a number that is a code: zeros at its start matter."""
 
 TEST_SHARE = 0.2
 """The share of the rows of each class that is for testing."""
@@ -150,10 +154,11 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
         separator = max(SEPARATORS, key=cells_of_first_line)
         text.seek(0)
-        reader = csv.reader(text, delimiter=separator)
+        reader, first = csv.reader(text, delimiter=separator, strict=True), 1
         for cells in reader:
             if any(cells):
-                yield reader.line_num, cells
+                yield first, cells
+            first = reader.line_num + 1  # a quoted cell may have several lines
 
 
 def _checked_columns(path: Path, columns: list[str]) -> list[str]:
@@ -182,12 +187,9 @@ def _number(text: str) -> float:
 def _classes(place: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the classes, sorted as numbers if all are numbers, and the class of each row."""
     numbers = [_number(text) for text in texts]
-    if are_numbers := all(map(math.isfinite, numbers)):
-        alike = dict(zip(numbers, texts, strict=True))
-        for number, text in zip(numbers, texts, strict=True):
-            if alike[number] != text:
-                given = f"{shown(text)} and {shown(alike[number])}, which are the same number"
-                raise DataError(place, "one text for each class", given, "Write each class in one way, or as a word.")
+    # A text such as 0123 is a code. Large numbers may be equal in float64 although their texts are not.
+    are_numbers = all(abs(number) < 2**53 for number in numbers) and not any(map(CODE.match, texts))
+    if are_numbers:
         texts = [np.format_float_positional(number, trim="-") for number in numbers]
     names = tuple(sorted(set(texts), key=float if are_numbers else None))
     number_of = {name: number for number, name in enumerate(names)}

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = (
-    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF"),
+    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP"),
     *("ICO", "TGA", "PCX", "SGI", "XBM", "HEIF"),
 )
 """The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS.
-JPEG 2000 is left out: a file of 500 bytes can take gigabytes of memory."""
+JPEG 2000 and AVIF are left out: a file of some hundred bytes can take gigabytes of memory."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for each number of channels."""
@@ -154,8 +154,9 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """
     with _opened(path) as image:
         width, height = image.size
-        # Reading this entry of a PNG file would read the pixels too, if it comes after them.
-        if image.format != "PNG" or "exif" in image.info:
+        # Reading this entry of a PNG file would read the pixels too, if it comes after them. The size of a TIFF file is
+        # already that of the turned image.
+        if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (width, height) if turned else (height, width)
         return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")

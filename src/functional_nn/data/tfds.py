@@ -388,7 +388,7 @@ def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
     """The keys of the image and the label in each example of a set, and the number of classes.
 
     Raises:
-        DataError: if the set does not consist of images with a class label each.
+        DataError: if the set does not consist of images of bytes with a class label each.
     """
     import tensorflow_datasets as tfds
 
@@ -398,9 +398,11 @@ def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
         image_key, label_key = keys
         by_key = dict(features.items())
         label = by_key.get(label_key)
-        if isinstance(by_key.get(image_key), tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+        image = by_key.get(image_key)
+        are_bytes = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
+        if are_bytes and isinstance(label, tfds.features.ClassLabel):
             return image_key, label_key, int(label.num_classes or 0)
-    raise DataError(f"data set {name}", "a set of images with a class label each", shortened(features))
+    raise DataError(f"data set {name}", "a set of images of bytes with a class label each", shortened(features))
 
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")

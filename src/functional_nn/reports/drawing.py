@@ -44,6 +44,8 @@ The rounding error is at most 2⁻¹⁶ of a number. In float16 it would be 2⁻
 weights can amplify until probabilities differ by more than 1e-3.
 """
 
+MOST_NUMBERS = 200_000_000
+"""The values of all operations, for one picture or one step, may have this many numbers together."""
 MOST_MAPS = 128
 """The largest number of channels, or of heads, that are shown of one layer."""
 
@@ -196,11 +198,11 @@ def _lesson(net: Layer, params: Params, state: State, in_shape: Shape, data: Dat
         # Optax multiplies floating-point numbers by integers.
         with tracing_for(SEVERAL_PLATFORMS), jax.numpy_dtype_promotion("standard"):
             arguments = params, optimizer.init(params), x, labels
-            program = portable(with_key_if_needed(lambda key: trace(marked(key), *arguments)))
+            program = program_data(portable(with_key_if_needed(lambda key: trace(marked(key), *arguments))))
     except InputError:
         return None
     return {
-        "program": program_data(program),
+        "program": program,
         "practice": _pictures(data.train_images, data.train_labels, PRACTICE),
         "others": _pictures(data.test_images, data.test_labels, OTHERS),
     }
@@ -217,7 +219,15 @@ def _pictures(images: np.ndarray, labels: np.ndarray, most: int) -> dict[str, ob
 
 
 def program_data(program: PortableProgram) -> dict[str, object]:
-    """A program as the script reads it: without what is worth showing, and with its constants as text."""
+    """A program as the script reads it: without what is worth showing, and with its constants as text.
+
+    Raises:
+        InputError: if its arrays are so large that they would take all of a browser's memory.
+    """
+    numbers = sum(math.prod(shape) for shape in program.shapes)
+    if numbers > MOST_NUMBERS:
+        expected = f"a network whose values for a picture are at most {MOST_NUMBERS:,} numbers"
+        raise InputError("net", expected, f"{numbers:,}", "The page cannot compute it.")
     return {
         "shapes": program.shapes,
         "constants": [(place, *written(array)) for place, array in program.constants.items()],

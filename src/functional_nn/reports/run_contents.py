@@ -145,6 +145,11 @@ def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Datase
         return None
     if data_dir is not None and (prefix := path_prefix(configuration.dataset)):
         configuration, data_dir = replace(configuration, dataset=f"{prefix}{data_dir}"), None
+    # Pictures are fitted to this size, which a stranger may have written.
+    size = configuration.image_size
+    if size is not None and (size[0], size[-1]) != run.in_shape[:2]:
+        notes.append("The size of the images in config.json is not that of the network, so the data are left out.")
+        return None
     try:
         data = replace(configuration, data_dir=data_dir).load_data()
     except (InputError, OSError) as error:

@@ -155,26 +155,28 @@ def _confusion(contents: RunContents, probabilities: np.ndarray | None) -> dict[
     """The confusion matrix, or the most frequent errors if there are many classes."""
     if probabilities is None or contents.data is None:
         return None
-    matrix = np.asarray(confusion_matrix(probabilities, contents.data.test_labels), int)
-    errors = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    largest = max(1, int(errors.max()))
-    names = contents.class_names
+    names, labels = contents.class_names, contents.data.test_labels.astype(int)
+    answers = probabilities.argmax(axis=1)
+    wrong = answers != labels
+    # Only pairs that occur are counted, since there may be very many classes.
+    pairs, counts = np.unique(labels[wrong] * len(names) + answers[wrong], return_counts=True)
     rows = []
-    if len(matrix) <= MOST_CLASSES:
+    if len(names) <= MOST_CLASSES:
+        matrix = np.asarray(confusion_matrix(probabilities, labels), int)
+        errors = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+        largest = max(1, int(errors.max()))
         for row, name in enumerate(names):
             # The share decides how strong the color of an error is.
             cells = [(int(count), round(100 * int(errors[row, at]) / largest)) for at, count in enumerate(matrix[row])]
             rows.append((name, cells))
-    # The places are those of the flat matrix: row · classes + column.
-    order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
-    places = [divmod(int(place), len(matrix)) for place in order]
-    frequent = [(names[row], names[at], int(errors[row, at])) for row, at in places if errors[row, at]]
+    order = np.argsort(-counts, kind="stable")[:MOST_CONFUSIONS]
+    frequent = [(names[pairs[at] // len(names)], names[pairs[at] % len(names)], int(counts[at])) for at in order]
     return {
         "names": names,
         "rows": rows,
         "frequent": frequent,
-        "wrong": int(errors.sum()),
-        "examples": int(matrix.sum()),
+        "wrong": int(wrong.sum()),
+        "examples": len(labels),
     }
 
 

@@ -28,6 +28,7 @@ from functional_nn.storage.files import (
     misfit,
     names_in,
     one_writer,
+    parsed,
     read_file,
     read_signed,
     remove_leftovers,
@@ -229,7 +230,7 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     arrays, about = unpacked(path, most_bytes=system_bytes("SC_PHYS_PAGES"))
     if about[FINGERPRINT] != fingerprint:
         return None
-    members = json.loads(about["members"])
+    members = parsed(about["members"].encode())
     if misfit(members, MEMBERS_SCHEMA):
         raise ValueError("not the members of a batch")
 
