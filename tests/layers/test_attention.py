@@ -18,7 +18,7 @@ EVERY_STEP_SEES_A_MEMORY = np.array([[True, False, True], [False, True, False]])
 
 
 def draw(*shape):
-    return jnp.asarray(RANDOM.normal(size=shape), float)
+    return jnp.asarray(RANDOM.normal(size=shape).astype(jnp.result_type(float)))
 
 
 def started(layer, in_shape):

@@ -31,7 +31,7 @@ def made(**options):
     assert state == {}
     random = np.random.default_rng(1)
     return model, jax.tree.map(
-        lambda leaf: jnp.asarray(np.asarray(leaf) + random.normal(size=leaf.shape) / 3, leaf.dtype), params
+        lambda leaf: jnp.asarray((np.asarray(leaf) + random.normal(size=leaf.shape) / 3).astype(leaf.dtype)), params
     )
 
 

@@ -58,7 +58,8 @@ def draw_inputs(case: LayerCase, seed: int = 0) -> tuple[Params, State, PyTree]:
 def as_input(array: ArrayLike) -> jax.Array:
     """Converts floating-point numbers to JAX's default type. Other numbers keep their type."""
     array = np.asarray(array)
-    return jnp.asarray(array, float if np.issubdtype(array.dtype, np.floating) else None)
+    # NumPy converts them, since JAX would compile a program for each shape.
+    return jnp.asarray(array.astype(jnp.result_type(float)) if np.issubdtype(array.dtype, np.floating) else array)
 
 
 def masked(in_shape: tuple[int, ...], random: np.random.Generator, batch: int) -> fnn.Masked:

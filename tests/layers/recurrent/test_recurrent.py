@@ -73,7 +73,7 @@ def drawn(layer, in_shape, seed=0):
     """Parameters without zeros to hide behind."""
     params, state = jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), params), state
+    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape).astype(leaf.dtype)), params), state
 
 
 @functools.cache

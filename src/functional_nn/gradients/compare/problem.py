@@ -337,7 +337,7 @@ def draw_parameters(layer: Layer, in_shape: Shape, random: np.random.Generator) 
     A layer's own ``init`` starts many parameters at 0 or 1, where errors in a formula do not show.
     """
     shapes = jax.eval_shape(lambda key: checked_init(layer, key, in_shape), jax.random.key(0))
-    params, state = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype), shapes)
+    params, state = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape).astype(leaf.dtype)), shapes)
     return params, jax.tree.map(lambda leaf: (jnp.abs(leaf) + 0.5).astype(leaf.dtype), state)
 
 
