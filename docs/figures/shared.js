@@ -1,4 +1,6 @@
-// What the scripts of all figures begin with. `root` is the element of the figure.
+// What the scripts of all figures begin with.
+"use strict";
+const root = document.currentScript.closest(".touchable"); // the element of the figure
 const one = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

@@ -90,6 +90,13 @@ def float32_square(x):
     return x * x
 
 
+def place(mask, numbers):
+    """Numbers where the mask is true, and 0 elsewhere."""
+    placed = np.zeros(mask.shape, numbers.dtype)
+    placed[mask] = numbers
+    return placed
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -114,6 +121,16 @@ RIGHT = {
     "two outputs": (lambda x: (np.sin(x), x.sum()), lambda x, bars: bars[0] * np.cos(x) + bars[1], [draw(3)]),
     "ReLU at 0": (lambda x: np.maximum(x, 0), lambda x, y_bar: y_bar * (x > 0), [np.array([0.0, 1.0, -2.0])]),
     "saturated in float32": (sigmoid, lambda x, y_bar: y_bar * sigmoid(x) * (1 - sigmoid(x)), [np.float32([0.5, 2])]),
+    "a mask": (
+        lambda x, mask: x[mask],
+        lambda x, mask, y_bar: (place(mask, y_bar), None),
+        [draw(4), np.arange(4) % 2 == 0],
+    ),
+    "labels in bytes": (
+        lambda x, labels: x[np.arange(len(x)), labels],
+        lambda x, labels, y_bar: (y_bar[:, None] * (np.arange(x.shape[1]) == labels[:, None]), None),
+        [draw(4, 3), np.uint8([0, 2, 1, 1])],
+    ),
     "float32 only": (float32_square, lambda x, y_bar: 2 * x * y_bar, [np.float32(draw(5))]),
 }
 

@@ -25,7 +25,8 @@ STEP = 2.0**-300
 """The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
 that is smaller. It is far smaller than the steps of the outer difference, which then sees kinks of the slope."""
 SMALLEST_STEP, LARGER = 2.0**-1000, 2.0**50
-"""The smallest such step, and the factor of a second one."""
+"""The smallest such step. Where a derivative may be nothing but the error of the step, it is computed again with a step
+that is larger by the second number."""
 SECOND_ORDER_DIGITS = 200
 """The digits of the first evaluation of a second derivative. The inner difference loses 90 of them."""
 USUAL_RANGE = 10
@@ -33,6 +34,7 @@ USUAL_RANGE = 10
 digits."""
 
 OF_FORMULA = "differences of the formula"
+"""The name of the arbiter where it differentiates the formula, and not the function."""
 CHANGE = 2.0**-30
 """The relative change of all numbers with which the sensitivity is measured. It is small, but far above rounding."""
 ROUNDINGS = 64
@@ -98,10 +100,9 @@ def reference_second_order(
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰, and a larger one where
-    the result may be nothing but the error of the step. At a kink of the
-    function or its slope, all errors are infinite. If an operation has no rule, it is a difference of the formula in
-    float64.
+    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰. Where the result may be
+    nothing but the error of this step, a larger one shows it. At a kink of the function or its slope, all errors are
+    infinite. If an operation has no rule, it is a difference of the formula in float64.
 
     Args:
         problem: the function, its pullback and the point x.
@@ -123,7 +124,8 @@ def reference_second_order(
     if any(kink.any() for kink in found.kink):  # the direction moves all elements together
         errors, kinks = [np.full_like(error, np.inf) for error in found.error], list(map(np.ones_like, found.kink))
         return found._replace(error=errors, kink=kinks)
-    # What is nothing but the error of the step in t grows with the square of the step: then the derivative is 0.
+    # The error of the step in t grows with its square. A result that grows like this is nothing but this error, so the
+    # derivative is 0.
     tiny = [(value != 0) & (np.abs(value) < step) for value in found.values]
     chosen = [columns[is_tiny.any(0)] for columns, is_tiny in zip(found.columns, tiny, strict=True)]
     if any(map(len, chosen)):

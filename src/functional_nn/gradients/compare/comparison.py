@@ -70,9 +70,9 @@ SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "fl
 """The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
 LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
-FARTHEST = {False: 1e100, True: 1e8}
-"""Cotangents follow the constants of a formula up to the first size, or the second if the function rounds to a narrow
-type."""
+FARTHEST, FARTHEST_IF_NARROW = 1e100, 1e8
+"""The drawn cotangents are larger and smaller than the constants of a formula, up to this size. The second one is for a
+function that rounds to a type narrower than float64."""
 ROUNDED_UNITS = 4
 """In a narrow type, an error may be as large as the effect of this many units in the last place of all values."""
 HALF = HALF_OF_DIGITS["float64"]
@@ -183,8 +183,8 @@ class JacobianComparison:
         """Compares every element of the Jacobian in float64, and products with drawn cotangents.
 
         Args:
-            leaves: the point; by default the problem's own. Only there, it counts if digits of small derivatives are
-                lost.
+            leaves: the point; by default the problem's own. At another one, it does not count if small derivatives lose
+                digits.
             regime: the name of this point in the verdicts.
         """
         with jax.enable_x64(True):
@@ -193,7 +193,7 @@ class JacobianComparison:
             # A formula that is not linear in the cotangent may be right for the cotangents of the basis only. So both
             # signs are tried too, a large and a small size, and numbers that a narrower type would round. The formula
             # may compare them with one of its constants. Inside the function, float16 might overflow with these sizes.
-            far = FARTHEST[bool(self._narrow_types)]
+            far = FARTHEST_IF_NARROW if self._narrow_types else FARTHEST
             near = [constant for constant in self._constants if 1 / far < constant < far]
             large, small = max([LARGE, *(64 * c for c in near)]), min([1 / LARGE, *(c / 64 for c in near)])
             factors = (3, -3) if "float16" in self._narrow_types else (large, -large, small)

@@ -54,8 +54,8 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 SIZES = (1, 6, 256, 259)
-"""The lengths of axes that are tried. Divided by 4 they leave all remainders. Of the usual blocks of 32 to 256 numbers,
-256 has only whole ones, and 259 a part of another one."""
+"""The lengths of axes that are tried. Divided by 4, they leave each remainder. Code often works in blocks of 32 to 256
+numbers: a length of 256 has only whole blocks, and one of 259 a part of a further one."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
@@ -149,7 +149,7 @@ class Implementation:
         arrays: the point.
         seed: for drawing cotangents and points.
         kind: the kind of the verdicts.
-        fixed: axes of these lengths stay as they are, because constants have them, too.
+        fixed: axes of these lengths stay as they are, because constants have these lengths, too.
     """
 
     def __init__(
@@ -271,7 +271,9 @@ class Implementation:
                 if self.arrays[place].shape[axis] == length:
                     others[place] = np.take(others[place], np.arange(size) % length, axis)
             # Integers may be indices into the axis, so they become smaller with it.
-            others = [x if place in self.places else np.minimum(x, size - 1) for place, x in enumerate(others)]
+            others = [
+                np.minimum(x.astype(int), size - 1).astype(x.dtype) if x.dtype.kind in "iu" else x for x in others
+            ]
             # Repeated numbers become different.
             numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
             yield f"axes of length {length} with length {size}", self.moved(numbers, others)
@@ -471,7 +473,7 @@ class Implementation:
             along: the differences.
             near: the cotangents at points very near to this one, (points, rows, elements).
             dtype: the type of the backward pass.
-            is_given: whether this is the given point. Elsewhere, derivatives that are all 0 say nothing.
+            is_given: whether this is the given point. At others, derivatives that are all 0 do not pass.
         """
         groups, precision = len(along.directions) - 2, PRECISIONS[dtype]
         found = np.nan_to_num(hand) @ along.directions.T
@@ -499,7 +501,7 @@ class Implementation:
         known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ np.abs(along.y)[:, None])
         template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
         if not (known & ((found != 0) | (right != 0))).any() and not (is_given and known.all()):
-            known[:] = False  # elements that do not matter say nothing about the others
+            known[:] = False  # that some derivatives are 0 says nothing about those that are not known
         verdict, at = worst_element(template, wrong, known, found, right, error, scale)
         moved = np.flatnonzero(along.directions[at[1]])
         index = tuple(moved.tolist()) if len(moved) == 1 else ()
@@ -629,16 +631,9 @@ class ReferenceComparison(JacobianComparison):
             if regime in FEW_POINTS and is_defined and f"the point with {regime}" not in refused:
                 leaves = cast([arrays[place] for place in self._implementation.places], "float64")
                 found += self.first_order(leaves, regime=regime)
-        # Only the reference is compiled.
-        transforms = {"jit": "plain"}
-        return [
-            replace(
-                verdict,
-                dtype=self._implementation.dtype,
-                transform=transforms.get(verdict.transform, verdict.transform),
-            )
-            for verdict in found
-        ]
+        # JAX compiles the reference only. The passes are called as they are.
+        plain = [replace(verdict, transform="plain") if verdict.transform == "jit" else verdict for verdict in found]
+        return [replace(verdict, dtype=self._implementation.dtype) for verdict in plain]
 
     @np.errstate(all="ignore")
     def _values(self, regime: str, arrays: Arrays) -> list[Verdict]:

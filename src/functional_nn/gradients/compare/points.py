@@ -76,11 +76,11 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
 
 
 def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
-    """Yields lists of other arguments, each with its name in a report. Of each list, the first one counts that fits.
+    """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the next two, all
-    flags are equal. In the last, axes of length 1 become longer: first all, then one of them, or one of two axes of an
-    array with the same length. Their new length is one that no axis has.
+    flags are equal. In the last list, all axes of length 1 get a length that no axis has. Then one of them alone gets
+    it, or one of two axes of an array that have the same length.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -140,10 +140,8 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
     """
     flat = array.reshape(-1)
     if array.dtype == bool:
-        # If all are equal, every other one becomes different.
-        return (np.roll(flat, 1) if len(set(flat.tolist())) > 1 else flat ^ (np.arange(flat.size) % 2 == 1)).reshape(
-            array.shape
-        )
+        are_equal = flat.all() or not flat.any()
+        return np.where(are_equal, flat ^ (np.arange(flat.size) % 2 == 1), np.roll(flat, 1)).reshape(array.shape)
     return array if _is_permutation(array) else flat[np.arange(flat.size) // 2].reshape(array.shape)
 
 
