@@ -18,7 +18,7 @@ from functional_nn.bench.benchmark import Benchmark, benchmark, measure_call
 from functional_nn.bench.compiled_program import CompiledProgram, MeasuredCall, Timing, clocked, compile_empty_program
 from functional_nn.bench.layer_times import LayerCost, layer_costs
 from functional_nn.core.layer import Layer
-from functional_nn.core.shapes import Shape
+from functional_nn.core.shapes import Shape, cast
 from functional_nn.data.dataset import Split
 from functional_nn.jaxprs.walk import trace
 from functional_nn.jaxprs.xla_options import compiling_anew
@@ -28,7 +28,7 @@ from functional_nn.models.named_models import model as make_model
 from functional_nn.sweeps.plan import planned
 from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import Device, computing_on
-from functional_nn.training.precision import as_precision, cast
+from functional_nn.training.precision import as_precision
 from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
 from functional_nn.training.recipe import Recipe, with_gradient
 from functional_nn.training.state import create_train_state

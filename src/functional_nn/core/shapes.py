@@ -30,6 +30,15 @@ def wide_type(dtype: DTypeLike) -> DTypeLike:
     return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
+def cast(tree: Value, dtype: DTypeLike) -> Value:
+    """Casts the floating-point arrays of a pytree to another type; other arrays stay as they are."""
+
+    def cast_leaf(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast_leaf, tree)
+
+
 def is_known(size: object) -> bool:
     """Whether a size is a number. ``jax.export.symbolic_shape`` makes sizes that stand for any number."""
     return isinstance(size, Integral)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,28 +106,30 @@ def attention(
         Vaswani et al. 2017, "Attention is all you need", section 3.2.2.
     """
     heads = check_count("heads", heads)
-    key_value_heads = check_key_value_heads(key_value_heads, heads)
+    key_value_heads = heads if key_value_heads is None else check_count("key_value_heads", key_value_heads)
+    check("key_value_heads", key_value_heads, f"a divisor of the {heads} heads", heads % key_value_heads == 0)
     for argument, size in {"head_size": head_size, "out_size": out_size}.items():
         if size is not None:
             check_count(argument, size)
     bias = check_flag("bias", bias)
     attend = dot_product_attention(causal=causal, window=window, rotary=rotary, score_cap=score_cap)
-    entries = projection_entries(bias)
+    # The keys have no bias.
+    entries = {part: ("weight", "bias") if bias and part != "key" else ("weight",) for part in PROJECTIONS}
 
     def init(key, in_shape):
         (_, in_size), (_, memory_size) = split_shapes(in_shape)
-        shapes = projection_shapes(
-            in_size,
-            memory_size,
-            heads=heads,
-            key_value_heads=key_value_heads,
-            head_size=head_size,
-            out_size=out_size,
-        )
+        divides, remedy = in_size % heads == 0, "Give head_size, or use another number of heads."
+        check("heads", heads, f"a divisor of the {in_size} features", head_size or divides, remedy)
+        size = head_size or in_size // heads
+        # The shapes of each projection's inputs and outputs.
+        of_memory = (memory_size,), (key_value_heads, size)
+        shapes = ((in_size,), (heads, size)), of_memory, of_memory, ((heads, size), (out_size or in_size,))
         params = {}
-        keys = jax.random.split(check_key(key), len(PROJECTIONS))
-        for part, part_key in zip(PROJECTIONS, keys, strict=True):
-            drawn = draw_projection(initializer, part_key, *shapes[part])
+        part_keys = jax.random.split(check_key(key), len(PROJECTIONS))
+        for part, part_key, (inputs, outputs) in zip(PROJECTIONS, part_keys, shapes, strict=True):
+            # A weight (*inputs, *outputs) is drawn like that of a dense layer with as many inputs and outputs.
+            weight, bias_start = weight_and_bias(initializer, part_key, (math.prod(inputs), math.prod(outputs)))
+            drawn = {"weight": weight.reshape(*inputs, *outputs), "bias": bias_start.reshape(outputs)}
             params[part] = {entry: drawn[entry] for entry in entries[part]}
         return params, {}
 
@@ -140,10 +141,11 @@ def attention(
         # x alone is its own memory.
         source, memory, pairs = split_sequences(x)
         check_sequence("x", source, params["query"]["weight"].shape[0])
-        if memory is not None:
-            check_sequence("memory", memory, params["key"]["weight"].shape[0])
         has_memory = memory is not None
-        memory = source if memory is None else memory
+        if has_memory:
+            check_sequence("memory", memory, params["key"]["weight"].shape[0])
+        else:
+            memory = source
 
         x_values, memory_values = without_padding(source), without_padding(memory)
         q = with_mask_of(source, project(params["query"], x_values))
@@ -153,7 +155,8 @@ def attention(
         c = values_of(c)
 
         # A step that sees nothing has c = 0, but its output would be the bias. So its output is set to 0.
-        visible = visible_keys(q, k, mask_among(pairs), causal=causal, window=window)
+        mask = next((part for part in pairs if part.dtype == bool), None)
+        visible = visible_keys(q, k, mask, causal=causal, window=window)
         sees = None if visible is None else jnp.any(visible, axis=(1, 3))[:, :, None]
         y = with_mask_of(source, _where(sees, project(params["output"], c)))
 
@@ -185,15 +188,6 @@ def attention(
         return params_bar, (with_mask_of(y_bar, x_bar), with_mask_of(k_bar, memory_bar), *pairs_bar)
 
     return Layer(name, init, forward, backward, takes_mask=True)
-
-
-def check_key_value_heads(key_value_heads: int | None, heads: int) -> int:
-    """The number of heads of keys and values: a divisor of the number of heads, and by default the same."""
-    if key_value_heads is None:
-        return heads
-    key_value_heads = check_count("key_value_heads", key_value_heads)
-    check("key_value_heads", key_value_heads, f"a divisor of the {heads} heads", heads % key_value_heads == 0)
-    return key_value_heads
 
 
 def _where(sees: jax.Array | None, y: jax.Array) -> jax.Array:
@@ -563,41 +557,6 @@ def _turned(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
 PROJECTIONS = ("query", "key", "value", "output")
 
 
-def projection_entries(bias: bool) -> dict[str, tuple[str, ...]]:
-    """The names of each projection's parameters. The keys have no bias."""
-    return {part: ("weight", "bias") if bias and part != "key" else ("weight",) for part in PROJECTIONS}
-
-
-def projection_shapes(
-    in_size: int, memory_size: int, *, heads: int, key_value_heads: int, head_size: int | None, out_size: int | None
-) -> dict[str, tuple[Shape, Shape]]:
-    """The shapes of each projection's inputs and outputs."""
-    divides = head_size is not None or in_size % heads == 0
-    check(
-        "heads",
-        heads,
-        f"a divisor of the {in_size} features",
-        divides,
-        "Give head_size, or use another number of heads.",
-    )
-    head_size = head_size or in_size // heads
-    queries, keys = (heads, head_size), (key_value_heads, head_size)
-    return {
-        "query": ((in_size,), queries),
-        "key": ((memory_size,), keys),
-        "value": ((memory_size,), keys),
-        "output": (queries, (out_size or in_size,)),
-    }
-
-
-def draw_projection(
-    initializer: Initializer, key: jax.Array, in_shape: Shape, out_shape: Shape
-) -> dict[str, jax.Array]:
-    """Draws a weight (*in_shape, *out_shape) like that of a dense layer with as many inputs and outputs, and a bias."""
-    weight, bias = weight_and_bias(initializer, key, (math.prod(in_shape), math.prod(out_shape)))
-    return {"weight": weight.reshape(*in_shape, *out_shape), "bias": bias.reshape(out_shape)}
-
-
 def project(entries: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     """x W + b. The product sums over all axes of x after batch and time."""
     y = jnp.tensordot(x, entries["weight"], axes=x.ndim - 2)
@@ -620,26 +579,10 @@ PAIRS_RANK = 4
 """The axes of an array with an entry for each pair of a query and a key: (batch, heads or 1, time, keys)."""
 
 
-class Parts(NamedTuple):
-    """The input of dot-product attention: queries, keys, values, and what is given for pairs of a query and a key."""
-
-    queries: Value
-    keys: Value
-    values: jax.Array
-    bias: jax.Array | None
-    mask: jax.Array | None
-
-
-class Sequences(NamedTuple):
-    """The input of multi-head attention: a sequence, its memory if it has one, and arrays for pairs of their steps."""
-
-    source: Value
-    memory: Value | None
-    pairs: tuple[jax.Array, ...]
-
-
-def split_parts(x: Value, *, causal: bool, rotary: bool) -> Parts:
-    """Takes the input of dot-product attention apart, and requires shapes that fit together."""
+def split_parts(
+    x: Value, *, causal: bool, rotary: bool
+) -> tuple[Value, Value, jax.Array, jax.Array | None, jax.Array | None]:
+    """Queries, keys, values, bias and mask from the input of dot-product attention, with shapes that fit together."""
     if not isinstance(x, tuple) or isinstance(x, Masked) or len(x) < 3 or isinstance(x[2], Masked):
         expected = "(queries, keys, values); a bias and a mask may follow, and only queries and keys may be Masked"
         raise InputError("x", expected, shown(x))
@@ -650,24 +593,17 @@ def split_parts(x: Value, *, causal: bool, rotary: bool) -> Parts:
         check_floating(part)
     _check_part_shapes(q, k, v, causal, rotary)
     bias, mask = _bias_and_mask(x[3:], q, k)
-    return Parts(*x[:3], bias, mask)
+    return *x[:3], bias, mask
 
 
-def split_sequences(x: Value) -> Sequences:
-    """Takes the input of multi-head attention apart: x, (x, memory), or one of these and arrays for pairs."""
-    if not isinstance(x, tuple) or isinstance(x, Masked):
-        return Sequences(x, None, ())
-    source, *others = x
+def split_sequences(x: Value) -> tuple[Value, Value | None, tuple[jax.Array, ...]]:
+    """The input of multi-head attention: a sequence, its memory if it has one, and arrays for pairs of their steps."""
+    source, *others = x if isinstance(x, tuple) and not isinstance(x, Masked) else (x,)
     # A memory has three axes, or is ``Masked``, which is a tuple. Arrays for pairs have four axes.
+    memory = None
     if others and (not is_array(others[0]) or others[0].ndim != PAIRS_RANK):
         memory, *others = others
-        return Sequences(source, memory, tuple(others))
-    return Sequences(source, None, tuple(others))
-
-
-def mask_among(pairs: tuple[jax.Array, ...]) -> jax.Array | None:
-    """The array of booleans among a bias and a mask; None if there is none."""
-    return next((part for part in pairs if part.dtype == bool), None)
+    return source, memory, tuple(others)
 
 
 def split_shapes(in_shape: Shapes) -> tuple[Shape, Shape]:

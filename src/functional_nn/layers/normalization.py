@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import NamedTuple, TypeAlias
 
@@ -215,10 +216,7 @@ def layer_norm(
     References:
         Ba, Kiros and Hinton 2016, "Layer normalization", equations 3 and 4.
     """
-
-    def chosen(rank: int) -> Axes:
-        return chosen_axes(axes, rank, batch=False)
-
+    chosen = partial(chosen_axes, axes, batch=False)
     return example_norm(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=bias)
 
 
@@ -256,10 +254,7 @@ def rms_norm(
     References:
         Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4.
     """
-
-    def chosen(rank: int) -> Axes:
-        return chosen_axes(axes, rank, batch=False)
-
+    chosen = partial(chosen_axes, axes, batch=False)
     return example_norm(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=False, centered=False)
 
 

@@ -7,11 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from functional_nn import names
 from functional_nn.core.errors import InputError
-from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice
 
 
@@ -65,15 +63,6 @@ def as_precision(precision: str | Precision) -> Precision:
 def x64_enabled() -> bool:
     """Whether JAX computes with 64-bit numbers here."""
     return jnp.zeros(()).dtype == jnp.float64
-
-
-def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """Casts the floating-point arrays of a pytree to another type; other arrays stay as they are."""
-
-    def cast_leaf(leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(cast_leaf, tree)
 
 
 FIRST_SCALE = 2.0**15

@@ -12,13 +12,13 @@ import optax
 
 from functional_nn.core.errors import InputError, inside, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer, checked_init
-from functional_nn.core.shapes import Shapes
+from functional_nn.core.shapes import Shapes, cast
 from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_key, check_trees
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
 from functional_nn.training.optimizers import Clipping, check_gradient_transformation, explaining_optimizer, update_with
-from functional_nn.training.precision import LossScale, Precision, as_precision, cast
+from functional_nn.training.precision import LossScale, Precision, as_precision
 
 MOST_SHOWN = 12
 """How many arrays of the parameters, and of the state, the ``repr`` of a train state lists."""

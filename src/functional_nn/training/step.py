@@ -13,6 +13,7 @@ import optax
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
+from functional_nn.core.shapes import cast
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import EXAMPLES, as_array, check_flag, check_function, check_key, check_trees
 from functional_nn.data.preparation import scaled_bytes
@@ -24,7 +25,7 @@ from functional_nn.training.argument_checks import (
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.precision import LossScale, Precision, as_precision, cast
+from functional_nn.training.precision import LossScale, Precision, as_precision
 from functional_nn.training.recipe import (
     Gradient,
     GradientFunction,

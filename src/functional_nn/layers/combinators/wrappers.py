@@ -18,6 +18,7 @@ from functional_nn.core.children import check_no_other_names, child_backward, ch
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import (
     Backward,
+    Forward,
     Layer,
     Params,
     State,
@@ -28,8 +29,8 @@ from functional_nn.core.layer import (
     has_formula,
     leaves_and_none,
 )
-from functional_nn.core.masked import Masked, Value, values_of
-from functional_nn.core.shapes import shape_of, stand_in
+from functional_nn.core.masked import Masked, values_of
+from functional_nn.core.shapes import cast, shape_of, stand_in
 from functional_nn.core.trees import path_of
 from functional_nn.core.validation import check_count, check_entries, check_function, check_key, check_trees
 
@@ -97,7 +98,8 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
                 params, state, key = entry
                 made = child_forward(child, layer, {child: params}, {child: state}, x, train=train, key=key)
                 y, new_state, residuals = made
-                _check_types(x, y)
+                remedy = "A repeated layer has to keep the shape and the type. Convert x or the parameters."
+                check("x", x, f"an input like the output, {shown(y)}", shown(x) == shown(y), remedy)
                 return y, (new_state, residuals)
 
             return lax.scan(step, x, (params, state, keys), length=count)
@@ -123,12 +125,6 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
     return Layer(
         name, init, composed_forward(make_forward, (layer,)), backward, takes_mask=True, layers=((child, layer),)
     )
-
-
-def _check_types(x: Value, y: Value) -> None:
-    """Requires an output with the shapes and types of the input. A scan cannot change them from step to step."""
-    remedy = "A repeated layer has to keep the shape and the type. Convert x or the parameters."
-    check("x", x, f"an input like the output, {shown(y)}", shown(x) == shown(y), remedy)
 
 
 def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
@@ -179,7 +175,7 @@ def remat(layer: Layer, *, policy: Callable[..., bool] | None = None) -> Layer:
         _, _, residuals = layer.forward(params, state, x, train=in_training is not None, key=key)
         return backward_of(layer)(residuals, y_bar)
 
-    return layer._replace(forward=composed_forward(make_forward, (layer,)), backward=_around(layer, backward))
+    return _around(layer, make_forward, backward)
 
 
 def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
@@ -255,11 +251,7 @@ def shared(layer: Layer, places: Mapping[str, str]) -> Layer:
                 bars[place] = _added(bars.get(place), bars.pop(path))
         return trees.unflatten(bars), x_bar
 
-    return layer._replace(
-        init=init,
-        forward=composed_forward(make_forward, (layer,)),
-        backward=_around(layer, backward),
-    )
+    return _around(layer, make_forward, backward)._replace(init=init)
 
 
 def frozen(layer: Layer, paths: trees.Paths, *, start: Params | None = None) -> Layer:
@@ -311,7 +303,9 @@ def frozen(layer: Layer, paths: trees.Paths, *, start: Params | None = None) -> 
         def forward(params, state, x, *, train, key=None):
             check_entries("state", state, ("frozen",))
             # Training may cast params and x to another type, so the frozen parameters are cast too.
-            chosen = _cast(_dtype_of(params, values_of(x)), state["frozen"])
+            types = [leaf.dtype for leaf in jax.tree.leaves((params, values_of(x)))]
+            floating = [dtype for dtype in types if jnp.issubdtype(dtype, jnp.floating)]
+            chosen = cast(state["frozen"], floating[0]) if floating else state["frozen"]
             all_params = trees.merge(params, chosen)
             y, inner_state, residuals = layer.forward(all_params, state.get("state", {}), x, train=train, key=key)
             if inner_state:
@@ -326,16 +320,13 @@ def frozen(layer: Layer, paths: trees.Paths, *, start: Params | None = None) -> 
         is_frozen = trees.matcher(paths)
         return trees.unflatten({path: bar for path, bar in bars.items() if not is_frozen(path)}), x_bar
 
-    return layer._replace(
-        init=init,
-        forward=composed_forward(make_forward, (layer,)),
-        backward=_around(layer, backward),
-    )
+    return _around(layer, make_forward, backward)._replace(init=init)
 
 
-def _around(layer: Layer, backward: Backward) -> Backward | None:
-    """A wrapper's backward pass. Around a layer without a formula it is the layer's own, which says so."""
-    return backward if has_formula(layer) else layer.backward
+def _around(layer: Layer, make_forward: Callable[..., Forward], backward: Backward) -> Layer:
+    """A layer with other passes around its own. Without a formula it keeps its backward pass, which says so."""
+    around = composed_forward(make_forward, (layer,))
+    return layer._replace(forward=around, backward=backward if has_formula(layer) else layer.backward)
 
 
 def _added(bar, other_bar):
@@ -343,21 +334,6 @@ def _added(bar, other_bar):
     if bar is None or other_bar is None:
         return other_bar if bar is None else bar
     return bar + other_bar
-
-
-def _dtype_of(*trees_of_arrays):
-    """The type to compute in: the first floating-point type among the trained parameters and the input."""
-    leaves = (leaf.dtype for leaf in jax.tree.leaves(trees_of_arrays))
-    return next((dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)), None)
-
-
-def _cast(dtype, params):
-    """The floating-point arrays in this type, and integers as they are."""
-
-    def cast(leaf):
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return params if dtype is None else jax.tree.map(cast, params)
 
 
 def _shapes_under(leaves, root):
