@@ -1,15 +1,17 @@
-"""The notebooks of the chapters: their code without assertions."""
+"""The code of the chapters: the same in both languages, and without assertions in the notebooks."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
+CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -44,3 +46,10 @@ def test_the_examples_in_docstrings(notebooks: ModuleType) -> None:
 )
 def test_a_statement_of_nothing_but_assertions_is_left_out(notebooks: ModuleType, code: str, left: str) -> None:
     assert notebooks.without_assertions(code) == left
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (DOCS / "zh").glob("[0-9]*.md")))
+def test_a_chapter_in_chinese_has_the_code_of_the_english_one(name: str) -> None:
+    english, chinese = (CELL.findall((DOCS / folder / name).read_text("utf-8")) for folder in ("tutorial", "zh"))
+    assert english
+    assert chinese == english
