@@ -517,3 +517,13 @@ def test_other_tensors_are_constants():
     )
     report.raise_if_failed()
     assert {verdict.leaf for verdict in report.verdicts} == {"weight", "y_bar"}
+
+
+def test_the_sentence_says_where_y_bar_is_1():
+    def sentence(forward, backward):
+        return check_implementation(forward, backward, np.array([[1.0], [2.0]])).sentence
+
+    one = sentence(np.sin, lambda x, y_bar: [[1], [2]] * y_bar * np.cos(x))
+    assert "It is 2 times too large. Here y_bar is 1 at (1, 0), and 0 elsewhere." in one
+    two = sentence(lambda x: (x[0], x), lambda x, y_bars: [[1], [0]] * y_bars[0] + 3 * y_bars[1])
+    assert "It is 3 times too large. Here y_bar[1] is 1 at (0, 0), and 0 elsewhere." in two

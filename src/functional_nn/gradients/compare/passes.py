@@ -352,7 +352,7 @@ class Implementation:
         strided = self._strided(narrow, y, twice) if regime == GIVEN else []
         again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
         found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
-        judged = partial(self._judged, dtype=dtype, is_given=regime == GIVEN)
+        judged = partial(self._judged, outputs=y.leaves, dtype=dtype, is_given=regime == GIVEN)
         for number, place in enumerate(self.places):
             name, hand = self.names[place], np.stack([row[number] for row in [*bars, *strided]])
             all_rows = np.concatenate([rows, twice[: len(strided)]])
@@ -461,6 +461,7 @@ class Implementation:
         along: Along,
         near: np.ndarray,
         *,
+        outputs: Leaves,
         dtype: str,
         is_given: bool,
     ) -> Verdict:
@@ -472,6 +473,7 @@ class Implementation:
             rows: the cotangents of the outputs.
             along: the differences.
             near: the cotangents at points very near to this one, (points, rows, elements).
+            outputs: what the forward pass gives.
             dtype: the type of the backward pass.
             is_given: whether this is the given point. At others, derivatives that are all 0 do not pass.
         """
@@ -508,7 +510,7 @@ class Implementation:
         note = ""
         if verdict.outcome == "fail":
             note = "" if index else "Several elements are moved together: this is the sum of their derivatives. "
-            note += _about_cotangent(rows[at[0]])
+            note += _about_cotangent(rows[at[0]], outputs)
         return replace(verdict, reference=DIFFERENCES, index=index, note=note)
 
     def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
@@ -713,13 +715,22 @@ def worst_element(
     return replace(verdict, outcome="pass", tolerance=allowed), at
 
 
-def _about_cotangent(row: np.ndarray) -> str:
-    """Which cotangent was pulled back, in words."""
+def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
+    """Which cotangent was pulled back, in words.
+
+    Args:
+        row: the cotangent of all outputs, as one vector.
+        outputs: arrays of the shapes of the outputs.
+    """
     if np.all(row == row[0]):
         return f"Here y_bar is {row[0]:g} everywhere."
-    if np.count_nonzero(row) == 1:
-        return f"Here y_bar is 1 for the output {np.flatnonzero(row)[0]}, and 0 for all others."
-    return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
+    if np.count_nonzero(row) > 1:
+        return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
+    parts = np.split(row, np.cumsum([output.size for output in outputs])[:-1])
+    (number,) = (number for number, part in enumerate(parts) if part.any())
+    name = f"y_bar[{number}]" if len(outputs) > 1 else "y_bar"
+    index = _index((int(np.argmax(parts[number])),), outputs[number].shape)
+    return f"Here {name} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:

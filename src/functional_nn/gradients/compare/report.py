@@ -366,6 +366,33 @@ class Verdict:
         return math.floor(-math.log10(largest))
 
     @property
+    def likely_cause(self) -> str:
+        """A hint in words, from the ratio of the formula's value to the right value. It is "" if the two give none.
+
+        >>> import functional_nn as fnn
+        >>> fnn.gradients.Verdict("dense", "bias", "fail", 0.5, 1e-13, hand=1.0, arbiter=2.0).likely_cause
+        'It is 2 times too small.'
+        """
+        hand, arbiter = self.hand, self.arbiter
+        if hand == 0 and arbiter:
+            return "It is 0: a term is missing, or terms cancel."
+        if not hand or not arbiter or not math.isfinite(hand / arbiter):
+            return ""
+        quotient = hand / arbiter
+        if math.isclose(quotient, -1, rel_tol=1e-4):
+            return "It has the wrong sign."
+        if 1e-12 < (off := abs(quotient - 1)) < 1e-3:
+            causes = "Is a constant rounded, a small term missing, or do terms cancel?"
+            return f"It is right to {counted(round(-math.log10(off)), 'digit')}. {causes}"
+        sign = " and has the wrong sign" if quotient < 0 else ""
+        for factor in range(2, LARGEST_FACTOR + 1):
+            if math.isclose(abs(quotient), factor, rel_tol=1e-5):
+                return f"It is {factor} times too large{sign}."
+            if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
+                return f"It is {factor} times too small{sign}."
+        return ""
+
+    @property
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
         if self.note and not self._values:
@@ -413,7 +440,7 @@ class Verdict:
             digits = digits_to_tell_apart(arbiter - known, arbiter + known)
             between = f"{arbiter - known:.{digits}g} and {arbiter + known:.{digits}g}"
             return f"{wrong} ({size}). The right value lies between {between}. {self.note}".strip()
-        return f"{wrong} ({size}). {_likely_cause(self.hand, self.arbiter)}{self.note}".strip()
+        return " ".join(filter(None, (f"{wrong} ({size}).", self.likely_cause, self.note.strip())))
 
 
 def judge(error: float, reference_error: float, tolerance: float) -> Outcome:
@@ -471,24 +498,3 @@ def digits_to_tell_apart(one: float, other: float) -> int:
 def right_to(digits: int) -> str:
     """How far a formula is right for certain, in words."""
     return f"right to {counted(digits, 'digit')}. The arbiter cannot tell more."
-
-
-def _likely_cause(hand: float | None, arbiter: float | None) -> str:
-    """A hint in words about the error, from the ratio of the formula's value to the right value."""
-    if hand == 0 and arbiter:
-        return "It is 0: a term is missing, or terms cancel. "
-    if not hand or not arbiter or not math.isfinite(hand / arbiter):
-        return ""
-    quotient = hand / arbiter
-    if math.isclose(quotient, -1, rel_tol=1e-4):
-        return "It has the wrong sign. "
-    if 1e-12 < (off := abs(quotient - 1)) < 1e-3:
-        causes = "Is a constant rounded, a small term missing, or do terms cancel?"
-        return f"It is right to {counted(round(-math.log10(off)), 'digit')}. {causes} "
-    sign = " and has the wrong sign" if quotient < 0 else ""
-    for factor in range(2, LARGEST_FACTOR + 1):
-        if math.isclose(abs(quotient), factor, rel_tol=1e-5):
-            return f"It is {factor} times too large{sign}. "
-        if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
-            return f"It is {factor} times too small{sign}. "
-    return ""
