@@ -146,11 +146,6 @@ def _inside(path: str, name: str) -> str:
     return path.removeprefix(name).removeprefix("/")
 
 
-def _without_number(path: str) -> str:
-    """The last part of a path without its number: ``chain/dense_0`` gives ``dense``."""
-    return re.sub(r"_\d+$", "", posixpath.basename(path))
-
-
 def _names_of_layers(layer: Layer, path: str) -> dict[str, str]:
     """The name of each layer inside a network by its path. The path may end in another name, such as ``head``."""
     names = {path: layer.name}
@@ -170,13 +165,25 @@ def _with_what_runs_before(
     flattened: Shape | None = None
     after_convolution = False
     for use in uses:
-        if not use.parameters and _flattens(use):
-            flattened = _with_channels(use, after_convolution)
+        before, after = use.read_shape or (), use.output_shape
+        if not use.parameters and len(after) < len(before) and math.prod(after) == math.prod(before):
+            # The layer gives the same numbers in fewer axes, as ``flatten`` does and other functions may. Channels
+            # first and channels last are two orders, but two axes are (time, features) in both, unless they come from
+            # a convolution.
+            shape = before[len(after) - 1 :]
+            has_channels = len(shape) >= (2 if after_convolution else 3)
+            are_several = math.prod(shape[-1:]) > 1 and math.prod(shape[:-1]) > 1
+            flattened = shape if has_channels and are_several else None
         own = {path: shapes.pop(path) for path in use.parameters if path in shapes}
         if not own:
             continue
         path = use.scope if use.has_own_path else use.name
-        layer = _network_layer(path, names.get(use.scope, _without_number(use.scope)), own, state_shapes)
+        arrays = {leaf.removeprefix(f"{path}/"): shape for leaf, shape in own.items()}
+        for leaf in [leaf for leaf in state_shapes if posixpath.dirname(leaf) == path]:
+            arrays[posixpath.basename(leaf)] = state_shapes.pop(leaf)
+        # Without a name of its own, ``chain/dense_0`` is called ``dense``.
+        name = names.get(use.scope, re.sub(r"_\d+$", "", posixpath.basename(use.scope)))
+        layer = NetworkLayer(path, _kind(name, arrays), arrays)
         if flattened is not None and layer.in_size == math.prod(flattened):
             layer = layer._replace(flattened=flattened)
         layers.append((use, layer._replace(after_convolution=after_convolution)))
@@ -199,36 +206,18 @@ def _in_order_of_copies(
         if use.loops > 1:
             given = f"{layer.path}, inside a repeat in a repeat"
             raise InputError("net", "layers in at most one repeat", given, "Write the outer one as a chain.")
-        loop = _loop_around(use, uses)
-        copies = inside_loop.setdefault(loop, [])
+        # The innermost path around the layer that is in no loop is that of ``repeat``.
+        outside = [other.scope for other in uses if not other.loops and trees.is_under(use.scope, other.scope)]
+        copies = inside_loop.setdefault(max(outside, key=len), [])
         start = len(ordered) - len(copies)
-        copies += _copies(layer, use.repeats)
+        # The arrays have a leading axis for the copies.
+        shapes = {name: shape[1:] for name, shape in layer.shapes.items()}
+        of_one = layer._replace(shapes=shapes, kind=_kind(layer.kind, shapes), copies=use.repeats)
+        copies += [of_one._replace(copy=copy) for copy in range(use.repeats)]
         # The sort is stable, so the layers of a copy keep their order.
         copies.sort(key=lambda layer: layer.copy or 0)
         ordered[start:] = copies
     return ordered
-
-
-def _flattens(use: LayerUse) -> bool:
-    """Whether a layer gives the numbers that it reads in fewer axes, as ``flatten`` does and other functions may."""
-    before, after = use.read_shape, use.output_shape
-    return before is not None and len(after) < len(before) and math.prod(after) == math.prod(before)
-
-
-def _with_channels(use: LayerUse, after_convolution: bool) -> Shape | None:
-    """The shape of what is flattened, if channels first and channels last give two orders."""
-    shape = (use.read_shape or ())[len(use.output_shape) - 1 :]
-    # Two axes are (time, features) in both orders, unless they come from a convolution.
-    has_channels = len(shape) >= (2 if after_convolution else 3)
-    return shape if has_channels and math.prod(shape[-1:]) > 1 and math.prod(shape[:-1]) > 1 else None
-
-
-def _network_layer(path: str, name: str, own: Mapping[str, Shape], state_shapes: dict[str, Shape]) -> NetworkLayer:
-    """A layer from its arrays. It takes its running statistics out of ``state_shapes``."""
-    shapes = {leaf.removeprefix(f"{path}/"): shape for leaf, shape in own.items()}
-    for leaf in [leaf for leaf in state_shapes if posixpath.dirname(leaf) == path]:
-        shapes[posixpath.basename(leaf)] = state_shapes.pop(leaf)
-    return NetworkLayer(path, _kind(name, shapes), shapes)
 
 
 def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
@@ -247,16 +236,3 @@ def _kind(name: str, shapes: Mapping[str, Shape]) -> str:
     # A dense layer with a name of its own. Without a bias it could be an embedding, so then the name has to tell.
     has_weight_and_bias = set(shapes) == {"weight", "bias"} and len(shapes["weight"]) == 2
     return "dense" if has_weight_and_bias and name not in OF_ONE_WEIGHT else name
-
-
-def _loop_around(use: LayerUse, uses: Sequence[LayerUse]) -> str:
-    """The path of the ``repeat`` around a layer: the innermost path around it that is in no loop."""
-    outside = [other.scope for other in uses if not other.loops and trees.is_under(use.scope, other.scope)]
-    return max(outside, key=len)
-
-
-def _copies(layer: NetworkLayer, count: int) -> list[NetworkLayer]:
-    """The copies of a layer inside ``repeat``, whose arrays have a leading axis for them."""
-    shapes = {name: shape[1:] for name, shape in layer.shapes.items()}
-    kind = _kind(layer.kind, shapes)
-    return [layer._replace(shapes=shapes, kind=kind, copy=copy, copies=count) for copy in range(count)]

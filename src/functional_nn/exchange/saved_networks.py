@@ -125,39 +125,20 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
     An example is in ``docs/how_to/sharing_runs.md``.
     """
     with run_of(check_path("folder", folder), member) as folder:
-        run = described(folder)
-        path = folder / run_folder.PARAMETERS
-        run_folder.verify_run_folder(folder, bytes_of(run.shapes))
-        with jax.enable_x64(run.configuration.precision == "float64"):
-            params, state = load_parameters(path, run.shapes)
+        _, network = described(folder)
+        path, shapes = folder / run_folder.PARAMETERS, (network.params, network.state)
+        run_folder.verify_run_folder(folder, bytes_of(shapes))
+        with jax.enable_x64(network.configuration.precision == "float64"):
+            params, state = load_parameters(path, shapes)
         check_finite(params, state, path, "Train again.")
-    about = run.classes, run.class_names, run.configuration, run.features
-    return SavedNetwork(run.net, params, state, run.in_shape, *about)
+    return network._replace(params=params, state=state)
 
 
-class RunDescription(NamedTuple):
-    """What the configuration of a run says, checked.
+def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
+    """The configuration in the folder of a run, which may not have finished, as read and as its network.
 
-    Args:
-        values: its file.
-        configuration: its settings.
-        net: the network.
-        shapes: the shapes of its parameters and its state.
-        classes, in_shape, class_names, features: as in ``SavedNetwork``.
+    The network has shapes and types in place of its parameters and its state.
     """
-
-    values: JsonObject
-    configuration: Configuration
-    net: Layer
-    shapes: tuple[Params, State]
-    classes: int
-    in_shape: tuple[int, ...]
-    class_names: tuple[str, ...] | None
-    features: Features | None
-
-
-def described(folder: Path) -> RunDescription:
-    """Reads the configuration in the folder of a run, which may not have finished."""
     values, path = run_folder.read_configuration(folder), folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
     features = features_of(values, path)
@@ -166,12 +147,12 @@ def described(folder: Path) -> RunDescription:
     try:
         with jax.enable_x64(configuration.precision == "float64"):
             net = configuration.network(classes)
-            shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-        check_bytes("net", bytes_of(shapes))
+            params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+        check_bytes("net", bytes_of((params, state)))
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
-    return RunDescription(values, configuration, net, shapes, classes, in_shape, class_names, features)
+    return values, SavedNetwork(net, params, state, in_shape, classes, class_names, configuration, features)
 
 
 def features_of(values: Mapping[str, object], path: Path) -> Features | None:
@@ -268,7 +249,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         run = Path(parent) / f"{folder.resolve().name}-member-{chosen.number}"
         run.mkdir()
         run_folder.create_run_folder(run, values)
-        params, state = _parameters(Store(folder, fingerprint), chosen, described(run))
+        params, state = _parameters(Store(folder, fingerprint), chosen, described(run)[1])
         rows = [
             {"epoch": epoch + 1, **{name: float(curve[epoch]) for name, curve in chosen.curves.items()}}
             for epoch in range(chosen.epochs)
@@ -309,17 +290,17 @@ def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member, st
     return known | base.of_member(settings["grid"][chosen.number]).to_dict(), chosen, settings[FINGERPRINT]
 
 
-def _parameters(store: Store, member: Member, run: RunDescription) -> tuple[Params, State]:
+def _parameters(store: Store, member: Member, network: SavedNetwork) -> tuple[Params, State]:
     folder = store.folder
     for file, rung, batch in good_batches(folder):
         numbers = [history.number for history in batch.histories]
         if rung is None and member.number in numbers:
             with (
-                jax.enable_x64(run.configuration.precision == "float64"),
+                jax.enable_x64(network.configuration.precision == "float64"),
                 kept_open(folder),
                 kept_open(folder / BATCHES),
             ):
-                found = store.load(file.stem, numbers, run.shapes)
+                found = store.load(file.stem, numbers, (network.params, network.state))
             if found is not None:
                 return found[1][numbers.index(member.number)]
     given = f"none that can be read (its status: {member.status})"

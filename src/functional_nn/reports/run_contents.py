@@ -14,7 +14,7 @@ from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.data.dataset import Dataset
 from functional_nn.data.sources import EMBEDDED, path_prefix
-from functional_nn.exchange.saved_networks import RunDescription, described
+from functional_nn.exchange.saved_networks import SavedNetwork, described
 from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
@@ -78,23 +78,24 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     Raises:
         DataError: if the configuration or the metrics are damaged.
     """
-    run = described(folder)
+    values, network = described(folder)
+    shapes = network.params, network.state
     notes: list[str] = []
     result: JsonObject | None = None
     if (folder / run_folder.RESULT).exists():
         try:
-            run_folder.verify_run_folder(folder, bytes_of(run.shapes))
+            run_folder.verify_run_folder(folder, bytes_of(shapes))
             result = run_folder.read_result(folder)
         except DataError as error:
             notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    with jax.enable_x64(run.configuration.precision == "float64"):
+    with jax.enable_x64(network.configuration.precision == "float64"):
         read = _unfinished if result is None else _finished
-        history, params, state = read(folder, run.shapes, notes)
+        history, params, state = read(folder, shapes, notes)
     if data is None:
-        data = _data(run, data_dir, notes)
+        data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]
-    settings = run.values | run.configuration.to_dict()
-    return RunContents(settings, run.net, history, params, state, result, statistics, data, notes)
+    settings = values | network.configuration.to_dict()
+    return RunContents(settings, network.net, history, params, state, result, statistics, data, notes)
 
 
 def _finished(folder: Path, shapes: tuple[Params, State], notes: list[str]) -> Trained:
@@ -137,9 +138,9 @@ def _unfinished(folder: Path, shapes: tuple[Params, State], notes: list[str]) ->
     return history, params, state
 
 
-def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Dataset | None:
+def _data(values: JsonObject, network: SavedNetwork, data_dir: str | None, notes: list[str]) -> Dataset | None:
     """The data of a run; None if the user has not named their folder, or if they cannot be loaded any more."""
-    configuration = run.configuration
+    configuration = network.configuration
     if data_dir is None and configuration.dataset != EMBEDDED:
         notes.append("The data set is not opened without --data-dir PATH, so everything that needs it is left out.")
         return None
@@ -147,7 +148,7 @@ def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Datase
         configuration, data_dir = replace(configuration, dataset=f"{prefix}{data_dir}"), None
     # Pictures are fitted to this size, which a stranger may have written.
     size = configuration.image_size
-    if size is not None and (size[0], size[-1]) != run.in_shape[:2]:
+    if size is not None and (size[0], size[-1]) != network.in_shape[:2]:
         notes.append("The size of the images in config.json is not that of the network, so the data are left out.")
         return None
     try:
@@ -156,8 +157,8 @@ def _data(run: RunDescription, data_dir: str | None, notes: list[str]) -> Datase
         notes.append(f"The data set could not be loaded, so everything that needs it is left out. {error}")
         return None
     # Folders of earlier versions have no checksum of the data.
-    is_same = run.values.get("data_sha256") in (None, data.checksum())
-    if data.train_images.shape[1:] != run.in_shape or data.classes != run.classes or not is_same:
+    is_same = values.get("data_sha256") in (None, data.checksum())
+    if data.train_images.shape[1:] != network.in_shape or data.classes != network.classes or not is_same:
         notes.append("The data set has changed since the run, so everything that needs it is left out.")
         return None
     return data
