@@ -29,20 +29,11 @@ from jax.typing import ArrayLike
 
 from functional_nn import names
 from functional_nn.core.errors import InputError, check
-from functional_nn.core.masked import Masked, Value, values_of
+from functional_nn.core.masked import Value
+from functional_nn.core.shapes import wide_type
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import as_array, check_choice, check_count, is_concrete
-from functional_nn.losses.loss import (
-    as_examples,
-    as_labels,
-    as_outputs,
-    check_outputs,
-    check_steps,
-    combined_weights,
-    nan_unless,
-    ratio,
-    times,
-)
+from functional_nn.core.validation import check_choice, check_count, is_concrete
+from functional_nn.losses.loss import as_arrays, as_examples, combined_weights, nan_unless, ratio, times
 
 Totals: TypeAlias = PyTree
 """The sums over examples from which a metric is computed: a pytree of arrays."""
@@ -87,34 +78,24 @@ class Metric:
 
         The totals of batches, added, give the exact metric over all of them.
         """
-        y = as_outputs(y)
-        labels = as_labels(labels)
-        weights = None if weights is None else as_array("weights", weights)
-        check_outputs(values_of(y))
-        if isinstance(y, Masked):
-            check_steps(y, labels=labels, weights=weights)
-        y, labels, weights, mask = as_examples(y, labels, weights)
+        y, labels, weights, mask = as_examples(*as_arrays(y, labels, weights))
         are_integers = y.ndim and jnp.issubdtype(labels.dtype, jnp.integer)
         expected = f"one integer per row of y, shape {y.shape[:-1]}"
         check("labels", labels, expected, are_integers and labels.shape == y.shape[:-1])
-        dtype = y.dtype if y.dtype.itemsize >= 4 else jnp.float32
-        weights = combined_weights(weights, mask, labels.shape, dtype)
-        y = y.astype(dtype).reshape(-1, y.shape[-1])
+        weights = combined_weights(weights, mask, labels.shape, wide_type(y.dtype))
+        y = y.astype(wide_type(y.dtype)).reshape(-1, y.shape[-1])
         labels, weights = labels.ravel(), weights.ravel()
         is_class = (labels >= 0) & (labels < y.shape[-1])
         if is_concrete(is_class, weights):
-            _check_labels(np.asarray(labels), np.asarray(is_class | (weights == 0)), y.shape[-1])
+            wrong = np.asarray(labels)[~np.asarray(is_class | (weights == 0))]
+            if wrong.size:
+                expected = f"labels from 0 to {y.shape[-1] - 1}, for {y.shape[-1]} classes"
+                raise InputError("labels", expected, wrong[0], "To leave out a label, give it the weight 0.")
         # A negative or NaN weight is invalid: it is neither above 0 nor equal to 0. With weight 0, anything is valid.
         is_valid = jnp.all(jnp.where(weights > 0, is_class & ~jnp.any(jnp.isnan(y), axis=-1), weights == 0))
         # A label that is no class becomes 0: at padding it has the weight 0, and elsewhere the result is NaN anyway.
         totals = self.sums(y, jnp.where(is_class, labels, 0), weights)
         return jax.tree.map(lambda total: nan_unless(is_valid, total), totals)
-
-
-def _check_labels(labels, are_valid, classes):
-    if not are_valid.all():
-        expected = f"labels from 0 to {classes - 1}, for {classes} classes"
-        raise InputError("labels", expected, labels[~are_valid][0], "To leave out a label, give it the weight 0.")
 
 
 def _mean_result(totals):

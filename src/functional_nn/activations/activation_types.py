@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from functional_nn import names
 from functional_nn.core.errors import FormulaMissing, check
-from functional_nn.core.layer import Layer
+from functional_nn.core.layer import Layer, stateless
 from functional_nn.core.validation import (
     as_array,
     check_choice,
@@ -78,13 +78,10 @@ class Activation:
     def as_layer(self) -> Layer:
         """Makes a layer of the activation, as combinators do. Its parameters are among the residuals."""
 
-        def forward(params, state, x, *, train, key=None):
-            return self(x), state, (x, *map(jnp.asarray, self.parameters))
+        def forward(x):
+            return self(x), (x, *map(jnp.asarray, self.parameters))
 
-        def backward(residuals, y_bar):
-            return {}, self.derivative(*residuals) * y_bar
-
-        return Layer(self.name, lambda key, in_shape: ({}, {}), forward, backward)
+        return stateless(self.name, forward, lambda residuals, y_bar: self.derivative(*residuals) * y_bar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +118,7 @@ class VectorActivation:
 
     def as_layer(self) -> Layer:
         """Makes a layer of the activation, as combinators do."""
-
-        def forward(params, state, x, *, train, key=None):
-            return self(x), state, x
-
-        def backward(x, y_bar):
-            return {}, self.pullback(x, y_bar)
-
-        return Layer(self.name, lambda key, in_shape: ({}, {}), forward, backward)
+        return stateless(self.name, lambda x: (self(x), x), self.pullback)
 
 
 def _check_given(name: str, x: object) -> None:

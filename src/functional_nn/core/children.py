@@ -21,7 +21,7 @@ from functional_nn.core.layer import (
     checked_init,
     output_shape,
 )
-from functional_nn.core.masked import Masked, Value, check_mask
+from functional_nn.core.masked import Masked, Value, check_mask, without_padding
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_key, is_array
 
@@ -113,7 +113,10 @@ def child_forward(
     own_params, own_state = params.get(name, {}), state.get(name, {})
     with inside(name), jax.named_scope(name):
         y, new_state, residuals = forward_with_mask(layer, own_params, own_state, x, train=train, key=key)
-        return _marked(y, MARK + name), new_state, residuals
+        # The name of the child, as a mark in traced programs, is on the first array of its output.
+        first, *others = jax.tree.leaves(y)
+        y = jax.tree.unflatten(jax.tree.structure(y), [checkpoint_name(first, MARK + name), *others])
+        return y, new_state, residuals
 
 
 def child_backward(name: str, layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
@@ -132,13 +135,11 @@ def forward_with_mask(
     if not isinstance(x, Masked) or layer.takes_mask:
         return checked_forward(layer, params, state, x, train=train, key=key)
     check_mask(x)
-    mask = x.mask
-    values = _zero_padding(mask, x.values)
-    y, state, residuals = checked_forward(layer, params, state, values, train=train, key=key)
-    expected = f"one array that keeps the axes (batch, time) = {mask.shape} of the mask"
+    y, state, residuals = checked_forward(layer, params, state, without_padding(x), train=train, key=key)
+    expected = f"one array that keeps the axes (batch, time) = {x.mask.shape} of the mask"
     remedy = "Reduce the time axis by a layer that takes masks, such as a recurrent one, attention or global pooling."
-    check("output", y, expected, is_array(y) and y.shape[:2] == mask.shape, remedy)
-    return Masked(y, mask), state, (residuals, mask)
+    check("output", y, expected, is_array(y) and y.shape[:2] == x.mask.shape, remedy)
+    return Masked(y, x.mask), state, (residuals, x.mask)
 
 
 def backward_with_mask(layer: Layer, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
@@ -147,14 +148,4 @@ def backward_with_mask(layer: Layer, residuals: Residuals, y_bar: Value) -> tupl
         return backward_of(layer)(residuals, y_bar)
     residuals, mask = residuals
     params_bar, x_bar = backward_of(layer)(residuals, y_bar.values)
-    return params_bar, Masked(None if x_bar is None else _zero_padding(mask, x_bar), None)
-
-
-def _zero_padding(mask: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.where(jnp.expand_dims(mask, range(2, values.ndim)), values, jnp.zeros((), values.dtype))
-
-
-def _marked(y: Value, mark: str) -> Value:
-    """Marks an output; of several arrays, the first one."""
-    first, *others = jax.tree.leaves(y)
-    return jax.tree.unflatten(jax.tree.structure(y), [checkpoint_name(first, mark), *others])
+    return params_bar, Masked(None if x_bar is None else without_padding(Masked(x_bar, mask)), None)

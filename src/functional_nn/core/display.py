@@ -116,12 +116,9 @@ def progress_bar(title: str, total: int, show: bool | None = None) -> Iterator[C
     """
     if not is_progress_shown(show):
         yield lambda text: None
-    elif in_notebook():
-        with _bar_in_a_notebook(title, total) as advance:
-            yield advance
-    else:
-        with _bar_in_a_terminal(title, total) as advance:
-            yield advance
+        return
+    with (_bar_in_a_notebook if in_notebook() else _bar_in_a_terminal)(title, total) as advance:
+        yield advance
 
 
 @contextmanager

@@ -254,7 +254,7 @@ def _check_call(
 def stateless(
     name: str,
     forward: Callable[[jax.Array], tuple[jax.Array, Residuals]],
-    backward: Callable[[Residuals, jax.Array], jax.Array] | NoFormula,
+    backward: Callable[[Residuals, jax.Array], jax.Array],
 ) -> Layer:
     """A layer without parameters, state or randomness: ``x -> (y, residuals)`` and ``residuals, y_bar -> x_bar``."""
 
@@ -262,14 +262,10 @@ def stateless(
         y, residuals = forward(x)
         return y, state, residuals
 
-    return Layer(
-        name,
-        init=lambda key, in_shape: ({}, {}),
-        forward=layer_forward,
-        backward=backward
-        if isinstance(backward, NoFormula)
-        else lambda residuals, y_bar: ({}, backward(residuals, y_bar)),
-    )
+    def layer_backward(residuals, y_bar):
+        return {}, backward(residuals, y_bar)
+
+    return Layer(name, lambda key, in_shape: ({}, {}), layer_forward, layer_backward)
 
 
 @runtime_checkable
@@ -330,13 +326,13 @@ def as_layer(value: object) -> Layer:
         f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
     )
 
-    def forward(x):
+    def forward(params, state, x, *, train, key=None):
         y = function(x)
         with inside(name):
             check_arrays("y", y)
-        return y, ()
+        return y, state, ()
 
-    return stateless(name, forward, no_formula)
+    return Layer(name, lambda key, in_shape: ({}, {}), forward, no_formula)
 
 
 @jax.tree_util.register_static

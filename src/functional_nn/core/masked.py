@@ -58,6 +58,13 @@ def with_mask_of(x: Value, values: jax.Array) -> Value:
     return Masked(values, x.mask) if isinstance(x, Masked) else values
 
 
+def without_padding(x: Value) -> jax.Array:
+    """The values of a sequence, with 0 in place of padding. Padding may hold NaN, and 0 · NaN is not 0."""
+    if not isinstance(x, Masked):
+        return x
+    return jnp.where(jnp.expand_dims(x.mask, range(2, x.values.ndim)), x.values, jnp.zeros((), x.values.dtype))
+
+
 def check_mask(x: Value) -> None:
     """Requires one boolean for each step of the values."""
     if not isinstance(x, Masked):

@@ -19,7 +19,7 @@ from functional_nn.activations.accurate_derivatives import softmax_product
 from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, backward_of
-from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of
+from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of, without_padding
 from functional_nn.core.products import summed_product
 from functional_nn.core.shapes import Shape, Shapes, is_shape, wide_type
 from functional_nn.core.validation import (
@@ -480,13 +480,6 @@ def visible_keys(
     if mask is not None:
         visible = mask if visible is None else visible & mask
     return visible
-
-
-def without_padding(x: Value) -> jax.Array:
-    """The values of a sequence, with 0 in place of padding. Padding may hold NaN, and 0 · NaN is not 0."""
-    if not isinstance(x, Masked):
-        return x
-    return jnp.where(jnp.expand_dims(x.mask, range(2, x.values.ndim)), x.values, 0)
 
 
 def scores(q: jax.Array, k: jax.Array) -> jax.Array:

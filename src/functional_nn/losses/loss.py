@@ -126,15 +126,14 @@ class Loss:
         float16 holds no weight of 1e5. The weights are None if all are 1. If a weight is 0, its y becomes 0, so that
         ``jax.grad`` does not compute 0 · ∞.
         """
-        y = as_outputs(y)
-        labels = as_labels(labels)
-        weights = None if weights is None else as_array("weights", weights)
-        check_outputs(values_of(y))
-        if isinstance(y, Masked):
-            check_steps(y, labels=labels, weights=weights)
-            self._check_real_steps(y, labels)
-        else:
+        y, labels, weights = as_arrays(y, labels, weights)
+        if not isinstance(y, Masked):
             self._check_counted(y, labels, weights)
+        else:
+            # The shapes of all steps, and the numbers of the real steps only.
+            jax.eval_shape(self.check, y.values, labels)
+            if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
+                self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))
         y, labels, weights, mask = as_examples(y, labels, weights)
         y = y.astype(wide_type(y.dtype))
         if weights is None and mask is None:
@@ -155,13 +154,6 @@ class Loss:
         counted = np.asarray(weights) != 0
         if counted.any():
             self.check(y[counted], labels[counted])
-
-    def _check_real_steps(self, y, labels):
-        """Checks the shapes of all steps, and the numbers of the real steps only."""
-        # Traced values have shapes but no numbers, so this check is of the shapes alone.
-        jax.eval_shape(self.check, y.values, labels)
-        if is_concrete(y.mask, labels) and np.any(np.asarray(y.mask)):
-            self.check(real_steps(y.mask, y.values), real_steps(y.mask, labels))
 
 
 def nan_unless(valid: jax.Array | np.ndarray, values: jax.Array | np.ndarray) -> jax.Array:
@@ -208,19 +200,18 @@ def as_outputs(y: Value) -> Value:
     return as_array("y", y)
 
 
-def check_outputs(y: jax.Array) -> None:
-    """Requires floating-point outputs of at least one example."""
-    check("y", y, "floating-point outputs", jnp.issubdtype(y.dtype, jnp.floating))
-    check("y", y, "at least one example", y.size, "An empty batch has no mean.")
-
-
-def check_steps(y: Masked, **arrays: jax.Array | None) -> None:
-    """Requires a mask that fits its values, and labels and weights for the same steps."""
-    check_mask(y)
-    steps = y.mask.shape
-    for argument, array in arrays.items():
-        expected = f"the axes (batch, time) = {steps} of the masked outputs first"
-        check(argument, array, expected, array is None or array.shape[:2] == steps)
+def as_arrays(y: Value, labels: ArrayLike, weights: ArrayLike | None) -> tuple[Value, jax.Array, jax.Array | None]:
+    """The arguments as JAX arrays: floating-point outputs of at least one example. Those of a mask fit its steps."""
+    y, labels = as_outputs(y), as_labels(labels)
+    weights = None if weights is None else as_array("weights", weights)
+    check("y", values_of(y), "floating-point outputs", jnp.issubdtype(values_of(y).dtype, jnp.floating))
+    check("y", values_of(y), "at least one example", values_of(y).size, "An empty batch has no mean.")
+    if isinstance(y, Masked):
+        check_mask(y)
+        expected = f"the axes (batch, time) = {y.mask.shape} of the masked outputs first"
+        for argument, array in (("labels", labels), ("weights", weights)):
+            check(argument, array, expected, array is None or array.shape[:2] == y.mask.shape)
+    return y, labels, weights
 
 
 def as_examples(
