@@ -215,6 +215,37 @@ def test_gradient_checkers(monkeypatch, capsys):
 
 
 @pytest.mark.example
+def test_lost_digits(monkeypatch, capsys):
+    run(monkeypatch, "21_lost_digits.py", "--quick", 6, 8)
+    missing, pressures = losses_of_runs(capsys.readouterr().out)
+    assert np.isnan(missing[1])
+    assert missing[2] < 0.1 * missing[0]
+    assert pressures[2] < 0.1 * pressures[1]
+
+
+@pytest.mark.slow
+def test_what_lost_digits_do_to_training(monkeypatch, capsys):
+    """The table in docs/explanation/where_autodiff_loses_digits.md."""
+    run(monkeypatch, "21_lost_digits.py")
+    start, plain, formula = np.transpose(losses_of_runs(capsys.readouterr().out))
+    sigmoid, tanh, sums, newton, gelu, missing, direction, pressures, scale, deviation = range(10)
+    # Tests compile without optimization. The derivative of tanh is then too large where it is 0 in other programs.
+    stays = [sigmoid, pressures, scale]
+    np.testing.assert_allclose(plain[stays], start[stays], rtol=0.1)
+    assert np.isnan(plain[[missing, direction, deviation]]).all()
+    assert np.all(formula[[*stays, tanh, gelu, missing, direction]] < 1e-6)
+    assert formula[deviation] < -6
+    assert formula[sums] < 0.2 * plain[sums]
+    assert formula[newton] == plain[newton]
+
+
+def losses_of_runs(printed):
+    """For each run, the loss at the start, after training by jax.grad, and after training by the formula."""
+    pattern = r"start (\S+), jax.grad (\S+), formula (\S+)"
+    return [[float(loss) for loss in losses] for losses in re.findall(pattern, printed)]
+
+
+@pytest.mark.example
 def test_benchmark(monkeypatch, capsys):
     run(monkeypatch, "08_benchmark.py", "--quick")
     measured, found = capsys.readouterr().out.split("\n\n")
