@@ -1,4 +1,4 @@
-"""The code of the chapters: the same in both languages, and without assertions in the notebooks."""
+"""The code of the chapters: the same in both languages, figures with a text, and no assertions in the notebooks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
+CHAPTERS = sorted(path.name for path in (DOCS / "zh").glob("[0-9]*.md"))
 CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -48,8 +49,16 @@ def test_a_statement_of_nothing_but_assertions_is_left_out(notebooks: ModuleType
     assert notebooks.without_assertions(code) == left
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (DOCS / "zh").glob("[0-9]*.md")))
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_in_chinese_has_the_code_of_the_english_one(name: str) -> None:
     english, chinese = (CELL.findall((DOCS / folder / name).read_text("utf-8")) for folder in ("tutorial", "zh"))
     assert english
     assert chinese == english
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_figure_has_a_text_for_screen_readers(name: str) -> None:
+    cells = CELL.findall((DOCS / "zh" / name).read_text("utf-8"))
+    figures = [cell for cell in cells if re.search(r"plt\.subplots\(|^show\(", cell, re.MULTILINE)]
+    assert figures
+    assert [cell for cell in figures if ":mystnb: {image: {alt: " not in cell] == []
