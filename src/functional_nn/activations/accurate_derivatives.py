@@ -448,13 +448,8 @@ def softmax_product(p: jax.Array, v: jax.Array) -> jax.Array:
     1. So vₜ is subtracted from all elements first, uⱼ = vⱼ - vₜ, which does not change J v. As uₜ is 0 then, pₜ is no
     longer in the sum Σₖ pₖ uₖ, and (J v)ₜ is -pₜ times it. If no p is above 1/2, the textbook's form keeps its digits.
     """
-    u = _from_top(p > 0.5, v)
+    u = v - jnp.sum(jnp.where(p > 0.5, v, 0), axis=-1, keepdims=True)
     return p * (u - jnp.sum(p * u, axis=-1, keepdims=True))
-
-
-def _from_top(is_top: jax.Array, v: jax.Array) -> jax.Array:
-    """v minus its element where ``is_top`` is true; v itself if it is true nowhere."""
-    return v - jnp.sum(jnp.where(is_top, v, 0), axis=-1, keepdims=True)
 
 
 @softmax_of.defjvp

@@ -19,21 +19,8 @@ from jax.stages import Compiled
 from functional_nn.bench.compiled_program import argument_name, check_call
 from functional_nn.bench.units import in_bytes
 from functional_nn.core.display import html_text
+from functional_nn.jaxprs import walk
 from functional_nn.jaxprs.counts import ELEMENTWISE, VIEWS, size_of
-from functional_nn.jaxprs.walk import (
-    Flat,
-    Place,
-    Step,
-    array_type,
-    equations,
-    flattened,
-    fresh,
-    inner_programs,
-    layer_of,
-    live,
-    scan_parts,
-    within,
-)
 from functional_nn.training.precision import x64_enabled
 
 
@@ -111,7 +98,7 @@ def explain(function: Callable[..., object], *arguments: object, donate: int | S
     Pass it as an argument.
     """
     donate = check_call(function, arguments, donate)
-    traced = jax.jit(fresh(function), donate_argnums=donate).trace(*arguments)
+    traced = jax.jit(walk.fresh(function), donate_argnums=donate).trace(*arguments)
     return find_causes(traced.jaxpr, traced.lower().compile(), arguments, donate)
 
 
@@ -119,7 +106,7 @@ def find_causes(
     jaxpr: ClosedJaxpr, compiled: Compiled, arguments: Sequence[object], donate: Sequence[int]
 ) -> Explanation:
     """Finds the causes of slowness in a program that is already traced and compiled."""
-    program = live(jaxpr)
+    program = walk.live(jaxpr)
     results = jax.tree.unflatten(compiled.out_tree, jaxpr.out_avals)
     findings = (
         *scatters_of_pooling(program),
@@ -139,7 +126,7 @@ WIDE = frozenset(("float64", "complex128"))
 
 def place(scope: str) -> str:
     """The name that findings use for the layer of a scope and its direction."""
-    layer, backward = layer_of(scope)
+    layer, backward = walk.layer_of(scope)
     return f"{layer} (backward)" if layer and backward else layer
 
 
@@ -151,7 +138,7 @@ def _at_line(equation: JaxprEqn) -> str:
 
 def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
     """Warns if the gradient of a ``reduce_window`` maximum is scattered element by element."""
-    for scope, equation, *_ in equations(program):
+    for scope, equation, *_ in walk.equations(program):
         if equation.primitive.name in ("select_and_scatter_add", "select_and_gather_add"):
             yield Finding(
                 "scatter of a pooling gradient",
@@ -174,14 +161,14 @@ def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterato
             used = f", used{line}" if line else ""
             yield Finding(
                 "captured constant",
-                place(scope if user is None else within(scope, user)),
+                place(scope if user is None else walk.within(scope, user)),
                 f"an array {np.dtype(value.dtype).name}{list(value.shape)} of {in_bytes(size)} is a constant of the "
                 f"program{used}, which lengthens every compilation.",
                 "Pass it as an argument.",
             )
     for equation in jaxpr.eqns:
-        for inner in inner_programs(equation):
-            yield from captured_constants(inner, within(scope, equation))
+        for inner in walk.inner_programs(equation):
+            yield from captured_constants(inner, walk.within(scope, equation))
 
 
 def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[Finding]:
@@ -199,13 +186,13 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
     arrays = [leaf for _, leaf in leaves if not isinstance(leaf, float | complex | int)]
     if any(jnp.result_type(array).name in WIDE for array in arrays):
         return
-    for scope, equation, *_ in equations(program):
+    for scope, equation, *_ in walk.equations(program):
         if any(str(getattr(out.aval, "dtype", "")) in WIDE for out in equation.outvars):
             yield Finding(
                 "float64",
                 place(scope),
-                f"{equation.primitive.name} gives {array_type(equation.outvars[0]).dtype.name}{_at_line(equation)}, "
-                "but no argument has this type.",
+                f"{equation.primitive.name} gives {walk.array_type(equation.outvars[0]).dtype.name}"
+                f"{_at_line(equation)}, but no argument has this type.",
                 "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
             )
             return  # all later operations of this type follow from the first
@@ -219,7 +206,7 @@ UPDATES = ELEMENTWISE | VIEWS | {"select_n", "convert_element_type", "copy"}
 
 def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequence[int]) -> Iterator[Finding]:
     """Warns of arguments that could be donated: the result is the changed argument and could use its memory."""
-    updated = _updated_inputs(flattened(program))
+    updated = _updated_inputs(walk.flattened(program))
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
     kept_by_caller = set(range(len(leaves))) - _donated_inside(program)
     for number in range(len(arguments)):
@@ -244,7 +231,7 @@ def _donated_inside(program: ClosedJaxpr) -> set[int]:
     return {number for number, variable in enumerate(program.jaxpr.invars) if variable in given}
 
 
-def _updated_inputs(flat: Flat) -> set[int]:
+def _updated_inputs(flat: walk.Flat) -> set[int]:
     """The inputs from which an output is made, element by element or as the carry of a loop.
 
     The search starts at each output and goes back through the steps, along arrays of the output's shape and type.
@@ -255,7 +242,7 @@ def _updated_inputs(flat: Flat) -> set[int]:
     for output in flat.outputs:
         if not isinstance(output, int):  # a literal
             continue
-        waiting: list[Place] = [output]
+        waiting: list[walk.Place] = [output]
         seen = set()
         while waiting:
             place = waiting.pop()
@@ -270,19 +257,19 @@ def _updated_inputs(flat: Flat) -> set[int]:
     return updated
 
 
-def _updated_by(step: Step, output: int) -> Sequence[Place]:
+def _updated_by(step: walk.Step, output: int) -> Sequence[walk.Place]:
     """The inputs of a step (as places) that it may have changed to this output."""
     name = step.equation.primitive.name
     if name in UPDATES:
         return step.inputs
     if name == "scan":
-        _, carry, _ = scan_parts(step.equation).split_operands(step.inputs)
+        _, carry, _ = walk.scan_parts(step.equation).split_operands(step.inputs)
         position = step.outputs.index(output)
         return carry[position : position + 1]  # empty for an output after the carry: it is stacked
     return ()
 
 
-def _same_type(flat: Flat, place: int, output: int) -> bool:
+def _same_type(flat: walk.Flat, place: int, output: int) -> bool:
     one, other = flat.shapes[place], flat.shapes[output]
     return getattr(one, "shape", None) == getattr(other, "shape", ()) and one.dtype == other.dtype
 

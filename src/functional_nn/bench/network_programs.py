@@ -148,12 +148,6 @@ class MeasuredNetwork(NamedTuple):
         """What ``fit`` and ``sweep`` train by default: the network by its formula if that is faster."""
         return Recipe(with_gradient(self.net, "auto")[0], self.loss, self.make_optimizer(learning_rate))
 
-    def data_shapes(self, batch_size: int) -> Split:
-        """The shapes and types of the examples for an epoch. They are bytes, like the images of a data set."""
-        x = jax.ShapeDtypeStruct((STEPS * batch_size, *self.in_shape), np.uint8)
-        labels = jax.ShapeDtypeStruct((STEPS * batch_size,), np.int32)
-        return Split(x, labels, x, labels)
-
 
 def named_network(model: str, hidden: tuple[int, ...] | None = None) -> MeasuredNetwork:
     """A named model on images of 28 × 28 in ten classes.
@@ -216,7 +210,10 @@ def epoch_spec(network: MeasuredNetwork, case: BenchmarkCase, workers: int = 1) 
 
     Several members are trained by one program. ``workers`` threads run the programs at the same time.
     """
-    precision, shapes = as_precision(case.precision), network.data_shapes(case.batch_size)
+    # The examples are bytes, like the images of a data set.
+    x = jax.ShapeDtypeStruct((STEPS * case.batch_size, *network.in_shape), np.uint8)
+    labels = jax.ShapeDtypeStruct((STEPS * case.batch_size,), np.int32)
+    precision, shapes = as_precision(case.precision), Split(x, labels, x, labels)
     if case.what == "train":
         return ProgramSpec(network.recipe(), case.batch_size, precision, shapes)
     return member_spec(

@@ -43,6 +43,9 @@ def environment() -> dict[str, object]:
     CPU.
     """
     device = jax.devices()[0]
+    of_accelerators = {one.name: one.version for one in distributions() if (one.name or "").startswith(OF_ACCELERATORS)}
+    with suppress(OSError):
+        of_accelerators["nvidia driver"] = DRIVER.read_text("ascii").strip()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -51,7 +54,7 @@ def environment() -> dict[str, object]:
         "devices": jax.device_count(),
         "cores": cores(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": versions() | _of_accelerators(),
+        "versions": versions() | of_accelerators,
         "xla_flags": os.environ.get("XLA_FLAGS"),
         "matmul_precision": getattr(jax.config, MATMUL_PRECISION),
     }
@@ -136,14 +139,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _of_accelerators() -> dict[str, str]:
-    """The versions of the accelerator's libraries and driver, if there are any."""
-    found = {one.name: one.version for one in distributions() if (one.name or "").startswith(OF_ACCELERATORS)}
-    with suppress(OSError):
-        found["nvidia driver"] = DRIVER.read_text("ascii").strip()
-    return found
 
 
 LIMIT = 1.05

@@ -155,7 +155,7 @@ def bench(
     network = named_network(model, hidden)
     about |= records.environment()
     if chip is not None:
-        return _bench_target(model, network, cases, chip, record)
+        return _bench_target(network, cases, chip, record)
     _print_wrapped(f"{model} on {about['device']} ({about['platform']}), {about['cores']} cores, jax {jax.__version__}")
     _print_wrapped(records.platform_note(about))
     click.echo()
@@ -200,11 +200,7 @@ def bench(
 
 
 def _bench_target(
-    model: str,
-    network: MeasuredNetwork,
-    cases: Sequence[BenchmarkCase],
-    chip: Chip,
-    record: Callable[[Mapping[str, object]], None],
+    network: MeasuredNetwork, cases: Sequence[BenchmarkCase], chip: Chip, record: Callable[[Mapping[str, object]], None]
 ) -> int:
     """Compiles all cases, prints a report on each and a table of all; returns the exit status."""
     from functional_nn.bench.targets import target_case
@@ -216,7 +212,7 @@ def _bench_target(
             report = target_case(network, case, chip)
             reports.append(report)
             record(case.to_dict() | report.to_dict())
-            click.echo(f"{clear_line()}{model}, batch {case.batch_size}, {case.precision}\n{report}\n")
+            click.echo(f"{clear_line()}{network.net.name}, batch {case.batch_size}, {case.precision}\n{report}\n")
             advance(report.name)
     click.echo(tables.targets(cases, reports))
     return 0 if all(report.fits for report in reports) else 1

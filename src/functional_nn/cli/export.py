@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from functional_nn import exchange, storage
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import MEMBER, PATH, Named
 from functional_nn.core.errors import InputError, check, escaped
-
-if TYPE_CHECKING:
-    from functional_nn.exchange.saved_networks import SavedNetwork
 
 MOST_TRIED = 64
 """A step for batches of any size is tried with at most this many examples."""
@@ -56,8 +53,6 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
     """
     with importing():
         from functional_nn.cli.trained_run import named_member
-        from functional_nn.exchange.hub import to_hub
-        from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import kept_open
 
     trains = what == "train"
@@ -68,14 +63,14 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
     check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
     member = named_member(run, member)
     if kind == "hub":
-        to_hub(run, out, member)
+        exchange.to_hub(run, out, member)
     else:
         if out.exists():
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
         with kept_open(out.parent, new_files_only=True):  # to load the network may take long
-            network = load(run, member).without_augmentation()
+            network = exchange.load(run, member).without_augmentation()
             if trains or kind == "onnx-training":
                 _write_training(network, kind, out)
             else:
@@ -86,40 +81,36 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 
-def _write_training(network: SavedNetwork, kind: str, out: Path) -> None:
+def _write_training(network: exchange.SavedNetwork, kind: str, out: Path) -> None:
     """Writes the step that trains a network, for batches as in its run."""
     import numpy as np
-
-    from functional_nn.exchange.training_steps import to_onnx_training, to_stablehlo_training, training_step
 
     net, params, state, in_shape, classes, _, configuration, *_ = network
     _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
     named = None if metrics is None else dict(metrics)
-    step = training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
+    step = exchange.training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
     # The program of StableHLO takes batches of any size.
     size = configuration.batch_size if kind == "onnx-training" else min(configuration.batch_size, MOST_TRIED)
     x = np.random.default_rng(0).uniform(size=(size, *in_shape)).astype(np.float32)
-    write = to_onnx_training if kind == "onnx-training" else to_stablehlo_training
+    write = exchange.to_onnx_training if kind == "onnx-training" else exchange.to_stablehlo_training
     write(step, x, np.arange(size, dtype=np.int32) % classes, out)
 
 
-def _write(network: SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
+def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
     """Writes a network to a file."""
     import jax
 
-    from functional_nn.exchange.onnx_models import to_onnx
-    from functional_nn.exchange.stablehlo import to_stablehlo
-    from functional_nn.exchange.torch import to_torch, write_state_dict
-    from functional_nn.storage.arrays import save_parameters
+    from functional_nn.exchange.torch import write_state_dict
 
     net, params, state, in_shape, *_ = network
     with jax.enable_x64(network.configuration.precision == "float64"):
         if kind == "stablehlo":
-            to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
+            exchange.to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
         elif kind == "onnx":
-            to_onnx(net, params, state, in_shape, out)
+            exchange.to_onnx(net, params, state, in_shape, out)
         elif kind == "safetensors":
-            save_parameters(out, params, state)
+            storage.save_parameters(out, params, state)
         else:
             # A file cannot be run, so its outputs cannot be compared. With --like, names and shapes must fit.
-            write_state_dict("--out", out, to_torch(net, params, state, in_shape, like, check=False))
+            state_dict = exchange.to_torch(net, params, state, in_shape, like, check=False)
+            write_state_dict("--out", out, state_dict)

@@ -47,7 +47,11 @@ def info() -> None:
             click.echo(f"{name:20} missing; for {purpose}: pip install {package}")
         else:
             click.echo(f"{name:20} {number}; for {purpose}")
-    click.echo(f"{'cache':20} {_cache()}")
+    try:
+        cache = safe_cache_folder()
+    except UnsafeCache as error:
+        cache = f"none: {error}"
+    click.echo(f"{'cache':20} {cache}")
     with importing():
         from functional_nn.training.devices import device_name
 
@@ -68,11 +72,3 @@ def _devices() -> list[Device]:
         reason = f" JAX says: {error}" if str(error) else ""
         remedy = "Install its plugin (for cuda: pip install -U 'jax[cuda13]'), or unset JAX_PLATFORMS."
         raise click.ClickException(f"JAX finds no device for JAX_PLATFORMS={platforms}. {remedy}{reason}") from None
-
-
-def _cache() -> str:
-    """The folder of compiled programs and decoded data sets, or the reason why there is none."""
-    try:
-        return str(safe_cache_folder())
-    except UnsafeCache as error:
-        return f"none: {error}"

@@ -47,10 +47,7 @@ def page_of(folder: Path, data: Dataset | None = None) -> list[str]:
     Returns:
         the name of the page in a list, which is empty if a library is missing, or if the page could not be written.
     """
-    from functional_nn.reports.page import check_libraries
-
     try:
-        check_libraries()
         return [_write_page(folder, data, None).name]
     except (OSError, ValueError, ArithmeticError, MemoryError) as error:  # the run or the sweep is whole
         click.echo(f"No report.html. {error}", err=True)

@@ -12,18 +12,8 @@ from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.merge import write_result
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.cli.submitted import submitted_sweep
-from functional_nn.configuration import flag_types
+from functional_nn.configuration import flag_types, settings
 from functional_nn.configuration.flag_types import FlagValue
-from functional_nn.configuration.settings import (
-    AXES,
-    DEFAULTS,
-    RECIPE,
-    Configuration,
-    GroupedCommand,
-    flag_of,
-    members_of_file,
-    with_settings,
-)
 from functional_nn.core.errors import InputError, versions
 from functional_nn.core.signals import Signals
 from functional_nn.core.texts import counted
@@ -37,9 +27,9 @@ MOST_NETWORKS = 4
 """The largest number of networks in the first lines of the output."""
 
 
-@click.command(cls=GroupedCommand, context_settings={"show_default": True})
-@with_settings("sweep")
-@RECIPE
+@click.command(cls=settings.GroupedCommand, context_settings={"show_default": True})
+@settings.with_settings("sweep")
+@settings.RECIPE
 @click.option("--seeds", type=flag_types.COUNT, default=1, help="Models of each setting, with consecutive seeds.")
 @click.option("--grid", "grid_file", type=flag_types.PATH, help="TOML file of settings.")
 @click.option("--plan", default="auto", help="auto, sequential, map, vmap, or vmap:N for batches of N.")
@@ -165,7 +155,7 @@ def sweep(
         part=part,
         out=out,
         identity=base.settings() | data.about(),
-        defaults=DEFAULTS,
+        defaults=settings.DEFAULTS,
         on_epoch=on_epoch,
         progress=False if quiet else None,
     )
@@ -228,22 +218,22 @@ def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
 
 def _members(
     flags: Mapping[str, FlagValue], grid_file: Path | None
-) -> tuple[Configuration, list[dict[str, FlagValue]]]:
+) -> tuple[settings.Configuration, list[dict[str, FlagValue]]]:
     """The configuration that all models share, and the hyper-parameters of each."""
     from functional_nn.sweeps import grid as grids
 
     # In the order of the command line, which is that of the members.
-    values = {name: value for name, value in flags.items() if name in AXES and value is not None}
+    values = {name: value for name, value in flags.items() if name in settings.AXES and value is not None}
     several = {name: value for name, value in values.items() if len(value) > 1}
     single = {name: value[0] for name, value in values.items() if len(value) == 1}
     parts = [grids.grid(**several)]
     if grid_file is not None:
-        in_file = members_of_file(grids.read_grid(grid_file), grid_file)
+        in_file = settings.members_of_file(grids.read_grid(grid_file), grid_file)
         _check_not_given(in_file[0].keys())
         parts.append(in_file)
     members = grids.crossed(*parts)
     # Every member has its own values of the settings that vary. The shared configuration has the first member's.
-    return Configuration(**{**flags, **single, **members[0]}), members
+    return settings.Configuration(**{**flags, **single, **members[0]}), members
 
 
 def _check_not_given(in_file: Collection[str]) -> None:
@@ -251,6 +241,6 @@ def _check_not_given(in_file: Collection[str]) -> None:
     flags = set(in_file)
     if "seed" in in_file:
         flags.add("seeds")
-    if twice := [flag_of(name) for name in sorted(flags) if flag_types.is_on_command_line(name)]:
+    if twice := [settings.flag_of(name) for name in sorted(flags) if flag_types.is_on_command_line(name)]:
         remedy = "Leave out the flag, or the column of the file."
         raise InputError("--grid", "names whose flags are not given", f"{', '.join(twice)} in addition", remedy)

@@ -16,18 +16,8 @@ import click
 from functional_nn.cli.fine_tuning import check_freeze, check_same_start, start_from, with_settings_of
 from functional_nn.cli.several_processes import WAIT_SECONDS, SeveralProcesses, check_is_one_run
 from functional_nn.cli.startup import COMPILATION_CACHE, STARTED, starting_jax
-from functional_nn.configuration import flag_types
+from functional_nn.configuration import flag_types, settings
 from functional_nn.configuration.flag_types import MEMBER, FlagValue
-from functional_nn.configuration.settings import (
-    DATA,
-    DEFAULTS,
-    NETWORK,
-    RECIPE,
-    TRAINING,
-    Configuration,
-    GroupedCommand,
-    with_settings,
-)
 from functional_nn.core.display import clear_line
 from functional_nn.core.errors import InputError, escaped, versions
 from functional_nn.core.signals import Signals
@@ -41,9 +31,9 @@ FEW_STEPS = 50
 """A run of fewer steps hardly trains; its output says so."""
 
 
-@click.command(cls=GroupedCommand, context_settings={"show_default": True})
-@with_settings("train")
-@RECIPE
+@click.command(cls=settings.GroupedCommand, context_settings={"show_default": True})
+@settings.with_settings("train")
+@settings.RECIPE
 @click.option(
     "--out",
     type=flag_types.FOLDER,
@@ -101,7 +91,7 @@ def train(
     flag_types.check_outside(json_file, out, from_run)
     signals: Signals = context.obj
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
-    configuration = Configuration(**flags)
+    configuration = settings.Configuration(**flags)
     # Only configurations are read here, since JAX must not compute anything before it has its devices.
     if from_run is not None:
         from functional_nn.cli.trained_run import named_member
@@ -109,13 +99,14 @@ def train(
 
         member = named_member(from_run, member)
         values = saved_networks.configuration_of(from_run, member)
-        configuration = with_settings_of("--from", from_run, values, configuration, NETWORK)
+        configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)
     if resume and out is not None:
         from functional_nn.storage import run_folder
 
         if (out / run_folder.CONFIGURATION).exists():
             values = run_folder.read_configuration(out)
-            configuration = with_settings_of("--resume", out, values, configuration, DATA, NETWORK, TRAINING)
+            groups = settings.DATA, settings.NETWORK, settings.TRAINING
+            configuration = with_settings_of("--resume", out, values, configuration, *groups)
     for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
         if is_set and out is None:
             raise InputError(flag, "the run's folder in --out", "none")
@@ -181,7 +172,7 @@ def train(
             check_same_start(out, origin)
             folder = out / run_folder.CHECKPOINTS
             checkpoints = Checkpoints(
-                folder, minutes=checkpoint_minutes, settings=configuration.settings(), defaults=DEFAULTS
+                folder, minutes=checkpoint_minutes, settings=configuration.settings(), defaults=settings.DEFAULTS
             )
             last = max(saved_steps(folder), default=0)
             net, examples = with_hand_vjp(recipe.net), (data.train_images, data.train_labels)
@@ -339,7 +330,7 @@ def _remarks(metrics: EpochMetrics, schedule: str) -> str:
     return f"  {', '.join(remarks)}" if remarks else ""
 
 
-def _described(configuration: Configuration, classes: int) -> str:
+def _described(configuration: settings.Configuration, classes: int) -> str:
     """The network, the optimizer and the batch size in one line."""
     activation = f", {configuration.activation}" if configuration.activation else ""
     return (

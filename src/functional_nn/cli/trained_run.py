@@ -14,14 +14,8 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.exchange.saved_networks import chosen_member
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.evaluate import (
-    as_numbers,
-    evaluated_metrics,
-    evaluation_of_totals,
-    number_of_labels,
-    totals_of_examples,
-)
-from functional_nn.training.precision import Precision, as_precision
+from functional_nn.training.evaluate import as_numbers, evaluated_metrics, make_evaluate, number_of_labels
+from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
 from functional_nn.training.state import TrainState
@@ -75,11 +69,7 @@ def test_metrics(
 ) -> dict[str, float]:
     """The loss and the metrics of a network on the test examples."""
     split = data_for_network(recipe.net, recipe.loss, data)
-    policy = as_precision(precision)
-
-    @jax.jit
-    def evaluate(*arguments):
-        return evaluation_of_totals(recipe, totals_of_examples(recipe, policy, *arguments))
-
+    named = None if recipe.metrics is None else dict(recipe.metrics)
+    evaluate = jax.jit(make_evaluate(recipe.net, recipe.loss, metrics=named, precision=precision))
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
     return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))[0]

@@ -45,7 +45,11 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         network = load(source)
         values, result = run_folder.read_configuration(source), run_folder.read_result(source)
         metrics = run_folder.read_metrics(source)
-    public = _without_paths(network.configuration)
+    # Paths of this computer are nobody else's business.
+    dataset = network.configuration.dataset
+    if prefix := path_prefix(dataset):
+        dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
+    public = replace(network.configuration, dataset=dataset, data_dir=None)
     network = network._replace(configuration=public)
     config = public.to_dict() | {name: values[name] for name in ABOUT if name in values}
     origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
@@ -72,7 +76,13 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
     """
     configuration = network.configuration
     dataset = _name(configuration.dataset)
-    results = [f"| {_plain(words(name))} | {value:.4f} |" for name, value in _numbers(result).items()]
+    # The losses and metrics in the result.
+    numbers = {
+        name: value
+        for name, value in result.items()
+        if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
+    }
+    results = [f"| {_plain(words(name))} | {value:.4f} |" for name, value in numbers.items()]
     shapes = {path: " x ".join(map(str, leaf.shape)) for path, leaf in trees.flatten(network.params).items()}
     names = _listed(network.class_names or ())
     kind, form = "image", "images, as bytes or as numbers from 0 to 1. Bytes are divided by 255."
@@ -131,20 +141,3 @@ def command_of(configuration: Configuration) -> str:
         if value != DEFAULTS[name]:
             words += [flag_of(name)] if value is True else [flag_of(name), as_written(value)]
     return shlex.join(words)
-
-
-def _without_paths(configuration: Configuration) -> Configuration:
-    """The configuration without paths of this computer, which are nobody else's business."""
-    dataset = configuration.dataset
-    if prefix := path_prefix(dataset):
-        dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
-    return replace(configuration, dataset=dataset, data_dir=None)
-
-
-def _numbers(result: Mapping[str, object]) -> dict[str, float]:
-    """The losses and metrics in a result."""
-    return {
-        name: float(value)
-        for name, value in result.items()
-        if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
-    }

@@ -60,7 +60,9 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     if backward is not None:
         check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
     if is_nnx_module(module):
-        make = with_values_of_nnx(module)
+        nnx = imported("flax.nnx", "flax", "module")
+        graph, values = nnx.split(nnx.clone(module))  # without a copy, later changes of the module would be seen
+        make = lambda key: nnx.merge(graph, values)  # noqa: E731
     elif is_equinox_module(module):
         make = lambda key: module  # noqa: E731
     else:
@@ -112,13 +114,6 @@ def is_nnx_module(value: object) -> bool:
     return nnx is not None and isinstance(value, nnx.Module)
 
 
-def with_values_of_nnx(module: Any) -> MakeModule:
-    """The function that makes a module with the values that the given one has at this time."""
-    nnx = imported("flax.nnx", "flax", "module")
-    graph, values = nnx.split(nnx.clone(module))  # without a copy, later changes of the module would be seen
-    return lambda key: nnx.merge(graph, values)
-
-
 def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
     """How the modules that a function makes are initialized and run.
 
@@ -165,7 +160,9 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
             module.eval()
         y = module(x)
         _, _, random_after, rest = parts(module)
-        if train and key is None and _were_used(leaves, random_after):
+        # The count of a random generator that was used is another array; under ``jit`` its value is not known.
+        pairs = zip(jax.tree.leaves(random_after), leaves, strict=True)
+        if train and key is None and any(new is not old for new, old in pairs):
             check_key(key)
         # A module may add variables during a call, such as intermediate values, which are not kept.
         after = trees.flatten(_name(rest).nested(rest))
@@ -183,11 +180,6 @@ def _name(variables: Any) -> NamedLeaves:
 def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A key, or an array of keys for modules that ``nnx.vmap`` or ``nnx.scan`` made."""
     return jax.random.split(key, shape) if shape else key
-
-
-def _were_used(leaves: list[jax.Array], random_after: Any) -> bool:
-    """Whether a random generator was used. Its count is another array then; under ``jit`` its value is not known."""
-    return any(new is not old for new, old in zip(jax.tree.leaves(random_after), leaves, strict=True))
 
 
 BATCH = "batch"

@@ -194,29 +194,26 @@ def converted(
     Raises:
         InputError: if jax2onnx is missing or cannot convert an operation, which the error names.
     """
-    program = _in_convertible_form(program)
-    for scope, equation, *_ in equations(program):
+    # The same program without calls, and with some operations replaced by others that jax2onnx can convert.
+    shapes = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals]
+    convertible = trace(lambda *arguments: evaluate(program, arguments, _replaced), *shapes)
+    for scope, equation, *_ in equations(convertible):
         if equation.primitive.name == "random_bits":  # those of ONNX would be other numbers than those of JAX
             given = f"random numbers in {layer_of(scope)[0] or 'the network'}"
             raise InputError("net", "layers that draw no random numbers", given, REMEDY)
     with _process_left_unchanged():
         jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
         try:
-            model = _convert(jax2onnx, program, name, input_names)
+            model = _convert(jax2onnx, convertible, name, input_names)
         except Exception as error:  # jax2onnx raises errors of many kinds
-            given = f"{_first_that_fails(jax2onnx, program)} ({shortened(error)})"
+            given = f"{_first_that_fails(jax2onnx, convertible)} ({shortened(error)})"
             raise InputError("net", "operations that jax2onnx can convert", given, REMEDY) from error
     _remove_unread_constants(model.graph)
-    return _with_output_names(model, output_names)
-
-
-def _in_convertible_form(program: ClosedJaxpr) -> ClosedJaxpr:
-    """The same program without calls, and with some operations replaced by others that jax2onnx can convert."""
-
-    def results(*arguments: Value) -> list[Value]:
-        return evaluate(program, arguments, _replaced)
-
-    return trace(results, *(jax.ShapeDtypeStruct(one.shape, one.dtype) for one in program.in_avals))
+    # Two outputs, or an output and an input, may be one value, so each becomes one of its own with its name.
+    for output, output_name in zip(model.graph.output, output_names, strict=True):
+        model.graph.node.add(op_type="Identity", input=[output.name], output=[output_name])
+        output.name = output_name
+    return model
 
 
 def _replaced(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
@@ -363,14 +360,6 @@ def _remove_unread_constants(graph: onnx.GraphProto) -> set[str]:
         if graph.initializer[number].name not in read:
             del graph.initializer[number]
     return read
-
-
-def _with_output_names(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Names the outputs. Two of them, or an output and an input, may be one value, so each becomes one of its own."""
-    for output, name in zip(model.graph.output, names, strict=True):
-        model.graph.node.add(op_type="Identity", input=[output.name], output=[name])
-        output.name = name
-    return model
 
 
 def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:

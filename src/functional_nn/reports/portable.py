@@ -148,7 +148,9 @@ class _Conversion:
             if str(equation.params.get("name", "")).startswith(MARK):
                 observed.append(Observed("output", step.scope, self.place_of(operands[0])))
             return operands
-        if len(known) == len(operands) and not _can_be_left(equation):
+        are_floats = all(array_type(variable).dtype == np.float32 for variable in equation.invars)
+        # The evaluator can compute such an operation, which saves compiling a program for it here.
+        if len(known) == len(operands) and not (name in OPERATIONS and are_floats):
             return [np.asarray(result) for result in bind(equation, known)]
         if name == "scan":
             return list(self.scan(step, operands, steps, observed))
@@ -195,12 +197,6 @@ class _Conversion:
         """Whether a place holds exp(s) / Σ exp(s) for a matrix of each head."""
         name, reads = self.made_by.get(place, ("", []))
         return name == "div" and len(self.program.shapes[place]) == 4 and self.made_by.get(reads[0], ("",))[0] == "exp"
-
-
-def _can_be_left(equation: JaxprEqn) -> bool:
-    """Whether an operation on known arrays can be left to the evaluator, which saves compiling a program for it."""
-    are_floats = all(array_type(variable).dtype == np.float32 for variable in equation.invars)
-    return equation.primitive.name in OPERATIONS and are_floats
 
 
 def _plain(value: object) -> object:

@@ -448,12 +448,8 @@ def findings(rows: Sequence[JsonObject]) -> list[str]:
     last = rows[-1]
     return [
         *_of_outputs(last["outputs"], last["gradients"], int(last["examples"])),
-        *_of_gradients(_gradients(last)),
+        *_of_gradients({layer: of_layer.get("gradient") for layer, of_layer in last["gradients"].items()}),
     ]
-
-
-def _gradients(row: JsonObject) -> dict[str, float]:
-    return {layer: of_layer.get("gradient") for layer, of_layer in row["gradients"].items()}
 
 
 def _of_outputs(outputs: Numbers, gradients: Numbers, examples: int) -> list[str]:

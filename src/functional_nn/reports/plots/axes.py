@@ -6,8 +6,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
@@ -41,13 +41,11 @@ def import_matplotlib() -> None:
         imported("matplotlib", "matplotlib", "page", extra="plots")
 
 
-@contextmanager
-def default_style() -> Iterator[None]:
+def default_style() -> AbstractContextManager[None]:
     """matplotlib's own settings while the command draws."""
     import matplotlib.style
 
-    with matplotlib.style.context("default"):
-        yield
+    return matplotlib.style.context("default")
 
 
 def plain_axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:

@@ -86,7 +86,11 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
         InputError: for an unknown metric or hyper-parameter, or if no member ran an epoch.
     """
     if isinstance(result, Run):
-        return _curves_of_run(result, metric, by)
+        check("by", by, "None, because a run has no hyper-parameters that vary", by is None)
+        check("result", result, "a run of at least one epoch", result.history)
+        if metric is not None:
+            check_metric("metric", metric, result.history[-1].metrics)
+        return learning_curves(result.history, metric=metric)
     check_result(result)
     metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
@@ -122,15 +126,6 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     axes.set_title(some + (f"mean of {most} members, and {band}" if most > 1 else "one member each"), fontsize=11)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title=", ".join(by) or None)
     return figure
-
-
-def _curves_of_run(run: Run, metric: str | None, by: str | Sequence[str] | None) -> Figure:
-    """The learning curves of one run."""
-    check("by", by, "None, because a run has no hyper-parameters that vary", by is None)
-    check("result", run, "a run of at least one epoch", run.history)
-    if metric is not None:
-        check_metric("metric", metric, run.history[-1].metrics)
-    return learning_curves(run.history, metric=metric)
 
 
 def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
