@@ -31,21 +31,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.typing import DTypeLike
 
-from functional_nn.jaxprs.walk import (
-    Flat,
-    Place,
-    Step,
-    TracedProgram,
-    array_type,
-    branches,
-    closed,
-    flattened,
-    inner_programs,
-    scan_parts,
-    times,
-    while_parts,
-    within,
-)
+from functional_nn.jaxprs import walk
 
 PRODUCTS = frozenset(("dot_general", "conv_general_dilated"))
 """The names of the operations."""
@@ -58,7 +44,7 @@ def product_name(equation: JaxprEqn) -> str:
     >>> product_name(jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns[0])
     '2×3 · 3×4'
     """
-    left, right = (array_type(operand) for operand in equation.invars)
+    left, right = (walk.array_type(operand) for operand in equation.invars)
     kind = "" if equation.primitive.name == "dot_general" else " convolution"
     name = f"{'×'.join(map(str, left.shape))} · {'×'.join(map(str, right.shape))}{kind}"
     return name if left.dtype == jnp.float32 else f"{name} {left.dtype.name}"
@@ -109,7 +95,7 @@ COMPLEX_COUNTS = {
 """The operations of a function of complex numbers, for each element."""
 
 
-def uncounted(program: TracedProgram) -> Counter[str]:
+def uncounted(program: walk.TracedProgram) -> Counter[str]:
     """How often one call runs the operations that have no count, by their names. The true number is at least the count.
 
     >>> from functional_nn.jaxprs.walk import trace
@@ -117,8 +103,8 @@ def uncounted(program: TracedProgram) -> Counter[str]:
     {'cholesky': 1}
     """
     counts: Counter[str] = Counter()
-    for equation in closed(program).jaxpr.eqns:
-        name, programs = equation.primitive.name, inner_programs(equation)
+    for equation in walk.closed(program).jaxpr.eqns:
+        name, programs = equation.primitive.name, walk.inner_programs(equation)
         if name in UNCOUNTED:
             counts[name] += 1
         elif not programs and name in ELEMENTWISE | REDUCTIONS and _is_complex(equation) and name not in COMPLEX_COUNTS:
@@ -133,15 +119,15 @@ def _of_all_runs(equation: JaxprEqn, inner: Sequence[Counter[str]]) -> Counter[s
     """The counts of the programs inside an equation, added up. Of the branches of a ``cond``, the largest counts."""
     if equation.primitive.name == "cond":
         return max(inner, key=Counter.total)
-    repeats = times(equation)
+    repeats = walk.times(equation)
     return Counter({name: repeats * number for name, number in sum(inner, Counter[str]()).items()})
 
 
 def _is_complex(equation: JaxprEqn) -> bool:
-    return jnp.issubdtype(array_type(equation.outvars[0]).dtype, jnp.complexfloating)
+    return jnp.issubdtype(walk.array_type(equation.outvars[0]).dtype, jnp.complexfloating)
 
 
-def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
+def flops_by_scope(program: walk.TracedProgram, scope: str = "") -> Counter[str]:
     """The operations under each name stack (``chain_0/dense_1``) of a traced program.
 
     >>> from functional_nn.jaxprs.walk import trace
@@ -149,9 +135,9 @@ def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
     48
     """
     counts: Counter[str] = Counter()
-    for equation in closed(program).jaxpr.eqns:
-        place = within(scope, equation)
-        inner = [flops_by_scope(inner_program, place) for inner_program in inner_programs(equation)]
+    for equation in walk.closed(program).jaxpr.eqns:
+        place = walk.within(scope, equation)
+        inner = [flops_by_scope(inner_program, place) for inner_program in walk.inner_programs(equation)]
         if not inner:
             counts[place] += flops_of(equation)
         counts += _of_all_runs(equation, inner)
@@ -161,10 +147,10 @@ def flops_by_scope(program: TracedProgram, scope: str = "") -> Counter[str]:
 def flops_of(equation: JaxprEqn) -> int:
     """The operations of one equation that has no inner program."""
     name = equation.primitive.name
-    operands = [array_type(variable) for variable in equation.invars]
+    operands = [walk.array_type(variable) for variable in equation.invars]
     if not equation.outvars:
         return 0
-    result = array_type(equation.outvars[0])
+    result = walk.array_type(equation.outvars[0])
     if name in ELEMENTWISE:
         return _per_element(name, result.dtype) * result.size
     if name in REDUCTIONS:
@@ -204,7 +190,7 @@ def _per_element(name: str, dtype: DTypeLike) -> int:
 
 def _ragged_flops(equation: JaxprEqn) -> int:
     """Every element of the left operand meets each free element of the right one, in one of the groups."""
-    left, right = (array_type(variable) for variable in equation.invars[:2])
+    left, right = (walk.array_type(variable) for variable in equation.invars[:2])
     numbers = equation.params["ragged_dot_dimension_numbers"]
     (_, contracted), (_, batch) = numbers.dot_dimension_numbers
     taken = {*contracted, *batch, *numbers.rhs_group_dimensions}
@@ -215,7 +201,7 @@ def _ragged_flops(equation: JaxprEqn) -> int:
 def _fourier_flops(equation: JaxprEqn) -> int:
     """5 n log₂ n for each transform of n complex numbers, and half of it for real ones."""
     lengths = equation.params["fft_lengths"]
-    source, result = array_type(equation.invars[0]), array_type(equation.outvars[0])
+    source, result = walk.array_type(equation.invars[0]), walk.array_type(equation.outvars[0])
     n, transforms = math.prod(lengths), math.prod(source.shape[: source.ndim - len(lengths)])
     is_real = not all(jnp.issubdtype(array.dtype, jnp.complexfloating) for array in (source, result))
     return round(transforms * (2.5 if is_real else 5) * n * math.log2(max(n, 1)))
@@ -251,7 +237,7 @@ def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
     >>> bytes_by_scope(trace(lambda x, w: jnp.exp(x) @ w, jnp.ones((2, 3)), jnp.ones((3, 4)))).total()
     152
     """
-    flat = flattened(program)
+    flat = walk.flattened(program)
     counts: Counter[str] = Counter()
     given = {*flat.inputs, *flat.constants}
     # A view has no memory of its own: it is replaced by the array that it shows. A view of an argument that is a result
@@ -265,7 +251,7 @@ def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
                 shown[view] = array
     steps = [step for step in flat.steps if shown.keys().isdisjoint(step.outputs)]
 
-    def arrays(places: Iterable[Place]) -> set[int]:
+    def arrays(places: Iterable[walk.Place]) -> set[int]:
         return {shown.get(place, place) for place in places if isinstance(place, int)}
 
     # Operations that are not fused read and write memory. This also determines which arrays must be in memory.
@@ -290,20 +276,20 @@ def size_of(array: object) -> int:
     return getattr(array, "size", 0) * itemsize
 
 
-def _is_fused(step: Step) -> bool:
+def _is_fused(step: walk.Step) -> bool:
     name = step.equation.primitive.name
     apart = (READ_WHOLE, TAKEN, REPLACING, COMBINING)
-    return not (any(name in names for names in apart) or inner_programs(step.equation))
+    return not (any(name in names for names in apart) or walk.inner_programs(step.equation))
 
 
-def _moved(step: Step) -> Counter[str]:
+def _moved(step: walk.Step) -> Counter[str]:
     """The bytes that are moved by an operation that is not fused."""
     equation, scope = step.equation, step.scope
-    operands = [size_of(array_type(variable)) for variable in equation.invars]
-    results = sum(size_of(array_type(variable)) for variable in equation.outvars)
+    operands = [size_of(walk.array_type(variable)) for variable in equation.invars]
+    results = sum(size_of(walk.array_type(variable)) for variable in equation.outvars)
     name = equation.primitive.name
     # The program inside a ``pallas_call`` computes one block.
-    programs = [] if name in READ_WHOLE else inner_programs(equation)
+    programs = [] if name in READ_WHOLE else walk.inner_programs(equation)
     inner = [_in_scope(scope, bytes_by_scope(program)) for program in programs]
     if inner:
         return _of_all_runs(equation, inner)
@@ -313,7 +299,7 @@ def _moved(step: Step) -> Counter[str]:
         return Counter({scope: sum(operands[1:]) + operands[REPLACING[name]]})
     if name in COMBINING:
         return Counter({scope: sum(operands[1:]) + 2 * operands[COMBINING[name]]})
-    literals = sum(size_of(array_type(literal)) for literal in equation.invars if isinstance(literal, Literal))
+    literals = sum(size_of(walk.array_type(literal)) for literal in equation.invars if isinstance(literal, Literal))
     return Counter({scope: sum(operands) - literals + results})
 
 
@@ -338,7 +324,7 @@ def least_bytes(program: ClosedJaxpr) -> int:
     >>> least_bytes(trace(lambda x, w: jnp.exp(jnp.exp(x) @ w), jnp.ones((2, 3)), jnp.ones((3, 4))))
     104
     """
-    flat = flattened(program)
+    flat = walk.flattened(program)
     read = sum(
         size_of(flat.shapes[place]) for place, whole in zip(flat.inputs, _read_whole(flat), strict=True) if whole
     )
@@ -346,7 +332,7 @@ def least_bytes(program: ClosedJaxpr) -> int:
     return read + sum(written.values())
 
 
-def _read_whole(flat: Flat) -> list[bool]:
+def _read_whole(flat: walk.Flat) -> list[bool]:
     """Which arguments of a program it reads whole for certain, in the order of the arguments."""
     viewed: dict[int, int] = {}  # the array that a view shows
     reordered: set[int] = set()  # views with their elements in another order
@@ -365,19 +351,19 @@ def _read_whole(flat: Flat) -> list[bool]:
     return [place in read for place in flat.inputs]
 
 
-def _operands_read_whole(step: Step) -> list[bool]:
+def _operands_read_whole(step: walk.Step) -> list[bool]:
     name = step.equation.primitive.name
     if name == "scan":
-        scan = scan_parts(step.equation)
-        return [scan.length > 0 and whole for whole in _read_whole(flattened(scan.body))]
+        scan = walk.scan_parts(step.equation)
+        return [scan.length > 0 and whole for whole in _read_whole(walk.flattened(scan.body))]
     # Of a branch or of another loop, it is not certain that it runs.
-    whole = [not inner_programs(step.equation)] * len(step.inputs)
+    whole = [not walk.inner_programs(step.equation)] * len(step.inputs)
     if name in PARTLY_READ:
         whole[0] = False
     return whole
 
 
-def _written(flat: Flat) -> list[int]:
+def _written(flat: walk.Flat) -> list[int]:
     """For each result, the least number of bytes that the program has to write, if it may change arguments in place."""
     written: dict[object, int] = {}  # an argument has 0 until some of its elements are replaced
     for step in flat.steps:
@@ -387,22 +373,23 @@ def _written(flat: Flat) -> list[int]:
     return [written.get(place, 0) if isinstance(place, int) else 0 for place in flat.outputs]
 
 
-def _written_by(step: Step, before: list[int], sizes: list[int]) -> list[int]:
+def _written_by(step: walk.Step, before: list[int], sizes: list[int]) -> list[int]:
     """The same for the results of one step. ``before`` has the bytes of its operands, ``sizes`` of whole results."""
     equation, name = step.equation, step.equation.primitive.name
     if name in VIEWS and name != "transpose":
         return before[:1]
     if name in REPLACING or name in COMBINING:
-        changed = array_type(equation.invars[(REPLACING | COMBINING)[name]])
+        changed = walk.array_type(equation.invars[(REPLACING | COMBINING)[name]])
         return [before[0] + size_of(changed)]
     if name == "scan":
-        scan = scan_parts(equation)
+        scan = walk.scan_parts(equation)
         _, initial, _ = scan.split_operands(before)
-        carry, _ = scan.split_results(_written(flattened(scan.body)))
+        carry, _ = scan.split_results(_written(walk.flattened(scan.body)))
         runs = scan.length > 0
         return [*(start + runs * new for start, new in zip(initial, carry, strict=True)), *sizes[scan.carried :]]
     if name == "while":  # it is not certain that it runs
-        return while_parts(equation).split_operands(before)[2]
+        return walk.while_parts(equation).split_operands(before)[2]
     if name == "cond":
-        return [min(each) for each in zip(*(_written(flattened(branch)) for branch in branches(equation)), strict=True)]
+        written = [_written(walk.flattened(branch)) for branch in walk.branches(equation)]
+        return [min(each) for each in zip(*written, strict=True)]
     return sizes

@@ -17,18 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from functional_nn.jaxprs.walk import (
-    CALLS,
-    Scan,
-    TracedProgram,
-    While,
-    array_type,
-    branches,
-    called_program,
-    closed,
-    scan_parts,
-    while_parts,
-)
+from functional_nn.jaxprs import walk
 
 Value: TypeAlias = Any
 """An array, or a pytree that a hook takes in place of an array."""
@@ -57,7 +46,7 @@ class Hook(Protocol):
 
 
 def evaluate(
-    program: TracedProgram, arguments: Sequence[Value], hook: Hook | None = None, path: EquationPath = ()
+    program: walk.TracedProgram, arguments: Sequence[Value], hook: Hook | None = None, path: EquationPath = ()
 ) -> list[Value]:
     """Evaluates a traced program and returns its results.
 
@@ -75,7 +64,7 @@ def evaluate(
     (0,) mul
     (1,) sin
     """
-    program = closed(program)
+    program = walk.closed(program)
     jaxpr = program.jaxpr
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*program.consts, *arguments), strict=True))
 
@@ -104,7 +93,7 @@ def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> li
 def scan_in_steps(
     equation: JaxprEqn,
     operands: Sequence[Value],
-    run: Callable[[TracedProgram, list[Value], int], list[Value]],
+    run: Callable[[walk.TracedProgram, list[Value], int], list[Value]],
     row: Callable[[Value, int], Value],
     rows: Callable[[Sequence[Value]], Value],
 ) -> list[Value]:
@@ -117,14 +106,14 @@ def scan_in_steps(
         row: ``row(input, step)`` returns what the step reads of an input.
         rows: joins what all steps have written to one output.
     """
-    scan = scan_parts(equation)
+    scan = walk.scan_parts(equation)
     constants, carry, inputs = scan.split_operands(operands)
     written: list[list[Value]] = [[]] * scan.length
     for step in reversed(range(scan.length)) if scan.reverse else range(scan.length):
         results = run(scan.body, [*constants, *carry, *(row(x, step) for x in inputs)], step)
         carry, written[step] = scan.split_results(results)
     if not written:
-        types = [array_type(variable) for variable in equation.outvars[scan.carried :]]
+        types = [walk.array_type(variable) for variable in equation.outvars[scan.carried :]]
         return [*carry, *(np.zeros(output.shape, output.dtype) for output in types)]
     return [*carry, *map(rows, zip(*written, strict=True))]
 
@@ -132,7 +121,7 @@ def scan_in_steps(
 def while_in_steps(
     equation: JaxprEqn,
     operands: Sequence[Value],
-    run: Callable[[TracedProgram, list[Value], int], list[Value]],
+    run: Callable[[walk.TracedProgram, list[Value], int], list[Value]],
     truth: Callable[[Value], np.ndarray],
     select: Callable[[np.ndarray, list[Value], list[Value], int], list[Value]],
 ) -> list[Value]:
@@ -146,7 +135,7 @@ def while_in_steps(
         select: ``select(going, new, old, step)`` returns the new values of the examples that go on, and the old ones of
             those that have ended.
     """
-    loop = while_parts(equation)
+    loop = walk.while_parts(equation)
     condition_constants, body_constants, carry = loop.split_operands(operands)
     for step in count():
         (goes_on,) = run(loop.condition, [*condition_constants, *carry], step)
@@ -166,26 +155,26 @@ def with_axes(array: jax.Array, like: jax.Array) -> jax.Array:
 def _compute(equation: JaxprEqn, hook: Hook | None, path: EquationPath, operands: Sequence[Value]) -> list[Value]:
     """Computes an equation's results. The programs inside it are evaluated with the hook."""
 
-    def inner(program: TracedProgram, number: int = 0) -> Results:
+    def inner(program: walk.TracedProgram, number: int = 0) -> Results:
         return lambda *arguments: evaluate(program, arguments, hook, (*path, number))
 
     name = equation.primitive.name
-    if name in CALLS:
-        return inner(called_program(equation))(*operands)
+    if name in walk.CALLS:
+        return inner(walk.called_program(equation))(*operands)
     if name == "scan":
-        scan = scan_parts(equation)
+        scan = walk.scan_parts(equation)
         return run_scan(scan, operands, inner(scan.body))
     if name == "while":
-        loop = while_parts(equation)
+        loop = walk.while_parts(equation)
         return _run_while(loop, operands, inner(loop.condition, 1), inner(loop.body))
     if name == "cond":
         index, *others = operands
-        chosen = [inner(branch, number) for number, branch in enumerate(branches(equation))]
+        chosen = [inner(branch, number) for number, branch in enumerate(walk.branches(equation))]
         return list(lax.switch(index, chosen, *others))
     return bind(equation, operands)
 
 
-def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value]:
+def run_scan(scan: walk.Scan, operands: Sequence[Value], body: Results) -> list[Value]:
     constants, carry, inputs = scan.split_operands(operands)
 
     def step(carry: list[Value], inputs: list[Value]) -> tuple[list[Value], list[Value]]:
@@ -195,7 +184,7 @@ def run_scan(scan: Scan, operands: Sequence[Value], body: Results) -> list[Value
     return [*carry, *outputs]
 
 
-def _run_while(loop: While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
+def _run_while(loop: walk.While, operands: Sequence[Value], condition: Results, body: Results) -> list[Value]:
     condition_constants, body_constants, carry = loop.split_operands(operands)
 
     def going(carry: list[Value]) -> jax.Array:

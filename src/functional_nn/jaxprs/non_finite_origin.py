@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.children import BACKWARD
+from functional_nn.jaxprs import walk
 from functional_nn.jaxprs.counts import ELEMENTWISE as COUNTED
 from functional_nn.jaxprs.evaluate import (
     Compute,
@@ -28,17 +29,6 @@ from functional_nn.jaxprs.evaluate import (
     scan_in_steps,
     while_in_steps,
     with_axes,
-)
-from functional_nn.jaxprs.walk import (
-    CALLS,
-    LOOPS,
-    SourceLine,
-    TracedProgram,
-    branches,
-    called_program,
-    is_of_jax,
-    place_of,
-    within,
 )
 
 Mask: TypeAlias = np.ndarray
@@ -149,18 +139,18 @@ class Around(NamedTuple):
     scope: str = ""
     steps: tuple[tuple[str, int], ...] = ()
     function: str = ""
-    place: SourceLine | None = None
+    place: walk.SourceLine | None = None
 
     def inside(self, equation: JaxprEqn, *step: tuple[str, int]) -> Around:
         """What is around the equations of a program in this equation, which may be a step of a loop."""
-        function = self.function or (equation.params["name"].strip("_") if is_of_jax(equation) else "")
-        return Around(within(self.scope, equation), (*self.steps, *step), function, self.place_of(equation))
+        function = self.function or (equation.params["name"].strip("_") if walk.is_of_jax(equation) else "")
+        return Around(walk.within(self.scope, equation), (*self.steps, *step), function, self.place_of(equation))
 
-    def place_of(self, equation: JaxprEqn) -> SourceLine | None:
+    def place_of(self, equation: JaxprEqn) -> walk.SourceLine | None:
         """The source line of an equation."""
         # JAX keeps the traces of its own functions, so the lines in these may belong to another caller. An equation of
         # jnp.log has no line outside of JAX if this function itself is a branch, as in lax.cond(x > 0, jnp.log, …).
-        return self.place if self.function else place_of(equation) or self.place
+        return self.place if self.function else walk.place_of(equation) or self.place
 
 
 @dataclass(eq=False)
@@ -186,10 +176,10 @@ class Operation:
     @property
     def scope(self) -> str:
         """The names of the layers and transforms around it."""
-        return within(self.around.scope, self.equation)
+        return walk.within(self.around.scope, self.equation)
 
     @property
-    def place(self) -> SourceLine | None:
+    def place(self) -> walk.SourceLine | None:
         """Its source line."""
         return self.around.place_of(self.equation)
 
@@ -204,14 +194,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.steep: set[tuple[str, SourceLine | None]] = set()
+        self.steep: set[tuple[str, walk.SourceLine | None]] = set()
 
     def run(self, program: ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[Tracked]:
         """Evaluates the program and returns its results."""
         tracked = [Tracked(array, None, number) for number, array in enumerate(arguments)]
         return self._run(program, tracked, Around())
 
-    def _run(self, program: TracedProgram, arguments: Sequence[Value], around: Around) -> list[Tracked]:
+    def _run(self, program: walk.TracedProgram, arguments: Sequence[Value], around: Around) -> list[Tracked]:
         return [_tracked(result) for result in evaluate(program, arguments, partial(self._compute, around))]
 
     def _compute(
@@ -220,23 +210,23 @@ class Recorder:
         """The hook of ``evaluate``."""
         operands = [_tracked(operand) for operand in operands]
         name = equation.primitive.name
-        if name in CALLS:
-            return self._run(called_program(equation), operands, around.inside(equation))
-        if name in LOOPS:
+        if name in walk.CALLS:
+            return self._run(walk.called_program(equation), operands, around.inside(equation))
+        if name in walk.LOOPS:
             return self._run_loop(equation, operands, around)
         if name == "cond":
-            programs = branches(equation)
+            programs = walk.branches(equation)
             number = int(np.clip(np.asarray(operands[0].array), 0, len(programs) - 1))
             return self._run(programs[number], operands[1:], around.inside(equation))
         arrays = [operand.array for operand in operands]
-        if "transpose(" not in within(around.scope, equation) and _is_steep(equation, arrays):
+        if "transpose(" not in walk.within(around.scope, equation) and _is_steep(equation, arrays):
             self.steep.add((name, around.place_of(equation)))
         return self._recorded(Operation(equation, name, around, operands), bind(equation, arrays))
 
     def _run_loop(self, equation: JaxprEqn, operands: list[Tracked], around: Around) -> list[Value]:
         kind = equation.primitive.name
 
-        def run(program: TracedProgram, arguments: list[Value], step: int) -> list[Value]:
+        def run(program: walk.TracedProgram, arguments: list[Value], step: int) -> list[Value]:
             return self._run(program, arguments, around.inside(equation, (kind, step)))
 
         def row(x: Tracked, step: int) -> Tracked:

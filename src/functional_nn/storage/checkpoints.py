@@ -20,6 +20,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, reading
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number
+from functional_nn.storage import files
 from functional_nn.storage.arrays import (
     check_array,
     differences,
@@ -30,22 +31,6 @@ from functional_nn.storage.arrays import (
     texts_in,
     tree_like,
     unpacked,
-)
-from functional_nn.storage.files import (
-    JsonObject,
-    as_json,
-    check_fits,
-    check_new_folder,
-    check_path,
-    finite_json,
-    kept_open,
-    names_in,
-    one_writer,
-    read_signed,
-    remove_file,
-    signed_text,
-    synchronize,
-    write_whole,
 )
 
 LARGEST_STEP = 2**63 - 1
@@ -75,7 +60,7 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
-            stack.enter_context(one_writer("checkpoints", self.folder))
+            stack.enter_context(files.one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
             self._known = set(self._losses)
             self._stack = stack.pop_all()
@@ -109,15 +94,15 @@ class CheckpointWriter:
         self._begun.add(step)
         try:
             write_checkpoint(path, step, tree, loss, about or {})
-            synchronize(self.folder)  # its name is on the disk, too, before others are removed
+            files.synchronize(self.folder)  # its name is on the disk, too, before others are removed
         except OSError as error:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
-        self._losses[step] = finite_json(loss)
+        self._losses[step] = files.finite_json(loss)
         self._known.add(step)
         # The new one stays in any case: its step is below the newest ones if it continues from an earlier checkpoint.
         for unwanted in self._known - self._kept() - {step}:
-            remove_file(_path(self.folder, unwanted))
+            files.remove_file(_path(self.folder, unwanted))
             self._losses.pop(unwanted, None)
             self._known.discard(unwanted)
         return path
@@ -145,7 +130,7 @@ class Restored(NamedTuple):
     step: int
     tree: PyTree
     loss: float | None
-    about: JsonObject
+    about: files.JsonObject
 
 
 def save_checkpoint(
@@ -184,7 +169,7 @@ def save_checkpoint(
     ...     path.name
     '0000000001.checkpoint.safetensors'
     """
-    path, number = check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
+    path, number = files.check_new_folder("folder", folder), check_count("step", step, least=0, most=LARGEST_STEP)
     if loss is not None:
         loss = float(check_number("loss", loss, "a number", lambda number: True))
     check("about", about, "a dict that JSON can hold", about is None or isinstance(about, Mapping))
@@ -218,13 +203,13 @@ def restore_checkpoint(
     >>> restored.step, restored.tree
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
-    folder = check_path("folder", folder)
+    folder = files.check_path("folder", folder)
     if isinstance(step, str):
         check("step", step, "newest, best or the number of a checkpoint", step in ("newest", "best"))
     else:
         step = check_count("step", step, least=0, most=LARGEST_STEP)
     found = None
-    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
+    with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
         if isinstance(step, str):
             found = newest(folder) if step == "newest" else best(folder)
         else:
@@ -272,13 +257,13 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
     The folder is kept open meanwhile, since a stranger may put a link to another one in its place.
     """
     damaged = []
-    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
+    with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
         for step in in_order():
             path = _path(folder, step)
             try:
                 found = read_checkpoint(path, step, most_bytes)
             except DamagedCheckpoint as error:
-                if path.name not in names_in(folder):  # the writer has removed it, after it saved a newer one
+                if path.name not in files.names_in(folder):  # the writer has removed it, after it saved a newer one
                     return _first_good(folder, in_order, most_bytes)
                 damaged.append(str(error))
                 continue
@@ -294,7 +279,7 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
     try:
-        names = names_in(folder)
+        names = files.names_in(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = [int(digits) for digits in (name.removesuffix(ENDING) for name in names) if digits.isdecimal()]
@@ -359,7 +344,7 @@ class Checkpoint(NamedTuple):
     path: Path
     step: int
     loss: float | None
-    about: JsonObject
+    about: files.JsonObject
     arrays: dict[str, np.ndarray]
     forms: dict[str, str]
     key_types: dict[str, str]
@@ -395,9 +380,9 @@ def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, ab
     entries = {name: {"form": form} for name, form in forms(tree).items()}
     for name, key_type in key_types(tree).items():
         entries[name]["key"] = key_type
-    about = as_json("about", dict(about))
+    about = files.as_json("about", dict(about))
     manifest = {"version": VERSION, "step": step, "loss": loss, "about": about, "tree": entries}
-    write_whole(path, packed(named_arrays(tree), {MANIFEST: signed_text(manifest)}))
+    files.write_whole(path, packed(named_arrays(tree), {MANIFEST: files.signed_text(manifest)}))
 
 
 def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> Checkpoint:
@@ -419,17 +404,17 @@ def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> C
     return Checkpoint(path, step, manifest.get("loss"), manifest["about"], arrays, found, generators)
 
 
-def _manifest(path: Path, texts: Mapping[str, str]) -> JsonObject:
+def _manifest(path: Path, texts: Mapping[str, str]) -> files.JsonObject:
     """The manifest of a checkpoint. It raises the same errors as ``read_checkpoint``."""
     expected = "a checkpoint as it was written"
     with reading(path, expected, errors=(ValueError, LookupError, RecursionError), kind=DamagedCheckpoint):
-        manifest = read_signed(texts[MANIFEST].encode())
+        manifest = files.read_signed(texts[MANIFEST].encode())
     version = manifest.get("version")
     remedy = "Use another folder, or use the version of functional_nn that wrote it."
     is_known = version == VERSION or not isinstance(version, int)
     check_data(str(path), version, f"version {VERSION} of the format", is_known, remedy)
     with reading(path, expected, kind=DamagedCheckpoint):
-        check_fits(manifest, SCHEMA)
+        files.check_fits(manifest, SCHEMA)
     return manifest
 
 

@@ -14,30 +14,9 @@ from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, check_data, escaped, reading
 from functional_nn.core.layer import Params, State
+from functional_nn.storage import files
 from functional_nn.storage.arrays import LARGEST_HEADER, save_parameters
 from functional_nn.storage.checkpoints import steps
-from functional_nn.storage.files import (
-    MOST_BYTES,
-    MOST_BYTES_OF_ROWS,
-    PLAIN,
-    JsonObject,
-    check_fits,
-    check_folder,
-    check_new_folder,
-    check_no_links,
-    checksum_of,
-    finite_json,
-    misfit,
-    names_in,
-    one_writer,
-    parsed,
-    read_file,
-    read_signed,
-    remove_leftovers,
-    signed_text,
-    unlinked_file,
-    write_whole,
-)
 from functional_nn.storage.identity import check_kind, check_nothing_lost
 
 CONFIGURATION = "config.json"
@@ -60,7 +39,7 @@ NUMBERS = {...: (float, None)}
 VERSIONS = ({...: (str, None)}, None)
 """The schema of an entry with versions of packages."""
 
-CONFIGURATION_SCHEMA = {"versions": VERSIONS, **dict.fromkeys(("from", "imported_from"), ({...: PLAIN}, None))}
+CONFIGURATION_SCHEMA = {"versions": VERSIONS, **dict.fromkeys(("from", "imported_from"), ({...: files.PLAIN}, None))}
 """The schema of what no other reader of the configuration checks, such as ``Configuration.from_dict``."""
 
 RESULT_SCHEMA = {
@@ -68,7 +47,7 @@ RESULT_SCHEMA = {
     "versions": VERSIONS,
     **dict.fromkeys(("status", "message", "device"), (str, None)),
     **dict.fromkeys(("epochs", "kept_epoch"), (int, None)),
-    ...: (*PLAIN, {...: (*PLAIN, [PLAIN])}),
+    ...: (*files.PLAIN, {...: (*files.PLAIN, [files.PLAIN])}),
 }
 
 STATISTICS_SCHEMA = {
@@ -94,12 +73,12 @@ def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--
             has links in it; if it cannot be written to, or another process writes to it; or if ``resume`` is given for
             a run without checkpoints.
     """
-    check_new_folder(argument, folder)
+    files.check_new_folder(argument, folder)
     check_kind(argument, folder, "a run")
-    with one_writer(argument, folder):
-        check_no_links(argument, folder, CHECKPOINTS)
+    with files.one_writer(argument, folder):
+        files.check_no_links(argument, folder, CHECKPOINTS)
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
-        has_configuration = CONFIGURATION in names_in(folder)
+        has_configuration = CONFIGURATION in files.names_in(folder)
         has_run = has_checkpoints or has_configuration
         if has_run and not resume:
             remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
@@ -119,12 +98,12 @@ def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None
     """
     # This process holds the lock of the checkpoints, or the folder is new. So a half-written file here comes from an
     # earlier, killed process.
-    remove_leftovers(folder)
-    write_whole(folder / CONFIGURATION, signed_text(configuration))
-    write_whole(folder / METRICS, "")
+    files.remove_leftovers(folder)
+    files.write_whole(folder / CONFIGURATION, files.signed_text(configuration))
+    files.write_whole(folder / METRICS, "")
 
 
-def read_configuration(folder: Path) -> JsonObject:
+def read_configuration(folder: Path) -> files.JsonObject:
     """Reads the configuration of a run. Control characters in names of classes become escapes.
 
     Raises:
@@ -133,18 +112,18 @@ def read_configuration(folder: Path) -> JsonObject:
     path = folder / CONFIGURATION
     remedy = "Give a folder that 'functional-nn train --out', 'import' or 'export --to hub' wrote."
     of_file = " fnn.storage.load_parameters reads a file of parameters." if folder.is_file() else ""
-    check_folder(folder, "the folder of a run", remedy + of_file)
+    files.check_folder(folder, "the folder of a run", remedy + of_file)
     with reading(path, "a run's configuration, as it was written", remedy):
-        configuration = read_signed(read_file(path), CONFIGURATION_SCHEMA)
+        configuration = files.read_signed(files.read_file(path), CONFIGURATION_SCHEMA)
     names = configuration.get("class_names")
     if isinstance(names, list):
         configuration["class_names"] = [escaped(name) if isinstance(name, str) else name for name in names]
     return configuration
 
 
-def origin(folder: Path) -> JsonObject:
+def origin(folder: Path) -> files.JsonObject:
     """Which run another one starts from, for its configuration: the name of its folder and its parameters' checksum."""
-    return {"run": folder.resolve().name, "sha256": checksum_of(folder / PARAMETERS)}
+    return {"run": folder.resolve().name, "sha256": files.checksum_of(folder / PARAMETERS)}
 
 
 def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
@@ -152,7 +131,7 @@ def append_metrics(folder: Path, metrics: Mapping[str, float | None]) -> None:
     _append(folder / METRICS, _metrics_line(metrics))
 
 
-def read_metrics(folder: Path) -> list[JsonObject]:
+def read_metrics(folder: Path) -> list[files.JsonObject]:
     """Reads the metrics of the epochs. A last line that a killed run left half-written is left out.
 
     Raises:
@@ -160,25 +139,25 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     """
     path = folder / METRICS
     with reading(path, "the metrics of a run"):
-        content = read_file(path, MOST_BYTES_OF_ROWS)
+        content = files.read_file(path, files.MOST_BYTES_OF_ROWS)
     rows = []
     for number, line, row in _json_lines(content):
-        fits = row.get("epoch") == number and not misfit(row, NUMBERS)
+        fits = row.get("epoch") == number and not files.misfit(row, NUMBERS)
         check_data(f"{path}, line {number}", line[:100], f"the metrics of epoch {number}, as numbers", fits)
         rows.append(row)
     return rows
 
 
-def read_result(folder: Path) -> JsonObject:
+def read_result(folder: Path) -> files.JsonObject:
     """Reads the result of a run, as ``finish_run_folder`` wrote it. Call ``verify_run_folder`` first.
 
     Raises:
         DataError: if an entry has another type, or a number has another size, than what runs write.
     """
     with reading(folder / RESULT, "the result of a run"):
-        result = read_signed(read_file(folder / RESULT))
+        result = files.read_signed(files.read_file(folder / RESULT))
         metrics = dict.fromkeys((name for name in result if name.startswith(PARTS)), (float, None))
-        check_fits(result, RESULT_SCHEMA | metrics)
+        files.check_fits(result, RESULT_SCHEMA | metrics)
     return result
 
 
@@ -195,7 +174,7 @@ def kept_epoch(result: Mapping[str, object], epochs: int) -> int:
 
 def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] = ()) -> None:
     """Writes a file of layer statistics, with the rows of epochs before, if the run goes on."""
-    write_whole(folder / LAYER_STATISTICS, "".join(map(_signed_line, rows)))
+    files.write_whole(folder / LAYER_STATISTICS, "".join(map(_signed_line, rows)))
 
 
 def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
@@ -203,20 +182,20 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
     _append(folder / LAYER_STATISTICS, _signed_line(row))
 
 
-def read_layer_statistics(folder: Path) -> list[JsonObject]:
+def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
     """Reads the layer statistics that a run has. A damaged line is left out, with a warning.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
     path = folder / LAYER_STATISTICS
     try:
-        content = read_file(path, MOST_BYTES_OF_ROWS)
+        content = files.read_file(path, files.MOST_BYTES_OF_ROWS)
     except OSError:
         return []
     rows = []
     for number, _, signed in _json_lines(content):
         row = signed.get("row")
-        if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not misfit(row, STATISTICS_SCHEMA):
+        if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not files.misfit(row, STATISTICS_SCHEMA):
             rows.append(row)
         else:
             warnings.warn(f"{path}, line {number}: it is damaged, and is left out.", stacklevel=2)
@@ -240,12 +219,12 @@ def finish_run_folder(
         history: the metrics of each epoch.
         result: anything that JSON can hold.
     """
-    write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
+    files.write_whole(folder / METRICS, "".join(_metrics_line(metrics) for metrics in history))
     save_parameters(folder / PARAMETERS, params, state)
     # The result is written last: it has the checksums of the others, and its presence shows that the run has finished.
-    written = names_in(folder)
-    checksums = {name: checksum_of(folder / name) for name in VERIFIED if name in written}
-    write_whole(folder / RESULT, signed_text({**result, "files": checksums}))
+    written = files.names_in(folder)
+    checksums = {name: files.checksum_of(folder / name) for name in VERIFIED if name in written}
+    files.write_whole(folder / RESULT, files.signed_text({**result, "files": checksums}))
 
 
 def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> None:
@@ -262,13 +241,13 @@ def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> N
     path = folder / RESULT
     remedy = "Finish the run by functional-nn train … --resume, or write the folder again."
     with reading(path, "the result of a run, as it was written", remedy):
-        checksums = read_signed(read_file(path)).get("files")
+        checksums = files.read_signed(files.read_file(path)).get("files")
     most = None if bytes_of_parameters is None else bytes_of_parameters + LARGEST_HEADER
-    limits = {CONFIGURATION: MOST_BYTES, METRICS: MOST_BYTES_OF_ROWS, PARAMETERS: most}
+    limits = {CONFIGURATION: files.MOST_BYTES, METRICS: files.MOST_BYTES_OF_ROWS, PARAMETERS: most}
     for name in VERIFIED:
         expected = checksums.get(name) if isinstance(checksums, dict) else None
         with reading(folder / name, "a file of the run"):
-            found = checksum_of(folder / name, limits[name])
+            found = files.checksum_of(folder / name, limits[name])
         if found != expected:
             remedy = "Take the file from a copy, or make the folder again. Finish an interrupted run with --resume."
             raise DataError(str(folder / name), "the file that belongs to result.json", "another one", remedy)
@@ -277,22 +256,22 @@ def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> N
 def _append(path: Path, line: str) -> None:
     with (
         reading(path, "a file that can be written", errors=OSError),
-        open(path, "a", encoding="utf-8", opener=unlinked_file) as file,
+        open(path, "a", encoding="utf-8", opener=files.unlinked_file) as file,
     ):
         file.write(line)
 
 
 def _signed_line(row: Mapping[str, object]) -> str:
     """A row as a line of JSON with a checksum."""
-    content = finite_json(dict(row))
+    content = files.finite_json(dict(row))
     return json.dumps({"row": content, "sha256": _sha256_of(json.dumps(content).encode())}) + "\n"
 
 
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
-    return json.dumps(finite_json(dict(metrics))) + "\n"
+    return json.dumps(files.finite_json(dict(metrics))) + "\n"
 
 
-def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, JsonObject]]:
+def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, files.JsonObject]]:
     """The lines of a file of rows, with their numbers, and the object in each; empty if there is none.
 
     A killed run may leave a half-written line at the end, without its newline. It is left out.
@@ -300,7 +279,7 @@ def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, JsonObject]]:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         found = None
         with suppress(ValueError, RecursionError):
-            found = parsed(line)
+            found = files.parsed(line)
         if line.endswith(b"\n"):
             yield number, line, found if isinstance(found, dict) else {}
 
