@@ -8,13 +8,14 @@ import zlib
 import numpy as np
 import PIL.EpsImagePlugin
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from functional_nn.core.errors import DataError
-from functional_nn.data.images import INK, image_form, quiet_decoders, read_image
+from functional_nn.data.images import INK, image_form, quiet_decoders, read_fitted_image, read_image
 
 MNIST = (28, 28, 1)
 COLOR = (32, 32, 3)
@@ -141,6 +142,20 @@ def test_the_form_of_a_turned_picture_is_that_of_what_is_shown(tmp_path, ending)
     assert image_form(tmp_path / f"a.{ending}")[:2] == (60, 40)
 
 
+@pytest.mark.parametrize("chunk", ["EXIF", "text"])
+def test_a_picture_is_turned_by_what_is_after_its_pixels(tmp_path, chunk):
+    path, exif, text = tmp_path / "a.png", PIL.Image.Exif(), PIL.PngImagePlugin.PngInfo()
+    exif[0x0112] = 6
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    PIL.Image.new("L", (60, 40)).save(path, **({"exif": exif} if chunk == "EXIF" else {"pnginfo": text}))
+    content = path.read_bytes()
+    # The signature and the chunk IHDR have 33 bytes, and IEND 12.
+    start, end = 33, content.index(b"IDAT") - 4
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    with quiet_decoders():
+        assert image_form(path)[:2] == read_fitted_image(path, (60, 40, 1)).shape[:2] == (60, 40)
+
+
 def test_what_is_transparent_shows_white(tmp_path):
     drawn = blob((60, 80), (10, 20))
     ink = np.zeros((60, 80, 4), np.uint8)
@@ -215,6 +230,21 @@ def png(width: int, height: int) -> bytes:
 def test_decompression_bombs(tmp_path, size):
     (tmp_path / "bomb.png").write_bytes(png(*size))
     refused(tmp_path / "bomb.png", "pixels")
+
+
+def test_a_file_of_some_bytes_with_millions_of_pixels_is_refused(tmp_path):
+    """A WebP file of 34 bytes may have all pixels that a picture may have, and takes 0.8 GB."""
+    PIL.Image.new("RGB", (4096, 1100)).save(tmp_path / "image.webp", lossless=True)
+    refused(tmp_path / "image.webp", "4096 x 1100 pixels in .* bytes, an empty picture")
+
+
+@pytest.mark.parametrize(("bits", "polarity"), [(12, 1), (16, 0)])
+def test_tiff_files_whose_white_is_not_that_of_16_bits_are_refused(tmp_path, bits, polarity):
+    entries = {256: 28, 257: 28, 258: bits, 259: 1, 262: polarity, 273: 8 + 2 + 12 * 7 + 4, 279: 28 * 28 * bits // 8}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + b"\x11" * entries[279]
+    (tmp_path / "image.tif").write_bytes(content)
+    refused(tmp_path / "image.tif", "a TIFF file of numbers that are inverted, or have neither 8, 16 nor 32 bits")
 
 
 @pytest.mark.parametrize("ending", ["jp2", "j2k"])

@@ -40,11 +40,15 @@ INK = 40
 MOST_PIXELS = 50_000_000
 """The largest image that is decoded. Most telephones have cameras with fewer pixels."""
 
+FEW_PIXELS, MOST_PIXELS_PER_BYTE = 2**22, 1000
+"""An image with more pixels than the first number may have so many for each byte of its file, unless they are black or
+white. Only images that are nearly empty have more."""
+
 MOST_SCANS = 100
 """The largest number of scans in a JPEG file. Each of them goes over the whole image, and about ten are usual."""
 
 MOST_BYTES = 6 * MOST_PIXELS
-"""The largest JPEG file that is decoded."""
+"""The largest JPEG file that is decoded. A larger PNG file is decoded to look for its EXIF data."""
 
 SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """The start of a scan in a JPEG file: the marker, then a length that fits the number of components. Decoders differ in
@@ -61,6 +65,12 @@ MOST_KEPT_PIXELS = 2**21
 
 ORIENTATION = 0x0112
 """The entry of a photograph's EXIF data that says how the camera was turned: 5 to 8 swap height and width."""
+
+EXIF = re.compile(rb"eXIf|XML:com\.adobe\.xmp|Raw profile type exif")
+"""What is in a PNG file that has EXIF data, or the same data in a text."""
+
+BITS, POLARITY = 0x0102, 0x0106
+"""The entries of a TIFF file with the bits of a number, and with 0 if the number 0 is white."""
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: bool) -> np.ndarray:
@@ -154,9 +164,8 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """
     with _opened(path) as image:
         width, height = image.size
-        # Reading this entry of a PNG file would read the pixels too, if it comes after them. The size of a TIFF file is
-        # already that of the turned image.
-        if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+        # The size of a TIFF file is already that of the turned image.
+        if image.format != "TIFF" and (image.format != "PNG" or _may_be_turned(image)):
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (width, height) if turned else (height, width)
         return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
@@ -197,6 +206,10 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
 
     with _opened(path) as image:
         _check_cost(image)
+        tags = getattr(image, "tag_v2", {})
+        # Pillow takes these numbers for 16 bits from black to white.
+        if image.mode.startswith("I") and (tags.get(POLARITY) == 0 or tags.get(BITS, (16,))[0] not in (16, 32)):
+            raise ValueError("a TIFF file of numbers that are inverted, or have neither 8, 16 nor 32 bits")
         if twice is not None:
             image.draft(None, (twice, twice))
         return PIL.ImageOps.exif_transpose(image)
@@ -216,6 +229,18 @@ def _check_cost(image: ImageFile) -> None:
         scans = len(SCAN.findall(image.fp.read(MOST_BYTES)))
         if scans > MOST_SCANS or image.fp.read(1):
             raise ValueError(f"more than {MOST_SCANS} scans, or more than {MOST_BYTES:,} bytes")
+
+
+def _may_be_turned(image: ImageFile) -> bool:
+    """Whether a PNG file has EXIF data. If so, reading it may read the pixels, which can be before it."""
+    assert image.fp is not None  # it is an open file
+    place = image.fp.tell()
+    image.fp.seek(0)
+    is_found = EXIF.search(image.fp.read(MOST_BYTES)) is not None or image.fp.read(1) != b""
+    image.fp.seek(place)
+    if is_found:
+        _check_cost(image)
+    return is_found
 
 
 def _check_strips(file: BinaryIO) -> None:
@@ -249,11 +274,15 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
         opened(Path(path), follow_links=True) if content is None else io.BytesIO(content) as file,
     ):
         _check_strips(file)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         try:
             with PIL.Image.open(file, formats=formats) as image:
+                if image.mode != "1" and image.width * image.height > FEW_PIXELS + MOST_PIXELS_PER_BYTE * size:
+                    raise ValueError(f"{image.width} x {image.height} pixels in {size:,} bytes, an empty picture")
                 yield image
         except PIL.UnidentifiedImageError:
-            given = "another kind of file" if file.seek(0, os.SEEK_END) else "an empty file"
+            given = "another kind of file" if size else "an empty file"
             raise DataError(str(path), "an image file", given, remedy) from None
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             limit = f"at most {MOST_PIXELS:,} pixels"
