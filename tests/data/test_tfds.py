@@ -13,6 +13,7 @@ import numpy as np
 import PIL.EpsImagePlugin
 import pytest
 import tensorflow_datasets
+from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tests.data.prepared import prepare_arrays
 
@@ -293,3 +294,17 @@ def test_the_probe_answers_in_time(server):
         assert not reachable(f"http://127.0.0.1:{port}/", seconds=0.3)
         assert time.perf_counter() - start < 2
     assert not reachable(f"http://127.0.0.1:{port}/", seconds=0.3)
+
+
+@pytest.mark.parametrize(("size", "together"), [(2**25, 1), (2**20, 1500)])
+def test_records_that_are_much_larger_than_their_file_are_refused(size, together, tmp_path):
+    """Records are compressed. Those of this test would take gigabytes, one by one or together."""
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
+    (file,) = prepared.glob("mnist-train*")
+    writer = ArrayRecordWriter(str(file), f"group_size:{together}")
+    for _ in range(together):
+        writer.write(bytes(size))
+    writer.close()
+    assert file.stat().st_size < 500_000
+    with pytest.raises(DataError, match="damaged records, or some of more than 16,777,216 bytes in memory"):
+        load_dataset("mnist", tmp_path)

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -207,3 +209,19 @@ def test_json_of_too_many_entries_is_refused(monkeypatch):
     assert read_signed(signed_text({"a": 1, "b": 2}).encode()) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="more than 2 entries"):
         read_signed(signed_text({"a": [[], [], []]}).encode())
+
+
+def test_a_signal_leaves_no_temporary_files(tmp_path):
+    program = """
+import os, signal, sys
+from pathlib import Path
+from functional_nn.core.signals import Signals
+from functional_nn.storage.files import opened_whole, temporary_folder
+folder = Path(sys.argv[1])
+with Signals(signal.SIGTERM), temporary_folder(".", above=folder), opened_whole(folder / "file") as file:
+    print(len(list(folder.iterdir())), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "2\n", "\nStopped.\n")
+    assert list(tmp_path.iterdir()) == []

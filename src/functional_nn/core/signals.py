@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
@@ -13,6 +14,19 @@ from functional_nn.core.errors import REPEAT_SECONDS
 
 SHOW_CURSOR = b"\x1b[?25h"
 """Shows the cursor again, which the progress bar hides. After ``os._exit`` nothing else would do it."""
+
+REMOVALS: list[Callable[[], object]] = []
+"""What removes the temporary files and folders that exist at the moment, for a signal that ends the process at once."""
+
+
+@contextmanager
+def removed_by_signals(remove: Callable[[], object]) -> Iterator[None]:
+    """Calls ``remove`` if a signal ends the process inside the context, where no ``finally`` is reached."""
+    REMOVALS.append(remove)
+    try:
+        yield
+    finally:
+        REMOVALS.remove(remove)
 
 
 class Signals:
@@ -55,6 +69,9 @@ class Signals:
             self._received, self._time = number, time.monotonic()
             _say(f"\nStopping after this {self._until}; once more stops at once.\n")
         elif not self._until or time.monotonic() - self._time > REPEAT_SECONDS:
+            for remove in list(REMOVALS):
+                with suppress(OSError):
+                    remove()
             _say("\nStopped.\n")
             # sys.exit would raise an exception here, which the handlers must not do.
             os._exit(128 + number)

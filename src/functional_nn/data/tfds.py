@@ -31,11 +31,17 @@ from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import MAXIMUM_BYTES, find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
+from functional_nn.data.records import read_records
 from functional_nn.storage.cache_folder import cache_folder
-from functional_nn.storage.files import JsonValue, checksum_of, opened, opened_whole, parsed, read_file
-
-BATCH = 1000
-"""Examples that are read at a time."""
+from functional_nn.storage.files import (
+    JsonValue,
+    checksum_of,
+    opened,
+    opened_whole,
+    parsed,
+    read_file,
+    temporary_folder,
+)
 
 
 def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -127,9 +133,9 @@ def _read(name: str, folder: Path) -> Dataset:
     """Reads a prepared set of TFDS and decodes its images."""
     import tensorflow_datasets as tfds
 
-    with _damage_as_data_error(folder), tempfile.TemporaryDirectory() as copies:
-        _copy_checked(folder, Path(copies))
-        builder: Builder = tfds.builder_from_directory(copies)
+    with _damage_as_data_error(folder), temporary_folder("functional-nn-") as copies:
+        _copy_checked(folder, copies)
+        builder: Builder = tfds.builder_from_directory(str(copies))
         check_data(str(folder), builder.name, f"the prepared set {name}", builder.name == name)
         splits = builder.info.splits
         for split in splits.values():
@@ -232,12 +238,9 @@ def _examples(
     decoders: Any = {image_key: tfds.decode.SkipDecoding()}
     file_format = builder.info.file_format.value
     if file_format == "array_record":
-        source = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         features: Any = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-        # Reading examples one by one would take twice as long.
-        for start in range(0, len(source), BATCH):
-            for record in source.__getitems__(range(start, min(start + BATCH, len(source)))):
-                yield features.deserialize_example_np(record, decoders=decoders)
+        for record in read_records([os.fspath(path) for path in builder.info.splits[split].filepaths]):
+            yield features.deserialize_example_np(record, decoders=decoders)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
         wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders)
         yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=wanted))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from functional_nn.data.dataset import Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import load_parameters
-from functional_nn.storage.files import JsonObject, check_fits, check_path, kept_open, names_in
+from functional_nn.storage.files import JsonObject, check_fits, check_path, kept_open, names_in, temporary_folder
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.parts import good_batches, read_sweep
 from functional_nn.sweeps.results import Member
@@ -245,8 +244,8 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         yield folder
         return
     values, chosen, fingerprint = _of_member(folder, member)
-    with tempfile.TemporaryDirectory(prefix="functional-nn-") as parent:
-        run = Path(parent) / f"{folder.resolve().name}-member-{chosen.number}"
+    with temporary_folder("functional-nn-") as parent:
+        run = parent / f"{folder.resolve().name}-member-{chosen.number}"
         run.mkdir()
         run_folder.create_run_folder(run, values)
         params, state = _parameters(Store(folder, fingerprint), chosen, described(run)[1])

@@ -8,13 +8,10 @@ import json
 import os
 import pickle
 import re
-import signal
 import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeGuard
 
 import jax.numpy as jnp
@@ -29,7 +26,8 @@ from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_
 from functional_nn.exchange.pairing import Check, Names, Outputs, check_argument, paired, with_channels_first
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
 from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
-from functional_nn.storage.files import check_path, regular_file, write_whole
+from functional_nn.storage.files import check_path, regular_file, temporary_folder, write_whole
+from functional_nn.storage.limited_process import MORE_BYTES, limit_memory, limit_time, process_calling
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
 """The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
@@ -45,8 +43,8 @@ READ = (*ENDINGS, ".ckpt", ".tar")
 LEAST_SECONDS, BYTES_PER_SECOND = 60, 10_000_000
 """The longest time that PyTorch may take to read a file. Importing it takes some seconds."""
 
-MORE_BYTES, COPIES = 2**30, 10
-"""The memory that reading a file may take: this, and so many times its size."""
+COPIES = 10
+"""The memory that reading a file may take, as a multiple of its size, beside ``MORE_BYTES``."""
 
 ORDER = "order"
 """The text in a converted file with the names of its arrays in their order, as JSON."""
@@ -251,16 +249,11 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
         # The file is in alphabetical order, in which "10" comes before "2".
         return _arrays(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
     imported("torch", "torch", "source")
-    # A small file can keep PyTorch busy for ever, fill the memory or crash the process, although it runs no code. So
-    # another process reads it, and writes a safetensors file. In the worst case, that process ends.
+    # Another process reads it, and writes a safetensors file.
     seconds = LEAST_SECONDS + path.stat().st_size // BYTES_PER_SECOND
-    program = "import sys; from functional_nn.exchange import torch; sys.exit(torch.convert_file(*sys.argv[1:]))"
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))
-    }
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / "arrays.safetensors"
-        command = [sys.executable, "-P", "-c", program, str(path), str(copy), str(seconds)]
+    with temporary_folder("functional-nn-") as folder:
+        copy = folder / "arrays.safetensors"
+        command, environment = process_calling(convert_file, str(path), str(copy), str(seconds))
         try:
             ended = subprocess.run(command, env=environment, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
@@ -289,7 +282,8 @@ def convert_file(path: str, copy: str, seconds: str) -> int:
     torch.set_num_threads(1)
     try:
         with open(path, "rb", opener=regular_file) as file:
-            _limit_process(int(seconds), MORE_BYTES + COPIES * os.fstat(file.fileno()).st_size)
+            limit_time(int(seconds))
+            limit_memory(MORE_BYTES + COPIES * os.fstat(file.fileno()).st_size)
             # PyTorch does not compare the checksums of the archive.
             if zipfile.is_zipfile(file) and (bad := zipfile.ZipFile(file).testzip()):
                 raise ValueError(f"damage in its part {bad}")
@@ -308,18 +302,6 @@ def convert_file(path: str, copy: str, seconds: str) -> int:
     else:
         return 0
     return 1
-
-
-def _limit_process(seconds: int, size: int) -> None:
-    """Ends this process after some seconds, and lets it take only so many more bytes, where the system can do that."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        return
-    signal.alarm(seconds)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + size, resource.RLIM_INFINITY))
 
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:

@@ -22,10 +22,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from tempfile import TemporaryFile
+from shutil import rmtree
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import DataError, InputError, shortened, shown
+from functional_nn.core.signals import removed_by_signals
 
 LINK = "a symbolic link, which is not followed"
 TEMPORARY = "functional_nn.tmp"
@@ -328,8 +330,12 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
     name, folder = _placed(destination)
     # The file's own name may be as long as the system allows, so the temporary name does not contain it.
     temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
+    remove = partial(os.unlink, temporary, dir_fd=folder)
     try:
-        with open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file:
+        with (
+            removed_by_signals(remove),
+            open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file,
+        ):
             # The permissions come before the content, so that a private file is private from its first byte on.
             _keep_permissions(name, folder, file.fileno())
             yield file
@@ -343,7 +349,7 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
+            remove()
 
 
 def _destination(path: Path) -> Path | int | None:
@@ -389,6 +395,13 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
         with suppress(OSError, AttributeError):  # Windows has neither
             os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
             os.fchown(descriptor, -1, about.st_gid)
+
+
+@contextmanager
+def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end, also if a signal ends the process: in the one above, or in the system's."""
+    with TemporaryDirectory(prefix=prefix, suffix=suffix, dir=above) as name, removed_by_signals(partial(rmtree, name)):
+        yield Path(name)
 
 
 def remove_file(path: Path) -> None:
