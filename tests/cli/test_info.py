@@ -70,6 +70,17 @@ def test_a_platform_without_its_plugin_is_one_sentence(capsys, monkeypatch):
     assert len(said.splitlines()) == 1
 
 
+def test_a_missing_device_is_one_sentence_in_every_command(capsys, monkeypatch):
+    def no_device(*arguments):
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", no_device)
+    monkeypatch.setattr(jax.random, "key", no_device)
+    assert run(["train", "--hidden", "2", "--epochs", "1"]) == 1
+    assert capsys.readouterr().err.startswith("Error: JAX finds no device for JAX_PLATFORMS=cuda. Install its plugin")
+
+
 @pytest.mark.parametrize("arguments", [["info", "x"], ["inof"]])
 def test_wrong_use(capsys, arguments):
     assert run(arguments) == 2

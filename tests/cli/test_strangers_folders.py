@@ -611,7 +611,7 @@ def test_a_huge_file_of_parameters_is_not_read(stranger, picture, capsys):
 
 
 def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, monkeypatch, capsys):
-    monkeypatch.setattr("functional_nn.training.devices.total_bytes", lambda: 670)
+    monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 670)
     assert run(["predict", str(stranger), picture]) == 2  # its parameters fit, but not its program
     assert "x: expected a network that fits in 0.0 GiB of memory" in capsys.readouterr().err
     sign(stranger, hidden=[10**6])
@@ -619,6 +619,21 @@ def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, mon
     sign(stranger, hidden=[10**6], image_shape=[7000, 7000, 1])
     assert run(["predict", str(stranger), picture]) == 2
     assert "one that makes no network (net: expected a network that fits in" in capsys.readouterr().err
+
+
+def test_an_exported_step_for_batches_that_do_not_fit_in_memory_is_refused(stranger, tmp_path, monkeypatch, capsys):
+    sign(stranger, batch_size=10_000)
+    monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 10_000 * 16 * 12 - 1)
+    assert run(["export", str(stranger), "--to", "onnx-training", "--out", str(tmp_path / "step")]) == 2
+    said = capsys.readouterr().err
+    assert "batch_size: expected a network that fits in 0.0 GiB of memory, got batches of 10,000 examples" in said
+
+
+def test_a_page_that_cannot_be_written_is_named_and_the_error_says_what_to_do(stranger, capsys):
+    (stranger / "report.html").mkdir()
+    assert run(["report", str(stranger)]) == 2
+    said = capsys.readouterr().err
+    assert f"Error: {stranger}/report.html: expected a file that can be written, got not a regular file. Let" in said
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx", "safetensors", "torch"])

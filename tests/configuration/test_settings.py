@@ -112,7 +112,7 @@ def test_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_pa
 
 @pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "fits in")])
 def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, monkeypatch, capsys, classes, said):
-    monkeypatch.setattr("functional_nn.training.devices.total_bytes", lambda: 2**34)
+    monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 2**34)
     folder = written(tmp_path / "run", classes=classes)
     assert cli.run(["predict", str(folder), str(tmp_path / "digit.png")]) == 2
     assert said in capsys.readouterr().err

@@ -179,3 +179,10 @@ def test_texts_of_a_stranger_are_drawn_as_they_are(text, tmp_path):
     members = swept([({text: f"{text}{i}", "rate": 10.0**-i, "activation": text + "x" * i}, 0.9) for i in range(3)])
     assert len(draw_all(members, tmp_path)) == 3
     assert all(path.stat().st_size < 2e6 for path in tmp_path.iterdir())
+
+
+def test_texts_are_no_formulas_in_a_notebook():
+    members = swept([({r"$\frac$": f"{i}", "rate": 10.0**-i}, 0.9) for i in range(2)])
+    heat_map = fnn.plots.plot_heat_map(members, r"$\frac$", "rate")
+    for figure in (fnn.plots.plot_curves(members), fnn.plots.plot_spread(members), heat_map):
+        drawn(figure)

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
+from functional_nn.core.errors import InputError
 from functional_nn.sweeps import plan
 from functional_nn.training import devices
 
 
 @pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
-def test_systems_that_do_not_state_their_memory(monkeypatch, known):
+def test_systems_that_do_not_state_their_memory(monkeypatch, known, tmp_path):
     """macOS has no name for its free memory. Windows has no such names at all."""
     values = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}
 
@@ -21,6 +22,30 @@ def test_systems_that_do_not_state_their_memory(monkeypatch, known):
         return values[name]
 
     monkeypatch.setattr(os, "sysconf", sysconf)
-    assert devices.total_bytes() == (409600 if known else math.inf)
+    monkeypatch.setattr(devices, "PROCESSES", tmp_path)
+    assert devices.free_bytes() == (409600 if known else math.inf)
     assert devices.memory_limit() == (int(0.8 * 409600) if known else sys.maxsize)
     assert plan.fitting(plan.Plan(4, 2), 0, devices.memory_limit()) == plan.Plan(4, 2)
+
+
+def test_what_other_programs_have_taken_is_not_free(monkeypatch, tmp_path):
+    """A network that fits in all memory may not fit in what is left, and the system would end the process."""
+    files = {
+        "meminfo": "MemTotal: 1000 kB\nMemAvailable: 100 kB\n",
+        "self/cgroup": "4:memory:/other\n0::/job/step\n",
+        "self/status": "VmRSS: 20 kB\n",
+        "job/step/memory.max": "max\n",
+        "job/memory.max": "90000\n",
+        "job/memory.current": "50000\n",
+        "job/memory.stat": "anon 40000\ninactive_file 10000\n",
+    }
+    monkeypatch.setattr(devices, "PROCESSES", tmp_path)
+    monkeypatch.setattr(devices, "GROUPS", tmp_path / "none")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(text)
+    devices.check_bytes("net", 120 * 1024)
+    with pytest.raises(InputError, match="net: expected a network that fits in"):
+        devices.check_bytes("net", 120 * 1024 + 1)
+    monkeypatch.setattr(devices, "GROUPS", tmp_path)
+    assert devices.free_bytes() == 50_000

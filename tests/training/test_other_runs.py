@@ -113,13 +113,13 @@ def test_checkpoints_that_are_no_folder(checkpoints):
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(devices, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(devices, "available_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"net: expected a network that fits in .* got 43 parameters, which take "):
         fit(None)
 
 
 def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):
-    monkeypatch.setattr(devices, "total_bytes", lambda: 1000)
+    monkeypatch.setattr(devices, "available_bytes", lambda: 1000)
     own, data = {"train_state": SimpleNamespace(params={}), "bytes_needed": 0}, np.zeros(150, np.float32)
     Programs.check_memory(SimpleNamespace(sharding=None, **own), data)
     sharding = SimpleNamespace(addressable_devices={"first", "second"})

@@ -25,7 +25,7 @@ def test_a_convolution_whose_windows_do_not_fit_in_memory_is_refused(monkeypatch
     net = fnn.conv(16, 3, lowering="native", bias=False)
     params, x = {"weight": np.zeros((3, 3, 16, 16), np.float32)}, np.ones((1, 32, 32, 16), np.float32)
     assert fnn.training.predict(net, params, {}, x).shape == x.shape
-    monkeypatch.setattr("functional_nn.training.devices.total_bytes", lambda: 4 * x.nbytes)
+    monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 4 * x.nbytes)
     with pytest.raises(fnn.InputError, match=r"x: expected a network that fits in 0\.0 GiB"):
         fnn.training.predict(net, params, {}, x)
     fnn.training.predict(net, params, {}, x[:, :4])

@@ -119,7 +119,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 # At its normal end, the process would wait for the lost one.
                 os._exit(1)
             return 2 if isinstance(error, InputError) else 1
-        except (MemoryError, RuntimeError, ImportError) as error:
+        except (MemoryError, RuntimeError, ImportError, AssertionError) as error:
+            if said := _missing_device():
+                click.echo(f"Error: {said}", err=True)
+                return 1
             if not isinstance(error, MemoryError) and not any(text in str(error) for text in NO_MEMORY):
                 raise
             given = f" ({shortened(error)})" if str(error) else ""
@@ -131,6 +134,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout is stdout:
                 raise
             return OUTPUT_UNREAD
+
+
+def _missing_device() -> str:
+    """What to do if JAX has no device of the platforms that the user chose; empty if it has, or if none are chosen."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms or "jax" not in sys.modules:
+        return ""
+    try:
+        sys.modules["jax"].devices()
+    except (RuntimeError, AssertionError) as error:  # without the plugin of the platform, JAX fails an assertion
+        reason = f" JAX says: {error}" if str(error) else ""
+        remedy = "Install its plugin (for cuda: pip install -U 'jax[cuda13]'), or unset JAX_PLATFORMS."
+        return f"JAX finds no device for JAX_PLATFORMS={platforms}. {remedy}{reason}"
+    return ""
 
 
 @contextmanager

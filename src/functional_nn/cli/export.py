@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -85,12 +86,17 @@ def _write_training(network: exchange.SavedNetwork, kind: str, out: Path) -> Non
     """Writes the step that trains a network, for batches as in its run."""
     import numpy as np
 
+    from functional_nn.training.devices import check_bytes
+
     net, params, state, in_shape, classes, _, configuration, *_ = network
     _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
     named = None if metrics is None else dict(metrics)
     step = exchange.training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
     # The program of StableHLO takes batches of any size.
     size = configuration.batch_size if kind == "onnx-training" else min(configuration.batch_size, MOST_TRIED)
+    # The size may be a stranger's, so it is compared before there is a batch, and the whole program with the batch.
+    bytes_of_batch = size * math.prod(in_shape) * (np.dtype(np.float64).itemsize + np.dtype(np.float32).itemsize)
+    check_bytes("batch_size", bytes_of_batch, f"batches of {size:,} examples")
     x = np.random.default_rng(0).uniform(size=(size, *in_shape)).astype(np.float32)
     write = exchange.to_onnx_training if kind == "onnx-training" else exchange.to_stablehlo_training
     write(step, x, np.arange(size, dtype=np.int32) % classes, out)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
-
 import click
 
 from functional_nn.cli.startup import importing
 from functional_nn.core.errors import installed_version, versions
 from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
-
-if TYPE_CHECKING:
-    from functional_nn.training.devices import Device
 
 PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
 OPTIONAL = {
@@ -53,22 +47,9 @@ def info() -> None:
         cache = f"none: {error}"
     click.echo(f"{'cache':20} {cache}")
     with importing():
+        import jax
+
         from functional_nn.training.devices import device_name
 
-    for device in _devices():
+    for device in jax.devices():
         click.echo(f"{'device':20} {device.platform} {device.id}: {device_name(device)}")
-
-
-def _devices() -> list[Device]:
-    """The devices that JAX finds."""
-    import jax
-
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # without the plugin of the platform, JAX fails an assertion
-        platforms = os.environ.get("JAX_PLATFORMS")
-        if not platforms:
-            raise
-        reason = f" JAX says: {error}" if str(error) else ""
-        remedy = "Install its plugin (for cuda: pip install -U 'jax[cuda13]'), or unset JAX_PLATFORMS."
-        raise click.ClickException(f"JAX finds no device for JAX_PLATFORMS={platforms}. {remedy}{reason}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,9 +22,9 @@ from functional_nn.core.validation import check_trees, tree_in_native_order
 from functional_nn.exchange.onnx_models import REMEDY, as_float32, by_name, converted, evaluation_model, session_of
 from functional_nn.exchange.stablehlo import PLATFORMS, exporting, of_any_batch, write_program
 from functional_nn.storage.arrays import named_arrays, packed
-from functional_nn.storage.files import TEMPORARY, check_new_folder, check_path, write_whole
+from functional_nn.storage.files import TEMPORARY, check_new_folder, check_path, temporary_folder, write_whole
 from functional_nn.training.argument_checks import check_batch, check_functions, check_loss, check_metrics
-from functional_nn.training.evaluate import evaluation_of_totals, totals_function
+from functional_nn.training.evaluate import check_bytes_of_program, evaluation_of_totals, totals_function
 from functional_nn.training.optimizers import explaining_optimizer
 from functional_nn.training.precision import PRECISIONS
 from functional_nn.training.recipe import Gradient, LossFunction, MetricFunction, PenaltyFunction, Recipe, with_gradient
@@ -163,6 +162,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
             results, new = step.function({**values, "key": key}, x, labels)
             return results, {name: new[name] for name in values}
 
+        check_bytes_of_program("x", train, values, x, labels)
         with tracing_for(ONNX):
             program, (results, _) = jax.make_jaxpr(train, return_shape=True)(values, x, labels)
         outputs = [*results, *(f"new/{name}" for name in values)]
@@ -178,8 +178,8 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
         "results": list(results),
     }
     # Another program never sees a part of the folder.
-    with tempfile.TemporaryDirectory(prefix=".", suffix=f".{TEMPORARY}", dir=folder.parent) as beside:
-        whole = Path(beside, "whole")
+    with temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside:
+        whole = beside / "whole"
         whole.mkdir()
         write_whole(whole / "train.onnx", model.SerializeToString())
         write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())

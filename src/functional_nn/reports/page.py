@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import InputError, imported
+from functional_nn.core.errors import DataError, imported
 from functional_nn.reports.plots.axes import import_matplotlib, save_plainly
 from functional_nn.storage.files import check_path, write_whole
 
@@ -46,7 +46,7 @@ def write_template(
         follow_links: for a path that the user named for the page alone; see ``write_whole``.
 
     Raises:
-        InputError: if the file cannot be written.
+        DataError: if the file cannot be written.
     """
     import jinja2
 
@@ -59,7 +59,8 @@ def write_template(
     try:
         write_whole(check_path("path", path), page, follow_links=follow_links)
     except OSError as error:
-        raise InputError("path", "a file that can be written", f"{path} ({error.strerror})") from None
+        remedy = "Let its folder be written to, or copy the folder and use the copy."
+        raise DataError(str(path), "a file that can be written", error.strerror or str(error), remedy) from None
 
 
 def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> str:

@@ -154,7 +154,7 @@ def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
 def system_bytes(*names: str) -> float:
     """The memory that the system states by the first of these names that it knows; infinite if it knows none of them.
 
-    macOS does not state its free memory, and Windows states neither.
+    Windows states none.
     """
     for name in names:
         with suppress(AttributeError, ValueError, OSError):
@@ -167,28 +167,57 @@ def memory_statistics() -> Mapping[str, int]:
     return {} if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats() or {}
 
 
-def total_bytes() -> float:
-    """The memory of the device in bytes; for a CPU, the memory of the machine. It is infinite if it is not known."""
-    statistics = memory_statistics()
-    if "bytes_limit" in statistics:
-        return statistics["bytes_limit"]
-    return system_bytes("SC_PHYS_PAGES")
+PROCESSES, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+"""Where Linux tells about processes, and about groups of them, such as a container or a job, with their limits."""
+
+
+def free_bytes() -> float:
+    """The memory of the machine that programs can still take. If the system does not say it, it is all memory."""
+    free = [system_bytes("SC_PHYS_PAGES")]
+    with suppress(OSError, LookupError, ValueError):
+        free.append(1024 * _entry(PROCESSES / "meminfo", "MemAvailable:"))
+    with suppress(OSError, LookupError, ValueError):
+        # The last line is that of the groups of today's version. A group above may have a lower limit.
+        group = (PROCESSES / "self/cgroup").read_text().rstrip().rpartition("::/")[2]
+        for folder in (GROUPS / group, *(GROUPS / group).parents[: len(Path(group).parts)]):
+            with suppress(OSError, ValueError):  # without a limit, there is no file or no number
+                limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+                # Copies of files are given up when memory is needed.
+                free.append(limit - used + _entry(folder / "memory.stat", "inactive_file"))
+    return max(min(free), 0)
+
+
+def _entry(path: Path, name: str) -> int:
+    """A number by its name in a file of the system."""
+    words = path.read_text().split()
+    return int(words[words.index(name) + 1])
 
 
 def memory_limit() -> int:
-    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine.
-
-    If the system does not state how much is free, it is four fifths of all memory.
-    """
+    """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine."""
     statistics = memory_statistics()
     if "bytes_limit" in statistics:
         return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(min(0.8 * system_bytes("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"), sys.maxsize))
+    return int(min(0.8 * free_bytes(), sys.maxsize))
+
+
+def available_bytes() -> float:
+    """The memory that this process can have: of the device or, for a CPU, what is free and what the process has."""
+    statistics = memory_statistics()
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    own = 0
+    with suppress(OSError, LookupError, ValueError):
+        own = 1024 * _entry(PROCESSES / "self/status", "VmRSS:")
+    return free_bytes() + own
 
 
 def check_bytes(argument: str, needed: float, given: str = "", remedy: str = "") -> None:
-    """Raises an InputError if a network needs more bytes than there are. ``given`` says what needs them."""
-    if needed > (available := total_bytes()):
+    """Raises an InputError if a network needs more bytes than there are. ``given`` says what needs them.
+
+    What the process has already, such as the examples, may be a part of what is needed.
+    """
+    if needed > (available := available_bytes()):
         expected = f"a network that fits in {gigabytes(available)} of memory"
         raise InputError(argument, expected, given or f"one that needs {gigabytes(needed)}", remedy)
 

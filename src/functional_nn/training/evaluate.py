@@ -370,17 +370,22 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
 
     def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
-        if start == 0:  # the call below finds the compiled program in JAX's cache
-            program = function.trace(params, state, batch)
-            size = program.lower().compile().memory_analysis()
-            if size is not None:
-                check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
-            if jax.default_backend() == "cpu":
-                check_bytes("x", max(map(_bytes_of_windows, all_equations(program.jaxpr)), default=0))
+        if start == 0:
+            check_bytes_of_program("x", function, params, state, batch)
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+def check_bytes_of_program(argument: str, function: Wrapped, *arguments: PyTree) -> None:
+    """Raises an InputError if a program needs more memory than there is. A call finds it compiled in JAX's cache."""
+    program = function.trace(*arguments)
+    size = program.lower().compile().memory_analysis()
+    if size is not None:
+        check_bytes(argument, size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+    if jax.default_backend() == "cpu":
+        check_bytes(argument, max(map(_bytes_of_windows, all_equations(program.jaxpr)), default=0))
 
 
 def _bytes_of_windows(equation: JaxprEqn) -> int:

@@ -138,14 +138,20 @@ def as_plain_text(text: str, most: int = 24) -> str:
     return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
-def save_plainly(figure: Figure, stream: IO[Any], **options: Any) -> None:
-    """Saves a figure with its texts cut and without formulas: they may come from a stranger's file."""
+def with_plain_texts(figure: Figure) -> Figure:
+    """The figure with its texts cut and without formulas: they may come from a stranger's file."""
     from matplotlib.text import Text
 
     # The texts of ticks are set again while they are drawn.
     for text in figure.findobj(Text):
         lines = text.get_text().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
         text.set(text="\n".join(as_plain_text(line, MOST_LETTERS) for line in lines))
+    return figure
+
+
+def save_plainly(figure: Figure, stream: IO[Any], **options: Any) -> None:
+    """Saves a figure; see ``with_plain_texts``."""
+    with_plain_texts(figure)
     with warnings.catch_warnings():
         # The names of settings may have letters that matplotlib's font lacks. They are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")

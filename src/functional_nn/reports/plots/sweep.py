@@ -31,6 +31,7 @@ from functional_nn.reports.plots.axes import (
     spans_decades,
     tick_texts,
     values_of,
+    with_plain_texts,
 )
 from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
 from functional_nn.sweeps.grid import PlainValue
@@ -125,7 +126,7 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     band = "its 95% interval" if interval else "lowest to highest"
     axes.set_title(some + (f"mean of {most} members, and {band}" if most > 1 else "one member each"), fontsize=11)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), title=", ".join(by) or None)
-    return figure
+    return with_plain_texts(figure)
 
 
 def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
@@ -167,7 +168,7 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     grid.flat[-1].set_xlabel(words(metric))
     if len(settings) > len(shown):
         figure.suptitle(f"the best {len(shown)} of {len(settings)} settings", fontsize=10)
-    return figure
+    return with_plain_texts(figure)
 
 
 @dataclass(frozen=True)
@@ -405,7 +406,7 @@ def plot_heat_map(result: SweepResult, x: str, y: str, metric: str | None = None
         axes.set_title(f"{words(metric)}, mean of {members} members a cell", fontsize=10)
     else:
         axes.set_title(words(metric), fontsize=10)
-    return figure
+    return with_plain_texts(figure)
 
 
 def _limits(table: np.ndarray, metric: str) -> tuple[float, float, str]:
