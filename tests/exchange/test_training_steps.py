@@ -233,3 +233,13 @@ def test_the_runner_in_a_browser(digits, browser, onnxruntime):
 class QuietFiles(SimpleHTTPRequestHandler):
     def log_message(self, format, *arguments):
         pass
+
+
+def test_a_step_that_does_not_fit_in_memory_is_refused_before_it_is_computed(tmp_path, monkeypatch):
+    """A batch of images may fit in memory where what a network makes of it does not."""
+    arguments, x, labels = example(fnn.chain(fnn.dense(1000), fnn.relu, fnn.dense(3)), (4,))
+    step = training_step(*arguments)
+    monkeypatch.setattr("functional_nn.exchange.training_steps.imported", lambda *about, **more: None)
+    monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 10_000)
+    with pytest.raises(InputError, match="x: expected a network that fits in"):
+        to_onnx_training(step, x, labels, tmp_path / "new")
