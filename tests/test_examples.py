@@ -211,6 +211,7 @@ def test_gradient_checkers(monkeypatch, capsys):
     right, without_l2 = (next(row for row in rows if row.startswith(name)) for name in ("right", "L2 term"))
     assert re.search(r"rejected at [1-8] of 8 .* accepted$", right)
     assert re.search(r"accepted at [1-8] of 8, .* rejected$", without_l2)
+    assert any(row.endswith("check_grads is wrong about 0 of 16 gradients.") for row in rows)
     assert re.search(r"standardize: scale, element \(.*3,?\) ", rows[-1])
 
 
