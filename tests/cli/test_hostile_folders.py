@@ -281,6 +281,7 @@ def test_a_sweep_with_wrong_settings_is_refused(folders, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
+@pytest.mark.filterwarnings("ignore:.*is damaged, and is left out:UserWarning")  # a row of statistics
 @pytest.mark.parametrize("name", ["config.json", "result.json", "layer_statistics.jsonl", "metrics.jsonl"])
 def test_every_wrong_entry_of_a_run(folders, tiny, capsys, name):
     path = folders / "run" / name

@@ -103,27 +103,25 @@ def test_brightness_of_the_page_does_not_matter(tmp_path, page):
         np.testing.assert_allclose(image.astype(int), expected, atol=3)
 
 
-@pytest.mark.parametrize(
-    ("least", "largest", "kind", "ending"),
-    [(0, 255, "int32", "tiff"), (-1, 1000, "int32", "tiff"), (0, 255, "uint16", "png"), (0, 255, "uint16", "tiff")],
-)
-def test_numbers_whose_white_is_not_known_are_refused(tmp_path, least, largest, kind, ending):
-    drawn = np.where(blob((60, 60), (10, 15)) == 250, largest, least).astype(kind)
-    with pytest.raises(DataError, match=f"got {kind} numbers from {least} to {largest}. Save it with 8 or 16 bits"):
+@pytest.mark.parametrize(("largest", "kind", "ending"), [("255", "uint16", "png"), ("255.0", "float32", "pfm")])
+def test_numbers_whose_white_is_not_known_are_refused(tmp_path, largest, kind, ending):
+    drawn = np.where(blob((60, 60), (10, 15)) == 250, 255, 0).astype(kind)
+    with pytest.raises(DataError, match=f"got {kind} numbers from .* to {largest}. Save it with 8 or 16 bits"):
         reading(tmp_path, drawn, ending=ending)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
 def test_every_mode_of_pillow_is_the_same_drawing(tmp_path, mode):
     drawn = (blob((60, 80), (10, 20)) > 200) * np.uint8(255)
     expected = reading(tmp_path, drawn)
     image = PIL.Image.fromarray(drawn)
-    if mode in ("I", "I;16"):
-        image = PIL.Image.fromarray((drawn * 257.0).astype(np.int32 if mode == "I" else np.uint16))
+    if mode == "I;16":
+        image = PIL.Image.fromarray(drawn * np.uint16(257))
     elif mode != "L":
         image = image.convert("RGB").convert(mode)
-    image_format = "tiff" if mode in ("CMYK", "YCbCr", "I") else "png"
-    np.testing.assert_allclose(reading(tmp_path, image, ending=image_format).astype(int), expected, atol=3)
+    image_format = {"ending": "jpeg", "quality": 100} if mode in ("CMYK", "YCbCr") else {}
+    image = reading(tmp_path, image, **image_format).astype(int)
+    np.testing.assert_allclose(image, expected, atol=8 if image_format else 3)
 
 
 def test_orientation_in_exif_is_heeded(tmp_path):
@@ -134,7 +132,7 @@ def test_orientation_in_exif_is_heeded(tmp_path):
     np.testing.assert_array_equal(reading(tmp_path, turned, exif=exif), reading(tmp_path, drawn))
 
 
-@pytest.mark.parametrize("ending", ["tiff", "png", "jpeg"])
+@pytest.mark.parametrize("ending", ["png", "jpeg"])
 def test_the_form_of_a_turned_picture_is_that_of_what_is_shown(tmp_path, ending):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
@@ -174,7 +172,7 @@ def test_16_bit_gray_as_color(tmp_path):
 
 def test_first_frame_of_several(tmp_path):
     first, second = (PIL.Image.fromarray(blob((60, 80), place)) for place in ((10, 20), (0, 0)))
-    for ending in ("gif", "tiff", "webp"):
+    for ending in ("gif", "webp"):
         lossless = {"lossless": True} if ending == "webp" else {}
         moving = reading(tmp_path, first, ending=ending, save_all=True, append_images=[second], **lossless)
         np.testing.assert_allclose(moving.astype(int), reading(tmp_path, first).astype(int), atol=3)
@@ -238,17 +236,8 @@ def test_a_file_of_some_bytes_with_millions_of_pixels_is_refused(tmp_path):
     refused(tmp_path / "image.webp", "4096 x 1100 pixels in .* bytes, an empty picture")
 
 
-@pytest.mark.parametrize(("bits", "polarity"), [(12, 1), (16, 0)])
-def test_tiff_files_whose_white_is_not_that_of_16_bits_are_refused(tmp_path, bits, polarity):
-    entries = {256: 28, 257: 28, 258: bits, 259: 1, 262: polarity, 273: 8 + 2 + 12 * 7 + 4, 279: 28 * 28 * bits // 8}
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
-    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + b"\x11" * entries[279]
-    (tmp_path / "image.tif").write_bytes(content)
-    refused(tmp_path / "image.tif", "a TIFF file of numbers that are inverted, or have neither 8, 16 nor 32 bits")
-
-
-@pytest.mark.parametrize("ending", ["jp2", "j2k"])
-def test_jpeg_2000_whose_small_files_can_take_gigabytes_is_not_read(tmp_path, ending):
+@pytest.mark.parametrize("ending", ["jp2", "j2k", "tiff"])
+def test_formats_whose_small_files_can_take_gigabytes_are_not_read(tmp_path, ending):
     PIL.Image.new("L", (28, 28)).save(tmp_path / f"image.{ending}")
     refused(tmp_path / f"image.{ending}", "another kind of file")
 
@@ -265,29 +254,3 @@ def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
         path.write_bytes(content[:-2] + hidden + scans + content[-2:])
         with pytest.raises(DataError, match="more than 100 scans"):
             read_image(path, MNIST, digits=False)
-
-
-def test_a_tiff_file_of_huge_tiles_is_refused(tmp_path):
-    pixels = zlib.compress(bytes(100))
-    sizes, tiles = {256: 28, 257: 28, 258: 8, 259: 8, 262: 1, 277: 1}, {322: 32768, 323: 32768, 325: len(pixels)}
-    entries = sizes | tiles | {324: 8 + 2 + 12 * 10 + 4}  # the place of the pixels, after the entries
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
-    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + pixels
-    (tmp_path / "image.tif").write_bytes(content)
-    with pytest.raises(DataError, match="tiles of more than 50,000,000 pixels"):
-        read_image(tmp_path / "image.tif", MNIST, digits=False)
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tiff_file_of_a_million_strips_is_refused(tmp_path, order):
-    """Pillow makes a list of them when it opens the file."""
-    entries = {256: 28, 257: 28, 258: 8, 259: 1, 262: 1, 273: 8 + 2 + 12 * 7 + 4, 278: 1}
-    directory = b"".join(
-        struct.pack(f"{order}HHII", tag, *((1, 600_000) if tag == 273 else (4, 1)), value)
-        for tag, value in entries.items()
-    )
-    start = b"II*\0" if order == "<" else b"MM\0*"
-    content = start + struct.pack(f"{order}IH", 8, len(entries)) + directory + bytes(4 + 600_000)
-    (tmp_path / "image.tif").write_bytes(content)
-    with quiet_decoders(), pytest.raises(DataError, match="offsets of strips or tiles of more than 524,288 bytes"):
-        image_form(tmp_path / "image.tif")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-FORMATS = (
-    *("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP"),
-    *("ICO", "TGA", "PCX", "SGI", "XBM", "HEIF"),
-)
-"""The formats that are read, whatever a file's name is. Pillow starts another program for others, such as EPS.
-JPEG 2000 and AVIF are left out: a file of some hundred bytes can take gigabytes of memory."""
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "HEIF")
+"""The formats that are read, whatever a file's name is. Each decoder is a way in for hostile files, so only common ones
+are here. Pillow starts another program for EPS. Small files of JPEG 2000, AVIF or TIFF can take gigabytes of memory."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for each number of channels."""
@@ -54,12 +51,6 @@ SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)"
 """The start of a scan in a JPEG file: the marker, then a length that fits the number of components. Decoders differ in
 which other segments they skip, so the whole file is searched. In other places, these bytes are very rare."""
 
-TILE_SIZE = (0x0142, 0x0143)
-"""The entries of a TIFF file with the width and the height of its tiles."""
-
-MOST_BYTES_OF_OFFSETS = 2**19
-"""The largest list of the strips or tiles of a TIFF file: 131,072, of four bytes each."""
-
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
 
@@ -68,9 +59,6 @@ ORIENTATION = 0x0112
 
 EXIF = re.compile(rb"eXIf|XML:com\.adobe\.xmp|Raw profile type exif")
 """What is in a PNG file that has EXIF data, or the same data in a text."""
-
-BITS, POLARITY = 0x0102, 0x0106
-"""The entries of a TIFF file with the bits of a number, and with 0 if the number 0 is white."""
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: bool) -> np.ndarray:
@@ -164,8 +152,7 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """
     with _opened(path) as image:
         width, height = image.size
-        # The size of a TIFF file is already that of the turned image.
-        if image.format != "TIFF" and (image.format != "PNG" or _may_be_turned(image)):
+        if image.format != "PNG" or _may_be_turned(image):
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             height, width = (width, height) if turned else (height, width)
         return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
@@ -206,10 +193,6 @@ def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
 
     with _opened(path) as image:
         _check_cost(image)
-        tags = getattr(image, "tag_v2", {})
-        # Pillow takes these numbers for 16 bits from black to white.
-        if image.mode.startswith("I") and (tags.get(POLARITY) == 0 or tags.get(BITS, (16,))[0] not in (16, 32)):
-            raise ValueError("a TIFF file of numbers that are inverted, or have neither 8, 16 nor 32 bits")
         if twice is not None:
             image.draft(None, (twice, twice))
         return PIL.ImageOps.exif_transpose(image)
@@ -221,8 +204,6 @@ def _check_cost(image: ImageFile) -> None:
 
     if image.width * image.height > MOST_PIXELS:
         raise PIL.Image.DecompressionBombError
-    if math.prod(getattr(image, "tag_v2", {}).get(entry, 1) for entry in TILE_SIZE) > MOST_PIXELS:
-        raise ValueError(f"tiles of more than {MOST_PIXELS:,} pixels")
     if image.format in ("JPEG", "MPO"):
         assert image.fp is not None  # it is an open file
         image.fp.seek(0)
@@ -243,21 +224,6 @@ def _may_be_turned(image: ImageFile) -> bool:
     return is_found
 
 
-def _check_strips(file: BinaryIO) -> None:
-    """Refuses a TIFF file with so many strips or tiles that Pillow's list of them would take gigabytes."""
-    from PIL.TiffImagePlugin import PREFIXES, STRIPOFFSETS, TILEOFFSETS, ImageFileDirectory_v2
-
-    header = file.read(8)
-    if header.startswith(tuple(PREFIXES)):
-        directory = ImageFileDirectory_v2(header + file.read(8 * (header[2] == 43)))  # 43: offsets of 64 bits
-        file.seek(directory.next)
-        directory.load(file)
-        lists = [directory._tagdata.get(entry, b"") for entry in (STRIPOFFSETS, TILEOFFSETS)]
-        if max(map(len, lists)) > MOST_BYTES_OF_OFFSETS:
-            raise ValueError(f"offsets of strips or tiles of more than {MOST_BYTES_OF_OFFSETS:,} bytes")
-    file.seek(0)
-
-
 @contextmanager
 def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[ImageFile]:
     """Opens an image file, or the content of a PNG or JPEG file.
@@ -273,7 +239,6 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
         reading(path, "a readable image file", remedy, errors=Exception),
         opened(Path(path), follow_links=True) if content is None else io.BytesIO(content) as file,
     ):
-        _check_strips(file)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         try:
