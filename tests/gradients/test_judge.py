@@ -617,3 +617,59 @@ def test_the_unit_of_a_solver_is_not_that_of_its_largest_numbers():
         return -jnp.outer(bar, jnp.linalg.solve(a, b)), bar
 
     assert check_vjp(jnp.linalg.solve, solve_vjp, a, b, mutants=False).failures[0].kind == "second order"
+
+
+def masked_sum(x, labels):
+    return jnp.sum(jnp.where(labels != -1, x, 0))
+
+
+def beyond_the_last(table, tokens):
+    return jnp.where(tokens < 3, table[tokens], 0)
+
+
+WHOLE_NUMBERS = {
+    # function, right formula, wrong formula, the whole number that tells
+    "an ignored label": (masked_sum, lambda x, n, g: (g * (n != -1), None), lambda x, n, g: (g + 0 * x, None), -1),
+    "a token beyond the last": (
+        beyond_the_last,
+        lambda x, n, g: (jnp.zeros_like(x).at[n].add(g * (n < 3)), None),
+        lambda x, n, g: (jnp.zeros_like(x).at[jnp.minimum(n, 2)].add(g), None),
+        3,
+    ),
+    "a negative token": (
+        lambda x, n: x[jnp.clip(n - 1, 0)],
+        lambda x, n, g: (jnp.zeros_like(x).at[jnp.clip(n - 1, 0)].add(g), None),
+        lambda x, n, g: (jnp.zeros_like(x).at[n - 1].add(g), None),
+        0,
+    ),
+    "in a loop": (
+        lambda x, n: jax.lax.scan(lambda c, given: (c + jnp.where(given[1] == 7, 0, given[0]), None), 0 * x[0], (x, n))[
+            0
+        ],
+        lambda x, n, g: (jnp.where(n == 7, 0, g), None),
+        lambda x, n, g: (g + 0 * x, None),
+        7,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_NUMBERS)
+def test_whole_numbers_that_the_function_compares_with(name):
+    function, right, wrong, number = WHOLE_NUMBERS[name]
+    given = F64([0.3, -1.2, 0.7]), np.array([2, 1, 2])
+    quick = {"second_order": False, "mutants": False}
+    check_vjp(function, right, *given, **quick).raise_if_failed()
+    assert f"a whole number is {number}" in check_vjp(function, wrong, *given, **quick).sentence
+
+
+def test_whole_numbers_that_nobody_compares_with_are_not_tried():
+    """Labels of 1 and -1 are all that this formula is meant for, and an index of -1 counts from the end."""
+
+    def hinge(x, labels):
+        return jnp.sum(jnp.where(labels > 0, jax.nn.relu(1 - x), jax.nn.relu(1 + x))) + jnp.sum(x[jnp.abs(labels)])
+
+    def hinge_vjp(x, labels, g):
+        return -g * labels * (labels * x < 1) + g * jnp.sum(jax.nn.one_hot(jnp.abs(labels), 3, dtype=x.dtype), 0), None
+
+    given = F64([0.3, -1.2, 0.7]), np.array([1, -1, 1])
+    check_vjp(hinge, hinge_vjp, *given, second_order=False, mutants=False).raise_if_failed()

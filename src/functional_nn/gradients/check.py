@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jax.typing import ArrayLike
 
 from functional_nn.core import validation
@@ -19,7 +21,7 @@ from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
-from functional_nn.gradients.compare.points import other_arguments
+from functional_nn.gradients.compare.points import at_compared_integers, other_arguments
 from functional_nn.gradients.compare.problem import (
     Leaves,
     Problem,
@@ -111,13 +113,19 @@ def check_vjp(
         problem = problem_in(dtype, arguments)
         return problem._replace(leaves=problem.domain(problem.leaves)) if problem.domain else problem
 
+    def traced() -> ClosedJaxpr:
+        """The function and the formula as functions of all arguments, also of whole numbers."""
+        both = lambda *given: pulled_back(lambda _: function_problem(function, hand_vjp, given))  # noqa: E731
+        with jax.enable_x64(True):
+            return jax.make_jaxpr(both)(*cast(arguments, "float64"))
+
     return check_problem(
         name,
         problem_in,
         types,
         others=(
             [(regime, partial(moved, arguments=other)) for regime, other in others]
-            for others in other_arguments(arguments)
+            for others in chain(other_arguments(arguments), at_compared_integers(traced, arguments))
         ),
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,

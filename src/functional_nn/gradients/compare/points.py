@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
@@ -24,6 +25,14 @@ DECIMALS = 3
 """Drawn numbers are rounded, so that a report shows all their digits."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
 """Operations with a constant c at which a function may change its branch, as in x < c, or in x - c < 0."""
+KEEPING = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "slice", "squeeze", "transpose"))
+"""Operations whose results are numbers of their first operand."""
+SIGNS = {"add": 1, "sub": -1}
+AT, BELOW, ABOVE = ((0, 0),), ((-1, -1), (0, 1)), ((0, -1), (1, 1))
+SIDES = {"eq": AT, "ne": AT, "lt": BELOW, "ge": BELOW, "max": BELOW, "gt": ABOVE, "le": ABOVE, "min": ABOVE}
+"""The whole numbers next to the place where a comparison with a constant changes: how far each is from the constant,
+and on which side of it other numbers give the same result."""
+SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
 MOST_CONSTANTS, SMALLEST_CONSTANT = 12, 1e-8
@@ -130,6 +139,72 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
 
     chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
     yield [with_shapes("axes of other lengths", with_longer(axes)) for axes in chosen]
+
+
+def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
+    """Yields arguments with one whole number for which a comparison, such as ``labels != -1``, has another result.
+
+    The function may not be meant for any other whole numbers, so these are not tried.
+
+    Args:
+        traced: makes a program of the function and the formula. Its inputs are the leaves of the arguments.
+        arguments: the arguments.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    arrays = {place: np.asarray(x) for place, x in enumerate(leaves) if is_array(x) and x.dtype.kind in "iu" and x.size}
+    inputs = [Whole(place, 0) if place in arrays else None for place in range(len(leaves))]
+    try:
+        comparisons = dict.fromkeys(_comparisons(traced(), inputs)) if arrays else ()
+    except (TypeError, ValueError):  # the values of whole numbers are needed for tracing, as for a shape
+        return
+    for place, number, side in comparisons:
+        array = arrays[place].copy()
+        limits, sides = np.iinfo(array.dtype), np.sign(array.astype(float) - number)
+        if limits.min <= number <= limits.max and not np.isin(sides, (0, side)).any():
+            array.reshape(-1)[0] = number
+            others = [array if n == place else leaf for n, leaf in enumerate(leaves)]
+            yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
+
+
+class Whole(NamedTuple):
+    """A whole number in a program: the number of an input plus a constant, or the constant alone."""
+
+    place: int | None
+    constant: int
+
+
+def _comparisons(program: ClosedJaxpr, inputs: Sequence[Whole | None]) -> Iterator[tuple[int, int, int]]:
+    """Yields the place of each input that is compared with a constant, and the numbers and sides of ``SIDES``."""
+    known = dict(zip(program.jaxpr.invars, inputs, strict=True))
+    names = {result: equation.primitive.name for equation in program.jaxpr.eqns for result in equation.outvars}
+    # x[i] is where(i < 0, i + n, i). This comparison is not one of the user.
+    choices = [equation.invars for equation in program.jaxpr.eqns if equation.primitive.name == "select_n"]
+    wrapped = {which for which, *_, last in choices if not isinstance(last, Literal) and names.get(last) == "add"}
+    for equation in program.jaxpr.eqns:
+        name, operands = equation.primitive.name, [_whole(variable, known) for variable in equation.invars]
+        for inner in inner_programs(equation):
+            yield from _comparisons(inner, operands[len(operands) - len(inner.jaxpr.invars) :])
+        if name in KEEPING:
+            known[equation.outvars[0]] = operands[0]
+        pairs = [(name, *operands), (SWAPPED.get(name, name), *operands[::-1])] if len(operands) == 2 else []
+        if name == "clamp":
+            low, x, high = operands
+            pairs = [("max", x, low), ("min", x, high)]
+        for operation, one, other in pairs:
+            if not one or not other or one.place is None or other.place is not None:
+                continue
+            if name in SIGNS:
+                known[equation.outvars[0]] = Whole(one.place, one.constant + SIGNS[name] * other.constant)
+            for distance, side in SIDES.get(operation, ()) if equation.outvars[0] not in wrapped else ():
+                yield one.place, other.constant - one.constant + distance, side
+
+
+def _whole(variable: Var | Literal, known: dict[Var, Whole | None]) -> Whole | None:
+    """What is known about an operand."""
+    if not isinstance(variable, Literal):
+        return known.get(variable)
+    number = np.asarray(variable.val)
+    return Whole(None, int(number)) if number.dtype.kind in "iu" and not number.shape else None
 
 
 def with_repetitions(array: np.ndarray) -> np.ndarray:
