@@ -36,13 +36,13 @@ from functional_nn.gradients.compare.jacobians import (
     Pullbacks,
     as_rows,
     at_points,
-    automatic_pullback,
     condensed,
     forward_derivative,
     reverse_derivative,
     second_order,
     unavoidable_rounding,
     under_transforms,
+    values_and_pullback,
     with_second,
 )
 from functional_nn.gradients.compare.points import branch_constants, further_points
@@ -336,11 +336,10 @@ class JacobianComparison:
         Args:
             regime: the name of this point in the verdicts.
         """
-        passes = self.problem.pullback, partial(automatic_pullback, self.problem)
+        passes = self.problem.pullback, partial(values_and_pullback, self.problem)
         with jax.enable_x64(True):
             program = quick_jit(lambda *arrays: [pulled_back(*arrays) for pulled_back in passes])
-            found, automatic = program(self.problem.leaves, self.y_bars)
-            y = quick_jit(self.problem.function)(self.problem.leaves)
+            found, (y, automatic) = program(self.problem.leaves, self.y_bars)
         if not all(np.isfinite(np.asarray(part)).all() for part in y):
             return []
         verdicts = []

@@ -87,17 +87,16 @@ def with_rounding(function: Callable[..., PyTree], *arguments: PyTree) -> Rounde
     """
     program, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     leaves = jax.tree.leaves(arguments)
-    value = evaluate(program, leaves)
+    # The first run has no errors. A program of its own for it would take as long to compile as that of all others.
+    drawn = jnp.pad(drawn_errors(program), ((1, 0), (0, 0)))
 
-    drawn = drawn_errors(program)
-
-    def moved(narrow: bool) -> list[jax.Array]:
+    def moved(narrow: bool) -> tuple[list[jax.Array], list[jax.Array]]:
         unit = SHARE if narrow else SIZE
         runs = jax.vmap(lambda errors: evaluate(program, leaves, Noise(errors, narrow=narrow)))(unit * drawn)
-        return [largest_change(many, one) / unit for many, one in zip(runs, value, strict=True)]
+        return [run[0] for run in runs], [largest_change(run[1:], run[0]) / unit for run in runs]
 
-    structure, size = jax.tree.structure(shape), moved(False)
-    narrow = moved(True) if narrow_types(program) else list(map(jnp.zeros_like, size))
+    structure, (value, size) = jax.tree.structure(shape), moved(False)
+    narrow = moved(True)[1] if narrow_types(program) else list(map(jnp.zeros_like, size))
     # The errors of a narrow type may change an outcome of a comparison. A wrong sign has to be seen all the same.
     sizes = [jnp.fmax(terms, jnp.abs(one)) for terms, one in zip(size, value, strict=True)]
     narrow = [jnp.minimum(one, terms / 2) for one, terms in zip(narrow, sizes, strict=True)]

@@ -150,9 +150,14 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
     It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
     Jacobian by ``jax.jacfwd``.
     """
+    return values_and_pullback(problem, leaves, y_bars)[1]
+
+
+def values_and_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, Leaves]:
+    """The outputs, and what ``automatic_pullback`` gives."""
     y, pullback = jax.vjp(problem.function, leaves)
     try:
-        return pullback([bar.astype(output.dtype) for bar, output in zip(y_bars, y, strict=True)])[0]
+        return y, pullback([bar.astype(output.dtype) for bar, output in zip(y_bars, y, strict=True)])[0]
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
@@ -160,7 +165,7 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
         [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
         for y_bar, by_leaves in zip(y_bars, jax.jacfwd(problem.function)(leaves), strict=True)
     ]
-    return [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
+    return y, [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
 
 
 def under_transforms(
@@ -190,11 +195,11 @@ def under_transforms(
     }
     bars = {transform: by_transform[transform]() for transform in transforms}
 
-    def has_values(leaves: Leaves) -> jax.Array:
-        return jnp.any(jnp.stack([jnp.any(jnp.isfinite(y)) for y in problem.function(leaves)]))
+    def automatic(point: tuple[Leaves, Leaves]) -> tuple[Leaves, jax.Array]:
+        y, automatic_bars = values_and_pullback(problem, *point)
+        return automatic_bars, jnp.any(jnp.stack([jnp.any(jnp.isfinite(part)) for part in y]))
 
-    automatic = jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
-    return bars, automatic, jax.lax.map(has_values, points)
+    return bars, *jax.lax.map(automatic, (points, y_bars))
 
 
 def second_order(
@@ -221,7 +226,8 @@ def second_order(
     def automatic(t: Array) -> Leaves:
         return automatic_pullback(problem, moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
 
-    by_t, by_s = (derivative(by_hand, jnp.zeros(2), t_and_s_dot) for t_and_s_dot in jnp.eye(2))
+    both = jax.vmap(partial(derivative, by_hand, jnp.zeros(2)))(jnp.eye(2))
+    by_t, by_s = ([bar[number] for bar in both] for number in (0, 1))
     return _with_scale(by_t, partial(derivative, automatic, jnp.zeros(())), jnp.ones(())), by_s
 
 

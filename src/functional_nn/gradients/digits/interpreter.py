@@ -8,13 +8,13 @@ from typing import TypeAlias, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn, Var
+from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
 from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, scan_in_steps, while_in_steps
-from functional_nn.jaxprs.walk import CALLS, TracedProgram, array_type, branches, closed, place_of
+from functional_nn.jaxprs.walk import CALLS, TracedProgram, array_type, branches, closed, equations, place_of
 
 Operand: TypeAlias = Points | np.ndarray | jax.Array
 Array: TypeAlias = jax.Array | np.ndarray
@@ -39,13 +39,10 @@ class Program:
 
     @property
     def numbers(self) -> int:
-        """How many numbers one evaluation makes for each point, at least. This estimates the memory that it needs."""
-        jaxpr = self._program.jaxpr
-        varying = {*jaxpr.invars}
-        for equation in jaxpr.eqns:
-            if any(isinstance(operand, Var) and operand in varying for operand in equation.invars):
-                varying.update(equation.outvars)
-        return sum(array_type(variable).size for variable in varying)
+        """How many numbers one evaluation makes for each point. This estimates its time and memory."""
+        made = [(variable, 1) for variable in self._program.jaxpr.invars]
+        made += [(out, located.repeats) for located in equations(self._program) for out in located.equation.outvars]
+        return sum(array_type(variable).size * repeats for variable, repeats in made)
 
     @property
     def outputs(self) -> int:

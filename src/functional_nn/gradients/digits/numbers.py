@@ -190,13 +190,18 @@ def _mpmath(digits: int) -> Library:
 
 def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]:
     """The functions that mpmath computes, for numbers that ``to`` converts to mpmath and ``back`` converts back."""
-    import mpmath
 
-    context: Any = mpmath.MPContext()
-    context.dps = digits + SPARE_DIGITS
+    @cache  # making it takes 20 ms, and few functions need it
+    def made() -> Any:
+        import mpmath
+
+        context = mpmath.MPContext()
+        context.dps = digits + SPARE_DIGITS
+        return context
 
     def converted(function: Function) -> Function:
         def value(*operands: Number) -> Number:
+            context = made()
             given = [to(context, operand) for operand in operands]
             try:
                 result = function(context, *given) if all(map(context.isfinite, given)) else context.nan
@@ -208,8 +213,8 @@ def _by_mpmath(digits: int, to: Function, back: Function) -> dict[str, Function]
         return lambda *arrays: _elementwise(value, len(arrays))(*arrays)
 
     def of_matrix(decompose: Function, matrix: np.ndarray) -> list[np.ndarray]:
-        made = decompose(context, context.matrix([[to(context, x) for x in row] for row in matrix]))
-        return [np.array([[back(x) for x in row] for row in one.tolist()], object) for one in made]
+        parts = decompose(made(), made().matrix([[to(made(), x) for x in row] for row in matrix]))
+        return [np.array([[back(x) for x in row] for row in one.tolist()], object) for one in parts]
 
     return {name: converted(function) for name, function in SPECIAL_BY_MPMATH.items()} | {"of_matrix": of_matrix}
 
