@@ -482,11 +482,16 @@ def detached_elsewhere(ctx, y_bar):
     return y_bar * s * (1 + x * (1 - s))
 
 
+def test_a_gradient_without_strides():
+    torch, swish = swish_of(without_strides)
+    report = check_torch(swish, torch.tensor([0.5, -1.0, 2.0]))
+    assert "wrong only for arrays or a y_bar that are not contiguous" in report.sentence
+
+
 @pytest.mark.parametrize(
     ("backward", "kind"),
     [
         (lambda ctx, y_bar: y_bar, "vjp"),
-        (without_strides, "vjp"),
         (detached, "second order"),
         (detached_elsewhere, "second order"),
     ],
@@ -527,3 +532,46 @@ def test_the_sentence_says_where_y_bar_is_1():
     assert "It is 2 times too large. Here y_bar is 1 at (1, 0), and 0 elsewhere." in one
     two = sentence(lambda x: (x[0], x), lambda x, y_bars: [[1], [0]] * y_bars[0] + 3 * y_bars[1])
     assert "It is 3 times too large. Here y_bar[1] is 1 at (0, 0), and 0 elsewhere." in two
+
+
+def test_whole_numbers_change_their_lengths_with_the_others():
+    torch = pytest.importorskip("torch")
+
+    class MeanLoss(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, labels):
+            ctx.save_for_backward(x, labels)
+            return torch.nn.functional.cross_entropy(x, labels)
+
+        @staticmethod
+        def backward(ctx, y_bar):
+            x, labels = ctx.saved_tensors
+            return y_bar * (x.softmax(1) - torch.nn.functional.one_hot(labels, x.shape[1])) / 4, None
+
+    report = check_torch(MeanLoss.apply, torch.randn(4, 3), torch.tensor([0, 2, 1, 2]), second_order=False)
+    assert report.failures[0].regime == "axes of length 4 with length 1"
+
+
+def test_numbers_of_float32_far_from_zero():
+    """Steps relative to 500 are far too large for numbers that are 1 apart."""
+
+    def parts(x):
+        if x.dtype != np.float32:
+            raise TypeError
+        centered = x - x.mean(-1, keepdims=True)
+        scale = np.sqrt(np.mean(centered**2, -1, keepdims=True))
+        return centered / scale, scale
+
+    def backward(x, y_bar, factor=1):
+        y, scale = parts(x)
+        return (y_bar - y_bar.mean(-1, keepdims=True) - factor * y * (y * y_bar).mean(-1, keepdims=True)) / scale
+
+    def reference(x):
+        centered = x - x.mean(-1, keepdims=True)
+        return centered / jnp.sqrt(jnp.mean(centered**2, -1, keepdims=True))
+
+    x = np.float32(500 + draw(2, 5))
+    given = {"reference": reference, "mutants": False}
+    check_implementation(lambda x: parts(x)[0], backward, x, **given).raise_if_failed()
+    wrong = check_implementation(lambda x: parts(x)[0], lambda x, y_bar: backward(x, y_bar, 0.9), x)
+    assert (wrong.failures[0].outcome, wrong.failures[0].regime) == ("fail", "given")

@@ -377,11 +377,13 @@ class Extrapolated(NamedTuple):
         error: its estimated absolute error; infinite if it is not known. At a kink it is half of the distance between
             the one-sided derivatives.
         kink: where the function has a kink or a jump.
+        doubtful: where the smallest step gives another value: the function may be flat for the larger steps only.
     """
 
     value: np.ndarray
     error: np.ndarray
     kink: np.ndarray
+    doubtful: np.ndarray
 
 
 def difference_points(x: np.ndarray, steps: Steps = STEPS) -> np.ndarray:
@@ -424,6 +426,10 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
     # With the two smallest steps, the differences differ mostly by the rounding errors of f.
     noise = np.abs(larger[-1] - smaller[-1]) * (ahead + back)[-1]
     sizes = np.maximum(np.abs(up), np.abs(down))
+    if steps.dtype != np.float64:
+        # If numbers far from 0 cancel inside of f, it moves as if they were rounded. In float64 this is seldom visible.
+        terms = np.abs(smaller[-1]) * (ahead + back)[-1] / (2 * steps.small[-1])
+        sizes = sizes + np.nansum(terms, -1, keepdims=True) / 8
     rounding = np.maximum(8 * epsilon * sizes, 4 * noise) / (ahead + back)
     table = [differences[:usual]]
     value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
@@ -450,6 +456,9 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
     jump = np.abs(right - left)[:usual]
     kink = (jump[-1] > jump[-6] / 4) & (jump[-1] > steps.clear * rounding[usual - 1])
     unknown = kink | diverges | np.isnan(error)
+    # The error of the smallest step is 1/64 of the change from the step before, and rounding of f and of all numbers.
+    of_smallest = change / 16 + 8 * epsilon * sizes[-1] / (ahead + back)[-1]
+    doubtful = np.abs(value - smaller[-1]) > of_smallest + np.where(unknown, 0, error)
     # A function that oscillates faster than the steps has such quotients, too, but they change irregularly. At a
     # kink or a discontinuity, each halving of the step multiplies the difference of the one-sided slopes by nearly
     # the same factor, between 1/2 and 2.
@@ -464,7 +473,7 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
     between = kink & ~diverges & (slack < distance / 4)
     value = np.where(between, np.mean(near_slopes, 0), value)
     error = np.where(between, distance / 2 + slack, np.where(unknown, np.inf, error))
-    return Extrapolated(value, error, kink | diverges)
+    return Extrapolated(value, error, kink | diverges, doubtful)
 
 
 AT_ONCE = 2_000_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -98,8 +98,9 @@ def check_torch(
     Args:
         function: ``MyFunction.apply``, or any function of tensors.
         tensors: the point. Derivatives are by the tensors that require a gradient; if none does, by all floating-point
-            tensors. All others are constants.
-        reference: the same function in ``jax.numpy``, of the tensors with a derivative; see ``check_implementation``.
+            tensors. Other floating-point tensors are constants. Whole numbers, such as labels, change with the shapes.
+        reference: the same function in ``jax.numpy``, of the tensors with a derivative and those of whole numbers;
+            see ``check_implementation``.
         second_order: whether the second derivatives are compared, too: at the given point and at two others.
         other_points, mutants, subject, seed: see ``check_implementation``.
 
@@ -111,6 +112,9 @@ def check_torch(
     check_flag("second_order", second_order)
     places = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
     places = places or [number for number, tensor in enumerate(tensors) if tensor.is_floating_point()]
+    # The passes take whole numbers, such as labels, too. Then these change their lengths together with the others.
+    is_constant = [t.is_floating_point() or t.is_complex() for t in tensors]
+    given = [number for number, constant in enumerate(is_constant) if number in places or not constant]
     # The signature of ``apply`` says nothing; that of ``forward`` does. Its first argument may be the context.
     source = getattr(getattr(function, "__self__", None), "forward", function)
     known = argument_names(source, len(tensors) + 1)
@@ -118,54 +122,56 @@ def check_torch(
     qualified = getattr(source, "__qualname__", type(function).__name__)
     name = subject or qualified.removesuffix(".forward").split(".")[-1].strip("<>")
 
+    def differentiable(variables: Sequence[PyTree]) -> list[PyTree]:
+        return [variable for variable in variables if variable.requires_grad]
+
     def outputs(*variables: PyTree) -> list[PyTree]:
         """The results of the function that depend on the variables. All other tensors are constants."""
-        dtype, given = variables[0].dtype, [tensor.detach() for tensor in tensors]
-        given = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in given]
-        for place, variable in zip(places, variables, strict=True):
-            given[place] = variable
-        y = function(*given)
+        dtype, arguments = differentiable(variables)[0].dtype, [tensor.detach() for tensor in tensors]
+        arguments = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in arguments]
+        for place, variable in zip(given, variables, strict=True):
+            arguments[place] = variable
+        y = function(*arguments)
         return [part for part in (y if isinstance(y, list | tuple) else [y]) if part.requires_grad]
 
     def gradient(*variables: PyTree) -> list[PyTree]:
         """The gradient as a function of the variables and the cotangents."""
-        inputs, y_bars = variables[: len(places)], variables[len(places) :]
-        found = torch.autograd.grad(outputs(*inputs), inputs, y_bars, create_graph=True, allow_unused=True)
+        inputs, y_bars = variables[: len(given)], variables[len(given) :]
+        by = differentiable(inputs)
+        found = torch.autograd.grad(outputs(*inputs), by, y_bars, create_graph=True, allow_unused=True)
         return [bar for bar in found if bar is not None]
 
     def implementation(
         function: Callable[..., list[PyTree]], names: list[str], arrays: Arrays, kind: str
     ) -> Implementation:
-        def of_numpy(array: np.ndarray, *, expand: bool = False) -> PyTree:
+        def of_numpy(array: np.ndarray) -> PyTree:
             tensor = torch.from_numpy(array).to(tensors[0].device)
-            is_one = expand and array.size > 1 and np.all(array == array.flat[0])
-            # The cotangent of a sum is one number without strides.
-            return tensor.flatten()[0].clone().expand(array.shape) if is_one else tensor
+            return tensor.requires_grad_() if tensor.is_floating_point() else tensor
 
         def forward(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-            variables = [of_numpy(array).requires_grad_() for array in arrays]
-            return tuple(part.detach().cpu().numpy() for part in function(*variables))
+            return tuple(part.detach().cpu().numpy() for part in function(*map(of_numpy, arrays)))
 
-        def backward(*arrays_and_bars: PyTree) -> tuple[np.ndarray, ...]:
+        def backward(*arrays_and_bars: PyTree) -> tuple[np.ndarray | None, ...]:
             *arrays, y_bars = arrays_and_bars
-            variables = [of_numpy(array).requires_grad_() for array in arrays]
-            given = [of_numpy(bar, expand=True) for bar in y_bars]
-            bars = torch.autograd.grad(function(*variables), variables, given, allow_unused=True)
+            variables, bars_of_y = list(map(of_numpy, arrays)), [of_numpy(bar).detach() for bar in y_bars]
+            by = differentiable(variables)
+            bars = torch.autograd.grad(function(*variables), by, bars_of_y, allow_unused=True)
             if kind != "vjp" and bars[-1] is None:  # a gradient depends on its cotangent
                 raise NotImplementedError("PyTorch cannot differentiate the backward pass")
-            pairs = zip(bars, arrays, strict=True)
-            return tuple(np.zeros_like(array) if bar is None else bar.cpu().numpy() for bar, array in pairs)
+            known = [torch.zeros_like(x) if bar is None else bar for x, bar in zip(by, bars, strict=True)]
+            remaining = iter(known)
+            return tuple(next(remaining).detach().cpu().numpy() if x.requires_grad else None for x in variables)
 
-        # Constants, such as labels, are of no other length than the given one.
-        constants = [tensor for number, tensor in enumerate(tensors) if number not in places]
+        # Other constants are of no other length than the given one.
+        constants = [tensor for number, tensor in enumerate(tensors) if number not in given]
         fixed = {length for tensor in constants for length in tensor.shape}
         return Implementation(name, names, (forward, backward), arrays, seed, kind, fixed)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the arrays are small, and threads would wait for each other
     try:
-        arrays = [tensors[place].detach().cpu().numpy() for place in places]
-        first, second = implementation(outputs, [names[place] for place in places], arrays, "vjp"), None
+        arrays = [tensors[place].detach().cpu().numpy() for place in given]
+        first, second = implementation(outputs, [names[place] for place in given], arrays, "vjp"), None
         if second_order:
             random, y = np.random.default_rng(seed), first.outputs(first.arrays).leaves
             y_bars = [random.normal(size=part.shape).astype(part.dtype) for part in y]

@@ -58,9 +58,13 @@ SIZES = (1, 6, 256, 259)
 numbers: a length of 256 has only whole blocks, and one of 259 a part of a further one."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
+KNOWN = UNKNOWN / LARGE**2
+"""Errors below it, also times large cotangents, are those of known derivatives."""
 OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
 """Where a derivative seems wrong, the differences are computed again, with the usual steps times these factors. At the
 given point, only the first factor is used."""
+SMALLEST_FACTOR = 1 / 100
+"""In a narrow type, the steps are made smaller as long as they are at least the usual ones times this."""
 NEARBY = 6
 """Where a derivative seems wrong at another point, the backward pass is also called at this number of points nearby."""
 DOUBT = 2
@@ -68,6 +72,8 @@ DOUBT = 2
 DIFFERENCES = "differences of forward"
 DIGITS = 50
 """The digits of the values of a reference."""
+VALUES = 5
+"""How often these values are computed: at the point, and near to it. With few points, changes may cancel at all."""
 TOGETHER = "There are too many to move one by one. A small error in one of them may be missed."
 AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
 UNCERTAIN = "The differences of forward are too inaccurate there."
@@ -309,6 +315,11 @@ class Implementation:
             raise InputError("forward", "finite numbers at the given point", "NaN or infinity")
         if y is None:
             return []
+        if regime != GIVEN and self.dtype != "float64":
+            # There may be nothing but rounding in the values, as in those of x / std(x) for equal numbers.
+            near = self.defined(self._nearby(arrays, self.dtype, 1), self.dtype)
+            if near is None or not _agree(flat(near.leaves), flat(y.leaves), 0.1):
+                return []
         # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
         most = ONE_BY_ONE if regime == GIVEN else ELSEWHERE
         along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
@@ -404,7 +415,7 @@ class Implementation:
             result = self.defined(changed, self.dtype)
             if result:
                 outputs[point, :, column] = flat(result.leaves)
-        value, error, kink = extrapolated(outputs[: len(moved)], moved, steps)
+        value, error, kink, doubtful = extrapolated(outputs[: len(moved)], moved, steps)
         # An output that changes only farther away may have a derivative here that is too small to be seen.
         farthest = np.nan_to_num(np.abs(outputs - outputs[0])).max(0)
         error += np.where(value == 0, steps.epsilon * farthest, 0.0)
@@ -419,7 +430,17 @@ class Implementation:
         if groups == x.size:  # each group is one element
             directions[:groups], value[:, :groups] = np.eye(groups), value[:, :groups] / together
             error[:, :groups] /= np.abs(together)
-        return Along(y, directions, value, error, kink)
+        along = Along(y, directions, value, error, kink)
+        if self.dtype == "float64" or factor < SMALLEST_FACTOR or not (doubtful | (error > KNOWN)).any():
+            return along
+        # Numbers far from 0 that are close together, as 500 ± 1: relative to their size, the usual steps are too large.
+        finer = self._along(arrays, place, most, y, factor / 8)
+        differs = (finer.error > KNOWN) | (np.abs(value - finer.value) > error + finer.error)
+        too_large = doubtful & differs
+        # Where the steps are too large for one derivative, all others are finer too, but at kinks that both find.
+        is_finer = too_large | (error > KNOWN) | (too_large.any() & ~(kink & finer.kink))
+        pairs = zip(finer[2:], along[2:], strict=True)
+        return Along(y, directions, *(np.where(is_finer, *pair) for pair in pairs))
 
     def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
         """Differences with other steps. At another point than the given one, those with all steps have to agree."""
@@ -495,7 +516,7 @@ class Implementation:
         # At other points, smaller terms have to be right to fewer digits.
         share = precision.share ** (1 / 2 if len(near) > 1 else 1)
         scale = terms + share * np.max(terms, 1, keepdims=True, initial=0)
-        wrong = (error < UNKNOWN / LARGE**2) & ~(np.abs(found - right) - error <= precision.visible * scale)
+        wrong = (error < KNOWN) & ~(np.abs(found - right) - error <= precision.visible * scale)
         if wrong[:, :groups].any():
             wrong[:, groups:] = False  # a single element says more
         known = error <= precision.enough * scale
@@ -574,8 +595,12 @@ class PullbacksOfBoth(Pullbacks):
             bars = list(zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True))
         except Exception:  # such as for a singular matrix; at the given point, it has been raised before
             return found._replace(hand=[np.full_like(bar, np.nan) for bar in found.hand])
-        allowed = 0.0 if implementation.dtype == "float64" else TOLERANCES[implementation.dtype]
-        narrow = [one + allowed * scale for one, scale in zip(found.narrow, found.scale, strict=True)]
+        dtype, narrow = implementation.dtype, found.narrow
+        if dtype != "float64":
+            largest = [np.max(scale, 1, keepdims=True, where=np.isfinite(scale), initial=0) for scale in found.scale]
+            terms = [scale + PRECISIONS[dtype].share * most for scale, most in zip(found.scale, largest, strict=True)]
+            parts = zip(narrow, found.scale, terms, strict=True)
+            narrow = [one + np.where(scale == 0, 0, TOLERANCES[dtype] * size) for one, scale, size in parts]
         return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
 
 
@@ -652,20 +677,22 @@ class ReferenceComparison(JacobianComparison):
         if regime != GIVEN:  # tails are judged at the given point
             scale += np.max(np.abs(right), initial=1.0)
         found, known = flat(y.leaves), np.isfinite(scale)
+        if regime != GIVEN and not known.any():  # rounding of forward alone may give numbers there, as for x / std(x)
+            return []
         tolerance = max(PRECISIONS[dtype].visible, HALF_OF_DIGITS["float64"])
         template = Verdict(self.subject, "y", "pass", 0.0, tolerance, "value", dtype, "plain", regime, "relative")
         wrong = known & ~(np.abs(found - right) <= tolerance * scale)
         verdict, at = worst_element(template, wrong, known, found, right, np.zeros_like(right), scale)
-        index = _index(at, y.leaves[0].shape) if len(y.leaves) == 1 else at
-        return [replace(verdict, reference=f"{DIGITS} digits", index=index)]
+        suffix, index = _output(y.leaves, *at) if at else ("", ())
+        return [replace(verdict, leaf=f"y{suffix}", reference=f"{DIGITS} digits", index=index)]
 
     def _values_of_reference(self, arrays: Arrays) -> np.ndarray:
-        """The values of the reference in 50 digits, then twice with all numbers a little different."""
+        """The values of the reference in 50 digits, then several times with all numbers a little different."""
         inputs = differentiable_leaves(cast(tuple(arrays), "float64"))
         random, arithmetic = np.random.default_rng(0), Arithmetic(DIGITS)
-        leaves = [leaf[..., None] * np.ones(3) for leaf in inputs.leaves]
+        leaves = [leaf[..., None] * np.ones(VALUES) for leaf in inputs.leaves]
         for leaf in leaves:
-            leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], 2))
+            leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], VALUES - 1))
 
         def outputs(leaves: Leaves) -> Leaves:
             return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
@@ -675,7 +702,7 @@ class ReferenceComparison(JacobianComparison):
                 found = Program(outputs, inputs.leaves)(arithmetic, list(map(arithmetic.numbers, leaves)))
                 return found.astype(np.float64).T
             except InputError:  # an operation has no rule
-                return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(3)])
+                return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(VALUES)])
 
 
 @np.errstate(all="ignore")
@@ -726,16 +753,22 @@ def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
         return f"Here y_bar is {row[0]:g} everywhere."
     if np.count_nonzero(row) > 1:
         return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
-    parts = np.split(row, np.cumsum([output.size for output in outputs])[:-1])
-    (number,) = (number for number, part in enumerate(parts) if part.any())
-    name = f"y_bar[{number}]" if len(outputs) > 1 else "y_bar"
-    index = _index((int(np.argmax(parts[number])),), outputs[number].shape)
+    suffix, index = _output(outputs, int(np.flatnonzero(row)[0]))
+    name = f"y_bar{suffix}"
     return f"Here {name} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
     """Whether two vectors agree, relative to the largest element."""
     return bool(np.all(np.abs(one - other) <= tolerance * np.max(np.abs(other), initial=0)))
+
+
+def _output(y: Leaves, number: int) -> tuple[str, tuple[int, ...]]:
+    """Which output has the element with this number, as "[1]" if there are several, and the index of the element."""
+    ends = np.cumsum([leaf.size for leaf in y])
+    place = int(np.searchsorted(ends, number, "right"))
+    index = _index((number - int(ends[place]) + y[place].size,), y[place].shape)
+    return f"[{place}]" if len(y) > 1 else "", index
 
 
 def _index(at: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
