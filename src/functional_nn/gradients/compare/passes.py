@@ -750,7 +750,7 @@ def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
         outputs: arrays of the shapes of the outputs.
     """
     if np.all(row == row[0]):
-        return f"Here y_bar is {row[0]:g} everywhere."
+        return f"Here y_bar is {row[0]:g}{' everywhere' if row.size > 1 else ''}."
     if np.count_nonzero(row) > 1:
         return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
     suffix, index = _output(outputs, int(np.flatnonzero(row)[0]))
