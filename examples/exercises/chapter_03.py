@@ -15,7 +15,7 @@ def network(x, weight_1, bias_1, weight_2, bias_2):
     """The output of a network: a layer x W + b with ReLU, then a layer without an activation.
 
     x has the shape (examples, inputs), weight_1 (inputs, units), bias_1 (units,), weight_2 (units, outputs), bias_2
-    (outputs,), and the result (examples, outputs). The XOR network of the chapter gives 1 for x = [[0.5, 0.5]].
+    (outputs,), and the result (examples, outputs). The XOR network of the chapter gives [[1]] for x = [[0.5, 0.5]].
     """
     raise NotImplementedError
 

@@ -12,7 +12,7 @@ def unit_backward(x, weight, bias, y_bar):
 
     y_bar is the gradient of the loss with respect to y, a number. x and weight have the shape (2,), and bias is a
     number.
-    Return x_bar, weight_bar, bias_bar. They have the shapes of x, weight and bias.
+    Return x_bar, weight_bar, bias_bar: the gradients of the loss with respect to x, weight and bias.
     """
     raise NotImplementedError
 

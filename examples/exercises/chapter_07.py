@@ -15,7 +15,7 @@ def dropout(x, kept, rate):
     """The output of dropout in training.
 
     kept is an array of the shape of x: 1 where a value stays, 0 where it becomes 0. rate is the probability of 0.
-    Do not forget what keeps the mean the same.
+    On average, the output must be as large as x.
     """
     raise NotImplementedError
 

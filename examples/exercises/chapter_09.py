@@ -23,6 +23,6 @@ def max_pool_backward(x, y_bar):
     """The backward pass of max pooling with windows of 2 × 2 that do not overlap. Return x_bar, of the shape of x.
 
     x has the shape (height, width), both even, and y_bar has the shape (height / 2, width / 2). If two numbers of a
-    window are equally large, divide the gradient among them in any way.
+    window are equally large, share the gradient among them as you like.
     """
     raise NotImplementedError

@@ -4,11 +4,11 @@ import numpy as np
 
 
 def rnn_backward(x, w, u, b, h_bar):
-    """The backward pass through time of h_t = tanh(w x_t + u h_{t−1} + b) with numbers, h_0 = 0. y is the last
-    state.
+    """The backward pass through time of h_t = tanh(w x_t + u h_{t−1} + b) with numbers, h_0 = 0.
 
-    x has the shape (steps,). w, u and b are numbers, and h_bar, the gradient with respect to the last state, is a
-    number, too. Return x_bar, w_bar, u_bar, b_bar. They have the shapes of x, w, u and b.
+    x has the shape (steps,), and w, u and b are numbers. The loss looks at the last state only. h_bar is the gradient
+    with respect to this state, a number.
+    Return x_bar, w_bar, u_bar, b_bar. They have the shapes of x, w, u and b.
     """
     raise NotImplementedError
 
@@ -16,7 +16,7 @@ def rnn_backward(x, w, u, b, h_bar):
 def rnn_layer_backward(x, weight, hidden_weight, bias, y_bar):
     """The backward pass of a recurrent layer, h_t = tanh(x_t W + h_{t−1} U + b), h_0 = 0.
 
-    y has the states of all steps. x has the shape (examples, steps, inputs), weight W (inputs, units),
+    The output y has the states of all steps. x has the shape (examples, steps, inputs), weight W (inputs, units),
     hidden_weight U (units, units), bias (units,), and y_bar (examples, steps, units). Each state gets a gradient
     from y_bar, and one from the next step.
     Return x_bar, weight_bar, hidden_weight_bar, bias_bar.

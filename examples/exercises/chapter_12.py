@@ -4,7 +4,7 @@ import numpy as np
 
 
 def program_count(rates, batch_sizes, activations, seeds):
-    """How many programs a sweep compiles. The four arguments are the numbers of different values in its grid."""
+    """How many programs a sweep compiles. The arguments say how many values of each kind its grid has."""
     raise NotImplementedError
 
 

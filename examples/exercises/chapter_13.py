@@ -6,7 +6,7 @@ import numpy as np
 def inverse_backward(x, centers, beta, y_bar):
     """The backward pass of y_nm = 1 / (1 + β r_nm) with r_nm = Σ_d (x_nd − c_md)².
 
-    x has the shape (examples, size), centers (number, size), and y_bar (examples, number). beta is a number.
+    x has the shape (examples, size), centers (units, size), and y_bar (examples, units). beta is a number.
     Return x_bar, centers_bar, beta_bar.
     """
     raise NotImplementedError
