@@ -396,18 +396,13 @@ class SourceLine(NamedTuple):
 
 def place_of(equation: JaxprEqn) -> SourceLine | None:
     """The innermost source line outside of JAX that made the equation."""
-    return next(iter(_places(equation)), None)
-
-
-def _places(equation: JaxprEqn) -> list[SourceLine]:
     traceback = equation.source_info.traceback
-    places = []
     for frame in traceback.frames if traceback else ():
         if frame.file_name.startswith(TRACING):
             break  # what follows is the call that traces the program
         if not frame.file_name.startswith(OF_JAX):
-            places.append(SourceLine(frame.file_name, frame.line_num, frame.function_name))
-    return places
+            return SourceLine(frame.file_name, frame.line_num, frame.function_name)
+    return None
 
 
 def is_of_jax(equation: JaxprEqn) -> bool:

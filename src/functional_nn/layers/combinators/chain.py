@@ -5,6 +5,7 @@ They use a layer only through the interface of ``Layer``. They handle names, ran
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -357,14 +358,6 @@ def _have_several_inputs(shape: Shapes) -> bool:
     return isinstance(shape, Mapping) or any(isinstance(part, tuple | Mapping) for part in shape)
 
 
-def _sum(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
-    return sum(outputs[1:], outputs[0]), ()
-
-
-def _sum_backward(nothing: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
-    return [y_bar] * count
-
-
 def _product(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
     return reduce(operator.mul, outputs), tuple(outputs)
 
@@ -381,13 +374,12 @@ def _concatenate(outputs: list[jax.Array]) -> tuple[jax.Array, Residuals]:
 
 
 def _concatenate_backward(no_examples: Residuals, y_bar: jax.Array, count: int) -> list[jax.Array]:
-    sizes = [y.shape[-1] for y in no_examples]
-    ends = [sum(sizes[: i + 1]) for i in range(count)]
-    return [y_bar[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    *ends, _ = itertools.accumulate(y.shape[-1] for y in no_examples)
+    return jnp.split(y_bar, ends, axis=-1)
 
 
 COMBINERS = {
-    "sum": Combiner(_sum, _sum_backward),
+    "sum": Combiner(lambda outputs: (reduce(operator.add, outputs), ()), lambda nothing, y_bar, count: [y_bar] * count),
     "product": Combiner(_product, _product_backward),
     "concatenate": Combiner(_concatenate, _concatenate_backward),
 }

@@ -353,7 +353,23 @@ def backward_is_native(lowering: str, windows: Windows, groups: int) -> bool:
 
 def convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
     """y = Σₖ xₖ Wₖ."""
-    return (_native_convolve if native else _product_convolve)(*_in_one_type(x, weight), windows, groups)
+    x, weight = _in_one_type(x, weight)
+    if native:
+        return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
+    if groups == 1:
+        return (_product_of_pairs if _come_in_pairs(weight, windows) else _product)(x, weight, windows)
+    place_weights = _place_weights(weight, groups)
+    is_large = windows.places > MOST_PLACES
+    if weight.shape[-2] == 1 and not is_large:
+        # One input channel in each group (a depthwise convolution): elementwise products instead of matrix products.
+        # Channel g of the input has the outputs g · times to (g + 1) · times - 1.
+        parts, times = window_places(x, windows), weight.shape[-1] // groups
+        rows = [jnp.expand_dims(of_place.reshape(-1), range(x.ndim - 1)) for of_place in place_weights]
+        return sum_arrays([jnp.repeat(part, times, axis=-1) * row for part, row in zip(parts, rows, strict=True)])
+    # (batch, *out_sizes, places, in_size)
+    stacked = stacked_places(x, windows) if is_large else jnp.stack(window_places(x, windows), axis=-2)
+    y = jnp.einsum("...kgc,kcgo->...go", _grouped(stacked, groups), place_weights)
+    return y.reshape(*y.shape[:-2], weight.shape[-1])
 
 
 def input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int, native: bool) -> jax.Array:
@@ -369,28 +385,6 @@ def weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, groups: int, n
 def _in_one_type(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
     dtype = jnp.result_type(first, second)
     return jnp.asarray(first, dtype), jnp.asarray(second, dtype)
-
-
-def _product_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
-    if groups == 1 and _come_in_pairs(weight, windows):
-        return _product_of_pairs(x, weight, windows)
-    if groups == 1:
-        return _product(x, weight, windows)
-    place_weights = _place_weights(weight, groups)
-    if windows.places > MOST_PLACES:
-        y = jnp.einsum("...kgc,kcgo->...go", _grouped(stacked_places(x, windows), groups), place_weights)
-        return y.reshape(*y.shape[:-2], weight.shape[-1])
-    parts = window_places(x, windows)
-    if weight.shape[-2] == 1:
-        # One input channel in each group (a depthwise convolution): elementwise products instead of matrix products.
-        # Channel g of the input has the outputs g · times to (g + 1) · times - 1.
-        times = weight.shape[-1] // groups
-        rows = [jnp.expand_dims(of_place.reshape(-1), range(x.ndim - 1)) for of_place in place_weights]
-        return sum_arrays([jnp.repeat(part, times, axis=-1) * row for part, row in zip(parts, rows, strict=True)])
-    # patches has the shape (batch, *out_sizes, groups, places, in_size // groups).
-    patches = jnp.stack([_grouped(part, groups) for part in parts], axis=-2)
-    y = jnp.einsum("...gkc,kcgo->...go", patches, place_weights)
-    return y.reshape(*y.shape[:-2], weight.shape[-1])
 
 
 def _product_input_gradient(y: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
@@ -420,10 +414,6 @@ def _product_weight_gradient(x: jax.Array, y: jax.Array, windows: Windows, group
         parts, grouped_y = window_places(x, windows), _grouped(y, groups)
         weight_bar = jnp.stack([jnp.einsum("...gc,...go->cgo", _grouped(part, groups), grouped_y) for part in parts])
     return weight_bar.reshape(*windows.window, x.shape[-1] // groups, y.shape[-1])
-
-
-def _native_convolve(x: jax.Array, weight: jax.Array, windows: Windows, groups: int) -> jax.Array:
-    return _convolution(x, weight, windows.stride, windows.pads, windows.dilation, groups)
 
 
 def _patches(x: jax.Array, windows: Windows) -> jax.Array:
