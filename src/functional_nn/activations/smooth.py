@@ -12,32 +12,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from functional_nn.activations.accurate_derivatives import (
-    exp_and_scale,
-    gelu_derivative,
-    gelu_second_derivative,
-    gelu_tanh_derivative,
-    gelu_tanh_second_derivative,
-    in_wide_type,
-    mish_derivative,
-    mish_second_derivative,
-    silu_derivative,
-    silu_second_derivative,
-    softmax_of,
-    softmax_product,
-    with_second_derivative,
-)
+from functional_nn.activations import accurate_derivatives as accurate
 from functional_nn.activations.activation_types import Activation, VectorActivation
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _sigmoid_second_derivative(x: jax.Array) -> jax.Array:
     """σ''(x) = (σ(x) σ(-x))' = σ'(x) (σ(-x) - σ(x)) = -σ'(x) tanh(x / 2)."""
     return -_sigmoid_derivative(x) * jnp.tanh(x / 2)
 
 
-@with_second_derivative(_sigmoid_second_derivative)
-@in_wide_type
+@accurate.with_second_derivative(_sigmoid_second_derivative)
+@accurate.in_wide_type
 def _sigmoid_derivative(x):
     """σ'(x) = σ(x) σ(-x) = e / (1 + e)² with e = e^{-|x|}, since σ' is even."""
     # (1 + e)² is written as 1 + e (2 + e): a square would double the rounding error of 1 + e.
@@ -47,49 +33,49 @@ def _sigmoid_derivative(x):
 
 def _over_cosh_squared(x, factor):
     """factor / cosh²(x) = factor 4e / (1 + e)² with e = e^{-2|x|}."""
-    e, scale = exp_and_scale(-2 * jnp.abs(x))
+    e, scale = accurate.exp_and_scale(-2 * jnp.abs(x))
     # p may underflow to 0, where 1 + p is 1 anyway. The numerator keeps e, and is multiplied by the scale last.
     p = e * scale
     return factor * (4 * e / (1 + p * (2 + p))) * scale
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _tanh_second_derivative(x):
     """tanh''(x) = (1 - tanh²)' = -2 tanh(x) / cosh²(x)."""
     return _over_cosh_squared(x, -2 * jnp.tanh(x))
 
 
-@with_second_derivative(_tanh_second_derivative)
-@in_wide_type
+@accurate.with_second_derivative(_tanh_second_derivative)
+@accurate.in_wide_type
 def _tanh_derivative(x):
     """tanh'(x) = 1 / cosh²(x) = 4e / (1 + e)² with e = e^{-2|x|}."""
     return _over_cosh_squared(x, 1)
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _softsign_second_derivative(x):
     """((1 + |x|)⁻²)' = -2 sign(x) / (1 + |x|)³."""
     r = 1 / (1 + jnp.abs(x))
     return -2 * jnp.sign(x) * r * r * r
 
 
-@with_second_derivative(_softsign_second_derivative)
-@in_wide_type
+@accurate.with_second_derivative(_softsign_second_derivative)
+@accurate.in_wide_type
 def _softsign_derivative(x):
     """(x / (1 + |x|))' = ((1 + |x|) - x sign(x)) / (1 + |x|)² = 1 / (1 + |x|)²."""
     y = jnp.abs(x)
     return 1 / (1 + y * (2 + y))
 
 
-@with_second_derivative(_sigmoid_derivative)
-@in_wide_type
+@accurate.with_second_derivative(_sigmoid_derivative)
+@accurate.in_wide_type
 def _softplus_derivative(x):
     """(log(1 + e^x))' = e^x / (1 + e^x) = σ(x)."""
     return jax.nn.sigmoid(x)
 
 
-@with_second_derivative(lambda x: -_sigmoid_derivative(x))
-@in_wide_type
+@accurate.with_second_derivative(lambda x: -_sigmoid_derivative(x))
+@accurate.in_wide_type
 def _log_sigmoid_derivative(x):
     """(log σ(x))' = σ(x) σ(-x) / σ(x) = σ(-x)."""
     return jax.nn.sigmoid(-x)
@@ -112,39 +98,39 @@ def _gelu_tanh(x):
 gelu = Activation(
     "gelu",
     partial(jax.nn.gelu, approximate=False),
-    with_second_derivative(gelu_second_derivative)(gelu_derivative),
+    accurate.with_second_derivative(accurate.gelu_second_derivative)(accurate.gelu_derivative),
     "f(x) = x Φ(x), f'(x) = Φ(x) + x φ(x)",
 )
 gelu_tanh = Activation(
     "gelu_tanh",
     _gelu_tanh,
-    with_second_derivative(gelu_tanh_second_derivative)(gelu_tanh_derivative),
+    accurate.with_second_derivative(accurate.gelu_tanh_second_derivative)(accurate.gelu_tanh_derivative),
     "f(x) = x (1 + tanh u) / 2 = x σ(2u), u = √(2/π) (x + 0.044715 x³), f'(x) = σ(2u) + x u' / (2 cosh² u)",
 )
 silu = Activation(
     "silu",
     jax.nn.silu,
-    with_second_derivative(silu_second_derivative)(silu_derivative),
+    accurate.with_second_derivative(accurate.silu_second_derivative)(accurate.silu_derivative),
     "f(x) = x σ(x), f'(x) = σ(x) (1 + x σ(-x))",
 )
 mish = Activation(
     "mish",
     jax.nn.mish,
-    with_second_derivative(mish_second_derivative)(mish_derivative),
+    accurate.with_second_derivative(accurate.mish_second_derivative)(accurate.mish_derivative),
     "f(x) = x tanh s, s = log(1 + e^x), f'(x) = tanh s + x σ(x) / cosh² s",
 )
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _softmax_pullback(x, y_bar):
     """∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ - yⱼ), so x_barⱼ = Σᵢ y_barᵢ yᵢ (δᵢⱼ - yⱼ) = yⱼ (y_barⱼ - Σᵢ y_barᵢ yᵢ).
 
     As the yᵢ sum to 1, this is yⱼ Σᵢ yᵢ (y_barⱼ - y_barᵢ), which is computed without cancellation.
     """
-    return softmax_product(softmax_of(x), y_bar.astype(x.dtype))
+    return accurate.softmax_product(accurate.softmax_of(x), y_bar.astype(x.dtype))
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _log_softmax(x):
     """With the largest element xₘ: xᵢ - xₘ - log(1 + Σₖ e^(xₖ - xₘ)) over k ≠ m.
 
@@ -157,13 +143,13 @@ def _log_softmax(x):
     return shifted - jnp.log1p(jnp.sum(jnp.exp(shifted), axis=-1, keepdims=True, where=~is_top))
 
 
-@in_wide_type
+@accurate.in_wide_type
 def _log_softmax_pullback(x, y_bar):
     """yᵢ = xᵢ - log Σ e^x, so ∂yᵢ/∂xⱼ = δᵢⱼ - pⱼ with p = softmax(x), and x_barⱼ = y_barⱼ - pⱼ Σᵢ y_barᵢ.
 
     If one p is above 1/2, 1 - p loses digits there. This element follows from the others, since Σⱼ x_barⱼ = 0.
     """
-    p, y_bar = softmax_of(x), y_bar.astype(x.dtype)
+    p, y_bar = accurate.softmax_of(x), y_bar.astype(x.dtype)
     is_top = p > 0.5
     others = jnp.where(is_top, 0, y_bar - p * jnp.sum(y_bar, axis=-1, keepdims=True))
     return jnp.where(is_top, -jnp.sum(others, axis=-1, keepdims=True), others)
@@ -171,7 +157,7 @@ def _log_softmax_pullback(x, y_bar):
 
 softmax = VectorActivation(
     "softmax",
-    in_wide_type(jax.nn.softmax),
+    accurate.in_wide_type(jax.nn.softmax),
     _softmax_pullback,
     "yᵢ = e^{xᵢ} / Σ e^x, x_barⱼ = yⱼ Σᵢ yᵢ (y_barⱼ - y_barᵢ)",
 )

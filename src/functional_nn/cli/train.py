@@ -98,7 +98,7 @@ def train(
         from functional_nn.exchange import saved_networks
 
         member = named_member(from_run, member)
-        values = saved_networks.configuration_of(from_run, member)
+        values, *_ = saved_networks.chosen_run(from_run, member)
         configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)
     if resume and out is not None:
         from functional_nn.storage import run_folder

@@ -11,7 +11,7 @@ import jax
 
 from functional_nn.core.errors import escaped
 from functional_nn.data.dataset import Dataset
-from functional_nn.exchange.saved_networks import chosen_member
+from functional_nn.exchange.saved_networks import chosen_run
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
 from functional_nn.training.evaluate import as_numbers, evaluated_metrics, make_evaluate, number_of_labels
@@ -23,7 +23,7 @@ from functional_nn.training.state import TrainState
 
 def named_member(folder: Path, member: int | None) -> int | None:
     """The number of the member of a sweep that is taken, after its name was printed; None for the folder of a run."""
-    chosen = chosen_member(folder, member)
+    _, chosen, _ = chosen_run(folder, member)
     if chosen is None:
         return None
     click.echo(escaped(f"{folder}: {chosen}"), err=True)

@@ -213,21 +213,6 @@ ABOUT = ("classes", "image_shape", "features", "class_names", "data_sha256", "ve
 """The entries of a configuration besides its settings. What else a file has is not written to another one."""
 
 
-def chosen_member(folder: Path, member: int | None = None) -> Member | None:
-    """The best member of the sweep in a folder, or the one with a number; None for the folder of a run."""
-    return _of_member(folder, member)[1] if _is_sweep(folder, member) else None
-
-
-def configuration_of(folder: Path, member: int | None = None) -> JsonObject:
-    """The configuration of the run in a folder, or of a member of the sweep in it. JAX computes nothing here.
-
-    Args:
-        folder: the folder of a run or a sweep.
-        member: the number of the member; None is the best one.
-    """
-    return _of_member(folder, member)[0] if _is_sweep(folder, member) else run_folder.read_configuration(folder)
-
-
 @contextmanager
 def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
     """The folder of a run: the given one, or for a sweep a temporary one with the run of a member.
@@ -240,10 +225,10 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         InputError: if the sweep has no such member, or was not made by the command.
         DataError: if the member has no parameters, or a file is damaged.
     """
-    if not _is_sweep(folder, member):
+    values, chosen, fingerprint = chosen_run(folder, member)
+    if chosen is None:
         yield folder
         return
-    values, chosen, fingerprint = _of_member(folder, member)
     with temporary_folder("functional-nn-") as parent:
         run = parent / f"{folder.resolve().name}-member-{chosen.number}"
         run.mkdir()
@@ -259,14 +244,15 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         yield run
 
 
-def _is_sweep(folder: Path, member: int | None) -> bool:
+def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | None, str]:
+    """The configuration of the run in a folder; or for a sweep, that of a member, the member, and the fingerprint.
+
+    JAX computes nothing here. The arguments are those of ``run_of``.
+    """
     is_sweep = folder.is_dir() and SWEEP in names_in(folder)
     check("member", member, f"no number, because {folder} has no sweep", is_sweep or member is None)
-    return is_sweep
-
-
-def _of_member(folder: Path, member: int | None) -> tuple[JsonObject, Member, str]:
-    """The configuration of a member of a sweep, as its run would have it, its result, and the sweep's fingerprint."""
+    if not is_sweep:
+        return run_folder.read_configuration(folder), None, ""
     result, settings = read_sweep(folder)
     identity = settings.get(IDENTITY)
     if not isinstance(identity, dict) or "classes" not in identity:

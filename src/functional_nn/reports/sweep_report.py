@@ -19,16 +19,8 @@ from functional_nn.reports.plots.sweep import GRAY, MOST_TICKS, member_curves, p
 from functional_nn.reports.run_report import settings_table
 from functional_nn.storage.files import JsonValue
 from functional_nn.storage.identity import IDENTITY, SURROUNDINGS
+from functional_nn.sweeps import results
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.sweeps.results import (
-    Member,
-    SweepResult,
-    metric_names,
-    of_members,
-    sentences,
-    settings_cells,
-    shown_value,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +45,7 @@ class Cell(NamedTuple):
     is_bad: bool = False
 
 
-def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, JsonValue]) -> None:
+def write_page(path: str | Path, result: results.SweepResult, settings: Mapping[str, JsonValue]) -> None:
     """Writes the page of a sweep as one self-contained HTML file.
 
     The page opens fast with thousands of models: at most 200 are drawn, and the table shows 200 at first.
@@ -73,11 +65,11 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
     names_of = {member.number: _name(member, names, metric) for member in drawn}
     without_seed = [name for name in names if name != "seed"]
     with_axis = (without_seed or names)[:MOST_AXES]
-    (summary_heads, *summary), _ = settings_cells(result)
-    table = [(column.title, value) for column, value in of_members(result.members) if column.is_shown]
+    (summary_heads, *summary), _ = results.settings_cells(result)
+    table = [(column.title, value) for column, value in results.of_members(result.members) if column.is_shown]
     values = {
         "title": f"A sweep of {counted(len(result.members), 'model')}",
-        "sentence": sentences(result)[0],
+        "sentence": results.sentences(result)[0],
         "message": result.message,
         "counts": _counts(result),
         "metric": words(metric),
@@ -89,7 +81,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
         ),
         "most_ticks": MOST_TICKS,
         "axes_left_out": [name for name in without_seed if name not in with_axis],
-        "charts": _charts(drawn, names_of, metric_names(result.members), metric),
+        "charts": _charts(drawn, names_of, results.metric_names(result.members), metric),
         "thinned": len(drawn) < len(ranked),
         "drawn": len(drawn),
         "best_drawn": len(drawn) // 2,
@@ -108,7 +100,7 @@ def write_page(path: str | Path, result: SweepResult, settings: Mapping[str, Jso
     write_template("sweep_report.html", path, {}, values)
 
 
-def drawn_members(ranked: Sequence[Member]) -> list[Member]:
+def drawn_members(ranked: Sequence[results.Member]) -> list[results.Member]:
     """The members that are drawn, the best first: all, or the best ones and a sample of the others."""
     if len(ranked) <= MOST_DRAWN:
         return list(ranked)
@@ -131,13 +123,13 @@ def _model_chart(figure: Figure, names_of: Mapping[int, str], label: str, *, is_
     return svg.replace('<svg role="img"', f'<svg class="models-chart" role="img"{width}', 1)
 
 
-def _name(member: Member, varied: Sequence[str], metric: str) -> str:
+def _name(member: results.Member, varied: Sequence[str], metric: str) -> str:
     """A model in words, for the tooltip of its lines."""
-    settings = ", ".join(f"{name} {shown_value(member.hyperparameters[name])}" for name in varied)
+    settings = ", ".join(f"{name} {results.shown_value(member.hyperparameters[name])}" for name in varied)
     return f"model {member.number}: {settings}, {words(metric)} {number(member.last(metric))}"
 
 
-def _counts(result: SweepResult) -> list[tuple[str, int, bool]]:
+def _counts(result: results.SweepResult) -> list[tuple[str, int, bool]]:
     """The number of models, and of those with each status."""
     statuses = Counter(member.status for member in result.members)
     rows = [("models", len(result.members), False)]
@@ -146,7 +138,7 @@ def _counts(result: SweepResult) -> list[tuple[str, int, bool]]:
 
 
 def _charts(
-    drawn: Sequence[Member], names_of: Mapping[int, str], metrics: Sequence[str], metric: str
+    drawn: Sequence[results.Member], names_of: Mapping[int, str], metrics: Sequence[str], metric: str
 ) -> list[tuple[str, str]]:
     """A chart of curves for the metric that models are compared by, for the loss beside it, and for training."""
     part = metric.partition("_")[0]
@@ -160,12 +152,12 @@ def _charts(
     return charts
 
 
-def _cell(value: PlainValue, member: Member) -> Cell:
+def _cell(value: PlainValue, member: results.Member) -> Cell:
     if value is None or (not member.epochs and value != value):  # NaN is the metric of a member that has not run
         return Cell("–")
     if not are_numbers([value]):
-        return Cell(shown_value(value), is_bad=value == "non-finite")
-    return Cell(shown_value(value), value) if math.isfinite(value) else Cell("not finite", is_bad=True)
+        return Cell(results.shown_value(value), is_bad=value == "non-finite")
+    return Cell(results.shown_value(value), value) if math.isfinite(value) else Cell("not finite", is_bad=True)
 
 
 def _settings(settings: Mapping[str, JsonValue], varied: Sequence[str]) -> list[tuple[str, str]]:
