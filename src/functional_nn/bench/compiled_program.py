@@ -161,13 +161,8 @@ def planned_memory(compiled: Compiled) -> Memory | None:
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None
-    return Memory(
-        analysis.argument_size_in_bytes,
-        analysis.output_size_in_bytes,
-        analysis.temp_size_in_bytes,
-        analysis.alias_size_in_bytes,
-        device_peak=None,
-    )
+    sizes = (getattr(analysis, f"{part}_size_in_bytes") for part in ("argument", "output", "temp", "alias"))
+    return Memory(*sizes, device_peak=None)
 
 
 Name = TypeVar("Name")

@@ -140,13 +140,10 @@ def scatters_of_pooling(program: ClosedJaxpr) -> Iterator[Finding]:
     """Warns if the gradient of a ``reduce_window`` maximum is scattered element by element."""
     for scope, equation, *_ in walk.equations(program):
         if equation.primitive.name in ("select_and_scatter_add", "select_and_gather_add"):
-            yield Finding(
-                "scatter of a pooling gradient",
-                place(scope),
-                f"the gradient of reduce_window over {equation.params['window_dimensions']} is a scatter, which takes "
-                "many times as long as the pooling.",
-                "Use functional_nn.max_pool, which reshapes or slices.",
-            )
+            message = f"the gradient of reduce_window over {equation.params['window_dimensions']} is a scatter"
+            message += ", which takes many times as long as the pooling."
+            remedy = "Use functional_nn.max_pool, which reshapes or slices."
+            yield Finding("scatter of a pooling gradient", place(scope), message, remedy)
 
 
 def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterator[Finding]:
@@ -159,13 +156,12 @@ def captured_constants(program: ClosedJaxpr | Jaxpr, scope: str = "") -> Iterato
             user = next((equation for equation in jaxpr.eqns if variable in equation.invars), None)
             line = "" if user is None else _at_line(user)
             used = f", used{line}" if line else ""
-            yield Finding(
-                "captured constant",
-                place(scope if user is None else walk.within(scope, user)),
+            layer = place(scope if user is None else walk.within(scope, user))
+            message = (
                 f"an array {np.dtype(value.dtype).name}{list(value.shape)} of {in_bytes(size)} is a constant of the "
-                f"program{used}, which lengthens every compilation.",
-                "Pass it as an argument.",
             )
+            message += f"program{used}, which lengthens every compilation."
+            yield Finding("captured constant", layer, message, "Pass it as an argument.")
     for equation in jaxpr.eqns:
         for inner in walk.inner_programs(equation):
             yield from captured_constants(inner, walk.within(scope, equation))
@@ -176,25 +172,20 @@ def wide_numbers(program: ClosedJaxpr, arguments: Sequence[object]) -> Iterator[
     leaves = jax.tree_util.tree_flatten_with_path(tuple(arguments))[0]
     for path, leaf in leaves:
         if isinstance(leaf, np.ndarray) and leaf.dtype.name in WIDE and not x64_enabled():
-            yield Finding(
-                "conversion",
-                "",
-                f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which every call converts.",
-                "Convert it once: jax.numpy.asarray(argument).",
+            message = (
+                f"argument {argument_name(path)} is a NumPy array in {leaf.dtype.name}, which every call converts."
             )
+            yield Finding("conversion", "", message, "Convert it once: jax.numpy.asarray(argument).")
     # Python numbers adapt to the type of the arrays, so they do not ask for 64 bits.
     arrays = [leaf for _, leaf in leaves if not isinstance(leaf, float | complex | int)]
     if any(jnp.result_type(array).name in WIDE for array in arrays):
         return
     for scope, equation, *_ in walk.equations(program):
         if any(str(getattr(out.aval, "dtype", "")) in WIDE for out in equation.outvars):
-            yield Finding(
-                "float64",
-                place(scope),
-                f"{equation.primitive.name} gives {walk.array_type(equation.outvars[0]).dtype.name}"
-                f"{_at_line(equation)}, but no argument has this type.",
-                "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers.",
-            )
+            given = f"{walk.array_type(equation.outvars[0]).dtype.name}{_at_line(equation)}"
+            message = f"{equation.primitive.name} gives {given}, but no argument has this type."
+            remedy = "Give constants the type of the arrays: jax.numpy.asarray(constant, x.dtype), or Python's numbers."
+            yield Finding("float64", place(scope), message, remedy)
             return  # all later operations of this type follow from the first
 
 
@@ -216,12 +207,9 @@ def donations(program: ClosedJaxpr, arguments: Sequence[object], donated: Sequen
         # A donated argument is lost as a whole, so most of it has to come back changed.
         mostly_changed = 2 * changed_bytes >= sum(sizes.values())
         if number not in donated and changed_bytes >= WORTH_DONATING and mostly_changed:
-            yield Finding(
-                "donation",
-                "",
-                f"argument {number} is returned with new values, in {in_bytes(changed_bytes)} of new memory per call.",
-                f"Donate it if it is not used again: jax.jit(function, donate_argnums={number}).",
-            )
+            memory = f"{in_bytes(changed_bytes)} of new memory per call"
+            remedy = f"Donate it if it is not used again: jax.jit(function, donate_argnums={number})."
+            yield Finding("donation", "", f"argument {number} is returned with new values, in {memory}.", remedy)
 
 
 def _donated_inside(program: ClosedJaxpr) -> set[int]:
@@ -292,13 +280,9 @@ def carried_types(program: ClosedJaxpr, arguments: Sequence[object], results: ob
             continue
         for (path, _), type_before, after in zip(leaves, types, alike[0], strict=True):
             if type_before != _type_of(after):
-                yield Finding(
-                    "retracing",
-                    "",
-                    f"argument {number}{jax.tree_util.keystr(path)} was {type_before} and comes back as "
-                    f"{_type_of(after)}: such a call is traced and compiled again.",
-                    f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype}).",
-                )
+                changed = f"{number}{jax.tree_util.keystr(path)} was {type_before} and comes back as {_type_of(after)}"
+                remedy = f"Start with that type: jax.numpy.asarray(value, jax.numpy.{after.dtype})."
+                yield Finding("retracing", "", f"argument {changed}: such a call is traced and compiled again.", remedy)
 
 
 def _same_shape(one: AbstractValue, other: AbstractValue) -> bool:
@@ -331,25 +315,16 @@ def slow_products(text: str) -> Iterator[Finding]:
         name, groups = OP_NAME.search(rest), GROUPS.search(rest)
         scope = name[1] if name else ""
         if kind == "convolution" and LOOP_BODY in scope and not USUAL_AXES.search(rest):
-            yield Finding(
-                "convolution in a loop",
-                place(scope),
-                "a convolution whose axes are not in the order NHWC, HWIO takes about 20 times as long in a loop on a "
-                "CPU; JAX makes such convolutions for gradients.",
-                'Use functional_nn.conv with lowering="auto" or with_hand_vjp, or take it out of the loop.',
-            )
+            message = "a convolution whose axes are not in the order NHWC, HWIO takes about 20 times as long in a loop "
+            message += "on a CPU; JAX makes such convolutions for gradients."
+            remedy = 'Use functional_nn.conv with lowering="auto" or with_hand_vjp, or take it out of the loop.'
+            yield Finding("convolution in a loop", place(scope), message, remedy)
         if re.match(r"[su]\d|pred", found["type"]):
-            yield Finding(
-                "slow product",
-                place(scope),
-                f"a {kind} of integers ({found['type']}) runs in plain loops on a CPU.",
-                "Convert to float32 before the product; if the product selects rows, use indexing.",
-            )
+            message = f"a {kind} of integers ({found['type']}) runs in plain loops on a CPU."
+            remedy = "Convert to float32 before the product; if the product selects rows, use indexing."
+            yield Finding("slow product", place(scope), message, remedy)
         if kind == "convolution" and groups and int(groups[1]) > 1:
-            yield Finding(
-                "slow product",
-                place(scope),
-                f"a convolution in {groups[1]} groups has no fast routine on a CPU; vmap over weights makes such "
-                "convolutions.",
-                'Use functional_nn.conv with lowering="product", or lax.map over the members.',
-            )
+            message = f"a convolution in {groups[1]} groups has no fast routine on a CPU"
+            message += "; vmap over weights makes such convolutions."
+            remedy = 'Use functional_nn.conv with lowering="product", or lax.map over the members.'
+            yield Finding("slow product", place(scope), message, remedy)

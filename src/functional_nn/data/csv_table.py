@@ -79,17 +79,10 @@ def from_csv(path: str | os.PathLike[str], label: str | None) -> Dataset:
     deviation = np.where((np.ptp(x, axis=0) > 0) & (x.std(axis=0) > 0), x.std(axis=0), 1.0)
     features = Features(rows.names, tuple(x.mean(axis=0).tolist()), tuple(deviation.tolist()))
     x = features.standardized(rows.x)
-    return Dataset(
-        f"{PREFIX}{file}",
-        x[train],
-        labels[train],
-        x[test],
-        labels[test],
-        len(class_names),
-        f"the file {file} (1 row in 5 of each class is for testing)",
-        class_names=class_names,
-        features=features,
-    )
+    arrays = x[train], labels[train], x[test], labels[test]
+    source = f"the file {file} (1 row in 5 of each class is for testing)"
+    data = Dataset(f"{PREFIX}{file}", *arrays, len(class_names), source)
+    return data._replace(class_names=class_names, features=features)
 
 
 def read_rows(path: str | os.PathLike[str], names: Sequence[str]) -> Rows:

@@ -16,19 +16,16 @@ import numpy as np
 
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer
 
+TABLES = ("embedding", "unembedding", "learned_positions")
+CONVOLUTIONS = ("conv", "conv_transpose")
+RECURRENT = ("rnn", "lstm", "gru")
+
 GROUPS = {
-    "dense": "weight matrices",
-    "embedding": "weight matrices",
-    "unembedding": "weight matrices",
-    "learned_positions": "weight matrices",
-    "conv": "convolutions",
-    "conv_transpose": "convolutions",
-    "norm": "norms and PReLUs",
-    "prelu": "norms and PReLUs",
+    **dict.fromkeys(("dense", *TABLES), "weight matrices"),
+    **dict.fromkeys(CONVOLUTIONS, "convolutions"),
+    **dict.fromkeys(("norm", "prelu"), "norms and PReLUs"),
     "batch_norm": "batch norms",
-    "rnn": "recurrent layers",
-    "lstm": "recurrent layers",
-    "gru": "recurrent layers",
+    **dict.fromkeys(RECURRENT, "recurrent layers"),
     "attention": "attention layers",
     "others": "other arrays",
 }
@@ -36,8 +33,6 @@ GROUPS = {
 
 Some kinds have arrays of the same names and ranks in other libraries, so they are in one group.
 """
-
-RECURRENT = ("rnn", "lstm", "gru")
 
 Spare: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """What the second of two arrays gets that are added: zeros when a module is written, and the same places when read."""
@@ -219,17 +214,11 @@ _NORM = for_each_feature({"weight": "scale", "bias": "bias", "running_mean": "me
 
 PYTORCH: dict[str, WeightMap] = {
     "dense": _dense,
-    "embedding": _same,
-    "unembedding": _same,
-    "learned_positions": _same,
-    "conv": _convolution,
-    "conv_transpose": _convolution,
-    "norm": _NORM,
-    "batch_norm": _NORM,
+    **dict.fromkeys(TABLES, _same),
+    **dict.fromkeys(CONVOLUTIONS, _convolution),
+    **dict.fromkeys(("norm", "batch_norm"), _NORM),
     "prelu": for_each_feature({"weight": "negative_slope"}),
-    "rnn": _recurrent,
-    "lstm": _recurrent,
-    "gru": _recurrent,
+    **dict.fromkeys(RECURRENT, _recurrent),
     "attention": _attention,
 }
 """The weight map of each kind of layer that PyTorch has."""

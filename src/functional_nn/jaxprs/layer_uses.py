@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr
 from jax.typing import DTypeLike
 
 from functional_nn.core import trees
@@ -123,22 +123,10 @@ def _uses(program: ClosedJaxpr, paths: Sequence[str]) -> list[LayerUse]:
         ends[scope] = end + 1
         own = tuple(path for path in paths if trees.is_under(path, scope))
         read = sorted(frozenset[int]().union(*(step.read for step in inside)))
-        uses.append(
-            LayerUse(
-                scope,
-                _read_shape(inside[0].equation) if inside else None,
-                shape_of(array_type(mark.equation.outvars[0])),
-                sum(step.repeats * flops_of(step.equation) for step in inside),
-                own or tuple(paths[number] for number in read),
-                bool(own),
-                mark.loops,
-                mark.repeats,
-            )
-        )
+        # The first array that the first equation reads has a batch axis.
+        shapes = [array_type(value).shape for value in inside[0].equation.invars] if inside else []
+        read_shape = next((shape[1:] for shape in shapes if shape), None)
+        flops = sum(step.repeats * flops_of(step.equation) for step in inside)
+        output_shape, used = shape_of(array_type(mark.equation.outvars[0])), own or tuple(paths[i] for i in read)
+        uses.append(LayerUse(scope, read_shape, output_shape, flops, used, bool(own), mark.loops, mark.repeats))
     return uses
-
-
-def _read_shape(equation: JaxprEqn) -> Shape | None:
-    """The shape of the first array that an equation reads, without the batch axis."""
-    shapes = (array_type(value).shape for value in equation.invars)
-    return next((shape[1:] for shape in shapes if shape), None)

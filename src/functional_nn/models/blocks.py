@@ -94,13 +94,8 @@ def block_around(
     drops = dropped(dropout)
 
     def block(features: int) -> Layer:
-        attention_part = [attend, *drops]
-        feed_forward = [
-            dense(4 * features if hidden_size is None else hidden_size),
-            activation,
-            dense(features),
-            *drops,
-        ]
+        size = 4 * features if hidden_size is None else hidden_size
+        attention_part, feed_forward = [attend, *drops], [dense(size), activation, dense(features), *drops]
         if norm_first:
             return chain(attention=residual(layer_norm(), *attention_part), mlp=residual(layer_norm(), *feed_forward))
         return chain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -217,21 +217,19 @@ def language_model(
         net = chain(*inputs, *[block] * depth, *outputs, name="language_model")
         return shared(net, {"unembedding_0": "embedding_0"}) if tied else net
 
+    options: dict[str, Any] = {
+        "key_value_heads": key_value_heads,
+        "window": window,
+        "rotary": rotary,
+        "score_cap": score_cap,
+    }
+
     def decoder(length: int) -> Layer:
-        attend = cached_attention(
-            heads,
-            length=length,
-            key_value_heads=key_value_heads,
-            window=window,
-            rotary=rotary,
-            score_cap=score_cap,
-        )
+        attend = cached_attention(heads, length=length, **options)
         continued = [continued_positions(layer, max_time) for layer in position_layers]
         return network(attend, continued, [_last_step])
 
-    attend = attention(
-        heads, key_value_heads=key_value_heads, causal=True, window=window, rotary=rotary, score_cap=score_cap
-    )
+    attend = attention(heads, causal=True, **options)
     return LanguageModel(network(attend, position_layers, []), decoder, count, max_time)
 
 

@@ -25,16 +25,10 @@ def targets(cases: Sequence[BenchmarkCase], reports: Sequence[TargetReport]) -> 
     """A row for each program that was compiled for a chip, with a lower bound of its time."""
     rows = [("program", "batch", "type", "compile", "memory", "step at least")]
     for case, report in zip(cases, reports, strict=True):
-        rows.append(
-            (
-                report.name,
-                str(case.batch_size),
-                case.precision,
-                in_seconds(report.stages["compile"]) if report.compiles else "fails",
-                in_bytes(report.memory.peak) if report.memory else "",
-                in_seconds(report.lower_bound / report.steps),
-            )
-        )
+        compile_time = in_seconds(report.stages["compile"]) if report.compiles else "fails"
+        memory = in_bytes(report.memory.peak) if report.memory else ""
+        step = in_seconds(report.lower_bound / report.steps)
+        rows.append((report.name, str(case.batch_size), case.precision, compile_time, memory, step))
     return "\n".join([*aligned(rows), "The times of a step follow from published peaks. Nothing was measured."])
 
 
@@ -53,15 +47,9 @@ def shares(measured: Sequence[Measured]) -> str:
     for one in measured:
         result = one.result
         share = result.shares[result.nearest_bound]
-        rows.append(
-            (
-                *_names(one),
-                f"{in_flops(result.flops_per_second)}/s",
-                f"{in_bytes(result.bytes_per_second)}/s",
-                f"{result.at_least}{result.roofline:.0%}",
-                f"{result.nearest_bound} {share:.0%}" if share >= LEAST_SHOWN else "none",
-            )
-        )
+        rates = f"{in_flops(result.flops_per_second)}/s", f"{in_bytes(result.bytes_per_second)}/s"
+        bound = f"{result.nearest_bound} {share:.0%}" if share >= LEAST_SHOWN else "none"
+        rows.append((*_names(one), *rates, f"{result.at_least}{result.roofline:.0%}", bound))
     missing = {one.result.name: one.result.uncounted_text for one in measured if one.result.uncounted}
     return "\n".join([*aligned(rows), *(f"not counted in {name}: {text}" for name, text in missing.items())])
 

@@ -73,15 +73,9 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
     rows = []
     for layer in layer_uses(program, list(leaves)):
         own = [leaves[path] for path in layer.parameters]
-        rows.append(
-            SummaryRow(
-                layer.name.removeprefix(f"{net.name}/"),
-                layer.output_shape,
-                sum(leaf.size for leaf in own),
-                sum(leaf.size * leaf.dtype.itemsize for leaf in own),
-                layer.flops,
-            )
-        )
+        path = layer.name.removeprefix(f"{net.name}/")
+        sizes = sum(leaf.size for leaf in own), sum(leaf.size * leaf.dtype.itemsize for leaf in own)
+        rows.append(SummaryRow(path, layer.output_shape, *sizes, layer.flops))
     *layers, total = rows
     return Summary(tuple(layers), total)
 

@@ -519,15 +519,10 @@ def _convolution(
     input_dilation: Sequence[int] | None = None,
 ) -> jax.Array:
     spatial = "DHW"[-len(stride) :]
+    orders = f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
+    dilations = {"lhs_dilation": input_dilation, "rhs_dilation": dilation}
     return lax.conv_general_dilated(
-        x,
-        weight,
-        stride,
-        pads,
-        lhs_dilation=input_dilation,
-        rhs_dilation=dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
+        x, weight, stride, pads, **dilations, dimension_numbers=orders, feature_group_count=groups
     )
 
 
