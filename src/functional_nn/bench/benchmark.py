@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 
@@ -77,14 +78,8 @@ def benchmark(
         program = compile_program(function, arguments)
         donated = compile_program(function, arguments, donate) if donate else None
         empty = compile_empty_program(arguments)
-    measured = MeasuredCall(
-        program,
-        arguments,
-        run=lambda: program.compiled(*arguments),
-        run_empty=lambda: empty(*arguments),
-        donated=donated,
-        donate=donate,
-    )
+    run, run_empty = partial(program.compiled, *arguments), partial(empty, *arguments)
+    measured = MeasuredCall(program, arguments, run, run_empty, donated=donated, donate=donate)
     costs = layer_costs(live(program.jaxpr), arguments, seconds / 2 if layers else 0)
     return measure_call(own_name if name is None else name, measured, seconds, costs)
 
@@ -341,20 +336,14 @@ class Benchmark:
         if self.devices > 1:
             yield "devices", f"{self.devices}; memory is that of one, the peaks are those of all"
         yield "memory", str(self.memory) if self.memory else "not reported by this platform"
-        yield (
-            "operations",
-            f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {self.at_least}"
-            f"{self.shares['compute']:.0%} of {in_flops(self.peaks.flops_per_second)}/s",
-        )
+        share = f"{self.at_least}{self.shares['compute']:.0%} of {in_flops(self.peaks.flops_per_second)}/s"
+        yield "operations", f"{in_flops(self.flops)}, {in_flops(self.flops_per_second)}/s: {share}"
         if self.uncounted:
             yield "not counted", self.uncounted_text
         elif not self.flops:
             yield "", INTEGER_WORK
-        yield (
-            "bytes",
-            f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {self.shares['memory']:.0%} of "
-            f"{in_bytes(self.peaks.bytes_per_second)}/s",
-        )
+        share = f"{self.shares['memory']:.0%} of {in_bytes(self.peaks.bytes_per_second)}/s"
+        yield "bytes", f"{in_bytes(self.bytes)}, {in_bytes(self.bytes_per_second)}/s: {share}"
         yield "roofline", f"{self.at_least}{self.roofline:.0%} of what the peaks allow for these operations and bytes"
         yield "bound", self.verdict
         if self.slowest:

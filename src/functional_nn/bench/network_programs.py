@@ -216,15 +216,12 @@ def epoch_spec(network: MeasuredNetwork, case: BenchmarkCase, workers: int = 1) 
     precision, shapes = as_precision(case.precision), Split(x, labels, x, labels)
     if case.what == "train":
         return ProgramSpec(network.recipe(), case.batch_size, precision, shapes)
-    return member_spec(
-        lambda hyperparameters: network.recipe(hyperparameters["learning_rate"]),
-        case.batch_size,
-        precision,
-        shapes,
-        ("learning_rate",),
-        workers=workers,
-        members=case.members if case.members > 1 else None,
-    )
+
+    def recipe(hyperparameters):
+        return network.recipe(hyperparameters["learning_rate"])
+
+    members, traced = case.members if case.members > 1 else None, ("learning_rate",)
+    return member_spec(recipe, case.batch_size, precision, shapes, traced, workers=workers, members=members)
 
 
 def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:

@@ -263,16 +263,9 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
     other = "another precision of products" if "matmul_precision" in differing else ""
     if any(new.get(name) != old.get(name) for name in device):
         other = "another device"
-    return RecordComparison(
-        describe(new),
-        str(old["date"]),
-        ratio(time_new, time_old),
-        ratio(relative_new, relative_old),
-        other,
-        differences=tuple(
-            f"{name}: {settings.get(name) or 'none'}, was {before.get(name) or 'none'}" for name in differing
-        ),
-    )
+    ratios = ratio(time_new, time_old), ratio(relative_new, relative_old)
+    changes = [f"{name}: {settings.get(name) or 'none'}, was {before.get(name) or 'none'}" for name in differing]
+    return RecordComparison(describe(new), str(old["date"]), *ratios, other, tuple(changes))
 
 
 def _settings(record: Record) -> dict[str, JsonValue]:

@@ -252,16 +252,11 @@ class TargetReport:
         if self.uncounted:
             yield "not counted", ", ".join(f"{name} ({number})" for name, number in self.uncounted.items())
         cached = f", without {in_bytes(chip.cache)} that may be in the cache" if chip.cache else ""
-        yield (
-            "bytes",
-            f"{in_bytes(self.least_bytes)} of arguments and results take {in_seconds(self.byte_seconds)} at "
-            f"{in_bytes(chip.bytes_per_second)}/s{cached}",
-        )
+        speed = f"{in_seconds(self.byte_seconds)} at {in_bytes(chip.bytes_per_second)}/s{cached}"
+        yield "bytes", f"{in_bytes(self.least_bytes)} of arguments and results take {speed}"
         each = f", {in_seconds(self.lower_bound / self.steps)} a step" if self.steps > 1 else ""
-        yield (
-            "lower bound",
-            f"{in_seconds(self.lower_bound)} a call{each}, from published peaks. No measurement: a run takes longer",
-        )
+        bound = f"{in_seconds(self.lower_bound)} a call{each}"
+        yield "lower bound", f"{bound}, from published peaks. No measurement: a run takes longer"
 
 
 def flops_by_cost(program: ClosedJaxpr, chip: Chip) -> dict[float, int]:

@@ -134,15 +134,10 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
         section = section_of[name]
         # The first subject of a section shows its derivation; the others link to it.
         shown_at = subjects.get(first_of[section]) if section else None
-        subjects[name] = Subject(
-            name,
-            anchor_of[name],
-            worst_outcome(verdict.outcome for verdict in of_subject),
-            of_subject,
-            group_verdicts(of_subject, "leaf", "kind") if len(of_subject) > MOST_CELLS else [],
-            typeset(sections[section], anchors) if section and not shown_at else "",
-            shown_at,
-        )
+        outcome = worst_outcome(verdict.outcome for verdict in of_subject)
+        groups = group_verdicts(of_subject, "leaf", "kind") if len(of_subject) > MOST_CELLS else []
+        derivation = typeset(sections[section], anchors) if section and not shown_at else ""
+        subjects[name] = Subject(name, anchor_of[name], outcome, of_subject, groups, derivation, shown_at)
     return list(subjects.values())
 
 
