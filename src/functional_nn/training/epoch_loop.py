@@ -30,7 +30,7 @@ from functional_nn.training.processes import Processes
 from functional_nn.training.programs import NO_HYPERPARAMETERS, Programs
 from functional_nn.training.recipe import Hyperparameters
 from functional_nn.training.state import TrainState
-from functional_nn.training.step import StepResult, numbers
+from functional_nn.training.step import StepResult
 
 ALL_STEPS = np.int32(2**31 - 1)
 """More steps than an epoch has."""
@@ -139,10 +139,8 @@ class RunData:
             none.
         """
         programs, (x, labels), place = self.programs, self.data.part("train"), np.int32(number)
-        after, result = jax.block_until_ready(programs.epoch(before, x, labels, place, h))
-        # The losses alone are not enough: the last update of an epoch has no loss after it.
-        is_bad = (np.array(result.bad_step) >= 0) | ~_stays_finite(before, after, programs.spec.members)
-        is_bad &= is_running
+        after, result = programs.epoch(before, x, labels, place, h)
+        is_bad = (np.asarray(result.bad_step) >= 0) & is_running
         if not is_bad.any():
             return after, result, None
         careful, careful_result = jax.block_until_ready(programs.careful_epoch(before, x, labels, place, ALL_STEPS, h))
@@ -205,20 +203,6 @@ class _Step(NamedTuple):
         """Waits for the step. Returns the train state to go on from, and the result in the memory of the host."""
         result = jax.device_get(self.result)
         return self.after if result.is_finite else self.before, result
-
-
-def _stays_finite(before: TrainState, after: TrainState, members: int | None) -> np.ndarray:
-    """For each model, whether the numbers that were finite before an epoch are finite after it.
-
-    NumPy computes it, so nothing is compiled. The state before the epoch is copied to the host only if a number after
-    it is not finite, which is rare.
-    """
-    finite = [np.isfinite(new) for new in jax.device_get(numbers(after))]
-    if not all(of_leaf.all() for of_leaf in finite):
-        old = jax.device_get(numbers(before))
-        finite = [of_leaf | ~np.isfinite(of_old) for of_leaf, of_old in zip(finite, old, strict=True)]
-    shape = () if members is None else (members,)
-    return np.all([of_leaf.reshape(*shape, -1).all(axis=-1) for of_leaf in finite], axis=0)
 
 
 def status_after(done: int, epochs: int, losses: Iterable[float], patience: int | None) -> str:

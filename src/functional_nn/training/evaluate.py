@@ -191,7 +191,7 @@ def as_numbers(named: Mapping[str, jax.Array], labels: int) -> list[dict[str, fl
         named: the metrics on the device: one number of one model, or one for each member of a sweep.
         labels: the number of labels that were evaluated.
     """
-    columns = [np.atleast_1d(values) for values in jax.device_get(list(named.values()))]
+    columns = [np.atleast_1d(values) for values in named.values()]
     return [
         {name: as_number(name, value, labels) for name, value in zip(named, of_model, strict=True)}
         for of_model in zip(*columns, strict=True)

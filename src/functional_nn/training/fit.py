@@ -427,11 +427,11 @@ class EpochLoop:
             epoch=len(before.history) + 1,
             metrics=outcome.metrics[0],
             seconds=outcome.seconds,
-            skipped_steps=int(outcome.result.bad_steps) + skipped - skipped_before,
+            skipped_steps=outcome.result.bad_steps.item() + skipped - skipped_before,
             clipped_steps=clipped - clipped_before,
             learning_rate=learning_rate(outcome.train_state),
         )
-        status, message, bad_step = "", "", int(outcome.result.bad_step)
+        status, message, bad_step = "", "", outcome.result.bad_step.item()
         if bad_step >= 0 and not (self.non_finite == SKIP and math.isfinite(metrics.train_loss)):
             spec = self.data.programs.spec
             rate = None

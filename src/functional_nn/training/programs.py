@@ -55,7 +55,7 @@ from functional_nn.training.evaluate import (
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Hyperparameters, Recipe, RecipeMaker
 from functional_nn.training.state import SETTING_OF_BITS, TrainState, create_train_state
-from functional_nn.training.step import StepResult, step_of, where
+from functional_nn.training.step import StepResult, stays_finite, step_of, where
 
 NO_HYPERPARAMETERS: Hyperparameters = {}
 """The traced hyper-parameters of a run of ``fit``. An empty dict adds nothing to a program."""
@@ -126,10 +126,19 @@ def full_batches(spec: ProgramSpec, h: Hyperparameters, state: TrainState, order
     return lax.scan(of_rows(step_of(_recipe(spec, h), spec.precision), x, labels), state, order)
 
 
-def last_batch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, losses, rest, x: Value, labels: PyTree):
-    """The step on the remaining examples, and the result of the epoch."""
+def last_batch(
+    spec: ProgramSpec, h: Hyperparameters, before: TrainState, state: TrainState, losses, rest, x: Value, labels: PyTree
+):
+    """The step on the remaining examples, and the result of the epoch.
+
+    ``before`` is the train state before the epoch. The losses alone do not show whether all numbers are still finite,
+    because the last update of an epoch has no loss after it. If only that update is bad, ``bad_step`` is 0: the caller
+    runs the epoch again and so finds the step.
+    """
     step = of_rows(step_of(_recipe(spec, h), spec.precision), x, labels)
-    return with_last_batch(step, state, losses, rest, spec.batch_size)
+    after, result = with_last_batch(step, state, losses, rest, spec.batch_size)
+    bad_step = jnp.where(stays_finite(before, after), result.bad_step, jnp.maximum(result.bad_step, 0))
+    return after, result._replace(bad_step=bad_step)
 
 
 def careful_epoch(spec: ProgramSpec, h: Hyperparameters, state: TrainState, x: Value, labels: PyTree, number, steps):
@@ -219,7 +228,7 @@ PROGRAMS = {
     "order": Program(draw_order, "key number", "order rest", QUICK | FIRST_LEVEL),
     "init": Program(start, "h key", "state", QUICK | RUN_ONCE),
     "full": Program(full_batches, "h state order x labels", "state losses", _steps),
-    "last": Program(last_batch, "h state losses rest x labels", "state result", _last),
+    "last": Program(last_batch, "h state state losses rest x labels", "state result", _last),
     "careful": Program(careful_epoch, "h state x labels number steps", "state result", _steps),
     "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", _single_step),
     "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", QUICK | SUMS_AND_PRODUCTS),
@@ -311,8 +320,8 @@ class Programs:
     ) -> tuple[TrainState, EpochResult]:
         """Trains for one epoch, which uses every example once."""
         order, rest = self.order(state.key, number)
-        state, losses = self.compiled["full"](h, state, order, x, labels)
-        return self.compiled["last"](h, state, losses, rest, x, labels)
+        after, losses = self.compiled["full"](h, state, order, x, labels)
+        return self.compiled["last"](h, state, after, losses, rest, x, labels)
 
     def careful_epoch(
         self,
@@ -496,8 +505,8 @@ def shapes_of(tree: PyTree) -> PyTree:
 
 def shapes_key(tree: PyTree) -> tuple[Hashable, ...]:
     """The structure, shapes and types of a pytree in a form that a dict can have as a key."""
-    leaves, structure = jax.tree.flatten(shapes_of(tree))
-    return structure, *leaves
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def with_batches_of(shapes: Split, examples: int) -> Split:

@@ -13,7 +13,7 @@ import optax
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
-from functional_nn.core.shapes import cast
+from functional_nn.core.shapes import Shape, cast
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import EXAMPLES, as_array, check_flag, check_function, check_key, check_trees
 from functional_nn.data.preparation import scaled_bytes
@@ -269,8 +269,12 @@ def stays_finite(before: PyTree, after: PyTree) -> jax.Array:
 
     Not all numbers have to be finite, because the states of some optimizers contain infinity from the start.
     """
-    pairs = zip(numbers(before), numbers(after), strict=True)
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)) for old, new in pairs]))
+    # Parameters and an optimizer's averages have the same shapes. Arrays of one shape share one reduction, because XLA
+    # compiles a kernel for each.
+    of_shape: dict[Shape, list[jax.Array]] = {}
+    for old, new in zip(numbers(before), numbers(after), strict=True):
+        of_shape.setdefault(jnp.shape(new), []).append(jnp.isfinite(new) | ~jnp.isfinite(old))
+    return jnp.all(jnp.stack([jnp.all(reduce(jnp.logical_and, are_good)) for are_good in of_shape.values()]))
 
 
 def per_example_gradients(
