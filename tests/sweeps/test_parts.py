@@ -172,6 +172,9 @@ def test_an_error_names_the_plan_that_continues_a_folder(blobs, tmp_path):
     sweep(blobs, grid=grid, plan="vmap:2", out=tmp_path)
     with pytest.raises(InputError, match=r"members_at_once 2 instead of 1\. Use the plan vmap:2, or another folder"):
         sweep(blobs, grid=grid, plan="map", out=tmp_path)
+    sweep(blobs, grid=grid, plan="map", out=tmp_path / "map")
+    with pytest.raises(InputError, match=r"members_at_once 1 instead of 2\. Use the plan map, or another folder"):
+        sweep(blobs, grid=grid, plan="vmap:2", out=tmp_path / "map")
     with pytest.raises(InputError, match=r"\. Use another folder"):
         sweep(blobs, grid=fnn.grid(rate=[0.1, 0.2], width=[2]), plan="map", out=tmp_path)
 

@@ -4,11 +4,19 @@ import math
 import os
 import sys
 
+import jax
+import numpy as np
+import optax
 import pytest
 
+import functional_nn as fnn
 from functional_nn.core.errors import InputError
+from functional_nn.losses.classification import cross_entropy
 from functional_nn.sweeps import plan
 from functional_nn.training import devices
+from functional_nn.training.precision import as_precision
+from functional_nn.training.programs import ProgramSpec, shapes_of
+from functional_nn.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("known", [("SC_PHYS_PAGES",), ()])
@@ -49,3 +57,35 @@ def test_what_other_programs_have_taken_is_not_free(monkeypatch, tmp_path):
         devices.check_bytes("net", 120 * 1024 + 1)
     monkeypatch.setattr(devices, "GROUPS", tmp_path)
     assert devices.free_bytes() == 50_000
+
+
+def calls_python(y, labels):
+    """JAX cannot map this call."""
+    number = jax.ShapeDtypeStruct((), "float32")
+    return y.sum() + jax.pure_callback(lambda value: value, number, jax.lax.stop_gradient(y.sum()))
+
+
+SMALL, IMAGE = fnn.chain(fnn.flatten(), fnn.dense(32), fnn.relu, fnn.dense(4)), (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "net", "loss", "batch_size", "members"),
+    [
+        ([64], SMALL, cross_entropy, 32, 32),
+        ([2048, 40], SMALL, cross_entropy, 32, 20),
+        ([2048], SMALL, cross_entropy, 32, 94),
+        ([15], SMALL, cross_entropy, 32, 1),
+        ([64, 2], SMALL, cross_entropy, 32, 1),
+        ([64], SMALL, cross_entropy, 1000, 1),
+        ([64], SMALL, calls_python, 32, 1),
+        ([64], fnn.chain(fnn.flatten(), fnn.dense(1000), fnn.dense(4)), cross_entropy, 1, 1),
+        ([64], fnn.chain(fnn.conv(2, 3), fnn.flatten(), fnn.dense(4)), cross_entropy, 32, 1),
+    ],
+)
+def test_a_cpu_trains_small_members_together(monkeypatch, sizes, net, loss, batch_size, members):
+    monkeypatch.setattr(plan, "most_workers", lambda: 2)
+    data = fnn.data.Split(np.zeros((50, *IMAGE), np.float32), np.zeros(50, np.int32))
+    recipe = Recipe(net, loss, optax.adam(1e-3), None)
+    spec = ProgramSpec(recipe, batch_size, as_precision("float32"), shapes_of(data))
+    assert plan.planned("auto", sizes, [spec]) == plan.Plan(2, members)
+    assert plan.planned("auto", sizes).members == 1

@@ -126,6 +126,16 @@ def test_every_plan_trains_the_same(blobs):
         np.testing.assert_allclose(plain(members, blobs, plan=plan).curves("test_loss"), expected, rtol=1e-5)
 
 
+def test_many_small_members_are_trained_together_on_a_cpu(blobs, monkeypatch):
+    monkeypatch.setattr(plans, "most_workers", lambda: 2)
+    members = fnn.grid(learning_rate=[0.1], seed=range(20))
+    together, alone = plain(members, blobs), plain(members, blobs, plan="sequential")
+    assert together.plan["members_at_once"] == 10
+    np.testing.assert_allclose(together.curves("test_loss"), alone.curves("test_loss"), rtol=1e-5)
+    # Members that leave early would keep their places in the program.
+    assert plain(members, blobs, patience=5).plan["members_at_once"] == 1
+
+
 # Static groups
 
 
@@ -218,7 +228,7 @@ def test_a_member_goes_on_from_the_epoch_that_was_run_again(blobs, monkeypatch):
         if len(calls) > 1:
             return after, result
         params = jax.tree.map(lambda leaf: leaf.at[-1].set(jnp.nan), after.params)
-        return after._replace(params=params), result
+        return after._replace(params=params), result._replace(bad_step=result.bad_step.at[-1].set(0))
 
     monkeypatch.setattr(Programs, "epoch", overflows)
     result = plain(members, blobs, plan="vmap")
@@ -446,11 +456,11 @@ def test_rbg_is_never_mapped(blobs, monkeypatch):
         ):
             fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="vmap")
         monkeypatch.setattr(plans, "on_cpu", lambda: False)
-        assert plans.planned("auto", 2).members == 1
+        assert plans.planned("auto", [2]).members == 1
         both = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="map")
         alone = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members[1:], blobs, epochs=1, plan="map")
     np.testing.assert_array_equal(both.members[1].params["weight"], alone.members[0].params["weight"])
-    assert plans.planned("auto", 2).members > 1
+    assert plans.planned("auto", [2]).members > 1
 
 
 # Devices

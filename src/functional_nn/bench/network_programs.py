@@ -228,14 +228,14 @@ def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
     """The program that ``fit`` runs in each epoch for all full batches, or an epoch of a sweep with its default plan.
 
     In a sweep on a CPU each member has its own execution of the program, and threads run several of them at the same
-    time. On an accelerator one execution trains many members, mapped by ``vmap``.
+    time. On an accelerator, and for small members on a CPU, one execution trains many members, mapped by ``vmap``.
     """
     in_turn = map
     if case.what == "train":
         one = _execution(epoch_spec(network, case), network.classes, None, {}, jax.random.key(0))
         on_devices = executions = (one,)
     else:
-        plan = planned("auto", case.members)
+        plan = planned("auto", [case.members], [epoch_spec(network, case._replace(members=1))])
         on_devices = _sweep_executions(network, case._replace(members=plan.members), plan.workers)
         # All members of one device do the same work, so they share their arguments. Devices take turns, as in a sweep.
         count = math.ceil(case.members / plan.members)
@@ -258,7 +258,7 @@ def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:
 
 @lru_cache(maxsize=1)
 def _sweep_executions(network: MeasuredNetwork, case: BenchmarkCase, workers: int) -> tuple[_Execution, ...]:
-    """The program of a sweep on each device. On a CPU it is the same for any number of models, so the last is kept."""
+    """The program of a sweep on each device. On a CPU it is often the same for any number of models: it is kept."""
     spec, key = epoch_spec(network, case, workers), jax.random.key(0)
     rate = np.asarray(LEARNING_RATE, spec.precision.parameters)
     rates = {"learning_rate": rate if spec.members is None else np.full(spec.members, rate)}

@@ -16,10 +16,26 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count
+from functional_nn.jaxprs.counts import flops_by_scope, uncounted
+from functional_nn.jaxprs.walk import all_equations
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.training.devices import Device, cores
+from functional_nn.training.programs import ProgramSpec, traced_step
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
+
+# When a CPU trains members together under the plan "auto". Decision 8 has the measurements.
+
+MOST_FLOPS = 2**20
+"""A step of such a member has at most this many floating-point operations. A CPU needs about as long to start the
+operations of such a step as to compute them, and ``vmap`` starts them once for all members."""
+
+MOST_WEIGHTS = 2**16
+"""The members of a program have at most this many parameters in all. With the gradient and Adam's two averages they
+take 1 MiB, which fits in the L2 cache of a core."""
+
+FEWEST_TOGETHER, MOST_TOGETHER = 8, 128
+"""The least and the greatest number of members in a program."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +82,31 @@ def maps_keys_alone() -> bool:
     return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
 
 
-def planned(plan: str | Plan, members: int, groups: int = 1) -> Plan:
-    """The plan for a sweep with ``groups`` static groups, of which the largest has ``members`` members.
+def planned(plan: str | Plan, sizes: Sequence[int], specs: Sequence[ProgramSpec] = ()) -> Plan:
+    """The plan for a sweep.
 
     ``"sequential"`` trains one member after another; ``"map"`` one per worker; ``"vmap"`` all, shared among devices;
-    ``"vmap:16"`` trains sixteen at once. ``"auto"`` is ``"map"`` on a CPU, where ``vmap`` was measured to be faster for
-    tiny networks only, of some hundred weights. On other devices it is ``"vmap"``, except with the random generator
-    ``rbg``.
+    ``"vmap:16"`` trains sixteen at once. ``"auto"`` is ``"vmap"``, except with the random generator ``rbg``. On a CPU
+    it is ``"map"``, unless the members are many and so small that ``vmap`` is faster.
+
+    Args:
+        plan: its name, or a ``Plan``.
+        sizes: the numbers of members that have a program and the data in common.
+        specs: the specifications of the programs of a single member, one for each static group. They say how small the
+            members are. Without them, ``"auto"`` is ``"map"`` on a CPU.
 
     Raises:
         InputError: for an unknown plan; for a plan with ``vmap`` if JAX's random generator would not use each member's
             own key.
     """
-    devices, workers = jax.local_device_count(), most_workers()
+    devices, workers, members = jax.local_device_count(), most_workers(), max(sizes)
     if isinstance(plan, str) and plan == "auto":
-        plan = "map" if on_cpu() or not maps_keys_alone() else "vmap"
+        if not maps_keys_alone():
+            plan = "map"
+        elif on_cpu():
+            plan = Plan(workers, _together_on_cpu(min(sizes), workers, specs))
+        else:
+            plan = "vmap"
     if isinstance(plan, str):
         name, _, count = plan.partition(":")
         if plan == "sequential":
@@ -100,8 +126,32 @@ def planned(plan: str | Plan, members: int, groups: int = 1) -> Plan:
         raise InputError("plan", expected, str(plan), remedy)
     # More members at once, or more workers, than there is work for would only take memory.
     at_once = min(plan.members, members)
-    batches = groups * math.ceil(members / at_once)
+    batches = sum(math.ceil(size / at_once) for size in sizes)
     return Plan(min(plan.workers, batches), at_once)
+
+
+def _together_on_cpu(members: int, workers: int, specs: Sequence[ProgramSpec]) -> int:
+    """The number of members that a program on a CPU trains, for the plan ``"auto"``: 1 unless the members are small.
+
+    Args:
+        members: the smallest number of members that can be trained together.
+        workers, specs: as for ``planned``.
+    """
+    if not specs or members < FEWEST_TOGETHER * workers:
+        return 1
+    most = MOST_TOGETHER
+    for spec in specs:
+        step, train_state = traced_step(spec)
+        # Under vmap, convolutions were slower. What has no count, such as a call of Python, may not be mapped at all.
+        has_convolution = any(equation.primitive.name == "conv_general_dilated" for equation in all_equations(step))
+        if has_convolution or uncounted(step) or flops_by_scope(step).total() > MOST_FLOPS:
+            return 1
+        weights = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+        most = min(most, MOST_WEIGHTS // max(weights, 1))
+    if most < FEWEST_TOGETHER:
+        return 1
+    # Each worker gets equally many programs, and these have equally many members.
+    return math.ceil(members / (workers * math.ceil(members / (workers * most))))
 
 
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:

@@ -66,17 +66,21 @@ class StaticGroup:
     _data: dict[tuple[Device, str], RunData] = field(default_factory=dict, init=False)
     _copying: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
-        """Compiles the programs for the device of each worker; returns those on the first one."""
-        spec = member_spec(
+    def spec(self, precision: Precision, workers: int = 1, members_at_once: int | None = None) -> ProgramSpec:
+        """The specification of the programs, as for ``member_spec``."""
+        return member_spec(
             self.make_recipe,
             self.batch_size,
             precision,
             shapes_of(next(iter(self.splits.values()))),
             self.traced,
-            workers=len(devices),
+            workers=workers,
             members=members_at_once,
         )
+
+    def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
+        """Compiles the programs for the device of each worker; returns those on the first one."""
+        spec = self.spec(precision, len(devices), members_at_once)
         for device in dict.fromkeys(devices):
             clock = time.perf_counter()
             with computing_on(device):

@@ -208,8 +208,8 @@ def check_settings(folder: Path, known: JsonObject, given: JsonObject, defaults:
         remedy = "Use another folder."
         at_once = known.get("members_at_once")
         is_all = different == f"members_at_once {at_once} instead of {given.get('members_at_once')}"
-        if is_all and isinstance(at_once, int) and at_once > 1:
-            remedy = f"Use the plan vmap:{at_once}, or another folder."
+        if is_all and isinstance(at_once, int):
+            remedy = f"Use the plan {'map' if at_once == 1 else f'vmap:{at_once}'}, or another folder."
         raise InputError("out", "a new folder, or the folder of this sweep", found, remedy)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
@@ -206,8 +207,12 @@ def train_members(
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
     if halving is not None:
         halving = halving.checked(min(group.epochs for group in groups))
-    largest = max(len(set(numbers).intersection(group.members)) for group in groups)
-    chosen = planned(plan, largest, len(groups))
+    # A program trains members of one group that have the same data. If members leave early, their places in a program
+    # that is mapped over members are lost, so "auto" is then not told how small they are.
+    places = {number: place for place, group in enumerate(groups) for number in group.members}
+    sizes = Counter((places[number], members[number]["data"]) for number in numbers).values()
+    leave_early = patience is not None or halving is not None
+    chosen = planned(plan, list(sizes), [] if leave_early else [group.spec(policy) for group in groups])
     population = Population(groups, members, numbers, policy, chosen, keep=keep, patience=patience)
     check_names(members[0], {name for group in groups for name in group.metric_names})
 

@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 
 from functional_nn.core.functions import is_hashable
 from functional_nn.core.masked import Value
+from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
@@ -484,6 +485,18 @@ def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
     if spec.members is None:
         return function
     return jax.vmap(function, in_axes=tuple(0 if argument in OWN else None for argument in program.arguments.split()))
+
+
+def traced_step(spec: ProgramSpec) -> tuple[ClosedJaxpr, TrainState]:
+    """The traced program of a train step, and the shapes and types of its train state. Nothing is compiled.
+
+    Convolutions are traced as such, and not as the matrix products by which a CPU may compute them.
+    """
+    shapes = argument_shapes(spec)
+    train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
+    batch = with_batches_of(spec.data, spec.batch_size).part("train")
+    with tracing_for(SEVERAL_PLATFORMS):
+        return jax.make_jaxpr(mapped(spec, "stream"))(shapes["h"], train_state, *batch), train_state
 
 
 def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
