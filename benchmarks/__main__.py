@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import records, summary, w1, w2, w3, w4, w5, w6
+from benchmarks import records, summary, w1, w2, w3, w4, w5, w6, w7
 from benchmarks.accelerator import MINUTES, MINUTES_SMALL, PARTS
 from benchmarks.accelerator import compare as compare_accelerator
 from benchmarks.compilation import NETWORKS, put_table
@@ -21,7 +21,7 @@ from benchmarks.race import race
 from benchmarks.report import print_table
 from functional_nn import DataError
 
-WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6}
+WORKLOADS = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5, "w6": w6, "w7": w7}
 # Each module has RECIPE, UNIT, SCALE, BATCH_SIZE, STEPS, PRECISION, EPOCHS_A_TURN, and PEERS. OPTIONS has
 # the options of its peers, with the values for the tables. For these it also has NAMES, SHOWN, WORK, OURS and PYTORCH.
 # benchmarks/w1.py explains them.

@@ -58,8 +58,6 @@ PEERS_SMALL = {
     "w3": ("functional_nn", "pytorch_channels_last"),
     "w4": ("functional_nn_undivided", "haiku"),
 }
-NO_LIBRARY = ("jax_scan", "jax_vmap_scan", "jax_loop")
-"""Entries without a library, which are shown for reference."""
 ROUNDS, ROUNDS_SMALL = 5, 1
 W2_OPTIONS, W2_OPTIONS_SMALL = {"models": 32, "hidden": [128, 64]}, {"models": 2, "hidden": [128, 64]}
 HIDDEN, HIDDEN_SMALL = ([32], [128, 64]), ([32],)
@@ -353,11 +351,11 @@ def _race_text(measured: Sequence[Record]) -> str:
         texts.append(table(("", "device", workload.UNIT, "/ functional_nn", "first epoch"), rows))
     problems = [f"{record['title']}: {record['peer_problem']}." for record in measured if record["peer_problem"]]
     texts += [" ".join(problems)] if problems else []
-    others = [record for record in finished if record is not ours and record["peer"] not in NO_LIBRARY]
+    others = [record for record in finished if record is not ours]
     if ours is None or not others:
         return "\n\n".join((*texts, "There is nothing to compare."))
     ratio = _seconds(ours) / _seconds(others[0])
-    texts.append(f"functional_nn takes {ratio:.2f} of the time of the fastest other library ({others[0]['title']}).")
+    texts.append(f"functional_nn takes {ratio:.2f} of the time of the fastest other program ({others[0]['title']}).")
     if len({record["device"] for record in finished}) > 1:
         texts.append("The entries ran on different devices, so this is no fair comparison.")
     return "\n\n".join(texts)

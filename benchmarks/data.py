@@ -1,11 +1,12 @@
 """The data of the workloads: MNIST, read from its four IDX files, or made up; and Shakespeare's sonnets in windows."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import w6
+from benchmarks import w6, w7
 from functional_nn import load_dataset
 from functional_nn.data import Dataset, write_idx
 
@@ -63,15 +64,15 @@ def make_files(folder: Path, *, small: bool, source: Path | None) -> None:
 
 
 TEXT = Path(__file__).resolve().parents[1] / "examples" / "data" / "sonnets.txt"
-HELD_OUT = "No longer mourn for me when I am dead"
-"""The line with which the last seven sonnets begin."""
+HELD_OUT = "no longer mourn for me when i am dead"
+"""The line with which the last seven sonnets begin, in lower case."""
 
 
 class Sonnets(NamedTuple):
     """Windows as int32, (windows, time + 1): the network reads all tokens but the last, and predicts all but the first.
 
     Args:
-        train: one window every 32 characters, as many as full batches have.
+        train: one window every few characters, as many as full batches have.
         test: the held-out sonnets, in windows that do not overlap.
     """
 
@@ -81,13 +82,12 @@ class Sonnets(NamedTuple):
 
 def read_sonnets() -> Sonnets:
     """The windows of the text in `examples/data/sonnets.txt`, of which the last seven sonnets are held out."""
-    text = TEXT.read_text("ascii")
-    characters = sorted(set(text))
-    tokens = np.array([characters.index(character) for character in text], np.int32)
-    train, test = tokens[: text.index(HELD_OUT)], tokens[text.index(HELD_OUT) :]
-    windows = _windows(train, w6.STRIDE)
-    full_batches = windows[: len(windows) // w6.SIZES.batch * w6.SIZES.batch]
-    return Sonnets(full_batches, _windows(test, w6.SIZES.time))
+    return _windows_of(TEXT.read_text("ascii"), w6.SIZES, w6.STRIDE)
+
+
+def read_letters() -> Sonnets:
+    """The same text in lower case, with a space for all that lies between two words."""
+    return _windows_of(re.sub("[^a-z]+", " ", TEXT.read_text("ascii").lower()), w7.SIZES, w7.STRIDE)
 
 
 def share_of_right_characters(logits: np.ndarray, windows: np.ndarray) -> float:
@@ -95,6 +95,14 @@ def share_of_right_characters(logits: np.ndarray, windows: np.ndarray) -> float:
     return float(np.mean(logits.argmax(axis=-1) == windows[:, 1:]))
 
 
-def _windows(tokens: np.ndarray, stride: int) -> np.ndarray:
-    starts = np.arange(0, len(tokens) - w6.SIZES.time, stride)
-    return tokens[starts[:, None] + np.arange(w6.SIZES.time + 1)]
+def _windows_of(text: str, sizes: w6.LanguageSizes, stride: int) -> Sonnets:
+    characters = sorted(set(text))
+    tokens = np.array([characters.index(character) for character in text], np.int32)
+    held_out = text.lower().index(HELD_OUT)
+    train, test = _windows(tokens[:held_out], sizes.time, stride), _windows(tokens[held_out:], sizes.time, sizes.time)
+    return Sonnets(train[: len(train) // sizes.batch * sizes.batch], test)
+
+
+def _windows(tokens: np.ndarray, time: int, stride: int) -> np.ndarray:
+    starts = np.arange(0, len(tokens) - time, stride)
+    return tokens[starts[:, None] + np.arange(time + 1)]

@@ -38,8 +38,8 @@ def table(workload: ModuleType, race: Race) -> str:
 
 
 def overview(races: dict[ModuleType, Race]) -> str:
-    """One row for each workload: functional_nn, the fastest other library, and PyTorch."""
-    lines = ["| | functional_nn | fastest other library | ratio | PyTorch | ratio |", "|---|---|---|---|---|---|"]
+    """One row for each workload: functional_nn, the fastest other program, and PyTorch."""
+    lines = ["| | functional_nn | fastest other program | ratio | PyTorch | ratio |", "|---|---|---|---|---|---|"]
     for workload, race in races.items():
         unit, found = workload.UNIT.split("/")[0], ratios(workload, race)
         ours, best, pytorch = (
@@ -56,7 +56,9 @@ def overview(races: dict[ModuleType, Race]) -> str:
 
 
 def three_digits(number: float) -> str:
-    """A number with three significant digits: 0.140, 4.50, 127."""
+    """A number with three significant digits: 0.140, 4.50, 127, 1,720."""
+    if number >= 999.5:
+        return f"{float(f'{number:.3g}'):,.0f}"
     return f"{number:#.3g}".removesuffix(".")
 
 
@@ -106,16 +108,12 @@ def put_all(workloads: dict[str, ModuleType], results: Path = RESULTS) -> None:
         put(path, OVERVIEW, overview(races))
 
 
-NO_LIBRARY = "no library"
-"""How the names of plain JAX programs begin, which are shown for reference but are not peers."""
-
-
 class Ratios(NamedTuple):
-    """The fastest other library, and medians of ratios: another library's time divided by functional_nn's.
+    """The fastest other program, and medians of ratios: another program's time divided by functional_nn's.
 
     Args:
-        best: the peer that stands for the fastest other library.
-        fastest: the name of this library.
+        best: the fastest peer that does not use functional_nn.
+        fastest: the name of its library.
         to_best: the ratio of its times.
         to_pytorch: the ratio of the times of the peer that stands for PyTorch.
         medians: the median time of each peer that finished, in seconds for one model.
@@ -132,7 +130,7 @@ def ratios(workload: ModuleType, race: Race) -> Ratios:
     """Compares times of the same round. `OURS` of the workload stands for functional_nn."""
     times = {entry.peer: entry.seconds_a_model for entry in race.entries if entry.problem is None}
     medians = {peer: median(seconds) for peer, seconds in times.items()}
-    others = [peer for peer in times if not workload.NAMES[peer].startswith(("functional_nn", NO_LIBRARY))]
+    others = [peer for peer in times if not workload.NAMES[peer].startswith("functional_nn")]
     best = min(others, key=medians.__getitem__)
 
     def to(peer: str) -> float:
@@ -151,7 +149,7 @@ def version_table(races: dict[ModuleType, dict[str, Race | None]]) -> str:
         races: for each workload, the newest complete race on each version of jax, or None without one.
     """
     numbers = list(next(iter(races.values())))
-    headings = [f"jax {jax}, {to}" for jax in numbers for to in ("fastest other library", "PyTorch")]
+    headings = [f"jax {jax}, {to}" for jax in numbers for to in ("fastest other program", "PyTorch")]
     lines = [f"| | {' | '.join(headings)} |", "|---" * (1 + len(headings)) + "|"]
     for workload, found in races.items():
         cells = [cell for race in found.values() for cell in _cells(workload, race)]

@@ -32,6 +32,8 @@ PEERS = {
     "haiku_tuned": "benchmarks.peers.haiku:mlp",
     "stax_tuned": "benchmarks.peers.stax:mlp",
     "jax_scan": "benchmarks.peers.plain_jax:whole_epoch",
+    "numpy": "benchmarks.peers.numpy_loop:mlp",
+    "scikit_learn": "benchmarks.peers.scikit_learn:mlp",
 }
 
 NAMES = {
@@ -48,7 +50,9 @@ NAMES = {
     "equinox_tuned": "Equinox, partitioned once",
     "haiku_tuned": "Haiku, donated buffers",
     "stax_tuned": "stax, donated buffers",
-    "jax_scan": "no library: one `jax.lax.scan`",
+    "jax_scan": "plain JAX, one `jax.lax.scan`",
+    "numpy": "NumPy, a loop with OpenBLAS",
+    "scikit_learn": "scikit-learn, `MLPClassifier`",
 }
 """The name of each peer in the tables."""
 SHOWN = (

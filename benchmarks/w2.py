@@ -70,7 +70,7 @@ NAMES = {
     "equinox_tuned": "Equinox, `vmap`, partitioned once",
     "flax_nnx_tuned": "Flax NNX, `vmap` of a functional step",
     "stax_processes": "stax, a process per core",
-    "jax_vmap_scan": "no library: `vmap` of one `jax.lax.scan`",
+    "jax_vmap_scan": "plain JAX, `vmap` of one `jax.lax.scan`",
 }
 SHOWN = (
     "functional_nn",

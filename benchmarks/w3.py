@@ -23,10 +23,12 @@ PEERS = {
     "functional_nn_autodiff": "benchmarks.peers.functional_nn:cnn_by_grad",
     "pytorch": "benchmarks.peers.pytorch:cnn_contiguous",
     "pytorch_channels_last": "benchmarks.peers.pytorch:cnn_channels_last",
+    "pytorch_compile": "benchmarks.peers.pytorch:cnn_compiled",
     "pytorch_cuda_graph": "benchmarks.peers.pytorch:cnn_cuda_graph",
     "jax_loop": "benchmarks.peers.plain_jax:cnn_loop",
     "flax_nnx": "benchmarks.peers.flax_nnx:cnn",
     "haiku": "benchmarks.peers.haiku:cnn",
+    "equinox": "benchmarks.peers.equinox:cnn",
 }
 
 NAMES = {
@@ -35,10 +37,12 @@ NAMES = {
     "functional_nn_autodiff": "functional_nn, differentiated by `jax.grad`",
     "pytorch": "PyTorch",
     "pytorch_channels_last": "PyTorch, channels last",
+    "pytorch_compile": "PyTorch, channels last, `torch.compile`",
     "pytorch_cuda_graph": "PyTorch, channels last, the step as a CUDA graph",
-    "jax_loop": "no library: `conv_general_dilated` and `reduce_window`",
+    "jax_loop": "plain JAX, `conv_general_dilated` and `reduce_window`",
     "flax_nnx": "Flax NNX, functional step",
     "haiku": "Haiku, donated buffers",
+    "equinox": "Equinox, partitioned once",
 }
 SHOWN = (
     "functional_nn",

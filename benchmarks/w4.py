@@ -21,9 +21,11 @@ PEERS = {
     "functional_nn_undivided": "benchmarks.peers.functional_nn:lstm_by_hand_undivided",
     "functional_nn_autodiff": "benchmarks.peers.functional_nn:lstm_by_grad",
     "pytorch": "benchmarks.peers.pytorch:lstm",
+    "pytorch_compile": "benchmarks.peers.pytorch:lstm_compiled",
     "pytorch_cuda_graph": "benchmarks.peers.pytorch:lstm_cuda_graph",
     "jax_scan": "benchmarks.peers.plain_jax:lstm_scan",
     "haiku": "benchmarks.peers.haiku:lstm",
+    "equinox": "benchmarks.peers.equinox:lstm",
 }
 
 NAMES = {
@@ -31,9 +33,11 @@ NAMES = {
     "functional_nn_undivided": "functional_nn, on one device",
     "functional_nn_autodiff": "functional_nn, on one device, differentiated by `jax.grad`",
     "pytorch": "PyTorch, `nn.LSTM`",
+    "pytorch_compile": "PyTorch, `nn.LSTM`, `torch.compile`",
     "pytorch_cuda_graph": "PyTorch, `nn.LSTM`, the step as a CUDA graph",
-    "jax_scan": "no library: a `jax.lax.scan` over time",
+    "jax_scan": "plain JAX, a `jax.lax.scan` over time",
     "haiku": "Haiku, `dynamic_unroll`",
+    "equinox": "Equinox, `LSTMCell` in a `jax.lax.scan`",
 }
 SHOWN = (
     "functional_nn",

@@ -22,6 +22,7 @@ PEERS = {
     "functional_nn_first": "benchmarks.peers.functional_nn:first_start",
     "pytorch_tuned": "benchmarks.peers.pytorch:script_tuned",
     "pytorch_tutorial": "benchmarks.peers.pytorch:script_tutorial",
+    "equinox": "benchmarks.peers.equinox:whole_script",
 }
 
 NAMES = {
@@ -29,6 +30,7 @@ NAMES = {
     "functional_nn_first": "functional_nn, nothing compiled before",
     "pytorch_tuned": "PyTorch, resident tensors, fused Adam, the same schedule",
     "pytorch_tutorial": "PyTorch, the tutorial's loop",
+    "equinox": "Equinox, `filter_jit` with donation, the same schedule",
 }
 SHOWN = (
     "functional_nn",

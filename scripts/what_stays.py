@@ -1,7 +1,7 @@
-"""Compares this source tree with an earlier one: the bits of twelve short runs, and the times of W1 to W6.
+"""Compares this source tree with an earlier one: the bits of twelve short runs, and the times of W1 to W7.
 
     python scripts/what_stays.py EARLIER_TREE
-    python scripts/what_stays.py EARLIER_TREE --race w1,w2,w3,w4,w5,w6 --data-dir MNIST --rounds 9
+    python scripts/what_stays.py EARLIER_TREE --race w1,w2,w3,w4,w5,w6,w7 --data-dir MNIST --rounds 9
 
 Each tree runs in processes of its own, with the public names only. The races take turns: one epoch here, one there.
 """

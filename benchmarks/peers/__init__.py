@@ -9,7 +9,9 @@ import itertools
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +72,12 @@ def processes(command: list[str], seed: int, goal: float) -> Peer:
             raise RuntimeError(f"expected a test accuracy of at least {goal}, got {accuracies[-1]}")
 
     return Peer(train_epoch, None, accuracy=lambda: float(np.mean(accuracies)))
+
+
+def script(mnist: Mnist, seed: int, goal: float, file: str, *arguments: str) -> Peer:
+    """A peer whose epochs are runs of a file in `scripts/`."""
+    path = Path(__file__).parents[1] / "scripts" / file
+    return processes([sys.executable, str(path), *arguments, "--data-dir", str(mnist.folder)], seed, goal)
 
 
 def shuffled_batches(

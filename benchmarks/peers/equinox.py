@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import w6
-from benchmarks.data import Mnist
+from benchmarks import w3, w4, w5, w6, w7
+from benchmarks.data import Mnist, read_letters, read_sonnets
 from benchmarks.growth.work import LEARNING_RATE as GROWTH_RATE
 from benchmarks.growth.work import Work
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, script
 from benchmarks.peers.jax_loops import (
-    epochs_of_sonnets,
+    donated_loop,
+    epochs_of_text,
     keys_and_rates,
     mean_cross_entropy,
     population_loop,
@@ -128,6 +129,11 @@ def population_partitioned(mnist: Mnist, seed: int, models: int, hidden: Sequenc
     )
 
 
+def whole_script(mnist: Mnist, seed: int) -> Peer:
+    """W5: a step under `filter_jit` with donation, and the same schedule as the others."""
+    return script(mnist, seed, w5.GOAL, "mnist_equinox.py")
+
+
 class Block(eqx.Module):
     """A transformer block, norms first, of one sequence (time, features)."""
 
@@ -177,34 +183,95 @@ class LanguageModel(eqx.Module):
         return jax.vmap(self.norm)(x) @ self.embedding.weight.T
 
 
+class TinyGpt(eqx.Module):
+    """The network of W7, for tokens (time,)."""
+
+    embedding: eqx.nn.Embedding
+    positions: eqx.nn.Embedding
+    norm: eqx.nn.RMSNorm
+    attention: eqx.nn.MultiheadAttention
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+    output: eqx.nn.Linear
+
+    def __init__(self, sizes: w6.LanguageSizes, key: jax.Array):
+        keys, features = jax.random.split(key, 6), sizes.features
+        self.embedding = eqx.nn.Embedding(sizes.count, features, key=keys[0])
+        self.positions = eqx.nn.Embedding(sizes.time, features, key=keys[1])
+        self.norm = eqx.nn.RMSNorm(features, use_weight=False, use_bias=False)
+        self.attention = eqx.nn.MultiheadAttention(sizes.heads, features, key=keys[2])
+        self.first = eqx.nn.Linear(features, 4 * features, use_bias=False, key=keys[3])
+        self.second = eqx.nn.Linear(4 * features, features, use_bias=False, key=keys[4])
+        self.output = eqx.nn.Linear(features, sizes.count, use_bias=False, key=keys[5])
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        norm = jax.vmap(self.norm)
+        x = norm(jax.vmap(self.embedding)(tokens) + self.positions.weight)
+        normed = norm(x)
+        x = x + self.attention(normed, normed, normed, mask=jnp.tri(len(tokens), dtype=bool))
+        x = x + jax.vmap(self.second)(jax.nn.relu(jax.vmap(self.first)(norm(x))))
+        return jax.vmap(self.output)(x)
+
+
 def sonnets(mnist: Mnist, seed: int) -> Peer:
     """Arrays are separated from the rest once, so plain `jit` with donation works."""
-    return epochs_of_sonnets(*partitioned_network(w6.SIZES, seed), w6.SIZES, seed)
+    network = LanguageModel(w6.SIZES, jax.random.key(seed))
+    return epochs_of_text(*partitioned_network(network), w6.SIZES, read_sonnets(), seed)
 
 
-def partitioned_network(
-    sizes: w6.LanguageSizes, seed: int
-) -> tuple[Callable[[LanguageModel, jax.Array], jax.Array], LanguageModel]:
-    """The function of a network for a batch of sequences, and its arrays."""
-    arrays, static = eqx.partition(LanguageModel(sizes, jax.random.key(seed)), eqx.is_array)
+def letters(mnist: Mnist, seed: int) -> Peer:
+    """The same for W7."""
+    network = TinyGpt(w7.SIZES, jax.random.key(seed))
+    return epochs_of_text(*partitioned_network(network), w7.SIZES, read_letters(), seed)
+
+
+def partitioned_network(network: eqx.Module) -> tuple[Callable[[eqx.Module, jax.Array], jax.Array], eqx.Module]:
+    """The function of a network for a batch of examples, and its arrays."""
+    arrays, static = eqx.partition(network, eqx.is_array)
     return lambda arrays, inputs: jax.vmap(eqx.combine(arrays, static))(inputs), arrays
 
 
-class GrowthLstm(eqx.Module):
+def cnn(mnist: Mnist, seed: int) -> Peer:
+    """`eqx.nn.Conv2d` and `eqx.nn.MaxPool2d`, which have the channels first."""
+    (height, width, inputs), (first, second) = w3.IMAGE_SHAPE, w3.CHANNELS
+    keys = jax.random.split(jax.random.key(seed), 3)
+    relu, pool = eqx.nn.Lambda(jax.nn.relu), eqx.nn.MaxPool2d(2, 2)
+    network = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(inputs, first, 3, padding=1, key=keys[0]),
+            relu,
+            pool,
+            eqx.nn.Conv2d(first, second, 3, padding=1, key=keys[1]),
+            relu,
+            pool,
+            eqx.nn.Lambda(jnp.ravel),
+            eqx.nn.Linear(second * (height // 4) * (width // 4), w3.CLASSES, key=keys[2]),
+        ]
+    )
+    return donated_loop(*partitioned_network(network), w3, (inputs, height, width), mnist, seed)
+
+
+class Lstm(eqx.Module):
     """An LSTM over a sequence (time, features), and a dense layer on its last state."""
 
     cell: eqx.nn.LSTMCell
     dense: eqx.nn.Linear
 
-    def __init__(self, work: Work, key: jax.Array):
+    def __init__(self, features: int, hidden_size: int, classes: int, key: jax.Array):
         first, second = jax.random.split(key)
-        self.cell = eqx.nn.LSTMCell(work.features, work.width, key=first)
-        self.dense = eqx.nn.Linear(work.width, work.classes, key=second)
+        self.cell = eqx.nn.LSTMCell(features, hidden_size, key=first)
+        self.dense = eqx.nn.Linear(hidden_size, classes, key=second)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         zeros = jnp.zeros(self.cell.hidden_size)
         (hidden, _), _ = jax.lax.scan(lambda state, row: (self.cell(row, state), None), (zeros, zeros), x)
         return self.dense(hidden)
+
+
+def lstm(mnist: Mnist, seed: int) -> Peer:
+    """`eqx.nn.LSTMCell` in a `lax.scan` over time."""
+    network = Lstm(w4.COLUMNS, w4.HIDDEN_SIZE, w4.CLASSES, jax.random.key(seed))
+    return donated_loop(*partitioned_network(network), w4, (w4.ROWS, w4.COLUMNS), mnist, seed)
 
 
 class GrowthAttention(eqx.Module):
@@ -225,7 +292,7 @@ class GrowthAttention(eqx.Module):
 
 def growth_network(work: Work, key: jax.Array) -> eqx.Module:
     if work.network == "lstm":
-        return GrowthLstm(work, key)
+        return Lstm(work.features, work.width, work.classes, key)
     if work.network == "attention":
         return GrowthAttention(work, key)
     return network(key, work.sizes)

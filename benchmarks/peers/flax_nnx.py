@@ -9,12 +9,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks import w3, w6
-from benchmarks.data import Mnist
+from benchmarks import w3, w6, w7
+from benchmarks.data import Mnist, read_letters, read_sonnets
 from benchmarks.peers import Peer
 from benchmarks.peers.jax_loops import (
     donated_loop,
-    epochs_of_sonnets,
+    epochs_of_text,
     keys_and_rates,
     mean_cross_entropy,
     population_loop,
@@ -177,12 +177,36 @@ class LanguageModel(nnx.Module):
         return self.embedding.attend(self.norm(x))
 
 
+class TinyGpt(nnx.Module):
+    """The network of W7."""
+
+    def __init__(self, sizes: w6.LanguageSizes, rngs: nnx.Rngs):
+        linear = partial(nnx.Linear, use_bias=False, rngs=rngs)
+        self.embedding = nnx.Embed(sizes.count, sizes.features, rngs=rngs)
+        self.positions = nnx.Embed(sizes.time, sizes.features, rngs=rngs)
+        self.norm = nnx.RMSNorm(sizes.features, epsilon=1e-5, use_scale=False, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(sizes.heads, sizes.features, use_bias=False, decode=False, rngs=rngs)
+        self.first, self.second = linear(sizes.features, 4 * sizes.features), linear(4 * sizes.features, sizes.features)
+        self.output = linear(sizes.features, sizes.count)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = self.norm(self.embedding(tokens) + self.positions.embedding[...])
+        x = x + self.attention(self.norm(x), mask=nnx.make_causal_mask(tokens))
+        return self.output(x + self.second(nnx.relu(self.first(self.norm(x)))))
+
+
 def sonnets(mnist: Mnist, seed: int) -> Peer:
     """Split once, then plain `jit` with donation."""
-    return epochs_of_sonnets(*split_network(w6.SIZES, seed), w6.SIZES, seed)
+    network = LanguageModel(w6.SIZES, nnx.Rngs(seed))
+    return epochs_of_text(*split_network(network), w6.SIZES, read_sonnets(), seed)
 
 
-def split_network(sizes: w6.LanguageSizes, seed: int) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
+def letters(mnist: Mnist, seed: int) -> Peer:
+    """The same for W7."""
+    return epochs_of_text(*split_network(TinyGpt(w7.SIZES, nnx.Rngs(seed))), w7.SIZES, read_letters(), seed)
+
+
+def split_network(network: nnx.Module) -> tuple[Callable[[nnx.State, jax.Array], jax.Array], nnx.State]:
     """The function of a network, and its arrays."""
-    graph, params = nnx.split(LanguageModel(sizes, nnx.Rngs(seed)))
+    graph, params = nnx.split(network)
     return lambda params, inputs: nnx.merge(graph, params)(inputs), params

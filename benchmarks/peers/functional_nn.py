@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 import functional_nn as fnn
-from benchmarks import w1, w3, w4, w5, w6
-from benchmarks.data import Mnist, load, read_sonnets, share_of_right_characters
+from benchmarks import w1, w3, w4, w5, w6, w7
+from benchmarks.data import Mnist, Sonnets, load, read_letters, read_sonnets, share_of_right_characters
 from benchmarks.growth.work import LEARNING_RATE as GROWTH_RATE
 from benchmarks.growth.work import Work
 from benchmarks.peers import Peer, available_cores, processes
@@ -240,18 +240,41 @@ def language_network(sizes: w6.LanguageSizes) -> fnn.Layer:
 
 def sonnets_by_hand(mnist: Mnist, seed: int) -> Peer:
     """W6, differentiated by the formulas."""
-    return sonnets(fnn.with_hand_vjp(language_network(w6.SIZES)), seed)
+    return epochs_of_text(fnn.with_hand_vjp(language_network(w6.SIZES)), w6, read_sonnets(), seed)
 
 
 def sonnets_by_grad(mnist: Mnist, seed: int) -> Peer:
     """W6, differentiated by `jax.grad`."""
-    return sonnets(language_network(w6.SIZES), seed)
+    return epochs_of_text(language_network(w6.SIZES), w6, read_sonnets(), seed)
 
 
-def sonnets(net: fnn.Layer, seed: int) -> Peer:
-    """The programs that `fit` runs for W6."""
-    text = read_sonnets()
-    training = Training(net, windows_as_data(*text), w6.LEARNING_RATE, w6.BATCH_SIZE, seed, w6.PRECISION)
+def tiny_gpt(sizes: w6.LanguageSizes) -> fnn.Layer:
+    """The network of W7."""
+    norm = fnn.rms_norm(scale=False)
+    return fnn.chain(
+        fnn.embedding(sizes.count, sizes.features),
+        fnn.learned_positions(sizes.time),
+        norm,
+        fnn.residual(norm, fnn.attention(sizes.heads, causal=True, bias=False)),
+        fnn.residual(norm, fnn.dense(4 * sizes.features, bias=False), fnn.relu, fnn.dense(sizes.features, bias=False)),
+        fnn.dense(sizes.count, bias=False),
+    )
+
+
+def letters_by_hand(mnist: Mnist, seed: int) -> Peer:
+    """W7, differentiated by the formulas."""
+    return epochs_of_text(fnn.with_hand_vjp(tiny_gpt(w7.SIZES)), w7, read_letters(), seed)
+
+
+def letters_by_grad(mnist: Mnist, seed: int) -> Peer:
+    """W7, differentiated by `jax.grad`."""
+    return epochs_of_text(tiny_gpt(w7.SIZES), w7, read_letters(), seed)
+
+
+def epochs_of_text(net: fnn.Layer, workload: ModuleType, text: Sonnets, seed: int) -> Peer:
+    """The programs that `fit` runs for W6 or W7."""
+    split = windows_as_data(*text)
+    training = Training(net, split, workload.LEARNING_RATE, workload.BATCH_SIZE, seed, workload.PRECISION)
 
     def accuracy() -> float:
         return share_of_right_characters(training.logits(text.test[:, :-1]), text.test)

@@ -10,7 +10,7 @@ import optax
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.stages import Compiled
 
-from benchmarks.data import Mnist, read_sonnets, share_of_right_characters
+from benchmarks.data import Mnist, Sonnets, share_of_right_characters
 from benchmarks.peers import Peer, shuffled_batches
 from benchmarks.peers.population import shuffled_rows
 from benchmarks.w1 import BATCH_SIZE
@@ -116,9 +116,8 @@ def step_and_state(network: Network, params: Params, learning_rate: float) -> tu
     return jax.jit(step, donate_argnums=(0, 1)), (params, optimizer.init(params))
 
 
-def epochs_of_sonnets(network: Network, params: Params, sizes: LanguageSizes, seed: int) -> Peer:
-    """A peer of W6. NumPy draws the order of an epoch, and each batch is sent when its step begins."""
-    text = read_sonnets()
+def epochs_of_text(network: Network, params: Params, sizes: LanguageSizes, text: Sonnets, seed: int) -> Peer:
+    """A peer of W6 or W7. NumPy draws the order of an epoch, and each batch is sent when its step begins."""
     step, state = step_and_state(network, params, sizes.learning_rate)
     generator = np.random.default_rng(seed)
 

@@ -1,4 +1,4 @@
-"""The workloads and the growth of cost without a library, for reference: plain JAX programs without tuning."""
+"""The workloads and the growth of cost without a library: plain JAX programs without tuning."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import w2, w3, w4
-from benchmarks.data import Mnist
+from benchmarks import w2, w3, w4, w7
+from benchmarks.data import Mnist, read_letters, share_of_right_characters
 from benchmarks.growth.work import LEARNING_RATE as GROWTH_RATE
 from benchmarks.growth.work import Work
 from benchmarks.peers import Peer
@@ -22,6 +22,7 @@ from benchmarks.peers.jax_loops import (
     mean_cross_entropy,
 )
 from benchmarks.w1 import BATCH_SIZE, LEARNING_RATE, SIZES
+from benchmarks.w6 import LanguageSizes
 
 LIBRARIES = ("jax", "jaxlib", "optax")
 
@@ -146,6 +147,78 @@ def lstm(params: dict[str, jax.Array], rows: jax.Array) -> jax.Array:
 def lstm_scan(mnist: Mnist, seed: int) -> Peer:
     """All gates in one product."""
     return donated_loop(lstm, lstm_start(jax.random.key(seed)), w4, (w4.ROWS, w4.COLUMNS), mnist, seed)
+
+
+TINY_GPT_SCALE = 0.08
+"""The standard deviation of all parameters at the start, as in microgpt."""
+
+
+def tiny_gpt_start(key: jax.Array, sizes: LanguageSizes) -> dict[str, jax.Array]:
+    """The parameters of W7's network, in the order in which the network uses them."""
+    features = sizes.features
+    square = (features, features)
+    shapes = {"embedding": (sizes.count, features), "positions": (sizes.time, features)}
+    shapes |= {"query": square, "key": square, "value": square, "attended": square}
+    shapes |= {"first": (features, 4 * features), "second": (4 * features, features), "output": (features, sizes.count)}
+    keys = jax.random.split(key, len(shapes))
+    return {
+        name: TINY_GPT_SCALE * jax.random.normal(key, shape)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+
+def tiny_gpt(params: dict[str, jax.Array], tokens: jax.Array, heads: int) -> jax.Array:
+    """Tokens (batch, time) to logits (batch, time, count)."""
+
+    def norm(x):
+        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
+
+    time = tokens.shape[1]
+    x = norm(params["embedding"][tokens] + params["positions"][:time])
+    query, key, value = (
+        (norm(x) @ params[name]).reshape(*x.shape[:2], heads, -1) for name in ("query", "key", "value")
+    )
+    scores = jnp.einsum("bihd,bjhd->bhij", query, key) / query.shape[-1] ** 0.5
+    weights = jax.nn.softmax(jnp.where(jnp.tri(time, dtype=bool), scores, -jnp.inf))
+    attended = jnp.einsum("bhij,bjhd->bihd", weights, value).reshape(x.shape)
+    x = x + attended @ params["attended"]
+    x = x + jax.nn.relu(norm(x) @ params["first"]) @ params["second"]
+    return x @ params["output"]
+
+
+def letters_epoch(state, windows: jax.Array):
+    """One step for each window, in this order: the new state, and the loss of each step."""
+
+    def step(state, window):
+        params, optimizer_state = state
+
+        def loss(params):
+            return mean_cross_entropy(tiny_gpt(params, window[None, :-1], w7.SIZES.heads), window[None, 1:])
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, optimizer_state = optax.adam(w7.LEARNING_RATE).update(gradient, optimizer_state)
+        return (optax.apply_updates(params, updates), optimizer_state), value
+
+    return jax.lax.scan(step, state, windows)
+
+
+def letters_scan(mnist: Mnist, seed: int) -> Peer:
+    """W7, one compiled program per epoch."""
+    key_start, key = jax.random.split(jax.random.key(seed))
+    text, params = read_letters(), tiny_gpt_start(key_start, w7.SIZES)
+    state, windows = (params, optax.adam(w7.LEARNING_RATE).init(params)), jnp.asarray(text.train)
+    epoch = jax.jit(lambda state, key, windows: letters_epoch(state, jax.random.permutation(key, windows))[0])
+
+    def train_epoch() -> None:
+        nonlocal state, key
+        key, key_epoch = jax.random.split(key)
+        state = jax.block_until_ready(epoch(state, key_epoch, windows))
+
+    def accuracy() -> float:
+        logits = tiny_gpt(state[0], text.test[:, :-1], w7.SIZES.heads)
+        return share_of_right_characters(np.asarray(logits), text.test)
+
+    return Peer(train_epoch, None, accuracy=accuracy)
 
 
 def growth_functions(work: Work) -> tuple[Callable, Callable]:

@@ -4,7 +4,6 @@ Its threads wait for each other at every operation. So small steps are faster wi
 thread for each core. In the growth of cost, a few steps are tried in both ways, and the faster way is kept for a size.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn.functional import cross_entropy, gelu, linear, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, gelu, linear, relu, rms_norm, scaled_dot_product_attention
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from benchmarks import w1, w3, w4, w5, w6
-from benchmarks.data import Mnist, load, read_sonnets, share_of_right_characters
+from benchmarks import w1, w3, w4, w5, w6, w7
+from benchmarks.data import Mnist, Sonnets, load, read_letters, read_sonnets, share_of_right_characters
 from benchmarks.growth.work import LEARNING_RATE as GROWTH_RATE
 from benchmarks.growth.work import Work
-from benchmarks.peers import CannotRun, Peer, available_cores, processes
+from benchmarks.peers import CannotRun, Peer, available_cores, script
 from benchmarks.peers.population import in_processes, one_after_another, shuffled_rows
 from benchmarks.w2 import FEW, Member, members, sizes
 from functional_nn.data import write_idx
@@ -33,7 +32,6 @@ WARM_UP_STEPS = 3
 """Steps before a step is recorded. In the first ones, libraries and the optimizer allocate their memory."""
 TRIED = 8
 """The number of steps by which the number of threads is chosen."""
-SCRIPT = Path(__file__).parents[1] / "scripts" / "mnist_pytorch.py"
 
 
 def network(sizes: Sequence[int] = w1.SIZES) -> nn.Sequential:
@@ -223,13 +221,13 @@ def cnn() -> nn.Sequential:
     )
 
 
-def cnn_resident(mnist: Mnist, seed: int, memory_format: torch.memory_format, *, recorded: bool = False) -> Peer:
+def cnn_resident(mnist: Mnist, seed: int, memory_format: torch.memory_format, **options) -> Peer:
     height, width, channels = w3.IMAGE_SHAPE
 
     def shaped(images: Tensor) -> Tensor:
         return images.reshape(-1, channels, height, width).contiguous(memory_format=memory_format)
 
-    options = {"shaped": shaped, "memory_format": memory_format, "recorded": recorded}
+    options |= {"shaped": shaped, "memory_format": memory_format}
     return resident(mnist, seed, cnn, w3.LEARNING_RATE, w3.BATCH_SIZE, **options)
 
 
@@ -241,6 +239,11 @@ def cnn_contiguous(mnist: Mnist, seed: int) -> Peer:
 def cnn_channels_last(mnist: Mnist, seed: int) -> Peer:
     """With channels as the last axis in memory, which oneDNN prefers."""
     return cnn_resident(mnist, seed, torch.channels_last)
+
+
+def cnn_compiled(mnist: Mnist, seed: int) -> Peer:
+    """Channels last; network and loss are compiled by `torch.compile`."""
+    return cnn_resident(mnist, seed, torch.channels_last, compile_network=True)
 
 
 def cnn_cuda_graph(mnist: Mnist, seed: int) -> Peer:
@@ -259,9 +262,14 @@ class Lstm(nn.Module):
         return self.dense(outputs[:, -1])
 
 
-def lstm(mnist: Mnist, seed: int, *, recorded: bool = False) -> Peer:
+def lstm(mnist: Mnist, seed: int, **options) -> Peer:
     """`nn.LSTM`, with PyTorch's default number of threads."""
-    return resident(mnist, seed, Lstm, w4.LEARNING_RATE, w4.BATCH_SIZE, recorded=recorded)
+    return resident(mnist, seed, Lstm, w4.LEARNING_RATE, w4.BATCH_SIZE, **options)
+
+
+def lstm_compiled(mnist: Mnist, seed: int) -> Peer:
+    """Network and loss are compiled by `torch.compile`."""
+    return lstm(mnist, seed, compile_network=True)
 
 
 def lstm_cuda_graph(mnist: Mnist, seed: int) -> Peer:
@@ -271,16 +279,12 @@ def lstm_cuda_graph(mnist: Mnist, seed: int) -> Peer:
 
 def script_tuned(mnist: Mnist, seed: int) -> Peer:
     """All images in one tensor, fused Adam, and a one-cycle schedule."""
-    return script("tuned", mnist, seed)
+    return script(mnist, seed, w5.GOAL, "mnist_pytorch.py", "tuned")
 
 
 def script_tutorial(mnist: Mnist, seed: int) -> Peer:
     """The loop of the quickstart tutorial, until the goal is reached."""
-    return script("tutorial", mnist, seed)
-
-
-def script(way: str, mnist: Mnist, seed: int) -> Peer:
-    return processes([sys.executable, str(SCRIPT), way, "--data-dir", str(mnist.folder)], seed, w5.GOAL)
+    return script(mnist, seed, w5.GOAL, "mnist_pytorch.py", "tutorial")
 
 
 class Block(nn.Module):
@@ -318,13 +322,48 @@ class LanguageModel(nn.Module):
         return linear(self.norm(self.blocks(x)), self.embedding.weight)
 
 
-def sonnets(mnist: Mnist, seed: int, *, compile_network: bool = False) -> Peer:
-    """With PyTorch's default number of threads; on the GPU if PyTorch can use one."""
+class TinyGpt(nn.Module):
+    """The network of W7. Queries, keys and values are one product."""
+
+    def __init__(self, sizes: w6.LanguageSizes):
+        super().__init__()
+        features, self.heads = sizes.features, sizes.heads
+        self.embedding, self.positions = nn.Embedding(sizes.count, features), nn.Embedding(sizes.time, features)
+        self.projections = nn.Linear(features, 3 * features, bias=False)
+        self.attended = nn.Linear(features, features, bias=False)
+        self.first = nn.Linear(features, 4 * features, bias=False)
+        self.second = nn.Linear(4 * features, features, bias=False)
+        self.output = nn.Linear(features, sizes.count, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.norm(self.embedding(tokens) + self.positions.weight)
+        projections = self.projections(self.norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projections.permute(2, 0, 3, 1, 4)
+        attended = scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.attended(attended.transpose(1, 2).flatten(2))
+        return self.output(x + self.second(relu(self.first(self.norm(x)))))
+
+    def norm(self, x: Tensor) -> Tensor:
+        return rms_norm(x, x.shape[-1:], eps=1e-5)
+
+
+def epochs_of_text(
+    network: Callable[[w6.LanguageSizes], nn.Module],
+    sizes: w6.LanguageSizes,
+    text: Sonnets,
+    seed: int,
+    *,
+    compile_network: bool = False,
+    threads: int | None = None,
+) -> Peer:
+    """A peer of W6 or W7; on the GPU if PyTorch can use one."""
     torch.manual_seed(seed)
-    device, text = best_device(), read_sonnets()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = best_device()
     windows, held_out = (torch.from_numpy(part).long().to(device) for part in text)
-    model = LanguageModel(w6.SIZES).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=w6.LEARNING_RATE, fused=True)
+    model = network(sizes).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate, fused=True)
 
     def loss_function(batch: Tensor) -> Tensor:
         return cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
@@ -342,13 +381,28 @@ def sonnets(mnist: Mnist, seed: int, *, compile_network: bool = False) -> Peer:
             logits = model(held_out[:, :-1]).cpu().numpy()
         return share_of_right_characters(logits, text.test)
 
-    train_epoch = epochs(step, optimizer, len(windows), w6.BATCH_SIZE, device)
+    train_epoch = epochs(step, optimizer, len(windows), sizes.batch, device)
     return Peer(train_epoch, None, torch.get_num_threads(), accuracy=accuracy, device=device_name(device))
+
+
+def sonnets(mnist: Mnist, seed: int, **options) -> Peer:
+    """With PyTorch's default number of threads."""
+    return epochs_of_text(LanguageModel, w6.SIZES, read_sonnets(), seed, **options)
 
 
 def sonnets_compiled(mnist: Mnist, seed: int) -> Peer:
     """Network and loss are compiled by `torch.compile`."""
     return sonnets(mnist, seed, compile_network=True)
+
+
+def letters(mnist: Mnist, seed: int, **options) -> Peer:
+    """With one thread: the operations are too small to be divided."""
+    return epochs_of_text(TinyGpt, w7.SIZES, read_letters(), seed, threads=1, **options)
+
+
+def letters_compiled(mnist: Mnist, seed: int) -> Peer:
+    """Network and loss are compiled by `torch.compile`."""
+    return letters(mnist, seed, compile_network=True)
 
 
 class GrowthLstm(nn.Module):

@@ -1,27 +1,19 @@
 """A script for PyTorch: `python mnist_pytorch.py tuned --data-dir DIR --seed 0` prints the test accuracy."""
 
 import argparse
-import gzip
 from pathlib import Path
 
-import numpy as np
 import torch
+from mnist_task import GOAL, SIZES, TUNED, arrays
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-SIZES = (784, 128, 64, 10)
-GOAL = 0.98
-TUNED = {"learning_rate": 0.01, "batch_size": 256, "epochs": 7}
 TUTORIAL = {"learning_rate": 1e-3, "batch_size": 64, "epochs": 40}
 
 
 def tensors(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Reads images in [0, 1] and labels from the gzipped IDX files."""
-    with gzip.open(folder / f"{part}-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
-    with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    return torch.from_numpy(images.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64))
+    images, labels = arrays(folder, part)
+    return torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def network() -> nn.Module:

@@ -58,6 +58,11 @@ def test_a_table_is_put_between_its_marks(summary, tmp_path):
         summary.put(page, "w5", table)
 
 
+def test_large_numbers_are_written_without_an_exponent(summary):
+    numbers = {0.14: "0.140", 4.5: "4.50", 127: "127", 999.7: "1,000", 1722.5: "1,720"}
+    assert list(map(summary.three_digits, numbers)) == list(numbers.values())
+
+
 def recorded_line(date, peer, rounds, jax="0.10.2"):
     versions = {"torch": "2"} if peer.startswith("pytorch") else {"jax": jax}
     line = {"date": date, "peer": peer, "problem": None, "seconds": [1.0] * rounds, "versions": versions}
