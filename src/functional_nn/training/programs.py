@@ -289,7 +289,7 @@ class Programs:
         self._making = threading.Lock()
         # Some programs are compiled later, perhaps in another thread or context, and must be for the same device.
         self._device = getattr(jax.config, "jax_default_device")  # noqa: B009 (type checkers do not know the name)
-        self._settings = tuple(getattr(jax.config, name) for name in JAX_SETTINGS)
+        self._settings = jax_settings()
         self._shapes = argument_shapes(spec)
         part = spec.data.evaluated_part
         is_streamed = part in spec.streamed
@@ -492,11 +492,14 @@ def traced_step(spec: ProgramSpec) -> tuple[ClosedJaxpr, TrainState]:
 
     Convolutions are traced as such, and not as the matrix products by which a CPU may compute them.
     """
-    shapes = argument_shapes(spec)
-    train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
-    batch = with_batches_of(spec.data, spec.batch_size).part("train")
-    with tracing_for(SEVERAL_PLATFORMS):
-        return jax.make_jaxpr(mapped(spec, "stream"))(shapes["h"], train_state, *batch), train_state
+    entry = CACHE.entry(("traced step", *spec.values(), *jax_settings())) if is_hashable(spec) else _Entry(())
+    if entry.made is None:
+        shapes = argument_shapes(spec)
+        train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
+        batch = with_batches_of(spec.data, spec.batch_size).part("train")
+        with tracing_for(SEVERAL_PLATFORMS):
+            entry.made = jax.make_jaxpr(mapped(spec, "stream"))(shapes["h"], train_state, *batch), train_state
+    return entry.made
 
 
 def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
@@ -552,6 +555,11 @@ JAX_SETTINGS = (
     "jax_default_device",
 )
 """The settings of JAX that change what is compiled. JAX's own caches depend on them, too."""
+
+
+def jax_settings() -> tuple[Hashable, ...]:
+    """The values of these settings."""
+    return tuple(getattr(jax.config, name) for name in JAX_SETTINGS)
 
 
 class _Entry:
