@@ -511,6 +511,52 @@ def test_a_backward_pass_that_pytorch_cannot_differentiate():
     assert check_torch(swish, x, second_order=False).passed
 
 
+def product_of(backward, unused_are_none=False):
+    torch = pytest.importorskip("torch")
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.set_materialize_grads(not unused_are_none)
+            y = torch.sinh(x) * w
+            ctx.save_for_backward(x, w, y)
+            return y, x + w
+
+    Product.backward = staticmethod(backward)
+    tensors = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([1.5, 0.5, -1.0])
+    return check_torch(Product.apply, *tensors, second_order=False, other_points=False)
+
+
+def product_backward(ctx, y_bar, sum_bar):
+    x, w, _ = ctx.saved_tensors
+    return y_bar * x.cosh() * w + sum_bar, y_bar * x.sinh() + sum_bar
+
+
+def of_the_wrong_input(ctx, y_bar, sum_bar):
+    x_bar, w_bar = product_backward(ctx, y_bar, sum_bar)
+    return x_bar, w_bar if ctx.needs_input_grad[0] else None
+
+
+def nothing_without_y_bar(ctx, y_bar, sum_bar):
+    return (None, None) if y_bar is None else product_backward(ctx, y_bar, 0 if sum_bar is None else sum_bar)
+
+
+def in_place(ctx, y_bar, sum_bar):
+    bars = product_backward(ctx, y_bar, sum_bar)
+    ctx.saved_tensors[2].data.mul_(2)
+    return bars
+
+
+def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
+    product_of(product_backward).raise_if_failed()
+    words = "w (call, float64, plain, normal): The gradient is another one if it is the only tensor that requires"
+    assert words in product_of(of_the_wrong_input).sentence
+    words = "The gradient is another one if of all results only number 1 is used"
+    assert words in product_of(nothing_without_y_bar, unused_are_none=True).sentence
+    assert "raises TypeError" in product_of(product_backward, unused_are_none=True).sentence
+    assert "The backward pass changes the result of the forward pass" in product_of(in_place).sentence
+
+
 def test_other_tensors_are_constants():
     torch = pytest.importorskip("torch")
     weight, labels = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3])

@@ -125,14 +125,18 @@ def check_torch(
     def differentiable(variables: Sequence[PyTree]) -> list[PyTree]:
         return [variable for variable in variables if variable.requires_grad]
 
-    def outputs(*variables: PyTree) -> list[PyTree]:
-        """The results of the function that depend on the variables. All other tensors are constants."""
+    def results(*variables: PyTree) -> list[PyTree]:
+        """All results of the function. Tensors that are no variables are constants."""
         dtype, arguments = differentiable(variables)[0].dtype, [tensor.detach() for tensor in tensors]
         arguments = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in arguments]
         for place, variable in zip(given, variables, strict=True):
             arguments[place] = variable
         y = function(*arguments)
-        return [part for part in (y if isinstance(y, list | tuple) else [y]) if part.requires_grad]
+        return list(y) if isinstance(y, list | tuple) else [y]
+
+    def outputs(*variables: PyTree) -> list[PyTree]:
+        """The results that depend on the variables."""
+        return differentiable(results(*variables))
 
     def gradient(*variables: PyTree) -> list[PyTree]:
         """The gradient as a function of the variables and the cotangents."""
@@ -141,13 +145,13 @@ def check_torch(
         found = torch.autograd.grad(outputs(*inputs), by, y_bars, create_graph=True, allow_unused=True)
         return [bar for bar in found if bar is not None]
 
+    def of_numpy(array: np.ndarray) -> PyTree:
+        tensor = torch.from_numpy(array).to(tensors[0].device)
+        return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+
     def implementation(
         function: Callable[..., list[PyTree]], names: list[str], arrays: Arrays, kind: str
     ) -> Implementation:
-        def of_numpy(array: np.ndarray) -> PyTree:
-            tensor = torch.from_numpy(array).to(tensors[0].device)
-            return tensor.requires_grad_() if tensor.is_floating_point() else tensor
-
         def forward(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
             return tuple(part.detach().cpu().numpy() for part in function(*map(of_numpy, arrays)))
 
@@ -171,21 +175,85 @@ def check_torch(
     torch.set_num_threads(1)  # the arrays are small, and threads would wait for each other
     try:
         arrays = [tensors[place].detach().cpu().numpy() for place in given]
-        first, second = implementation(outputs, [names[place] for place in given], arrays, "vjp"), None
-        if second_order:
-            random, y = np.random.default_rng(seed), first.outputs(first.arrays).leaves
-            y_bars = [random.normal(size=part.shape).astype(part.dtype) for part in y]
+        first = implementation(outputs, [names[place] for place in given], arrays, "vjp")
+        random, y = np.random.default_rng(seed), first.outputs(first.arrays).leaves
+        y_bars = [random.normal(size=part.shape).astype(part.dtype) for part in y]
+
+        def second() -> Implementation:
             both = [*first.names, *["y_bar"] * len(y)]
-            second = implementation(gradient, both, [*first.arrays, *y_bars], "second order")
-        return _report(first, second, reference, other_points, mutants)
+            return implementation(gradient, both, [*first.arrays, *y_bars], "second order")
+
+        def graphs() -> list[Verdict]:
+            return _about_graphs(first, results, list(map(of_numpy, first.arrays)), y_bars)
+
+        return _report(first, second if second_order else None, reference, other_points, mutants, graphs)
     finally:
         torch.set_num_threads(threads)
 
 
+def _about_graphs(
+    first: Implementation, results: Callable[..., list[PyTree]], variables: list[PyTree], y_bars: Arrays
+) -> list[Verdict]:
+    """Judges whether PyTorch gets the same gradient in each way in which it may ask for it.
+
+    Args:
+        first: the comparison of the first derivatives.
+        results: the function.
+        variables: its arguments. Those that require a gradient have a cotangent.
+        y_bars: a cotangent for each result that depends on them.
+    """
+    import torch
+
+    y, by = results(*variables), [place for place, variable in enumerate(variables) if variable.requires_grad]
+    places = [place for place, part in enumerate(y) if part.requires_grad]
+    before = [part.detach().clone() for part in y]
+    bars = dict(zip(places, (torch.from_numpy(bar).to(y[0].device) for bar in y_bars), strict=True))
+
+    def gradient(y: list[PyTree], bars: dict[int, PyTree], by: Sequence[PyTree]) -> list[np.ndarray]:
+        used = [place for place in bars if y[place].requires_grad]
+        pairs = [y[place] for place in used], by, [bars[place] for place in used]
+        found = torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True)
+        return [np.zeros(x.shape) if bar is None else bar.cpu().numpy() for x, bar in zip(by, found, strict=True)]
+
+    leaves = [variables[place] for place in by]
+    whole = gradient(y, bars, leaves)
+    ways: list[tuple[str, Sequence[int], Sequence[np.ndarray], Callable[[], list[np.ndarray]]]] = [
+        ("if the same graph is used a second time", by, whole, lambda: gradient(y, bars, leaves))
+    ]
+    for place, bar in zip(by, whole, strict=True):
+        alone = [variable if number == place else variable.detach() for number, variable in enumerate(variables)]
+        single = lambda alone=alone, place=place: gradient(results(*alone), bars, [alone[place]])  # noqa: E731
+        ways.append(("if it is the only tensor that requires a gradient", [place], [bar], single))
+    for place in places if len(places) > 1 else ():
+        zeros = {other: bar * (other == place) for other, bar in bars.items()}
+        single = lambda place=place: gradient(y, {place: bars[place]}, leaves)  # noqa: E731
+        ways.append((f"if of all results only number {place} is used", by, gradient(y, zeros, leaves), single))
+    notes = []
+    for way, of, right, found in ways:
+        try:
+            pairs = zip(of, right, found(), strict=True)
+            wrong = [
+                place
+                for place, one, two in pairs
+                if not np.allclose(one, two, 1e-4, 1e-4 * np.max(np.abs(one), initial=0))
+            ]
+            notes += [(first.names[place], f"The gradient is another one {way}.") for place in wrong]
+        except Exception as error:
+            notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
+    if not all(map(torch.equal, before, y)):
+        notes.append(("y", "The backward pass changes the result of the forward pass. Let it compute with a copy."))
+    return [Verdict(first.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes]
+
+
 def _report(
-    first: Implementation, second: Implementation | None, reference: Pass | None, other_points: bool, mutants: bool
+    first: Implementation,
+    second: Callable[[], Implementation] | None,
+    reference: Pass | None,
+    other_points: bool,
+    mutants: bool,
+    graphs: Callable[[], list[Verdict]] | None = None,
 ) -> Report:
-    """The report about a backward pass, and about the backward pass of this one."""
+    """The report about a backward pass, about its calls by PyTorch, and about the backward pass of this one."""
     check_flag("other_points", other_points)
     check_flag("mutants", mutants)
     started = time.perf_counter()
@@ -199,12 +267,16 @@ def _report(
         verdicts += comparison.verdicts()
         if mutants and not has_failed(verdicts):
             planted, survivors = plant(comparison)
+    if graphs and not has_failed(verdicts):
+        verdicts += graphs()
+    skipped = list(first.skipped)
     if second and not has_failed(verdicts):
         try:
-            verdicts += second.verdicts(other_points)
+            derivative = second()
+            verdicts += derivative.verdicts(other_points)
+            skipped += derivative.skipped
         except InputError as error:
             note = f"not compared, because of {error.given}. If it is not needed, give second_order=False."
             missing = Verdict(first.subject, "", "inconclusive", np.nan, 0.0, kind="second order", note=note)
             verdicts.append(missing)
-    skipped = (*first.skipped, *(second.skipped if second else ()))
-    return Report(tuple(verdicts), planted, survivors, skipped, time.perf_counter() - started, first.subject)
+    return Report(tuple(verdicts), planted, survivors, tuple(skipped), time.perf_counter() - started, first.subject)

@@ -67,6 +67,8 @@ SMALLEST_FACTOR = 1 / 100
 """In a narrow type, the steps are made smaller as long as they are at least the usual ones times this."""
 NEARBY = 6
 """Where a derivative seems wrong at another point, the backward pass is also called at this number of points nearby."""
+CANCELED = 8
+"""An error of so many roundings of the largest derivative does not count."""
 DOUBT = 2
 """How far other steps, or points nearby, change a derivative is multiplied by this factor, and counts as an error."""
 DIFFERENCES = "differences of forward"
@@ -75,7 +77,7 @@ DIGITS = 50
 VALUES = 5
 """How often these values are computed: at the point, and near to it. With few points, changes may cancel at all."""
 TOGETHER = "There are too many to move one by one. A small error in one of them may be missed."
-AT_KINK = "They are at a kink, where any value between the slopes on both sides is accepted."
+AT_KINK = "They are at a kink, where NaN or any value between the slopes on both sides is accepted."
 UNCERTAIN = "The differences of forward are too inaccurate there."
 WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
 REPEATED = (
@@ -177,6 +179,7 @@ class Implementation:
         if not all(np.isfinite(arrays[place].astype(float)).all() for place in self.places):
             raise InputError("arrays", "finite numbers", "NaN or infinity")
         self._last_calls: dict[str, tuple[Arrays, Arrays]] = {}  # the arguments of both passes, before and after
+        self._usual: dict[str, float] = {}  # the largest derivative by each array, at the given point
         self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
         check_choice("arrays: their type", self._own_type, PRECISIONS)
         self.dtype = self._working_type(arrays)
@@ -280,8 +283,10 @@ class Implementation:
             others = [
                 np.minimum(x.astype(int), size - 1).astype(x.dtype) if x.dtype.kind in "iu" else x for x in others
             ]
-            # Repeated numbers become different.
+            # Repeated numbers become different. Sorted, the largest of many has an index that is too large for a byte.
             numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
+            if size == SIZES[-1]:
+                numbers = [np.sort(x, x.shape.index(size)) if size in x.shape else x for x in numbers]
             yield f"axes of length {length} with length {size}", self.moved(numbers, others)
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
@@ -416,8 +421,8 @@ class Implementation:
             if result:
                 outputs[point, :, column] = flat(result.leaves)
         value, error, kink, doubtful = extrapolated(outputs[: len(moved)], moved, steps)
-        # An output that changes only farther away may have a derivative here that is too small to be seen.
-        farthest = np.nan_to_num(np.abs(outputs - outputs[0])).max(0)
+        # A derivative that is 0 may be too small to be seen, beside the output itself or what it is farther away.
+        farthest = np.nan_to_num(np.abs(outputs)).max(0)
         error += np.where(value == 0, steps.epsilon * farthest, 0.0)
         is_known, is_zero = error < np.inf, (np.abs(value) <= error) & ~kink
         error = np.where(is_known, error + np.where(is_zero, np.abs(value), 0.0), UNKNOWN)
@@ -502,6 +507,12 @@ class Implementation:
         found = np.nan_to_num(hand) @ along.directions.T
         rounding = ROUNDINGS * np.sqrt(np.finfo(dtype).eps) * np.nan_to_num(np.abs(near[0] - hand))
         right, error = rows @ along.value, np.abs(rows) @ along.error + rounding @ np.abs(along.directions).T
+        # Terms of the usual size may cancel. At other points, this may leave nothing but rounding everywhere.
+        largest = np.max(np.abs(along.value[:, :groups]), initial=0)
+        if is_given:
+            self._usual[name] = max(self._usual.get(name, 0.0), largest)
+        share = CANCELED * np.finfo(dtype).eps * largest + (0 if largest else precision.visible * self._usual[name])
+        error += share * np.abs(rows).max(1, keepdims=True) * np.abs(along.directions).sum(1)
         # Along these directions, the slope is not the same at all points nearby: forward has a kink, or is degenerate.
         error += DOUBT * np.ptp(np.nan_to_num(near) @ along.directions.T, 0)
         # At a kink, or where the slope is infinite, there is no derivative. Then NaN is not wrong.
