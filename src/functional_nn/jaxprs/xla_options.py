@@ -57,8 +57,8 @@ SHORT = 256
 their absolute values."""
 
 THIN = 128
-"""A matrix product is thin if two of its dimensions are at most this. In measurements, XLA computed thin products
-faster than YNNPACK."""
+"""A matrix product is thin if two of its dimensions are at most this, and small if all three are. In measurements, XLA
+computed thin products faster than YNNPACK, unless they were small."""
 
 
 def step_options(program: TracedProgram, loops: int = 1) -> Options:
@@ -66,15 +66,16 @@ def step_options(program: TracedProgram, loops: int = 1) -> Options:
 
     The operations are ordered to save memory. XLA's own order puts small operations between the large products of a
     step. They take so long that the thread of the second core falls asleep. YNNPACK computes the sums and usually the
-    products. It computes thin products on one core only. So XLA computes the products if all of them are thin and no
-    step contains a loop. If no step contains a loop, ``FIRST_LEVEL`` is enough, and often faster.
+    products. It computes thin products on one core only. So XLA computes the products if all of them are thin, not all
+    are small, and no step contains a loop. If no step contains a loop, ``FIRST_LEVEL`` is enough, and often faster.
 
     Args:
         program: the traced program.
         loops: the number of loops around each step.
     """
     looped = any(located.loops > loops for located in equations(program))
-    thin = all(sorted(_sizes(product))[1] <= THIN for product in _named(program, "dot_general"))
+    products = [sorted(_sizes(product)) for product in _named(program, "dot_general")]
+    thin = all(middle <= THIN for _, middle, _ in products) and any(largest > THIN for *_, largest in products)
     library = SUMS if thin and not looped else SUMS_AND_PRODUCTS
     order: Options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     return library | order | ({} if looped else FIRST_LEVEL)

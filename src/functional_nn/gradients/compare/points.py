@@ -43,8 +43,8 @@ inverse."""
 def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float]) -> Iterator[tuple[Leaves, Leaves]]:
     """Yields further points of a problem, each with a drawn cotangent of the outputs.
 
-    There are normal numbers of three sizes, some with a 0 in every other array, and very large and very small ones;
-    evenly spaced numbers in a random order and sorted, whole numbers (which are often equal, or at kinks), positive
+    There are normal numbers of three sizes, some with a 0 in every other array, and very large and very small ones,
+    also a single one that is far below all others; evenly spaced numbers in a random order and sorted, whole numbers (which are often equal, or at kinks), positive
     numbers, zeros, equal numbers, numbers at each constant that the function or the formula compares with and on both
     sides of it, and numbers near those of the problem's own point, also sorted.
 
@@ -77,6 +77,9 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
             leaf.reshape(-1)[number % max(leaf.size, 1) :][:1] = 0
     points = [[np.round(leaf, DECIMALS) for leaf in point] for point in points]
     points += [[size * leaf for leaf in points[0]] for size in EXTREMES]
+    points.append([leaf.copy() for leaf in points[0]])
+    for leaf in points[-1]:
+        leaf.reshape(-1)[:1] = -EXTREMES[-1] * np.abs(leaf.reshape(-1)[:1])
     points += _at_constants(constants, leaves, random)
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
     points.append([np.sort(leaf, axis=None).reshape(leaf.shape) for leaf in leaves])
