@@ -22,7 +22,7 @@ import functional_nn as fnn
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.storage.files import signed_text
+from functional_nn.storage.files import checksum_of, signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 REMOVED = object()
@@ -117,7 +117,7 @@ def signed_line(row: object) -> str:
 def sign_run(folder: Path) -> None:
     """Writes the checksums of a run's files into its result."""
     result = json.loads((folder / "result.json").read_text())
-    result["files"] = {name: run_folder.checksum_of(folder / name) for name in run_folder.VERIFIED}
+    result["files"] = {name: checksum_of(folder / name) for name in run_folder.VERIFIED}
     del result["sha256"]
     (folder / "result.json").write_text(signed_text(result))
 

@@ -19,6 +19,7 @@ from functional_nn.storage.files import (
     checksum_of,
     one_writer,
     opened_whole,
+    parsed,
     read_file,
     read_signed,
     remove_leftovers,
@@ -209,6 +210,15 @@ def test_json_of_too_many_entries_is_refused(monkeypatch):
     assert read_signed(signed_text({"a": 1, "b": 2}).encode()) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="more than 2 entries"):
         read_signed(signed_text({"a": [[], [], []]}).encode())
+    with pytest.raises(ValueError, match="more than 2 entries"):  # without a comma
+        parsed(b'[[{"a": 1}]]')
+
+
+def test_json_that_is_nested_too_deeply_is_refused():
+    """To write 1 MiB of it again with indentation, for its checksum, took half a minute."""
+    assert parsed(b"[" * 32 + b"]" * 32)
+    with pytest.raises(ValueError, match="more than 32 lists or objects inside of each other"):
+        read_signed(b'{"a":' + b"[" * 32 + b"]" * 32 + b"}")
 
 
 def test_a_signal_leaves_no_temporary_files(tmp_path):

@@ -169,5 +169,7 @@ def test_shapes_are_compared_before_a_huge_file_is_read(tmp_path):
 def test_a_header_of_many_empty_lists_is_refused_at_once(tmp_path):
     write_header(tmp_path / "file", b'{"__metadata__":{},"a":[' + b"[]," * 3_000_000 + b"[]]}", 0)
     refused(tmp_path / "file", parameters(), "a header of more than 8,000,000 bytes")
-    with pytest.raises(DataError, match="more than 1,000,000 entries"):
-        unpacked(tmp_path / "file", has_checksum=False)
+    for header in (b'{"a":[' + b"[]," * 3_000_000 + b"[]]}", b'{"a":' + b"[" * 3_000_000):
+        write_header(tmp_path / "file", header, 0)
+        with pytest.raises(DataError, match="more than 1,000,000 entries"):
+            unpacked(tmp_path / "file", has_checksum=False)

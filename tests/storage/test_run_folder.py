@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import jax
 import numpy as np
@@ -112,6 +113,26 @@ def test_rows_of_too_many_entries_are_refused(tmp_path, monkeypatch):
     run_folder.create_layer_statistics(tmp_path, [{"epoch": 1, "examples": 1, "outputs": {}, "gradients": {}}])
     with pytest.warns(UserWarning, match="is damaged, and is left out"):
         assert run_folder.read_layer_statistics(tmp_path) == []
+
+
+def test_damaged_rows_have_one_warning(tmp_path):
+    row = {"epoch": 1, "examples": 1, "outputs": {}, "gradients": {}}
+    run_folder.create_layer_statistics(tmp_path, [row])
+    with open(tmp_path / "layer_statistics.jsonl", "ab") as file:
+        file.write(b"{}\n" * 3000)
+    with pytest.warns(UserWarning, match=r"line 2: it is damaged, and is left out\. .* 2,999 more") as warned:
+        assert run_folder.read_layer_statistics(tmp_path) == [row]
+    assert len(warned) == 1
+
+
+def test_no_row_is_read_after_a_damaged_one(tmp_path):
+    """As a list, the lines of a file of 128 MiB took 3.8 GiB."""
+    (tmp_path / "metrics.jsonl").write_bytes(b"1\n" * 1_000_000)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="line 1: expected the metrics of epoch 1, as numbers"):
+        run_folder.read_metrics(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_a_changed_or_a_missing_file_is_named(tmp_path, trained):

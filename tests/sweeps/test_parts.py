@@ -1,5 +1,6 @@
 """A sweep in parts, and the parts put together."""
 
+import json
 import os
 import shutil
 
@@ -64,6 +65,22 @@ def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
         pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"),
     ):
         fnn.sweeps.merge([parts[0], tmp_path / "cut", parts[2]], tmp_path / "merged")
+
+
+@pytest.mark.parametrize("kind", ["curve", "test"])
+def test_members_with_metrics_of_their_own_are_refused(folders, tmp_path, kind):
+    """Tables and pages have a place for each metric of each member."""
+    whole = shutil.copytree(folders[0], tmp_path / "whole")
+    for file in (whole / "batches").iterdir():
+        arrays, about = unpacked(file)
+        members = json.loads(about["members"])
+        for place, member in enumerate(members):
+            own = [f"{member['number']}_{number}" for number in range(10)]
+            member["metrics" if kind == "curve" else "test_metrics"] += own
+            arrays |= {f"{place}/{kind}/{name}": np.ones(1) for name in own}
+        file.write_bytes(packed(arrays, about | {"members": json.dumps(members)}))
+    with pytest.raises(DataError, match=r"with the same metrics, got 12\d metrics in all, and a member with 1\d"):
+        read_sweep(whole)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -520,6 +520,7 @@ STATE = fnn.training.TrainState(0, {}, {}, (), None)
         ({"plan": "quick"}, "plan: expected a known name"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
+        ({"halving": fnn.sweeps.Halving(tuple(range(1, 66))), "epochs": 99}, "halving: expected at most 64 epochs"),
         ({"start": lambda h: STATE}, "member 0: start: expected a pair (params, state), got a TrainState"),
         ({"model": lambda h: 3}, "layers: expected layers"),
     ],

@@ -29,6 +29,9 @@ SEPARATORS = ",;\t"
 MOST_BYTES = 4 * 2**30
 """The largest file that is read, since all rows are in memory."""
 
+MOST_OF_FIRST_LINE = 2**26
+"""The largest number of letters in the first line."""
+
 LARGEST = 1e38
 """The largest number in a cell, which float32 holds."""
 
@@ -95,16 +98,17 @@ def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
     table = _lines(path)
     _, columns = next(table, (1, []))
     columns = _checked_columns(path, [name.strip() for name in columns])
+    place_of = {name: place for place, name in enumerate(columns)}
     if names is None:
         expected = f"the name of the column of {path} that has the classes (--label)"
         word = label if isinstance(label, str) else ""
-        check_data("label", label, expected, word in columns, suggest(word, columns))
+        check_data("label", label, expected, word in place_of, suggest(word, columns))
         names = [name for name in columns if name != label]
-    elif absent := [name for name in names if name not in columns]:
+    elif absent := [name for name in names if name not in place_of]:
         given = f"a table without {', '.join(map(shown, absent[:5]))}"
         expected = "the columns that the network was trained on"
         raise DataError(f"{path}, line 1", expected, given, suggest(absent[0], columns))
-    places, label_place = [columns.index(name) for name in names], columns.index(label) if label else None
+    places, label_place = [place_of[name] for name in names], place_of[label] if label else None
     numbers, labels, lines = array("d"), [], array("q")
     first_wrong: list[str] = []
     for line, cells in table:
@@ -145,7 +149,12 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             text.seek(0)
             return len(next(csv.reader(text, delimiter=separator), ()))
 
-        separator = max(SEPARATORS, key=cells_of_first_line)
+        # Split by a wrong separator, the first line of a wide table can be a single long cell.
+        usual = csv.field_size_limit(MOST_OF_FIRST_LINE)
+        try:
+            separator = max(SEPARATORS, key=cells_of_first_line)
+        finally:
+            csv.field_size_limit(usual)
         text.seek(0)
         reader, first = csv.reader(text, delimiter=separator, strict=True), 1
         for cells in reader:
@@ -183,7 +192,7 @@ def _classes(place: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndar
     # A text such as 0123 is a code. Large numbers may be equal in float64 although their texts are not.
     are_numbers = all(abs(number) < 2**53 for number in numbers) and not any(map(CODE.match, texts))
     if are_numbers:
-        texts = [np.format_float_positional(number, trim="-") for number in numbers]
+        texts = [np.format_float_positional(number + 0.0, trim="-") for number in numbers]  # -0.0 + 0.0 is 0.0
     names = tuple(sorted(set(texts), key=float if are_numbers else None))
     number_of = {name: number for number, name in enumerate(names)}
     labels = np.array([number_of[text] for text in texts], np.int32)

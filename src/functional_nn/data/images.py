@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "HEIF")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "HEIF")
 """The formats that are read, whatever a file's name is. Each decoder is a way in for hostile files, so only common ones
-are here. Pillow starts another program for EPS. Small files of JPEG 2000, AVIF or TIFF can take gigabytes of memory."""
+are here. Pillow starts another program for EPS. Small files of JPEG 2000, AVIF or TIFF can take gigabytes of memory,
+and comments in PPM can take many minutes."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Pillow's mode for each number of channels."""
@@ -74,8 +75,8 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: 
         digits: whether the images of the data set are single, centered digits.
 
     Raises:
-        DataError: if the file is missing or not an image; if its numbers have no known range (floating-point numbers,
-            more than 16 bits); if a digit's image is blank; or if the network takes neither 1 nor 3 channels.
+        DataError: if the file is missing or not an image; if its numbers have no known range; if a digit's image is
+            blank; or if the network takes neither 1 nor 3 channels.
     """
     height, width, channels = shape
     remedy = "For other networks, call load(RUN).predict with an array."
@@ -255,14 +256,14 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
 
 
 def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
-    """The image, if its numbers have a known range. There is no rule for where white is in floating-point images.
+    """The image, if its numbers have a known range.
 
     In integers of 16 or 32 bits, white is 65535. If all numbers are below 256, white is probably 255, so the range is
     not known. The same holds if a number is negative.
     """
-    numbers = np.asarray(image) if image.mode.startswith(("I", "F")) else np.zeros(1, np.int32)
+    numbers = np.asarray(image) if image.mode.startswith("I") else np.zeros(1, np.int32)
     least, largest = numbers.min(), numbers.max()
-    has_range = image.mode != "F" and least >= 0 and (largest == 0 or 256 <= largest <= 65535)
+    has_range = least >= 0 and (largest == 0 or 256 <= largest <= 65535)
     remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
     if not has_range:
         given = f"{numbers.dtype} numbers from {least} to {largest}"

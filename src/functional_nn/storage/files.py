@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -41,7 +42,11 @@ LARGEST_SPARSE = 2**30
 """The largest file that is read if nearly all of it is a hole, which takes no room on the disk. A few kilobytes of an
 archive can become such a file, and its zeros would fill the memory."""
 MOST_ENTRIES = 10**6
-"""The largest number of entries in JSON from a file. A million empty lists take 3 MB there, and 60 MB in memory."""
+"""The largest number of entries in JSON from a file, and of lists and objects. A million empty lists take 3 MB there,
+and 60 MB in memory."""
+MOST_LEVELS = 32
+"""The largest number of lists and objects inside of each other in JSON from a file. To write a text again with its
+indentation, as for its checksum, takes time in proportion to it."""
 MOST_BYTES_OF_ROWS = 2**27
 """The largest file with a row for each epoch that is read."""
 
@@ -477,12 +482,20 @@ def parsed(content: bytes) -> JsonValue:
     """The value of a JSON text from a file.
 
     Raises:
-        ValueError: for any other text, and for one that has too many entries.
-        RecursionError: for a text that is nested too deeply.
+        ValueError: for any other text, and for one that has too many entries or is nested too deeply.
+        RecursionError: for a text that is nested still more deeply.
     """
-    if content.count(b",") > MOST_ENTRIES:
+    # One list inside of another needs no comma.
+    if max(content.count(b","), content.count(b"[") + content.count(b"{")) > MOST_ENTRIES:
         raise ValueError(f"more than {MOST_ENTRIES:,} entries")
-    return json.loads(content)
+    value = json.loads(content)
+    levels, nested = 0, [value] if isinstance(value, dict | list) else []
+    while nested:
+        if (levels := levels + 1) > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS} lists or objects inside of each other")
+        entries = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in nested)
+        nested = [entry for entry in entries if isinstance(entry, dict | list)]
+    return value
 
 
 def read_signed(content: bytes, schema: Schema = dict) -> JsonObject:

@@ -6,10 +6,12 @@ Checkpoints and the page are in the same folder; other modules write them.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from functional_nn.core.errors import DataError, InputError, check_data, escaped, reading
@@ -32,6 +34,9 @@ VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 
 PARTS = ("train_", "validation_", "test_")
 """How the names of metrics begin."""
+
+MOST_ROWS = 10**6
+"""The largest number of lines that are read from a file of rows. A row has over a hundred bytes, so no run has more."""
 
 NUMBERS = {...: (float, None)}
 """The schema of a line of metrics."""
@@ -183,7 +188,7 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
-    """Reads the layer statistics that a run has. A damaged line is left out, with a warning.
+    """Reads the layer statistics that a run has. Damaged lines are left out, with one warning.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
@@ -192,13 +197,16 @@ def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
         content = files.read_file(path, files.MOST_BYTES_OF_ROWS)
     except OSError:
         return []
-    rows = []
+    rows, damaged = [], []
     for number, _, signed in _json_lines(content):
         row = signed.get("row")
         if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not files.misfit(row, STATISTICS_SCHEMA):
             rows.append(row)
         else:
-            warnings.warn(f"{path}, line {number}: it is damaged, and is left out.", stacklevel=2)
+            damaged.append(number)
+    if damaged:
+        others = f" The same holds for {len(damaged) - 1:,} more." if len(damaged) > 1 else ""
+        warnings.warn(f"{path}, line {damaged[0]}: it is damaged, and is left out.{others}", stacklevel=2)
     return rows
 
 
@@ -276,7 +284,7 @@ def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, files.JsonObject]]
 
     A killed run may leave a half-written line at the end, without its newline. It is left out.
     """
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+    for number, line in enumerate(islice(io.BytesIO(content), MOST_ROWS), start=1):
         found = None
         with suppress(ValueError, RecursionError):
             found = files.parsed(line)

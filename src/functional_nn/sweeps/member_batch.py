@@ -26,6 +26,10 @@ from functional_nn.training.epoch_loop import status_after
 from functional_nn.training.evaluate import default_metric, larger_is_better
 from functional_nn.training.state import TrainState
 
+MOST_RUNGS = 64
+"""The largest number of comparisons in successive halving. To read a sweep takes time for each of them and each member.
+If half of the members go on each time, 64 are enough for any sweep."""
+
 RUNNING = "running"
 Item = TypeVar("Item")
 
@@ -214,7 +218,7 @@ class Halving(NamedTuple):
     else on test examples.
 
     Args:
-        epochs: the epochs after which the members are compared, in rising order.
+        epochs: the epochs after which the members are compared, in rising order; at most 64.
         keep: the share of the members that go on. At least one member goes on.
 
     >>> import functional_nn as fnn
@@ -237,11 +241,12 @@ class Halving(NamedTuple):
         """The same with plain numbers.
 
         Raises:
-            InputError: unless the epochs rise and are early enough, and the share is valid.
+            InputError: unless the epochs rise and are few and early enough, and the share is valid.
         """
         epochs = check_counts("halving", self.epochs, "rising epochs from 1 on")
         keep = check_number("halving", self.keep, "a share to keep in (0, 1)", lambda keep: 0 < keep < 1)
         check("halving", epochs, "rising epochs from 1 on", epochs and list(epochs) == sorted(set(epochs)))
+        check("halving", epochs, f"at most {MOST_RUNGS} epochs", len(epochs) <= MOST_RUNGS)
         check("halving", epochs, f"epochs before the last one, {shortest}", epochs[-1] < shortest)
         return Halving(epochs, float(keep))
 

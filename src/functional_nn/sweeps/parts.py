@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,6 +54,10 @@ MOST_SHOWN = 10
 
 MOST_PARTS = 1000
 """Missing members are compared with divisions into at most so many parts."""
+
+MOST_OTHER_METRICS = 64
+"""How many metrics one member may have that another one lacks. All members have the same metrics of the user, and only
+the usual ones, such as the accuracy, can differ. Tables and pages have a place for each metric of each member."""
 
 MERGED = "merged parts"
 """What ``sweep.json`` has for the number of members at once, if a part trained several members at once."""
@@ -133,10 +138,11 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     without a file have the status ``"not run"``. Control characters in settings become escapes.
 
     Raises:
-        DataError: if ``sweep.json`` is missing or damaged.
+        DataError: if ``sweep.json`` is missing or damaged, or the members have too many different metrics.
     """
     settings = read_settings(folder)
     histories = _histories(folder, settings)
+    _check_metrics(folder, histories)
     grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
 
@@ -275,6 +281,15 @@ def _histories(folder: Path, settings: JsonObject) -> Sequence[MemberHistory]:
                     str(folder), "members with the same metrics", f"some without {shortened(error)}"
                 ) from None
     return list(found.values())
+
+
+def _check_metrics(folder: Path, histories: Sequence[MemberHistory]) -> None:
+    """Requires that members which have metrics have about the same ones."""
+    for metrics in ([history.curves for history in histories], [history.test_metrics for history in histories]):
+        fewest = min(map(len, filter(None, metrics)), default=0)
+        if (names := len(set(chain.from_iterable(metrics)))) > fewest + MOST_OTHER_METRICS:
+            given = f"{names:,} metrics in all, and a member with {fewest:,}"
+            raise DataError(str(folder), "members with the same metrics", given)
 
 
 def _no_model(hyperparameters: object) -> NoReturn:
