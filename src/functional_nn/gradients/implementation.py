@@ -202,8 +202,7 @@ def _about_graphs(
         variables: its arguments. Those that require a gradient have a cotangent.
         y_bars: a cotangent for each result that depends on them.
     """
-    import torch
-
+    torch = imported("torch", "torch", "check_torch")
     y, by = results(*variables), [place for place, variable in enumerate(variables) if variable.requires_grad]
     places = [place for place, part in enumerate(y) if part.requires_grad]
     before = [part.detach().clone() for part in y]

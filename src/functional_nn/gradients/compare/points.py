@@ -44,9 +44,10 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     """Yields further points of a problem, each with a drawn cotangent of the outputs.
 
     There are normal numbers of three sizes, some with a 0 in every other array, and very large and very small ones,
-    also a single one that is far below all others; evenly spaced numbers in a random order and sorted, whole numbers (which are often equal, or at kinks), positive
-    numbers, zeros, equal numbers, numbers at each constant that the function or the formula compares with and on both
-    sides of it, and numbers near those of the problem's own point, also sorted.
+    also a single one that is far below all others; evenly spaced numbers in a random order and sorted, whole numbers
+    (which are often equal, or at kinks), positive numbers, zeros, equal numbers, numbers at each constant that the
+    function or the formula compares with and on both sides of it, and numbers near those of the problem's own point,
+    also sorted.
 
     Args:
         problem: the problem. Its ``domain`` moves each point to where the formula has to hold.
