@@ -66,7 +66,7 @@ def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     alone = ["--seed", "1", "--learning-rate", "0.05", "--clip-norm", "0.5", "--label-smoothing", "0.2"]
     assert cli.run([*tiny, *alone, "--json", str(one)]) == 0
     together = ["--seeds", "2", "--learning-rate", "0.1,0.05", "--clip-norm", "9,0.5", "--label-smoothing", "0,0.2"]
-    assert cli.run([*swept, *together, "--json", str(many)]) == 0
+    assert cli.run([*swept, *together, "--plan", "map", "--json", str(many)]) == 0
     alone = json.loads(one.read_text())
     assert alone["clipped_steps"]
     *_, member = json.loads(many.read_text())["members"]

@@ -47,8 +47,7 @@ def verify(names: Sequence[str] = (), *, quick: bool = True, jobs: int = 1, prog
         InputError: a name that is not known.
 
     >>> import functional_nn as fnn
-    >>> fnn.verify(["relu"]).passed
-    True
+    >>> fnn.verify(["relu"]).raise_if_failed()  # nothing failed
     """
     check_flag("quick", quick)
     check_count("jobs", jobs)
