@@ -54,9 +54,10 @@ def compiled() -> ctypes.CDLL:
         raise CannotRun("there is no C compiler, cc")
     sizes = [f"-D{name.upper()}={getattr(w7.SIZES, name)}" for name in ("count", "time", "features", "heads")]
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "tiny_gpt.so"
-        command = [compiler, *FLAGS, *sizes, "-shared", "-fPIC", str(SOURCE), "-o", str(library), "-lm"]
-        subprocess.run(command, check=True)
+        program, library = Path(folder) / "tiny_gpt.o", Path(folder) / "tiny_gpt.so"
+        subprocess.run([compiler, *FLAGS, *sizes, "-c", "-fPIC", str(SOURCE), "-o", str(program)], check=True)
+        # Linked with -ffast-math, a library makes very small numbers 0 in the whole process that loads it.
+        subprocess.run([compiler, "-shared", str(program), "-o", str(library), "-lm"], check=True)
         return ctypes.CDLL(str(library))  # the system keeps it in memory when the file is gone
 
 
