@@ -549,9 +549,9 @@ def in_place(ctx, y_bar, sum_bar):
 
 def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
     product_of(product_backward).raise_if_failed()
-    words = "w (call, float64, plain, normal): The gradient is another one if it is the only tensor that requires"
+    words = "w (call, float64, plain, normal): The gradient is different if this is the only tensor that requires"
     assert words in product_of(of_the_wrong_input).sentence
-    words = "The gradient is another one if of all results only number 1 is used"
+    words = "The gradient is different if only result number 1 is used"
     assert words in product_of(nothing_without_y_bar, unused_are_none=True).sentence
     assert "raises TypeError" in product_of(product_backward, unused_are_none=True).sentence
     assert "The backward pass changes the result of the forward pass" in product_of(in_place).sentence

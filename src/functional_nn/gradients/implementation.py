@@ -222,11 +222,11 @@ def _about_graphs(
     for place, bar in zip(by, whole, strict=True):
         alone = [variable if number == place else variable.detach() for number, variable in enumerate(variables)]
         single = lambda alone=alone, place=place: gradient(results(*alone), bars, [alone[place]])  # noqa: E731
-        ways.append(("if it is the only tensor that requires a gradient", [place], [bar], single))
+        ways.append(("if this is the only tensor that requires a gradient", [place], [bar], single))
     for place in places if len(places) > 1 else ():
         zeros = {other: bar * (other == place) for other, bar in bars.items()}
         single = lambda place=place: gradient(y, {place: bars[place]}, leaves)  # noqa: E731
-        ways.append((f"if of all results only number {place} is used", by, gradient(y, zeros, leaves), single))
+        ways.append((f"if only result number {place} is used", by, gradient(y, zeros, leaves), single))
     notes = []
     for way, of, right, found in ways:
         try:
@@ -236,7 +236,7 @@ def _about_graphs(
                 for place, one, two in pairs
                 if not np.allclose(one, two, 1e-4, 1e-4 * np.max(np.abs(one), initial=0))
             ]
-            notes += [(first.names[place], f"The gradient is another one {way}.") for place in wrong]
+            notes += [(first.names[place], f"The gradient is different {way}.") for place in wrong]
         except Exception as error:
             notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
     if not all(map(torch.equal, before, y)):
