@@ -566,7 +566,7 @@ def test_a_loss_is_told_from_a_function_that_makes_one(loss):
 # The plan
 
 
-def test_memory_bounds_the_plan(blobs, monkeypatch):
+def test_memory_and_the_file_of_a_batch_bound_the_plan(blobs, monkeypatch):
     monkeypatch.setattr(plans, "cores", lambda: 4)
     members = fnn.grid(learning_rate=[0.1], seed=range(12))
     free = plain(members, blobs, plan="vmap:6")
@@ -575,3 +575,6 @@ def test_memory_bounds_the_plan(blobs, monkeypatch):
     tight = plain(members, blobs, plan="vmap:6")
     assert tight.plan["members_at_once"] < 6 or tight.plan["workers"] < 2
     np.testing.assert_allclose(tight.curves("test_loss"), free.curves("test_loss"), rtol=1e-5)
+    monkeypatch.undo()
+    monkeypatch.setattr(population, "MOST_ARRAYS", 40)  # three members have less, six have more
+    assert plain(members, blobs, plan="vmap:6").plan["members_at_once"] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -15,7 +16,7 @@ from functional_nn.sweeps.grid import Hyperparameters
 from functional_nn.sweeps.member_batch import Halving, MemberBatch, MemberHistory
 from functional_nn.sweeps.plan import Plan, fitting, in_threads
 from functional_nn.sweeps.static_groups import StaticGroup
-from functional_nn.sweeps.store import Store
+from functional_nn.sweeps.store import MOST_ARRAYS, Store
 from functional_nn.training.devices import Device, memory_limit
 from functional_nn.training.precision import Precision
 from functional_nn.training.programs import surroundings
@@ -30,7 +31,8 @@ class Population:
         grid: the hyper-parameters of the members.
         numbers: the numbers of the members to train: all of them, or those of a part of the sweep.
         precision: that of all members.
-        plan: how many members are trained at a time. It is reduced if memory has no room for so many.
+        plan: how many members are trained at a time. It is reduced if memory, or the file of a batch, has no room for
+            so many.
         keep: whether the parameters and state of the members are kept.
         patience: see ``sweep``.
 
@@ -67,6 +69,8 @@ class Population:
             members = self.plan.members
             compiled = [group.compile(precision, self.devices, members if members > 1 else None) for group in groups]
             self.plan = fitting(self.plan, max(programs.bytes_needed for programs in compiled), limit)
+            arrays = max(len(jax.tree.leaves(made.train_state)) + 2 * len(made.metric_names) for made in compiled)
+            self.plan = replace(self.plan, members=min(self.plan.members, max(1, MOST_ARRAYS // arrays)))
             if self.plan.members == members:
                 break
         for group, programs in zip(groups, compiled, strict=True):

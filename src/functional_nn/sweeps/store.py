@@ -69,6 +69,8 @@ SCHEMA = {
     IDENTITY: (str, dict, None),
 }
 """The schema of ``sweep.json``."""
+MOST_ARRAYS = 100_000
+"""The most arrays in the file of a batch. The names and shapes of more could not be read back: ``MOST_ENTRIES``."""
 SAVED = ("number", "status", "bad_step", "seconds")
 """The entries of a history that are saved as they are."""
 MEMBERS_SCHEMA = [
