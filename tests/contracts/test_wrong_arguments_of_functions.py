@@ -208,7 +208,6 @@ def calls():
         "to_hub": (fnn.exchange.to_hub, {"run": IDX, "folder": IDX}),
         "layer_of": (fnn.exchange.layer_of, {"module": lambda key: None}),
         "to_onnx": (fnn.exchange.to_onnx, saved),
-        "load_stablehlo": (fnn.exchange.load_stablehlo, {"path": IDX}),
         "load_parameters": (fnn.storage.load_parameters, {"path": IDX, "like": (tree, {})}),
         "check_gradients": (
             fnn.check_gradients,
@@ -283,7 +282,7 @@ RECORDS = {
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
-RECORDS |= {"ExportedNetwork", "SavedNetwork", "TargetReport", "TrainingStep", "Worst", "WorstPoint"}
+RECORDS |= {"SavedNetwork", "TargetReport", "TrainingStep", "Worst", "WorstPoint"}
 """What the package makes and gives; nobody checks what a user puts into one."""
 DEFINITIONS = {"Activation", "Layer", "Loss", "Metric", "Penalty", "VectorActivation"}
 """What an author of a formula fills in; its parts are tried where they are called."""

@@ -3,8 +3,6 @@ from .modules import layer_of as layer_of
 from .onnx_models import to_onnx as to_onnx
 from .saved_networks import SavedNetwork as SavedNetwork
 from .saved_networks import load as load
-from .stablehlo import ExportedNetwork as ExportedNetwork
-from .stablehlo import load_stablehlo as load_stablehlo
 from .stablehlo import to_stablehlo as to_stablehlo
 from .torch import from_torch as from_torch
 from .torch import to_torch as to_torch

@@ -162,7 +162,10 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
     paths = list(trees.flatten(like))
     if missing := [path for path in paths if path not in found]:
         raise DataError(place, "all arrays", f"a file without {', '.join(missing[:MOST_LISTED])}")
-    check_not_narrowed({path: found[path] for path in paths}, place)
+    wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
+    if wide:
+        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
+        raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
     leaves = []
     for path in paths:
         leaf = jax.numpy.asarray(found[path])
@@ -173,19 +176,6 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
                 raise DataError(place, f"a random key in {path}", shortened(error)) from None
         leaves.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def check_not_narrowed(arrays: Mapping[str, np.ndarray], place: str) -> None:
-    """Requires arrays that JAX takes as they are: no 64-bit numbers while JAX has them switched off.
-
-    Args:
-        arrays: the arrays by path.
-        place: the file of the arrays, for the error.
-    """
-    wide = [path for path, array in arrays.items() if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype]
-    if wide:
-        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
-        raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
 
 
 def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
