@@ -1,19 +1,20 @@
 """The IDX file format of MNIST: reading with checks of every length, and atomic writing.
 
-Gzip files are decompressed in large pieces, with a bound on the work for hostile files. Python's ``gzip`` reads
-pieces of 8 KiB (up to Python 3.11) and waits for the interpreter's lock after each of them. While another thread is
-busy, that takes several times as long.
+Gzip files are decompressed in large pieces. Python's ``gzip`` reads pieces of 8 KiB (up to Python 3.11) and waits for
+the interpreter's lock after each of them. While another thread is busy, that takes several times as long.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,22 +81,25 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
         opened(file_path, follow_links=True) as file,
     ):
         length = os.fstat(file.fileno()).st_size
-        compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not compressed:
-            return _parse(file, path, length, maximum_bytes)
-        return _parse(Inflated(file, str(path)), path, length * DEFLATE_RATIO, maximum_bytes)
+        if file.read(2) == b"\x1f\x8b":
+            return _parse(partial(inflate, file), path, length * DEFLATE_RATIO, maximum_bytes)
+        return _parse(partial(_read_from_start, file), path, length, maximum_bytes)
 
 
 def _parse(
-    file: io.BufferedReader | Inflated, path: str | os.PathLike[str], longest: int, maximum_bytes: int
+    read: Callable[[memoryview], int], path: str | os.PathLike[str], longest: int, maximum_bytes: int
 ) -> np.ndarray:
-    """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
+    """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes.
+
+    ``read`` fills a buffer with the first bytes of its content, and returns how many these are.
+    """
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
         return DataError(f"{path}, byte {byte}", expected, given, remedy)
 
-    magic = file.read(4)
+    beginning = bytearray(4 + 4 * MAXIMUM_RANK)
+    beginning = bytes(beginning[: read(memoryview(beginning))])
+    magic = beginning[:4]
     if magic[:2] != b"\0\0":
         remedy = "Only IDX is read here: no pickles, NumPy files or archives."
         raise error(0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
@@ -107,11 +111,10 @@ def _parse(
         raise error(2, f"a type among {known}", f"0x{code:02X}")
     if not 1 <= rank <= MAXIMUM_RANK:
         raise error(3, f"1 to {MAXIMUM_RANK} dimensions", rank)
-    lengths = file.read(4 * rank)
     start = 4 + 4 * rank
-    if len(lengths) < 4 * rank:
-        raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
-    shape = struct.unpack(f">{rank}I", lengths)
+    if len(beginning) < start:
+        raise error(len(beginning), f"a header of {start} bytes", "the end of the file")
+    shape = struct.unpack(f">{rank}I", beginning[4:start])
     dtype = DTYPES[code]
     # Lengths of 0 count as 1 here: NumPy also refuses an empty array if its other lengths have too large a product.
     if dtype.itemsize * math.prod(max(length, 1) for length in shape) > maximum_bytes:
@@ -122,13 +125,13 @@ def _parse(
         raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
     # Memory that was taken and not written to yet costs nothing, and without a copy the peak is the size of the array.
-    data = np.empty(size + 1, np.uint8)
-    count = file.readinto(data.data)
-    if count < size:
-        raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
-    if count > size:
+    data = np.empty(start + size + 1, np.uint8)
+    count = read(data.data)
+    if count < start + size:
+        raise error(count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
+    if count > start + size:
         raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
-    return data[:size].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
+    return data[start:-1].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
@@ -247,75 +250,45 @@ def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
 
 
 PIECE = 2**18
-"""Compressed bytes that are read at a time. What a member leaves over of them is copied for the next one."""
+"""Compressed bytes that are read at a time."""
 
 MOST_AT_ONCE = 2**22
 """The largest number of bytes that are decompressed at a time, and then copied to where they belong."""
-
-MOST_MEMBERS = 10_000
-"""The largest number of members in a file. bgzip writes one for every 64 KiB and reaches it at 640 MB."""
 
 GZIP = 16 + zlib.MAX_WBITS
 """The code of zlib for the largest window with gzip's header and checksum."""
 
 
-class Inflated:
-    """The decompressed content of an open gzip file with one or more members. Zeros may follow each member.
+def _read_from_start(file: BufferedReader, buffer: memoryview) -> int:
+    file.seek(0)
+    return file.readinto(buffer)
 
-    Args:
-        file: the open file.
-        place: names the file in errors.
+
+def inflate(file: BinaryIO, buffer: memoryview) -> int:
+    """Fills a buffer with the first bytes of a gzip file's content, and returns how many these are.
+
+    There are fewer than fit only if the content ends, after its checksum was verified.
+
+    Raises:
+        zlib.error: if the file is damaged, or if more than zeros follow its content.
+        EOFError: if the file ends too early.
 
     >>> import gzip, io
-    >>> Inflated(io.BytesIO(gzip.compress(b"abc") + gzip.compress(b"def"))).read(5)
-    b'abcde'
+    >>> content = bytearray(5)
+    >>> inflate(io.BytesIO(gzip.compress(b"abc")), memoryview(content)), content
+    (3, bytearray(b'abc\\x00\\x00'))
     """
-
-    def __init__(self, file: BinaryIO, place: str = "gzip file"):
-        self._file, self._place = file, place
-        self._input = b""  # what was read and not used yet
-        self._member, self._members = zlib.decompressobj(GZIP), 1
-
-    def read(self, size: int) -> bytes:
-        """Reads the next ``size`` bytes, as ``readinto`` does."""
-        content = bytearray(size)
-        return bytes(content[: self.readinto(memoryview(content))])
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills a buffer with the next bytes, and returns how many these are.
-
-        There are fewer than fit only at the end, after the checksums were verified.
-
-        Raises:
-            zlib.error: if the file is not gzip, or is damaged.
-            EOFError: if the file ends too early.
-            DataError: if the file has too many members.
-        """
-        filled = 0
-        while filled < len(buffer) and not (self._member.eof and self._ended()):
-            given = self._input or self._file.read(PIECE)
-            # The result is bounded, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
-            part = self._member.decompress(given, min(len(buffer) - filled, MOST_AT_ONCE))
-            # What zlib did not use is the beginning of the next member, or input that found no room in the result.
-            self._input = self._member.unused_data or self._member.unconsumed_tail
-            # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
-            if not (given or part or self._member.eof):
-                raise EOFError("the file ends within the compressed data")
-            buffer[filled : filled + len(part)] = part
-            filled += len(part)
-        return filled
-
-    def _ended(self) -> bool:
-        """Whether the file has no further member. If there is one, prepares to read it."""
-        # Zeros between members may go on in the next piece.
-        while not (rest := self._input.lstrip(b"\0")):
-            self._input = self._file.read(PIECE)
-            if not self._input:
-                return True
-        self._input = rest
-        self._members += 1
-        if self._members > MOST_MEMBERS:
-            remedy = "Compress its content again, as one member."
-            raise DataError(self._place, f"at most {MOST_MEMBERS:,} gzip members", "more", remedy)
-        self._member = zlib.decompressobj(GZIP)
-        return False
+    file.seek(0)
+    member, filled = zlib.decompressobj(GZIP), 0
+    while filled < len(buffer) and not member.eof:
+        given = member.unconsumed_tail or file.read(PIECE)
+        # The result is bounded, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
+        part = member.decompress(given, min(len(buffer) - filled, MOST_AT_ONCE))
+        # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
+        if not (given or part or member.eof):
+            raise EOFError("the file ends within the compressed data")
+        buffer[filled : filled + len(part)] = part
+        filled += len(part)
+    if member.eof and (member.unused_data + file.read(PIECE)).strip(b"\0"):
+        raise zlib.error("more follows the compressed data")
+    return filled
