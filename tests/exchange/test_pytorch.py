@@ -202,7 +202,7 @@ def test_writing_like_a_state_dict_or_a_file(tmp_path):
 
     torch.save(module.state_dict(), tmp_path / "model.pt")
     for like in (module.state_dict(), tmp_path / "model.pt"):
-        with pytest.raises(InputError, match=r"check: expected a function .*, got True for a network"):
+        with pytest.raises(InputError, match=r"check: expected False, or a function .*, got True"):
             to_torch(net, params, state, in_shape, like)
         assert to_torch(net, params, state, in_shape, like, check=outputs).keys() == module.state_dict().keys()
         with pytest.raises(InputError, match=r"outputs that differ by"):

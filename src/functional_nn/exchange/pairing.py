@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError, check, shortened
-from functional_nn.core.layer import Layer, Params, State, output_shape
+from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
@@ -78,20 +78,19 @@ class Pairs(NamedTuple):
             raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
 
     def check(self, params: Params, state: State, check: Check, outputs: Outputs | None) -> None:
-        """Compares the outputs of the network with those of the model.
+        """Runs the network and the model on a random batch, and compares their outputs.
 
         Args:
             params, state: the trees of the network.
             check: whether they are compared, or the function that computes the model's.
             outputs: the function that runs the model; None if there are parameters only.
         """
-        if check is True and outputs is None:
-            self._check_is_unambiguous(params, state)
-        elif check and (run := outputs if check is True else check):
-            self._check_outputs(params, state, run)
-
-    def _check_outputs(self, params: Params, state: State, outputs: Outputs) -> None:
-        """Runs the network and the model on a random batch, and compares their outputs."""
+        if not check:
+            return
+        outputs = outputs if check is True else check
+        if outputs is None:
+            expected = "False, or a function that computes the model's outputs, since a state dict cannot be run"
+            raise InputError("check", expected, "True")
         if not is_shape(self.in_shape):
             remedy = "Give check=False, and compare the outputs yourself."
             raise InputError("check", "a network of one array", f"one with the inputs {self.in_shape}", remedy)
@@ -122,27 +121,6 @@ class Pairs(NamedTuple):
                 "shapes: names={path of a layer: path of its module} pairs them."
             )
             raise InputError("net", "a network with the outputs of the model", given, remedy)
-
-    def _check_is_unambiguous(self, params: Params, state: State) -> None:
-        """Requires parameters that fit in one way only, where no model can be run, as for a state dict or a file.
-
-        These are the parameters of dense layers and norms of different shapes, from a vector to a vector.
-        """
-        simple = ("dense", "norm", "batch_norm", "prelu")
-        of_vectors = is_shape(self.in_shape) and len(self.in_shape) == 1
-        of_vectors = of_vectors and all(layer.kind in simple for layer, _ in self.pairs)
-        given = ""
-        if not of_vectors or len(output_shape(self.net, params, state, tuple(self.in_shape))) != 1:
-            given = "True for a network that has other layers than dense ones and norms, or other inputs than vectors"
-        seen = set()
-        for _, module in self.pairs:
-            shapes = module.group, tuple(sorted(np.shape(array) for array in module.arrays.values()))
-            if shapes in seen:
-                given = given or f"True for {module.group} of equal shapes, whose order is not certain"
-            seen.add(shapes)
-        if given:
-            expected = "a function that computes the model's outputs, or False, since a state dict cannot be run"
-            raise InputError("check", expected, given)
 
 
 def paired(

@@ -79,7 +79,7 @@ def from_torch(
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
         check: whether the outputs of both for a random batch are compared, or the function that computes those of the
             model, from inputs to outputs in the layout of this package. A state dict or a file cannot be run. So for
-            these, a function or False is required, except for dense layers and norms of different shapes.
+            these, a function or False is required.
 
     Raises:
         InputError: if the layers do not fit, with a list of those that differ and their shapes; or if the outputs
@@ -94,7 +94,7 @@ def from_torch(
     >>> net = fnn.chain(fnn.dense(3), fnn.relu, fnn.dense(2))
     >>> shapes = {"0.weight": (3, 4), "0.bias": 3, "2.weight": (2, 3), "2.bias": 2}
     >>> state_dict = {name: np.ones(shape, "float32") for name, shape in shapes.items()}
-    >>> params, state = fnn.exchange.from_torch(net, state_dict, (4,))
+    >>> params, state = fnn.exchange.from_torch(net, state_dict, (4,), check=False)
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
