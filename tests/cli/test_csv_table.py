@@ -51,7 +51,7 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys):
 
 def test_export_says_that_rows_are_standardized(trained, tmp_path, capsys):
     _, folder = trained
-    assert run(["export", str(folder), "--to", "safetensors", "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert run(["export", str(folder), "--to", "torch", "--out", str(tmp_path / "a.safetensors")]) == 0
     assert f"fnn.exchange.load('{folder}').features.standardized(rows)" in capsys.readouterr().out
 
 

@@ -636,7 +636,7 @@ def test_a_page_that_cannot_be_written_is_named_and_the_error_says_what_to_do(st
     assert f"Error: {stranger}/report.html: expected a file that can be written, got not a regular file. Let" in said
 
 
-@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "safetensors", "torch"])
+@pytest.mark.parametrize("kind", ["stablehlo", "onnx", "torch"])
 def test_an_exported_file_stays_in_its_folder_and_replaces_none(stranger, tmp_path, monkeypatch, kind):
     pytest.importorskip({"stablehlo": "flatbuffers", "onnx": "onnx"}.get(kind, "jax"))
     write = export._write

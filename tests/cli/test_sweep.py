@@ -163,7 +163,7 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, no_pict
     ]
     assert cli.run(start) == 0
     assert json.loads((tmp_path / "t").read_text())["config"]["shift"] == 0  # how it trained is not taken over
-    export = ["export", out, "--to", "torch", "--out", tmp_path / "m.pt", "--member"]
+    export = ["export", out, "--to", "torch", "--out", tmp_path / "m.safetensors", "--member"]
     refused(capsys, ["train", "--member", "0"], "--member: expected the sweep's folder in --from")
     refused(capsys, [*export, left_out], f"of member {left_out}, got none that can be read (its status: halved)")
     refused(capsys, [*export, 3], "one of 3 members, from 0, got 3")

@@ -1,16 +1,14 @@
 """Parameters from and for PyTorch."""
 
-import pickle
-import zipfile
-
 import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn.core.errors import DataError, InputError
+from functional_nn.core.errors import InputError
 from functional_nn.exchange import from_torch, to_torch
 
 torch = pytest.importorskip("torch")
+from safetensors.torch import save_file  # noqa: E402
 from tests.exchange.networks import assert_same_bits  # noqa: E402
 from tests.exchange.pytorch_models import MODELS, channels_first, draw_statistics  # noqa: E402
 from tests.exchange.random_pytorch_models import random_pair  # noqa: E402
@@ -62,67 +60,6 @@ def test_random_models_in_float64(seeds):
         assert np.abs(found - expected).max() <= 1e-12 * scale, (seed, module, net)
         again = from_torch(net, to_torch(net, params, state, in_shape, module), in_shape, check=False)
         assert_same_bits(again, (params, state))
-
-
-class Danger:
-    """Unpickling it would make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
-def test_files_of_torch_save(tmp_path):
-    module, net, in_shape, _ = pair("cnn")
-    path = tmp_path / "model.pt"
-    torch.save(module.state_dict(), path)
-    assert_same_bits(from_torch(net, path, in_shape, check=False), from_torch(net, module, in_shape))
-    whole = path.read_bytes()
-    danger = tmp_path / "danger"
-    torch.save({"a": Danger(str(danger))}, path)
-    flipped = bytearray(whole)
-    flipped[whole.index(np.asarray(module.state_dict()[next(iter(module.state_dict()))]).tobytes()[:16])] ^= 1
-    hostile = [path.read_bytes(), pickle.dumps(Danger(str(danger))), b"", whole[:100], whole[:-100], bytes(flipped)]
-    for content in hostile:
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=r"model.pt: expected a state dict that torch.save wrote"):
-            from_torch(net, path, in_shape)
-    assert not danger.exists()
-    torch.save(module, path)
-    with pytest.raises(DataError, match=r"such as a whole module.*Save module\.state_dict\(\)"):
-        from_torch(net, path, in_shape)
-
-
-def written_by_hand(path, pickled):
-    with zipfile.ZipFile(path, "w") as parts:
-        for name, content in {"data.pkl": pickled, "byteorder": b"little", "version": b"3\n"}.items():
-            parts.writestr(f"archive/{name}", content)
-
-
-NESTED = b")" + b"\x85" * 150_000
-"""A tuple in a tuple in a tuple …"""
-
-DOUBLED = b")q\0" + b"".join(b"h%c\x86q%c" % (place, place + 1) for place in range(60))
-"""A tuple of two tuples, each of which has two tuples …: 2^60 in all, in 300 bytes."""
-
-GIGABYTES = b"](" + b"cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R" + b"e"
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"}" + NESTED + b"Ns", "PyTorch crashes"),
-        (b"}" + DOUBLED + b"Ns", "did not read in 20 s"),
-        (b"}X\1\0\0\0a" + GIGABYTES + b"s", "far more memory"),
-    ],
-)
-def test_a_hostile_file_harms_only_the_process_that_reads_it(content, problem, tmp_path, monkeypatch):
-    monkeypatch.setattr("functional_nn.exchange.torch.LEAST_SECONDS", 20)
-    written_by_hand(tmp_path / "model.pt", b"\x80\2" + content + b".")
-    with pytest.raises(DataError, match=rf"model.pt: expected a state dict .*{problem}"):
-        from_torch(fnn.dense(3, bias=False), tmp_path / "model.pt", (1000,), check=False)
 
 
 def swapped():
@@ -200,8 +137,8 @@ def test_writing_like_a_state_dict_or_a_file(tmp_path):
         with torch.no_grad():
             return module(torch.from_numpy(x)).numpy()
 
-    torch.save(module.state_dict(), tmp_path / "model.pt")
-    for like in (module.state_dict(), tmp_path / "model.pt"):
+    save_file(module.state_dict(), tmp_path / "model.safetensors")
+    for like in (module.state_dict(), tmp_path / "model.safetensors"):
         with pytest.raises(InputError, match=r"check: expected False, or a function .*, got True"):
             to_torch(net, params, state, in_shape, like)
         assert to_torch(net, params, state, in_shape, like, check=outputs).keys() == module.state_dict().keys()

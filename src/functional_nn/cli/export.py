@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from functional_nn import exchange, storage
+from functional_nn import exchange
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import MEMBER, PATH, Named
 from functional_nn.core.errors import InputError, check, escaped
@@ -18,8 +18,7 @@ FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
     "onnx": "a program for ONNX Runtime, also in a browser",
     "onnx-training": "a folder with which ONNX Runtime trains the network",
-    "safetensors": "the parameters, by their paths",
-    "torch": "a state dict of PyTorch, in a file .safetensors or .pt",
+    "torch": "a state dict of PyTorch, in a safetensors file",
     "hub": "a folder for a hub of models, with a model card",
 }
 """The formats, and what each of them is."""
@@ -106,7 +105,8 @@ def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool,
     """Writes a network to a file."""
     import jax
 
-    from functional_nn.exchange.torch import write_state_dict
+    from functional_nn.storage.arrays import packed
+    from functional_nn.storage.files import write_whole
 
     net, params, state, in_shape, *_ = network
     with jax.enable_x64(network.configuration.precision == "float64"):
@@ -114,9 +114,8 @@ def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool,
             exchange.to_stablehlo(net, params, state, in_shape, out, gradient=gradient)
         elif kind == "onnx":
             exchange.to_onnx(net, params, state, in_shape, out)
-        elif kind == "safetensors":
-            storage.save_parameters(out, params, state)
         else:
+            check("--out", out.name, "a file that ends in .safetensors", out.suffix == ".safetensors")
             # A file cannot be run, so its outputs cannot be compared. With --like, names and shapes must fit.
             state_dict = exchange.to_torch(net, params, state, in_shape, like, check=False)
-            write_state_dict("--out", out, state_dict)
+            write_whole(out, packed(state_dict, {}))

@@ -1,4 +1,4 @@
-"""``functional-nn import``: parameters from a file of PyTorch or of this package, as a run folder."""
+"""``functional-nn import``: parameters from a file of PyTorch, as a run folder."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...], **flags: FlagValue) -> None:
     """Make a run folder from a file of trained parameters.
 
-    FILE is a state dict of PyTorch (.safetensors, .pt), or what export --to safetensors wrote. The network that --model
-    and the other flags describe must have the same layers. The folder is for predict, report, export and train --from.
-    A file cannot be run, so the network is evaluated on the test images instead: look at its accuracy.
+    FILE is a state dict of PyTorch in a safetensors file. The network that --model and the other flags describe must
+    have the same layers. The folder is for predict, report, export and train --from. A file cannot be run, so the
+    network is evaluated on the test images instead: look at its accuracy.
     """
     _check_file(file)
     with importing():
@@ -82,16 +82,13 @@ def _check_file(file: Path) -> None:
 
 
 def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, str] | None) -> tuple[Params, State]:
-    """The parameters and the state in a file of this package or of PyTorch, in the types of the network."""
+    """The parameters and the state in a file of PyTorch, in the types of the network."""
     import jax
     import numpy as np
 
     from functional_nn.exchange.torch import from_state_dict, read_state_dict
-    from functional_nn.storage.arrays import is_own_file, load_parameters
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-    if is_own_file(file):
-        return load_parameters(file, shapes)
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
     arrays = read_state_dict(file)

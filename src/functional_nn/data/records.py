@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from functional_nn.storage.limited_process import MORE_BYTES, limit_memory, limit_time, process_calling
+MEMORY = 2**30
+"""The bytes that the other process may take, beside those that it has at its start."""
 
 MOST_BYTES = 2**24
 """The largest record that is read."""
@@ -25,8 +29,11 @@ def read_records(paths: Sequence[str]) -> Iterator[bytes]:
     Raises:
         ValueError: if a file is damaged, or if its records are much larger in memory than in the file.
     """
-    command, environment = process_calling(write_records, *paths)
-    silent = subprocess.DEVNULL
+    program = f"import sys; from {__name__} import write_records; sys.exit(write_records(*sys.argv[1:]))"
+    modules = os.pathsep.join(path for path in sys.path if path and isinstance(path, str))
+    # With one arena, threads of C++ reserve no memory that they do not use.
+    environment = os.environ | {"PYTHONPATH": modules, "MALLOC_ARENA_MAX": "1"}
+    command, silent = [sys.executable, "-P", "-c", program, *paths], subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdin=silent, stdout=subprocess.PIPE, stderr=silent) as process:
         assert process.stdout is not None  # it is a pipe
         try:
@@ -42,15 +49,32 @@ def write_records(*paths: str) -> int:
     """Writes the records to standard output, each after its length. Only a process of its own calls this."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    limit_memory(MORE_BYTES)
+    _limit_memory()
     for path in paths:
-        limit_time(SECONDS)
+        _limit_time(SECONDS)
         reader = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
         for _ in range(reader.num_records()):
-            limit_time(SECONDS)
+            _limit_time(SECONDS)
             record = reader.read()
-            limit_time(0)  # whoever reads the output may take any time
+            _limit_time(0)  # whoever reads the output may take any time
             if len(record) > MOST_BYTES:
                 return 1
             sys.stdout.buffer.write(LENGTH.pack(len(record)) + record)
     return 0
+
+
+def _limit_time(seconds: int) -> None:
+    """Ends this process after some seconds, where the system can do that; 0 ends the limit."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
+def _limit_memory() -> None:
+    """Lets this process take only so many more bytes, where the system can do that."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))

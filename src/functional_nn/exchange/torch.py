@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
-import json
 import os
-import pickle
 import re
-import subprocess
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
@@ -18,36 +13,21 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, check_data, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check_data, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
 from functional_nn.exchange.pairing import Check, Names, Outputs, check_argument, paired, with_channels_first
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
-from functional_nn.storage.arrays import MOST_PARAMETERS, packed, unpacked
-from functional_nn.storage.files import check_path, regular_file, temporary_folder, write_whole
-from functional_nn.storage.limited_process import MORE_BYTES, limit_memory, limit_time, process_calling
+from functional_nn.storage.arrays import MOST_PARAMETERS, unpacked
+from functional_nn.storage.files import check_path
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
 """The names of the arrays of ``RNN``, ``LSTM``, ``GRU`` and their cells: the array, and the layer and direction."""
 
 IN_ATTENTION = ("in_proj_weight", "q_proj_weight")
 """The arrays by which ``MultiheadAttention`` is known."""
-
-
-ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
-READ = (*ENDINGS, ".ckpt", ".tar")
-"""The endings of files of a state dict."""
-
-LEAST_SECONDS, BYTES_PER_SECOND = 60, 10_000_000
-"""The longest time that PyTorch may take to read a file. Importing it takes some seconds."""
-
-COPIES = 10
-"""The memory that reading a file may take, as a multiple of its size, beside ``MORE_BYTES``."""
-
-ORDER = "order"
-"""The text in a converted file with the names of its arrays in their order, as JSON."""
 
 
 class HasStateDict(Protocol):
@@ -72,9 +52,8 @@ def from_torch(
 
     Args:
         net: the network.
-        source: a ``torch.nn.Module``, its ``state_dict()``, a dict of NumPy arrays with the same names, or a file: a
-            safetensors file, or what ``torch.save(module.state_dict(), path)`` wrote. Such a file is read with
-            ``weights_only=True``, so that no code in it runs. Another process reads it, so it cannot crash this one.
+        source: a ``torch.nn.Module``, its ``state_dict()``, a dict of NumPy arrays with the same names, or the path of
+            a safetensors file. For what ``torch.save`` wrote, give ``torch.load(path, weights_only=True)``.
         in_shape: the shape of one example here, without the batch axis. Images are channels last: (28, 28, 1).
         names: for some layers, the path of the module, as in ``{"head": "fc3"}``.
         check: whether the outputs of both for a random batch are compared, or the function that computes those of the
@@ -159,7 +138,7 @@ def to_torch(
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of floating-point numbers in a file of PyTorch by their names; see ``from_torch``."""
+    """The arrays of floating-point numbers in a safetensors file by their names; see ``from_torch``."""
     return _arrays("path", path)
 
 
@@ -168,28 +147,6 @@ def from_state_dict(
 ) -> tuple[Params, State]:
     """As ``from_torch`` with ``check=False``, for the arrays of a file, which are converted to a type if they fit."""
     return paired(net, in_shape, network_layers(net, in_shape), _modules(arrays), names).read(dtype)
-
-
-def write_state_dict(argument: str, path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Writes a state dict of NumPy arrays to a safetensors file, or, for any other ending, as ``torch.save`` does.
-
-    Args:
-        argument: the name of the path, for errors.
-        path: the file.
-        state_dict: arrays by name.
-
-    Raises:
-        InputError: for an ending that is not known, and for ``.pt`` without PyTorch.
-    """
-    check(argument, path.name, f"a file that ends in {', '.join(ENDINGS)}", path.suffix in ENDINGS)
-    if path.suffix == ".safetensors":
-        # Views of transposed arrays would be written in the order of their memory.
-        write_whole(path, packed({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, {}))
-        return
-    torch = imported("torch", "torch", argument)
-    content = io.BytesIO()
-    torch.save({name: _as_tensor(array) for name, array in state_dict.items()}, content)
-    write_whole(path, content.getvalue())
 
 
 def _is_module(source: object) -> TypeGuard[HasStateDict]:
@@ -240,68 +197,14 @@ def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.P
 
 
 def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a safetensors file, or in one of ``torch.save``, of which no code is run."""
+    """The arrays in a safetensors file."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
-    check_data(str(path), path.name, f"a file of parameters ({', '.join(READ)})", path.suffix in READ)
-    if path.suffix == ".safetensors":
-        arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
-        # The file is in alphabetical order, in which "10" comes before "2".
-        return _arrays(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
-    imported("torch", "torch", "source")
-    # Another process reads it, and writes a safetensors file.
-    seconds = LEAST_SECONDS + path.stat().st_size // BYTES_PER_SECOND
-    with temporary_folder("functional-nn-") as folder:
-        copy = folder / "arrays.safetensors"
-        command, environment = process_calling(convert_file, str(path), str(copy), str(seconds))
-        try:
-            ended = subprocess.run(command, env=environment, capture_output=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            problem = f"one that PyTorch did not read in {seconds} s"
-        else:
-            if copy.exists() and not ended.returncode:
-                arrays, about = unpacked(copy)
-                return {name: arrays[name] for name in json.loads(about[ORDER])}
-            problem = shortened(ended.stdout.decode(errors="replace").strip()) or "one at which PyTorch crashes"
-    remedy = "Save module.state_dict(), or write it as a safetensors file."
-    raise DataError(str(path), "a state dict that torch.save wrote", problem, remedy)
-
-
-def convert_file(path: str, copy: str, seconds: str) -> int:
-    """Copies the arrays of a file of ``torch.save`` to a safetensors file. Only a process of its own calls this.
-
-    Args:
-        path: the file.
-        copy: the safetensors file.
-        seconds: the time after which the process ends, even if the one that started it was killed.
-
-    Returns:
-        0, or 1 after it has printed what is wrong.
-    """
-    torch = imported("torch", "torch", "path")
-    torch.set_num_threads(1)
-    try:
-        with open(path, "rb", opener=regular_file) as file:
-            limit_time(int(seconds))
-            limit_memory(MORE_BYTES + COPIES * os.fstat(file.fileno()).st_size)
-            # PyTorch does not compare the checksums of the archive.
-            if zipfile.is_zipfile(file) and (bad := zipfile.ZipFile(file).testzip()):
-                raise ValueError(f"damage in its part {bad}")
-            file.seek(0)
-            found = torch.load(file, map_location="cpu", weights_only=True)
-        arrays = {name: np.ascontiguousarray(array) for name, array in _arrays("source", found).items()}
-        Path(copy).write_bytes(packed(arrays, {ORDER: json.dumps(list(arrays))}))
-    except MemoryError:
-        print("one that needs far more memory than its size")
-    except InputError as error:
-        print(f"{error.given}, not {error.expected}")
-    except pickle.UnpicklingError:
-        print("one with other things than tensors, such as a whole module, or a damaged one")
-    except Exception as error:  # unpickling a damaged file may raise anything
-        print(shortened(error))
-    else:
-        return 0
-    return 1
+    remedy = "PyTorch converts others: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
+    check_data(str(path), path.name, "a file that ends in .safetensors", path.suffix == ".safetensors", remedy)
+    arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
+    # The file is in alphabetical order, in which "10" comes before "2".
+    return _arrays(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
 
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:

@@ -8,7 +8,6 @@ import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
@@ -366,12 +365,3 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
         found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
-
-
-def is_own_file(path: Path) -> bool:
-    """Whether ``save_parameters`` wrote a file. Files of other programs have arrays with other names."""
-    with suppress(*DAMAGES), opened(path, follow_links=True) as file:
-        _, header = _header(file, MOST_PARAMETERS * BYTES_OF_AN_ENTRY)
-        names = header.keys() - {METADATA}
-        return bool(names) and all(name.startswith(("params/", "state/")) for name in names)
-    return False
