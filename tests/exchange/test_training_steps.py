@@ -90,7 +90,7 @@ RULES = {"momentum": optax.sgd(0.005, momentum=0.9), "adam": optax.adam(1e-3), "
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", fnn.models.MODELS)
 def test_named_models_train_as_by_the_step_of_fit(onnxruntime, tmp_path, model, rule):
-    """Rounding decides on which side of 0 the input of a relu is, so the losses of networks with relu part slowly."""
+    """With batch norm, rounding decides on which side of 0 the input of a relu is, and the losses part slowly."""
     data, net, rule = fnn.load_dataset("mnist5k"), fnn.model(model, 10), RULES[rule]
     images, classes = np.float32(data.train_images / 255), np.int32(data.train_labels)
     batches = [{"input": images[i::80], "labels": classes[i::80]} for i in [*range(80), *range(20)]]
@@ -103,7 +103,7 @@ def test_named_models_train_as_by_the_step_of_fit(onnxruntime, tmp_path, model, 
         train_state, loss = train(train_state, *batch.values())
         differences.append(abs(float(loss) - outputs["loss"]))
     assert max(differences[:3]) < 1e-4
-    assert max(differences) < 0.05
+    assert max(differences) < (0.05 if train_state.state else 1e-4)
     evaluation = onnxruntime.InferenceSession(tmp_path / "new" / "evaluate.onnx")
     values = {one.name: outputs.get(f"new/{one.name}") for one in evaluation.get_inputs()}
     values["input"] = np.float32(data.test_images / 255)
