@@ -91,6 +91,9 @@ def test_what_an_export_cannot_do_is_said(finished, tmp_path, capsys):
     refused(capsys, ["export", finished.folder, "--to", "hub", "--gradient", "--out", tmp_path / "x"], "--gradient")
     refused(capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "no" / "x"], "folder that exists")
     refused(capsys, ["export", finished.folder, "--to", "hub", "--like", "a", "--out", tmp_path / "x"], "--like")
+    trains = ["export", finished.folder, "--what", "train"]
+    for more in (["onnx"], ["stablehlo", "--gradient"]):
+        refused(capsys, [*trains, "--to", *more, "--out", tmp_path / "x"], "--what")
     assert not list(tmp_path.iterdir())
 
 
@@ -102,6 +105,22 @@ def test_stablehlo_is_the_network(finished, tmp_path):
     program = jax.export.deserialize(bytearray(values.pop("program").tobytes()))
     found = jax.nn.softmax(program.call(values, x))
     np.testing.assert_allclose(found, fnn.exchange.load(finished.folder).predict(x), atol=1e-6)
+
+
+def test_stablehlo_has_a_training_step(finished, tmp_path):
+    """JAX alone runs it, from the parameters of the run, and with its loss and optimizer."""
+    path = tmp_path / "step.stablehlo"
+    assert cli.run(["export", str(finished.folder), "--to", "stablehlo", "--what", "train", "--out", str(path)]) == 0
+    values = load_file(path)
+    step = jax.export.deserialize(bytearray(values.pop("program").tobytes()))
+    data, network = fnn.load_dataset("mnist5k"), fnn.exchange.load(finished.folder)
+    x, labels = np.float32(data.test_images[:50] / 255.0), np.int32(data.test_labels[:50])
+    results, new = step.call(values, x, labels)
+    probabilities = network.predict(x)
+    assert float(results["loss"]) == pytest.approx(-np.log(probabilities[range(50), labels]).mean(), rel=1e-4)
+    assert float(results["accuracy"]) == pytest.approx((probabilities.argmax(1) == labels).mean())
+    assert new.keys() == values.keys()
+    assert float(step.call(new, x, labels)[0]["loss"]) < float(results["loss"])
 
 
 def test_onnx_needs_its_extra_or_is_the_network(finished, tmp_path, capsys):

@@ -201,6 +201,7 @@ def calls():
             lambda in_shape, **given: fnn.exchange.training_step(**given),
             saved | {"loss": fnn.cross_entropy, "optimizer": RULE},
         ),
+        "to_stablehlo_training": (fnn.exchange.to_stablehlo_training, of_step | {"path": "/dev/null/x"}),
         "to_onnx_training": (fnn.exchange.to_onnx_training, of_step | {"folder": "/dev/null/x"}),
         "to_stablehlo": (fnn.exchange.to_stablehlo, saved | {"platforms": ["cpu"]}),
         "load": (fnn.exchange.load, {"folder": IDX}),

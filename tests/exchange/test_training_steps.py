@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 import functional_nn as fnn
 from functional_nn import cli
 from functional_nn.core.errors import InputError
-from functional_nn.exchange import onnx_models, to_onnx_training, training_step
+from functional_nn.exchange import onnx_models, to_onnx_training, to_stablehlo_training, training_step
 
 RUNNERS = Path(__file__).resolve().parents[2] / "examples" / "train_anywhere"
 
@@ -129,6 +129,43 @@ def test_what_cannot_train_is_an_error_that_names_it(onnxruntime, tmp_path, monk
     (tmp_path / "old").mkdir()
     with pytest.raises(InputError, match=r"folder: expected a new folder in one that exists, got .*old"):
         export(fnn.dense(3), name="old")
+
+
+TRAIN_WITH_JAX_ALONE = """
+import json, sys
+import jax, numpy as np
+
+with open(sys.argv[1], "rb") as file:
+    header, numbers = json.loads(file.read(int.from_bytes(file.read(8), "little"))), file.read()
+types = {"F32": np.float32, "I32": np.int32, "U32": np.uint32, "U8": np.uint8}
+values = {
+    name: np.frombuffer(numbers[slice(*array["data_offsets"])], types[array["dtype"]]).reshape(array["shape"])
+    for name, array in header.items() if name != "__metadata__"
+}
+step = jax.export.deserialize(bytearray(values.pop("program").tobytes()))
+x, labels = np.eye(4, dtype=np.float32), np.int32([0, 1, 2, 0])
+losses = []
+for _ in range(20):
+    results, values = step.call(values, x, labels)
+    losses.append(float(results["loss"]))
+assert not any(name.startswith("functional_nn") for name in sys.modules)
+print(json.dumps(losses))
+"""
+
+
+def test_stablehlo_trains_in_a_process_that_has_only_jax(tmp_path):
+    """Also in a batch of another size, and with random numbers."""
+    pytest.importorskip("flatbuffers")
+    net = fnn.chain(fnn.dense(8), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
+    arguments, x, labels = example(net, (4,))
+    step = training_step(*arguments)
+    to_stablehlo_training(step, x, labels, tmp_path / "train.stablehlo")
+    command = [sys.executable, "-c", TRAIN_WITH_JAX_ALONE, str(tmp_path / "train.stablehlo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    losses = json.loads(done.stdout)
+    results, _ = step.function(step.values, np.eye(4, dtype=np.float32), np.int32([0, 1, 2, 0]))
+    assert losses[0] == pytest.approx(float(results["loss"]), rel=1e-5)
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import MEMBER, PATH, Named
 from functional_nn.core.errors import InputError, check, escaped
 
+MOST_TRIED = 64
+"""A step for batches of any size is tried with at most this many examples."""
 FORMATS = {
     "stablehlo": "a program that JAX runs on CPU, GPU and TPU",
     "onnx": "a program for ONNX Runtime, also in a browser",
@@ -28,6 +30,12 @@ FORMATS = {
     "--to", "kind", type=Named(FORMATS), required=True, metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}."
 )
 @click.option("--out", type=PATH, required=True, metavar="PATH", help="The new file or folder.")
+@click.option(
+    "--what",
+    type=Named(("evaluate", "train")),
+    default="evaluate",
+    help="For stablehlo: the network in evaluation, or a step of its training.",
+)
 @click.option("--gradient", is_flag=True, help="For stablehlo: also the program of the gradient.")
 @click.option(
     "--like",
@@ -37,7 +45,7 @@ FORMATS = {
 )
 @MEMBER
 @COMPILATION_CACHE
-def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, member: int | None) -> None:
+def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Path | None, member: int | None) -> None:
     """Write the trained network of a run folder for other programs.
 
     RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
@@ -47,9 +55,12 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
         from functional_nn.cli.trained_run import named_member
         from functional_nn.storage.files import kept_open
 
-    for flag, given, needed in (("--gradient", gradient, "stablehlo"), ("--like", like, "torch")):
+    trains = what == "train"
+    needs = {"--what train": (trains, "stablehlo"), "--gradient": (gradient, "stablehlo"), "--like": (like, "torch")}
+    for flag, (given, needed) in needs.items():
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
+    check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
     member = named_member(run, member)
     if kind == "hub":
         exchange.to_hub(run, out, member)
@@ -60,8 +71,8 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
         with kept_open(out.parent, new_files_only=True):  # to load the network may take long
             network = exchange.load(run, member).without_augmentation()
-            if kind == "onnx-training":
-                _write_training(network, out)
+            if trains or kind == "onnx-training":
+                _write_training(network, kind, out)
             else:
                 _write(network, kind, out, gradient, like)
         if network.features is not None:
@@ -70,7 +81,7 @@ def export(run: Path, kind: str, out: Path, gradient: bool, like: Path | None, m
     click.echo(f"{escaped(str(out))}: {FORMATS[kind]}")
 
 
-def _write_training(network: exchange.SavedNetwork, out: Path) -> None:
+def _write_training(network: exchange.SavedNetwork, kind: str, out: Path) -> None:
     """Writes the step that trains a network, for batches as in its run."""
     import numpy as np
 
@@ -80,12 +91,14 @@ def _write_training(network: exchange.SavedNetwork, out: Path) -> None:
     _, loss, optimizer, penalty, metrics, *_ = configuration.recipe(classes, None)
     named = None if metrics is None else dict(metrics)
     step = exchange.training_step(net, loss, optimizer, params, state, penalty=penalty, metrics=named)
-    size = configuration.batch_size
+    # The program of StableHLO takes batches of any size.
+    size = configuration.batch_size if kind == "onnx-training" else min(configuration.batch_size, MOST_TRIED)
     # The size may be a stranger's, so it is compared before there is a batch, and the whole program with the batch.
     bytes_of_batch = size * math.prod(in_shape) * (np.dtype(np.float64).itemsize + np.dtype(np.float32).itemsize)
     check_bytes("batch_size", bytes_of_batch, f"batches of {size:,} examples")
     x = np.random.default_rng(0).uniform(size=(size, *in_shape)).astype(np.float32)
-    exchange.to_onnx_training(step, x, np.arange(size, dtype=np.int32) % classes, out)
+    write = exchange.to_onnx_training if kind == "onnx-training" else exchange.to_stablehlo_training
+    write(step, x, np.arange(size, dtype=np.int32) % classes, out)
 
 
 def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:

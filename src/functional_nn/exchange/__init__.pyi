@@ -8,4 +8,5 @@ from .torch import from_torch as from_torch
 from .torch import to_torch as to_torch
 from .training_steps import TrainingStep as TrainingStep
 from .training_steps import to_onnx_training as to_onnx_training
+from .training_steps import to_stablehlo_training as to_stablehlo_training
 from .training_steps import training_step as training_step

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -67,10 +69,7 @@ def to_stablehlo(
     gradient = check_flag("gradient", gradient)
     if dtype is not None:
         check_dtype("dtype", dtype)
-    known = (*PLATFORMS, "rocm")
-    is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
-    are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
-    check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
+
     if path is not None:
         path = check_path("path", path)
         imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
@@ -84,15 +83,30 @@ def to_stablehlo(
         return net.apply(**trees, x=x, train=False)[0]
 
     apply.__name__ = net.name
-    export = jax.export.export(jax.jit(apply), platforms=tuple(platforms))
+    with exporting(platforms) as export:
+        program = traced(lambda x: export(apply)(values, of_any_batch(x)), in_shape, dtype)
+        if path is not None:
+            write_program(path, program, values, gradient=gradient)
+    return program
+
+
+@contextmanager
+def exporting(platforms: Sequence[str]) -> Iterator[Callable[..., Callable[..., jax.export.Exported]]]:
+    """A context with a function that exports functions for these platforms: ``export(function)(*shapes)``."""
+    known = (*PLATFORMS, "rocm")
+    is_list = isinstance(platforms, list | tuple) and len(platforms) > 0
+    are_known = is_list and all(isinstance(name, str) and name in known for name in platforms)
+    check("platforms", platforms, f"a list with some of {', '.join(known)}", are_known)
     # In a program for several platforms, every convolution is XLA's. It is without the paths of this computer.
     platform = platforms[0] if len(platforms) == 1 else SEVERAL_PLATFORMS
     with traceback_in_locations_limit(0), tracing_for(platform):
-        program = traced(lambda x: export(values, of_any_batch(x)), in_shape, dtype)
-        if path is not None:
-            content = np.frombuffer(program.serialize(vjp_order=int(gradient)), np.uint8)
-            write_whole(path, packed(named_arrays(values) | {PROGRAM: content}, {}))
-    return program
+        yield lambda function: jax.export.export(jax.jit(function), platforms=tuple(platforms))
+
+
+def write_program(path: Path, program: jax.export.Exported, arrays: PyTree, *, gradient: bool = False) -> None:
+    """Writes a program with its arrays, which have their paths as names, and perhaps with that of the gradient."""
+    content = np.frombuffer(program.serialize(vjp_order=int(gradient)), np.uint8)
+    write_whole(path, packed(named_arrays(arrays) | {PROGRAM: content}, {}))
 
 
 def of_any_batch(example: PyTree) -> PyTree:

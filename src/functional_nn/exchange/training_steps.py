@@ -1,4 +1,4 @@
-"""Training steps as programs in ONNX: networks that other programs train, without Python."""
+"""Training steps as programs in ONNX and StableHLO: networks that other programs train, without this package."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from functional_nn.core.products import ONNX, tracing_for
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees, tree_in_native_order
 from functional_nn.exchange.onnx_models import REMEDY, as_float32, by_name, converted, evaluation_model, session_of
+from functional_nn.exchange.stablehlo import PLATFORMS, exporting, of_any_batch, write_program
 from functional_nn.storage.arrays import named_arrays, packed
-from functional_nn.storage.files import TEMPORARY, check_new_folder, temporary_folder, write_whole
+from functional_nn.storage.files import TEMPORARY, check_new_folder, check_path, temporary_folder, write_whole
 from functional_nn.training.argument_checks import check_batch, check_functions, check_loss, check_metrics
 from functional_nn.training.evaluate import check_bytes_of_program, evaluation_of_totals, totals_function
 from functional_nn.training.optimizers import explaining_optimizer
@@ -186,6 +187,27 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
         write_whole(whole / "names.json", json.dumps(about, indent=1))
         write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
         whole.rename(folder)
+
+
+def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: str | os.PathLike[str]) -> None:
+    """Writes a file with which JAX trains a network without this package, on a CPU, a GPU or a TPU.
+
+    It is a safetensors file with all values by their names, and with the program, a ``jax.export.Exported`` of
+    ``(values, x, labels)`` that returns ``(results, values)``. The results are the loss and the metrics. Batches may
+    have any size, and layers may draw random numbers.
+
+    Args:
+        step, x, labels: as for ``to_onnx_training``.
+        path: the file.
+
+    An example is in ``docs/how_to/training_without_python.md``.
+    """
+    check("step", step, "what training_step returns", isinstance(step, TrainingStep))
+    path = check_path("path", path)
+    imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+    with jax.enable_x64(False), exporting(PLATFORMS) as export:
+        program = export(step.function)(step.values, *of_any_batch(_batch(x, labels)))
+        write_program(path, program, step.values)
 
 
 def _batch(x: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
