@@ -140,7 +140,7 @@ WRONG_SHAPES = {
     ),
     "gru": (
         fnn.gru(2),
-        fnn.lstm(2).init(jax.random.key(0), (5, 3))[0],
+        fnn.gru(2, reset_after=False).init(jax.random.key(0), (5, 3))[0],
         X[:, None],
         "params: expected entries input_weight, hidden_weight, bias, hidden_bias, got",
     ),

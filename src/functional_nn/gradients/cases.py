@@ -176,9 +176,11 @@ RECURRENT = [
     LayerCase("rnn_cell", fnn.rnn_cell(HIDDEN), CELL_SHAPES),
     LayerCase("lstm_cell", fnn.lstm_cell(HIDDEN), ((5,), ((HIDDEN,), (HIDDEN,)))),
     LayerCase("gru_cell", fnn.gru_cell(HIDDEN), CELL_SHAPES),
+    LayerCase("gru_cell_reset_before", fnn.gru_cell(HIDDEN, reset_after=False), CELL_SHAPES),
     LayerCase("rnn_relu_sequence", fnn.rnn(HIDDEN, activation=fnn.relu, returns="sequence"), SEQUENCE),
-    LayerCase("rnn_masked", fnn.rnn(HIDDEN), SEQUENCE, make_x=masked),
-    LayerCase("lstm", fnn.lstm(HIDDEN, initializer="pytorch"), SEQUENCE),
+    LayerCase("rnn_learned_masked", fnn.rnn(HIDDEN, initial_state="learned"), SEQUENCE, make_x=masked),
+    LayerCase("lstm", fnn.lstm(HIDDEN), SEQUENCE),
+    LayerCase("lstm_learned", fnn.lstm(HIDDEN, initial_state="learned", initializer="pytorch"), SEQUENCE),
     LayerCase(
         "lstm_given_masked_sequence",
         fnn.lstm(HIDDEN, initial_state="given", returns="sequence"),
@@ -186,7 +188,9 @@ RECURRENT = [
         make_x=masked_with_state,
     ),
     LayerCase("gru_masked_sequence", fnn.gru(HIDDEN, returns="sequence"), SEQUENCE, make_x=masked),
-    LayerCase("gru_given", fnn.gru(HIDDEN, initial_state="given"), (SEQUENCE, (HIDDEN,))),
+    LayerCase(
+        "gru_given_reset_before", fnn.gru(HIDDEN, reset_after=False, initial_state="given"), (SEQUENCE, (HIDDEN,))
+    ),
     LayerCase("recurrent_stacked_masked", stacked, SEQUENCE, make_x=masked),
 ]
 

@@ -17,6 +17,7 @@ KINDS = {
     "rnn_relu": (fnn.rnn, fnn.rnn_cell, {"activation": fnn.relu}),
     "lstm": (fnn.lstm, fnn.lstm_cell, {}),
     "gru": (fnn.gru, fnn.gru_cell, {}),
+    "gru_reset_before": (fnn.gru, fnn.gru_cell, {"reset_after": False}),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_formula = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rnn_relu"])
@@ -41,11 +42,16 @@ def lstm_step(params, x, h, c):
     return sigmoid(o) * np.tanh(c), c
 
 
-def gru_step(params, x, h, c):
+def gru_step(params, x, h, c, reset_after=True):
     W, U, b = (np.split(params[name], 3, axis=-1) for name in ("input_weight", "hidden_weight", "bias"))
     r = sigmoid(x @ W[0] + b[0] + h @ U[0])
     z = sigmoid(x @ W[1] + b[1] + h @ U[1])
-    return (1 - z) * np.tanh(x @ W[2] + b[2] + r * (h @ U[2] + params["hidden_bias"])) + z * h, c
+    recurrent = r * (h @ U[2] + params["hidden_bias"]) if reset_after else (r * h) @ U[2]
+    return (1 - z) * np.tanh(x @ W[2] + b[2] + recurrent) + z * h, c
+
+
+def gru_reset_before_step(params, x, h, c):
+    return gru_step(params, x, h, c, reset_after=False)
 
 
 STEPS = {name.removesuffix("_step"): step for name, step in globals().items() if name.endswith("_step")}
@@ -100,15 +106,16 @@ def test_values_are_those_of_a_plain_loop(kind):
 
 @every_formula
 def test_masked_sequences_are_as_each_alone_at_its_own_length(kind):
-    layer = made(kind, returns="sequence")
+    layer = made(kind, returns="sequence", initial_state="learned")
     params, _ = drawn(layer, (TIME, IN))
+    start = [params[name] for name in ("initial_hidden", "initial_cell") if name in params]
     y, _ = layer.apply(params, {}, padded(), train=False)
-    last, _ = made(kind).apply(params, {}, padded(), train=False)
+    last, _ = made(kind, initial_state="learned").apply(params, {}, padded(), train=False)
     for example, length in enumerate(LENGTHS):
-        alone = by_hand(kind, params, sequences()[example, :length])
+        alone = by_hand(kind, params, sequences()[example, :length], *start)
         np.testing.assert_allclose(y.values[example, :length], alone, rtol=1e-4, atol=1e-5)
         assert not np.any(y.values[example, length:])
-        final = alone[-1] if length else np.zeros(HIDDEN)
+        final = alone[-1] if length else start[0]
         np.testing.assert_allclose(last[example], final, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(y.mask, padded().mask)
 
@@ -150,6 +157,18 @@ def test_bidirectional_masked_and_stacked_is_each_sequence_alone():
         if length in (1, 4, 7):
             alone, _ = net.apply(params, state, sequences()[example : example + 1, :length], train=False)
             np.testing.assert_allclose(together[example], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_learned_initial_state_in_bfloat16_with_x_in_float32():
+    """The state has the type of the wider one, as every other product."""
+    layer = made("lstm", initial_state="learned")
+    params, _ = drawn(layer, (TIME, IN))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    with jax.numpy_dtype_promotion("standard"):
+        y, _ = layer.apply(params, {}, sequences(), train=False)
+    assert y.dtype == jnp.float32
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    np.testing.assert_allclose(y, layer.apply(wide, {}, sequences(), train=False)[0], rtol=1e-5, atol=1e-6)
 
 
 @every_formula

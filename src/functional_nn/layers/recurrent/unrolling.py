@@ -16,7 +16,7 @@ from functional_nn.core.products import summed_product
 from functional_nn.core.validation import check_choice, check_entry_shapes, check_input, check_shape
 
 Returns: TypeAlias = Literal["last", "sequence"]
-InitialState: TypeAlias = Literal["zeros", "given"]
+InitialState: TypeAlias = Literal["zeros", "learned", "given"]
 
 Part = TypeVar("Part")
 
@@ -26,6 +26,9 @@ HiddenState: TypeAlias = jax.Array | tuple[jax.Array, ...]
 StepForward: TypeAlias = Callable[[Params, jax.Array, Any], tuple[HiddenState, Residuals]]
 StepBackward: TypeAlias = Callable[[Params, Any, Any], tuple[tuple[jax.Array, ...], HiddenState]]
 ParamsBar: TypeAlias = Callable[[jax.Array, Any, tuple[jax.Array, ...]], Params]
+
+STATE_NAMES = "initial_hidden", "initial_cell"
+"""The names of the parameters that hold a learned initial state: that of h, and that of c."""
 
 
 class Recurrence(NamedTuple):
@@ -98,15 +101,18 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
     Both scans are wrapped in ``jax.jit``, so that calls outside of ``jit`` do not compile them again each time.
     """
     check_choice("returns", returns, ("last", "sequence"))
-    check_choice("initial_state", initial_state, ("zeros", "given"))
+    check_choice("initial_state", initial_state, ("zeros", "learned", "given"))
     given = initial_state == "given"
+    learned = STATE_NAMES[: recurrence.parts] if initial_state == "learned" else ()
+    shapes = {**recurrence.shapes, **dict.fromkeys(learned, (recurrence.hidden_size,))}
 
     def init(key, in_shape):
         if given:
             in_shape, state_shape = _pair(in_shape, "in_shape", "((time, in_size), shape of the state)")
             _check_state_shape(recurrence, state_shape)
         _, in_size = check_shape(in_shape, "(time, in_size)", "Put reshape((time, in_size)) before this layer.")
-        return recurrence.init(key, in_size), {}
+        params = recurrence.init(key, in_size)
+        return {**params, **{part: jnp.zeros(recurrence.hidden_size) for part in learned}}, {}
 
     @jax.jit
     def scan_forward(params, start, p, mask):
@@ -135,7 +141,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         return jax.lax.scan(step, last_bar, (saved, mask, outputs_bar), reverse=True)
 
     def forward(params, state, x, *, train, key=None):
-        check_entry_shapes("params", params, recurrence.shapes)
+        check_entry_shapes("params", params, shapes)
         sequence, start = _pair(x, "x", "(sequence, initial state)") if given else (x, None)
         check_mask(sequence)
         values, mask = values_of(sequence), mask_of(sequence)
@@ -150,11 +156,15 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
         values = _zero_padding(mask, values)
         p = _project(params, values)
 
-        # The scan needs one type for all states, which is that of p.
+        # The scan needs one type for all states, which is that of p. A learned initial state, or one of zeros, is the
+        # same for every example.
         if given:
             _check_state(recurrence, start, p.shape[1], p.dtype)
         else:
-            start = recurrence.state([jnp.zeros((p.shape[1], recurrence.hidden_size), p.dtype)] * recurrence.parts)
+            parts = [jnp.zeros(recurrence.hidden_size, p.dtype)] * recurrence.parts
+            if learned:
+                parts = [params[part].astype(p.dtype) for part in learned]
+            start = recurrence.state([jnp.broadcast_to(part[None], (p.shape[1], *part.shape)) for part in parts])
 
         last, (hidden, saved) = scan_forward(params, start, p, mask)
         y = _hidden(last)
@@ -176,6 +186,12 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
 
         start_bar, bars = scan_backward(params, last_bar, saved, mask, outputs_bar)
         params_bar = recurrence.params_bar(values, saved, bars)
+        if learned:
+            # All examples start from the same learned state, so its cotangent is the sum over them.
+            start_bars = jax.tree.leaves(start_bar)
+            start = {part: summed(bar) for part, bar in zip(learned, start_bars, strict=True)}
+            params_bar = {**params_bar, **start}
+
         # x is used in p = x W + b only, so one product gives x_bar for all steps.
         x_bar = _time_first(bars[0] @ params["input_weight"].T)
         if mask is not None:
@@ -196,6 +212,11 @@ def weights_and_bias_bar(rows: dict[str, jax.Array], columns: jax.Array) -> Para
     ends = list(itertools.accumulate(part.shape[-1] for part in rows.values()))
     *weights, bias = jnp.split(product, ends)
     return {**dict(zip(rows, weights, strict=True)), "bias": bias[0]}
+
+
+def summed(rows: jax.Array) -> jax.Array:
+    """Computes Σ rows over all axes except the last."""
+    return jnp.sum(rows, axis=tuple(range(rows.ndim - 1)))
 
 
 def _project(params, x):
