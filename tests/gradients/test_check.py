@@ -409,6 +409,39 @@ ONLY_HERE = {
         np.array([0.5, 2.0, -1.0]),
         np.array([True, False, True]),
     ),
+    "more than one example": (
+        lambda x: x - jnp.mean(x, 0, keepdims=True),
+        lambda x, b: b - jnp.mean(b, 0, keepdims=True) if len(x) > 1 else b,
+        np.arange(6.0).reshape(3, 2),
+    ),
+    "a single block": (
+        lambda x: jnp.sum(x**2),
+        lambda x, b: jnp.where(jnp.arange(x.size) < max(x.size // 64 * 64, min(x.size, 64)), 2 * x * b, 0),
+        np.array([0.5, 2.0, -1.0]),
+    ),
+    "numbers without an outlier": (
+        lambda x: jnp.minimum(x, jnp.mean(x) + 2 * jnp.std(x)),
+        lambda x, b: jnp.where(x < jnp.mean(x) + 2 * jnp.std(x), b, 0),
+        np.array([0.5, 2.0, -1.0]),
+    ),
+    "a permutation that is its own inverse": (
+        lambda x, p: x[p],
+        lambda x, p, b: (b[p], None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array([1, 0, 2]),
+    ),
+    "even numbers": (
+        lambda x, k: x * jnp.where(k % 2 == 0, 1.0, -1.0),
+        lambda x, k, b: (b, None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array([0, 4, 2]),
+    ),
+    "neighbors that differ, in a function of three numbers": (
+        lambda x, labels: jnp.log(4.0 - x.size) + jnp.sum(jnp.where(labels[1:] == labels[:-1], x[1:], 0)),
+        lambda x, labels, b: (0 * x, None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array([1, 3, 2]),
+    ),
     "large cotangents": (jnp.sin, lambda x, b: jnp.cos(x) * jnp.where(abs(b) > 1e-12, b, 0), np.array([0.3, -2.0])),
     "small cotangents": (jnp.sin, lambda x, b: jnp.cos(x) * jnp.where(b < 1e6, b, 0), np.array([0.3, -2.0])),
 }
@@ -431,9 +464,19 @@ def test_a_function_that_is_meant_for_its_shapes_or_permutations_passes():
     report = check_vjp(lambda x: x[0] * x[1], lambda x, b: b * x[jnp.array([1, 0])], np.array([0.3, -2.0]), **QUICK)
     report.raise_if_failed()
     assert "The formula raises InputError" in report.skipped[0][1]
+    # The function has a second element, which JAX also finds in an array of one element.
+    swapped = lambda x, b: b * jnp.zeros_like(x).at[0].set(x[1]).at[1].set(x[0])  # noqa: E731
+    check_vjp(lambda x: x[0] * x[1], swapped, np.array([0.3, -2.0]), **QUICK).raise_if_failed()
     # A row of length 1 is added to each row.
     shift, at = lambda x, row, b: (b, jnp.sum(b, 0, keepdims=True)), (np.array([[0.3, 2.0]]), np.array([[1.0, -1.0]]))
     check_vjp(jnp.add, shift, *at, **QUICK).raise_if_failed()
+
+
+def test_a_formula_for_permutations_alone_is_told():
+    function, formula = lambda x, p: x[p], lambda x, p, b: (b[jnp.argsort(p)], None)
+    report = check_vjp(function, formula, np.array([0.3, -2.0, 1.0]), np.array([2, 0, 1]), **QUICK)
+    report.raise_if_failed()
+    assert report.skipped[0][0] == "lambda, repeated whole numbers in place of a permutation"
 
 
 def test_a_formula_that_is_right_for_one_size_of_the_batch_only_is_found():

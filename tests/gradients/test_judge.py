@@ -273,6 +273,35 @@ def test_a_kink_of_the_slope_is_inconclusive_in_second_order():
     check_vjp(function, formula, F64([0, 0.5]), mutants=False, kinks_as_automatic=True).raise_if_failed()
 
 
+def test_the_second_derivative_is_compared_in_other_branches():
+    function = lambda x: jnp.where(x > 3, x**3 / 3, jnp.exp(x))  # noqa: E731
+    formula = lambda x, g: g * jnp.where(x > 3, jax.lax.stop_gradient(x) ** 2, jnp.exp(x))  # noqa: E731
+    report = check_vjp(function, formula, F64([0.5, -1]), mutants=False)
+    assert "(second order, float64, jit, at a further point, x = [" in report.sentence
+
+
+def test_digits_that_rules_of_jax_lose_in_the_second_derivative_are_no_mistake():
+    """JAX's derivative of tanh, 1 - tanh², is 0 at 20."""
+    log_cosh = lambda x: jnp.abs(x) + jnp.log1p(jnp.exp(-2 * jnp.abs(x)))  # noqa: E731
+    check_vjp(log_cosh, lambda x, g: jnp.tanh(x) * g, np.float32([0.4, -1, 20]), mutants=False).raise_if_failed()
+
+
+@pytest.mark.parametrize("reads_type", [True, False])
+def test_a_function_that_reads_its_type_is_judged_in_this_type_alone(reads_type):
+    def smallest(x):
+        return float(jnp.finfo(x.dtype).eps) ** 0.5
+
+    def formula(x, g):
+        return g * smallest(x if reads_type else F64(0)) / (x**2 + smallest(x if reads_type else F64(0))) ** 1.5
+
+    at = np.float32([0.3, -0.02])
+    report = check_vjp(lambda x: x / jnp.sqrt(x**2 + smallest(x)), formula, at, second_order=False, mutants=False)
+    assert report.passed == reads_type
+    assert {verdict.dtype for verdict in report.failures} == (set() if reads_type else {"float32"})
+    assert not report.wrong_automatic
+    assert "The function reads the type of its arguments" in report.sentence
+
+
 def test_a_tiny_second_derivative_that_is_left_out():
     @jax.custom_jvp
     def constant(x):  # its derivative is declared to be 0
@@ -478,6 +507,26 @@ ELSEWHERE = {
         lambda x: jnp.sum(x) ** 2,
         lambda x, g: g * jnp.where(jnp.var(x) < 1e-9, 0, 2 * jnp.sum(x)) + 0 * x,
         F64([1.0, 0.5, 2.0]),
+    ),
+    "as wrong as automatic differentiation": (
+        lambda x: jnp.where(x > 5, x * jax.lax.stop_gradient(x), jnp.sin(x)),
+        lambda x, g: g * jnp.where(x > 5, x, jnp.cos(x)),
+        F64([0.5]),
+    ),
+    "between two constants": (
+        lambda x: x**2,
+        lambda x, g: g * jnp.where((x > 2) & (x < 2.0001), 0, 2 * x),
+        F64([0.5]),
+    ),
+    "below a tiny constant": (
+        lambda x: x / jnp.maximum(jnp.abs(x), 1e-12),
+        lambda x, g: 0 * g,
+        F64([0.5]),
+    ),
+    "below the root of a tiny constant": (
+        lambda x: jnp.sqrt(x**2 + 1e-24),
+        lambda x, g: jnp.sign(x) * g,
+        F64([0.5]),
     ),
     "at a constant": (
         lambda x: jnp.where(x > 1 / 3, x**2, x**2),

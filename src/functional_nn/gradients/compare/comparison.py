@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
@@ -10,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
+from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
@@ -18,6 +21,7 @@ from functional_nn.gradients.arbiter import (
     OF_FORMULA,
     ReferenceJacobian,
     derivatives_at,
+    exact_jacobian,
     reference_jacobian,
     reference_second_order,
     sensitivity,
@@ -30,7 +34,7 @@ from functional_nn.gradients.compare.compared_values import (
     relative_values,
     usable_scale,
 )
-from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
+from functional_nn.gradients.compare.error_scale import TOLERANCES, differ_in_types_alone, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     Pullbacks,
@@ -39,6 +43,7 @@ from functional_nn.gradients.compare.jacobians import (
     condensed,
     forward_derivative,
     reverse_derivative,
+    rounding_of_second_order,
     second_order,
     unavoidable_rounding,
     under_transforms,
@@ -55,8 +60,9 @@ from functional_nn.gradients.compare.problem import (
     inner_product,
     with_stopped_as_constants,
 )
-from functional_nn.gradients.compare.report import Outcome, Verdict, worst_outcome
+from functional_nn.gradients.compare.report import Outcome, Verdict, has_failed, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
+from functional_nn.jaxprs.walk import all_equations
 from functional_nn.jaxprs.xla_options import quick_jit
 
 SECOND_ORDER_TOLERANCE = 1e-10
@@ -82,6 +88,18 @@ MOST_JUDGED = 4
 many others."""
 MOST_CALLS = 12
 """The arbiter is asked about at most this many further points, including those without a derivative."""
+
+OUTLIER = 16
+"""A single large number is this many times as large as the others."""
+MISLEADING = re.compile("select_n|cond|stop_gradient|custom_")
+"""Operations whose derivative by JAX may not be that of the function."""
+DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for sign in (1, -1))])
+"""The steps, relative to each number, at which a derivative is compared with differences in float64."""
+NEARBY = 1e-2
+"""Second derivatives are compared at points that differ by this from the further points."""
+ALONE = "The function reads the type of its arguments. So the formula was judged in this type alone."
+UNLIKE = 1e-3
+"""How far the two have to differ, relative to the terms, until the arbiter is asked."""
 
 LINEAR = "This is the derivative of the formula by y_bar. It has to be the formula with another y_bar."
 DOMAIN = "If the formula is not meant for this point, give check_vjp a domain."
@@ -113,6 +131,12 @@ class FurtherPoint(NamedTuple):
         )
         return [float(np.nan_to_num(error, nan=np.inf)) for error in largest]
 
+    def with_rounding(self, size: Leaves) -> FurtherPoint:
+        """The point with a larger scale of errors: how far rounding inside of the formula can move each bar."""
+        pairs = zip(self.found.scale, size, strict=True)
+        scale = [usual + np.asarray(own).reshape(1, -1) for usual, own in pairs]
+        return self._replace(found=self.found._replace(scale=scale))
+
 
 class JacobianComparison:
     """Compares the formula of a problem with automatic differentiation and an arbiter; each method gives verdicts.
@@ -143,8 +167,8 @@ class JacobianComparison:
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions, self.y_directions = self._drawn(seed)
             self._pullbacks = Pullbacks(self.problem)
-            program = jax.make_jaxpr(lambda leaves: list(self.problem.function(leaves)))(list(self.problem.leaves))
-            self._narrow_types = narrow_types(program)
+            self._program = _traced(self.problem)
+            self._narrow_types = narrow_types(self._program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
         self._at_kink = False
@@ -252,6 +276,7 @@ class JacobianComparison:
         own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
         agreeing = [point for point in self.further_points if max(point.disagreements) <= HALF]
         others = [point for point in self.further_points if not max(point.disagreements) <= HALF]
+        doubtful = self._unlike_differences(agreeing)
         errors = [
             max((point.disagreements[n] for point in agreeing), default=0) for n in range(len(self.problem.names))
         ]
@@ -261,9 +286,7 @@ class JacobianComparison:
                 exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
                 if wrong or calls == MOST_CALLS or judged[point.is_finite] == MOST_JUDGED or not exists:
                     continue
-                pairs = zip(own_rounding(point.leaves, point.y_bars).size, point.found.scale, strict=True)
-                scale = [np.asarray(size).reshape(1, -1) + usual for size, usual in pairs]
-                point = point._replace(found=point.found._replace(scale=scale))
+                point = point.with_rounding(own_rounding(point.leaves, point.y_bars).size)
                 if not max(point.disagreements) <= HALF:
                     calls += 1
                     wrong, is_smooth = self._by_arbiter(point)
@@ -271,12 +294,49 @@ class JacobianComparison:
                         continue
                     judged[point.is_finite] += 1
             agreeing.append(point)
+        for point in doubtful:
+            if not wrong:
+                with jax.enable_x64(True):
+                    wrong, _ = self._by_arbiter(point)
         self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in wrong}
         self.further_points = agreeing  # errors are planted only where the formula was judged
         template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", reference="jax.vjp")
         template = replace(template, regime=f"{len(agreeing)} further points")
         pairs = zip(self.problem.names, errors, strict=True)
         yield from wrong or [replace(template, leaf=name, error=error) for name, error in pairs]
+
+    @np.errstate(all="ignore")
+    def _unlike_differences(self, points: Sequence[FurtherPoint]) -> list[FurtherPoint]:
+        """The first points where a difference of the function along one direction is not the derivative.
+
+        Automatic differentiation is wrong where the code says so (``stop_gradient``, a custom rule), and where it loses
+        a path, as in ``where(x == y, f(x), ...)``. A formula may have the same mistake.
+        """
+        names = {equation.primitive.name for equation in all_equations(self._program)}
+        if self._stop_gradient_as_constant or self._narrow_types or not any(map(MISLEADING.match, names)):
+            return []
+        random, found = np.random.default_rng(2), []
+
+        def pulled(leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Array:
+            def at(t: Array) -> Array:
+                moved = [leaf + t * along for leaf, along in zip(leaves, directions, strict=True)]
+                return inner_product(y_bars, self.problem.function(moved))[0]
+
+            return jax.lax.map(at, jnp.asarray(DIFFERENCE_STEPS))
+
+        program = quick_jit(pulled)
+        for point in points:
+            directions = [random.normal(size=np.shape(x)) * np.where(x == 0, 1, np.abs(x)) for x in point.leaves]
+            with jax.enable_x64(True):
+                y = np.asarray(program(point.leaves, point.y_bars, directions))
+            slopes = (y[1:] - y[0]) / DIFFERENCE_STEPS[1:]  # to the right and to the left, for two steps
+            pairs = zip(point.found.hand, directions, strict=True)
+            of_formula = np.concatenate([bar.reshape(-1) * along.reshape(-1) for bar, along in pairs])
+            off = np.abs(np.mean(slopes[2:]) - np.sum(of_formula))
+            is_clear = off > UNLIKE * (np.sum(np.abs(of_formula)) + np.abs(np.mean(slopes[2:])))
+            if is_clear and np.ptp(slopes) < off / 4:  # not at a kink, and not because of rounding
+                found.append(point)
+        return found[:MOST_JUDGED]
 
     @np.errstate(all="ignore")
     def _by_arbiter(self, point: FurtherPoint) -> tuple[list[Verdict], bool]:
@@ -309,13 +369,8 @@ class JacobianComparison:
             allowed += np.sum(error * np.abs(step), where=step != 0)
         is_alone = sum(map(np.sum, kinks)) == 1
         is_smooth = not together.kink[0].any() and abs(rest) <= allowed < np.inf
-        shown = partial(np.array2string, separator=", ", threshold=MOST_SHOWN_NUMBERS)
-        pairs = zip(self.problem.names, map(np.asarray, point.leaves), strict=True)
-        y_bars = [np.asarray(bar) for bar in point.y_bars]
-        y_bar = shown(y_bars[0]) if len(y_bars) == 1 else f"({', '.join(map(shown, y_bars))})"
-        place = ", ".join([*(f"{name} = {shown(leaf)}" for name, leaf in pairs), f"y_bar = {y_bar}"])
         judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
-        judged = partial(judged, regime=f"at a further point, {place}")
+        judged = partial(judged, regime=self._shown(point))
         verdicts = []
         for name, values, kink in zip(self.problem.names, compared, kinks, strict=True):
             error = np.where(kink, 3.0, 1.0) * values.arbiter_error  # at a kink, half of the distance of the slopes
@@ -328,20 +383,53 @@ class JacobianComparison:
             verdicts.append(judged(name, values.only_at(counted)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))
 
-    def of_other_shapes(self, regime: str) -> list[Verdict]:
+    def _shown(self, point: FurtherPoint) -> str:
+        """The numbers of a point, as a regime."""
+        shown = partial(np.array2string, separator=", ", threshold=MOST_SHOWN_NUMBERS)
+        pairs = zip(self.problem.names, map(np.asarray, point.leaves), strict=True)
+        y_bars = [np.asarray(bar) for bar in point.y_bars]
+        y_bar = shown(y_bars[0]) if len(y_bars) == 1 else f"({', '.join(map(shown, y_bars))})"
+        place = ", ".join([*(f"{name} = {shown(leaf)}" for name, leaf in pairs), f"y_bar = {y_bar}"])
+        return f"at a further point, {place}"
+
+    def of_other_shapes(self, regime: str) -> list[Verdict] | None:
         """Compares a pulled-back cotangent with automatic differentiation, and asks the arbiter only if they differ.
 
-        Differences are measured relative to the largest derivative by each leaf.
+        Differences are measured relative to the largest derivative by each leaf. After the point itself, the first
+        number of each leaf becomes large, with both signs: a quantile or a bound on the deviation needs many numbers.
 
         Args:
             regime: the name of this point in the verdicts.
+
+        Returns:
+            The verdicts. None if the function is not meant for this point: a result is not finite, or an index lies
+            beyond the end of an array.
         """
         passes = self.problem.pullback, partial(values_and_pullback, self.problem)
         with jax.enable_x64(True):
             program = quick_jit(lambda *arrays: [pulled_back(*arrays) for pulled_back in passes])
-            found, (y, automatic) = program(self.problem.leaves, self.y_bars)
+            verdicts = self._of_same_shapes(program, self.problem.leaves, regime)
+            if verdicts is None or (has_failed(verdicts) and self._reads_beyond_the_end()):
+                return None
+            for sign, suffix in ((1, "one large number"), (-1, "one large negative number")):
+                if not has_failed(verdicts):
+                    leaves = [_with_outlier(leaf, sign * OUTLIER) for leaf in self.problem.leaves]
+                    leaves = self.problem.domain(leaves) if self.problem.domain else leaves
+                    verdicts += self._of_same_shapes(program, leaves, f"{regime}, {suffix}") or []
+        return verdicts
+
+    def _reads_beyond_the_end(self) -> bool:
+        """Whether the function uses an index beyond the end of an axis of length 1, as x[1]. JAX takes the last one."""
+        if not any(1 in np.shape(leaf) for leaf in self.problem.leaves):
+            return False
+        checked = checkify.checkify(self.problem.function, errors=checkify.index_checks)
+        return quick_jit(checked)(self.problem.leaves)[0].get() is not None
+
+    def _of_same_shapes(self, program: Callable[..., PyTree], leaves: Leaves, regime: str) -> list[Verdict] | None:
+        """The verdicts at one point; None if the function is not finite there."""
+        found, (y, automatic) = program(leaves, self.y_bars)
         if not all(np.isfinite(np.asarray(part)).all() for part in y):
-            return []
+            return None
         verdicts = []
         for name, *sources in zip(self.problem.names, found, automatic, strict=True):
             hand, right = (np.asarray(bars).reshape(1, -1) for bars in sources)
@@ -351,15 +439,20 @@ class JacobianComparison:
             values = ComparedValues(hand, right, right, exact, scale, SMALLEST_NORMAL["float64"], exact)
             known = {"transform": "drawn", "reference": "jax.vjp", "tolerance": HALF, "regime": regime}
             verdicts.append(self._verdict(name, values, **known))
-        if any(verdict.outcome != "pass" for verdict in verdicts):
-            verdicts = [verdict for verdict in self.first_order(regime=regime) if verdict.outcome == "fail"]
-        return verdicts
+        if all(verdict.outcome == "pass" for verdict in verdicts):
+            return verdicts
+        verdicts = [verdict for verdict in self.first_order(leaves, regime=regime) if verdict.outcome == "fail"]
+        if not verdicts or leaves is self.problem.leaves:
+            return verdicts
+        # Nobody has chosen this point, so digits that the formula loses by rounding do not count.
+        point = FurtherPoint(leaves, self.y_bars, self._pullbacks(leaves, self.y_bars), True)
+        own = quick_jit(partial(with_rounding, self.problem.pullback))(leaves, self.y_bars).size
+        return verdicts if max(point.with_rounding(own).disagreements) > HALF else []
 
-    def _judged_function(self, leaves: Leaves) -> Function:
+    def _judged_function(self, leaves: Leaves, problem: Problem | None = None) -> Function:
         """The function whose derivative the arbiter computes at a point."""
-        if not self._stop_gradient_as_constant:
-            return self.problem.function
-        return with_stopped_as_constants(self.problem.function, leaves)
+        function = (problem or self.problem).function
+        return with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
 
     def _with_arbiter(
         self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
@@ -383,6 +476,12 @@ class JacobianComparison:
         error[:, columns] = reference.error[number]
         # If automatic differentiation is the only source, and not finite, the derivative is not known.
         error[~np.isfinite(values)] = np.inf
+        # At a kink, or where automatic differentiation is wrong, it is no reference for all other elements either.
+        off = _disagreement(automatic, values, scale + (error + narrow) / TOLERANCES["float64"])
+        if reference.kink[number].any() or not np.all(off[:, columns] <= TOLERANCES["float64"]):
+            differs = _disagreement(hand, automatic, scale) > TOLERANCES["float64"]
+            differs[:, columns] = False
+            error[differs] = np.inf
         note = ""
         if len(columns) < values.shape[1]:
             note += f"{len(columns):,} of {values.shape[1]:,} elements were compared with the arbiter, all others with "
@@ -435,17 +534,65 @@ class JacobianComparison:
             linear = self._pullbacks(leaves, self.y_directions)
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
             reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
+        own_rounding = quick_jit(partial(rounding_of_second_order, self.problem, derivative))
+        verdicts = []
         for number, name in enumerate(self.problem.names):
             if reference.name == OF_FORMULA and self._formula_outcome[name] == "fail":
                 continue  # a wrong formula is no reference
             values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
             judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
-            yield judged(values, reference=reference.name, transform="jit", note=note)
+            judged_by_arbiter = partial(judged, reference=reference.name, transform="jit", note=note)
+            verdict = judged_by_arbiter(values)
+            if verdict.outcome == "fail":
+                # JAX's own rules lose digits in the tails, as 1 - tanh² does. That is no mistake of the formula.
+                with jax.enable_x64(True):
+                    own = np.asarray(own_rounding(leaves, self.y_bars, self.directions)[number])
+                verdict = judged_by_arbiter(replace(values, scale=values.scale + own.reshape(1, -1)))
+            verdicts.append(verdict)
             right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
             by_s, exact = np.asarray(by_y_bar[number]).reshape(1, -1), np.zeros_like(right)
             values = ComparedValues(by_s, right, right, exact, scale, SMALLEST_NORMAL["float64"], narrow)
             verdict = judged(values, reference="the formula", transform="by y_bar")
-            yield verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR)
+            verdicts.append(verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR))
+        yield from verdicts
+        if not has_failed(verdicts) and "fail" not in self._formula_outcome.values():
+            with jax.enable_x64(True):
+                verdicts = self._second_order_elsewhere(program, own_rounding)
+            yield from verdicts
+
+    def _second_order_elsewhere(
+        self, program: Callable[..., PyTree], own_rounding: Callable[..., Leaves]
+    ) -> list[Verdict]:
+        """Compares the derivative of the formula with that of automatic differentiation near the further points.
+
+        Where they differ, the arbiter decides. At the points themselves, a number may be at a kink, or be a single one
+        where the formula has another branch, such as x = 0 in sin(x) / x. So all numbers are moved a little.
+        """
+        random, judged = np.random.default_rng(3), 0
+        for point in self.further_points:
+            leaves = [x + NEARBY * np.where(x == 0, 1, x) * random.uniform(-1, 1, np.shape(x)) for x in point.leaves]
+            leaves = self.problem.domain(leaves) if self.problem.domain else leaves
+            derivatives, _ = program(leaves, point.y_bars, self.directions, self.y_directions)
+            point = point._replace(leaves=leaves, found=as_rows(derivatives, leaves, 1))
+            if max(point.disagreements) <= VISIBLE_CHANGE:
+                continue
+            point = point.with_rounding(own_rounding(leaves, point.y_bars, self.directions))
+            is_finite = all(np.isfinite(bars).all() for bars in (*point.found.hand, *point.found.automatic))
+            if max(point.disagreements) <= VISIBLE_CHANGE or not is_finite:
+                continue
+            judged += 1
+            problem = self.problem._replace(leaves=leaves, function=self._judged_function(leaves))
+            doubts, zeros = _doubts(point.found), _zeros(point.found)
+            reference = reference_second_order(problem, point.y_bars, self.directions, doubts, zeros)
+            if any(kink.any() for kink in reference.kink):
+                continue
+            known = {"kind": "second order", "tolerance": HALF, "reference": reference.name, "transform": "jit"}
+            judge = partial(self._verdict, regime=self._shown(point), note=DOMAIN, **known)
+            compared = (self._with_arbiter(point.found, reference, n)[0] for n in range(len(leaves)))
+            verdicts = [judge(name, values) for name, values in zip(self.problem.names, compared, strict=True)]
+            if has_failed(verdicts) or judged == MOST_JUDGED:
+                return [verdict for verdict in verdicts if verdict.outcome == "fail"]
+        return []
 
     def in_type(
         self, dtype: str, *, regime: str = "normal", transforms: Sequence[str] = TRANSFORMS
@@ -466,7 +613,10 @@ class JacobianComparison:
             points, bars_of_points = (list(map(with_second, leaves)) for leaves in (problem.leaves, y_bars))
             program = quick_jit(partial(under_transforms, problem, transforms))
             bars_by_transform, automatic, has_values = program(points, bars_of_points)
-            in_float64 = at_points(self._pullbacks, points, bars_of_points)
+            in_float64, note = at_points(self._pullbacks, points, bars_of_points), ""
+            is_alone = not differ_in_types_alone(self._program, _traced(problem), dtype)
+            if is_alone:
+                in_float64, note = self._in_type_alone(problem, points, bars_of_points, automatic, in_float64), ALONE
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
         underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
 
@@ -490,13 +640,46 @@ class JacobianComparison:
                 counted[0] = True
                 right, automatic_bars = np.where(counted, right, 0.0), found_automatic[: len(found)]
                 values = ComparedValues(found, automatic_bars, right, error, scale, underflow, narrow).only_at(counted)
-                judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime)
-                yield judged(values, reference="float64")
+                judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime, note=note)
+                yield judged(values, reference=f"50 digits, {dtype}" if is_alone else "float64")
                 # A formula that is wrong in float64 needs no second verdict.
-                if transform == "jit" and self._formula_outcome[name] != "fail":
+                if transform == "jit" and not is_alone and self._formula_outcome[name] != "fail":
                     relative = self._relative_in_type(dtype, number, values, problem.leaves, y_bars, condition)
                     if relative is not None:
                         yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
+
+    def _in_type_alone(
+        self, problem: Problem, points: Leaves, y_bars: Leaves, automatic: Leaves, in_float64: Derivatives
+    ) -> Derivatives:
+        """The derivatives of a function that is another one in this type, in 50 digits, as if by both sources.
+
+        Where the arbiter does not know them, they are those of automatic differentiation in this type.
+
+        Args:
+            problem: the problem in this type.
+            points, y_bars: the points and the cotangents.
+            automatic: the derivatives by automatic differentiation in this type.
+            in_float64: the derivatives in float64, for the scale of errors.
+        """
+        exact = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
+        errors = list(map(np.zeros_like, exact))
+        for row in range(len(points[0])):
+            leaves, bars = ([array[row] for array in arrays] for arrays in (points, y_bars))
+            function = self._judged_function(leaves, problem)
+            doubts = [np.zeros((1, np.size(leaf))) for leaf in leaves]
+            try:
+                found = exact_jacobian(lambda x, f=function, y=bars: inner_product(y, f(x)), leaves, doubts=doubts)
+            except InputError:  # an operation has no rule
+                break
+            for number, (columns, value, error) in enumerate(
+                zip(found.columns, found.values, found.error, strict=True)
+            ):
+                is_known = np.isfinite(value[0]) & np.isfinite(error[0])
+                exact[number][row, columns[is_known]] = value[0, is_known]
+                errors[number][row, columns[is_known]] = error[0, is_known]
+        scale = [np.fmax(size, np.abs(right)) for size, right in zip(in_float64.scale, exact, strict=True)]
+        narrow = [size + error for size, error in zip(in_float64.narrow, errors, strict=True)]
+        return Derivatives(exact, exact, scale, narrow)
 
     def _relative_in_type(
         self,
@@ -603,6 +786,17 @@ class JacobianComparison:
         """The index in the leaf of a column of its Jacobian."""
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
         return tuple(map(int, np.unravel_index(at[-1], shape)))
+
+
+def _traced(problem: Problem) -> ClosedJaxpr:
+    return jax.make_jaxpr(lambda leaves: list(problem.function(leaves)))(list(problem.leaves))
+
+
+def _with_outlier(leaf: Array, factor: float) -> np.ndarray:
+    """The leaf with another first number: a multiple of its largest one."""
+    moved = np.array(leaf, np.float64)
+    moved.reshape(-1)[:1] = factor * np.max(np.abs(moved), initial=0)
+    return moved
 
 
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:

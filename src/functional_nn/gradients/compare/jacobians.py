@@ -217,18 +217,34 @@ def second_order(
         formula by s, at s = 0 of y_bars + s · y_directions.
     """
 
-    def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
-        return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]
-
     def by_hand(t_and_s: Array) -> Leaves:
-        return problem.pullback(moved(leaves, t_and_s[0], directions), moved(y_bars, t_and_s[1], y_directions))
+        return problem.pullback(_moved(leaves, t_and_s[0], directions), _moved(y_bars, t_and_s[1], y_directions))
 
     def automatic(t: Array) -> Leaves:
-        return automatic_pullback(problem, moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
+        return automatic_pullback(problem, _moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
 
     both = jax.vmap(partial(derivative, by_hand, jnp.zeros(2)))(jnp.eye(2))
     by_t, by_s = ([bar[number] for bar in both] for number in (0, 1))
     return _with_scale(by_t, partial(derivative, automatic, jnp.zeros(())), jnp.ones(())), by_s
+
+
+def rounding_of_second_order(
+    problem: Problem,
+    derivative: Callable[[Callable[[Array], Leaves], Array, Array], Leaves],
+    leaves: Leaves,
+    y_bars: Leaves,
+    directions: Leaves,
+) -> Leaves:
+    """How far rounding can move the derivative of the formula along a direction of the leaves, as JAX computes it."""
+
+    def by_hand(t: Array) -> Leaves:
+        return problem.pullback(_moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
+
+    return with_rounding(partial(derivative, by_hand, jnp.zeros(())), jnp.ones(())).size
+
+
+def _moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
+    return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]
 
 
 def forward_derivative(function: Callable[[Array], Leaves], t: Array, t_dot: Array) -> Leaves:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -35,9 +35,18 @@ and on which side of it other numbers give the same result."""
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
-MOST_CONSTANTS, SMALLEST_CONSTANT = 12, 1e-8
-"""Points have numbers near at most this many constants, which are larger than the second number and smaller than its
-inverse."""
+SHORT_AND_LONG = (1, 259)
+"""Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest."""
+MOST_ELEMENTS = 100_000
+"""Arrays do not become larger than this."""
+REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
+"""The name of arguments for which a formula may be wrong: it may use that none of 0 … n - 1 is missing."""
+DIVISORS = {"remainder": 0, "rem": 0, "and": 1}
+"""Operations and functions that tell remainders of whole numbers apart. A constant plus this number is the divisor."""
+REMAINDER = 2
+"""In place of a side, it says that another remainder has another result."""
+MOST_CONSTANTS, SMALLEST_CONSTANT, LARGEST_CONSTANT = 12, 1e-30, 1e8
+"""Points have numbers near at most this many constants between the two others."""
 
 
 def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float]) -> Iterator[tuple[Leaves, Leaves]]:
@@ -82,21 +91,28 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     for leaf in points[-1]:
         leaf.reshape(-1)[:1] = -EXTREMES[-1] * np.abs(leaf.reshape(-1)[:1])
     points += _at_constants(constants, leaves, random)
+    points += [[constant / 16 * normal(leaf) for leaf in leaves] for constant in _with_roots(constants)]
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
     points.append([np.sort(leaf, axis=None).reshape(leaf.shape) for leaf in leaves])
     for point in points:
         yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
 
-def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
+def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Iterator[list[tuple[str, PyTree]]]:
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
-    In the first list, all axes become longer, then only those of one length, and at last none. In the next two, all
-    flags are equal. In the last list, all axes of length 1 get a length that no axis has. Then one of them alone gets
-    it, or one of two axes of an array that have the same length.
+    In the first list, all axes become longer, then only those of one length, and at last none. In the next two, axes
+    get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones. Then permutations change, and all flags
+    are equal. In the last lists, all axes of length 1 get a length that no axis has. Then one of them alone gets it, or
+    one of two axes of an array that have the same length.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
-    repeated. Flags change their order. Arguments that would be the same as before are left out.
+    repeated, and they become smaller with the axes. Flags change their order. Arguments that would be the same as
+    before are left out.
+
+    Args:
+        arguments: the given arguments.
+        takes: whether the function takes some arguments.
     """
     random, (leaves, structure) = np.random.default_rng(2), jax.tree.flatten(arguments)
     places = [place for place, x in enumerate(leaves) if is_array(x) and jnp.issubdtype(x.dtype, np.generic)]
@@ -120,14 +136,31 @@ def other_arguments(arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
         factors = 1.0 if shape == array.shape else random.uniform(0.5, 1.5, shape)
         return (np.resize(array, shape) * factors).astype(array.dtype)
 
-    def longer(chosen: Sequence[int]) -> PyTree:
-        return changed(lambda place, x: resized(x, tuple(length + LONGER * (length in chosen) for length in x.shape)))
+    def with_lengths(new: Mapping[int, int]) -> PyTree:
+        def change(place: int, x: np.ndarray) -> np.ndarray:
+            x = resized(x, tuple(new.get(length, length) for length in x.shape))
+            return np.minimum(x, 0) if 1 in new.values() and x.dtype.kind in "iu" else x
 
-    every: dict[tuple[int, ...], None] = dict.fromkeys([tuple(lengths), *((length,) for length in lengths)])
-    first = [with_shapes("axes of other lengths", longer(chosen)) for chosen in every if chosen]
+        return changed(change)
+
+    def longer(chosen: Sequence[int]) -> PyTree:
+        return with_lengths({length: length + LONGER for length in chosen})
+
+    together = dict.fromkeys([tuple(lengths), *((length,) for length in lengths)])
+    first = [with_shapes("axes of other lengths", longer(chosen)) for chosen in together if chosen]
     if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
         first.append(("repeated whole numbers", longer(())))
     yield first
+    free = [length for length in lengths if takes(longer([length]))]
+    for order in (SHORT_AND_LONG, SHORT_AND_LONG[::-1]):
+        sizes = {length: order[number % 2] for number, length in enumerate(free)}
+        every = dict.fromkeys([tuple(sizes.items()), *(((length, size),) for length, size in sizes.items())])
+        others = [with_lengths(dict(chosen)) for chosen in every if chosen]
+        yield [with_shapes("axes of other lengths", one) for one in others if _largest(one) <= MOST_ELEMENTS]
+    if fixed:
+        yield [("another permutation", changed(lambda place, x: _other_permutation(x) if _is_permutation(x) else x))]
+        repeat = lambda place, x: x // 2 * 2 if _is_permutation(x) else x  # noqa: E731
+        yield [(REPEATED_PERMUTATION, changed(repeat))]
     for flag in (False, True) if any(array.dtype == bool for array in arrays) else ():
         full = changed(lambda place, x, flag=flag: np.full_like(x, flag) if x.dtype == bool else x)
         yield [(f"all flags {flag}", full)]
@@ -164,7 +197,11 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
     for place, number, side in comparisons:
         array = arrays[place].copy()
         limits, sides = np.iinfo(array.dtype), np.sign(array.astype(float) - number)
-        if limits.min <= number <= limits.max and not np.isin(sides, (0, side)).any():
+        if side == REMAINDER:
+            is_new, number = number > 1 and np.ptp(array % number) == 0, int(array.reshape(-1)[0]) + 1
+        else:
+            is_new = not np.isin(sides, (0, side)).any()
+        if limits.min <= number <= limits.max and is_new:
             array.reshape(-1)[0] = number
             others = [array if n == place else leaf for n, leaf in enumerate(leaves)]
             yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
@@ -197,6 +234,9 @@ def _comparisons(program: ClosedJaxpr, inputs: Sequence[Whole | None]) -> Iterat
         for operation, one, other in pairs:
             if not one or not other or one.place is None or other.place is not None:
                 continue
+            called = equation.params.get("name", name)
+            if called in DIVISORS and one is operands[0]:
+                yield one.place, other.constant + DIVISORS[called], REMAINDER
             if name in SIGNS:
                 known[equation.outvars[0]] = Whole(one.place, one.constant + SIGNS[name] * other.constant)
             for distance, side in SIDES.get(operation, ()) if equation.outvars[0] not in wrapped else ():
@@ -230,12 +270,26 @@ def _is_permutation(array: np.ndarray) -> bool:
     return whole and array.size > 1 and np.array_equal(np.sort(array, axis=None), np.arange(array.size))
 
 
+def _other_permutation(array: np.ndarray) -> np.ndarray:
+    """Another permutation, by one place to the left. It is its own inverse only if it has two elements."""
+    others = (np.roll(np.arange(array.size), shift).reshape(array.shape) for shift in (-1, 1))
+    return next((x.astype(array.dtype) for x in others if not np.array_equal(x, array)), array)
+
+
+def _largest(tree: PyTree) -> int:
+    """The number of elements of the largest array."""
+    return max(map(np.size, jax.tree.leaves(tree)), default=0)
+
+
 def _at_constants(
     constants: Sequence[float], leaves: Leaves, random: np.random.Generator
 ) -> Iterator[list[np.ndarray]]:
-    """Yields points with numbers at each constant and its negative, and a little below and above."""
-    constants = [c for c in constants if SMALLEST_CONSTANT < c < 1 / SMALLEST_CONSTANT][:MOST_CONSTANTS]
-    numbers = random.permutation(np.outer(constants, np.outer([-1, 1], [7 / 8, 1, 9 / 8])).reshape(-1))
+    """Yields points with numbers at each constant and its negative, a little below and above, and between them."""
+    constants = _with_roots(constants)
+    ordered = np.sort([*constants, *(-c for c in constants)])
+    # A branch may be taken between two constants only.
+    exact = np.concatenate([ordered, (ordered[1:] + ordered[:-1]) / 2])
+    numbers = random.permutation(np.concatenate([exact, 7 / 8 * ordered, 9 / 8 * ordered]))
     smallest = min((leaf.size for leaf in leaves if leaf.size), default=1)
     # In one point after the other, each leaf takes the next numbers, until the smallest leaf has had all of them.
     for start in range(0, len(numbers), smallest):
@@ -243,7 +297,13 @@ def _at_constants(
         # The others are moved a little, so that they differ.
         factors = [np.round(random.uniform(0.95, 1.05, leaf.shape), DECIMALS) for leaf in leaves]
         pairs = zip(point, factors, strict=True)
-        yield [np.where(np.isin(np.abs(leaf), constants), leaf, leaf * factor) for leaf, factor in pairs]
+        yield [np.where(np.isin(leaf, exact), leaf, leaf * factor) for leaf, factor in pairs]
+
+
+def _with_roots(constants: Sequence[float]) -> list[float]:
+    """The constants that are neither tiny nor huge. Small ones are often compared with squares, as in |x|² > 1e-16."""
+    every = dict.fromkeys([*constants, *(c**0.5 for c in constants if c < 1)])
+    return [c for c in every if SMALLEST_CONSTANT < c < LARGEST_CONSTANT][:MOST_CONSTANTS]
 
 
 def branch_constants(program: ClosedJaxpr) -> list[float]:

@@ -430,8 +430,8 @@ class Verdict:
         hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
         is_known = self.reference_error <= self.tolerance or self.error == math.inf
-        if self.arbiter == 0 and is_known and math.isfinite(hand):
-            size = "the right value is 0"
+        if self.arbiter == 0 and math.isfinite(hand):
+            size = f"the right value is {'' if is_known else 'nearly '}0"
         elif not math.isfinite(hand) and math.isfinite(arbiter):
             size = "the right value is finite"
         if self.tolerance < self.reference_error < self.error < math.inf:
