@@ -30,18 +30,29 @@ def large_are_slow(cases: Iterable[Any]) -> dict[str, Any]:
     return {"argvalues": parameters}
 
 
+ACTIVATIONS = frozenset(("tanh", "softmax", "log_softmax"))
+"""Layers of the other activations are made alike, and ``test_derivatives_are_those_of_jax`` has every activation."""
+KINDS = frozenset(
+    (
+        *("dense", "conv", "max_pool", "batch_norm", "dropout", "embedding", "lstm", "attention"),
+        *("random_shift", "chain", "compose", "remat", "with_hand_vjp"),
+    )
+)
+"""Layers whose residuals, states or keys are of different kinds."""
+
+
 def variants_are_slow(cases: Iterable[Any], *, kinds_alone: bool = False) -> dict[str, Any]:
     """As ``large_are_slow``, and further cases of the same layer run with ``-m slow``, too.
 
     In every run are the first case of each layer, its first one with a mask, and each case with the name of a function
-    of the package, such as ``remat``. With ``kinds_alone``, cases with a mask are not, and of all activations two are.
+    of the package, such as ``remat``. With ``kinds_alone``, only ``KINDS`` are.
     """
     first: dict[tuple[str, bool], str] = {}
     for case in cases:
-        first.setdefault((case.layer.name, not kinds_alone and "masked" in case.name), case.name)
-    every_run = {*first.values(), *dir(fnn)} - LARGE
+        first.setdefault((case.layer.name, "masked" in case.name), case.name)
+    every_run = {*first.values(), *dir(fnn)} - LARGE - (fnn.activations.ACTIVATIONS.keys() - ACTIVATIONS)
     if kinds_alone:
-        every_run -= fnn.activations.ACTIVATIONS.keys() - {"tanh", "softmax"}
+        every_run = KINDS
     return {
         "argvalues": [
             pytest.param(case, id=case.name, marks=() if case.name in every_run else pytest.mark.slow) for case in cases

@@ -75,11 +75,7 @@ WIDE = (
 )
 """As many members, and as many values, as there may be."""
 ZEROS = gzip.compress(bytes(30 * 2**20))
-HEAVY = {
-    "idx": [gzip.compress(IDX) + ZEROS, ZEROS],
-    "toml": [WIDE],
-    "image": [bomb(7000), transparent(3000)],
-}
+HEAVY = {"idx": [gzip.compress(IDX) + ZEROS, ZEROS], "toml": [WIDE], "image": [bomb(7000), transparent(3000)]}
 """Bombs, which take their time, so that they are few."""
 READERS = {
     "idx": (read_idx, [IDX, gzip.compress(IDX)]),
@@ -87,15 +83,7 @@ READERS = {
         lambda path: load_parameters(path, LIKE),
         [packed(ARRAYS, {}), packed({}, {}), packed(ARRAYS, {"a": "b"})],
     ),
-    "toml": (
-        read_grid,
-        [
-            TOML,
-            MANY,
-            b"[[members]]\na = 1\n",
-            b"a = " + b"[" * 3000 + b"]" * 3000,
-        ],
-    ),
+    "toml": (read_grid, [TOML, MANY, b"[[members]]\na = 1\n", b"a = " + b"[" * 3000 + b"]" * 3000]),
     "json": (configuration, [CONFIGURATION, b"[" * 5000, b'{"hidden": ' + b"9" * 5000 + b"}"]),
     "csv": (lambda path: from_csv(path, "kind"), [CSV, CSV.replace(b";", b"\t"), CSV.replace(b"2", b"9" * 400)]),
     "image": (

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from functional_nn import DataError, InputError, cli, dense, exchange, load_dataset, names, storage
+from functional_nn import DataError, InputError, cli, load_dataset
 from functional_nn.core.errors import shortened, shown
-from functional_nn.core.validation import check_choice
 from functional_nn.data import read_idx, write_idx
-from functional_nn.training.precision import as_precision
 
 ESCAPE = "\x1b[31m\x07"
 
@@ -50,28 +48,3 @@ def test_names_of_folders_with_idx_files(tmp_path, capsys):
     assert str(error.value).isprintable()
     assert cli.run(["train", "--dataset", "mine", "--data-dir", str(folder)]) == 2
     assert capsys.readouterr().err.strip().isprintable()
-
-
-LONG = "x" * 10**6
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: load_dataset(LONG),
-        lambda: load_dataset(f"folder:{LONG}"),
-        lambda: load_dataset("folder:" + "x/" * 10**5),
-        lambda: load_dataset("mnist", LONG),
-        lambda: exchange.load(LONG),
-        lambda: exchange.from_torch(dense(1), LONG, (1,)),
-        lambda: storage.restore_checkpoint(LONG, {}),
-        lambda: storage.load_parameters(LONG, ({}, {})),
-        lambda: as_precision(LONG),
-        lambda: check_choice("non_finite", LONG, names.NON_FINITE),
-        lambda: check_choice("non_finite", np.zeros(2), names.NON_FINITE),
-    ],
-)
-def test_long_texts_are_refused_in_a_short_sentence(call):
-    with pytest.raises(InputError) as error:
-        call()
-    assert len(str(error.value)) < 400

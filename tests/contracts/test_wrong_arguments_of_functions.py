@@ -76,10 +76,7 @@ def calls():
         "huber_with": (lambda delta: fnn.losses.huber_with(delta)(X, X), {"delta": 1.0}),
         "calibration_error_with": (lambda bins: fnn.metrics.calibration_error_with(bins=bins)(X, LABELS), {"bins": 3}),
         "f1_score_with": (lambda average: fnn.metrics.f1_score_with(average=average)(X, LABELS), {"average": None}),
-        "precision_score_with": (
-            lambda average=None: fnn.metrics.precision_score_with(average=average)(X, LABELS),
-            {},
-        ),
+        "precision_score_with": (lambda average=None: fnn.metrics.precision_score_with(average=average)(X, LABELS), {}),
         "recall_score_with": (lambda average=None: fnn.metrics.recall_score_with(average=average)(X, LABELS), {}),
         "top_k_accuracy": (lambda k: fnn.metrics.top_k_accuracy(k)(X, LABELS), {"k": 2}),
         "l1": (penalized, {"rate": 0.1, "paths": "*weight", "params": tree}),
@@ -99,10 +96,7 @@ def calls():
             fnn.training.create_train_state,
             {"net": NET, "optimizer": RULE, "key": KEY, "in_shape": (3,)},
         ),
-        "make_train_step": (
-            abstractly(stepped),
-            {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE},
-        ),
+        "make_train_step": (abstractly(stepped), {"net": NET, "loss": fnn.cross_entropy, "optimizer": RULE}),
         "train_step": (abstractly(step), stepping),
         "make_epoch": (
             abstractly(
@@ -120,10 +114,7 @@ def calls():
             abstractly(lambda **given: fnn.training.make_run(**given)(start, X, LABELS, X, LABELS)),
             {"epoch": epoch, "evaluate": evaluate, "epochs": 2},
         ),
-        "make_train": (
-            abstractly(trained),
-            {"penalty": None, "hyperparameters": {}, "key": KEY, "data": SPLIT} | run,
-        ),
+        "make_train": (abstractly(trained), {"penalty": None, "hyperparameters": {}, "key": KEY, "data": SPLIT} | run),
         "fit": (fnn.fit, fitted | run | {"progress": False}),
         "csv_log": (fnn.training.callbacks.csv_log, {"path": "log.csv"}),
         "early_stopping": (
@@ -135,10 +126,7 @@ def calls():
             abstractly(fnn.training.per_example_gradients),
             network | {"loss": fnn.cross_entropy, "labels": LABELS},
         ),
-        "predict_probabilities": (
-            fnn.training.predict_probabilities,
-            network | {"batch_size": 4},
-        ),
+        "predict_probabilities": (fnn.training.predict_probabilities, network | {"batch_size": 4}),
         "predict": (fnn.training.predict, network | {"batch_size": 4}),
         "scaled_bytes": (fnn.data.scaled_bytes, {"x": X, "dtype": "float32"}),
         "summary": (fnn.summary, {"net": NET, "in_shape": (3,)}),
@@ -158,10 +146,7 @@ def calls():
             fnn.sweep,
             {"model": NET, "optimizer": RULE, "grid": [{"seed": 0}], "data": SPLIT, "progress": False} | run,
         ),
-        "Halving": (
-            lambda **given: fnn.sweeps.Halving(**given).checked(5),
-            {"epochs": (1, 3), "keep": 0.5},
-        ),
+        "Halving": (lambda **given: fnn.sweeps.Halving(**given).checked(5), {"epochs": (1, 3), "keep": 0.5}),
         "Plan": (
             lambda **given: fnn.sweep(
                 NET, RULE, [{"seed": 0}], SPLIT, epochs=1, batch_size=4, plan=fnn.sweeps.Plan(**given)
@@ -235,14 +220,8 @@ def calls():
             lambda **given: fnn.gradients.check_optimizer(RULE, GradientDescent(0.1), **given),
             {"parameters": {"w": np.ones(2)}, "gradients": None, "steps": 2, "dtype": "float64"},
         ),
-        "check_activation": (
-            fnn.gradients.check_activation,
-            {"activation": fnn.relu, "points": [0.5]},
-        ),
-        "worst": (
-            fnn.gradients.worst,
-            {"function": jnp.sin, "dtypes": ["float32"], "evaluations": 2},
-        ),
+        "check_activation": (fnn.gradients.check_activation, {"activation": fnn.relu, "points": [0.5]}),
+        "worst": (fnn.gradients.worst, {"function": jnp.sin, "dtypes": ["float32"], "evaluations": 2}),
         "mutate": (
             lambda limit, seed: fnn.gradients.mutate(NEGATED[1], X, X, limit=limit, seed=seed),
             {"limit": 3, "seed": 0},
@@ -256,29 +235,16 @@ def calls():
             lambda function, **given: fnn.benchmark(function, X, **given),
             {"function": jnp.sin, "name": None, "donate": (), "seconds": 0.01, "layers": False},
         ),
-        "explain": (
-            lambda function, **given: fnn.explain(function, X, **given),
-            {"function": jnp.sin, "donate": ()},
-        ),
+        "explain": (lambda function, **given: fnn.explain(function, X, **given), {"function": jnp.sin, "donate": ()}),
         "target": (
             lambda function, **given: fnn.bench.target(function, X, **given),
             {"function": jnp.sin, "chip": "tpu-v5e", "donate": ()},
         ),
-        "verify": (
-            lambda **given: fnn.verify(["relu"], **given),
-            {"quick": True, "jobs": 1, "progress": False},
-        ),
+        "verify": (lambda **given: fnn.verify(["relu"], **given), {"quick": True, "jobs": 1, "progress": False}),
     }
 
 
-RECORDS = {
-    "DataError",
-    "EpochMetrics",
-    "FormulaMissing",
-    "InputError",
-    "Masked",
-    "Member",
-}
+RECORDS = {"DataError", "EpochMetrics", "FormulaMissing", "InputError", "Masked", "Member"}
 RECORDS |= {"Mutant", "Mutants", "NonFinite", "Report", "Run", "Setting", "Split", "Stream", "Survivor", "SweepResult"}
 RECORDS |= {"Checkpoints", "Clipping", "LanguageModel", "Restored"}
 RECORDS |= {"Benchmark", "Explanation", "Finding", "TextbookRule", "TrainState", "Trained", "Verdict", "Dataset"}
