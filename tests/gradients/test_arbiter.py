@@ -168,6 +168,15 @@ def test_what_is_lost_inside_the_function_is_found():
     assert error < 1e-5
 
 
+def test_a_matrix_without_a_cholesky_is_not_a_number_and_no_crash():
+    def function(a):
+        return jnp.where(a[0, 0] > 0, jnp.log(a[0, 0]), jnp.linalg.cholesky(a)[0, 0])
+
+    ((value, error),) = exact(function, [[1, 2], [2, 1]])
+    np.testing.assert_allclose(value, [[1, 0, 0, 0]], atol=1e-15)
+    assert np.all(error < 1e-9)
+
+
 def test_a_kink_far_below_the_function_is_seen():
     assert exact(lambda x, y: x + 1e-60 * jnp.abs(y), 1.0, 0.0)[1][1] == pytest.approx(1e-60, abs=0)
 

@@ -10,7 +10,10 @@ import pytest
 import functional_nn as fnn
 from functional_nn import check_gradients, check_vjp
 from functional_nn.core.errors import InputError
+from functional_nn.gradients import arbiter
 from functional_nn.gradients.compare import comparison
+from functional_nn.gradients.compare.comparison import JacobianComparison
+from functional_nn.gradients.compare.problem import cast, function_problem
 
 F64 = np.float64
 sigmoid, softmax = jax.nn.sigmoid, jax.nn.softmax
@@ -106,11 +109,6 @@ WRONG = {
         lambda x, g: jnp.cos(x) * (g[0] + (1 + 1e-7) * g[1]),
         (F64([0.3, 2]),),
     ),
-    "five elements in the tail among a thousand, where jax.grad is as wrong": (
-        lambda x: jnp.sum(jnp.tanh(x)),
-        lambda x, g: g * (1 - jnp.tanh(x) ** 2),
-        (F64([*np.linspace(-2, 2, 995), 19.5, -20, 22, 25, -30])[np.random.default_rng(0).permutation(1000)],),
-    ),
     "twice as large where numbers of float32 are compared": (
         lambda x: jnp.sum(jnp.where(is_largest_in_float32(x), x**2, 0)),
         lambda x, g: g * jnp.where(is_largest_in_float32(x), 4 * x, 0),
@@ -168,7 +166,6 @@ RIGHT = {
         lambda x, y, g: (g * x * jnp.sqrt(y @ y) / jnp.sqrt(x @ x), g * y * jnp.sqrt(x @ x) / jnp.sqrt(y @ y)),
         (F64([0.5, -1]), F64([2, 1])),
     ),
-    "a complex constant": (lambda z: z * jnp.exp(z), lambda z, g: g * (1 + z) * jnp.exp(z), (np.array([1 + 2j]),)),
     "NaN of automatic differentiation": (
         lambda x: jnp.where(x > 0.1, jnp.sqrt(x), x),
         lambda x, g: g * jnp.where(x > 0.1, 0.5 / jnp.sqrt(jnp.where(x > 0.1, x, 1)), 1),
@@ -177,11 +174,6 @@ RIGHT = {
     "a carry that is overwritten": (overwritten, lambda x, g: jax.vjp(overwritten, x)[1](g)[0], (F64([0.3]),)),
     "overflow inside": (lambda x: jnp.log(1 + jnp.exp(x)), lambda x, g: g * sigmoid(x), (F64([800, 0.5]),)),
     "a constant of float32": (lambda x: x * jnp.float32(0.1), lambda x, g: 0.1 * g, (F64([1, 2]),)),
-    "a cast to float32 in a part": (
-        lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x)),
-        lambda x, g: jnp.cos(x) * (g[0] + g[1]),
-        (F64([0.3, 2]),),
-    ),
     "a loop in float32": (loop_in_float32, loop_in_float32_vjp, (F64(0.3),)),
     "a cast to float32 inside": (
         lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype),
@@ -198,24 +190,27 @@ def usual_promotion():
         yield
 
 
+def comparison_of(function, formula, arguments):
+    """A part of ``check_vjp``, which takes several times as long with all of its parts."""
+    return JacobianComparison("f", lambda dtype: function_problem(function, formula, cast(tuple(arguments), dtype)))
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_formulas_are_rejected(name):
-    function, formula, arguments = WRONG[name]
-    report = check_vjp(function, formula, *arguments, second_order=False, mutants=False)
-    assert "fail" in {verdict.outcome for verdict in report.verdicts}
+    assert "fail" in {verdict.outcome for verdict in comparison_of(*WRONG[name]).first_order()}
 
 
-def test_automatic_differentiation_is_not_blamed_for_what_the_arbiter_does_not_know():
-    wrong = lambda x, g: 2 * jnp.where(x > 0, g, 0)  # noqa: E731
-    report = check_vjp(jnp.abs, wrong, F64([0.0, 1.0]), second_order=False, mutants=False)
-    assert report.verdicts[0].outcome == "fail"
-    assert report.verdicts[0].automatic_outcome == "pass"
+IN_SECOND_ORDER = {"a tiny second derivative", "0 of automatic differentiation", "two zeros in a product"}
+IN_SECOND_ORDER |= {"numbers that underflow", "complex outputs", "absolute values of complex numbers"}
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_formulas_are_accepted(name):
-    function, formula, arguments = RIGHT[name]
-    check_vjp(function, formula, *arguments, mutants=False).raise_if_failed()
+    compared = comparison_of(*RIGHT[name])
+    verdicts = [*compared.first_order(), *compared.at_further_points()]
+    if name in IN_SECOND_ORDER:
+        verdicts += compared.second_order()
+    assert {verdict.outcome for verdict in verdicts} == {"pass"}
 
 
 def two_exponentials(x, y_bar):
@@ -226,7 +221,7 @@ def one_minus_sigmoid(x, y_bar):
     return y_bar * sigmoid(x) * (1 - sigmoid(x))
 
 
-@pytest.mark.parametrize(("dtype", "x"), [("float32", [17, -30, 0]), ("float16", [7.2, 0]), ("bfloat16", [12, 0])])
+@pytest.mark.parametrize(("dtype", "x"), [("float32", [17, -30, 0]), ("bfloat16", [12, 0])])
 def test_digits_that_are_lost_in_a_narrow_type_alone(dtype, x):
     """In float64, both formulas have enough digits there. ``jax.grad`` loses them, too."""
     at = jnp.asarray(x, dtype)
@@ -236,12 +231,21 @@ def test_digits_that_are_lost_in_a_narrow_type_alone(dtype, x):
     assert report.failures[0].automatic_outcome == "fail"
 
 
-def test_a_report_says_what_a_comparison_leaves_open():
-    x = np.linspace(-2, 2, 1000)
-    report = check_vjp(lambda x: jnp.sum(jnp.sin(x)), lambda x, g: g * jnp.cos(x), x, second_order=False, mutants=False)
-    assert re.search(r"x: \d+ of 1,000 elements were compared with the arbiter, all others with", report.sentence)
+def test_of_many_elements_the_doubtful_ones_are_compared_with_the_arbiter(monkeypatch):
+    """Five elements are in the tail, where ``jax.grad`` is as wrong as the formula."""
+    monkeypatch.setattr(arbiter, "MOST_EXACT_NUMBERS", 10_000)
+    function, x = lambda x: jnp.sum(jnp.tanh(x)), np.linspace(-2, 2, 100)
+    quick = {"second_order": False, "mutants": False}
+    report = check_vjp(function, lambda x, g: g * accurate_tanh_derivative(x), x, **quick)
+    assert re.search(r"x: \d+ of 100 elements were compared with the arbiter, all others with", report.sentence)
+    x[[7, 20, 21, 50, 99]] = 19.5, -20, 22, 25, -30
+    assert not check_vjp(function, lambda x, g: g * (1 - jnp.tanh(x) ** 2), x, **quick).passed
+
+
+def test_a_report_says_which_derivatives_have_the_digits_of_float32():
     half = lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x))  # noqa: E731
     report = check_vjp(half, lambda x, g: jnp.cos(x) * (g[0] + g[1]), F64([0.3]), second_order=False, mutants=False)
+    report.raise_if_failed()
     assert re.search(r"So errors up to \de-0[56] of the terms are allowed in 1 of 2 derivatives\.", report.sentence)
 
 
@@ -388,15 +392,6 @@ def test_a_second_point_without_a_derivative_is_left_out():
     assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.5]), mutants=False).passed
 
 
-def test_an_error_in_a_branch_that_no_point_takes_is_told():
-    def far_branch(x, y_bar):
-        return y_bar * jnp.where(x / 7 > 1e6, 3.0 * x, jnp.cos(x))
-
-    report = check_vjp(lambda x: jnp.where(x / 7 > 1e6, 1.5 * x**2, jnp.sin(x)), far_branch, F64([0.5, 2.0]))
-    assert report.survivors
-    assert "3.0 * x" in str(report).split("Could not be told apart:")[1]
-
-
 @pytest.mark.parametrize("formula", ["cache", "counter"])
 def test_a_formula_that_depends_on_more_than_its_arguments_is_refused(formula):
     kept = {"slope": None, "calls": 0}
@@ -420,7 +415,9 @@ def test_straight_through_estimators_are_declared():
     rounded = lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x)  # noqa: E731
     at = np.float32([0.3, 1.8])
     assert not check_vjp(rounded, lambda x, g: g, at, mutants=False).passed
-    check_vjp(rounded, lambda x, g: g, at, mutants=False, stop_gradient_as_constant=True).raise_if_failed()
+    report = check_vjp(rounded, lambda x, g: g, at, mutants=False, stop_gradient_as_constant=True)
+    report.raise_if_failed()
+    assert report.skipped[0][0] == "lambda, second order"
     assert not check_vjp(rounded, lambda x, g: 2 * g, at, mutants=False, stop_gradient_as_constant=True).passed
 
     def in_a_loop(x):
@@ -470,32 +467,14 @@ ELSEWHERE = {
         lambda x, g: g * jnp.where(x > 0, jnp.cos(x), jnp.sin(x)),
         F64([1.0, 0.5]),
     ),
-    "a branch far away": (
-        lambda x: jnp.where(x < -300, 2 * x + 300, x),
-        lambda x, g: g,
-        F64([1.0, 0.5]),
-    ),
-    "another order": (
-        lambda x: jnp.sort(x),
-        lambda x, g: g,
-        F64([-0.4, 0.1, 0.5]),
-    ),
+    "a branch far away": (lambda x: jnp.where(x < -300, 2 * x + 300, x), lambda x, g: g, F64([1.0, 0.5])),
+    "another order": (lambda x: jnp.sort(x), lambda x, g: g, F64([-0.4, 0.1, 0.5])),
     "a derivative of 0": (lambda x: jax.nn.relu(x), lambda x, g: g, F64([1.0])),
-    "a branch beside a kink of another element": (
-        lambda x: jnp.sin(x) + jnp.array([1, 0, 0]) * jnp.maximum(x, 0),
-        lambda x, g: g * (jnp.where(x < -2, 0.9, 1) * jnp.cos(x) + jnp.array([1, 0, 0]) * (x > 0)),
-        F64([1.0, 0.5, 0.7]),
-    ),
     "beyond the slopes at a kink": (jnp.abs, lambda x, g: g * jnp.where(x == 0, 7, jnp.sign(x)), F64([1.0, 0.5])),
     "one number is 0": (
         lambda x: jnp.prod(x),
         lambda x, g: jnp.where(x == 0, 0, g * jnp.prod(x) / jnp.where(x == 0, 1, x)),
         F64([1.0, 0.5, -2.0, 0.3]),
-    ),
-    "far outside of two slopes that are nearly equal": (
-        lambda x: 3 * x + jnp.maximum(x, 2) / 10,
-        lambda x, g: g * jnp.where(x == 2, 0, 3 + jnp.where(x > 2, 0.1, 0)),
-        F64([1.0]),
     ),
     "beside an index that is computed": (
         lambda x: jnp.quantile(x, 0.4, method="lower"),
@@ -539,10 +518,9 @@ ELSEWHERE = {
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_formula_that_is_wrong_at_another_point_is_rejected(name):
     function, formula, at = ELSEWHERE[name]
-    report = check_vjp(function, formula, at, second_order=False, mutants=False)
-    found = [verdict for verdict in report.failures if verdict.transform == "drawn"]
-    assert found[0].outcome == "fail"
-    assert "at a further point, x = [" in found[0].sentence
+    first = next(comparison_of(function, formula, [at]).at_further_points())
+    assert first.outcome == "fail"
+    assert "at a further point, x = [" in first.sentence
 
 
 SLOPES = np.random.default_rng(0).normal(size=(3, 3))
@@ -551,11 +529,6 @@ RIGHT_WHERE_IT_MATTERS = {
     "kinks of its own choice": (
         lambda x: jnp.max(x) - jnp.min(x),
         lambda x, g: g * jnp.zeros_like(x).at[jnp.argmax(x)].add(1).at[jnp.argmin(x)].add(-1),
-        3,
-    ),
-    "partial derivatives without a derivative": (
-        lambda x: (jnp.max(x) + jnp.min(x)) / 2,
-        lambda x, g: g / 2 * jnp.zeros_like(x).at[jnp.argmax(x)].add(1).at[jnp.argmin(x)].add(1),
         3,
     ),
     "several kinks at once": (
@@ -584,22 +557,16 @@ RIGHT_WHERE_IT_MATTERS = {
 
 def test_a_kink_by_one_argument_does_not_hide_a_wrong_derivative_by_another():
     function = lambda x, y: (jnp.sin(x), jnp.maximum(y, 0))  # noqa: E731
-    report = check_vjp(
-        function,
-        lambda x, y, g: (g[0] * jnp.where(x < -2, 0.9, 1) * jnp.cos(x), jnp.where(y > 0, g[1], 0)),
-        F64([1.0, 0.5]),
-        F64([1.0, 0.5, 0.3]),
-        second_order=False,
-        mutants=False,
-    )
-    assert report.failures[0].leaf == "x"
+    wrong = lambda x, y, g: (g[0] * jnp.where(x < -2, 0.9, 1) * jnp.cos(x), jnp.where(y > 0, g[1], 0))  # noqa: E731
+    found = comparison_of(function, wrong, [F64([1.0, 0.5]), F64([1.0, 0.5, 0.3])]).at_further_points()
+    assert "x" in {verdict.leaf for verdict in found if verdict.outcome == "fail"}
 
 
 @pytest.mark.parametrize("name", RIGHT_WHERE_IT_MATTERS)
 def test_further_points_reject_no_right_formula(name):
     function, formula, size = RIGHT_WHERE_IT_MATTERS[name]
-    at = np.linspace(0.7, 1.9, size)
-    check_vjp(function, formula, at, second_order=False, mutants=False).raise_if_failed()
+    verdicts = comparison_of(function, formula, [np.linspace(0.7, 1.9, size)]).at_further_points()
+    assert {verdict.outcome for verdict in verdicts} == {"pass"}
 
 
 def test_a_formula_for_some_numbers_has_a_domain():
@@ -635,21 +602,10 @@ def test_functions_with_a_backward_rule_only():
     check_vjp(sine, lambda x, g: g * jnp.cos(x), F64([0.3, 2]), mutants=False).raise_if_failed()
     report = check_vjp(lambda x: 2 * sine(x), lambda x, g: g * jnp.cos(x), F64([0.3, 2]), mutants=False)
     assert not report.passed
-    net = fnn.with_hand_vjp(fnn.dense(3))
-    params, state = net.init(jax.random.key(0), (4,))
-    x = np.linspace(-1, 1, 8).reshape(2, 4)
-    check_gradients(net, fnn.cross_entropy, params, state, x, np.array([0, 2]), mutants=False).raise_if_failed()
-
-
-def test_what_stop_gradient_leaves_out_is_told():
-    def rounded(x):
-        return x + jax.lax.stop_gradient(jnp.round(x) - x)
-
-    report = fnn.check_vjp(
-        rounded, lambda x, y_bar: y_bar, np.array([0.3]), stop_gradient_as_constant=True, mutants=False
-    )
-    assert report.passed
-    assert report.skipped[0][0] == "rounded, second order"
+    net = fnn.with_hand_vjp(fnn.dense(1))
+    params, state = net.init(jax.random.key(0), (2,))
+    x = np.array([[0.5, -1.0]])
+    check_gradients(net, fnn.mean_squared_error, params, state, x, np.ones((1, 1)), mutants=False).raise_if_failed()
 
 
 def test_a_planted_number_names_the_called_function():
@@ -672,19 +628,9 @@ def masked_sum(x, labels):
     return jnp.sum(jnp.where(labels != -1, x, 0))
 
 
-def beyond_the_last(table, tokens):
-    return jnp.where(tokens < 3, table[tokens], 0)
-
-
 WHOLE_NUMBERS = {
     # function, right formula, wrong formula, the whole number that tells
     "an ignored label": (masked_sum, lambda x, n, g: (g * (n != -1), None), lambda x, n, g: (g + 0 * x, None), -1),
-    "a token beyond the last": (
-        beyond_the_last,
-        lambda x, n, g: (jnp.zeros_like(x).at[n].add(g * (n < 3)), None),
-        lambda x, n, g: (jnp.zeros_like(x).at[jnp.minimum(n, 2)].add(g), None),
-        3,
-    ),
     "a negative token": (
         lambda x, n: x[jnp.clip(n - 1, 0)],
         lambda x, n, g: (jnp.zeros_like(x).at[jnp.clip(n - 1, 0)].add(g), None),

@@ -25,7 +25,7 @@ from functional_nn.gradients.textbook import (
 CASES = optimizer_cases()
 STEPS = 40
 ZERO = {"weight": np.zeros((2, 3)), "bias": np.zeros(3)}
-PLANTED = [pytest.param(name, marks=() if name in ("sgd", "momentum", "adamw") else pytest.mark.slow) for name in CASES]
+PLANTED = [pytest.param(name, marks=() if name in ("sgd", "adamw") else pytest.mark.slow) for name in CASES]
 
 
 def normal():
@@ -120,11 +120,7 @@ def test_a_schedule_counts_the_steps_done():
     schedule = optax.cosine_decay_schedule(0.1, 40)
     assert check_optimizer(optax.sgd(schedule), GradientDescent(cosine), steps=STEPS).passed
     assert check_optimizer(optax.adam(schedule), Adam(cosine), **normal()).passed
-    late = check_optimizer(
-        optax.sgd(schedule),
-        OneStepLate(GradientDescent(cosine)),
-        **normal(),
-    )
+    late = check_optimizer(optax.sgd(schedule), OneStepLate(GradientDescent(cosine)), **normal())
     assert "weight, element (" in late.verdicts[1].sentence
     assert "differs first at step 1: Optax" in late.sentence
     with pytest.raises(AssertionError, match="differs first at step 1"):

@@ -265,9 +265,9 @@ def check_gradients(
         seed: for drawing the directions.
 
     >>> import functional_nn as fnn, jax, numpy as np
-    >>> net = fnn.chain(fnn.dense(3), fnn.tanh, fnn.dense(2))
-    >>> params, state = net.init(jax.random.key(0), (4,))
-    >>> x, labels = np.linspace(-1, 1, 20).reshape(5, 4), np.array([0, 1, 1, 0, 1])
+    >>> net = fnn.chain(fnn.dense(2), fnn.tanh)
+    >>> params, state = net.init(jax.random.key(0), (3,))
+    >>> x, labels = np.linspace(-1, 1, 6).reshape(2, 3), np.array([0, 1])
     >>> fnn.check_gradients(net, fnn.cross_entropy, params, state, x, labels).passed
     True
     """

@@ -33,43 +33,46 @@ def test_float64_from_the_tails_to_the_zeros(name):
 # All numbers of float32, against float64, which is checked in many digits
 
 
-def compiled(function, fused):
+def compiled(function, fused=True):
     """As processors with fused multiply-adds run it, or with each operation rounded by itself."""
     level = {"xla_backend_optimization_level": 3 if fused else 0, "xla_llvm_disable_expensive_passes": False}
     return jax.jit(function, compiler_options=level)
 
 
-def worst_in_float32(activation, derivatives, patterns, fused):
-    """The largest error of each derivative in ULP over float32 numbers given by their bits, and where it is.
+def is_normal(x):
+    return jnp.isfinite(x) & (jnp.abs(x) >= SMALLEST)
 
-    The rules are those of ``gradients.compare.activations``.
-    """
 
-    def errors(x, exact, found):
-        found = found.astype(jnp.float64)
-        size = jax.lax.bitcast_convert_type(jnp.maximum(jnp.abs(exact), SMALLEST), jnp.int64) >> 52
-        per_unit = jax.lax.bitcast_convert_type((2 * 1023 + 23 - size) << 52, jnp.float64)
-        error = jnp.where(jnp.maximum(jnp.abs(exact), jnp.abs(found)) < SMALLEST, 0, jnp.abs(found - exact) * per_unit)
-        return jnp.where(is_normal(x), jnp.where(jnp.isnan(error), jnp.inf, error), 0)
+@jax.jit
+def numbers_of(bits):
+    """The numbers of float32 with these bits, and how many of them are normal."""
+    x = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return x, is_normal(x).sum()
 
-    def is_normal(x):
-        return jnp.isfinite(x) & (jnp.abs(x) >= SMALLEST)
 
-    numbers = jax.jit(lambda bits: jax.lax.bitcast_convert_type(bits, jnp.float32))
-    exactly = compiled(lambda x: activation.derivative(x.astype(jnp.float64)), fused=True)
-    largest, place = jax.jit(lambda *given: errors(*given).max()), jax.jit(lambda *given: errors(*given).argmax())
-    normal = jax.jit(lambda x: is_normal(x).sum())
-    derivatives = [compiled(derivative, fused) for derivative in derivatives]
+@jax.jit
+def largest_error(x, exact, found):
+    """In ULP, and where it is. The rules are those of ``gradients.compare.activations``."""
+    found = found.astype(jnp.float64)
+    size = jax.lax.bitcast_convert_type(jnp.maximum(jnp.abs(exact), SMALLEST), jnp.int64) >> 52
+    per_unit = jax.lax.bitcast_convert_type((2 * 1023 + 23 - size) << 52, jnp.float64)
+    error = jnp.where(jnp.maximum(jnp.abs(exact), jnp.abs(found)) < SMALLEST, 0, jnp.abs(found - exact) * per_unit)
+    error = jnp.where(is_normal(x), jnp.where(jnp.isnan(error), jnp.inf, error), 0)
+    return error.max(), x[error.argmax()]
+
+
+def worst_in_float32(activation, derivatives, patterns):
+    """The largest error of each derivative in ULP over float32 numbers given by their bits, and where it is."""
+    exactly = compiled(lambda x: activation.derivative(x.astype(jnp.float64)))
     worst, count = [(0.0, 0.0)] * len(derivatives), 0
     with jax.numpy_dtype_promotion("standard"):
         for bits in patterns:
-            x = numbers(bits)
+            x, normal = numbers_of(bits)
             exact = exactly(x)
-            count += int(normal(x))
+            count += int(normal)
             for number, derivative in enumerate(derivatives):
-                found = derivative(x)
-                if (error := float(largest(x, exact, found))) > worst[number][0]:
-                    worst[number] = error, float(x[place(x, exact, found)])
+                found = tuple(map(float, largest_error(x, exact, derivative(x))))
+                worst[number] = max(worst[number], found)
     return worst, count
 
 
@@ -79,9 +82,10 @@ def test_every_exponent_of_float32(activation, float64):
     mantissas = np.random.default_rng(0).integers(0, 1 << 23, (254, 100), dtype=np.uint32)
     positive = (exponents | mantissas).reshape(-1)
     patterns = [np.concatenate([positive, positive | np.uint32(1 << 31)])]
-    for fused in (True, False):
-        [(worst, where)], count = worst_in_float32(activation, [activation.derivative], patterns, fused)
-        assert count == 2 * 254 * 100
+    derivatives = [compiled(activation.derivative, fused) for fused in (True, False)]
+    found, count = worst_in_float32(activation, derivatives, patterns)
+    assert count == 2 * 254 * 100
+    for worst, where in found:
         assert worst <= 4, where
 
 
@@ -92,8 +96,8 @@ def test_all_of_float32(activation, float64):
 
     size = 1 << 20
     patterns = (np.arange(start, start + size, dtype=np.uint32) for start in range(0, 1 << 32, size))
-    derivatives = activation.derivative, jax.vmap(jax.grad(activation))
-    [(worst, where), (automatic, automatic_where)], count = worst_in_float32(activation, derivatives, patterns, True)
+    derivatives = compiled(activation.derivative), compiled(jax.vmap(jax.grad(activation)))
+    [(worst, where), (automatic, automatic_where)], count = worst_in_float32(activation, derivatives, patterns)
     print(f"{activation.name}: at most {worst:.3f} ULP, at {where!r};", end=" ")
     print(f"jax.grad {automatic:.3g} ULP, at {automatic_where!r}")
     assert count == 2 * 254 << 23

@@ -7,14 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from functional_nn.gradients.compare.report import (
-    Report,
-    Survivor,
-    Verdict,
-    combine_reports,
-    judge,
-    worst_verdicts,
-)
+from functional_nn.gradients.compare.report import Report, Survivor, Verdict, combine_reports, judge, worst_verdicts
 
 ERRORS = st.floats(min_value=0, allow_nan=False)
 
@@ -114,11 +107,6 @@ def test_two_different_values_have_different_digits():
     assert "the right value is 0" not in verdict("fail", math.inf, hand=math.inf, arbiter=0.0).sentence
     nearly = "(the right value is nearly 0). The right value lies between -1 and 1."
     assert nearly in verdict("fail", 7.0, hand=7.0, arbiter=0.0, reference_error=1.0).sentence
-
-
-def test_one_comparison_agrees():
-    assert Report((verdict(),)).sentence.startswith("1 comparison agrees.")
-    assert Report((verdict(), verdict())).sentence.startswith("2 comparisons agree.")
 
 
 def test_a_dictionary_survives_json():
