@@ -1,7 +1,6 @@
 """What ``benchmark`` gives: every stage apart, arguments that stay, shares that make sense."""
 
 import json
-from dataclasses import replace
 from unittest.mock import Mock
 
 import jax
@@ -13,17 +12,10 @@ import pytest
 import functional_nn as fnn
 from functional_nn.bench.compiled_program import Memory, Timing, clocked, memory_of, out_of_memory, race
 from functional_nn.bench.layer_times import OUTSIDE, layer_costs
-from functional_nn.bench.measured_peaks import (
-    Peaks,
-    Rate,
-    Trial,
-    _square_product,
-    heaviest_products,
-    trials,
-)
+from functional_nn.bench.measured_peaks import Peaks, Rate, Trial, _square_product, heaviest_products, trials
 from functional_nn.bench.network_programs import MeasuredNetwork, cases_of, measure, workload
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
-from functional_nn.jaxprs.counts import product_name
+from functional_nn.jaxprs.counts import flops_by_scope, product_name
 from functional_nn.jaxprs.walk import trace
 
 pytestmark = pytest.mark.usefixtures("small_peaks")
@@ -43,7 +35,7 @@ def network():
 def measured(network, small_peaks):
     """A train step that is donated its state, and taken apart as well."""
     step = workload("step", network, 6)
-    return fnn.benchmark(step.function, *step.arguments, name="step", donate=0, seconds=0.05, layers=True)
+    return fnn.benchmark(step.function, *step.arguments, name="step", donate=0, seconds=0.01, layers=True)
 
 
 def test_every_stage_is_there_and_the_numbers_fit(measured):
@@ -72,18 +64,7 @@ def test_the_device_s_peak_is_the_largest_of_the_program_s_devices():
 
 
 def test_it_prints_and_goes_into_json(measured):
-    text = str(measured)
-    for word in (
-        "compile",
-        "steady state",
-        "argument 0 donated",
-        "scratch",
-        "roofline",
-        "dense_0 backward",
-        "\nslowest ",
-    ):
-        assert word in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, str(measured).splitlines())) <= 80
     read = json.loads(json.dumps(measured.to_dict()))
     assert read["memory"]["peak"] == measured.memory.peak
     assert read["roofline"] == measured.roofline
@@ -91,33 +72,22 @@ def test_it_prints_and_goes_into_json(measured):
     assert {layer["layer"] for layer in read["layers"]} >= {"dense_0", "dense_1", OUTSIDE}
 
 
-def test_the_row_of_a_layer_around_others_is_named_so(measured):
-    cost = measured.layers[0]
-    inside = cost._replace(layer="block_0/dense_0", backward=False)
-    text = str(replace(measured, layers=(inside, cost._replace(layer="block_0", backward=True))))
-    assert "\nblock_0/dense_0  " in text
-    assert "\nblock_0 itself backward  " in text
-    assert "\nslowest " not in str(replace(measured, layers=(cost._replace(layer=OUTSIDE),)))
-
-
 def test_a_suite_measures_all_cases(network):
-    cases = cases_of(["train", "predict", "sweep"], [2], ["float32"], [1, 3])
+    cases = cases_of(["train", "predict", "sweep"], [2], ["float32"], [3])
     assert [(case.what, case.members, case.steps) for case in cases] == [
         ("train", 1, 32),
         ("predict", 1, 1),
-        ("sweep", 1, 32),
         ("sweep", 3, 32),
     ]
-    several = [measure(network, case, seconds=0.02, layers=True) for case in cases]
+    several = [measure(network, case, seconds=0.005, layers=case.what == "train") for case in cases]
     assert [one.case for one in several] == cases
-    train, predict, one, three = (measured.result for measured in several)
-    assert [result.name for result in (train, predict, one, three)] == ["train", "predict", "sweep of 1", "sweep of 3"]
+    train, predict, three = (measured.result for measured in several)
+    assert [result.name for result in (train, predict, three)] == ["train", "predict", "sweep of 3"]
     assert list(train.stages) == ["compile", "first_run"]
     assert {cost.layer for cost in train.layers if cost.timing} >= {"dense_0", "dense_1", OUTSIDE}
-    assert three.flops == 3 * one.flops
     assert several[0].step.median == pytest.approx(train.seconds / 32)
-    assert several[3].seconds_per_example == pytest.approx(three.seconds / 32 / 2 / 3)
-    read = json.loads(json.dumps(several[3].to_dict()))
+    assert several[2].seconds_per_example == pytest.approx(three.seconds / 32 / 2 / 3)
+    read = json.loads(json.dumps(several[2].to_dict()))
     assert (read["what"], read["members"], read["steps"]) == ("sweep", 3, 32)
     for result in (train, three):
         assert "donation" not in result.findings.kinds  # fit and sweep keep the state on purpose
@@ -186,17 +156,14 @@ def test_the_parts_of_a_program_are_timed_and_add_up():
     net = fnn.chain(fnn.residual(fnn.dense(4), fnn.relu), fnn.repeat(fnn.residual(fnn.dense(4)), 2), fnn.dense(3))
     made = workload("gradient", MeasuredNetwork(net, fnn.cross_entropy, optax.sgd, (4,), 3), 6)
     program = trace(made.function, *made.arguments)
-    costs = layer_costs(program, made.arguments, 0.02)
+    costs = layer_costs(program, made.arguments, 0.001)
     places = [(cost.layer, cost.backward) for cost in costs]
     layers = ["residual_0/dense_0", "residual_0/relu_0", "residual_0", "repeat_0", "dense_0"]
     assert [place for place in places if place != (OUTSIDE, False)][:5] == [(layer, False) for layer in layers]
     assert {layer for layer, backward in places if backward} == {*layers} - {"residual_0"}  # the input has no gradient
     assert places.index(("dense_0", True)) < places.index(("repeat_0", True)) < places.index((layers[0], True))
     assert all(cost.timing for cost in costs)
-    total = trace(made.function, *made.arguments)
-    from functional_nn.jaxprs.counts import flops_by_scope
-
-    assert sum(cost.flops for cost in costs) == flops_by_scope(total).total()
+    assert sum(cost.flops for cost in costs) == flops_by_scope(program).total()
     assert not any(cost.timing for cost in layer_costs(program, made.arguments, 0))
 
 

@@ -63,10 +63,7 @@ def test_conv_counts_as_its_formula(groups, hand):
 
 @pytest.mark.parametrize(
     ("layer", "in_shape", "flops"),
-    [
-        (fnn.conv(40, 3), (6, 6, 33), conv_flops(2, 6, 3, 33, 40)),
-        (fnn.lstm(5), (7, 3), lstm_flops(2, 7, 3, 5)),
-    ],
+    [(fnn.conv(40, 3), (6, 6, 33), conv_flops(2, 6, 3, 33, 40)), (fnn.lstm(5), (7, 3), lstm_flops(2, 7, 3, 5))],
     ids=["conv", "lstm"],
 )
 def test_scan_and_vmap_multiply(layer, in_shape, flops):

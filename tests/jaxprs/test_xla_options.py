@@ -7,6 +7,7 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -19,7 +20,6 @@ from functional_nn.jaxprs.xla_options import (
     SUMS_AND_PRODUCTS,
     compile_lowered,
     compiling_anew,
-    known_options,
     quick_jit,
     step_options,
     sum_options,
@@ -108,10 +108,10 @@ def test_a_gradient_of_a_maximum_is_not_nan():
     params, state = net.init(jax.random.key(0), (4, 4, 3))
     x = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
     gradient = jax.grad(lambda x: jnp.sum(net.apply(params, state, x, train=True)[0]))
-    expected, before = gradient(x), jax.config.values["jax_disable_most_optimizations"]
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)  # as users have it
     try:
-        assert jnp.allclose(quick_jit(gradient)(x), expected, atol=1e-4)
+        assert np.all(np.isfinite(quick_jit(gradient)(x)))
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
 
@@ -137,8 +137,7 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
     assert found["evaluate"] == QUICK | SUMS_AND_PRODUCTS | ONE_BY_ONE
 
 
-@pytest.mark.parametrize("several", [{"in_threads": True}, {"devices": 2}])
-def test_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(several, monkeypatch):
+def test_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(monkeypatch):
     """XLA writes the number of tasks of an operation into its program."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("with one core, no operation is divided")
@@ -146,8 +145,10 @@ def test_programs_that_run_side_by_side_leave_no_tasks_to_the_thread_pool(severa
     x, labels = jax.ShapeDtypeStruct((512, 784), jnp.float32), jax.ShapeDtypeStruct((512,), jnp.int32)
     recipe = Recipe(fnn.chain(fnn.dense(512), fnn.tanh, fnn.dense(3)), fnn.cross_entropy, optax.sgd(0.1))
     alone = ProgramSpec(recipe, 512, as_precision("float32"), fnn.data.Split(x, labels))
-    texts = [programs.Programs(spec).compiled["full"].as_text() for spec in (alone, replace(alone, **several))]
-    assert [re.search(r'"outer_dimension_partitions":\["\d', text) is not None for text in texts] == [True, False]
+    specs = alone, replace(alone, in_threads=True), replace(alone, devices=2)
+    texts = [programs.Programs(spec).compiled["full"].as_text() for spec in specs]
+    tasks = [re.search(r'"outer_dimension_partitions":\["\d', text) is not None for text in texts]
+    assert tasks == [True, False, False]
 
 
 def test_an_option_that_xla_does_not_have_is_left_out():
@@ -157,13 +158,6 @@ def test_an_option_that_xla_does_not_have_is_left_out():
     assert compile_lowered(lowered, {"xla_of_tomorrow": 1, **RUN_ONCE})(jnp.ones(3)).tolist() == [2, 2, 2]
     with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
         compile_lowered(lowered, {"xla_cpu_parallel_codegen_split_count": "x"})
-
-
-def test_options_of_other_versions_are_left_out_of_those_that_are_known():
-    assert known_options({"xla_of_tomorrow": 1, "xla_of_the_day_after": True, **RUN_ONCE}) == RUN_ONCE
-    assert known_options({}) == {}
-    with pytest.raises(jax.errors.JaxRuntimeError, match="not a valid"):
-        known_options({"xla_backend_optimization_level": "x"})
 
 
 @pytest.fixture
