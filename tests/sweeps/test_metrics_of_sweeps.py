@@ -14,6 +14,7 @@ TARGETS = (X @ np.float32([[1.0], [2.0], [-1.0], [0.5]])).astype(np.float32)
 REGRESSION = fnn.data.Split(X[:40], TARGETS[:40], X[40:], TARGETS[40:])
 LABELS = (X[:, 0] > 0).astype(np.int32)
 CLASSES = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
+NET = fnn.dense(2)
 RATES = fnn.grid(rate=[0.001, 0.1], seed=range(2))
 
 
@@ -22,7 +23,7 @@ def gradient_descent(h):
 
 
 def sweep(net, data, members=RATES, **options):
-    return fnn.sweep(net, gradient_descent, members, data, **{"epochs": 2, "batch_size": 16, **options})
+    return fnn.sweep(net, gradient_descent, members, data, **{"epochs": 2, "batch_size": 20, **options})
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,11 @@ def test_a_regression_is_compared_by_its_loss(regression):
     assert best.hyperparameters["rate"] == 0.1
     assert best.last("test_loss") == min(member.last("test_loss") for member in regression.members)
     assert np.isnan(best.last("test_accuracy"))
-    assert list(regression.rows()[0])[-3:] == ["test_loss", "train_loss", "seconds_per_epoch"]
-    head, first, *_, best_line, _ = str(regression).splitlines()
-    assert head.split() == ["rate", "models", *["test", "loss", "±", "95%", "seconds", "per", "epoch", "not", "finite"]]
-    assert first.split()[0] == "0.1"
-    assert best_line.startswith(
-        f"best: member {best.number} (rate 0.1, seed {best.hyperparameters['seed']}), test loss 0."
-    )
 
 
 def test_metrics_by_name_are_curves_of_the_members():
     chosen = {"f1": fnn.metrics.f1_score, "hinge_loss": fnn.multiclass_hinge}
-    result = sweep(fnn.dense(2), CLASSES, metrics=chosen)
+    result = sweep(NET, CLASSES, metrics=chosen)
     assert set(result.members[0].curves) == {"train_loss", "test_loss", "test_f1", "test_hinge_loss"}
     assert result.metric == "test_loss"
     assert result.best("test_f1").last("test_f1") == max(member.last("test_f1") for member in result.members)
@@ -60,18 +54,18 @@ def test_metrics_by_name_are_curves_of_the_members():
 def test_a_hyperparameter_that_is_read_too_late_is_said():
     members = fnn.grid(rate=[0.1], weight=[1.0, 2.0])
     with pytest.raises(fnn.InputError, match=r"got weight.*An inner function reads too late"):
-        sweep(fnn.dense(2), CLASSES, members, loss=lambda h: lambda y, t: h["weight"] * fnn.cross_entropy(y, t))
+        sweep(NET, CLASSES, members, loss=lambda h: lambda y, t: h["weight"] * fnn.cross_entropy(y, t))
 
 
 def test_a_hyperparameter_may_be_read_by_some_static_groups_only():
     members = fnn.grid(rule=["sgd", "adam"], momentum=[0.5, 0.9])
     rule = lambda h: optax.sgd(0.1, h["momentum"]) if h["rule"] == "sgd" else optax.adam(0.1)  # noqa: E731
-    result = fnn.sweep(fnn.dense(2), rule, members, CLASSES, epochs=1, batch_size=16)
+    result = fnn.sweep(NET, rule, members, CLASSES, epochs=1, batch_size=10)
     first, second, third, fourth = (member.last("train_loss") for member in result.members)
     assert first != second
     assert third == fourth
     with pytest.raises(fnn.InputError, match=r"got momentum.*They read: rule\."):
-        fnn.sweep(fnn.dense(2), lambda h: getattr(optax, h["rule"])(0.1), members, CLASSES, epochs=1)
+        fnn.sweep(NET, lambda h: getattr(optax, h["rule"])(0.1), members, CLASSES, epochs=1)
 
 
 def test_a_hyperparameter_with_the_name_of_a_metric_is_refused():
@@ -81,20 +75,16 @@ def test_a_hyperparameter_with_the_name_of_a_metric_is_refused():
     refusal = "names that the columns of the result do not have, got test_f1"
     with pytest.raises(fnn.InputError, match=refusal):
         sweep(net, CLASSES, members, metrics={"f1": fnn.metrics.f1_score})
-    member = fnn.sweeps.Member(0, members[0], "finished", None, {"test_f1": X[0]})
-    with pytest.raises(fnn.InputError, match=refusal):
-        fnn.sweeps.SweepResult((member,), net, "float32", (4,))
 
 
 def test_a_loss_among_the_metrics_must_say_in_its_name_that_less_is_better():
     with pytest.raises(fnn.InputError, match=r"expected a name that ends in loss, error, .*Name it hinge_loss"):
-        sweep(fnn.dense(2), CLASSES, metrics={"hinge": fnn.multiclass_hinge})
+        sweep(NET, CLASSES, metrics={"hinge": fnn.multiclass_hinge})
 
 
-@pytest.mark.parametrize("plan", ["map", "vmap:2"])
-def test_members_are_chosen_on_validation_examples_and_tested_once(plan):
-    data = CLASSES.with_validation(0.25)
-    result = sweep(fnn.dense(2), data, plan=plan)
+def test_members_are_chosen_on_validation_examples_and_tested_once():
+    data = CLASSES.with_validation(0.5)
+    result = sweep(NET, data, plan="map")
     assert result.metric == "validation_accuracy"
     for member in result.members:
         assert set(member.curves) == {"train_loss", "validation_loss", "validation_accuracy"}
@@ -112,10 +102,10 @@ def test_members_are_chosen_on_validation_examples_and_tested_once(plan):
 
 def test_halved_members_have_test_metrics(tmp_path):
     """``best`` may choose one of them."""
-    data = CLASSES.with_validation(0.25)
+    data = CLASSES.with_validation(0.5)
     options = {"halving": fnn.sweeps.Halving((1,), keep=0.5), "plan": "vmap:2"}
-    whole = sweep(fnn.dense(2), data, out=tmp_path, **options)
-    for result in (whole, sweep(fnn.dense(2), data, out=tmp_path, **options), read_sweep(tmp_path)[0]):
+    whole = sweep(NET, data, out=tmp_path, **options)
+    for result in (whole, sweep(NET, data, out=tmp_path, **options), read_sweep(tmp_path)[0]):
         assert [member.status for member in result.members].count("halved") == 2
         for member, same in zip(result.members, whole.members, strict=True):
             assert member.test_metrics == same.test_metrics
@@ -130,7 +120,7 @@ def test_an_interrupted_member_has_no_test_metrics_of_an_earlier_epoch():
         if ended:  # some members are halved, and one has run an epoch more
             raise KeyboardInterrupt
 
-    data, halving = CLASSES.with_validation(0.25), fnn.sweeps.Halving((1,), keep=0.5)
-    result = sweep(fnn.dense(2), data, epochs=1000, halving=halving, plan="sequential", on_epoch=stop)
+    data, halving = CLASSES.with_validation(0.5), fnn.sweeps.Halving((1,), keep=0.5)
+    result = sweep(NET, data, epochs=1000, halving=halving, plan="sequential", on_epoch=stop)
     interrupted = [member for member in result.members if member.status == "not run" and member.epochs > 1]
     assert [member.test_metrics for member in interrupted] == [{}]

@@ -63,7 +63,7 @@ def test_workers_draw_the_random_bits_of_the_callers_thread():
     def losses():
         net = fnn.chain(fnn.dropout(0.5), fnn.dense(3))  # made anew, so that its programs are, too
         members = fnn.grid(seed=range(2))
-        result = fnn.sweep(net, optax.sgd(0.1), members, data, epochs=2, batch_size=2, plan="sequential")
+        result = fnn.sweep(net, optax.sgd(0.1), members, data, epochs=1, batch_size=4, plan="sequential")
         return result.curves("train_loss").tolist()
 
     usual = jax.config.jax_threefry_partitionable

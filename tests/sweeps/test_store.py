@@ -8,12 +8,11 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.storage.files import read_signed
 from functional_nn.storage.identity import IDENTITY, difference
 
 RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
 MEMBERS = fnn.grid(rate=[0.1, 0.2])
-NET = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(3))
+NET = fnn.chain(fnn.dense(4), fnn.dense(3))
 
 
 def sweep(blobs, out, model=NET, rule=RULE, members=MEMBERS, **options):
@@ -30,17 +29,13 @@ def finished(blobs, tmp_path_factory):
 
 OTHERS = {
     "width": (
-        {"model": fnn.chain(fnn.dense(5), fnn.tanh, fnn.dense(3))},
+        {"model": fnn.chain(fnn.dense(5), fnn.dense(3))},
         'parameters dense_1/weight "float32(4, 3)" instead of "float32(5, 3)"',
     ),
-    "activation": ({"model": fnn.chain(fnn.dense(4), fnn.relu, fnn.dense(3))}, "different network or loss"),
-    "rule": ({"rule": lambda h: optax.adam(h["rate"])}, "optimizer state"),
     "number in the rule": ({"rule": lambda h: optax.sgd(2 * h["rate"])}, "different train step"),
     "loss": ({"loss": fnn.multiclass_hinge}, 'loss "cross_entropy" instead of "multiclass_hinge"'),
-    "penalty": ({"penalty": fnn.l2(0.1)}, "different train step"),
     "grid": ({"members": fnn.grid(rate=[0.1, 0.3])}, "grid 1 rate 0.2 instead of 0.3"),
     "epochs": ({"epochs": 2}, "epochs 1 instead of 2"),
-    "patience": ({"patience": 3}, "patience null instead of 3"),
     "precision": ({"precision": "bfloat16"}, "precision "),
     "identity": ({"identity": {"note": 2}}, "note nothing instead of 2"),
 }
@@ -87,16 +82,6 @@ def test_a_sweep_json_that_is_none(blobs, tmp_path, text):
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged file"):
         sweep(blobs, tmp_path)
-
-
-def test_any_flip_in_sweep_json_is_noticed(blobs, finished):
-    content = (finished / "sweep.json").read_bytes()
-    assert read_signed(content)["version"] == 1
-    for place in range(0, len(content), 5):
-        flipped = bytearray(content)
-        flipped[place] ^= 1 << place % 8
-        with pytest.raises(ValueError):  # noqa: PT011  of JSON, of UTF-8, or of the checksum
-            read_signed(bytes(flipped))
 
 
 def test_another_version_is_refused(blobs, tmp_path, monkeypatch):

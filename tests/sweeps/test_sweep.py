@@ -44,7 +44,7 @@ SETTINGS = fnn.sweeps.crossed(
         smoothing=fnn.sweeps.uniform(0, 0.2),
         l2=fnn.sweeps.log_uniform(1e-5, 1e-2),
     ),
-    fnn.sweeps.zipped(hidden=[4, 4, 7, 7], batch_size=[16, 16, 25, 25], seed=[0, 3, 0, 3]),
+    fnn.sweeps.zipped(hidden=[4, 4, 7, 7], batch_size=[10, 10, 25, 25], seed=[0, 3, 0, 3]),
 )
 FUNCTIONS = {
     "loss": lambda h: fnn.losses.cross_entropy_with(label_smoothing=h["smoothing"]),
@@ -53,11 +53,11 @@ FUNCTIONS = {
 
 
 def sweep(members, data, net=model, rule=optimizer, **options):
-    options = {"epochs": 2, **({} if net is not model else FUNCTIONS), **options}
+    options = {"epochs": 2, "batch_size": 25, **({} if net is not model else FUNCTIONS), **options}
     return fnn.sweep(net, rule, members, data, **options)
 
 
-NET = fnn.chain(fnn.dense(6), fnn.tanh, fnn.dense(3))
+NET = fnn.dense(3)
 
 
 def gradient_descent(h):
@@ -91,15 +91,15 @@ def mixed(blobs):
 
 def test_members_of_a_mixed_grid_are_bitwise_their_solo_runs(mixed, blobs):
     assert mixed.plan["groups"] == 2
-    for number in np.random.default_rng(0).choice(len(SETTINGS), 3, replace=False):
+    for number in (1, 10):
         (alone,) = sweep([SETTINGS[number]], blobs).members
         same(alone, mixed.members[number])
 
 
 def test_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
     first_group = mixed.where(hidden=4).members
-    mapped = sweep([dict(member.hyperparameters) for member in first_group], blobs, plan="vmap:3")
-    assert mapped.plan["members_at_once"] == 3
+    mapped = sweep([dict(member.hyperparameters) for member in first_group], blobs, plan="vmap:4")
+    assert mapped.plan["members_at_once"] == 4
     for a, b in zip(first_group, mapped.members, strict=True):
         assert a.hyperparameters == b.hyperparameters
         np.testing.assert_allclose(a.curves["test_loss"], b.curves["test_loss"], rtol=1e-4)
@@ -109,31 +109,20 @@ def test_mapped_members_stay_within_a_bound_of_their_solo_runs(mixed, blobs):
 
 def test_a_member_is_bitwise_what_fit_gives(blobs):
     """Where no constant is rounded before it is traced: a rate of gradient descent is not."""
-    net = fnn.chain(fnn.dense(6), fnn.relu, fnn.dense(3))
-    members = fnn.grid(learning_rate=[0.1, 0.02], seed=[0, 5])
-    result = sweep(members, blobs, net, gradient_descent, epochs=3)
-    for member in result.members:
-        h = member.hyperparameters
-        run = fnn.fit(net, fnn.cross_entropy, optax.sgd(h["learning_rate"]), blobs, epochs=3, seed=h["seed"])
+    members, rule = fnn.grid(learning_rate=[0.1, 0.02], seed=[0, 5]), optax.sgd(0.1)
+    for member in plain(members, blobs, epochs=3).where(learning_rate=0.1).members:
+        seed = member.hyperparameters["seed"]
+        run = fnn.fit(NET, fnn.cross_entropy, rule, blobs, epochs=3, batch_size=25, seed=seed)
         assert bits(member) == bits(run)
         assert member.curves["test_loss"].tolist() == [metrics.test_loss for metrics in run.history]
-
-
-def test_every_plan_trains_the_same(blobs):
-    members = fnn.grid(learning_rate=[0.1, 0.05, 0.2], seed=[1])
-    expected = plain(members, blobs, plan="sequential").curves("test_loss")
-    for plan in ("map", "vmap", "vmap:2", fnn.sweeps.Plan(3, 1)):
-        np.testing.assert_allclose(plain(members, blobs, plan=plan).curves("test_loss"), expected, rtol=1e-5)
 
 
 def test_many_small_members_are_trained_together_on_a_cpu(blobs, monkeypatch):
     monkeypatch.setattr(plans, "most_workers", lambda: 2)
     members = fnn.grid(learning_rate=[0.1], seed=range(20))
-    together, alone = plain(members, blobs), plain(members, blobs, plan="sequential")
-    assert together.plan["members_at_once"] == 10
-    np.testing.assert_allclose(together.curves("test_loss"), alone.curves("test_loss"), rtol=1e-5)
+    assert plain(members, blobs, epochs=1).plan["members_at_once"] == 10
     # Members that leave early would keep their places in the program.
-    assert plain(members, blobs, patience=5).plan["members_at_once"] == 1
+    assert plain(members, blobs, epochs=1, patience=5).plan["members_at_once"] == 1
 
 
 # Static groups
@@ -149,11 +138,11 @@ def test_one_compilation_a_static_group_and_none_the_second_time(blobs):
 
     rule = lambda h: optax.sgd(h["learning_rate"])  # noqa: E731
     members = fnn.grid(learning_rate=[0.1, 0.2, 0.3], hidden=[4, 5], seed=range(2))
-    result = sweep(members, blobs, counted, rule)
+    result = sweep(members, blobs, counted, rule, batch_size=20)
     assert result.compilations == 2
     once = len(traced)
     assert traced.count(4) == traced.count(5) == 4, "start, full batches, what is left over, evaluation"
-    assert sweep(members, blobs, counted, rule).compilations == 0
+    assert sweep(members, blobs, counted, rule, batch_size=20).compilations == 0
     assert len(traced) == once
 
 
@@ -162,15 +151,14 @@ def test_integers_are_static_and_a_number_with_a_point_anywhere_is_traced(blobs)
 
     def net(h):
         kinds.update({name: isinstance(h[name], jax.Array) for name in ("hidden", "rate", "name", "flag")})
-        return fnn.chain(fnn.dense(h["hidden"]), fnn.dropout(h["rate"]), fnn.dense(3))
+        return fnn.chain(fnn.dropout(h["rate"]), fnn.dense(h["hidden"]))
 
     members = [
-        {"hidden": 4, "rate": 0, "name": "a", "flag": True},
-        {"hidden": 4, "rate": 0.5, "name": "a", "flag": True},
+        {"hidden": 3, "rate": 0, "name": "a", "flag": True},
+        {"hidden": 3, "rate": 0.5, "name": "a", "flag": True},
     ]
-    assert sweep(members, blobs, net, optax.sgd(0.1)).compilations == 1
+    assert sweep(members, blobs, net, optax.sgd(0.1), epochs=1).compilations == 1
     assert kinds == {"hidden": False, "rate": True, "name": False, "flag": False}
-    assert sweep(members, blobs, net, optax.sgd(0.1), static=["rate"]).compilations == 2
 
 
 def test_a_function_that_needs_the_value_of_a_traced_number_is_told_of_static(blobs):
@@ -188,38 +176,36 @@ def test_a_function_that_needs_the_value_of_a_traced_number_is_told_of_static(bl
 
 
 def test_epochs_and_batch_size_of_each_member(blobs):
-    members = fnn.sweeps.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 20])
-    result = plain(members, blobs, lambda h: gradient_descent(h))
+    members = fnn.sweeps.zipped(learning_rate=[0.1, 0.1], epochs=[1, 3], batch_size=[10, 25])
+    rule = lambda h: gradient_descent(h)  # noqa: E731
+    result = plain(members, blobs, rule)
     assert [member.epochs for member in result.members] == [1, 3]
     assert result.compilations == 2
-    (alone,) = plain([{"learning_rate": 0.1}], blobs, epochs=3, batch_size=20).members
+    (alone,) = plain([{"learning_rate": 0.1}], blobs, rule, epochs=3).members
     assert bits(alone) == bits(result.members[1])
 
 
 # Members that end before the others
 
 
-@pytest.mark.parametrize("plan", [pytest.param("map", marks=pytest.mark.slow), "vmap:3"])
-def test_a_member_that_is_not_finite_leaves_the_others_bitwise(plan, blobs):
-    rates = [0.1, 1e6, 0.05, 0.2]
-    wild = plain([{"learning_rate": rate} for rate in rates], blobs, plan=plan, penalty=fnn.l2(1.0), batch_size=5)
-    tame = plain(
-        [{"learning_rate": min(rate, 0.3)} for rate in rates], blobs, plan=plan, penalty=fnn.l2(1.0), batch_size=5
+def test_a_member_that_is_not_finite_leaves_the_others_bitwise(blobs):
+    rates, options = [0.1, 1e6, 0.05, 0.2], {"penalty": fnn.l2(1.0), "batch_size": 5}
+    wild, tame = (
+        plain([{"learning_rate": min(rate, limit)} for rate in rates], blobs, plan="vmap:2", **options)
+        for limit in (1e6, 0.3)
     )
     for number in (0, 2, 3):
         same(wild.members[number], tame.members[number])
     bad = wild.members[1]
     assert bad.status == "non-finite"
-    assert 0 < bad.bad_step < 20
+    assert bad.bad_step == 4  # each step multiplies the parameters by some 10⁶
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(bad.params))
-    (alone,) = plain([{"learning_rate": 1e6}], blobs, penalty=fnn.l2(1.0), batch_size=5).members
-    assert (bad.status, bad.bad_step) == (alone.status, alone.bad_step)
 
 
 def test_a_member_goes_on_from_the_epoch_that_was_run_again(blobs, monkeypatch):
     """The first run of its first epoch overflows. The second run checks each step, and finds nothing."""
     members = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
-    expected = plain(members, blobs, plan="vmap")
+    expected = plain(members, blobs, plan="vmap:2")
     right, calls = Programs.epoch, []
 
     def overflows(programs, *arguments):
@@ -231,32 +217,26 @@ def test_a_member_goes_on_from_the_epoch_that_was_run_again(blobs, monkeypatch):
         return after._replace(params=params), result._replace(bad_step=result.bad_step.at[-1].set(0))
 
     monkeypatch.setattr(Programs, "epoch", overflows)
-    result = plain(members, blobs, plan="vmap")
+    result = plain(members, blobs, plan="vmap:2")
     for ours, theirs in zip(result.members, expected.members, strict=True):
         assert ours.status == "finished"
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours.params, theirs.params)
 
 
-def test_patience_ends_a_member_and_keeps_the_others(blobs):
-    members = [{"learning_rate": rate} for rate in (1e-9, 0.05)]
-    for plan in ("map", "vmap"):
-        still, learns = plain(members, blobs, epochs=8, patience=2, plan=plan).members
-        assert learns.status == "finished"
-        assert learns.epochs == 8
-        if still.status == "stopped early":
-            assert np.argmin(still.curves["test_loss"]) == still.epochs - 3
-    grows = plain([{"learning_rate": 30.0}, {"learning_rate": 0.05}], blobs, epochs=8, patience=2).members[0]
-    assert grows.status in ("stopped early", "non-finite")
-    assert grows.epochs < 8
+@pytest.mark.parametrize("plan", ["map", "vmap:2"])
+def test_patience_ends_a_member_and_keeps_the_others(plan, blobs):
+    members = [{"learning_rate": rate} for rate in (-0.05, 0.05)]  # the loss of the first grows
+    ends = [(member.status, member.epochs) for member in plain(members, blobs, epochs=8, patience=2, plan=plan).members]
+    assert ends == [("stopped early", 3), ("finished", 8)]
 
 
-@pytest.mark.parametrize("plan", [pytest.param("map", marks=pytest.mark.slow), "vmap:2"])
-def test_halving_keeps_the_best_without_compiling_again(plan, blobs):
+def test_halving_keeps_the_best_without_compiling_again(blobs):
     members = fnn.grid(learning_rate=[1e-4, 1e-3, 1e-2, 1e-1], seed=range(2))
     halving = fnn.sweeps.Halving((1, 3), keep=0.5)
-    result = plain(members, blobs, lambda h: gradient_descent(h), epochs=5, halving=halving, plan=plan)
+    rule = lambda h: gradient_descent(h)  # noqa: E731
+    result = plain(members, blobs, rule, epochs=5, halving=halving, plan="vmap:2")
     assert result.compilations == 1
-    whole = plain(members, blobs, epochs=5, plan=plan)
+    whole = plain(members, blobs, rule, epochs=5, plan="vmap:2")
     after_first = sorted(range(8), key=lambda i: -whole.members[i].curves["test_accuracy"][0])[:4]
     after_second = sorted(after_first, key=lambda i: -whole.members[i].curves["test_accuracy"][2])[:2]
     for number, member in enumerate(result.members):
@@ -277,10 +257,11 @@ def test_folds_are_a_population(blobs):
     assert {len(part.train_x) for part in parts.values()} == {40}
     tested = np.concatenate([part.test_x for part in parts.values()])
     assert sorted(map(bytes, tested)) == sorted(map(bytes, blobs.train_x))
-    result = plain(fnn.grid(learning_rate=[0.1, 0.2]), parts, lambda h: gradient_descent(h))
+    rule = lambda h: gradient_descent(h)  # noqa: E731
+    result = plain(fnn.grid(learning_rate=[0.1, 0.2]), parts, rule, batch_size=20)
     assert result.compilations == 1
     assert [member.hyperparameters["data"] for member in result.members[:5]] == list(parts)
-    (alone,) = plain([{"learning_rate": 0.2}], parts["fold_3"]).members
+    (alone,) = plain([{"learning_rate": 0.2}], parts["fold_3"], rule, batch_size=20).members
     assert bits(alone) == bits(result.where(learning_rate=0.2, data="fold_3").members[0])
 
 
@@ -320,41 +301,26 @@ def test_data_sets_that_are_evaluated_on_different_parts_are_refused(halving, bl
 # Interruptions and resumption
 
 
-def test_an_interrupted_sweep_gives_what_was_finished(blobs):
+def test_an_interrupted_sweep_gives_what_was_finished(blobs, tmp_path):
     def stop(ended, count):
         if ended == 2:
             raise KeyboardInterrupt
 
     members = fnn.grid(learning_rate=[0.1], seed=range(6))
     with pytest.warns(RuntimeWarning, match="Interrupted after . of 6"):  # as a script goes on with the best of them
-        result = plain(members, blobs, on_epoch=stop, plan="sequential", epochs=50)
+        result = plain(members, blobs, on_epoch=stop, plan="sequential", epochs=10, out=tmp_path)
     statuses = [member.status for member in result.members]
     finished = statuses.count("finished")  # a member may end while the worker comes to a stop
     assert 2 <= finished < 6
     assert statuses == ["finished"] * finished + ["not run"] * (6 - finished)
     assert f"Interrupted after {finished} of 6" in result.message
+    assert [member.status for member in read_sweep(tmp_path)[0].members] == statuses
     assert all(member.params is None for member in result.members[finished:])
-    for a, b in zip(result.members[:finished], plain(members, blobs, epochs=50).members, strict=False):
+    for a, b in zip(result.members[:finished], plain(members, blobs, epochs=10).members, strict=False):
         same(a, b)
 
 
-def test_members_that_end_while_a_sweep_stops_are_in_its_folder(blobs, tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "cores", lambda: 2)
-
-    def stop(ended, count):
-        time.sleep(0.1)  # meanwhile the workers go on
-        if ended > 1:
-            raise KeyboardInterrupt
-
-    members = fnn.grid(learning_rate=[0.1], seed=range(6))
-    result = plain(members, blobs, on_epoch=stop, plan=fnn.sweeps.Plan(2, 1), epochs=1, out=tmp_path)
-    assert result.message.startswith("Interrupted after")
-    statuses = [member.status for member in result.members]
-    assert statuses.count("finished") >= 2
-    assert [member.status for member in read_sweep(tmp_path)[0].members] == statuses
-
-
-def one_fails(monkeypatch):
+def test_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monkeypatch):
     """Member 0 raises an error while another worker trains member 1."""
     run_epoch, other_has_begun = MemberBatch.run_epoch, threading.Event()
 
@@ -367,10 +333,6 @@ def one_fails(monkeypatch):
         return run_epoch(self)
 
     monkeypatch.setattr(MemberBatch, "run_epoch", epoch_or_error)
-
-
-def test_members_that_end_after_an_error_are_in_the_folder(blobs, tmp_path, monkeypatch):
-    one_fails(monkeypatch)
     members = fnn.grid(learning_rate=[0.1], seed=range(2))
     with pytest.raises(RuntimeError, match="out of memory"):
         plain(members, blobs, plan=fnn.sweeps.Plan(2, 1), epochs=1, out=tmp_path)
@@ -406,59 +368,46 @@ def test_finished_batches_are_not_run_again(halving, blobs, tmp_path, monkeypatc
     assert whole.restored == (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize("plan", ["map", "vmap:3"])
-def test_a_sweep_goes_on_from_a_rung_of_halving(plan, blobs, tmp_path):
+def test_a_sweep_goes_on_from_a_rung_of_halving(blobs, tmp_path):
+    """Also with an optimizer whose state has random keys."""
+    rule = lambda h: optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(h["learning_rate"]))  # noqa: E731
     members = fnn.grid(learning_rate=[0.1, 0.01, 0.2, 0.05])
-    options = {"plan": plan, "halving": fnn.sweeps.Halving((1,), keep=0.5), "out": tmp_path / "sweep"}
-    first = plain(members, blobs, **options)
-    for batch in (tmp_path / "sweep" / "batches").glob("*-end.safetensors"):
+    options = {"plan": "vmap:2", "halving": fnn.sweeps.Halving((1,), keep=0.5), "out": tmp_path}
+    first = plain(members, blobs, rule, **options)
+    for batch in (tmp_path / "batches").glob("*-end.safetensors"):
         batch.unlink()
-    again = plain(members, blobs, **options)
+    again = plain(members, blobs, rule, **options)
     assert again.restored == tuple(member.number for member in first.members if member.status == "halved")
     for a, b in zip(first.members, again.members, strict=True):
         same(a, b)
 
 
-def test_an_optimizer_with_random_keys_goes_on(blobs, tmp_path):
-    rule = lambda h: optax.chain(optax.add_noise(0.01, 0.55, 0), optax.sgd(h["learning_rate"]))  # noqa: E731
-    members = fnn.grid(learning_rate=[0.1, 0.05])
-    options = {"halving": fnn.sweeps.Halving((1,), keep=0.9), "plan": "vmap:2", "out": tmp_path}
-    first = sweep(members, blobs, fnn.dense(3), rule, **options)
-    for batch in (tmp_path / "batches").glob("*-end.safetensors"):
-        batch.unlink()
-    again = sweep(members, blobs, fnn.dense(3), rule, **options)
-    for a, b in zip(first.members, again.members, strict=True):
-        same(a, b)
-
-
 def test_two_writers_of_a_folder(blobs, tmp_path):
-    rule = lambda h: optax.sgd(0.1)  # noqa: E731
-    fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
+    plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
     with one_writer("it", tmp_path), pytest.raises(fnn.InputError, match=rf"out: .*process {os.getpid()} writes to"):
-        fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
+        plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
 
 
 def test_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
-    rule = lambda h: optax.sgd(0.1)  # noqa: E731
     (tmp_path / "batches").mkdir()
     for left in (".sweep.json.1", ".members.csv.1", "batches/.0-0-end.safetensors.1"):
         (tmp_path / f"{left}.functional_nn.tmp").write_text("half")
-    fnn.sweep(fnn.dense(3), rule, fnn.grid(seed=[0]), blobs, epochs=1, out=tmp_path)
+    plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0-0-end.safetensors", "batches", "sweep.json"]
 
 
 def test_rbg_is_never_mapped(blobs, monkeypatch):
     """Under vmap it draws for all members from the first key, so a member's seed would not be its own."""
-    members = fnn.grid(seed=[3, 5])
+    members, rule = fnn.grid(seed=[3, 5]), optax.sgd(0.1)
     with jax.default_prng_impl("rbg"):
         with pytest.raises(
             fnn.InputError, match="plan: expected one that runs each member alone, because the generator"
         ):
-            fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="vmap")
+            sweep(members, blobs, fnn.dense(3), rule, epochs=1, plan="vmap")
         monkeypatch.setattr(plans, "on_cpu", lambda: False)
         assert plans.planned("auto", [2]).members == 1
-        both = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members, blobs, epochs=1, plan="map")
-        alone = fnn.sweep(fnn.dense(3), optax.sgd(0.1), members[1:], blobs, epochs=1, plan="map")
+        both = sweep(members, blobs, fnn.dense(3), rule, epochs=1, plan="map")
+        alone = sweep(members[1:], blobs, fnn.dense(3), rule, epochs=1, plan="map")
     np.testing.assert_array_equal(both.members[1].params["weight"], alone.members[0].params["weight"])
     assert plans.planned("auto", [2]).members > 1
 
@@ -501,17 +450,11 @@ STATE = fnn.training.TrainState(0, {}, {}, (), None)
     ("changes", "message"),
     [
         ({"grid": []}, "grid: expected at least one member"),
-        (
-            {"grid": [{"learning_rate": 0.1}, {"rate": 0.1}]},
-            "member 1 that differs from the first in",
-        ),
+        ({"grid": [{"learning_rate": 0.1}, {"rate": 0.1}]}, "member 1 that differs from the first in"),
         ({"grid": [{"learning_rate": float("nan")}]}, "learning_rate: expected finite numbers"),
         ({"grid": [{"learning_rate": 0.1, "seed": -1}]}, "seed: expected an integer from 0 to"),
         ({"grid": [{"learning_rate": 0.1, "batch_size": 1.5}]}, "member 0: batch_size: expected a positive integer"),
-        (
-            {"grid": [{"learning_rate": 0.1, "width": 3}]},
-            "a name that the model, the optimizer, the loss",
-        ),
+        ({"grid": [{"learning_rate": 0.1, "width": 3}]}, "a name that the model, the optimizer, the loss"),
         ({"grid": [{"rate": 0.1}]}, "hyper-parameter: expected a name in the grid, got 'learning_rate'"),
         ({"grid": [{"learning_rate": 0.1, "data": "x"}]}, "data: expected a dict of data sets by name"),
         ({"grid": [{"learning_rate": 0.1, "status": 1}]}, "grid: expected"),
@@ -539,14 +482,6 @@ def test_a_bad_value_names_its_member(blobs):
         sweep(members, blobs, lambda h: fnn.chain(fnn.dropout(h["dropout"]), fnn.dense(3)), optax.sgd(0.1))
 
 
-def test_a_loss_may_be_a_function_of_outputs_and_labels(blobs):
-    def squares(y, labels):
-        return jnp.mean((y - jax.nn.one_hot(labels, 3)) ** 2)
-
-    assert plain([{"learning_rate": 0.1}], blobs, loss=squares).members[0].status == "finished"
-    assert RecipeFunctions(fnn.dense(3), optax.sgd(0.1), squares, None)({}).loss is squares
-
-
 LOSSES = (
     lambda y, labels, **options: 0,
     lambda y, labels, *, weight=1: 0,
@@ -568,12 +503,12 @@ def test_a_loss_is_told_from_a_function_that_makes_one(loss):
 
 def test_memory_and_the_file_of_a_batch_bound_the_plan(blobs, monkeypatch):
     monkeypatch.setattr(plans, "cores", lambda: 4)
-    members = fnn.grid(learning_rate=[0.1], seed=range(12))
-    free = plain(members, blobs, plan="vmap:6")
-    assert free.plan["members_at_once"] == 6
-    monkeypatch.setattr(population, "memory_limit", lambda: 20_000)
-    tight = plain(members, blobs, plan="vmap:6")
-    assert tight.plan["members_at_once"] < 6 or tight.plan["workers"] < 2
+    members = fnn.grid(learning_rate=[0.1], seed=range(4))
+    free = plain(members, blobs, plan="vmap:2")
+    assert free.plan["members_at_once"] == 2
+    monkeypatch.setattr(population, "memory_limit", lambda: 3_000)
+    tight = plain(members, blobs, plan="vmap:2")
+    assert tight.plan["members_at_once"] < 2 or tight.plan["workers"] < 2
     np.testing.assert_allclose(tight.curves("test_loss"), free.curves("test_loss"), rtol=1e-5)
     monkeypatch.undo()
     monkeypatch.setattr(population, "MOST_ARRAYS", 40)  # three members have less, six have more

@@ -8,29 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.training import small_run
+from tests.training.small_run import DATA, DEEP
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.checkpoints import CheckpointWriter, steps
 from functional_nn.training.programs import fingerprint
 
-NET = fnn.chain(fnn.dense(6), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
-SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 3)
+SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 2)
 OPTIMIZER = fnn.training.with_clipping(optax.adamw(SCHEDULE, weight_decay=0.01), 0.5)
+SMALL = {"net": small_run.NET, "optimizer": small_run.RULE}
 
 
-def make_data(examples=60, features=5):
-    """Forty examples are two batches of 16 and one of 8."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 3, examples).astype(np.int32)
-    x = (random.normal(size=(3, features))[labels] * 2 + random.normal(size=(examples, features))).astype(np.float32)
-    return fnn.data.Split(x[:40], labels[:40], x[40:], labels[40:])
-
-
-DATA = make_data()
-
-
-def fit(checkpoints=None, stop_after=None, **options):
+def fit(checkpoints=None, stop_after=None, net=DEEP, optimizer=OPTIMIZER, **options):
     seen = []
 
     def on_epoch(metrics, train_state):
@@ -38,11 +29,8 @@ def fit(checkpoints=None, stop_after=None, **options):
         if metrics.epoch == stop_after:
             raise KeyboardInterrupt
 
-    options = {"epochs": 5, "batch_size": 16, "seed": 3, "data": DATA, "net": NET, "optimizer": OPTIMIZER, **options}
-    net, optimizer, data = (options.pop(name) for name in ("net", "optimizer", "data"))
-    run = fnn.fit(
-        net, fnn.cross_entropy, optimizer, data, checkpoints=checkpoints, on_epoch=on_epoch, progress=False, **options
-    )
+    options = {"epochs": 5, "seed": 3, "checkpoints": checkpoints, "on_epoch": on_epoch, **options}
+    run = small_run.fit(net, optimizer=optimizer, **options)
     assert run.history == tuple(seen)
     return run
 
@@ -57,6 +45,14 @@ def bits(run):
 @pytest.fixture(scope="module")
 def whole():
     return fit()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    place = tmp_path_factory.mktemp("run")
+    fit(place, epochs=1)
+    return place
 
 
 def test_stopped_after_every_epoch(tmp_path, whole):
@@ -76,7 +72,7 @@ def test_stopped_after_every_epoch(tmp_path, whole):
 
 
 def test_a_loss_scale_goes_on(tmp_path):
-    options = {"net": fnn.dense(3), "optimizer": optax.sgd(0.1), "precision": "float16", "epochs": 3, "batch_size": 20}
+    options = SMALL | {"data": small_run.TRAIN, "precision": "float16", "epochs": 3}
     whole = fit(**options)
     fit(tmp_path, stop_after=1, **options)
     assert bits(fit(tmp_path, **options)) == bits(whole)
@@ -144,31 +140,28 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_is_said(tmp_path, whole):
     assert fit(tmp_path).restored_epochs == 5
 
 
-def test_another_network_is_refused_with_its_paths(tmp_path):
-    fit(tmp_path, epochs=1)
+def test_another_network_is_refused_with_its_paths(folder):
     with pytest.raises(DataError) as caught:
-        fit(tmp_path, net=fnn.dense(3))
+        fit(folder, net=small_run.NET)
     assert "params/dense_0/weight float32(5, 6) instead of nothing" in str(caught.value)
     with pytest.raises(DataError, match="optimizer_state"):
-        fit(tmp_path, optimizer=optax.sgd(0.1))
+        fit(folder, optimizer=small_run.RULE)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"batch_size": 8, "seed": 4}, "batch_size 16 instead of 8; seed 3 instead of 4"),
+        ({"batch_size": 8, "seed": 4}, "batch_size 20 instead of 8; seed 3 instead of 4"),
         ({"precision": "bfloat16"}, 'precision ["float32", "float32", "float32"] instead of ["float32", "bfloat16"'),
         ({"non_finite": "skip"}, 'non_finite "stop" instead of "skip"'),
         ({"data": DATA._replace(test_x=DATA.test_x + 1)}, "different data"),
         ({"data": DATA._replace(train_labels=DATA.train_labels[::-1])}, "different data"),
     ],
 )
-def test_other_settings_are_refused_and_listed(tmp_path, options, words):
-    small = {"net": NET, "optimizer": OPTIMIZER, "epochs": 1}
-    fit(tmp_path, **small)
+def test_other_settings_are_refused_and_listed(folder, options, words):
     with pytest.raises(InputError) as caught:
-        fit(tmp_path, **small | options)
-    assert f"expected a new folder, or the folder of this run, got {tmp_path}, whose run has" in str(caught.value)
+        fit(folder, epochs=1, **options)
+    assert f"expected a new folder, or the folder of this run, got {folder}, whose run has" in str(caught.value)
     assert words in str(caught.value)
 
 
@@ -202,8 +195,7 @@ def test_a_full_disk_ends_the_run_and_the_rest_goes_on_later(tmp_path, whole, mo
     assert bits(fit(tmp_path)) == bits(whole)
 
 
-@pytest.mark.parametrize("minutes", [0, 60])
-@pytest.mark.parametrize("begun_again", [False, True])
+@pytest.mark.parametrize(("minutes", "begun_again"), [(0, True), (60, False)])
 def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minutes, begun_again):
     reached = []
 
@@ -216,7 +208,7 @@ def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minut
 
     choice = fnn.training.Checkpoints(tmp_path / "run", minutes=minutes)
     with pytest.raises(FileNotFoundError, match="was removed"):
-        fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice, on_epoch=on_epoch)
+        small_run.fit(epochs=5, checkpoints=choice, on_epoch=on_epoch)
     assert reached == [1, 2]
     assert not list(tmp_path.glob("run/*"))
 
@@ -242,7 +234,7 @@ def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "replace", interrupting(replace))
         monkeypatch.setattr(os, "unlink", interrupting(unlink))
         choice = fnn.training.Checkpoints(folder, keep=1)
-        return fnn.fit(fnn.dense(3), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=5, checkpoints=choice)
+        return small_run.fit(epochs=5, checkpoints=choice)
 
     whole = train(tmp_path / "whole")
     # Saving an epoch calls fsync for the checkpoint (1), gives it its name (2), calls fsync for the folder (3), and
@@ -264,18 +256,18 @@ def test_ctrl_c_while_the_last_epoch_is_saved(tmp_path, monkeypatch):
         return save(self, step, *rest, **more)
 
     monkeypatch.setattr(CheckpointWriter, "save", interrupted)
-    run = fit(fnn.training.Checkpoints(tmp_path, minutes=60), net=fnn.dense(3), epochs=2)
+    run = fit(fnn.training.Checkpoints(tmp_path, minutes=60), epochs=2, **SMALL)
     assert (run.status, interrupts) == ("finished", [])
     assert steps(tmp_path) == [1, 2]
 
 
+@pytest.mark.usefixtures("no_search")
 def test_a_run_that_was_not_finite_does_not_go_on(tmp_path):
-    data = make_data()
-    data.train_x[17] = np.inf
-    small = {"data": data, "net": fnn.dense(3), "optimizer": optax.sgd(0.1)}
-    first, again = fit(tmp_path, **small), fit(tmp_path, **small)
+    x = DATA.train_x.copy()
+    x[17] = np.inf
+    first, again = (fit(tmp_path, data=DATA._replace(train_x=x), batch_size=4, **SMALL) for _ in range(2))
     assert first.status == again.status == "non-finite"
-    assert first.message == again.message
+    assert first.message.startswith(again.message)
     assert (again.restored_epochs, len(again.history)) == (1, 1)
     assert bits(first) == bits(again)
 
@@ -284,10 +276,8 @@ def test_metrics_that_are_not_finite_come_back(tmp_path):
     """An accuracy of NaN, and a test loss of infinity under finite training."""
     x, y = DATA.train_x, DATA.train_x[:, :1]
     data = fnn.data.Split(x, y, x, np.full_like(y, 3e38))
-    run = lambda: fnn.fit(  # noqa: E731
-        fnn.dense(1), fnn.mean_squared_error, optax.sgd(0.01), data, epochs=2, checkpoints=tmp_path
-    )
-    first, again = run(), run()
+    options = {"data": data, "loss": fnn.mean_squared_error, "optimizer": optax.sgd(0.01), "epochs": 2}
+    first, again = (small_run.fit(fnn.dense(1), checkpoints=tmp_path, **options) for _ in range(2))
     assert np.isinf(first.history[0].test_loss)
     assert np.isnan(first.history[0].test_accuracy)
     np.testing.assert_array_equal(np.array(first.history), np.array(again.history))

@@ -10,7 +10,6 @@ import functional_nn as fnn
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(4, 3)).astype(np.float32)
-SEQUENCES = RANDOM.normal(size=(4, 5, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 1, 0])
 
 
@@ -33,7 +32,6 @@ def search(net, x=X, labels=LABELS, loss=fnn.cross_entropy, change=None, **optio
 
 SUM = fnn.dense(2, initializer=jax.nn.initializers.ones)
 MLP = fnn.chain(fnn.dense(4), fnn.tanh, fnn.dense(2))
-RNN = fnn.chain(fnn.rnn(4, activation=fnn.relu), fnn.dense(2))
 
 
 def scaled(factor):
@@ -53,40 +51,40 @@ def wrong_backward():
 
 
 OPERATIONS = {
-    "nothing": (MLP, {}, ("", "", "")),
+    "nothing": (MLP, {}, ("", "", ""), "All results are finite."),
     "the penalty": (
         MLP,
-        {"penalty": lambda params: 1e-3 * jnp.sqrt(jnp.sum(params["dense_0"]["bias"] ** 2))},
+        {"penalty": lambda params: jnp.sum(jnp.sqrt(params["dense_0"]["bias"]))},
         ("div", "penalty", "backward pass"),
-    ),
-    "a recurrent layer": (
-        RNN,
-        {"x": SEQUENCES, "change": ("rnn_0/hidden_weight", ..., 1e12)},
-        ("dot_general", "rnn_0", "forward pass"),
+        "in the derivative of sqrt",
     ),
     "a formula that divides by 0": (
         fnn.with_hand_vjp(fnn.chain(fnn.dense(4), fnn.residual(wrong_backward()), fnn.dense(2))),
         {},
         ("div", "residual_0/wrong_0", "backward pass"),
+        "The divisor is 0.",
     ),
     "repeated layers": (
         fnn.chain(fnn.repeat(fnn.dense(3, initializer=jax.nn.initializers.constant(1e9)), 6), fnn.dense(2)),
         {},
         ("dot_general", "repeat_0/dense_0", "forward pass"),
+        "in step 4 of a scan",
     ),
     "float16": (
         fnn.chain(fnn.dense(4), scaled(3e4), fnn.dense(2)),
         {"precision": "float16", "x": 10 * X},
         ("mul", "scaled_0", "forward pass"),
+        "65,504, the largest float16",
     ),
 }
-"""Each with the operation, the layer and the pass."""
+"""Each with the operation, the layer and the pass; and what the report says besides."""
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_operation_and_the_layer_are_named(name):
-    net, options, expected = OPERATIONS[name]
+    net, options, expected, words = OPERATIONS[name]
     found = search(net, **options)
+    assert words in str(found)
     assert (found.operation, found.layer, found.stage) == expected
     assert not found.argument
 
@@ -94,11 +92,7 @@ def test_the_operation_and_the_layer_are_named(name):
 ARGUMENTS = {
     "params": ({"change": ("dense_1/weight", (2, 1), jnp.nan)}, "params/dense_1/weight", (2, 1)),
     "data": ({"x": with_nan(X, (3, 1))}, "x", (3, 1)),
-    "labels": (
-        {"labels": with_nan(X[:, :2], (1, 0)), "loss": fnn.mean_squared_error},
-        "labels",
-        (1, 0),
-    ),
+    "labels": ({"labels": with_nan(X[:, :2], (1, 0)), "loss": fnn.mean_squared_error}, "labels", (1, 0)),
 }
 
 
@@ -111,14 +105,6 @@ def test_an_argument_that_is_not_finite_is_named(name):
     assert f"The argument {argument} is not finite" in str(found)
 
 
-def test_the_step_of_a_loop_is_named():
-    """A recurrent layer runs over time, so the number of the step is the time. ``repeat`` counts layers."""
-    found = search(RNN, x=SEQUENCES, change=("rnn_0/hidden_weight", ..., 1e12))
-    assert found.steps == (("scan", 4),)
-    found = search(fnn.chain(fnn.repeat(fnn.dense(3, initializer=jax.nn.initializers.constant(1e9)), 6), fnn.dense(2)))
-    assert found.steps == (("scan", 4),)
-
-
 def test_large_parameters_are_mentioned_and_large_data_as_well():
     assert "use a smaller learning rate" in search(MLP, change=("dense_1/weight", ..., 3e38)).note
     assert search(SUM, x=np.full((4, 3), 2e38, np.float32)).note == "The numbers in x are as large as 2.0e+38."
@@ -126,18 +112,17 @@ def test_large_parameters_are_mentioned_and_large_data_as_well():
 
 
 def test_noise_is_that_of_the_key():
-    """Only one of two keys drops the input that is too large."""
-    x = np.ones((1, 2), np.float32)
+    """One of two keys drops the input that is too large."""
+    x = np.ones((4, 3), np.float32)
     x[0, 0] = 3e38
     net = fnn.chain(fnn.dropout(0.5), SUM)
-    results = {bool(search(net, x=x, labels=LABELS[:1], key=jax.random.key(seed))) for seed in range(8)}
+    results = {bool(search(net, x=x, key=jax.random.key(seed))) for seed in range(2)}
     assert results == {True, False}
 
 
 def test_the_affected_results_are_listed_with_the_loss_first():
     found = search(fnn.dense(2), x=with_nan(X, (0, 0)))
     assert found.affected == ("loss", "gradient/bias", "gradient/weight")
-    assert str(search(MLP)) == "All results are finite."
     assert search(MLP).sentence == "All results are finite."
 
 

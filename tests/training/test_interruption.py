@@ -11,16 +11,16 @@ import threading
 
 import jax
 import numpy as np
-import optax
 import pytest
+from tests.training import small_run
+from tests.training.small_run import ADAM, DEEP
 
 import functional_nn as fnn
 from functional_nn.training.processes import Interruption, Processes
 
-NET = fnn.chain(fnn.dense(8), fnn.batch_norm(), fnn.relu, fnn.dropout(0.2), fnn.dense(3))
-RULE = optax.adam(1e-2)
-X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
-SPLIT = fnn.data.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
+
+def fit(**options):
+    return small_run.fit(DEEP, optimizer=ADAM, **options)
 
 
 def bits(train_state):
@@ -32,16 +32,7 @@ def interrupted(seconds: float) -> fnn.training.Run:
     """A run that would go on for hours, and gets the signal of Ctrl-C after so many seconds."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    return fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=10**6, batch_size=16)
-
-
-def gone_on(train_state, first: int, last: int):
-    """The run from epoch ``first`` on."""
-    if first == last:
-        return train_state
-    rest = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=last - first, batch_size=16, start=train_state)
-    assert rest.seconds["compile"] == 0
-    return rest.train_state
+    return fit(epochs=10**6)
 
 
 def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
@@ -63,7 +54,7 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
     gc.callbacks.append(callback)
     try:
         with pytest.warns(RuntimeWarning, match="Interrupted after 1 of 1000 epochs"):
-            run = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1000, batch_size=16, on_epoch=collect)
+            run = fit(epochs=1000, on_epoch=collect)
     finally:
         gc.callbacks.remove(callback)
     assert (run.status, len(run.history)) == ("interrupted", 1)
@@ -71,7 +62,7 @@ def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_heard(monkeypatch):
 
 
 def test_a_run_interrupted_at_random_moments_goes_on_to_the_same_bits():
-    fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=1, batch_size=16)  # compiles
+    fit(epochs=1)  # compiles
     chance, reached = random.Random(0), []
     while len(reached) < 4:
         try:
@@ -81,13 +72,17 @@ def test_a_run_interrupted_at_random_moments_goes_on_to_the_same_bits():
         assert run.status == "interrupted"
         assert run.message.startswith(f"Interrupted after {len(run.history)} of")
         assert [metrics.epoch for metrics in run.history] == list(range(1, len(run.history) + 1))
-        assert run.train_state.step == 4 * len(run.history)
+        assert run.train_state.step == 2 * len(run.history)
         reached.append((len(run.history), run.train_state))
     most = max(epochs for epochs, _ in reached)
     assert most > 0
-    whole = fnn.fit(NET, fnn.cross_entropy, RULE, SPLIT, epochs=most, batch_size=16)
+    whole = fit(epochs=most)
     for epochs, train_state in reached:
-        assert bits(gone_on(train_state, epochs, most)) == bits(whole.train_state)
+        if epochs < most:
+            rest = fit(epochs=most - epochs, start=train_state)
+            assert rest.seconds["compile"] == 0
+            train_state = rest.train_state
+        assert bits(train_state) == bits(whole.train_state)
 
 
 def interrupt():

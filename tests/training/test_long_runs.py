@@ -6,14 +6,12 @@ import sys
 import textwrap
 
 import jax
-import numpy as np
 import optax
 import pytest
+from tests.training import small_run
+from tests.training.small_run import DATA
 
 import functional_nn as fnn
-
-X = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
-SPLIT = fnn.data.Split(X, np.arange(50) % 3, X[:20], np.arange(20) % 3)
 
 
 @pytest.fixture
@@ -29,13 +27,11 @@ def traces():
 
 def test_nothing_is_traced_after_the_first_epoch(traces):
     counts = []
-    net = fnn.chain(fnn.dense(4), fnn.relu, fnn.dropout(0.1), fnn.dense(3))
-    rule = optax.adam(1e-2)
-    fit = lambda **options: fnn.fit(net, fnn.cross_entropy, rule, SPLIT, batch_size=16, **options)  # noqa: E731
-    fit(epochs=5, on_epoch=lambda metrics, train_state: counts.append(len(traces)))
+    net, rule = fnn.chain(fnn.dropout(0.1), fnn.dense(3)), optax.adam(1e-2)
+    small_run.fit(net, optimizer=rule, epochs=5, on_epoch=lambda metrics, train_state: counts.append(len(traces)))
     assert counts[0] > 0
     assert len(set(counts)) == 1, traces[counts[0] :]
-    fit(epochs=2, seed=1)
+    small_run.fit(net, optimizer=rule, epochs=2, seed=1)
     assert len(traces) == counts[0], traces[counts[0] :]
 
 
@@ -43,8 +39,8 @@ def test_a_sweep_traces_nothing_after_its_first_epochs(traces):
     counts = []
     rule = lambda h: optax.sgd(h["learning_rate"])  # noqa: E731
     members = fnn.grid(learning_rate=[0.1, 0.2], seed=range(2))
-    options = {"epochs": 4, "batch_size": 16, "plan": "sequential"}
-    fnn.sweep(fnn.dense(3), rule, members, SPLIT, on_epoch=lambda *_: counts.append(len(traces)), **options)
+    options = {"epochs": 4, "batch_size": 20, "plan": "sequential"}
+    fnn.sweep(fnn.dense(3), rule, members, DATA, on_epoch=lambda *_: counts.append(len(traces)), **options)
     assert len(counts) == 16
     assert len(set(counts)) == 1, traces[counts[0] :]
 

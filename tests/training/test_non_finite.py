@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.training import small_run
 
 import functional_nn as fnn
 from functional_nn.training.epoch import shuffled
@@ -18,26 +19,23 @@ def make_data(bad=(), value=np.inf):
     labels = np.argmax(x[:, :3], axis=1).astype(np.int32)
     for row in bad:
         x[row] = value
-    return fnn.data.Split(x, labels, random.normal(size=(20, 5)).astype(np.float32), labels[:20])
+    return fnn.data.Split(x, labels)
 
 
-def fit(data, optimizer=None, net=None, **options):
-    options = {"epochs": 3, "batch_size": 4, "progress": False, **options}
-    return fnn.fit(net or fnn.dense(3), fnn.cross_entropy, optimizer or optax.adam(1e-2), data, **options)
-
-
-def is_finite(run):
-    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state)))
+def fit(data, optimizer=small_run.RULE, **options):
+    return small_run.fit(optimizer=optimizer, data=data, **{"batch_size": 4, **options})
 
 
 # Policies
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_skip_goes_on_without_the_bad_steps_and_counts_them(value):
+@pytest.mark.usefixtures("no_search")
+def test_bad_steps_end_the_run_or_are_left_out_and_counted():
     """What comes back is what all good steps lead to, found by a loop of our own."""
-    data, optimizer, net = make_data(bad=(17, 23), value=value), optax.adam(1e-2), fnn.dense(3)
-    run = fit(data, optimizer, net, non_finite="skip")
+    net, optimizer = small_run.NET, small_run.RULE
+    data = make_data(bad=(17, 23), value=np.nan)
+    stopped, run = fit(data), fit(data, non_finite="skip")
+    assert (stopped.status, len(stopped.history)) == ("non-finite", 1)
     assert (run.status, run.message, len(run.history)) == ("finished", "", 3)
     step = jax.jit(fnn.training.make_train_step(net, fnn.cross_entropy, optimizer))
     state = fnn.training.create_train_state(net, optimizer, jax.random.key(0), (5,))
@@ -48,10 +46,15 @@ def test_skip_goes_on_without_the_bad_steps_and_counts_them(value):
             if not is_bad:
                 state, _ = step(state, data.train_x[rows], data.train_labels[rows])
         assert run.history[epoch].skipped_steps == sum(bad)
+        if epoch == 0:
+            assert f"at step {bad.index(True)} of epoch 1" in stopped.message
+            np.testing.assert_allclose(stopped.params["weight"], state.params["weight"], rtol=1e-4)
+            assert stopped.train_state.step == state.step
     np.testing.assert_allclose(run.params["weight"], state.params["weight"], rtol=1e-4)
     assert run.train_state.step == state.step == 30 - sum(metrics.skipped_steps for metrics in run.history)
 
 
+@pytest.mark.usefixtures("no_search")
 def test_skip_ends_where_every_step_is_bad():
     run = fit(make_data(bad=range(40)), non_finite="skip")
     assert (run.status, len(run.history), run.history[0].skipped_steps) == ("non-finite", 1, 10)
@@ -70,23 +73,14 @@ def clipped(gradient, limit=1.0, dtype=jnp.float32):
     return np.concatenate([updates["a"], updates["b"]]), state
 
 
-@pytest.mark.parametrize("limit", [0.5, 1.0, 5.0, 5.000001, 10.0])
-def test_gradients_are_cut_to_the_limit(limit):
-    updates, state = clipped([3.0, 0.0, -4.0], limit)
-    np.testing.assert_allclose(updates, np.array([-3, 0, 4]) * min(1, limit / 5), rtol=1e-6)
-    assert (state.clipped_steps, state.skipped_steps) == (int(limit < 5), 0)
-    expected, _ = optax.clip_by_global_norm(limit).update(jnp.array([3.0, 0.0, -4.0]), optax.EmptyState())
-    np.testing.assert_allclose(updates, -expected, rtol=1e-6)
+@pytest.mark.parametrize(("norm", "limit"), [(5.0, 0.5), (5.0, 5.0), (0.0, 1.0), (3e38, 1e38), (1e-36, 5e-37)])
+def test_gradients_are_cut_to_the_limit(norm, limit):
+    updates, state = clipped([norm * 0.6, 0.0, norm * -0.8], limit)
+    np.testing.assert_allclose(updates, np.array([-0.6, 0, 0.8]) * min(norm, limit), rtol=1e-5)
+    assert (state.clipped_steps, state.skipped_steps) == (int(limit < norm), 0)
 
 
-@pytest.mark.parametrize("limit", [0.5, 2.0])
-def test_a_gradient_of_0_stays_0_and_is_not_clipped(limit):
-    updates, state = clipped([0.0, 0.0, 0.0], limit)
-    assert updates.tolist() == [0, 0, 0]
-    assert (state.clipped_steps, state.skipped_steps) == (0, 0)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
 def test_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
     rule = fnn.training.with_clipping(optax.adam(0.1), 1.0)
     params = {"w": jnp.ones(3)}
@@ -98,13 +92,6 @@ def test_clipping_a_gradient_that_is_not_finite_skips_and_counts(bad):
     assert (after.clipped_steps, after.skipped_steps) == (1, 1)
 
 
-@pytest.mark.parametrize("size", [1e30, 3e38, 1e-30, 1e-36])
-def test_norms_of_very_large_and_very_small_gradients(size):
-    updates, state = clipped([3 / 5 * size, 0.0, -4 / 5 * size], limit=size / 2)
-    np.testing.assert_allclose(updates, np.array([-0.3, 0, 0.4]) * size, rtol=1e-5)
-    assert state.clipped_steps == 1
-
-
 def test_clipping_in_float64_and_bfloat16(float64):
     updates, _ = clipped([3e200, 0.0, -4e200], 1.0, jnp.float64)
     np.testing.assert_allclose(updates, [-0.6, 0, 0.8], rtol=1e-15)
@@ -114,11 +101,10 @@ def test_clipping_in_float64_and_bfloat16(float64):
 
 def test_clipped_steps_are_reported_epoch_by_epoch():
     data = make_data()
-    every, some, none = (fit(data, fnn.training.with_clipping(optax.sgd(0.1), limit)) for limit in (1e-3, 0.7, 1e3))
+    every, none = (fit(data, fnn.training.with_clipping(optax.sgd(0.1), limit)) for limit in (1e-3, 1e3))
     assert [metrics.clipped_steps for metrics in every.history] == [10] * 3
-    assert 0 < sum(metrics.clipped_steps for metrics in some.history) < 30
     assert [metrics.clipped_steps for metrics in none.history] == [0] * 3
-    bare = fit(data, optax.sgd(0.1))  # another program, in which other multiplications and additions are fused
+    bare = fit(data)  # another program, in which other multiplications and additions are fused
     np.testing.assert_allclose(none.params["weight"], bare.params["weight"], rtol=1e-5)
 
 
@@ -128,7 +114,7 @@ def test_clipping_leaves_out_what_is_not_finite_in_a_run():
     net = fnn.chain(fnn.dense(1, initializer=jax.nn.initializers.zeros), lambda z: jnp.sqrt(jnp.abs(z)))
     labels = np.ones((8, 1), np.float32)
     rule = fnn.training.with_clipping(optax.adam(0.1), 1.0)
-    data = fnn.data.Split(x, labels, x, labels)
+    data = fnn.data.Split(x, labels)
     run = fnn.fit(net, fnn.mean_squared_error, rule, data, epochs=2, batch_size=4, progress=False)
     assert run.status == "finished"
     assert [metrics.skipped_steps for metrics in run.history] == [2, 2]
@@ -161,11 +147,9 @@ def test_loss_scaling_recovers_from_an_overflow_and_reports_it():
     """Too steep at first: the scale falls, the skipped steps are counted, and the run learns on."""
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     y = np.float32(1000) * x[:, :1]
-    data = fnn.data.Split(x, y, x, y)
-    run = fnn.fit(
-        fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), data, epochs=4, batch_size=8, precision="float16",
-        progress=False,
-    )  # fmt: skip
+    data = fnn.data.Split(x, y)
+    options = {"epochs": 4, "batch_size": 8, "precision": "float16"}
+    run = small_run.fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), data, **options)
     skipped = [metrics.skipped_steps for metrics in run.history]
     assert run.status == "finished"
     assert skipped[0] > 0

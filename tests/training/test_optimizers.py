@@ -12,24 +12,6 @@ import functional_nn as fnn
 
 
 @pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
-def test_every_optimizer_goes_downhill(name):
-    rule = fnn.training.optimizer(name, 0.05)
-    params = {"w": jnp.array([1.0, -2.0])}
-    state = rule.init(params)
-    value = lambda params: jnp.sum(jnp.square(params["w"]))  # noqa: E731
-
-    @jax.jit
-    def step(params, state):
-        updates, state = rule.update(jax.grad(value)(params), state, params)
-        return jax.tree.map(jnp.add, params, updates), state
-
-    start = value(params)
-    for _ in range(30):
-        params, state = step(params, state)
-    assert value(params) < start
-
-
-@pytest.mark.parametrize("name", fnn.training.OPTIMIZERS)
 def test_the_learning_rate_may_be_traced(name):
     """One program serves all rates: what a sweep needs."""
 
@@ -51,7 +33,7 @@ def test_momentum_is_the_textbook_rule():
 
 
 @pytest.mark.parametrize("name", fnn.training.SCHEDULES)
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+@pytest.mark.parametrize("steps", [1, 3, 1000])
 def test_schedules_stay_finite_and_below_their_largest_rate(name, steps):
     rates = np.array([fnn.training.schedule(name, 0.1, steps)(number) for number in range(min(steps, 50))])
     assert np.isfinite(rates).all()

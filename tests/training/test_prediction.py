@@ -6,9 +6,7 @@ import pytest
 import functional_nn as fnn
 
 SUM = fnn.Layer(
-    "sum",
-    lambda key, in_shape: ({}, {}),
-    lambda params, state, x, *, train, key=None: (x[0] + x[1], state, ()),
+    "sum", lambda key, in_shape: ({}, {}), lambda params, state, x, *, train, key=None: (x[0] + x[1], state, ())
 )
 
 

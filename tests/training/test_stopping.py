@@ -2,26 +2,21 @@
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from tests.training import small_run
+from tests.training.small_run import ASCENT, DATA, LABELS, X
 
 import functional_nn as fnn
 from functional_nn.training.run import EpochMetrics
 
-NET = fnn.dense(3)
-RULE = optax.sgd(0.1)
-RANDOM = np.random.default_rng(0)
-X, LABELS = RANDOM.normal(size=(60, 5)).astype(np.float32), RANDOM.integers(0, 3, 60).astype(np.int32)
-DATA = fnn.data.Split(X[:40], LABELS[:40], X[40:], LABELS[40:])
 
-
-def fit(data=DATA, rule=RULE, **options):
-    return fnn.fit(NET, fnn.cross_entropy, rule, data, **{"epochs": 6, "batch_size": 16, **options})
+def fit(data=DATA, **options):
+    return small_run.fit(data=data, **{"epochs": 6, **options})
 
 
 @pytest.mark.parametrize("answer", [True, np.bool_(True), jnp.bool_(True)])
 def test_on_epoch_stops_a_run(answer):
-    run = fit(on_epoch=lambda metrics, train_state: answer if train_state.step == 6 else None)
+    run = fit(on_epoch=lambda metrics, train_state: answer if train_state.step == 4 else None)
     assert (run.status, len(run.history)) == ("stopped", 2)
     assert run.message == "on_epoch stopped the run after 2 of 6 epochs."
     np.testing.assert_array_equal(run.params["weight"], fit(epochs=2).params["weight"])
@@ -58,7 +53,7 @@ def test_what_on_epoch_returns_by_mistake_is_said():
 
 
 def test_patience_stops_a_run():
-    grows = fit(rule=optax.sgd(-0.1), epochs=50, patience=3)
+    grows = fit(optimizer=ASCENT, epochs=50, patience=3)
     assert (grows.status, len(grows.history)) == ("stopped early", 4)
     assert grows.message == "The test loss was not lower for 3 epochs."
     assert fit(patience=1).status == "finished"

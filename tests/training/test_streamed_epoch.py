@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from tests.training.small_run import ADAM, bits
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
@@ -11,7 +12,7 @@ from functional_nn.data import Stream
 
 RANDOM = np.random.default_rng(0)
 X, LABELS = RANDOM.normal(size=(48, 5)).astype(np.float32), RANDOM.integers(0, 3, 48).astype(np.int32)
-NET = fnn.chain(fnn.dense(4), fnn.dropout(0.1), fnn.dense(3))
+NET = fnn.chain(fnn.dropout(0.1), fnn.dense(3))
 
 
 def batches(epoch):
@@ -21,11 +22,7 @@ def batches(epoch):
 
 
 def fit(data, net=NET, **options):
-    return fnn.fit(net, fnn.cross_entropy, optax.adam(1e-2), data, **{"epochs": 2, "progress": False, **options})
-
-
-def bits(run):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((run.params, run.train_state.optimizer_state))]
+    return fnn.fit(net, fnn.cross_entropy, ADAM, data, **{"epochs": 2, "progress": False, **options})
 
 
 def losses(run):
@@ -34,8 +31,8 @@ def losses(run):
 
 def test_a_stream_trains_by_the_steps_of_a_loop():
     run = fit(Stream(batches, test_x=X, test_labels=LABELS))
-    step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, optax.adam(1e-2)))
-    train_state = fnn.training.create_train_state(NET, optax.adam(1e-2), jax.random.key(0), (5,))
+    step = jax.jit(fnn.training.make_train_step(NET, fnn.cross_entropy, ADAM))
+    train_state = fnn.training.create_train_state(NET, ADAM, jax.random.key(0), (5,))
     for epoch in (1, 2):
         values = []
         for x, labels in batches(epoch):
@@ -70,7 +67,7 @@ def test_a_stopped_run_continues_with_its_bits(tmp_path):
 
 def test_a_train_state_goes_on_only_if_epochs_can_be_counted():
     """A function would be asked for epoch 1 again. A list has the same batches in every epoch."""
-    start = fnn.training.create_train_state(NET, optax.adam(1e-2), jax.random.key(0), (5,))
+    start = fnn.training.create_train_state(NET, ADAM, jax.random.key(0), (5,))
     start = start._replace(step=start.step + 3)
     with pytest.raises(InputError, match=r"data\.steps: expected the number of batches in an epoch"):
         fit(Stream(batches), start=start)

@@ -1,40 +1,38 @@
 """Test and validation examples that come batch by batch: the metrics are those of the same examples in memory."""
 
 import numpy as np
-import optax
 import pytest
+from tests.training import small_run
+from tests.training.small_run import RULE
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
 
 RANDOM = np.random.default_rng(0)
-X, LABELS = RANDOM.normal(size=(40, 5)).astype(np.float32), RANDOM.integers(0, 3, 40).astype(np.int32)
+X, LABELS = small_run.X[:40], small_run.LABELS[:40]
 TRAIN = [(X[:16], LABELS[:16]), (X[16:32], LABELS[16:32])]
-NET = fnn.dense(3)
+NET = fnn.chain(fnn.dense(3))
+METRICS = {
+    "accuracy": fnn.metrics.accuracy,
+    "f1": fnn.metrics.f1_score,
+    "calibration": fnn.metrics.calibration_error,
+    "mean": lambda y, labels: y.mean(),
+}
 
 
 def in_batches(x, labels, size):
     return [(x[start : start + size], labels[start : start + size]) for start in range(0, len(x), size)]
 
 
-def fit(net=NET, loss=fnn.cross_entropy, train=TRAIN, metrics=None, start=None, **parts):
-    return fnn.fit(
-        net, loss, optax.sgd(1e-2), Stream(train, **parts), epochs=2, metrics=metrics, start=start, progress=False
-    )
+def fit(train=TRAIN, metrics=None, **parts):
+    return fnn.fit(NET, fnn.cross_entropy, RULE, Stream(train, **parts), epochs=2, metrics=metrics, progress=False)
 
 
-@pytest.mark.parametrize("size", [40, 8, 16, 39])
+@pytest.mark.parametrize("size", [8, 39])
 def test_the_metrics_are_those_of_examples_in_memory(size):
-    metrics = {
-        "accuracy": fnn.metrics.accuracy,
-        "f1": fnn.metrics.f1_score,
-        "hinge": fnn.multiclass_hinge,
-        "calibration": fnn.metrics.calibration_error,
-        "mean": lambda y, labels: y.mean(),
-    }
-    in_memory = fit(metrics=metrics, test_x=X, test_labels=LABELS)
-    streamed = fit(metrics=metrics, test=in_batches(X, LABELS, size))
+    in_memory = fit(metrics=METRICS, test_x=X, test_labels=LABELS)
+    streamed = fit(metrics=METRICS, test=in_batches(X, LABELS, size))
     for ours, theirs in zip(streamed.history, in_memory.history, strict=True):
         assert list(ours.metrics) == list(theirs.metrics)
         assert ours.metrics["test_accuracy"] == theirs.metrics["test_accuracy"]
@@ -55,9 +53,8 @@ def test_ignored_labels_and_padding_count_as_in_memory():
 
     train = [part(0, 16)]
     x, y = part(0, 40)
-    net = fnn.chain(fnn.dense(3))
-    streamed = fit(net=net, train=train, test=[part(0, 15), part(15, 30), part(30, 40)]).history[-1]
-    in_memory = fit(net=net, train=train, test_x=x, test_labels=y).history[-1]
+    streamed = fit(train=train, test=[part(0, 15), part(15, 30), part(30, 40)]).history[-1]
+    in_memory = fit(train=train, test_x=x, test_labels=y).history[-1]
     assert streamed.test_accuracy == in_memory.test_accuracy
     np.testing.assert_allclose(streamed.test_loss, in_memory.test_loss, rtol=1e-6)
 
@@ -76,27 +73,16 @@ def test_validation_examples_decide_and_test_examples_come_at_the_end(streamed):
     assert run.history[-1].metrics["validation_accuracy"] == expected.history[-1].metrics["validation_accuracy"]
 
 
-def test_an_error_in_the_last_evaluation_has_the_run():
-    def test():
+def test_an_error_or_ctrl_c_in_the_last_evaluation_keeps_the_run():
+    def test_that_raises(error):
         yield X[:16], LABELS[:16]  # the shapes are read from this batch, before training
-        raise OSError("the disk is gone")
+        raise error
 
     with pytest.raises(OSError, match="the disk is gone") as failure:
-        fit(validation=TRAIN, test=test)
+        fit(validation=TRAIN, test=lambda: test_that_raises(OSError("the disk is gone")))
     run = failure.value.run
     assert (run.status, len(run.history), run.test_metrics) == ("finished", 2, {})
-
-
-def test_ctrl_c_in_the_last_evaluation_keeps_the_run():
-    calls = []
-
-    def test():
-        calls.append(len(calls))
-        yield X[:16], LABELS[:16]
-        if calls[-1]:  # the first call reads the shapes, before training
-            raise KeyboardInterrupt
-
-    run = fit(validation=TRAIN, test=test)
+    run = fit(validation=TRAIN, test=lambda: test_that_raises(KeyboardInterrupt()))
     assert (run.status, len(run.history), run.test_metrics) == ("interrupted", 2, {})
     assert run.message == "Interrupted in the evaluation of the test examples, after 2 of 2 epochs, which are kept."
 
@@ -126,7 +112,5 @@ def test_a_run_continues_although_its_streams_begin_with_other_batches(tmp_path)
     """The batches of a stream may be drawn anew whenever it is read, so they are not compared."""
     for epochs, rows in ((1, slice(None)), (2, slice(None, None, -1))):
         stream = Stream([(X[rows][:16], LABELS[rows][:16])], test=in_batches(X[rows], LABELS[rows], 16))
-        run = fnn.fit(
-            NET, fnn.cross_entropy, optax.sgd(0.1), stream, epochs=epochs, progress=False, checkpoints=tmp_path
-        )
+        run = fnn.fit(NET, fnn.cross_entropy, RULE, stream, epochs=epochs, progress=False, checkpoints=tmp_path)
     assert run.restored_epochs == 1
