@@ -241,6 +241,10 @@ def test_a_file_of_some_bytes_with_millions_of_pixels_is_refused(tmp_path):
     """A WebP file of 34 bytes may have all pixels that a picture may have, and takes 0.8 GB."""
     PIL.Image.new("RGB", (4096, 1100)).save(tmp_path / "image.webp", lossless=True)
     refused(tmp_path / "image.webp", "4096 x 1100 pixels in .* bytes, an empty picture")
+    # In BMP, all pixels of two colors may be one run.
+    header = struct.pack("<LllHHLLllLL", 40, 5_000_000, 1, 1, 8, 1, 6, 0, 0, 2, 2) + bytes(4) + b"\xff\xff\xff\0"
+    (tmp_path / "image.bmp").write_bytes(b"BM" + struct.pack("<LLL", 68, 0, 62) + header + b"\1\1\0\0\0\1")
+    refused(tmp_path / "image.bmp", "5000000 x 1 pixels in 68 bytes, an empty picture")
 
 
 @pytest.mark.parametrize("ending", ["jp2", "j2k", "tiff"])
@@ -261,3 +265,16 @@ def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
         path.write_bytes(content[:-2] + hidden + scans + content[-2:])
         with pytest.raises(DataError, match="more than 100 scans"):
             read_image(path, MNIST, digits=False)
+
+
+@pytest.mark.parametrize(("segment", "most"), [(b"\xff\xe1\x00\x08Exif\0\0", 100), (b"\xff\xe3\x00\x02", 10_000)])
+def test_a_jpeg_file_of_many_segments_is_refused(tmp_path, segment, most):
+    """Pillow copies all EXIF data again for each part of it, and keeps a list of all segments."""
+    path = tmp_path / "image.jpg"
+    PIL.Image.new("L", (64, 64), 128).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + (most - 1) * segment + content[2:])
+    assert read_image(path, MNIST, digits=False).shape == MNIST
+    path.write_bytes(content[:2] + (most + 1) * segment + content[2:])
+    with pytest.raises(DataError, match=f"more than {most:,}"):
+        read_image(path, MNIST, digits=False)

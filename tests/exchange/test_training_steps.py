@@ -19,7 +19,13 @@ from safetensors.numpy import load_file
 import functional_nn as fnn
 from functional_nn import cli
 from functional_nn.core.errors import InputError
-from functional_nn.exchange import onnx_models, to_onnx_training, to_stablehlo_training, training_step
+from functional_nn.exchange import (
+    onnx_models,
+    to_onnx_training,
+    to_stablehlo_training,
+    training_step,
+    training_steps,
+)
 
 RUNNERS = Path(__file__).resolve().parents[2] / "examples" / "train_anywhere"
 
@@ -81,6 +87,26 @@ def test_a_folder_trains_as_jax_does(onnxruntime, tmp_path):
     assert new.keys() == values.keys() - {"key"}
     for name, value in new.items():
         np.testing.assert_allclose(value, values[name], rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_is_written_where_a_link_of_another_user_leads(onnxruntime, tmp_path, monkeypatch):
+    """He can write to the folder above, and puts a link in the place of the half-written folder."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "names.json").write_text("kept")
+
+    def replace_folder(*arguments):
+        (beside,) = tmp_path.glob(".*")
+        beside.rename(tmp_path / "aside")
+        beside.mkdir()
+        (beside / "whole").symlink_to(tmp_path / "victim")
+        return b""
+
+    monkeypatch.setattr(training_steps, "packed", replace_folder)
+    arguments, x, classes = example(fnn.dense(3), (2,))
+    to_onnx_training(training_step(*arguments), x, classes, tmp_path / "new")
+    assert [path.name for path in (tmp_path / "victim").iterdir()] == ["names.json"]
+    assert (tmp_path / "victim" / "names.json").read_text() == "kept"
+    assert not (tmp_path / "new").is_symlink() and json.loads((tmp_path / "new" / "names.json").read_text())
 
 
 RULES = {"momentum": optax.sgd(0.005, momentum=0.9), "adam": optax.adam(1e-3), "adamw": optax.adamw(1e-3)}

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,15 @@ MOST_PIXELS = 50_000_000
 """The largest image that is decoded. Most telephones have cameras with fewer pixels."""
 
 FEW_PIXELS, MOST_PIXELS_PER_BYTE = 2**22, 1000
-"""An image with more pixels than the first number may have so many for each byte of its file, unless they are black or
-white. Only images that are nearly empty have more."""
+"""An image with more pixels than the first number may have so many for each byte of its file, unless it is a PNG
+file in black and white. Only images that are nearly empty have more."""
 
 MOST_SCANS = 100
-"""The largest number of scans in a JPEG file. Each of them goes over the whole image, and about ten are usual."""
+"""The largest number of scans in a JPEG file, each of which goes over the whole image, and about ten are usual; and of
+the parts of its EXIF data, each of which Pillow copies with all before it, and one is usual."""
+
+MOST_SEGMENTS = 10_000
+"""The largest number of segments before the first scan of a JPEG file. Pillow keeps a list of them."""
 
 MOST_BYTES = 6 * MOST_PIXELS
 """The largest JPEG file that is decoded. A larger PNG file is decoded to look for its EXIF data."""
@@ -51,6 +56,9 @@ MOST_BYTES = 6 * MOST_PIXELS
 SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """The start of a scan in a JPEG file: the marker, then a length that fits the number of components. Decoders differ in
 which other segments they skip, so the whole file is searched. In other places, these bytes are very rare."""
+
+SEGMENT = re.compile(rb"\xff[\xe0-\xef]")
+"""The marker of a segment that an application may fill. Data may have the same bytes by chance, if rarely."""
 
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
@@ -205,12 +213,16 @@ def _check_cost(image: ImageFile) -> None:
 
     if image.width * image.height > MOST_PIXELS:
         raise PIL.Image.DecompressionBombError
-    if image.format in ("JPEG", "MPO"):
-        assert image.fp is not None  # it is an open file
-        image.fp.seek(0)
-        scans = len(SCAN.findall(image.fp.read(MOST_BYTES)))
-        if scans > MOST_SCANS or image.fp.read(1):
-            raise ValueError(f"more than {MOST_SCANS} scans, or more than {MOST_BYTES:,} bytes")
+
+
+def _check_jpeg(content: bytes) -> None:
+    """Refuses a JPEG file that takes minutes or gigabytes to open or to decode."""
+    scans = [scan.start() for scan in SCAN.finditer(content)]
+    before = content[: min(scans, default=None)]
+    if max(len(scans), before.count(b"Exif\0\0")) > MOST_SCANS or len(content) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_SCANS} scans or parts of EXIF data, or more than {MOST_BYTES:,} bytes")
+    if next(islice(SEGMENT.finditer(before), MOST_SEGMENTS, None), None):
+        raise ValueError(f"more than {MOST_SEGMENTS:,} segments before the first scan")
 
 
 def _may_be_turned(image: ImageFile) -> bool:
@@ -242,9 +254,14 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
     ):
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
+        if file.read(2) == b"\xff\xd8":
+            file.seek(0)
+            _check_jpeg(file.read(MOST_BYTES + 1))
+        file.seek(0)
         try:
             with PIL.Image.open(file, formats=formats) as image:
-                if image.mode != "1" and image.width * image.height > FEW_PIXELS + MOST_PIXELS_PER_BYTE * size:
+                is_black_or_white = image.mode == "1" and image.format == "PNG"
+                if not is_black_or_white and image.width * image.height > FEW_PIXELS + MOST_PIXELS_PER_BYTE * size:
                     raise ValueError(f"{image.width} x {image.height} pixels in {size:,} bytes, an empty picture")
                 yield image
         except PIL.UnidentifiedImageError:

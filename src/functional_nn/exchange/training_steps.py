@@ -22,7 +22,16 @@ from functional_nn.core.validation import check_trees, tree_in_native_order
 from functional_nn.exchange.onnx_models import REMEDY, as_float32, by_name, converted, evaluation_model, session_of
 from functional_nn.exchange.stablehlo import PLATFORMS, exporting, of_any_batch, write_program
 from functional_nn.storage.arrays import named_arrays, packed
-from functional_nn.storage.files import TEMPORARY, check_new_folder, check_path, temporary_folder, write_whole
+from functional_nn.storage.files import (
+    TEMPORARY,
+    check_new_folder,
+    check_path,
+    kept_open,
+    make_folder,
+    move,
+    temporary_folder,
+    write_whole,
+)
 from functional_nn.training.argument_checks import check_batch, check_functions, check_loss, check_metrics
 from functional_nn.training.evaluate import check_bytes_of_program, evaluation_of_totals, totals_function
 from functional_nn.training.optimizers import explaining_optimizer
@@ -178,15 +187,20 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
         "results": list(results),
     }
     # Another program never sees a part of the folder.
-    with temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside:
+    with (
+        kept_open(folder.parent),
+        temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
+        kept_open(beside),
+    ):
         whole = beside / "whole"
-        whole.mkdir()
-        write_whole(whole / "train.onnx", model.SerializeToString())
-        write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
-        write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
-        write_whole(whole / "names.json", json.dumps(about, indent=1))
-        write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
-        whole.rename(folder)
+        make_folder(whole)
+        with kept_open(whole, new_files_only=True):
+            write_whole(whole / "train.onnx", model.SerializeToString())
+            write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
+            write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
+            write_whole(whole / "names.json", json.dumps(about, indent=1))
+            write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
+        move(whole, folder)
 
 
 def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: str | os.PathLike[str]) -> None:

@@ -416,6 +416,12 @@ def remove_file(path: Path) -> None:
         os.unlink(name, dir_fd=above)
 
 
+def move(path: Path, destination: Path) -> None:
+    """Moves a file or folder."""
+    (name, above), (new_name, new_above) = _placed(path), _placed(destination)
+    os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
+
+
 def remove_leftovers(parent: Path) -> None:
     """Removes half-written files of a killed process. No other process may be writing to the folder."""
     for name in fnmatch.filter(names_in(parent), HALF_WRITTEN) if parent.is_dir() else ():
