@@ -292,9 +292,8 @@ def group_norm(
         InputError: if the number of channels is not a multiple of groups, and for a group with a single value.
 
     >>> import jax.numpy as jnp, functional_nn as fnn
-    >>> layer = fnn.group_norm(2)
-    >>> params, state = layer.init(None, (4,))
-    >>> print(layer.apply(params, state, jnp.array([[1.0, 3.0, 30.0, 10.0]]), train=True)[0].round(3))
+    >>> layer = fnn.group_norm(2, scale=False, bias=False)
+    >>> print(layer.apply({}, {}, jnp.array([[1.0, 3.0, 30.0, 10.0]]), train=True)[0].round(3))
     [[-1.  1.  1. -1.]]
 
     References:

@@ -190,13 +190,8 @@ def language_model(
         tied: whether the output uses the vectors of the embedding.
 
     >>> import functional_nn as fnn, jax, jax.numpy as jnp
-    >>> model = fnn.models.language_model(5, 8, features=8, depth=2, heads=2)
-    >>> params, state = model.layer.init(jax.random.key(0), (8,))
-    >>> logits, cache = model.prefill(params, jnp.array([[3, 1, 4]]))
-    >>> logits, cache = model.step(params, cache, jnp.array([1]))
-    >>> whole, _ = model.layer.apply(params, state, jnp.array([[3, 1, 4, 1]]), train=False)
-    >>> print(jnp.allclose(logits, whole[:, -1], atol=1e-5))
-    True
+    >>> model = fnn.models.language_model(5, 8, features=8, depth=1, heads=2)
+    >>> params, _ = model.layer.init(jax.random.key(0), (8,))
     >>> model.generate(params, jnp.array([[3, 1, 4]]), jax.random.key(1), new_tokens=5, temperature=0.8).shape
     (1, 5)
 

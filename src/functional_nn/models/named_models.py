@@ -48,10 +48,8 @@ def mlp(
         batch_norm: whether each hidden layer is normalized before its activation.
         initializer: see ``dense``. By default He for layers before ReLU, and Glorot for others.
 
-    >>> import functional_nn as fnn, jax
-    >>> from functional_nn.core import trees
-    >>> params, _ = fnn.models.mlp(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.models.mlp(10), (28, 28, 1)).total.parameters
     109386
     """
     hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
@@ -85,10 +83,8 @@ def cnn(
         dropout: the share of the last features to drop in training; 0 for none.
         batch_norm: whether each convolution is normalized before its activation.
 
-    >>> import functional_nn as fnn, jax
-    >>> from functional_nn.core import trees
-    >>> params, _ = fnn.models.cnn(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.models.cnn(10), (28, 28, 1)).total.parameters
     20490
     """
     hidden, batch_norm = check_counts("hidden", hidden), check_flag("batch_norm", batch_norm)
@@ -119,10 +115,8 @@ def lenet(
         activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
-    >>> import functional_nn as fnn, jax
-    >>> from functional_nn.core import trees
-    >>> params, _ = fnn.models.lenet(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.models.lenet(10), (28, 28, 1)).total.parameters
     109050
 
     References:
@@ -158,10 +152,8 @@ def deep_cnn(
         activation: the activation after each batch norm.
         dropout: the share of each dense layer's inputs to drop in training; 0 for none.
 
-    >>> import functional_nn as fnn, jax
-    >>> from functional_nn.core import trees
-    >>> params, _ = fnn.models.deep_cnn(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.models.deep_cnn(10), (28, 28, 1)).total.parameters
     721770
 
     References:
@@ -195,9 +187,8 @@ def resnet(
         activation: the activation after each convolution with batch norm.
         dropout: the share of the last features to drop in training; 0 for none.
 
-    >>> import functional_nn as fnn, jax
-    >>> params, _ = fnn.models.resnet(10).init(jax.random.key(0), (28, 28, 1))
-    >>> fnn.trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.models.resnet(10), (28, 28, 1)).total.parameters
     77754
 
     References:
@@ -224,9 +215,8 @@ def rnn(
         activation: the activation of the recurrent layers.
         dropout: the share of each layer's outputs to drop in training; 0 for none.
 
-    >>> from functional_nn.core import trees
-    >>> params, _ = rnn(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.model("rnn", 10), (28, 28, 1)).total.parameters
     21386
     """
 
@@ -244,9 +234,8 @@ def lstm(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.
         hidden: the sizes of the stacked layers.
         dropout: the share of each layer's outputs to drop in training; 0 for none.
 
-    >>> from functional_nn.core import trees
-    >>> params, _ = lstm(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.model("lstm", 10), (28, 28, 1)).total.parameters
     81674
     """
     return _over_rows("lstm", out_size, hidden, dropout, lambda size, returns: lstm_layer(size, returns=returns))
@@ -260,9 +249,8 @@ def gru(out_size: int, *, hidden: Sequence[int] = (128,), dropout: float | jax.A
         hidden: the sizes of the stacked layers.
         dropout: the share of each layer's outputs to drop in training; 0 for none.
 
-    >>> from functional_nn.core import trees
-    >>> params, _ = gru(10).init(jax.random.key(0), (28, 28, 1))
-    >>> trees.size(params)
+    >>> import functional_nn as fnn
+    >>> fnn.summary(fnn.model("gru", 10), (28, 28, 1)).total.parameters
     61706
     """
     return _over_rows("gru", out_size, hidden, dropout, lambda size, returns: gru_layer(size, returns=returns))
@@ -280,7 +268,7 @@ def transformer(
         dropout: the share of the outputs to drop in each block in training; 0 for none.
 
     >>> import functional_nn as fnn, jax
-    >>> params, _ = fnn.models.transformer(10).init(jax.random.key(0), (28, 28, 1))
+    >>> params, _ = jax.eval_shape(lambda key: fnn.models.transformer(10).init(key, (28, 28, 1)), jax.random.key(0))
     >>> params["repeat_0"]["transformer_block_0"]["mlp"]["dense_0"]["weight"].shape
     (2, 32, 128)
 

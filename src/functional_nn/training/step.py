@@ -310,8 +310,9 @@ def per_example_gradients(
     >>> import functional_nn as fnn, jax
     >>> net = fnn.dense(2)
     >>> params, state = net.init(jax.random.key(0), (3,))
-    >>> losses, gradients = fnn.training.per_example_gradients(
-    ...     net, fnn.cross_entropy, params, state, jax.numpy.ones((5, 3)), jax.numpy.zeros(5, int))
+    >>> x, labels = jax.numpy.ones((5, 3)), jax.numpy.zeros(5, int)
+    >>> losses, gradients = jax.jit(
+    ...     lambda params: fnn.training.per_example_gradients(net, fnn.cross_entropy, params, state, x, labels))(params)
     >>> losses.shape, gradients["weight"].shape
     ((5,), (5, 3, 2))
 
