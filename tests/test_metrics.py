@@ -4,18 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import functional_nn as fnn
 
 METRICS = [
-    *fnn.metrics.METRICS.values(),
-    fnn.metrics.top_k_accuracy(2),
-    fnn.metrics.precision_score_with(average="micro"),
-    fnn.metrics.f1_score_with(average=None),
-    fnn.metrics.calibration_error_with(bins=3),
+    *(fnn.metrics.accuracy, fnn.metrics.confusion_matrix, fnn.metrics.f1_score),
+    *(fnn.metrics.calibration_error, fnn.metrics.brier_score, fnn.metrics.top_k_accuracy(2)),
 ]
+"""One for each kind of totals: precision and recall have those of F1."""
+
 JITTED_TOTALS = {metric: jax.jit(metric.totals) for metric in METRICS}
 JITTED = {metric: jax.jit(metric) for metric in METRICS}
 CLASSES = 5
@@ -27,22 +24,18 @@ def examples(count, seed=0):
     return y, random.integers(0, CLASSES - 1, count)  # the last class has no examples
 
 
-@settings(max_examples=4, deadline=None)
-@given(st.sampled_from([(1, 5, 1, 5), (5, 5, 1, 1), (1,) * 12, (1, 1, 5, 5)]), st.integers(0, 2**16), st.booleans())
-def test_totals_of_uneven_batches_give_exactly_the_metric_of_all(sizes, seed, weighted):
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_totals_of_uneven_batches_give_exactly_the_metric_of_all(metric):
     """Counts bit for bit; sums of confidences and weights to float32's rounding."""
-    y, labels = examples(sum(sizes), seed)
-    weights = np.random.default_rng(seed).integers(0, 4, sum(sizes)) if weighted else np.ones(sum(sizes), int)
-    ends = np.cumsum(sizes)[:-1]
-    batches = list(zip(*(np.split(a, ends) for a in (y, labels, weights)), strict=True))
-    for metric in METRICS:
-        totals = [jax.device_get(JITTED_TOTALS[metric](*batch)) for batch in batches]
-        added = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *totals)
-        whole = JITTED[metric](y, labels, weights)
-        if metric.name in ("calibration_error", "brier_score"):
-            np.testing.assert_allclose(metric.result(added), whole, rtol=1e-5, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(metric.result(added), whole)
+    y, labels = examples(6)
+    weights = np.array([3, 0, 1, 2, 1, 3])
+    totals = [JITTED_TOTALS[metric](y[part], labels[part], weights[part]) for part in (slice(0, 1), slice(1, 6))]
+    found = metric.result(jax.tree.map(np.add, *totals))
+    whole = JITTED[metric](y, labels, weights)
+    if metric.name in ("calibration_error", "brier_score"):
+        np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, whole)
 
 
 def counted(y, labels, weights):
@@ -60,33 +53,32 @@ def divided(a, b):
     return a / b if b else 0.0
 
 
-@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
-def test_scores_against_loops(weighted):
+def test_scores_against_loops():
     y, labels = examples(13)
     y[:, 1] = -9  # never predicted
-    weights = np.random.default_rng(1).integers(1, 4, 13) if weighted else np.ones(13)
-    some = weights if weighted else None
+    weights = np.random.default_rng(1).integers(1, 4, 13)
     right, predicted, of_label = counted(y, labels, weights)
     precision = [divided(right[k], predicted[k]) for k in range(CLASSES)]
     recall = [divided(right[k], of_label[k]) for k in range(CLASSES)]
     f1 = [divided(2 * p * r, p + r) for p, r in zip(precision, recall, strict=True)]
     occurs = [k for k in range(CLASSES) if predicted[k] + of_label[k]]
+    share = right.sum() / weights.sum()
     for make, default, expected in (
         (fnn.metrics.precision_score_with, fnn.metrics.precision_score, precision),
         (fnn.metrics.recall_score_with, fnn.metrics.recall_score, recall),
         (fnn.metrics.f1_score_with, fnn.metrics.f1_score, f1),
     ):
-        of_classes, mean, micro = (
-            jax.jit(metric)(y, labels, some) for metric in (make(average=None), default, make(average="micro"))
+        metrics = make(average=None), default, make(average="micro")
+        of_classes, mean, micro = jax.jit(lambda *given, metrics=metrics: [metric(*given) for metric in metrics])(
+            y, labels, weights
         )
         np.testing.assert_allclose(of_classes, expected, rtol=1e-6)
         np.testing.assert_allclose(mean, np.mean([expected[k] for k in occurs]), rtol=1e-6)
-        np.testing.assert_allclose(micro, right.sum() / weights.sum(), rtol=1e-6)
-    accuracy = JITTED[fnn.metrics.accuracy](y, labels, some)
-    np.testing.assert_allclose(accuracy, right.sum() / weights.sum(), rtol=1e-6)
+        np.testing.assert_allclose(micro, share, rtol=1e-6)
+    np.testing.assert_allclose(JITTED[fnn.metrics.accuracy](y, labels, weights), share, rtol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("k", [1, 2, 9])
 def test_top_k_against_sorting(k):
     y, labels = examples(17)
     y = np.round(y)  # with equal outputs, of which the first class counts as the larger
@@ -99,7 +91,7 @@ def test_top_k_against_sorting(k):
         )
 
 
-@pytest.mark.parametrize("bins", [1, 4, 15])
+@pytest.mark.parametrize("bins", [1, 15])
 def test_calibration_error_against_a_loop(bins):
     y, labels = examples(29)
     p = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
@@ -119,28 +111,27 @@ def test_brier_score_against_a_loop():
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_masked_sequences_and_weights_of_zero_count_the_rest(metric):
-    """Padding may hold NaN and labels that are no class; also under jit."""
+def test_masked_sequences_count_their_real_steps(metric):
+    """Padding may hold NaN and labels that are no class."""
     y, labels = examples(6)
     expected = JITTED[metric](y, labels)
     mask = np.array([[1, 1, 0, 1], [1, 0, 1, 1]], bool)
     padded, padded_labels = np.full((2, 4, CLASSES), np.nan, np.float32), np.full((2, 4), -1)
     padded[mask], padded_labels[mask] = y, labels
-    np.testing.assert_allclose(metric(fnn.Masked(padded, mask), padded_labels), expected, rtol=1e-6)
-    np.testing.assert_allclose(JITTED[metric](padded, padded_labels, mask.astype(int)), expected, rtol=1e-6)
+    np.testing.assert_allclose(JITTED[metric](fnn.Masked(padded, mask), padded_labels), expected, rtol=1e-6)
     assert (JITTED[metric](fnn.Masked(padded, mask & False), padded_labels) == 0).all()
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_bad_labels_and_nan_under_jit_are_never_plausible(metric):
-    y, labels = examples(3)
+    y, labels = examples(6)
     for bad in (-1, CLASSES):
         with pytest.raises(fnn.InputError, match=f"labels: expected labels from 0 to 4.*got {bad}"):
-            metric(y, np.where(np.arange(3) == 1, bad, labels))
+            metric(y, np.where(np.arange(6) == 1, bad, labels))
     for bad in (
-        (y, np.where(np.arange(3) == 1, CLASSES, labels)),
+        (y, np.where(np.arange(6) == 1, CLASSES, labels)),
         (np.where(y == y[1, 2], np.nan, y), labels),
-        (y, labels, -np.ones(3)),
+        (y, labels, -np.ones(6, int)),
     ):
         assert np.isnan(JITTED[metric](*bad)).all()
 
@@ -174,5 +165,5 @@ def test_sums_over_many_examples_do_not_stop_growing():
     y, labels, weights = y[: 2**14], labels[: 2**14], jnp.full(2**14, 4097)
     total = 4097 * 2**14
     np.testing.assert_array_equal(JITTED[fnn.metrics.confusion_matrix](y, labels, weights), [[total, 0], [0, 0]])
-    for sums in JITTED_TOTALS[fnn.metrics.precision_score](y, labels, weights).values():
+    for sums in JITTED_TOTALS[fnn.metrics.f1_score](y, labels, weights).values():
         np.testing.assert_array_equal(sums, [total, 0])
