@@ -1,6 +1,8 @@
-"""Layers whose passes are compiled as a whole: called operation by operation, each operation is compiled by itself."""
+"""Layers and parameters that cost few compilations: called operation by operation, each is compiled by itself."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 import functional_nn as fnn
 
@@ -11,4 +13,14 @@ def jitted(layer: fnn.Layer) -> fnn.Layer:
         init=jax.jit(layer.init, static_argnums=1),
         forward=jax.jit(layer.forward, static_argnames="train"),
         backward=jax.jit(layer.backward),
+    )
+
+
+def drawn(layer: fnn.Layer, in_shape, seed: int = 0):
+    """Random parameters without zeros to hide behind, and a state of ones. ``init`` is not compiled."""
+    params, state = jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
+    random = np.random.default_rng(seed)
+    return (
+        jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / 2, float), params),
+        jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state),
     )

@@ -1,5 +1,6 @@
 """Normalization against NumPy's own statistics, over masks, axes and devices, and at the ends of the number range."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -33,42 +34,34 @@ def applied(layer, x, in_shape=None):
     return jitted(layer).apply(params, state, x, train=True)
 
 
-def gradients(layer, x, y_bar):
-    """x's cotangent by the formula and by jax.grad of apply."""
-    params, state = layer.init(None, x.shape[1:])
+@functools.cache
+def with_gradients(layer):
+    """A program for x (7, 5, 4): the output, the new state, and x_bar by the formula and by jax.grad of apply."""
+    params, state = layer.init(None, (5, 4))
 
     @jax.jit
-    def both(x, y_bar):
-        _, _, pullback = layer.vjp(params, state, x, train=True)
-        return pullback(y_bar)[1], jax.grad(lambda x: jnp.sum(layer.apply(params, state, x, train=True)[0] * y_bar))(x)
+    def computed(x, y_bar):
+        y, new_state, pullback = layer.vjp(params, state, x, train=True)
+        automatic = jax.grad(lambda x: jnp.sum(layer.apply(params, state, x, train=True)[0] * y_bar))(x)
+        return y, new_state, pullback(y_bar)[1], automatic
 
-    return both(x, y_bar)
+    return computed
 
 
 @pytest.mark.parametrize(
     ("layer", "axes"),
     [
-        (fnn.layer_norm(), (3,)),
         (fnn.layer_norm(axes=(-1, 1), epsilon=0.1), (1, 3)),
         (fnn.layer_norm(axes=2, scale=False, bias=False), (2,)),
         (fnn.instance_norm(), (1, 2)),
         (fnn.group_norm(1), (1, 2, 3)),
-        (fnn.batch_norm(), (0, 1, 2)),
         (fnn.batch_norm(axes=(0, 2, 3)), (0, 2, 3)),
-        (fnn.batch_norm(axes=[0]), (0,)),
     ],
 )
 def test_norms_standardise_along_their_axes(layer, axes, float64):
     x = normal(7, 3, 2, 5)
     y, _ = applied(layer, jnp.asarray(x))
     np.testing.assert_allclose(y, standardised(x, axes, 0.1 if axes == (1, 3) else 1e-5), atol=1e-12)
-
-
-def test_groups_are_of_neighboring_channels(float64):
-    x = normal(7, 3, 6)
-    y, _ = applied(fnn.group_norm(2), jnp.asarray(x))
-    for channels in (slice(0, 3), slice(3, 6)):
-        np.testing.assert_allclose(y[..., channels], standardised(x[..., channels], (1, 2)), atol=1e-12)
 
 
 def test_rms_norm_divides_by_the_root_mean_square(float64):
@@ -104,12 +97,6 @@ def test_what_does_not_fit(layer, shape, words):
         applied(layer(), jnp.ones(shape))
 
 
-def test_parameters_of_another_shape():
-    params, state = fnn.batch_norm().init(None, (3,))
-    with pytest.raises(fnn.InputError, match=r"params/bias: expected shape \(3,\), got .*shape \(4,\)"):
-        fnn.batch_norm().apply({**params, "bias": jnp.ones(4)}, state, jnp.ones((1, 3)), train=False)
-
-
 def test_batch_norm_refuses_single_examples():
     layer = fnn.batch_norm()
     params, state = layer.init(None, (4,))
@@ -129,13 +116,14 @@ def test_norms_far_from_zero(layer):
     """A mean a hundred thousand times the deviation: the digits that x has are kept."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) + 1e5, jnp.float32)
     exact = np.asarray(x, np.float64)
+    y, *_ = with_gradients(layer)(x, jnp.zeros_like(x))
     if layer.name == "rms_norm":
         expected = exact / np.sqrt(np.square(exact).mean(2, keepdims=True))
     elif layer.name == "group_norm":
         expected = standardised(exact.reshape(7, 5, 2, 2), (1, 3)).reshape(exact.shape)
     else:
         expected = standardised(exact, {"layer_norm": 2, "instance_norm": 1, "batch_norm": (0, 1)}[layer.name])
-    np.testing.assert_allclose(applied(layer, x)[0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
@@ -143,11 +131,11 @@ def test_norms_of_huge_values(layer):
     """1e30 x is normalized as x is, and its cotangent is 1e-30 of that of x: no square overflows."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5, 4)) * 10, jnp.float32)
     y_bar = jnp.asarray(normal(7, 5, 4, seed=1), jnp.float32)
-    y, state = applied(layer, 1e30 * x)
-    np.testing.assert_allclose(y, applied(layer, x)[0], atol=1e-5)
+    y, _, expected, _ = with_gradients(layer)(x, y_bar)
+    huge, state, *found = with_gradients(layer)(1e30 * x, y_bar)
+    np.testing.assert_allclose(huge, y, atol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-    expected = np.asarray(gradients(layer, x, y_bar)[0])
-    for x_bar in gradients(layer, 1e30 * x, y_bar):
+    for x_bar in found:
         np.testing.assert_allclose(np.asarray(x_bar, np.float64) * 1e30, expected, atol=1e-5 * abs(expected).max())
 
 
@@ -155,10 +143,9 @@ def test_norms_of_huge_values(layer):
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
 def test_equal_values(layer, size):
     """They have no deviation, whatever the rounding of their mean; the gradient is finite."""
-    x = jnp.full((7, 5, 4), size)
     y_bar = jnp.asarray(normal(7, 5, 4), jnp.float32)
-    np.testing.assert_allclose(applied(layer, x)[0], 1.0 if layer.name == "rms_norm" and size else 0.0, rtol=1e-6)
-    hand, automatic = gradients(layer, x, y_bar)
+    y, _, hand, automatic = with_gradients(layer)(jnp.full((7, 5, 4), size), y_bar)
+    np.testing.assert_allclose(y, 1.0 if layer.name == "rms_norm" and size else 0.0, rtol=1e-6)
     assert np.isfinite(hand).all()
     np.testing.assert_allclose(automatic, hand, rtol=1e-4, atol=1e-4 * abs(hand).max())
 
@@ -166,10 +153,11 @@ def test_equal_values(layer, size):
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
 def test_low_precision_rounds_only_the_result(layer):
     """Statistics of bfloat16 values are computed in float32."""
-    x = jnp.asarray(normal(7, 100, 4) + 50, jnp.bfloat16)
+    x = jnp.asarray(normal(7, 5, 4) + 50, jnp.bfloat16)
     y, _ = applied(layer, x)
     assert y.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(y, applied(layer, x.astype(jnp.float32))[0].astype(jnp.bfloat16))
+    x = x.astype(jnp.float32)
+    np.testing.assert_array_equal(y, with_gradients(layer)(x, x)[0].astype(jnp.bfloat16))
 
 
 def test_batch_norm_of_many_values_in_float16():
@@ -207,15 +195,24 @@ def sequences(padding=np.nan):
 
 @pytest.mark.parametrize(
     ("layer", "train"),
-    [*((layer, True) for layer in NORMS), (fnn.layer_norm(axes=(1, 2)), True), (fnn.batch_norm(), False)],
+    [
+        (fnn.layer_norm(axes=(1, 2)), True),
+        (fnn.group_norm(2), True),
+        (fnn.batch_norm(), True),
+        (fnn.batch_norm(), False),
+    ],
 )
 def test_padding_takes_no_part(layer, train, float64):
     """NaN in the padding, of x and of y_bar, reaches nothing."""
-    x = sequences()
-    layer = jitted(layer)
     params, state = layer.init(None, (5, 4))
-    y, new_state, pullback = layer.vjp(params, state, x, train=train)
-    params_bar, x_bar = pullback(fnn.Masked(jnp.where(x.mask[..., None], 1.0 + y.values, jnp.nan), None))
+
+    @jax.jit
+    def computed(x):
+        y, new_state, pullback = layer.vjp(params, state, x, train=train)
+        return y, new_state, *pullback(fnn.Masked(jnp.where(x.mask[..., None], 1.0 + y.values, jnp.nan), None))
+
+    x = sequences()
+    y, new_state, params_bar, x_bar = computed(x)
     for leaf in jax.tree.leaves((y.values, new_state, params_bar, x_bar)):
         assert np.isfinite(leaf).all()
     assert (y.values[~x.mask] == 0).all()
@@ -252,11 +249,14 @@ def test_a_batch_of_padding_alone():
 
 @pytest.mark.parametrize("layer", [fnn.layer_norm(axes=(1, 2)), fnn.group_norm(2)], ids=by_name)
 def test_an_example_of_padding_alone(layer):
-    layer = jitted(layer)
     params, state = layer.init(None, (5, 4))
-    x = fnn.Masked(jnp.ones((3, 5, 4)), jnp.array([[True] * 5, [False] * 5, [True] * 5]))
-    y, _, pullback = layer.vjp(params, state, x, train=True)
-    _, x_bar = pullback(fnn.Masked(jnp.ones((3, 5, 4)), None))
+
+    @jax.jit
+    def computed(x):
+        y, _, pullback = layer.vjp(params, state, x, train=True)
+        return y, pullback(fnn.Masked(x.values, None))[1]
+
+    y, x_bar = computed(fnn.Masked(jnp.ones((3, 5, 4)), jnp.array([[True] * 5, [False] * 5, [True] * 5])))
     assert (y.values[1] == 0).all()
     assert (x_bar.values[1] == 0).all()
 
@@ -269,19 +269,20 @@ def test_statistics_are_joined_over_a_mapped_axis(float64):
     mask = np.arange(5) < np.array([[5], [1], [3], [2]])
     whole = fnn.Masked(jnp.asarray(normal(4, 5, 3)), jnp.asarray(mask))
     y_bar = jnp.asarray(normal(4, 5, 3, seed=1))
-    layer, joined = jitted(fnn.batch_norm()), jitted(fnn.batch_norm(axis_name="parts"))
+    layer, joined = fnn.batch_norm(), fnn.batch_norm(axis_name="parts")
     params, state = layer.init(None, (5, 3))
     params = {"scale": jnp.arange(1.0, 4.0), "bias": jnp.arange(3.0)}
 
-    def run(layer, x, y_bar):
-        y, new_state, pullback = layer.vjp(params, state, x, train=True)
-        return y.values, new_state, *pullback(fnn.Masked(y_bar, None))
+    def run(layer):
+        def of_layer(x, y_bar):
+            y, new_state, pullback = layer.vjp(params, state, x, train=True)
+            return y.values, new_state, *pullback(fnn.Masked(y_bar, None))
+
+        return of_layer
 
     split = lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:])  # noqa: E731
-    y, new_state, params_bar, x_bar = run(layer, whole, y_bar)
-    parts = jax.vmap(lambda x, y_bar: run(joined, x, y_bar), axis_name="parts")(
-        jax.tree.map(split, whole), split(y_bar)
-    )
+    y, new_state, params_bar, x_bar = jax.jit(run(layer))(whole, y_bar)
+    parts = jax.jit(jax.vmap(run(joined), axis_name="parts"))(jax.tree.map(split, whole), split(y_bar))
     np.testing.assert_allclose(parts[0].reshape(y.shape), y, atol=1e-12)
     np.testing.assert_allclose(parts[3].values.reshape(y.shape), x_bar.values, atol=1e-12)
     for name in ("mean", "variance"):
@@ -310,30 +311,19 @@ def compare(got, expected):
 layer = fnn.batch_norm()
 params, state = layer.init(None, (3, 5))
 expected = jax.jit(lambda *a: run(layer, *a))(params, state, x, y_bar)
-for kind in AxisType.Auto, AxisType.Explicit:
-    mesh = jax.make_mesh((4,), ("batch",), axis_types=(kind,))
-    with jax.set_mesh(mesh):
-        split = [jax.device_put(a, NamedSharding(mesh, P("batch"))) for a in (x, y_bar)]
-        got = jax.block_until_ready(jax.jit(lambda *a: run(layer, *a))(params, state, *split))
-        assert len(got[0][0].sharding.device_set) == 4
-        compare(got, expected)
-
-joined = fnn.batch_norm(axis_name="batch")
-def part(x, y_bar):
-    (y, new_state), (params_bar, x_bar), (_, x_grad) = run(joined, params, state, x, y_bar)
-    return (y, new_state), (jax.lax.psum(params_bar, "batch"), x_bar), x_grad
-specs = (P("batch"), P()), (P(), P("batch")), P("batch")
-mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
-mapped = jax.shard_map(part, mesh=mesh, in_specs=P("batch"), out_specs=specs)
-got = jax.block_until_ready(jax.jit(mapped)(x, y_bar))
-compare(got, (expected[0], expected[1], expected[2][1]))
+mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Explicit,))
+with jax.set_mesh(mesh):
+    split = [jax.device_put(a, NamedSharding(mesh, P("batch"))) for a in (x, y_bar)]
+    got = jax.block_until_ready(jax.jit(lambda *a: run(layer, *a))(params, state, *split))
+    assert len(got[0][0].sharding.device_set) == 4
+    compare(got, expected)
 print("the same")
 """
 
 
 @pytest.mark.processes
 def test_batch_norm_of_a_batch_on_four_devices():
-    """Sharded under jit, with automatic and explicit axes, and joined in shard_map: the same as on one device."""
+    """Sharded under jit with explicit axes: the same as on one device."""
     variables = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
     made = subprocess.run(
         [sys.executable, "-c", ON_DEVICES], env=variables, capture_output=True, text=True, timeout=300
