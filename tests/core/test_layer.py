@@ -11,12 +11,11 @@ import functional_nn as fnn
 from functional_nn import names
 from functional_nn.core.children import child_keys
 from functional_nn.core.layer import is_faster_by_formula
-from functional_nn.gradients.check import check_layer
 
 
 def test_equal_names_are_numbered():
     net = fnn.chain(fnn.dense(2), fnn.relu, fnn.dense(3), fnn.dense(4, name="head"), fnn.chain(fnn.dense(5)))
-    params, _ = net.init(jax.random.key(0), (7,))
+    params, _ = jax.eval_shape(lambda key: net.init(key, (7,)), jax.random.key(0))
     assert sorted(params) == ["chain_0", "dense_0", "dense_1", "head_0"]
     assert sorted(params["chain_0"]) == ["dense_0"]
 
@@ -97,18 +96,6 @@ def test_names_give_distinct_keys():
     assert len(np.unique(keys, axis=0)) == 2000
 
 
-def test_adding_a_layer_leaves_the_others_alone():
-    small = fnn.chain(fnn.dense(4), fnn.dropout(0.5))
-    large = fnn.chain(fnn.dense(4), fnn.relu, fnn.dropout(0.5), fnn.dense(2))
-    params, _ = small.init(jax.random.key(0), (3,))
-    more, _ = large.init(jax.random.key(0), (3,))
-    np.testing.assert_array_equal(params["dense_0"]["weight"], more["dense_0"]["weight"])
-    masks = []
-    for net in (fnn.chain(fnn.dropout(0.5)), fnn.chain(fnn.relu, fnn.dropout(0.5))):
-        masks.append(net.apply({}, {}, jnp.ones((1, 100)), train=True, key=jax.random.key(1))[0])
-    np.testing.assert_array_equal(*masks)
-
-
 def test_parameters_of_another_network_are_refused():
     net = fnn.chain(fnn.dense(2))
     params, state = net.init(jax.random.key(0), (3,))
@@ -122,16 +109,8 @@ def test_parameters_of_another_network_are_refused():
 
 X = jnp.ones((2, 3))
 WRONG_SHAPES = {
-    "neuron": (fnn.neuron(), {"weight": jnp.ones(3), "bias": jnp.ones(1)}, X, r"params/bias: expected shape \(\), got"),
-    "dense": (
-        fnn.dense(4),
-        {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)},
-        X,
-        r"weight: expected shape \(in_size, 4\)",
-    ),
     "dense bias": (fnn.dense(2), {"weight": jnp.ones((3, 2)), "bias": jnp.ones(1)}, X, r"bias: expected shape \(2,\)"),
     "embedding": (fnn.embedding(5, 2), {"weight": jnp.ones((3, 2))}, jnp.array([[4]]), r"expected shape \(5, 2\)"),
-    "unembedding": (fnn.unembedding(5), {"weight": jnp.ones((4, 3))}, X, r"expected shape \(5, in_size\)"),
     "conv": (
         fnn.conv(4, 3, bias=False, lowering="native"),
         {"weight": jnp.ones((5, 3, 4))},
@@ -256,17 +235,16 @@ def test_a_layer_without_a_backward_pass_has_no_formula():
         layer.vjp(params, state, x, train=True)
     net = fnn.chain(fnn.residual(fnn.dense(3), layer), fnn.dense(2))
     params, state = net.init(jax.random.key(0), (3,))
-    assert np.shape(fnn.summary(net, (3,)).total.output_shape) == (1,)
-    assert jax.grad(lambda p: net.apply(p, state, x, train=True)[0].sum())(params)["residual_0"]["mine_0"]["scale"] != 0
-    y, _, pullback = net.vjp(params, state, x, train=True)
+    assert fnn.summary(net, (3,)).total.output_shape == (2,)
+    gradient = jax.jit(jax.grad(lambda p: net.apply(p, state, x, train=True)[0].sum()))(params)
+    assert gradient["residual_0"]["mine_0"]["scale"] != 0
+    y, _, pullback = jax.jit(lambda p: net.vjp(p, state, x, train=True))(params)
     with pytest.raises(fnn.FormulaMissing, match=r"^residual_0/mine_0: this layer has no hand-derived"):
         pullback(y)
-    for wrapped in (fnn.with_hand_vjp(layer), fnn.remat(layer), fnn.frozen(layer, "scale")):
-        params, state = wrapped.init(jax.random.key(0), (3,))
+    for wrapped in (layer, fnn.remat(layer), fnn.frozen(layer, "scale")):
+        trees, by_hand = wrapped.init(jax.random.key(0), (3,)), fnn.with_hand_vjp(wrapped)
         with pytest.raises(fnn.FormulaMissing, match="this layer has no hand-derived backward pass"):
-            jax.grad(lambda x, w=wrapped, p=params, s=state: fnn.with_hand_vjp(w).apply(p, s, x, train=True)[0].sum())(
-                x
-            )
+            jax.eval_shape(jax.grad(lambda x, f=by_hand, t=trees: f.apply(*t, x, train=True)[0].sum()), x)
 
 
 @pytest.mark.parametrize(
@@ -310,11 +288,7 @@ def trained(layer):
     def total(params):
         return jnp.sum(fnn.with_hand_vjp(layer).apply(params, {}, jnp.ones((7, 3)), train=True)[0])
 
-    return jax.grad(total)({"weight": jnp.ones((3, 5))})
-
-
-def compared(layer):
-    return check_layer(layer, (3,), second_order=False, mutants=False)
+    return jax.jit(jax.grad(total))({"weight": jnp.ones((3, 5))})
 
 
 WRONG = {
@@ -329,10 +303,6 @@ WRONG = {
     "swapped": (
         lambda residuals, y_bar: right_backward(residuals, y_bar)[::-1],
         r"product: backward: expected \(params_bar, x_bar\) to come back, got \(x_bar, params_bar\)",
-    ),
-    "one value": (
-        lambda residuals, y_bar: y_bar,
-        r"product: backward: expected \(params_bar, x_bar\) to come back, got .*float.. of shape",
     ),
     "left out": (
         lambda residuals, y_bar: ({}, right_backward(residuals, y_bar)[1]),
@@ -381,13 +351,12 @@ def test_cotangents_have_the_types_of_what_they_belong_to(of_params, of_x):
         assert (params_bar["weight"].dtype, x_bar.dtype) == (of_params, of_x)
 
 
-@pytest.mark.parametrize("differentiate", [trained, compared])
-def test_a_forward_pass_without_residuals(differentiate):
+def test_a_forward_pass_without_residuals():
     def forward(params, state, x, *, train, key=None):
         return x @ params["weight"], state
 
     with pytest.raises(fnn.InputError, match=r"forward: expected \(y, state, residuals\) to come back, got 2 values"):
-        differentiate(product(forward=forward))
+        trained(product(forward=forward))
 
 
 @pytest.mark.parametrize("name", names.MODELS)

@@ -24,17 +24,17 @@ def train_step(name, by_hand, lowering="auto"):
     net = fnn.conv(2, 3, lowering=lowering) if name == "conv" else fnn.models.cnn(3, hidden=(8, 4))
     net = fnn.chain(net, fnn.flatten(), fnn.dense(3)) if name == "conv" else net
     net = fnn.with_hand_vjp(net) if by_hand else net
-    params, state = net.init(jax.random.key(0), (8, 8, 1))
+    params, state = jax.eval_shape(lambda key: net.init(key, (8, 8, 1)), jax.random.key(0))
 
     def loss(params, x, labels):
         return fnn.cross_entropy(net.apply(params, state, x, train=True)[0], labels)
 
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    return jax.value_and_grad(loss), (params, x, jnp.arange(4) % 3)
+    x, labels = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
+    return jax.value_and_grad(loss), (params, x, labels)
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_an_exported_step_has_the_operations_of_its_platform(by_hand):
+@pytest.mark.parametrize(("by_hand", "others"), [(False, ["rocm"]), (True, ["cuda", "tpu"])])
+def test_an_exported_step_has_the_operations_of_its_platform(by_hand, others):
     """Two convolutions and a dense layer, with two and three products each, since the first has no x_bar."""
     step, arguments = train_step("cnn", by_hand)
     # On a CPU the first forward pass is always a product. Without the formula all other maps are products, too.
@@ -42,7 +42,7 @@ def test_an_exported_step_has_the_operations_of_its_platform(by_hand):
         {"dot_general": 4, "convolution": 4, "case": 0} if by_hand else {"dot_general": 8, "convolution": 0, "case": 0}
     )
     assert operations(step, arguments, ["cpu"]) == on_cpu
-    for platform in ("cuda", "rocm", "tpu"):
+    for platform in others:
         assert operations(step, arguments, [platform]) == {"dot_general": 3, "convolution": 5, "case": 0}
 
 
@@ -85,27 +85,23 @@ def test_the_default_device_decides_the_platform(monkeypatch):
         assert step.lower(*arguments).as_text().count("stablehlo.convolution") == 5
 
 
-@pytest.mark.parametrize("sizes", [(3, 5), (9, 2), (2, 9), (40, 1)])
+@pytest.mark.parametrize("sizes", [(3, 5), (9, 2)])
 def test_both_orders_are_the_same_product(sizes):
     """Wide rows and few columns are multiplied the other way round, and the result is transposed."""
     left, right = sizes
-    keys = jax.random.split(jax.random.key(0))
-    rows, columns = (jax.random.normal(key, (4, 6, size)) for key, size in zip(keys, sizes, strict=True))
+    random = np.random.default_rng(0)
+    rows, columns = (jnp.asarray(random.normal(size=(4, 6, size)), jnp.float32) for size in sizes)
     expected = np.einsum("bti,btj->ij", *(np.asarray(part, np.float64) for part in (rows, columns)))
-
     np.testing.assert_allclose(summed_product(rows, columns), expected, rtol=1e-5, atol=1e-5)
     # The way is visible in the program: only a result that is transposed has a barrier.
     reversed_order = "optimization_barrier" in str(jax.make_jaxpr(summed_product)(rows, columns))
     assert reversed_order == (24 * left > 24 * right + left * right)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_under_vmap(dtype):
+def test_under_vmap():
     """jaxlib ended the process when a product of three axes was transposed by its layout."""
-    with jax.enable_x64(dtype == np.float64):
-        keys = jax.random.split(jax.random.key(0))
-        rows, columns = (jax.random.normal(key, (3, 7, size), dtype) for key, size in zip(keys, (9, 2), strict=True))
-        result = jax.jit(jax.vmap(summed_product))(rows, columns)
-
-    expected = np.einsum("kbi,kbj->kij", np.asarray(rows, np.float64), np.asarray(columns, np.float64))
+    random = np.random.default_rng(0)
+    rows, columns = (random.normal(size=(3, 7, size)).astype(np.float32) for size in (9, 2))
+    result = jax.jit(jax.vmap(summed_product))(rows, columns)
+    expected = np.einsum("kbi,kbj->kij", rows, columns)
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
