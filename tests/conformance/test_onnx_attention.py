@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.conformance.onnx_nodes import check, nodes
 
 import functional_nn as fnn
 from functional_nn.jaxprs.xla_options import quick_jit
 
+onnx = pytest.importorskip("onnx", reason="the extra 'conformance' is not installed")
+TOLERANCES = {"float32": (1e-5, 5e-6), "float16": (2e-3, 1e-3), "bfloat16": (2e-2, 1e-2)}
+"""Relative and absolute. Half precision is rounded at other places."""
+
 
 def test_attention_agrees():
     """All tests that ONNX ships; a newer version may have more."""
-    cases = nodes()["Attention"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the making of the expected outputs overflows in places
+        from onnx.backend.test.case.node import collect_testcases
+
+        cases = collect_testcases("Attention")
+    # Those of a function's body have the same data.
+    cases = [case for case in cases if not (case.name.endswith("_expanded") or "_expanded_ver" in case.name)]
     assert len(cases) >= 93
-    for node in cases:
-        check(node, attention(node.attributes, node.inputs))
+    for case in cases:
+        (node,) = case.model.graph.node
+        schema, (given, outputs) = onnx.defs.get_schema("Attention", domain=node.domain), case.data_sets[0]
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        expected = by_name(schema.outputs, node.output, outputs)
+        found = attention(attributes, by_name(schema.inputs, node.input, given))
+        assert found.keys() & expected.keys()
+        for name in found.keys() & expected.keys():
+            relative, absolute = TOLERANCES[str(expected[name].dtype)]
+            ours, theirs = (np.asarray(value).astype(np.float64) for value in (found[name], expected[name]))
+            np.testing.assert_allclose(ours, theirs, relative, absolute, err_msg=f"{case.name}: {name}")
 
 
-def test_a_wrong_layout_is_seen():
-    """The comparison tells heads and time from each other."""
-    (node,) = (node for node in nodes()["Attention"] if node.name == "test_attention_4d")
-    y = attention(node.attributes, node.inputs)["Y"]
-    check(node, {"Y": y})
-    with pytest.raises(AssertionError):
-        check(node, {"Y": y[:, :, ::-1]})
+def by_name(parameters, used, values):
+    """Values under the names that the operator's definition gives them; an empty name is one left out."""
+    there = [parameter.name for parameter, name in zip(parameters, used, strict=False) if name]
+    return dict(zip(there, values, strict=False))
 
 
 class Problem(NamedTuple):

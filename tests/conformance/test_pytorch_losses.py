@@ -58,8 +58,6 @@ def of_numbers():
         "mean_squared_error": (fnn.mean_squared_error, functional.mse_loss),
         "mean_absolute_error": (fnn.mean_absolute_error, functional.l1_loss),
         "huber": (fnn.huber, functional.huber_loss),
-        "huber_with(0.3)": (fnn.losses.huber_with(0.3), partial(functional.huber_loss, delta=0.3)),
-        "huber_with(2.5)": (fnn.losses.huber_with(2.5), partial(functional.huber_loss, delta=2.5)),
         "smooth_l1(0.7)": (
             fnn.losses.huber_with(0.7),
             lambda y, t, reduction: 0.7 * functional.smooth_l1_loss(y, t, reduction=reduction, beta=0.7),
@@ -101,7 +99,6 @@ def of_many_classes():
         "ignoring": {"ignore_index": 2},
         "weighted": {"class_weights": CLASS_WEIGHTS},
         "ignoring-smoothed": {"ignore_index": -1, "label_smoothing": 0.1},
-        "weighted-smoothed": {"class_weights": CLASS_WEIGHTS, "label_smoothing": 0.3},
         "weighted-ignoring-smoothed": {"class_weights": CLASS_WEIGHTS, "ignore_index": 1, "label_smoothing": 0.1},
     }
     for (name, settings), (form, shape) in ((o, s) for o in options.items() for s in SHAPES.items()):

@@ -32,7 +32,7 @@ def nothing(theirs: Tensors) -> dict[str, Any]:
     return {}
 
 
-def read(kind: str, theirs: Tensors, *, shapes=None, **about) -> dict[str, Any]:
+def read(kind: str, theirs: Tensors, *, shapes=None) -> dict[str, Any]:
     """The parameters of a layer of this kind, by the transpose of the package's map, which is from ours to theirs.
 
     All numbers of a layer go to one place, except for a bias in two parts. So the transpose is the way back.
@@ -40,7 +40,7 @@ def read(kind: str, theirs: Tensors, *, shapes=None, **about) -> dict[str, Any]:
     if not theirs:
         return {}
     shapes = _our_shapes(kind, theirs) if shapes is None else shapes
-    layer = NetworkLayer(kind, kind, shapes, **about)
+    layer = NetworkLayer(kind, kind, shapes)
     dtype = next(iter(theirs.values())).dtype
     ours = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
 
@@ -76,12 +76,6 @@ def _our_shapes(kind: str, theirs: Tensors) -> dict[str, tuple[int, ...]]:
 def linear(theirs: Tensors) -> dict[str, Any]:
     """``Linear`` to ``dense``."""
     return read("dense", theirs)
-
-
-def linear_after_flatten(theirs: Tensors, shape: tuple[int, ...]) -> dict[str, Any]:
-    """``Linear`` after ``Flatten`` of images (channels, …), which PyTorch flattens channels first, and we last."""
-    channels, *sizes = shape
-    return read("dense", theirs, flattened=(*sizes, channels))
 
 
 def convolution(theirs: Tensors) -> dict[str, Any]:

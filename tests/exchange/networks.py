@@ -25,12 +25,6 @@ NETWORKS = {
 }
 
 
-def batch(name):
-    rng = np.random.default_rng(0)
-    shape = NETWORKS[name][1]
-    return rng.integers(0, 11, (3, *shape)) if shape == TOKENS else rng.normal(size=(3, *shape)).astype("float32")
-
-
 def random_trees(name, seed=0):
     """Parameters and statistics as after training: none of them at its usual starting value."""
     rng = np.random.default_rng(seed)
@@ -42,10 +36,6 @@ def random_trees(name, seed=0):
 
     params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     return trees.map_with_path(leaf, params), trees.map_with_path(leaf, state)
-
-
-def outputs(name, params, state):
-    return np.asarray(NETWORKS[name][0].apply(params, state, batch(name), train=False)[0])
 
 
 def assert_same_bits(found, expected):

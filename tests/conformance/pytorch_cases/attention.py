@@ -59,10 +59,7 @@ def to_memory(heads, *, memory_size=None, masked=(), bias=True):
 
     def complete(x):
         x, memory = x
-        return (
-            x if queries is None else fnn.Masked(x, queries),
-            memory if keys is None else fnn.Masked(memory, keys),
-        )
+        return (x if queries is None else fnn.Masked(x, queries), memory if keys is None else fnn.Masked(memory, keys))
 
     return Case(
         f"attention-to-memory-heads={heads}-size={memory_size}-masked={'+'.join(masked)}-bias={bias}",

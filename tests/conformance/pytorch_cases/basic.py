@@ -2,21 +2,11 @@
 
 import numpy as np
 from tests.conformance.comparison import BATCH, Case, torch
-from tests.conformance.weight_maps import (
-    channels_first,
-    channels_last,
-    convolution,
-    embedding,
-    linear,
-    linear_after_flatten,
-    part,
-    prelu,
-)
+from tests.conformance.weight_maps import channels_first, channels_last, embedding, linear, prelu
 
 import functional_nn as fnn
 
 nn, functional = torch.nn, torch.nn.functional
-ON_VECTORS = ((BATCH, 5),)
 
 
 def dense(*middle, bias=True):
@@ -44,31 +34,6 @@ def parametric_relu(*middle):
     shape = (BATCH, 5, *middle)
     images = {"x": channels_last, "y": channels_first} if middle else {}
     return Case(f"prelu{shape}", fnn.prelu(), nn.PReLU(5), (shape,), prelu, **images)
-
-
-def mlp(activation, theirs):
-    return Case(
-        f"mlp-{activation.name}",
-        fnn.chain(fnn.dense(7), activation, fnn.dense(3)),
-        nn.Sequential(nn.Linear(5, 7), theirs, nn.Linear(7, 3)),
-        ON_VECTORS,
-        lambda theirs: {f"dense_{i}": linear(part(theirs, f"{2 * i}.")) for i in (0, 1)},
-    )
-
-
-def small_cnn():
-    """A convolution, pooling, and a dense layer that meets the flattened image."""
-    return Case(
-        "cnn",
-        fnn.chain(fnn.conv(3, 3, padding="valid"), fnn.relu, fnn.max_pool(2), fnn.flatten(), fnn.dense(7)),
-        nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3 * 5 * 4, 7)),
-        ((BATCH, 2, 13, 11),),
-        lambda theirs: {
-            "conv_0": convolution(part(theirs, "0.")),
-            "dense_0": linear_after_flatten(part(theirs, "4."), (3, 5, 4)),
-        },
-        x=channels_last,
-    )
 
 
 ACTIVATIONS = [
@@ -116,10 +81,8 @@ CASES = [
     *(dense(*middle, bias=bias) for middle in ((), (2,), (2, 4)) for bias in (True, False)),
     *(token_embedding(*shape) for shape in ((), (7,), (2, 4))),
     *(case for number, pair in enumerate(ACTIVATIONS) for case in of_activation(*pair, number)),
-    *(mlp(ours, theirs) for ours, theirs in [(fnn.relu, nn.ReLU()), (fnn.gelu, nn.GELU()), (fnn.tanh, nn.Tanh())]),
     *(parametric_relu(*middle) for middle in ((), (2,), (2, 4))),
     Case("unembedding", fnn.unembedding(11), nn.Linear(5, 11, bias=False), ((BATCH, 2, 5),), embedding),
-    small_cnn(),
     Case("flatten", fnn.flatten(), nn.Flatten(), ((BATCH, 2, 4, 5),)),
     *(
         Case(f"{ours.name}-in-evaluation", ours, theirs, ((BATCH, 7, 5),), train=False)

@@ -1,12 +1,7 @@
 """Normalization in training and evaluation, with and without parameters."""
 
 from tests.conformance.comparison import Case, torch
-from tests.conformance.weight_maps import (
-    channels_first,
-    channels_last,
-    normalization,
-    running_statistics,
-)
+from tests.conformance.weight_maps import channels_first, channels_last, normalization, running_statistics
 
 import functional_nn as fnn
 
