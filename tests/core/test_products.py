@@ -90,7 +90,7 @@ def test_both_orders_are_the_same_product(sizes):
     """Wide rows and few columns are multiplied the other way round, and the result is transposed."""
     left, right = sizes
     random = np.random.default_rng(0)
-    rows, columns = (jnp.asarray(random.normal(size=(4, 6, size)), jnp.float32) for size in sizes)
+    rows, columns = (random.normal(size=(4, 6, size)).astype(np.float32) for size in sizes)
     expected = np.einsum("bti,btj->ij", *(np.asarray(part, np.float64) for part in (rows, columns)))
     np.testing.assert_allclose(summed_product(rows, columns), expected, rtol=1e-5, atol=1e-5)
     # The way is visible in the program: only a result that is transposed has a barrier.

@@ -19,8 +19,8 @@ def jitted(layer: fnn.Layer) -> fnn.Layer:
 def drawn(layer: fnn.Layer, in_shape, seed: int = 0):
     """Random parameters without zeros to hide behind, and a state of ones. ``init`` is not compiled."""
     params, state = jax.eval_shape(lambda key: layer.init(key, in_shape), jax.random.key(0))
-    random = np.random.default_rng(seed)
+    random, dtype = np.random.default_rng(seed), jnp.result_type(float)
     return (
-        jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / 2, float), params),
-        jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state),
+        jax.tree.map(lambda leaf: jnp.asarray((random.normal(size=leaf.shape) / 2).astype(dtype)), params),
+        jax.tree.map(lambda leaf: jnp.asarray(np.ones(leaf.shape, leaf.dtype)), state),
     )

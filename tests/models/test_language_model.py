@@ -27,7 +27,7 @@ def made(**options):
     params, state = jax.eval_shape(lambda key: model.layer.init(key, (MAX_TIME,)), KEY)
     assert state == {}
     random = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape) / 2, jnp.float32), params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.float32(random.normal(size=leaf.shape) / 2)), params)
     return model, params, jax.jit(lambda tokens: model.layer.apply(params, {}, tokens, train=False)[0])
 
 

@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def test_parallel_combines_its_members_outputs():

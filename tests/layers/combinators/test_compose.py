@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def u_net(net, x):
@@ -71,7 +71,7 @@ def floating(tree):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_are_those_of_jax(name):
     (net, in_shape), x = NETWORKS[name], INPUTS[name]
-    x = jax.tree.map(lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, x)
+    x = jax.tree.map(lambda leaf: np.float64(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, x)
     params, state = drawn(net, in_shape)
 
     @jax.jit
