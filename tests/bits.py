@@ -28,7 +28,7 @@ def bits(path: Path) -> object:
     return None if path.name == "report.html" else path.read_bytes()
 
 
-def contents(folder: Path, besides: tuple[str, ...] = ()) -> dict[str, object]:
-    """All files of a folder, but for its lock, which has the number of a process, and those whose paths begin so."""
+def contents(folder: Path) -> dict[str, object]:
+    """All files of a folder, but for its lock, which has the number of a process."""
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: bits(path) for name, path in files.items() if not name.startswith((".functional_nn.lock", *besides))}
+    return {name: bits(path) for name, path in files.items() if name != ".functional_nn.lock"}

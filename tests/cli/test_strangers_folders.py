@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, run, submitted
+from functional_nn.cli import export, run
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
@@ -46,14 +45,11 @@ def sign(folder: Path, **changes: object) -> None:
     ("command", "folder", "file"),
     [
         *(("train", "batches", "model.safetensors"), ("train --resume", "checkpoints", "result.json")),
-        *(("sweep", "batches", "members.csv"), ("sweep --seeds 2 --submit 2", "batches", "report.html")),
+        ("sweep", "batches", "members.csv"),
     ],
 )
-def test_files_of_the_user_in_a_new_folder_are_not_overwritten(
-    command, folder, file, tiny, tmp_path, monkeypatch, capsys
-):
+def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, folder, file, tiny, tmp_path, capsys):
     """A folder that is named like one of a run or a sweep makes no difference."""
-    monkeypatch.setitem(sys.modules, "submitit", types.ModuleType("submitit"))
     (tmp_path / file).write_text("mine")
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "0000000001.checkpoint.safetensors").write_text("mine")
@@ -667,20 +663,6 @@ def test_an_exported_file_stays_in_its_folder_and_replaces_none(stranger, tmp_pa
     assert run(command) == 1
     assert out.read_text() == "precious"
     assert len(list((tmp_path / "out").iterdir())) == 1
-
-
-def test_jobs_use_the_path_that_was_looked_at(tiny, tmp_path, monkeypatch):
-    """A link in the path could lead to a folder of another user while the jobs run. Their results are code."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "mine")
-    found = []
-    monkeypatch.setattr("functional_nn.cli.sweep.submitted_sweep", lambda *about, **more: found.extend(about))
-    command = ["sweep", *tiny[1:], "--seeds", "2", "--submit", "2", "--out", str(tmp_path / "link" / "out")]
-    run(command)
-    assert [about for about in found if isinstance(about, Path)] == [tmp_path / "mine" / "out"]
-    (tmp_path / "mine" / "out").mkdir()
-    with pytest.raises(InputError, match="link, a link"):
-        submitted._folder_of_jobs(tmp_path / "link" / "out")
 
 
 @pytest.mark.slow

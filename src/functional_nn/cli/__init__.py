@@ -36,9 +36,6 @@ COMMANDS = {
 Each is a function in the module of its name. ``import`` is a word of Python, so its module is ``import_parameters``.
 """
 
-ARGUMENTS = "functional_nn.cli.arguments"
-"""Where click's context keeps the arguments as they were typed. ``sweep --submit`` runs the same command elsewhere."""
-
 
 class _Commands(click.Group):
     """A group of commands, of which only the given one is imported. A mistyped name gets the most similar command."""
@@ -55,10 +52,6 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

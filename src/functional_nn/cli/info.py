@@ -15,7 +15,6 @@ OPTIONAL = {
     "latex2mathml": ("formulas in HTML pages", PLOTS),
     "markdown-it-py": ("text in HTML pages", PLOTS),
     "gmpy2": ("faster many-digit numbers in verify", EXACT),
-    "submitit": ("sweeps as jobs of Slurm", "'functional-nn[cluster]'"),
     "torch": ("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "flax": ("modules of Flax as layers", "'functional-nn[flax]'"),
     "equinox": ("modules of Equinox as layers", "'functional-nn[equinox]'"),

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from functional_nn.cli import ARGUMENTS
 from functional_nn.cli.merge import write_result
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.cli.submitted import submitted_sweep
 from functional_nn.configuration import flag_types, settings
 from functional_nn.configuration.flag_types import FlagValue
 from functional_nn.core.errors import InputError, versions
@@ -21,8 +19,6 @@ from functional_nn.core.texts import counted
 if TYPE_CHECKING:
     from functional_nn.training.recipe import Hyperparameters, Recipe
 
-NOT_FOR_PARTS = ("--submit", "--job", "--out", "--json")
-"""Flags with a value that a part does not get, or gets with another value."""
 MOST_NETWORKS = 4
 """The largest number of networks in the first lines of the output."""
 
@@ -60,21 +56,6 @@ MOST_NETWORKS = 4
     help="Train the K-th of N parts only, each on a computer of its own. Then functional-nn merge puts their folders "
     "together.",
 )
-@click.option(
-    "--submit",
-    "number_of_parts",
-    type=flag_types.COUNT,
-    metavar="N",
-    help="Run N parts as jobs of Slurm, or without Slurm as processes on the CPU of this computer, and merge them.",
-)
-@click.option(
-    "--job",
-    "job_settings",
-    type=flag_types.NAME_AND_VALUE,
-    multiple=True,
-    help="A setting of the jobs of --submit, such as slurm_partition=gpu or gpus_per_node=1; repeatable. Slurm needs "
-    "timeout_min=MINUTES.",
-)
 @flag_types.JSON_FILE
 @COMPILATION_CACHE
 @click.option("--quiet", is_flag=True, help="Print the table only.")
@@ -83,8 +64,6 @@ def sweep(
     signals: Signals,
     out: Path | None,
     part: tuple[int, int] | None,
-    number_of_parts: int | None,
-    job_settings: tuple[tuple[str, int | float | str], ...],
     json_file: Path | None,
     quiet: bool,
     seeds: int,
@@ -103,26 +82,20 @@ def sweep(
     with importing():
         import jax
 
-        from functional_nn.storage.files import check_new_folder, folder_to_write
+        from functional_nn.storage.files import folder_to_write
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
-        from functional_nn.sweeps.sweep import train_members
+        from functional_nn.sweeps.sweep import check_part_of_sweep, train_members
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
     base, members = _members(flags, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
-    _check_part_flags(part, number_of_parts, job_settings, len(members), halving, out)
-    if number_of_parts is not None and out is not None:  # _check_part_flags requires both
-        # A link in the path could lead elsewhere while the jobs run.
-        out = check_new_folder("out", out).resolve()
-        arguments = _shared_by_parts(click.get_current_context().meta[ARGUMENTS])
-        merged = submitted_sweep(arguments, number_of_parts, dict(job_settings), out, signals, quiet=quiet)
-        if merged is None:
-            return signals.status
-        write_result(merged, out, json_file, quiet=quiet)
-        return 0
+    if part is not None:
+        check_part_of_sweep(part, len(members), halving, flag="--part")
+        if out is None:
+            raise InputError("--part", "a folder for the results", "none", "Name one by --out.")
     data = base.load_data(progress=False if quiet else None)
     if not quiet:
         click.echo(data.describe())
@@ -175,45 +148,6 @@ def _listed(networks: Collection[str], hidden: Sequence[tuple[int, ...]] | None)
     if len(sizes) > 1:
         listed += f" (one network; --hidden {'/'.join(map(str, sizes))} gives {len(sizes)} networks)"
     return listed
-
-
-def _check_part_flags(
-    part: tuple[int, int] | None,
-    number_of_parts: int | None,
-    job_settings: Collection[object],
-    members: int,
-    halving: object,
-    out: Path | None,
-) -> None:
-    """Requires flags for parts that go together, before anything is loaded or submitted."""
-    from functional_nn.sweeps.sweep import check_part_of_sweep
-
-    if job_settings and number_of_parts is None:
-        raise InputError("--job", "--submit in addition", "--job alone")
-    if part is None and number_of_parts is None:
-        return
-    flag = "--part" if number_of_parts is None else "--submit"
-    if part is not None and number_of_parts is not None:
-        raise InputError(flag, "a whole sweep", f"--part {part[0]}/{part[1]}", "Leave out one of them.")
-    check_part_of_sweep(part or (1, number_of_parts), members, halving, flag=flag)
-    if out is None:
-        raise InputError(flag, "a folder for the results", "none", "Name one by --out.")
-
-
-def _shared_by_parts(arguments: Sequence[str]) -> list[str]:
-    """The arguments that all parts have: without the flags in ``NOT_FOR_PARTS``.
-
-    >>> _shared_by_parts(["sweep", "--submit", "4", "--seeds", "8", "--out=runs/x"])
-    ['sweep', '--seeds', '8']
-    """
-    kept = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in NOT_FOR_PARTS:
-            next(rest)  # its value
-        elif argument.partition("=")[0] not in NOT_FOR_PARTS:
-            kept.append(argument)
-    return kept
 
 
 def _members(

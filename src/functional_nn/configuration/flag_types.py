@@ -121,14 +121,6 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _name_and_value(text: str) -> tuple[str, int | float | str]:
-    name, value = _pair(text)
-    for number in (int, float):
-        with suppress(ValueError):
-            return name, number(value)
-    return name, value
-
-
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 COUNT = Read("integer>=1", "a whole number, 1 or more", int, lambda value: value >= 1)
@@ -151,12 +143,6 @@ IMAGE_SIZE = Read(
 )
 PART = Read("part", "a part and the number of parts, such as 1/8 to 8/8", _part, lambda part: 1 <= part[0] <= part[1])
 PAIR = Read("ours=theirs", "the path of a layer, =, and the path of a module", _pair, all)
-NAME_AND_VALUE = Read(
-    "name=value",
-    "a name and a value such as timeout_min=60",
-    _name_and_value,
-    lambda pair: pair[0].isidentifier() and pair[1] != "",
-)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 
 

@@ -455,7 +455,7 @@ GROUP_OF_FLAG = {
     **dict.fromkeys(("dataset", "model", "hidden", "optimizer", "learning_rate", "epochs", "batch_size"), EVERYDAY),
     **dict.fromkeys(("seeds", "recipe", "out", "resume"), EVERYDAY),
     **dict.fromkeys(("distributed", "coordinator", "num_processes", "process_id", "wait"), SEVERAL),
-    **dict.fromkeys(("part", "number_of_parts", "job_settings"), SEVERAL),
+    "part": SEVERAL,
 }
 """The groups of the flags. All other flags are in ``OUTPUT``."""
 

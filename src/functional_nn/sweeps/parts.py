@@ -106,29 +106,23 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         stack.enter_context(one_writer("out", out))
         if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
             yield ended  # sweep.json comes last, so there is nothing left to put together
-        else:
-            yield put_together(paths, out)
-
-
-def put_together(paths: Sequence[Path], out: Path) -> SweepResult:
-    """The same as ``merge``, into a folder that may have the same sweep already. The caller has locked it."""
-    settings = _check_parts(paths)
-    if (out / SWEEP).exists():
-        _check_same_sweep(out, read_settings(out), settings)
-    check_no_links("out", out, BATCHES)
-    make_folder(out / BATCHES)
-    with kept_open(out / BATCHES):
-        remove_leftovers(out / BATCHES)
-        for path in paths:
-            for file, _, batch in good_batches(path):
-                about = batch.about | {FINGERPRINT: settings[FINGERPRINT]}
-                write_whole(out / BATCHES / file.name, packed(batch.arrays, about))
-    # The parts may differ: with vmap, a part of one member trains one at once.
-    if any(read_settings(path).get(AT_ONCE) != 1 for path in paths):
-        settings = settings | {AT_ONCE: MERGED}
-    # The settings come last: a folder without them is no sweep yet.
-    write_whole(out / SWEEP, signed_text(settings))
-    return read_sweep(out)[0]
+            return
+        if (out / SWEEP).exists():
+            _check_same_sweep(out, read_settings(out), settings)
+        check_no_links("out", out, BATCHES)
+        make_folder(out / BATCHES)
+        with kept_open(out / BATCHES):
+            remove_leftovers(out / BATCHES)
+            for path in paths:
+                for file, _, batch in good_batches(path):
+                    about = batch.about | {FINGERPRINT: settings[FINGERPRINT]}
+                    write_whole(out / BATCHES / file.name, packed(batch.arrays, about))
+        # The parts may differ: with vmap, a part of one member trains one at once.
+        if any(read_settings(path).get(AT_ONCE) != 1 for path in paths):
+            settings = settings | {AT_ONCE: MERGED}
+        # The settings come last: a folder without them is no sweep yet.
+        write_whole(out / SWEEP, signed_text(settings))
+        yield read_sweep(out)[0]
 
 
 def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
