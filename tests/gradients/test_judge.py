@@ -261,7 +261,7 @@ def singular_values_vjp(matrix, y_bar):
 def test_a_formula_that_agrees_with_an_uncertain_arbiter_is_right_to_some_digits():
     """The arbiter has no rule for complex matrices, so it takes differences in float64."""
     random = np.random.default_rng(0)
-    matrix = random.normal(size=(3, 3)) + 1j * random.normal(size=(3, 3))
+    matrix = random.normal(size=(2, 2)) + 1j * random.normal(size=(2, 2))
     report = check_vjp(singular_values, singular_values_vjp, matrix, second_order=False, mutants=False)
     assert report.passed, report
     assert re.search(r"right to 1\d digits", report.sentence)
@@ -580,14 +580,13 @@ def test_a_formula_for_some_numbers_has_a_domain():
         check_vjp(root, formula, *at, domain=lambda x, scale: jnp.abs(x), **quick)
 
 
-@pytest.mark.parametrize(("at_zero", "outcome"), [(7.0, "fail"), (-1.001, "fail"), (0.3, "inconclusive")])
-def test_a_value_outside_of_both_one_sided_derivatives_is_wrong(at_zero, outcome):
+@pytest.mark.parametrize("at_zero", [7.0, -1.001])
+def test_a_value_outside_of_both_one_sided_derivatives_is_wrong(at_zero):
     formula = lambda x, g: g * jnp.where(x == 0, at_zero, jnp.sign(x))  # noqa: E731
     report = check_vjp(jnp.abs, formula, F64([0.0, 0.4]), second_order=False, mutants=False)
-    assert report.failures[0].outcome == outcome
-    if outcome == "fail":
-        assert "The right value lies between -1 and 1." in report.sentence
-        assert report.verdicts[0].automatic_outcome != "fail"
+    assert report.failures[0].outcome == "fail"
+    assert "The right value lies between -1 and 1." in report.sentence
+    assert report.verdicts[0].automatic_outcome != "fail"
 
 
 @jax.custom_vjp
