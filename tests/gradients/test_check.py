@@ -406,6 +406,9 @@ def test_a_function_that_is_meant_for_its_shapes_or_permutations_passes():
     report = check_vjp(lambda x: x[0] * x[1], lambda x, b: b * x[jnp.array([1, 0])], np.array([0.3, -2.0]), **QUICK)
     report.raise_if_failed()
     assert "The formula raises InputError" in report.skipped[0][1]
+    weights = np.array([0.3, -2.0])
+    report = check_vjp(lambda x: x * weights, lambda x, b: b * weights, np.array([0.3, -2.0]), **QUICK)
+    assert report.skipped == (("lambda, axes of other lengths: (11,)", "The function does not take them."),)
     # The function has a second element, which JAX also finds in an array of one element.
     swapped = lambda x, b: b * jnp.zeros_like(x).at[0].set(x[1]).at[1].set(x[0])  # noqa: E731
     check_vjp(lambda x: x[0] * x[1], swapped, np.array([0.3, -2.0]), **QUICK).raise_if_failed()

@@ -667,3 +667,14 @@ def test_whole_numbers_that_nobody_compares_with_are_not_tried():
 
     given = F64([0.3, -1.2, 0.7]), np.array([1, -1, 1])
     check_vjp(hinge, hinge_vjp, *given, second_order=False, mutants=False).raise_if_failed()
+
+
+def test_at_other_lengths_whole_numbers_are_of_the_given_kind():
+    """A label of 0 is neither 1 nor -1, and -1 is no index."""
+    quick = {"second_order": False, "mutants": False}
+    hinge = lambda x, labels: jnp.sum(jnp.where(labels > 0, jax.nn.relu(1 - x), jax.nn.relu(1 + x)))  # noqa: E731
+    hinge_vjp = lambda x, labels, g: (-g * labels * (labels * x < 1), None)  # noqa: E731
+    check_vjp(hinge, hinge_vjp, F64([0.3, -1.2, 0.7]), np.array([1, -1, 1]), **quick).raise_if_failed()
+    signed = lambda x, k: x[k] * jnp.where(k % 2 == 0, 1.0, -1.0)  # noqa: E731
+    signed_vjp = lambda x, k, g: (jnp.zeros_like(x).at[k].add(g * jnp.where(k % 2 == 0, 1.0, -1.0)), None)  # noqa: E731
+    check_vjp(signed, signed_vjp, F64([0.3, -1.2, 0.7]), np.array([2, 2]), **quick).raise_if_failed()

@@ -63,7 +63,11 @@ class ReferenceJacobian(NamedTuple):
 
 
 def reference_jacobian(
-    function: Function, leaves: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray]
+    function: Function,
+    leaves: Leaves,
+    doubts: Sequence[np.ndarray] = (),
+    zeros: Sequence[np.ndarray] | None = None,
+    columns: Columns = None,
 ) -> ReferenceJacobian:
     """Differentiates a function of float64 leaves without any derivative rule of JAX.
 
@@ -76,11 +80,13 @@ def reference_jacobian(
             elements with the greatest number for each reason are computed, and others at regular distances.
         zeros: for each leaf (m, size), which derivatives are 0 by the formula and by automatic differentiation, and
             have no terms that cancel.
+        columns: in place of ``doubts``, the indices of the elements in each flat leaf.
     """
     try:
-        return exact_jacobian(function, leaves, doubts=doubts, zeros=zeros)
+        return exact_jacobian(function, leaves, doubts=doubts, zeros=zeros, columns=columns)
     except InputError:  # an operation has no rule
-        return difference_jacobian(function, leaves, columns=[_chosen(doubt, MOST_COLUMNS) for doubt in doubts])
+        chosen = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
+        return difference_jacobian(function, leaves, columns=chosen or columns)
 
 
 def derivatives_at(
@@ -88,10 +94,7 @@ def derivatives_at(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The derivatives by some elements of one leaf, and their errors, computed as in ``reference_jacobian``."""
     chosen = [columns if place == number else np.zeros(0, int) for place in range(len(leaves))]
-    try:
-        found = exact_jacobian(function, leaves, columns=chosen)
-    except InputError:  # an operation has no rule
-        found = difference_jacobian(function, leaves, columns=chosen)
+    found = reference_jacobian(function, leaves, columns=chosen)
     return found.values[number], found.error[number]
 
 

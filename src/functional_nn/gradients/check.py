@@ -407,7 +407,7 @@ def check_problem(
             second_order=second_order and not stop_gradient_as_constant,
             limit=MOST_MUTANTS if mutants else None,
         )
-        for problems in others:
+        for number, problems in enumerate(others):
             if has_failed(report.verdicts):
                 break
             refusals = []
@@ -428,6 +428,9 @@ def check_problem(
                     report = replace(report, verdicts=(*report.verdicts, *found))
                 if found is not None:
                     break
+            else:
+                if not number and problems and not refusals:
+                    refusals.append((f"{subject}, {problems[0][0]}", "The function does not take them."))
             skipped = (*skipped, *refusals[:1])
     if second_order and stop_gradient_as_constant:
         skipped = (*skipped, (f"{subject}, second order", NO_DERIVATIVE))

@@ -98,6 +98,8 @@ DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for 
 NEARBY = 1e-2
 """Second derivatives are compared at points that differ by this from the further points."""
 ALONE = "The function reads the type of its arguments. So the formula was judged in this type alone."
+UNJUDGED = 1e30
+"""An error so large that a derivative is not judged."""
 UNLIKE = 1e-3
 """How far the two have to differ, relative to the terms, until the arbiter is asked."""
 
@@ -409,7 +411,7 @@ class JacobianComparison:
         with jax.enable_x64(True):
             program = quick_jit(lambda *arrays: [pulled_back(*arrays) for pulled_back in passes])
             verdicts = self._of_same_shapes(program, self.problem.leaves, regime)
-            if verdicts is None or (has_failed(verdicts) and self._reads_beyond_the_end()):
+            if verdicts is None:
                 return None
             for sign, suffix in ((1, "one large number"), (-1, "one large negative number")):
                 if not has_failed(verdicts):
@@ -426,7 +428,7 @@ class JacobianComparison:
         return quick_jit(checked)(self.problem.leaves)[0].get() is not None
 
     def _of_same_shapes(self, program: Callable[..., PyTree], leaves: Leaves, regime: str) -> list[Verdict] | None:
-        """The verdicts at one point; None if the function is not finite there."""
+        """The verdicts at one point; None if the function is not meant for it."""
         found, (y, automatic) = program(leaves, self.y_bars)
         if not all(np.isfinite(np.asarray(part)).all() for part in y):
             return None
@@ -441,6 +443,8 @@ class JacobianComparison:
             verdicts.append(self._verdict(name, values, **known))
         if all(verdict.outcome == "pass" for verdict in verdicts):
             return verdicts
+        if self._reads_beyond_the_end():
+            return None
         verdicts = [verdict for verdict in self.first_order(leaves, regime=regime) if verdict.outcome == "fail"]
         if not verdicts or leaves is self.problem.leaves:
             return verdicts
@@ -653,7 +657,8 @@ class JacobianComparison:
     ) -> Derivatives:
         """The derivatives of a function that is another one in this type, in 50 digits, as if by both sources.
 
-        Where the arbiter does not know them, they are those of automatic differentiation in this type.
+        If an operation has no rule, they are those of automatic differentiation in this type. At a kink, they are not
+        judged: the formula may have chosen another slope.
 
         Args:
             problem: the problem in this type.
@@ -676,7 +681,7 @@ class JacobianComparison:
             ):
                 is_known = np.isfinite(value[0]) & np.isfinite(error[0])
                 exact[number][row, columns[is_known]] = value[0, is_known]
-                errors[number][row, columns[is_known]] = error[0, is_known]
+                errors[number][row, columns] = np.where(is_known, error[0], UNJUDGED)
         scale = [np.fmax(size, np.abs(right)) for size, right in zip(in_float64.scale, exact, strict=True)]
         narrow = [size + error for size, error in zip(in_float64.narrow, errors, strict=True)]
         return Derivatives(exact, exact, scale, narrow)

@@ -107,8 +107,7 @@ def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Itera
     one of two axes of an array that have the same length.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
-    repeated, and they become smaller with the axes. Flags change their order. Arguments that would be the same as
-    before are left out.
+    repeated. Flags change their order. Arguments that would be the same as before are left out.
 
     Args:
         arguments: the given arguments.
@@ -137,11 +136,7 @@ def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Itera
         return (np.resize(array, shape) * factors).astype(array.dtype)
 
     def with_lengths(new: Mapping[int, int]) -> PyTree:
-        def change(place: int, x: np.ndarray) -> np.ndarray:
-            x = resized(x, tuple(new.get(length, length) for length in x.shape))
-            return np.minimum(x, 0) if 1 in new.values() and x.dtype.kind in "iu" else x
-
-        return changed(change)
+        return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape)))
 
     def longer(chosen: Sequence[int]) -> PyTree:
         return with_lengths({length: length + LONGER for length in chosen})
@@ -156,7 +151,8 @@ def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Itera
         sizes = {length: order[number % 2] for number, length in enumerate(free)}
         every = dict.fromkeys([tuple(sizes.items()), *(((length, size),) for length, size in sizes.items())])
         others = [with_lengths(dict(chosen)) for chosen in every if chosen]
-        yield [with_shapes("axes of other lengths", one) for one in others if _largest(one) <= MOST_ELEMENTS]
+        small = [one for one in others if max(map(np.size, jax.tree.leaves(one))) <= MOST_ELEMENTS]
+        yield [with_shapes("axes of other lengths", one) for one in small]
     if fixed:
         yield [("another permutation", changed(lambda place, x: _other_permutation(x) if _is_permutation(x) else x))]
         repeat = lambda place, x: x // 2 * 2 if _is_permutation(x) else x  # noqa: E731
@@ -198,7 +194,8 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
         array = arrays[place].copy()
         limits, sides = np.iinfo(array.dtype), np.sign(array.astype(float) - number)
         if side == REMAINDER:
-            is_new, number = number > 1 and np.ptp(array % number) == 0, int(array.reshape(-1)[0]) + 1
+            first, is_new = int(array.reshape(-1)[0]), number > 1 and np.ptp(array % number) == 0
+            number = first - 1 if first > 0 else first + 1  # an index must not become too large
         else:
             is_new = not np.isin(sides, (0, side)).any()
         if limits.min <= number <= limits.max and is_new:
@@ -274,11 +271,6 @@ def _other_permutation(array: np.ndarray) -> np.ndarray:
     """Another permutation, by one place to the left. It is its own inverse only if it has two elements."""
     others = (np.roll(np.arange(array.size), shift).reshape(array.shape) for shift in (-1, 1))
     return next((x.astype(array.dtype) for x in others if not np.array_equal(x, array)), array)
-
-
-def _largest(tree: PyTree) -> int:
-    """The number of elements of the largest array."""
-    return max(map(np.size, jax.tree.leaves(tree)), default=0)
 
 
 def _at_constants(
