@@ -83,6 +83,10 @@ def trained(net=fnn.dense(4), loss=fnn.cross_entropy, optimizer=None, data=Split
         (lambda: fnn.batch_norm(8), r"batch_norm: expected only named arguments, got 8\..*Write batch_norm\(\)\."),
         (lambda: trained(data=IMAGES), r"put flatten\(\) before dense, which keeps every axis but the last"),
         (lambda: trained(loss=fnn.mean_squared_error, data=IMAGES), r"put flatten\(\) before dense"),
+        (
+            lambda: fnn.dense(2).apply(*fnn.dense(2).init(jax.random.key(0), (49,)), IMAGES.train_x, train=False),
+            r"If x are images, put flatten\(\) before this layer\.",
+        ),
         # ``fit`` turns bytes into x / 255, so the embedding is given float32.
         (lambda: trained(OF_TOKENS, data=BYTES), r"Give tokens as int32.* fit converts uint8 to floating-point"),
         (
