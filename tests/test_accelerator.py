@@ -1,4 +1,4 @@
-"""`python -m benchmarks accelerator`: shares of time, parts that fail or are late, what does not fit, and the page."""
+"""`python -m benchmarks accelerator`: parts that fail or are late, what does not fit, and the page."""
 
 import json
 import time
@@ -31,11 +31,6 @@ def settings(tmp_path):
 
 def read(file):
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-def finished(peer, seconds=0.469, **others):
-    about = {"threads": 1, "device": "NVIDIA H100 80GB HBM3", "ready_seconds": 1.0, "warmup_seconds": [4.0]}
-    return Entry(peer, **about | {"seconds": [seconds] * 3} | others)
 
 
 def test_every_peer_of_the_races_is_a_peer_of_its_workload():
@@ -95,31 +90,3 @@ def test_a_race_ends_workers_that_are_late(settings):
     (first, second) = race("w1", ["functional_nn", "jax_scan"], settings.data_dir, **options, limit=0.2)
     assert first.problem.startswith("failed (exit status")
     assert second.problem == "no time was left"
-
-
-def test_the_tables_of_the_page(settings, monkeypatch):
-    entries = {
-        "functional_nn": finished("functional_nn"),
-        "pytorch_channels_last": finished("pytorch_channels_last", 0.938),
-        "jax_loop": finished("jax_loop", 0.7),
-        "flax_nnx": Entry("flax_nnx", problem="not installed (flax)"),
-    }
-
-    def race(name, peers, data_dir, *, options, **others):
-        if name == "w3":
-            return [entries.get(peer, Entry(peer, problem="no")) for peer in peers]
-        models = options["models"]
-        return [finished(peers[0], 0.1 * max(models / 64, 1), models_a_round=models)]
-
-    monkeypatch.setattr(accelerator, "race", race)
-    measured = [("w3", record) for record in accelerator.raced("w3", settings)]
-    measured += [("population", record) for record in accelerator.population(settings)]
-    lines = [ABOUT | {"part": name} | record for name, record in [("machine", GPU), *measured]]
-    text = page(lines)
-    assert "| memory that JAX may use | 60 GB |" in text
-    assert "81559 MiB, 570.1, 700.00 W" in text
-    # The files have 320 images, so a step is a third of an epoch.
-    assert "| functional_nn | NVIDIA H100 80GB HBM3 | 156.3333 (156.3333-156.3333) | 1.00 | 4.0 s |" in text
-    assert "functional_nn takes 0.67 of the time of the fastest other program (plain JAX, `conv_general" in text
-    assert "Flax NNX, functional step: not installed (flax)." in text
-    assert "best with 64 networks at once (64.0 times that of 1)" in text

@@ -24,6 +24,7 @@ def run(monkeypatch, name, *arguments):
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
+@pytest.mark.example
 def test_neuron(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "01_neuron.py", "--quick", "--out", tmp_path)
     printed = capsys.readouterr().out
@@ -174,15 +175,16 @@ def test_character_language_model(monkeypatch, capsys, tmp_path, model):
     assert result["sample"] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("model", ["lstm", "gru"])
+@pytest.mark.parametrize("model", [pytest.param("lstm", marks=pytest.mark.slow), "gru"])
 def test_cells_say_what_the_layers_over_time_say(model):
     example = runpy.run_path(str(EXAMPLES / "04_character_language_model.py"))
     net = example["language_model"](model, 5, 3)
-    params, state = net.init(jax.random.key(0), (7,))
+    params, state = jax.jit(net.init, static_argnums=1)(jax.random.key(0), (7,))
     tokens = jnp.array([4, 0, 1, 1, 3, 2, 0], jnp.int32)
     memory, read = example["reader"](model, net, params, state, 5, 3)
     _, logits = jax.lax.scan(read, memory, tokens)
-    np.testing.assert_allclose(logits, net.apply(params, state, tokens[None], train=False)[0][0], atol=1e-5)
+    expected = jax.jit(lambda params: net.apply(params, state, tokens[None], train=False)[0][0])(params)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 @pytest.mark.example

@@ -1,11 +1,14 @@
 """A finished run, trained once for every test that reads it."""
 
+import functools
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from functional_nn import cli
+from functional_nn.configuration.settings import Configuration
 from functional_nn.data import write_idx
 
 
@@ -14,13 +17,55 @@ def strict_promotion():
     """Overrides the rule of all other tests, since these train with Optax."""
 
 
+def kept(method):
+    """The method of a configuration, with one result for equal settings. A sweep's may be tracers, without a hash."""
+    results = functools.cache(method)
+
+    def call(configuration, *about):
+        try:
+            hash(configuration)
+        except TypeError:
+            return method(configuration, *about)
+        return results(configuration, *about)
+
+    return call
+
+
+NETWORK, RECIPE = kept(Configuration.network), kept(Configuration.recipe)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_recipe_for_equal_settings():
+    """Commands with equal settings have one network, loss and optimizer, so their programs are compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Configuration, "network", NETWORK)
+        patch.setattr(Configuration, "recipe", RECIPE)
+        yield
+
+
+@contextmanager
+def without_pages():
+    """Runs and sweeps end without a page, which takes as long as their training."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("merge", "report"):  # the first one has the name from the second one
+            patch.setattr(f"functional_nn.cli.{module}.page_of", lambda *about: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_pages():
+    with without_pages():
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> SimpleNamespace:
     """``folder`` of a run of five epochs, its ``json`` file, and the ``flags`` it was trained with."""
     place = tmp_path_factory.mktemp("finished")
     flags = ["--hidden", "64", "--epochs", "5"]
     folder, json = place / "run", place / "result.json"
-    assert cli.run(["train", *flags, "--out", str(folder), "--json", str(json)]) == 0
+    with without_pages():
+        assert cli.run(["train", *flags, "--out", str(folder), "--json", str(json)]) == 0
     return SimpleNamespace(folder=folder, json=json, flags=flags)
 
 

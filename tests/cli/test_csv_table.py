@@ -11,6 +11,7 @@ from functional_nn.cli import run
 from functional_nn.core.errors import DataError
 from functional_nn.exchange import saved_networks
 
+pytestmark = pytest.mark.usefixtures("no_pages")
 QUICK = ["--hidden", "8", "--batch-size", "16", "--learning-rate", "0.1", "--quiet"]
 
 

@@ -38,16 +38,6 @@ def test_of_the_command(name):
         assert parameter.opts[0] in result.output or isinstance(parameter, click.Argument)
 
 
-def test_each_command_has_one_whole_line_on_a_narrow_terminal():
-    output = CliRunner().invoke(command, ["--help"], prog_name="functional-nn", terminal_width=80).output
-    lines = output.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == sorted(COMMANDS)
-    for line in lines:
-        assert line.endswith(".")
-        assert "..." not in line
-        assert len(line) <= 80
-
-
 @pytest.fixture
 def from_the_checkout(monkeypatch):
     """The benchmarks are a package beside the tests, and none that is installed."""

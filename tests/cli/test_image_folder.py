@@ -11,6 +11,7 @@ from functional_nn.cli import run
 from functional_nn.core.errors import DataError
 from functional_nn.exchange import saved_networks
 
+pytestmark = pytest.mark.usefixtures("no_pages")
 NAMES = ("a very long name of a class", "b$c$", "日本")
 
 

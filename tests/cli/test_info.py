@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import pytest
 
 from functional_nn.bench.records import environment
 from functional_nn.cli import run
@@ -79,11 +78,3 @@ def test_a_missing_device_is_one_sentence_in_every_command(capsys, monkeypatch):
     monkeypatch.setattr(jax.random, "key", no_device)
     assert run(["train", "--hidden", "2", "--epochs", "1"]) == 1
     assert capsys.readouterr().err.startswith("Error: JAX finds no device for JAX_PLATFORMS=cuda. Install its plugin")
-
-
-@pytest.mark.parametrize("arguments", [["info", "x"], ["inof"]])
-def test_wrong_use(capsys, arguments):
-    assert run(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("Error:") == 1

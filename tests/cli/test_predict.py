@@ -17,7 +17,7 @@ from functional_nn.cli import run
 from functional_nn.storage.arrays import packed
 from functional_nn.storage.files import signed_text
 
-DIGITS = 30
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")

@@ -191,19 +191,8 @@ def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, dat
 
 
 def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):
-    flags = [
-        "--learning-rate",
-        "0.1,1e30",
-        "--seeds",
-        "3",
-        "--epochs",
-        "3",
-        "--halving",
-        "1,2",
-        "--halving-keep",
-        "0.5",
-    ]
-    assert run(["sweep", *tiny[1:], *flags, "--out", str(tmp_path), "--quiet"]) == 0
+    flags = "--learning-rate 0.1,1e30 --seeds 3 --epochs 3 --halving 1,2 --halving-keep 0.5"
+    assert run(["sweep", *tiny[1:], *flags.split(), "--out", str(tmp_path), "--quiet"]) == 0
     first = (tmp_path / "report.html").read_bytes()
     (tmp_path / "report.html").unlink()
     assert run(["report", str(tmp_path)]) == 0

@@ -70,7 +70,7 @@ def test_tfds_waits_for_the_thread_and_other_data_do_not(monkeypatch, tmp_path):
     with startup.starting_jax("float32", 1):
         load_dataset("mnist5k")
         order.append("digits")
-        threading.Timer(0.5, goes_on.set).start()
+        threading.Timer(0.1, goes_on.set).start()
         find()
     assert order == ["TFDS", "digits", "JAX", "TFDS"]
 

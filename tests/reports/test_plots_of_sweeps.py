@@ -145,7 +145,7 @@ def test_a_spread_counts_every_member_and_says_its_numbers():
 
 
 def test_a_spread_has_a_panel_for_each_setting_of_at_most_six(rates):
-    figure = drawn(fnn.plots.plot_spread(rates))
+    figure = fnn.plots.plot_spread(rates)
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == [
         "rate 0.001",
         "rate 0.01",
@@ -170,11 +170,10 @@ def test_all_pictures_that_there_is_something_for(rates, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "spread.png"]
     two = swept([({"rate": r, "hidden": h}, 0.9) for r in (0.1, 0.2) for h in (8, 16)])
     assert "heat_map.png" in draw_all(two, tmp_path)
-    assert draw_all(result(*over_seeds([0.8, 0.9])), tmp_path) == ["curves.png", "spread.png"]
     assert draw_all(result(member(0, {"seed": 0}, 0.9)), tmp_path) == ["curves.png"]
 
 
-@pytest.mark.parametrize("text", [r"$\frac$", "\udc00", "W" * 300_000, r"\$ $$$"])
+@pytest.mark.parametrize("text", [r"$\frac$ \$ $$$", "\udc00" + "W" * 300_000])
 def test_texts_of_a_stranger_are_drawn_as_they_are(text, tmp_path):
     members = swept([({text: f"{text}{i}", "rate": 10.0**-i, "activation": text + "x" * i}, 0.9) for i in range(3)])
     assert len(draw_all(members, tmp_path)) == 3

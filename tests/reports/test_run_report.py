@@ -170,10 +170,11 @@ def test_names_of_metrics_of_a_stranger_are_drawn_as_they_are(tmp_path, name):
     assert text.count("<svg") == 1
 
 
-def test_a_page_has_40_charts_and_says_that_there_are_more(tmp_path):
+def test_a_page_has_a_limited_number_of_charts_and_says_that_there_are_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_report, "MOST_CHARTS", 3)
     text = written(tmp_path, known([{"epoch": 1, **{f"test_m{number}": 1.0 for number in range(2000)}}]))
-    assert text.count("<svg") == 40
-    assert "Of 2000 charts, the first 40 are shown." in text
+    assert text.count("<svg") == 3
+    assert "Of 2000 charts, the first 3 are shown." in text
 
 
 def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
