@@ -180,6 +180,7 @@ print(json.dumps(losses))
 """
 
 
+@pytest.mark.processes
 def test_stablehlo_trains_in_a_process_that_has_only_jax(tmp_path):
     """Also in a batch of another size, and with random numbers."""
     pytest.importorskip("flatbuffers")
