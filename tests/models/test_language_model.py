@@ -31,7 +31,7 @@ def made(**options):
     return model, params, jax.jit(lambda tokens: model.layer.apply(params, {}, tokens, train=False)[0])
 
 
-@pytest.mark.parametrize("options", **others_are_slow(OPTIONS, OPTIONS[:2]), ids=str)
+@pytest.mark.parametrize("options", **others_are_slow(OPTIONS, [GROUPED]), ids=str)
 def test_prefill_and_steps_give_the_logits_of_the_whole_pass(options):
     model, params, whole_pass = made(**options)
     whole = whole_pass(TOKENS)
