@@ -38,6 +38,12 @@ LARGEST_STEP = 2**63 - 1
 KEEP = 2
 """The number of newest checkpoints that are kept if nothing else is said."""
 
+MOST_DAMAGED = 100
+"""After this number of damaged checkpoints, no other one is tried. A folder from a stranger may have any number."""
+
+MOST_NAMED = 3
+"""The number of damaged checkpoints that a message names."""
+
 
 class CheckpointWriter:
     """The only writer of a folder, as a context manager. It removes files that a killed writer left behind.
@@ -258,28 +264,35 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
     """
     damaged = []
     with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
-        for step in in_order():
+        for step in in_order()[:MOST_DAMAGED]:
             path = _path(folder, step)
             try:
                 found = read_checkpoint(path, step, most_bytes)
             except DamagedCheckpoint as error:
-                if path.name not in files.names_in(folder):  # the writer has removed it, after it saved a newer one
+                is_missing = isinstance(error.__cause__, FileNotFoundError)
+                if is_missing and path.name not in files.names_in(folder):  # its writer saved a newer one, removed it
                     return _first_good(folder, in_order, most_bytes)
                 damaged.append(str(error))
                 continue
             if damaged:
-                text = f"The checkpoint of step {step} is used instead of a damaged one. {' '.join(damaged)}"
+                text = f"The checkpoint of step {step} is used instead of a damaged one. {_named(damaged)}"
                 warnings.warn(text, stacklevel=4)
             return found
     if damaged:
-        raise DataError(str(folder), "a good checkpoint", f"damaged ones only: {' '.join(damaged)}")
+        given = "damaged ones only" if len(damaged) < MOST_DAMAGED else f"{MOST_DAMAGED} damaged ones, and no more are tried"
+        raise DataError(str(folder), "a good checkpoint", f"{given}: {_named(damaged)}")
     return None
+
+
+def _named(damaged: list[str]) -> str:
+    more = f" There are {len(damaged) - MOST_NAMED} more." if len(damaged) > MOST_NAMED else ""
+    return " ".join(damaged[:MOST_NAMED]) + more
 
 
 def steps(folder: Path) -> list[int]:
     """The numbers of the checkpoints in a folder, in ascending order."""
     try:
-        names = files.names_in(folder)
+        names = set(files.names_in(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = [int(digits) for digits in (name.removesuffix(ENDING) for name in names) if digits.isdecimal()]
@@ -395,7 +408,7 @@ def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> C
     try:
         arrays, texts = unpacked(path, most_bytes=most_bytes)
     except DataError as error:
-        raise DamagedCheckpoint(str(path), error.expected, error.given) from None
+        raise DamagedCheckpoint(str(path), error.expected, error.given) from error.__cause__
     manifest = _manifest(path, texts)
     if manifest["step"] != step:
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
