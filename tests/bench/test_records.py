@@ -157,6 +157,17 @@ def test_nothing_to_compare_with_is_said(tmp_path):
             compared(written(path, other), [record([1.0])])
 
 
+def test_an_old_file_does_not_print_megabytes(tmp_path):
+    new, long = [record([1.0] * 5)], "x" * 10**6
+    several = [record([1.0] * 5, what=f"{i} {long}") for i in range(20)]
+    path = written(tmp_path / "old.jsonl", *several)
+    with pytest.raises(DataError, match="and 8 more") as caught:
+        check_matching(path, read_records(path), new)
+    assert len(str(caught.value)) < 2000
+    path = written(path, record([1.0] * 5, versions={long: long}, xla_flags=long))
+    assert len(comparisons(compared(path, new))) < 1000
+
+
 def test_settings_that_differ_are_named(tmp_path):
     about = {"devices": 1, "xla_flags": None, "versions": {"jax": "0.10", "numpy": "2", "functional-nn": "1"}}
     path = written(tmp_path / "a", record([1.0] * 5, platform="gpu", **about))

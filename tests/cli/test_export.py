@@ -1,5 +1,6 @@
 """``functional-nn export``, ``import`` and ``train --from``: out of a run folder, into one, and on from there."""
 
+import errno
 import importlib.util
 import json
 import re
@@ -63,6 +64,22 @@ def test_a_hub_folder_is_whole_and_has_no_paths_of_this_computer(finished, tmp_p
     np.testing.assert_array_equal(network.predict(x), run.predict(x))
     np.testing.assert_allclose(network.predict(x), network.predict(np.float32(x / 255.0)), atol=1e-6)
     assert network.predict(x).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_full_disk_leaves_no_half_of_a_hub_folder(finished, tmp_path, monkeypatch, is_new):
+    def full(*about):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "hub"
+    if not is_new:
+        folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("functional_nn.storage.run_folder.save_parameters", full)
+        with pytest.raises(OSError, match="No space"):
+            fnn.exchange.to_hub(finished.folder, folder)
+    assert list(tmp_path.rglob("*")) == ([] if is_new else [folder])
+    fnn.exchange.to_hub(finished.folder, folder)
 
 
 def test_nothing_is_overwritten(finished, tmp_path, capsys):

@@ -189,6 +189,12 @@ def test_a_configuration_with_wrong_versions_or_names_is_refused(folders, capsys
     assert run(["report", str(folders / "run")]) == 2
 
 
+def test_a_network_of_very_many_classes_is_refused(folders, capsys):
+    """A text for each of 50 million classes took gigabytes."""
+    write_configuration(folders, classes=10**6 + 1)
+    refused(folders, capsys, "config.json", "classes: expected a positive integer up to 1,000,000")
+
+
 @pytest.mark.parametrize("layers", [201, 100_000])
 def test_a_network_of_many_layers_is_refused_at_once(folders, capsys, layers):
     write_configuration(folders, hidden=[4] * layers)

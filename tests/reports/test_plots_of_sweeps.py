@@ -2,6 +2,7 @@
 
 import io
 import math
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -82,6 +83,19 @@ def test_curves_do_not_jump_where_a_member_ends():
     halved = member(1, {"seed": 1}, 0.2, status="halved", epochs=2)
     (line,) = lines(fnn.plots.plot_curves(result(member(0, {"seed": 0}, 0.9), halved))).values()
     assert len(line.get_ydata()) == 2
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped early"])
+def test_one_long_curve_makes_no_table_of_that_length_for_all(status, rates):
+    fnn.plots.plot_curves(rates)  # which imports what it needs
+    members = [member(i, {"seed": i}, 0.9, epochs=1 if i else 10**6, status=status) for i in range(40)]
+    tracemalloc.start()
+    figure = fnn.plots.plot_curves(result(*members))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**8
+    (line,) = lines(figure).values()
+    assert list(line.get_xdata()[[0, -1]]) == [1, 1 if status == "finished" else 10**6]
 
 
 def cells(figure):

@@ -197,11 +197,12 @@ def test_a_file_that_is_larger_than_its_archive_is_not_read(tmp_path):
         read_file(tmp_path / "config.json")
 
 
-def test_a_sparse_file_of_arrays_is_not_read(tmp_path):
+@pytest.mark.parametrize("size", [2**26 + 1, 2**42])
+def test_a_sparse_file_of_arrays_is_not_read(tmp_path, size):
     path = tmp_path / "model.safetensors"
     path.write_bytes(packed({"w": np.ones(3, np.float32)}, {}))
-    os.truncate(path, 2**42)
-    with pytest.raises(DataError, match="a sparse file: 4,398,046,511,104 bytes"):
+    os.truncate(path, size)
+    with pytest.raises(DataError, match=f"a sparse file: {size:,} bytes"):
         unpacked(path)
 
 

@@ -1,14 +1,19 @@
 """The folder of one sweep is refused to another one, and the difference is named."""
 
 import json
+import time
+import tracemalloc
 
 import jax
+import numpy as np
 import optax
 import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.storage.arrays import packed
 from functional_nn.storage.identity import IDENTITY, difference
+from functional_nn.sweeps.store import read_batch
 
 RULE = lambda h: optax.sgd(h["rate"])  # noqa: E731
 MEMBERS = fnn.grid(rate=[0.1, 0.2])
@@ -62,6 +67,38 @@ def test_the_identity_of_the_user_hides_no_setting():
     assert difference(known, known | {"grid": [{"rate": 0.2}]}) == "grid 0 rate 0.1 instead of 0.2"
     own = {IDENTITY: {"seed": "other", "grid 0 rate": "mine"}}
     assert difference(known, known | own) == 'seed "mine" instead of "other"'
+
+
+def test_of_very_many_differences_a_few_are_put_into_words():
+    known, given = ({IDENTITY: {str(i): [number] * 2000 for i in range(20_000)}} for number in (0, 1))
+    clock = time.process_time()
+    text = difference(known, given)
+    assert time.process_time() - clock < 1
+    assert text.startswith("0 [0, 0, ")
+    assert text.endswith("; and 19988 more")
+
+
+def test_curves_in_a_file_take_little_memory_and_end_somewhere(tmp_path):
+    """A file can have curves of any length, which takes no room on the disk if they are zeros."""
+    path = tmp_path / "batch"
+
+    def write(epochs):
+        about = {"number": 0, "status": "finished", "bad_step": None, "seconds": 0.0}
+        about |= {"metrics": ["a"], "test_metrics": []}
+        arrays = {"0/curve/a": np.zeros(epochs)}
+        path.write_bytes(packed(arrays, {"fingerprint": "x", "members": json.dumps([about])}))
+
+    write(10**6)
+    tracemalloc.start()
+    batch = read_batch(path, "x")
+    curve = batch.histories[0].result({}).curves["a"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size
+    np.testing.assert_array_equal(curve, np.zeros(10**6))
+    write(10**6 + 1)
+    with pytest.raises(ValueError, match="no metrics in 0/curve/a"):
+        read_batch(path, "x")
 
 
 def test_random_bits_of_another_kind_are_refused(blobs, finished):

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from functional_nn.core.errors import DataError, reading, shortened, versions
+from functional_nn.storage.arrays import listed
 from functional_nn.storage.files import JsonValue, finite_json, read_file
 from functional_nn.training.devices import cores, device_name
 
@@ -205,7 +206,7 @@ def check_matching(path: Path, old: Sequence[Record], new: Sequence[Record]) -> 
     """
     if len(without_match(old, new)) < len(new):
         return
-    known = ", ".join(sorted({describe(record) for record in old}))
+    known = listed(sorted({shortened(describe(record)) for record in old}))
     expected = f"a record of {' or '.join(map(describe, new))}"
     remedy = "Give the flags of the old records, and records of this version."
     raise DataError(str(path), expected, f"records of {known}", remedy)
@@ -264,7 +265,10 @@ def _compare(path: Path, new: Record, old: Record) -> RecordComparison:
     if any(new.get(name) != old.get(name) for name in device):
         other = "another device"
     ratios = ratio(time_new, time_old), ratio(relative_new, relative_old)
-    changes = [f"{name}: {settings.get(name) or 'none'}, was {before.get(name) or 'none'}" for name in differing]
+    changes = [
+        f"{shortened(name)}: {settings.get(name) or 'none'}, was {shortened(before.get(name) or 'none')}"
+        for name in differing
+    ]
     return RecordComparison(describe(new), str(old["date"]), *ratios, other, tuple(changes))
 
 

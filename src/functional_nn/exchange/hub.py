@@ -17,7 +17,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.data.sources import path_prefix
 from functional_nn.exchange.saved_networks import ABOUT, ORIGINS, SavedNetwork, load, run_of
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import LOCK, JsonObject, check_path, names_in, one_writer, write_whole
+from functional_nn.storage.files import LOCK, JsonObject, check_path, names_in, one_writer, remove_file, write_whole
 
 MODEL_CARD = "README.md"
 CARD = Path(__file__).with_name("model_card.md")
@@ -59,10 +59,15 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         if names_in(folder) != [LOCK]:
             given = f"{folder}, which has files"
             raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
-        # The model card is written before the result, whose presence shows that the folder is whole.
-        run_folder.create_run_folder(folder, config)
-        write_whole(folder / MODEL_CARD, model_card(network, result, origins))
-        run_folder.finish_run_folder(folder, network.params, network.state, metrics, shown)
+        try:
+            # The model card is written before the result, whose presence shows that the folder is whole.
+            run_folder.create_run_folder(folder, config)
+            write_whole(folder / MODEL_CARD, model_card(network, result, origins))
+            run_folder.finish_run_folder(folder, network.params, network.state, metrics, shown)
+        except BaseException:  # such as a full disk: the same call can be made again later
+            for name in (*run_folder.VERIFIED, run_folder.RESULT, MODEL_CARD):
+                remove_file(folder / name)
+            raise
     return folder
 
 

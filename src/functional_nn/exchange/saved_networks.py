@@ -35,6 +35,8 @@ from functional_nn.training.evaluate import predict_probabilities
 
 MOST_LETTERS = 10**6
 """The largest number of letters in the names of a network's classes. A page repeats them often."""
+MOST_CLASSES = 10**6
+"""The largest number of classes of a saved network. Tables and pages have a text for each class."""
 
 
 class SavedNetwork(NamedTuple):
@@ -175,7 +177,7 @@ def _shapes(values: Mapping[str, object], features: Features | None, path: Path)
         DataError: if the configuration lacks them, or if its images are larger than the largest image that can be read.
     """
     try:
-        classes = check_count("classes", values.get("classes"))
+        classes = check_count("classes", values.get("classes"), most=MOST_CLASSES)
         if features is not None:
             return classes, (check_count("features", len(features.names)),)
         shape = check_counts("image_shape", values.get("image_shape"))

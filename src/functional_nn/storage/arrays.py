@@ -139,9 +139,14 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     )
 
 
-def listed(differences: Sequence[str]) -> str:
-    """Lists the first differences in one sentence, with the number of the others."""
-    left_out = len(differences) - MOST_LISTED
+def listed(differences: Sequence[str], more: int = 0) -> str:
+    """Lists the first differences in one sentence, with the number of the others.
+
+    Args:
+        differences: the differences, in words.
+        more: the number of further ones, for which no words were made.
+    """
+    left_out = len(differences) - MOST_LISTED + more
     return "; ".join(differences[:MOST_LISTED]) + (f"; and {left_out} more" if left_out > 0 else "")
 
 

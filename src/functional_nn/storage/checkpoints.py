@@ -279,8 +279,12 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
                 warnings.warn(text, stacklevel=4)
             return found
     if damaged:
-        given = "damaged ones only" if len(damaged) < MOST_DAMAGED else f"{MOST_DAMAGED} damaged ones, and no more are tried"
-        raise DataError(str(folder), "a good checkpoint", f"{given}: {_named(damaged)}")
+        those = (
+            "damaged ones only"
+            if len(damaged) < MOST_DAMAGED
+            else f"{MOST_DAMAGED} damaged ones, and no other was tried"
+        )
+        raise DataError(str(folder), "a good checkpoint", f"{those}: {_named(damaged)}")
     return None
 
 

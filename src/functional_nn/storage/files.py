@@ -38,7 +38,7 @@ HALF_WRITTEN = f".*.{TEMPORARY}"
 
 MOST_BYTES = 2**26
 """The largest file of settings that is read: 64 MiB, which a sweep of half a million members can need."""
-LARGEST_SPARSE = 2**30
+LARGEST_SPARSE = 2**26
 """The largest file that is read if nearly all of it is a hole, which takes no room on the disk. A few kilobytes of an
 archive can become such a file, and its zeros would fill the memory."""
 MOST_ENTRIES = 10**6

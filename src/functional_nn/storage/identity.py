@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from functional_nn.core.errors import InputError, shortened
-from functional_nn.storage.arrays import listed
+from functional_nn.storage.arrays import MOST_LISTED, listed
 from functional_nn.storage.checkpoints import steps
 from functional_nn.storage.files import JsonValue, names_in
 
@@ -56,7 +56,7 @@ def difference(
     # Different settings cause different shapes and different programs. So only the first part that differs is named.
     for known_part, given_part in (settings, groups, programs):
         if found := _differences(_flat(known_part), _flat(given_part)):
-            return listed(found)
+            return found
     return ""
 
 
@@ -86,10 +86,14 @@ def check_nothing_lost(argument: str, folder: Path, files: Sequence[str]) -> Non
         raise InputError(argument, f"a folder without {taken[0]}", given, "Use another folder.")
 
 
-def _differences(known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> list[str]:
+def _differences(known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> str:
     paths = [path for path in (*given, *(known.keys() - given.keys())) if known.get(path) != given.get(path)]
-    # The command gives some settings in the entry of the user, too. The same sentence is said once.
-    return list(dict.fromkeys(_in_words(path, known, given) for path in sorted(paths, key=_name)))
+    paths.sort(key=_name)
+    # The command gives some settings in the entry of the user, too. The same sentence is said once. There may be very
+    # many differences, so words are found only for those that are shown.
+    first = paths[: 2 * MOST_LISTED]
+    sentences = dict.fromkeys(_in_words(path, known, given) for path in first)
+    return listed(list(sentences), more=len(paths) - len(first))
 
 
 def _flat(tree: Mapping[str, object] | list[object], start: EntryPath = ()) -> dict[EntryPath, object]:
@@ -107,7 +111,7 @@ def _flat(tree: Mapping[str, object] | list[object], start: EntryPath = ()) -> d
 def _name(path: EntryPath) -> str:
     """The path as messages show it. Entries of the user are named as the user named them."""
     shown = path[1:] if path[0] == IDENTITY and len(path) > 1 else path
-    return shortened(" ".join(str(part) for part in shown if part != ""))
+    return " ".join(str(part) for part in shown if part != "")
 
 
 def _is_digest(value: object) -> bool:
@@ -116,8 +120,8 @@ def _is_digest(value: object) -> bool:
 
 def _in_words(path: EntryPath, known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> str:
     if _is_digest(known.get(path)) or _is_digest(given.get(path)):
-        return f"different {_name(path)}"
-    return f"{_name(path)} {_shown(known, path)} instead of {_shown(given, path)}"
+        return f"different {shortened(_name(path))}"
+    return f"{shortened(_name(path))} {_shown(known, path)} instead of {_shown(given, path)}"
 
 
 def _shown(entries: Mapping[EntryPath, object], path: EntryPath) -> str:

@@ -36,7 +36,8 @@ PARTS = ("train_", "validation_", "test_")
 """How the names of metrics begin."""
 
 MOST_ROWS = 10**6
-"""The largest number of lines that are read from a file of rows. A row has over a hundred bytes, so no run has more."""
+"""The largest number of lines that are read from a file of rows, and of epochs of a sweep's member. A row has over a
+hundred bytes, so no run has more."""
 
 NUMBERS = {...: (float, None)}
 """The schema of a line of metrics."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
@@ -46,7 +46,7 @@ class MemberHistory:
     status: str = RUNNING
     bad_step: int | None = None
     seconds: float = 0.0
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    curves: dict[str, MutableSequence[float]] = field(default_factory=dict)
     test_metrics: dict[str, float] = field(default_factory=dict)
     train_state: TrainState | None = None
     kept: tuple[Params | None, State | None] = (None, None)
@@ -60,7 +60,7 @@ class MemberHistory:
         """The number of epochs so far."""
         return len(next(iter(self.curves.values()), ()))
 
-    def curve(self, metric: str) -> list[float]:
+    def curve(self, metric: str) -> MutableSequence[float]:
         """A metric after each epoch."""
         return self.curves.setdefault(metric, [])
 
@@ -74,7 +74,7 @@ class MemberHistory:
             seconds=self.seconds,
             params=self.kept[0],
             state=self.kept[1],
-            curves={name: np.asarray(curve) for name, curve in self.curves.items()},
+            curves={name: np.array(curve) for name, curve in self.curves.items()},
             test_metrics=self.test_metrics,
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,7 @@ from functional_nn.storage.identity import (
     check_nothing_lost,
     difference,
 )
-from functional_nn.storage.run_folder import REPORT
+from functional_nn.storage.run_folder import MOST_ROWS, REPORT
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
 from functional_nn.training.devices import system_bytes
@@ -236,10 +237,11 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     if misfit(members, MEMBERS_SCHEMA):
         raise ValueError("not the members of a batch")
 
-    def numbers(name: str) -> list[float]:
-        if arrays[name].ndim != 1 or arrays[name].dtype != np.float64:
+    def numbers(name: str) -> MutableSequence[float]:
+        values = arrays[name]
+        if values.ndim != 1 or values.dtype != np.float64 or len(values) > MOST_ROWS:
             raise ValueError(f"no metrics in {name}")
-        return arrays[name].tolist()
+        return array("d", values.tobytes())  # a list of numbers would take four times as much memory
 
     histories = []
     for place, member in enumerate(members):

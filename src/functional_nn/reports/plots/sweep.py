@@ -59,6 +59,8 @@ GRAY = "#999999"
 MOST_LINES = len(COLORS)
 MOST_POINTS = 80
 """The largest number of points of a model's curve."""
+MOST_POINTS_OF_MEAN = 1000
+"""The largest number of points of the mean of a setting's members: about as many as a picture has pixels."""
 NO_NUMBER = -0.16
 """Where a model without a finite number ends on the last axis of parallel coordinates, which goes from 0 to 1."""
 MOST_PANELS = 6
@@ -95,7 +97,7 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     check_result(result)
     metric = chosen_metric(result, metric)
     by = check_hyperparameters(result, [name for name in result.varied if name != "seed"] if by is None else by, "by")
-    if not result.curves(metric).size:
+    if not _has_curves(result, metric):
         raise InputError("result", "a member that ran an epoch", f"{len(result.members)} that ran none")
     settings = _best_first(result, metric, by)
     longest = max(len(", ".join(by)), *(len(_label(row.hyperparameters, by)) for row, _ in settings))
@@ -104,11 +106,10 @@ def plot_curves(result: SweepResult | Run, metric: str | None = None, by: str | 
     most = max(len(members) for _, members in settings[:MOST_LINES])
     interval = most >= FEW_MEMBERS
     for color, (row, members) in zip(COLORS, settings[:MOST_LINES], strict=False):
-        values = _aligned([member for member in members if member.status != "non-finite"], metric)
+        epochs, values = _aligned([member for member in members if member.status != "non-finite"], metric)
         label = _label(row.hyperparameters, by) or "all members"
         if bad := len(members) - len(values):
             label += f" ({bad} of {len(members)} not finite)"
-        epochs = np.arange(1, values.shape[1] + 1)
         mean = values.mean(axis=0) if len(values) else np.zeros(0)
         marker = {"marker": "o", "ms": 3.5} if len(epochs) <= 30 else {}
         style = "-" if len(values) else ":"
@@ -263,7 +264,7 @@ def member_curves(drawn: Sequence[Member], metric: str) -> Figure | None:
     figure, ((axes,),) = make_axes(1, 1, width=5, height=3.2)
     curves = [np.where(np.abs(curve) <= LARGEST, curve, np.nan) for curve in curves]
     for rank, (member, curve) in reversed(list(enumerate(zip(drawn, curves, strict=True)))):
-        places = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), MOST_POINTS)).astype(int))
+        places = _places(len(curve), MOST_POINTS)
         x, y = places + 1.0, curve[places]
         if len(x) == 1:  # one epoch: a short line, which can be seen
             x, y = np.array([x[0] - 0.05, x[0] + 0.05]), y.repeat(2)
@@ -294,7 +295,7 @@ def draw_all(result: SweepResult, folder: Path) -> list[str]:
     names = [name for name in result.varied if name != "seed"]
     few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
     pictures: dict[str, Callable[[], Figure]] = {}
-    if result.curves(metric).size:
+    if _has_curves(result, metric):
         pictures["curves.png"] = lambda: plot_curves(result, metric)
     if len(few) > 1:
         pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
@@ -311,14 +312,27 @@ def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tup
     return ranked_settings(result, metric, others)
 
 
-def _aligned(members: Sequence[Member], metric: str) -> np.ndarray:
-    """The curves as (members, epochs), cut to the shortest. Members that stopped early keep their last value."""
+def _has_curves(result: SweepResult, metric: str) -> bool:
+    return any(len(member.curves.get(metric, ())) for member in result.members)
+
+
+def _aligned(members: Sequence[Member], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs to draw, and the curves there as (members, epochs). Members that stopped early keep their last value.
+
+    The curves are cut to the shortest one of a member that did not stop early.
+    """
     curves = [np.asarray(member.curves.get(metric, ()), float) for member in members]
-    if not curves:
-        return np.zeros((0, 0))
-    going = [len(c) for c, member in zip(curves, members, strict=True) if member.status != "stopped early"]
-    epochs = min(going) if going else max(map(len, curves))
-    return np.array([np.pad(c, (0, max(0, epochs - len(c))), "edge")[:epochs] if len(c) else c for c in curves])
+    going = [
+        len(c) for c, member in zip(curves, members, strict=True) if member.status != "stopped early" or not len(c)
+    ]
+    places = _places(min(going) if going else max(map(len, curves), default=0), MOST_POINTS_OF_MEAN)
+    values = [curve[np.minimum(places, len(curve) - 1)] for curve in curves]
+    return places + 1, np.reshape(values, (len(curves), len(places)))
+
+
+def _places(length: int, most: int) -> np.ndarray:
+    """Places on a curve at even distances, with the first and the last one: all of them if they are not too many."""
+    return np.unique(np.linspace(0, length - 1, min(length, most)).astype(int))
 
 
 def _label(hyperparameters: Mapping[str, object], by: Sequence[str]) -> str:
