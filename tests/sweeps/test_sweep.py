@@ -382,18 +382,14 @@ def test_a_sweep_goes_on_from_a_rung_of_halving(blobs, tmp_path):
         same(a, b)
 
 
-def test_two_writers_of_a_folder(blobs, tmp_path):
-    plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
-    with one_writer("it", tmp_path), pytest.raises(fnn.InputError, match=rf"out: .*process {os.getpid()} writes to"):
-        plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
-
-
-def test_what_a_killed_sweep_left_is_removed(blobs, tmp_path):
+def test_a_folder_has_one_writer_who_removes_what_a_killed_one_left(blobs, tmp_path):
     (tmp_path / "batches").mkdir()
     for left in (".sweep.json.1", ".members.csv.1", "batches/.0-0-end.safetensors.1"):
         (tmp_path / f"{left}.functional_nn.tmp").write_text("half")
     plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0-0-end.safetensors", "batches", "sweep.json"]
+    with one_writer("it", tmp_path), pytest.raises(fnn.InputError, match=rf"out: .*process {os.getpid()} writes to"):
+        plain([{"learning_rate": 0.1}], blobs, epochs=1, out=tmp_path)
 
 
 def test_rbg_is_never_mapped(blobs, monkeypatch):

@@ -86,13 +86,13 @@ def test_more_epochs_go_on_where_nothing_follows_their_number(tmp_path, whole):
 
 
 def test_minutes_save_the_first_epoch_and_the_last(tmp_path, whole, monkeypatch):
-    saved = []
-    save = CheckpointWriter.save
-    monkeypatch.setattr(
-        CheckpointWriter,
-        "save",
-        lambda self, step, *rest, **more: saved.append(step) or save(self, step, *rest, **more),
-    )
+    saved, save = [], CheckpointWriter.save
+
+    def noted(self, step, *rest, **more):
+        saved.append(step)
+        save(self, step, *rest, **more)
+
+    monkeypatch.setattr(CheckpointWriter, "save", noted)
     choice = fnn.training.Checkpoints(tmp_path, minutes=60)
     fit(choice, stop_after=3)
     assert saved == [1, 3]

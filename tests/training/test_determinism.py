@@ -22,8 +22,8 @@ def digest() -> str:
     images = random.integers(0, 256, (64, 6, 6, 1), dtype=np.uint8)
     labels = (np.arange(64) % 3).astype(np.int32)
     data = fnn.data.Split(images, labels, images[:30], labels[:30])
-    images_in = fnn.conv(3, 3), fnn.batch_norm(), fnn.relu, fnn.average_pool(2)
-    net = fnn.chain(*images_in, fnn.flatten(), fnn.dropout(0.3), fnn.dense(3))
+    convolution = fnn.chain(fnn.conv(3, 3), fnn.batch_norm(), fnn.relu, fnn.average_pool(2))
+    net = fnn.chain(convolution, fnn.flatten(), fnn.dropout(0.3), fnn.dense(3))
     run = fnn.fit(net, fnn.cross_entropy, optax.adam(1e-2), data, epochs=2, batch_size=16, seed=7)
     assert run.status == "finished"
     history = [metrics._replace(seconds=0.0) for metrics in run.history]

@@ -6,16 +6,11 @@ import sys
 import textwrap
 
 import jax
-import numpy as np
-import optax
 import pytest
+from tests.training import small_run
 
 import functional_nn as fnn
 from functional_nn.training.devices import chosen_devices
-
-
-def in_process(code: str, **environment: str) -> None:
-    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True, timeout=300)
 
 
 @pytest.mark.processes
@@ -63,16 +58,14 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     assert "f32[16,7]" in shapes(1)
     assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)
     """
-    in_process(textwrap.dedent(code), JAX_NUM_CPU_DEVICES="2")
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True, timeout=300)
 
 
 def test_what_devices_cannot_be():
     def refused(**options):
-        data = fnn.data.Split(
-            np.zeros((4, 2), np.float32), np.zeros(4, np.int32), np.zeros((4, 2), np.float32), np.zeros(4, np.int32)
-        )
         with pytest.raises(fnn.InputError) as error:
-            fnn.fit(fnn.dense(2), fnn.cross_entropy, optax.sgd(0.1), data, **options)
+            small_run.fit(**options)
         return str(error.value)
 
     assert "devices: expected at most 1" in refused(devices=2)

@@ -67,9 +67,8 @@ def test_last_partial_batch(data, net, batch_size):
 
 def test_a_single_example_left_over_for_batch_norm(data):
     """23 = 2 · 11 + 1: the last batch has one value per channel, which the error says at trace time."""
-    net = DEEP
-    start = started(net)
-    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, ADAM), 11)
+    start = started(DEEP)
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(DEEP, fnn.cross_entropy, ADAM), 11)
     with pytest.raises(fnn.InputError, match="batch_norm_0: x: expected at least two values per channel"):
         jax.jit(epoch)(start, *data, np.int32(0))
 
@@ -140,19 +139,6 @@ def test_evaluation_traces_a_network_once_for_each_size_of_batch(data, batch_siz
     assert len(shapes) == len(set(shapes)) == traces
 
 
-def accuracy_of_logits(loss, logits, labels):
-    net = fnn.chain(lambda x: x)
-    start = started(net, logits.shape[1:])
-    return jax.jit(fnn.training.make_evaluate(net, loss))(start, logits, labels).accuracy
-
-
-def test_a_small_label_is_not_an_ignored_one():
-    """-100 as a byte is 156, which is a class here, and the only one that is not predicted."""
-    loss = fnn.losses.cross_entropy_with(ignore_index=-100)
-    logits = jax.nn.one_hot(jnp.array([0, 3, 5]), 200)
-    np.testing.assert_allclose(accuracy_of_logits(loss, logits, np.array([156, 3, 5], np.uint8)), 2 / 3, rtol=1e-6)
-
-
 def test_losses_and_metrics_in_float16_are_summed_in_float32():
     """The number of examples, 70,000, is infinite in float16, and a mean divided by it is 0."""
 
@@ -169,19 +155,26 @@ def test_losses_and_metrics_in_float16_are_summed_in_float32():
     np.testing.assert_allclose(means, [1 / 3, 1 / 3, 0.5], rtol=1e-3)
 
 
-def test_class_weights_do_not_change_the_accuracy():
-    """Not even the weight 0. An ignored label is left out all the same."""
-    loss = fnn.losses.cross_entropy_with(class_weights=[0.0, 1.0], ignore_index=-1)
-    logits = jnp.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
-    np.testing.assert_allclose(accuracy_of_logits(loss, logits, jnp.array([0, 1, 0, -1])), 2 / 3, rtol=1e-6)
+@pytest.mark.parametrize(
+    ("options", "right", "labels"),
+    [
+        # -100 as a byte is 156, which is a class here, and the only one that is not predicted.
+        ({"ignore_index": -100}, [0, 3, 5], np.array([156, 3, 5], np.uint8)),
+        # Not even the weight 0 of a class changes the accuracy. An ignored label is left out all the same.
+        ({"class_weights": [0.0, *199 * [1.0]], "ignore_index": -1}, [1, 1, 0, 1], np.array([0, 1, 0, -1])),
+    ],
+)
+def test_labels_that_count_in_the_accuracy(options, right, labels):
+    loss, net = fnn.losses.cross_entropy_with(**options), fnn.chain(lambda x: x)
+    evaluate = jax.jit(fnn.training.make_evaluate(net, loss))
+    result = evaluate(started(net, (200,)), np.eye(200, dtype=np.float32)[right], labels)
+    np.testing.assert_allclose(result.accuracy, 2 / 3, rtol=1e-6)
 
 
 def test_data_are_arguments_and_not_constants(data):
     """A captured data set would stand in the program as a constant and slow its compilation."""
-    net = PLAIN
-    start = started(net)
-    epoch = fnn.training.make_epoch(fnn.training.make_train_step(net, fnn.cross_entropy, ADAM), BATCH)
-    program = jax.make_jaxpr(epoch)(start, *data, np.int32(0))
+    epoch = fnn.training.make_epoch(fnn.training.make_train_step(PLAIN, fnn.cross_entropy, ADAM), BATCH)
+    program = jax.make_jaxpr(epoch)(started(PLAIN), *data, np.int32(0))
     assert all(np.size(constant) < 100 for constant in program.consts)
 
 
@@ -199,8 +192,8 @@ def test_masked_sequences_are_evaluated_over_real_steps():
 
 def test_accuracy_is_nan_where_labels_are_no_classes(data):
     x, _ = data
-    net, start = PLAIN, started(PLAIN)
-    evaluate = jax.jit(fnn.training.make_evaluate(net, lambda y, labels: jnp.mean(y), batch_size=BATCH))
+    start = started(PLAIN)
+    evaluate = jax.jit(fnn.training.make_evaluate(PLAIN, lambda y, labels: jnp.mean(y), batch_size=BATCH))
     for labels in (np.full(EXAMPLES, 7), np.ones(EXAMPLES), np.ones((EXAMPLES, 3), int)):
         result = evaluate(start, x, labels)
         assert np.isfinite(result.loss)

@@ -124,8 +124,3 @@ def test_the_affected_results_are_listed_with_the_loss_first():
     found = search(fnn.dense(2), x=with_nan(X, (0, 0)))
     assert found.affected == ("loss", "gradient/bias", "gradient/weight")
     assert search(MLP).sentence == "All results are finite."
-
-
-def test_bytes_are_divided_as_in_fit():
-    found = search(fnn.chain(lambda x: 1 / (x - 1), fnn.dense(2)), x=np.full((4, 3), 255, np.uint8))
-    assert (found.operation, found.layer) == ("div", "lambda_0")

@@ -71,9 +71,6 @@ WRAPPERS = {
     "MultiSteps": optax.MultiSteps(ADAM, 2).gradient_transformation(),
     "add_noise": optax.chain(optax.add_noise(0.01, 0.55, key=0), ADAM),
     "apply_if_finite": optax.apply_if_finite(ADAM, 3),
-    "centralize": optax.chain(optax.centralize(), ADAM),
-    "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(1.0), ADAM),
-    "ema": optax.chain(ADAM, optax.ema(0.9)),
     "inject_hyperparams": optax.inject_hyperparams(optax.adam)(0.05),
     "masked": optax.chain(
         optax.masked(ADAM, {"dense_0": True, "dense_1": False}),

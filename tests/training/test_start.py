@@ -74,33 +74,24 @@ def test_a_sweep_starts_from_parameters():
         assert all(member.curves["train_loss"][0] < new for member in result.members)
 
 
-@pytest.mark.parametrize(
-    ("start", "words"),
-    [
-        (7, "start: expected a TrainState, or a pair"),
-        (({"dense_0": {"weight": np.zeros((2, 2))}}, {}), "start: expected the arrays that the network and the optimi"),
-        ((7, {}), "params: expected"),
-    ],
-)
-def test_another_start_is_refused_with_the_difference(start, words):
-    with pytest.raises(fnn.InputError, match=words):
-        fit(start=start)
-    with pytest.raises(fnn.InputError, match=words):
-        fnn.training.create_train_state(DEEP, ADAM, KEY, (5,), start=start)
-
-
 def test_what_is_no_train_state_of_the_run_is_named():
     run = fit(epochs=1)
     state = run.train_state
     other_key = state._replace(key=jax.random.key(0, impl="rbg"))
     for start, words in (
+        (7, "start: expected a TrainState, or a pair"),
         (run, r"^start: expected a TrainState.*Write run\.train_state"),
+        ((7, {}), "params: expected"),
+        (({"dense_0": {"weight": np.zeros((2, 2))}}, {}), "start: expected the arrays that the network and the optimi"),
         (state._replace(step=0), "^start: step: expected an array, got 0"),
-        (other_key, r"start: expected a key of type key<fry>, got key<rbg>\. Set jax_default"),
         (state._replace(optimizer_state=()), r"optimizer_state.*To change the optimizer, give \(params, state\)"),
     ):
         with pytest.raises(fnn.InputError, match=words):
             fit(start=start)
+        with pytest.raises(fnn.InputError, match=words):
+            fnn.training.create_train_state(DEEP, ADAM, KEY, (5,), start=start)
+    with pytest.raises(fnn.InputError, match=r"start: expected a key of type key<fry>, got key<rbg>\. Set jax_default"):
+        fit(start=other_key)
     assert fnn.training.create_train_state(DEEP, ADAM, KEY, (5,), start=other_key) is other_key
 
 

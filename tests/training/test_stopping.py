@@ -7,7 +7,6 @@ from tests.training import small_run
 from tests.training.small_run import ASCENT, DATA, LABELS, X
 
 import functional_nn as fnn
-from functional_nn.training.run import EpochMetrics
 
 
 def fit(data=DATA, **options):
@@ -71,11 +70,3 @@ def test_patience_goes_by_validation_examples_if_there_are_any():
 def test_patience_without_anything_to_evaluate_is_refused():
     with pytest.raises(fnn.InputError, match=r"patience: expected data with validation or test examples"):
         fit(fnn.data.Split(X, LABELS), patience=2)
-
-
-def test_without_patience_an_epoch_does_not_look_at_all_epochs_before(monkeypatch):
-    """Otherwise the time of a run would grow with the square of its epochs."""
-    looked_up = []
-    monkeypatch.setattr(EpochMetrics, "deciding_loss", property(lambda metrics: looked_up.append(metrics) or 0.0))
-    fit(epochs=10)
-    assert len(looked_up) <= 10
