@@ -284,13 +284,13 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
             if len(damaged) < MOST_DAMAGED
             else f"{MOST_DAMAGED} damaged ones, and no other was tried"
         )
-        raise DataError(str(folder), "a good checkpoint", f"{those}: {_named(damaged)}")
+        raise DataError(str(folder), "a good checkpoint", f"{those}: {_named(damaged).removesuffix('.')}")
     return None
 
 
 def _named(damaged: list[str]) -> str:
-    more = f" There are {len(damaged) - MOST_NAMED} more." if len(damaged) > MOST_NAMED else ""
-    return " ".join(damaged[:MOST_NAMED]) + more
+    more = [f"{len(damaged) - MOST_NAMED} more are damaged, too."] if len(damaged) > MOST_NAMED else []
+    return " ".join([*damaged[:MOST_NAMED], *more])
 
 
 def steps(folder: Path) -> list[int]:
