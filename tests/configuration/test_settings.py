@@ -110,7 +110,7 @@ def test_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_pa
     assert len(captured.err) < len(str(tmp_path)) + 400
 
 
-@pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "fits in")])
+@pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "up to 1,000,000")])
 def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, monkeypatch, capsys, classes, said):
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 2**34)
     folder = written(tmp_path / "run", classes=classes)

@@ -415,6 +415,19 @@ def swish_backward(ctx, y_bar):
     return y_bar * s * (1 + x * (1 - s))
 
 
+def test_a_gradient_that_is_constant_near_the_point_passes():
+    """The gradient of relu, by its two arguments: some of its values are 0, and so are all derivatives by x."""
+    x, y_bar = draw(2, 7), draw(2, 7)
+    derivative = lambda x, y_bar, bar: (0 * x, bar * (x > 0))  # noqa: E731
+    assert check_implementation(lambda x, y_bar: y_bar * (x > 0), derivative, x, y_bar).passed
+
+
+@pytest.mark.parametrize("name", ["relu", "abs"])
+def test_functions_of_pytorch_that_are_straight_lines_pass(name):
+    torch = pytest.importorskip("torch")
+    assert check_torch(getattr(torch, name), torch.from_numpy(draw(2, 7)).float(), other_points=False).passed
+
+
 def test_a_function_of_pytorch_and_its_second_derivative():
     torch, swish = swish_of(swish_backward)
     report = check_torch(swish, torch.tensor([[0.5, -1.0], [2.0, 0.25]]), reference=jax.nn.silu, mutants=False)

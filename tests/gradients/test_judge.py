@@ -656,6 +656,46 @@ def test_whole_numbers_that_the_function_compares_with(name):
     assert f"a whole number is {number}" in check_vjp(function, wrong, *given, **quick).sentence
 
 
+def test_a_flag_that_is_the_constant_gets_another_value():
+    formulas = lambda n: jnp.where(n == 1, 2.0, 1.0), lambda n: 2.0
+    reports = [
+        check_vjp(
+            lambda x, n: jnp.where(n == 1, 2 * x, x),
+            lambda x, n, g, factor=factor: (g * factor(n), None),
+            *(F64([0.3, -1.2]), np.array(1)),
+            second_order=False,
+            mutants=False,
+        )
+        for factor in formulas
+    ]
+    assert [report.passed for report in reports] == [True, False]
+
+
+def test_indices_of_several_rows_are_no_permutation():
+    report = check_vjp(
+        lambda x, n: jnp.take_along_axis(x, n, 1),
+        lambda x, n, g: (jnp.zeros_like(x).at[jnp.arange(x.shape[0])[:, None], n].set(g), None),
+        *(F64([[0.3, -1.2, 0.7, 0.1], [1.1, 0.2, -0.4, 0.9]]), np.array([[0, 2], [3, 1]])),
+        second_order=False,
+        mutants=False,
+    )
+    assert "repeated whole numbers" in report.sentence or "axes of other lengths" in report.sentence
+    assert not report.passed
+
+
+def test_digits_of_tails_do_not_count_at_other_lengths():
+    """With a length of 1, the derivative is a difference of two numbers near 1, and a millionth of a millionth."""
+
+    def normalized(x):
+        return x / jnp.sqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12)
+
+    def formula(x, g):
+        norm = jnp.sqrt(jnp.sum(x * x, -1, keepdims=True) + 1e-12)
+        return (g - x / norm * jnp.sum(g * x / norm, -1, keepdims=True)) / norm
+
+    check_vjp(normalized, formula, F64([[0.5, -1.0], [2.0, 0.25]]), mutants=False).raise_if_failed()
+
+
 def test_whole_numbers_that_nobody_compares_with_are_not_tried():
     """Labels of 1 and -1 are all that this formula is meant for, and an index of -1 counts from the end."""
 

@@ -153,7 +153,7 @@ def check_torch(
         function: Callable[..., list[PyTree]], names: list[str], arrays: Arrays, kind: str
     ) -> Implementation:
         def forward(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-            return tuple(part.detach().cpu().numpy() for part in function(*map(of_numpy, arrays)))
+            return tuple(part.numpy(force=True) for part in function(*map(of_numpy, arrays)))
 
         def backward(*arrays_and_bars: PyTree) -> tuple[np.ndarray | None, ...]:
             *arrays, y_bars = arrays_and_bars
@@ -164,7 +164,7 @@ def check_torch(
                 raise NotImplementedError("PyTorch cannot differentiate the backward pass")
             known = [torch.zeros_like(x) if bar is None else bar for x, bar in zip(by, bars, strict=True)]
             remaining = iter(known)
-            return tuple(next(remaining).detach().cpu().numpy() if x.requires_grad else None for x in variables)
+            return tuple(next(remaining).numpy(force=True) if x.requires_grad else None for x in variables)
 
         # Other constants are of no other length than the given one.
         constants = [tensor for number, tensor in enumerate(tensors) if number not in given]
@@ -174,7 +174,7 @@ def check_torch(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the arrays are small, and threads would wait for each other
     try:
-        arrays = [tensors[place].detach().cpu().numpy() for place in given]
+        arrays = [tensors[place].numpy(force=True) for place in given]
         first = implementation(outputs, [names[place] for place in given], arrays, "vjp")
         random, y = np.random.default_rng(seed), first.outputs(first.arrays).leaves
         y_bars = [random.normal(size=part.shape).astype(part.dtype) for part in y]
@@ -212,7 +212,7 @@ def _about_graphs(
         used = [place for place in bars if y[place].requires_grad]
         pairs = [y[place] for place in used], by, [bars[place] for place in used]
         found = torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True)
-        return [np.zeros(x.shape) if bar is None else bar.cpu().numpy() for x, bar in zip(by, found, strict=True)]
+        return [np.zeros(x.shape) if bar is None else bar.numpy(force=True) for x, bar in zip(by, found, strict=True)]
 
     leaves = [variables[place] for place in by]
     whole = gradient(y, bars, leaves)

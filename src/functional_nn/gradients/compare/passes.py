@@ -53,7 +53,7 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 6, 256, 259)
+SIZES = (1, 30, 256, 259)
 """The lengths of axes that are tried. Divided by 4, they leave each remainder. Code often works in blocks of 32 to 256
 numbers: a length of 256 has only whole blocks, and one of 259 a part of a further one."""
 UNKNOWN = 1e200
@@ -138,6 +138,7 @@ class Along(NamedTuple):
         value: the derivatives, or 0.
         error: their errors; at least ``UNKNOWN`` where nothing is known.
         kink: where the outputs have a kink.
+        farthest: the largest absolute values of the outputs at all points of the differences.
     """
 
     y: np.ndarray
@@ -145,6 +146,7 @@ class Along(NamedTuple):
     value: np.ndarray
     error: np.ndarray
     kink: np.ndarray
+    farthest: np.ndarray
 
 
 class Implementation:
@@ -435,7 +437,7 @@ class Implementation:
         if groups == x.size:  # each group is one element
             directions[:groups], value[:, :groups] = np.eye(groups), value[:, :groups] / together
             error[:, :groups] /= np.abs(together)
-        along = Along(y, directions, value, error, kink)
+        along = Along(y, directions, value, error, kink, np.maximum(np.abs(y)[:, None], farthest))
         if self.dtype == "float64" or factor < SMALLEST_FACTOR or not (doubtful | (error > KNOWN)).any():
             return along
         # Numbers far from 0 that are close together, as 500 ± 1: relative to their size, the usual steps are too large.
@@ -531,8 +533,9 @@ class Implementation:
         if wrong[:, :groups].any():
             wrong[:, groups:] = False  # a single element says more
         known = error <= precision.enough * scale
-        # If the outputs do not change at all, as far as can be told, their derivative is 0.
-        known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ np.abs(along.y)[:, None])
+        # If the outputs do not change at all, as far as can be told, their derivative is 0. They may be 0, as those of
+        # relu, so the error is compared with what they are farther away.
+        known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ along.farthest)
         template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
         if not (known & ((found != 0) | (right != 0))).any() and not (is_given and known.all()):
             known[:] = False  # that some derivatives are 0 says nothing about those that are not known

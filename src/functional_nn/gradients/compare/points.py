@@ -28,14 +28,16 @@ COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"
 KEEPING = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "slice", "squeeze", "transpose"))
 """Operations whose results are numbers of their first operand."""
 SIGNS = {"add": 1, "sub": -1}
-AT, BELOW, ABOVE = ((0, 0),), ((-1, -1), (0, 1)), ((0, -1), (1, 1))
+EVERY, REMAINDER = 2, 3
+"""In place of a side, they say that the result changes where all numbers are the constant, or with the remainder."""
+AT, BELOW, ABOVE = ((0, 0), (0, EVERY)), ((-1, -1), (0, 1)), ((0, -1), (1, 1))
 SIDES = {"eq": AT, "ne": AT, "lt": BELOW, "ge": BELOW, "max": BELOW, "gt": ABOVE, "le": ABOVE, "min": ABOVE}
 """The whole numbers next to the place where a comparison with a constant changes: how far each is from the constant,
 and on which side of it other numbers give the same result."""
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
-SHORT_AND_LONG = (1, 259)
+SHORT_AND_LONG = (1, 258)
 """Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
@@ -43,8 +45,6 @@ REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
 """The name of arguments for which a formula may be wrong: it may use that none of 0 … n - 1 is missing."""
 DIVISORS = {"remainder": 0, "rem": 0, "and": 1}
 """Operations and functions that tell remainders of whole numbers apart. A constant plus this number is the divisor."""
-REMAINDER = 2
-"""In place of a side, it says that another remainder has another result."""
 MOST_CONSTANTS, SMALLEST_CONSTANT, LARGEST_CONSTANT = 12, 1e-30, 1e8
 """Points have numbers near at most this many constants between the two others."""
 
@@ -193,8 +193,9 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
     for place, number, side in comparisons:
         array = arrays[place].copy()
         limits, sides = np.iinfo(array.dtype), np.sign(array.astype(float) - number)
-        if side == REMAINDER:
-            first, is_new = int(array.reshape(-1)[0]), number > 1 and np.ptp(array % number) == 0
+        if side in (EVERY, REMAINDER):
+            first = int(array.reshape(-1)[0])
+            is_new = np.all(array == number) if side == EVERY else number > 1 and np.ptp(array % number) == 0
             number = first - 1 if first > 0 else first + 1  # an index must not become too large
         else:
             is_new = not np.isin(sides, (0, side)).any()
@@ -264,7 +265,12 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
 def _is_permutation(array: np.ndarray) -> bool:
     """Whether whole numbers are 0 … n - 1 in any order. A formula may use that none of them is missing."""
     whole = not jnp.issubdtype(array.dtype, np.inexact) and array.dtype != bool
-    return whole and array.size > 1 and np.array_equal(np.sort(array, axis=None), np.arange(array.size))
+    return (
+        whole
+        and array.ndim == 1
+        and array.size > 1
+        and np.array_equal(np.sort(array, axis=None), np.arange(array.size))
+    )
 
 
 def _other_permutation(array: np.ndarray) -> np.ndarray:
