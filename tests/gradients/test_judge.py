@@ -683,6 +683,18 @@ def test_indices_of_several_rows_are_no_permutation():
     assert not report.passed
 
 
+def test_a_loop_of_python_over_an_axis_gets_no_long_axis():
+    """Its program would have hundreds or thousands of operations, which XLA may not even survive."""
+    lengths = set()
+
+    def total(x):
+        lengths.add(len(x))
+        return sum(jnp.sin(x[place]) for place in range(len(x)))
+
+    check_vjp(total, lambda x, g: g * jnp.cos(x), F64([0.3, -1.2, 0.7]), mutants=False).raise_if_failed()
+    assert 3 < max(lengths) < 100
+
+
 def test_digits_of_tails_do_not_count_at_other_lengths():
     """With a length of 1, the derivative is a difference of two numbers near 1, and a millionth of a millionth."""
 

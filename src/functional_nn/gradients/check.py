@@ -38,6 +38,7 @@ from functional_nn.gradients.compare.problem import (
 )
 from functional_nn.gradients.compare.report import Report, has_failed
 from functional_nn.gradients.mutation.planting import MOST_MUTANTS, plant
+from functional_nn.jaxprs.walk import all_equations
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 
@@ -113,19 +114,17 @@ def check_vjp(
         problem = problem_in(dtype, arguments)
         return problem._replace(leaves=problem.domain(problem.leaves)) if problem.domain else problem
 
-    def takes(others: PyTree) -> bool:
-        try:
-            with jax.enable_x64(True):
-                jax.eval_shape(function, *cast(others, "float64"))
-        except Exception:  # the function is not meant for these shapes
-            return False
-        return True
-
-    def traced() -> ClosedJaxpr:
+    def traced(given: PyTree = arguments) -> ClosedJaxpr:
         """The function and the formula as functions of all arguments, also of whole numbers."""
         both = lambda *given: pulled_back(lambda _: function_problem(function, hand_vjp, given))  # noqa: E731
         with jax.enable_x64(True):
-            return jax.make_jaxpr(both)(*cast(arguments, "float64"))
+            return jax.make_jaxpr(both)(*cast(given, "float64"))
+
+    def operations(others: PyTree) -> int:
+        try:
+            return len(list(all_equations(traced(others))))
+        except Exception:  # the function is not meant for these shapes
+            return -1
 
     return check_problem(
         name,
@@ -133,7 +132,7 @@ def check_vjp(
         types,
         others=(
             [(regime, partial(moved, arguments=other)) for regime, other in others]
-            for others in chain(other_arguments(arguments, takes), at_compared_integers(traced, arguments))
+            for others in chain(other_arguments(arguments, operations), at_compared_integers(traced, arguments))
         ),
         seed=seed,
         kinks_as_automatic=kinks_as_automatic,

@@ -98,11 +98,12 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
         yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
 
-def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Iterator[list[tuple[str, PyTree]]]:
+def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> Iterator[list[tuple[str, PyTree]]]:
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the next two, axes
-    get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones. Then permutations change, and all flags
+    get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and the program has no more operations
+    then: a loop of Python over them would take very long to compile. Then permutations change, and all flags
     are equal. In the last lists, all axes of length 1 get a length that no axis has. Then one of them alone gets it, or
     one of two axes of an array that have the same length.
 
@@ -111,7 +112,8 @@ def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Itera
 
     Args:
         arguments: the given arguments.
-        takes: whether the function takes some arguments.
+        operations: the number of operations in the program of the function and the formula for some arguments; -1 if
+            they do not take these.
     """
     random, (leaves, structure) = np.random.default_rng(2), jax.tree.flatten(arguments)
     places = [place for place, x in enumerate(leaves) if is_array(x) and jnp.issubdtype(x.dtype, np.generic)]
@@ -146,7 +148,8 @@ def other_arguments(arguments: PyTree, takes: Callable[[PyTree], bool]) -> Itera
     if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
         first.append(("repeated whole numbers", longer(())))
     yield first
-    free = [length for length in lengths if takes(longer([length]))]
+    usual = operations(arguments)
+    free = [length for length in lengths if usual >= 0 and operations(longer([length])) == usual]
     for order in (SHORT_AND_LONG, SHORT_AND_LONG[::-1]):
         sizes = {length: order[number % 2] for number, length in enumerate(free)}
         every = dict.fromkeys([tuple(sizes.items()), *(((length, size),) for length, size in sizes.items())])
