@@ -72,8 +72,8 @@ VISIBLE_CHANGE = 1e-6
 BEYOND_ROUNDING = 1e-12
 """A change of this share of the terms is an error. If the comparison does not find it, it cannot be trusted."""
 
-SMALLEST_NORMAL = {name: float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
-"""The smallest positive normal number of the types in which XLA replaces smaller ones by 0."""
+UNDERFLOW = {name: 16 * float(jnp.finfo(name).tiny) for name in ("float64", "float32", "bfloat16")}
+"""Errors of this size do not count: XLA replaces numbers below the smallest normal one by 0, also between two steps."""
 LARGE = np.pi * 2.0**10
 """The factor of the large drawn cotangents, and the divisor of the small one. A narrower type has to round it."""
 FARTHEST, FARTHEST_IF_NARROW = 1e100, 1e8
@@ -438,7 +438,7 @@ class JacobianComparison:
             # Where neither has a number, the formula is not meant for this point.
             hand, right = (np.where(np.isfinite(hand) | np.isfinite(right), bars, 0.0) for bars in (hand, right))
             exact, scale = np.zeros_like(right), np.full_like(right, np.max(np.abs(right), initial=0))
-            values = ComparedValues(hand, right, right, exact, scale, SMALLEST_NORMAL["float64"], exact)
+            values = ComparedValues(hand, right, right, exact, scale, UNDERFLOW["float64"], exact)
             known = {"transform": "drawn", "reference": "jax.vjp", "tolerance": HALF, "regime": regime}
             verdicts.append(self._verdict(name, values, **known))
         if all(verdict.outcome == "pass" for verdict in verdicts):
@@ -505,7 +505,7 @@ class JacobianComparison:
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
-        compared = ComparedValues(hand, automatic, values, error, scale, SMALLEST_NORMAL["float64"], narrow)
+        compared = ComparedValues(hand, automatic, values, error, scale, UNDERFLOW["float64"], narrow)
         return compared, note.strip()
 
     @property
@@ -557,7 +557,7 @@ class JacobianComparison:
             verdicts.append(verdict)
             right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
             by_s, exact = np.asarray(by_y_bar[number]).reshape(1, -1), np.zeros_like(right)
-            values = ComparedValues(by_s, right, right, exact, scale, SMALLEST_NORMAL["float64"], narrow)
+            values = ComparedValues(by_s, right, right, exact, scale, UNDERFLOW["float64"], narrow)
             verdict = judged(values, reference="the formula", transform="by y_bar")
             verdicts.append(verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR))
         yield from verdicts
@@ -624,7 +624,7 @@ class JacobianComparison:
             if is_alone:
                 in_float64, note = self._in_type_alone(problem, points, bars_of_points, automatic, in_float64), ALONE
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
-        underflow = SMALLEST_NORMAL.get(dtype, 0.0) * max(1.0, total)
+        underflow = UNDERFLOW.get(dtype, 0.0) * max(1.0, total)
 
         @cache
         def condition() -> list[np.ndarray]:
