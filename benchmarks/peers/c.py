@@ -23,7 +23,7 @@ class TinyGpt:
     """The parameters, as one array in the order of the C program, the state of Adam, and the functions in C."""
 
     def __init__(self, params: np.ndarray):
-        self.library, self.done = compiled(), ctypes.c_int(0)
+        self.program, self.done = compiled(), ctypes.c_int(0)
         self.params = np.ascontiguousarray(params, np.float32)
         self.mean, self.square = np.zeros_like(self.params), np.zeros_like(self.params)
 
@@ -32,14 +32,14 @@ class TinyGpt:
         windows, losses = np.ascontiguousarray(windows), np.empty(len(windows), np.float32)
         state = *map(_pointer, (self.params, self.mean, self.square)), ctypes.byref(self.done)
         rate = ctypes.c_float(w7.LEARNING_RATE)
-        self.library.train(*state, _pointer(windows), len(windows), rate, _pointer(losses))
+        self.program.train(*state, _pointer(windows), len(windows), rate, _pointer(losses))
         return losses
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens (windows, time) to logits (windows, time, count)."""
         logits = np.empty((*tokens.shape, w7.SIZES.count), np.float32)
         for window, result in zip(np.ascontiguousarray(tokens), logits, strict=True):
-            self.library.predict(_pointer(self.params), _pointer(window), _pointer(result))
+            self.program.predict(_pointer(self.params), _pointer(window), _pointer(result))
         return logits
 
 

@@ -142,7 +142,7 @@ def test_arrays_of_one_module_keep_their_types(weights, biases):
         ({}, r"source: expected .*, got an empty dict"),
         ({"a.weight": "x"}, r"source: expected tensors by their names, got a.weight: str"),
         ("none.pt", r"none.pt: expected a file of PyTorch parameters, got no such file"),
-        (__file__, r"expected a file that ends in .safetensors, got 'test_state_dicts.py'. PyTorch converts others: "),
+        (__file__, r"expected a file that ends in .safetensors, got 'test_state_dicts.py'. PyTorch converts its files"),
     ],
 )
 def test_what_is_no_source(source, message):

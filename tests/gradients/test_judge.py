@@ -13,6 +13,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients import arbiter
 from functional_nn.gradients.compare import comparison
 from functional_nn.gradients.compare.comparison import JacobianComparison
+from functional_nn.gradients.compare.points import branch_constants
 from functional_nn.gradients.compare.problem import cast, function_problem
 
 F64 = np.float64
@@ -681,6 +682,13 @@ def test_indices_of_several_rows_are_no_permutation():
     )
     assert "repeated whole numbers" in report.sentence or "axes of other lengths" in report.sentence
     assert not report.passed
+
+
+def test_the_smallest_integer_of_a_type_is_a_constant_like_others():
+    """Its absolute value in its own type is negative."""
+    least = np.array(np.iinfo(np.int32).min, np.int32)
+    program = jax.make_jaxpr(lambda n: n > least)(np.int32(1))
+    assert branch_constants(program) == [2.0**31]
 
 
 def test_a_loop_of_python_over_an_axis_gets_no_long_axis():

@@ -200,7 +200,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file."""
     if not path.is_file():
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
-    remedy = "PyTorch converts others: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
+    remedy = "PyTorch converts its files: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
     check_data(str(path), path.name, "a file that ends in .safetensors", path.suffix == ".safetensors", remedy)
     arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
     # The file is in alphabetical order, in which "10" comes before "2".

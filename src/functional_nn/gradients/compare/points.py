@@ -303,7 +303,7 @@ def _at_constants(
 
 def _with_roots(constants: Sequence[float]) -> list[float]:
     """The constants that are neither tiny nor huge. Small ones are often compared with squares, as in |x|² > 1e-16."""
-    every = dict.fromkeys([*constants, *(c**0.5 for c in constants if 0 < c < 1)])
+    every = dict.fromkeys([*constants, *(c**0.5 for c in constants if c < 1)])
     return [c for c in every if SMALLEST_CONSTANT < c < LARGEST_CONSTANT][:MOST_CONSTANTS]
 
 
@@ -317,5 +317,6 @@ def branch_constants(program: ClosedJaxpr) -> list[float]:
         if equation.primitive.name in COMPARING or inner_programs(equation):
             for operand in equation.invars:
                 if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and operand.val:
-                    found[float(abs(operand.val))] = None  # of a complex number, its absolute value
+                    # The smallest integer of a type has no absolute value in this type.
+                    found[abs(complex(operand.val))] = None
     return list(found)
