@@ -69,14 +69,6 @@ def finished(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, json=json, flags=flags)
 
 
-@pytest.fixture(scope="module")
-def no_pictures():
-    """Sweeps draw no pictures, which takes long."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("functional_nn.reports.plots.sweep.draw_all", lambda *about: ["nothing"])
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> list[str]:
     """Flags of a run that takes a moment: 60 images of 4 x 4 pixels in three classes, as IDX files.

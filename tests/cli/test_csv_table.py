@@ -68,7 +68,7 @@ def test_report_shows_rows_and_no_pictures(trained):
     assert "<canvas" not in text
 
 
-def test_other_commands_take_a_table(trained, no_pictures, tmp_path, capsys):
+def test_other_commands_take_a_table(trained, tmp_path, capsys):
     file, folder = trained
     data = ["--dataset", f"csv:{file}"]
     assert run(["train", "--resume", *data, "--epochs", "6", "--out", str(folder), "--quiet"]) == 0

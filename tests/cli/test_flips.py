@@ -22,7 +22,7 @@ FOR_PEOPLE = (".png", ".csv", ".jsonl", ".html")
 
 
 @pytest.fixture(scope="module")
-def folders(tiny, tmp_path_factory, no_pictures, no_pages) -> Path:
+def folders(tiny, tmp_path_factory, no_pages) -> Path:
     place = tmp_path_factory.mktemp("flips")
     assert run([*tiny, "--epochs", "3", "--out", str(place / "run"), "--quiet"]) == 0
     assert run(["sweep", *tiny[1:], "--seeds", "2", "--out", str(place / "sweep"), "--quiet"]) == 0

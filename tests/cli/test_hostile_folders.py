@@ -24,7 +24,7 @@ from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.storage.files import checksum_of, signed_text
 
-pytestmark = pytest.mark.usefixtures("no_pictures", "no_pages")
+pytestmark = pytest.mark.usefixtures("no_pages")
 REMOVED = object()
 SECONDS = 20
 """The limit for a command. Without the checks, some took minutes."""
@@ -123,7 +123,7 @@ def sign_run(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tiny, tmp_path_factory, no_pictures, no_pages) -> Path:
+def made(tiny, tmp_path_factory, no_pages) -> Path:
     """A folder with a finished ``run``, and with ``part1`` and ``part2`` of a sweep, and a sweep with ``halving``."""
     place = tmp_path_factory.mktemp("hostile")
     assert run([*tiny, "--out", str(place / "run"), "--quiet"]) == 0

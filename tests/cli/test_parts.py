@@ -15,7 +15,7 @@ def swept(tiny):
 
 
 @pytest.fixture(scope="module")
-def whole(swept, tmp_path_factory, no_pictures):
+def whole(swept, tmp_path_factory):
     """The folder of the undivided sweep."""
     folder = tmp_path_factory.mktemp("sweep") / "whole"
     assert cli.run([*swept, "--out", str(folder), "--quiet"]) == 0

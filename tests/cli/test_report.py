@@ -16,7 +16,6 @@ from functional_nn.storage.checkpoints import newest
 from functional_nn.storage.files import signed_text
 from functional_nn.storage.identity import check_kind
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
 REQUEST = re.compile(r"""(?:src|href)=["'](?!data:|#)|url\((?!["']?(?:data:|#))|@import|<link""")
 
 

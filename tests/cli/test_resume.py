@@ -146,7 +146,7 @@ def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
-def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name, no_pictures):
+def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name):
     command = [name, *tiny[1:], "--out", str(tmp_path / "run")]
     now = Configuration.settings
 

@@ -1,4 +1,4 @@
-"""``functional-nn merge``: the folder of a whole sweep from those of its parts, with its tables, pictures and page."""
+"""``functional-nn merge``: the folder of a whole sweep from those of its parts, with its tables and page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def merge(folders: tuple[Path, ...], out: Path, json_file: Path | None, quiet: b
     """Put the parts of a sweep together.
 
     FOLDERS are what sweep --part 1/N to N/N wrote into --out, on one or several computers. The new folder has the
-    members, tables, pictures and page of the undivided sweep. Members that are missing are named.
+    members, tables and page of the undivided sweep. Members that are missing are named.
     """
     check_outside(json_file, out, *folders)
     with importing():
@@ -44,7 +44,7 @@ def write_result(
     *,
     quiet: bool,
 ) -> None:
-    """Prints the table of a sweep, and writes its tables, pictures and page, and the file of ``--json``.
+    """Prints the table of a sweep, and writes its tables and page, and the file of ``--json``.
 
     Args:
         result: of the sweep.
@@ -53,7 +53,6 @@ def write_result(
         about: more entries of this file.
         quiet: whether the names of the files are left out.
     """
-    from functional_nn.reports.plots.sweep import draw_all
     from functional_nn.storage.files import write_json
 
     click.echo(result)
@@ -63,9 +62,6 @@ def write_result(
         tables = ["members.csv", "members.jsonl"]
         for table in tables:
             result.save(out / table)
-        pictures = draw_all(result, out)
-        if not pictures:
-            click.echo("No pictures, since matplotlib is missing: pip install 'functional-nn[plots]'.", err=True)
-        names = tables + pictures + page_of(out)
+        names = tables + page_of(out)
         if not quiet:
             click.echo(f"{escaped(str(out))}: {', '.join(names)}")

@@ -46,8 +46,7 @@ MOST_NETWORKS = 4
     "--out",
     type=flag_types.FOLDER,
     metavar="DIR",
-    help="Folder for finished models, tables, pictures and report.html. After an interruption the same command "
-    "goes on there.",
+    help="Folder for finished models, tables and report.html. After an interruption the same command goes on there.",
 )
 @click.option(
     "--part",

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from functional_nn.core.errors import DataError, imported
-from functional_nn.reports.plots.axes import import_matplotlib, save_plainly
+from functional_nn.reports.plots.axes import import_matplotlib, with_plain_texts
 from functional_nn.storage.files import check_path, write_whole
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
 
     stream = io.StringIO()
     # Texts stay texts, in the font of the page.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        save_plainly(figure, stream, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        # The font may lack letters of a name, and long texts leave no room.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied")
+        with_plain_texts(figure).savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     # The picture becomes a part of the page. There a style element would hold for all of it, and an identifier may come
     # only once. Without width and height, the picture is as wide as its column.
     svg = stream.getvalue()[stream.getvalue().index("<svg") :]

@@ -56,7 +56,7 @@ BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
 FORMAT, VERSION = "functional_nn sweep", 1
 FINGERPRINT = "fingerprint"
 AT_ONCE = "members_at_once"
-WRITTEN_AFTERWARDS = ("members.csv", "members.jsonl", "curves.png", "heat_map.png", "spread.png")
+WRITTEN_AFTERWARDS = ("members.csv", "members.jsonl")
 """What the commands ``sweep`` and ``merge`` write after ``sweep.json``. Their page comes last."""
 FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -147,13 +146,3 @@ def with_plain_texts(figure: Figure) -> Figure:
         lines = text.get_text().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
         text.set(text="\n".join(as_plain_text(line, MOST_LETTERS) for line in lines))
     return figure
-
-
-def save_plainly(figure: Figure, stream: IO[Any], **options: Any) -> None:
-    """Saves a figure; see ``with_plain_texts``."""
-    with_plain_texts(figure)
-    with warnings.catch_warnings():
-        # The names of settings may have letters that matplotlib's font lacks. They are drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        warnings.filterwarnings("ignore", "constrained_layout not applied")  # long texts leave no room
-        figure.savefig(stream, **options)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +11,7 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import words
-from functional_nn.reports.plots.axes import limit_accuracy, make_axes, plain_axes, save_plainly, scale_losses
-from functional_nn.storage.files import write_whole
+from functional_nn.reports.plots.axes import limit_accuracy, make_axes, plain_axes, scale_losses
 from functional_nn.training.evaluate import default_metric
 from functional_nn.training.run import EpochMetrics
 
@@ -31,13 +28,6 @@ LARGEST = 1e150
 
 MOST_MARKERS = 40
 """With more points than this, a line of a chart has no markers."""
-
-
-def write_picture(path: Path, figure: Figure) -> None:
-    """Writes a picture as PNG, whole or not at all."""
-    content = io.BytesIO()
-    save_plainly(figure, content, format="png")
-    write_whole(path, content.getvalue())
 
 
 def learning_curves(history: Sequence[EpochMetrics], metric: str | None = None) -> Figure:

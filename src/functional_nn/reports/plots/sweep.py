@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from functional_nn.reports.plots.axes import (
     are_numbers,
     as_plain_text,
     check_hyperparameters,
-    default_style,
-    import_matplotlib,
     is_share,
     limit_accuracy,
     make_axes,
@@ -33,7 +30,7 @@ from functional_nn.reports.plots.axes import (
     values_of,
     with_plain_texts,
 )
-from functional_nn.reports.plots.run import LARGEST, learning_curves, write_picture
+from functional_nn.reports.plots.run import LARGEST, learning_curves
 from functional_nn.sweeps.grid import PlainValue
 from functional_nn.sweeps.results import (
     Member,
@@ -283,28 +280,6 @@ def _draw_model(axes: Axes, x: ArrayLike, y: ArrayLike, share: float, member: Me
     is_bad = not has_number(member, metric)
     gid = f"model-{member.number}-{'bad' if is_bad else round(share * 100)}"
     axes.plot(x, y, color=BAD if is_bad else POINT, lw=1.2, clip_on=False, gid=gid)
-
-
-def draw_all(result: SweepResult, folder: Path) -> list[str]:
-    """Draws the pictures of a sweep into a folder, and returns their names: none if matplotlib is missing."""
-    try:
-        import_matplotlib()
-    except InputError:
-        return []
-    metric = result.metric
-    names = [name for name in result.varied if name != "seed"]
-    few = [name for name in names if len(values_of(result, name)) <= MOST_CELLS]
-    pictures: dict[str, Callable[[], Figure]] = {}
-    if _has_curves(result, metric):
-        pictures["curves.png"] = lambda: plot_curves(result, metric)
-    if len(few) > 1:
-        pictures["heat_map.png"] = lambda: plot_heat_map(result, few[0], few[1], metric)
-    if "seed" in result.varied and any(has_number(member, metric) for member in result.members):
-        pictures["spread.png"] = lambda: plot_spread(result, metric)
-    with default_style():
-        for name, draw in pictures.items():
-            write_picture(folder / name, draw())
-    return sorted(pictures)
 
 
 def _best_first(result: SweepResult, metric: str, by: Sequence[str]) -> list[tuple[Setting, list[Member]]]:
