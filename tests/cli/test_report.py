@@ -42,7 +42,7 @@ def titles(text: str) -> list[str]:
 
 
 ALL = [
-    *("Learning curves", "Confusion matrix", "Most wrong test examples", "Weights of the first layer"),
+    *("Learning curves", "Confusion matrix", "Most wrong test examples"),
     *("Layers: outputs and gradients", "Time", "Device and versions", "All settings"),
 ]
 

@@ -124,7 +124,7 @@ def test_many_classes_have_a_list_of_errors_in_place_of_a_matrix(tmp_path, forty
     assert "<details open><summary>Most frequent errors" in text
     images = [attributes for tag, attributes in Tags(text).seen if tag == "img"]
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
-    assert len(images) == 25
+    assert len(images) == 24
 
 
 def test_ten_thousand_classes_take_no_matrix_of_all_pairs():

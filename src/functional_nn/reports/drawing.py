@@ -375,9 +375,11 @@ def _weights(program: PortableProgram) -> tuple[int, list[Picture]]:
         (place, shape), (_, *image) = (reads[1], program.shapes[reads[1]]), program.shapes[program.inputs[0]]
         # The last axis of the weights is that of the units: the next unit is one element further.
         units = shape[-1]
-        if len(shape) == 4 and shape[2] == 1:
-            size, steps = (min(units, MOST_MAPS), shape[0], shape[1]), (1, shape[1] * units, units)
-            return fills[0], [Picture(place, "channels", size, steps, "weights of each channel")]
+        if len(shape) == 4:
+            maps = shape[2] * units
+            size, steps = (min(maps, MOST_MAPS), shape[0], shape[1]), (1, shape[1] * maps, maps)
+            colors = "" if shape[2] == 1 else ", for red, then green, then blue"
+            return fills[0], [Picture(place, "channels", size, steps, f"weights of each channel{colors}")]
         if len(shape) != 2 or reads[0] not in pixels:
             return fills[0], []
         if shape[0] != math.prod(image) or len(image) != 3 or image[2] != 1:

@@ -18,8 +18,8 @@ from functional_nn.core.texts import counted, words
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel, panel_data
-from functional_nn.reports.page import MOST_UNITS, as_png, as_svg, number, shown_pixels, weights_picture, write_template
-from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve, weight_on_pixels
+from functional_nn.reports.page import as_png, as_svg, number, shown_pixels, write_template
+from functional_nn.reports.plots.run import PARTS, TEST, TRAIN, VALIDATION, metric_chart, small_curve
 from functional_nn.reports.run_contents import RunContents
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject, JsonValue
@@ -70,7 +70,6 @@ def write_page(path: str | Path, contents: RunContents) -> None:
         "confusion": _confusion(contents, probabilities),
         "wrong": _most_wrong(contents, probabilities),
         "columns": _columns(contents),
-        "weights": _weights(contents),
         "findings": findings(rows) if rows else [],
         "statistics": _statistics(rows),
         "layers": _layers(rows),
@@ -219,23 +218,6 @@ def _percent(share: float) -> str:
     ('12.3%', 'less than 0.1%')
     """
     return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
-
-
-def _weights(contents: RunContents) -> dict[str, object] | None:
-    """The picture of the weights of the first layer, if it is applied to the pixels of an image."""
-    shape = contents.image_shape
-    if contents.params is None or shape is None:
-        return None
-    weight = weight_on_pixels(contents.params, shape)
-    if weight is None:
-        return None
-    picture = weights_picture(weight)
-    return {
-        "picture": as_png(picture),
-        "width": max(3 * picture.shape[1], 600),
-        "shown": min(weight.shape[-1], MOST_UNITS),
-        "units": weight.shape[-1],
-    }
 
 
 def _statistics(rows: Sequence[JsonObject]) -> dict[str, object] | None:

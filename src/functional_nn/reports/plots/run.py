@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from functional_nn.core import trees
-from functional_nn.core.layer import Params
 from functional_nn.core.texts import words
 from functional_nn.reports.plots.axes import limit_accuracy, make_axes, plain_axes, scale_losses
 from functional_nn.training.evaluate import default_metric
@@ -95,14 +93,3 @@ def small_curve(values: Sequence[float | None], *, logarithmic: bool = False) ->
 def _drawable(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, float)
     return np.where(np.abs(array) <= LARGEST, array, math.nan)
-
-
-def weight_on_pixels(params: Params, image_shape: tuple[int, ...]) -> np.ndarray | None:
-    """The first weight that is applied to the pixels, as (height, width, channels, units); None if there is none."""
-    for leaf in trees.flatten(params).values():
-        weight = np.asarray(leaf)
-        if weight.ndim == 2 and weight.shape[0] == math.prod(image_shape):  # a dense layer on flattened images
-            weight = weight.reshape(*image_shape, -1)
-        if weight.ndim == 4 and weight.shape[2] == image_shape[-1]:
-            return weight
-    return None
