@@ -20,8 +20,6 @@ from functional_nn.gradients.compare.report import (
 )
 from functional_nn.reports.page import write_template
 
-SECTIONS = ("disagreements", "automatic", "planted", "left-out", "reading", "formulas")
-"""Anchors of the page's own sections."""
 MOST_SENTENCES = 25
 """Failures described in words at the top of the page; all failures are in the tables."""
 MOST_CELLS = 8
@@ -121,7 +119,7 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
     by_name: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_name.setdefault(verdict.subject, []).append(verdict)
-    anchor_of = anchors_of(by_name)
+    anchor_of = {name: re.sub(r"[^\w-]+", "-", name) for name in by_name}
     section_of = {name: derived_as(name, sections) for name in by_name}
     # A later entry of a dict replaces an earlier one, so in reversed order the first subject remains.
     first_of = {section_of[name]: name for name in reversed(by_name) if section_of[name]}
@@ -139,27 +137,6 @@ def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:
         derivation = typeset(sections[section], anchors) if section and not shown_at else ""
         subjects[name] = Subject(name, anchor_of[name], outcome, of_subject, groups, derivation, shown_at)
     return list(subjects.values())
-
-
-def anchors_of(names: Iterable[str]) -> dict[str, str]:
-    """The anchor of each subject: its name, with a hyphen for everything but letters, digits, hyphens and underscores.
-
-    If this is taken, also by a section of the page itself, a number is added.
-
-    >>> anchors_of(["lstm", "relu in ULP", "a b", "a-b", "planted"])
-    {'lstm': 'lstm', 'relu in ULP': 'relu-in-ULP', 'a b': 'a-b', 'a-b': 'a-b-2', 'planted': 'planted-2'}
-    """
-    taken: set[str] = set(SECTIONS)
-    found = {}
-    for name in names:
-        plain = re.sub(r"[^\w-]+", "-", name).strip("-") or "formula"
-        anchor, number = plain, 1
-        while anchor in taken:
-            number += 1
-            anchor = f"{plain}-{number}"
-        taken.add(anchor)
-        found[name] = anchor
-    return found
 
 
 def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
