@@ -13,10 +13,10 @@ class Displayed:
         self.outputs = []
         self.active_types = ["text/plain", "text/html", "image/png"]
 
-    def display(self, value, display_id=None):
-        states = [repr(value)]
-        self.outputs.append((value, states))
-        return types.SimpleNamespace(update=lambda value: states.append(repr(value))) if display_id else None
+    def display(self, value, raw, display_id):
+        states = [value]
+        self.outputs.append(states)
+        return types.SimpleNamespace(update=lambda value, raw: states.append(value))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from PIL import Image
 
 import functional_nn as fnn
 from functional_nn.bench.diagnose import Explanation, Finding
-from functional_nn.core.display import ProgressState, in_notebook, progress_bar
+from functional_nn.core import display
+from functional_nn.core.display import in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.plots.axes import make_axes
 from functional_nn.sweeps.results import Member, SweepResult
@@ -32,11 +33,9 @@ def test_a_terminal_with_ipython_is_no_notebook(notebook):
 
 def test_progress_of_a_run_is_one_output_and_its_last_state_stays(notebook, capfd):
     run = fnn.fit(fnn.dense(4), fnn.cross_entropy, optax.sgd(0.1), DATA, epochs=3, batch_size=4)
-    ((state, states),) = notebook.outputs
-    assert isinstance(state, ProgressState)
-    assert (state.done, state.total, state.has_ended) == (3, 3, True)
-    assert states[-1].startswith("training 3/3")
-    assert f"test accuracy {run.history[-1].test_accuracy:.4f}" in states[-1]
+    (states,) = notebook.outputs
+    assert states[-1]["text/plain"].startswith("training 3/3")
+    assert states[-1]["text/plain"].endswith(f"test accuracy {run.history[-1].test_accuracy:.4f}")
     assert capfd.readouterr() == ("", "")
     assert isinstance(run.history, EpochHistory)
     page = run._repr_html_()
@@ -53,8 +52,17 @@ def test_a_task_that_fails_ends_its_bar(notebook):
 
     with pytest.raises(ValueError, match="wrong"):
         read()
-    ((state, _),) = notebook.outputs
-    assert "ended early" in state._repr_html_()
+    (states,) = notebook.outputs
+    assert "ended early" in states[-1]["text/html"]
+
+
+def test_a_bar_shows_its_names_as_text_and_the_time_that_is_left(notebook, monkeypatch):
+    monkeypatch.setattr(display, "UPDATE_SECONDS", 0)
+    with progress_bar(EVIL, 5) as advance:
+        advance(EVIL)
+        page = notebook.outputs[0][-1]["text/html"]
+    assert "s left" in page
+    assert {element.tag for element in ElementTree.fromstring(page).iter()} == {"p", "progress"}
 
 
 EVIL = "<script>alert(1)<b> & \"'"
@@ -79,7 +87,6 @@ def shown_objects():
         "sweep": a_sweep(EVIL),
         "explanation": Explanation((Finding("float64", "dense_0", EVIL, "Pass it."),)),
         "non-finite": NonFinite(("loss",), operation="log", layer=EVIL, stage="forward pass", cause=EVIL),
-        "progress": ProgressState(EVIL, 5, 3, "loss 0.5", 75.0),
     }
 
 
@@ -87,7 +94,7 @@ def shown_objects():
 def test_html_is_well_formed_and_escaped(name):
     page = shown_objects()[name]._repr_html_()
     root = ElementTree.fromstring(f"<div>{page}</div>")
-    known = {"div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td", "progress"}
+    known = {"div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td"}
     assert {element.tag for element in root.iter()} <= known
     assert ("alert" in page) == (name not in ("summary", "history", "no epochs"))
 

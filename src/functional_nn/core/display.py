@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 
 from functional_nn.core.errors import escaped
@@ -46,47 +45,6 @@ def in_notebook() -> bool:
 
 UPDATE_SECONDS = 0.1
 """The least time between two updates of a bar in a notebook. Each update is a message to the browser."""
-
-
-@dataclass
-class ProgressState:
-    """How far a task is. It shows itself as a bar in a notebook, and as one line of text elsewhere.
-
-    Args:
-        title: the name of the task.
-        total: the number of its steps.
-        done: how many of them are done.
-        text: what stands beside the bar.
-        seconds: the time since the start.
-        has_ended: whether the task has ended, with all steps or without.
-
-    >>> ProgressState("training", 10, 3, "loss 0.5", 1.234)
-    training 3/10, 1.2 s, loss 0.5
-    """
-
-    title: str
-    total: int
-    done: int = 0
-    text: str = ""
-    seconds: float = 0.0
-    has_ended: bool = False
-
-    @property
-    def seconds_left(self) -> float | None:
-        """The time to the end at the present speed; None before the first step and after the end."""
-        if not self.done or self.has_ended:
-            return None
-        return self.seconds / self.done * (self.total - self.done)
-
-    def __repr__(self) -> str:
-        text = f", {self.text}" if self.text else ""
-        return f"{self.title} {self.done}/{self.total}, {self.seconds:.1f} s{text}"
-
-    def _repr_html_(self) -> str:
-        left = "" if self.seconds_left is None else f", {self.seconds_left:.1f} s left"
-        cut = ", ended early" if self.has_ended and self.done < self.total else ""
-        bar = f'<progress max="{self.total}" value="{self.done}" aria-label="{escape(self.title)}"></progress>'
-        return f"<p>{bar} {escape(repr(self))}{left}{cut}</p>"
 
 
 def is_progress_shown(show: bool | None) -> bool:
@@ -138,21 +96,26 @@ def _bar_in_a_notebook(title: str, total: int) -> Iterator[Callable[[str], None]
     """One output that is replaced in place. ``rich`` and ``tqdm`` need ipywidgets for this, which exports lose."""
     from IPython.display import display  # pyright: ignore[reportMissingImports]
 
-    state, start = ProgressState(title, total), time.perf_counter()
-    output = display(state, display_id=True)
+    start, done, text = time.perf_counter(), 0, ""
+
+    def shown(more: str = "") -> dict[str, str]:
+        seconds = time.perf_counter() - start
+        line = f"{title} {done}/{total}, {seconds:.1f} s{text and f', {text}'}{more}"
+        bar = f'<progress max="{total}" value="{done}" aria-label="{escape(title)}"></progress>'
+        return {"text/plain": line, "text/html": f"<p>{bar} {escape(line)}</p>"}
+
+    output = display(shown(), raw=True, display_id=True)
     assert output is not None  # with an id, there is always a handle
     last_update = start
 
-    def advance(text: str) -> None:
-        nonlocal last_update
-        now = time.perf_counter()
-        state.done, state.text, state.seconds = state.done + 1, text, now - start
+    def advance(now_done: str) -> None:
+        nonlocal done, text, last_update
+        done, text, now = done + 1, now_done, time.perf_counter()
         if now - last_update >= UPDATE_SECONDS:
             last_update = now
-            output.update(state)
+            output.update(shown(f", {(now - start) / done * (total - done):.1f} s left"), raw=True)
 
     try:
         yield advance
     finally:
-        state.seconds, state.has_ended = time.perf_counter() - start, True
-        output.update(state)
+        output.update(shown(", ended early" if done < total else ""), raw=True)
