@@ -12,7 +12,7 @@ import pytest
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.data import Stream
-from functional_nn.data.stream import ReadAhead
+from functional_nn.data.stream import Batch, StreamReader
 
 X = np.arange(47.0, dtype=np.float32)[:, None]
 LABELS = np.arange(47, dtype=np.int32)
@@ -76,14 +76,14 @@ def test_wrong_arguments_of_arrays(options, message):
 
 
 class Source:
-    """A generator of numbers that records what is asked of it, and by which thread."""
+    """A generator of batches that records what is asked of it, and by which thread."""
 
     def __init__(self, length: int, fails_at: int | None = None):
         self.length, self.fails_at = length, fails_at
         self.changed = threading.Condition()
         self.asked, self.threads, self.is_closed = 0, set(), False
 
-    def items(self):
+    def items(self, epoch: int):
         try:
             for number in range(self.length):
                 with self.changed:
@@ -92,7 +92,7 @@ class Source:
                     self.changed.notify_all()
                 if number == self.fails_at:
                     raise OSError(f"item {number} cannot be read")
-                yield number
+                yield np.full((2, 1), number), np.zeros(2)
         finally:
             self.threads.add(threading.get_ident())
             self.is_closed = True
@@ -102,6 +102,10 @@ class Source:
             assert self.changed.wait_for(lambda: self.asked >= count, timeout=10)
 
 
+def number_in(batch: Batch) -> int:
+    return int(batch.x[0, 0])
+
+
 def reading_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("functional_nn stream")]
 
@@ -109,65 +113,72 @@ def reading_threads():
 @pytest.mark.parametrize("ahead", [1, 2, 3])
 def test_it_reads_ahead_and_no_further(ahead):
     source = Source(10)
-    with ReadAhead(source.items(), ahead) as reading:
-        taken = reading.rest(lambda number: number * 10)
-        for used in range(8):
-            # The items that were used, and those ahead of them, are read while nobody waits for them.
-            expected = min(used + ahead, 10)
-            source.wait_until_asked(expected)
-            time.sleep(0.005)
-            assert source.asked == expected
-            assert next(taken) == used * 10
-        assert list(taken) == [80, 90]
-    assert source.is_closed
+    with StreamReader(Stream(source.items, ahead=ahead)) as reader:
+        assert number_in(reader.first) == 0
+        assert source.asked == 1
+        with reader.epoch(1, number_in) as taken:
+            for used in range(8):
+                assert next(taken) == used
+                # The batches that were used, and those ahead of them, are read while nobody waits for them.
+                expected = min(used + 1 + ahead, 10)
+                source.wait_until_asked(expected)
+                time.sleep(0.005)
+                assert source.asked == expected
+            assert list(taken) == [8, 9]
+        assert source.is_closed
     assert len(source.threads) == 1
     assert threading.get_ident() not in source.threads
     assert not reading_threads()
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_an_exception_comes_when_its_item_is_needed_with_its_own_traceback(ahead):
+def test_an_exception_comes_when_its_batch_is_needed_with_its_own_traceback(ahead):
     source = Source(5, fails_at=2)
-    with ReadAhead(source.items(), ahead) as reading:
-        taken = reading.rest(str)
-        assert [next(taken), next(taken)] == ["0", "1"]
-        with pytest.raises(OSError, match="item 2 cannot be read") as failure:
-            next(taken)
+    with StreamReader(Stream(source.items, ahead=ahead)) as reader:
+        assert number_in(reader.first) == 0
+        with reader.epoch(1, number_in) as taken:
+            assert [next(taken), next(taken)] == [0, 1]
+            with pytest.raises(OSError, match="item 2 cannot be read") as failure:
+                next(taken)
     assert [entry.name for entry in failure.traceback][-1] == "items"
     assert not reading_threads()
 
 
-def test_the_end_waits_for_an_item_that_is_being_read():
+def test_the_end_waits_for_a_batch_that_is_being_read():
     started, goes_on = threading.Event(), threading.Event()
     closed = []
 
-    def items():
+    def items(epoch):
         try:
-            yield 0
+            yield np.zeros((2, 1)), np.zeros(2)
             started.set()
             goes_on.wait(10)
-            yield 1
+            yield np.zeros((2, 1)), np.zeros(2)
         finally:
             closed.append(True)
 
-    with ReadAhead(items(), 2) as reading:
-        assert next(reading.rest(str)) == "0"
-        started.wait(10)
-        threading.Timer(0.02, goes_on.set).start()
-    assert closed == [True]
+    with StreamReader(Stream(items)) as reader:
+        assert number_in(reader.first) == 0
+        with reader.epoch(1, number_in) as taken:
+            assert next(taken) == 0
+            started.wait(10)
+            threading.Timer(0.02, goes_on.set).start()
+        assert closed == [True]
     assert not reading_threads()
-    reading.close()  # a second time changes nothing
 
 
 def test_the_thread_has_the_settings_of_jax_and_the_context_of_the_thread_that_reads():
     """NumPy keeps its settings for errors in the context."""
     variable = ContextVar("variable", default=0)
-    device = jax.devices()[0]
+    device, found = jax.devices()[0], []
 
-    def items():
+    def items(epoch):
         config = jax.config
-        yield config.jax_enable_x64, config.jax_default_device, config.jax_default_prng_impl, variable.get()
+        found.append((config.jax_enable_x64, config.jax_default_device, config.jax_default_prng_impl, variable.get()))
+        yield np.zeros((2, 1)), np.zeros(2)
 
     variable.set(1)
-    with jax.enable_x64(True), jax.default_device(device), jax.default_prng_impl("rbg"), ReadAhead(items(), 2) as read:
-        assert read.first() == (True, device, "rbg", 1)
+    x64, on_device, prng = jax.enable_x64(True), jax.default_device(device), jax.default_prng_impl("rbg")
+    with x64, on_device, prng, StreamReader(Stream(items)) as reader:
+        assert number_in(reader.first) == 0
+    assert found == [(True, device, "rbg", 1)]

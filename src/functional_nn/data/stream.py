@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -201,6 +201,9 @@ def _started(argument: str, given: Callable[..., Batches] | Batches, *number: in
 
 Placed = TypeVar("Placed")
 
+END = object()
+"""Marks the end of the batches."""
+
 
 class Batch(NamedTuple):
     """One batch of a stream, as NumPy arrays."""
@@ -212,7 +215,11 @@ class Batch(NamedTuple):
 class StreamReader:
     """Reads a stream epoch by epoch, and requires that every batch has the shapes and types of the first one.
 
-    It is a context manager. At its end the iterator of the first batch is closed, and its thread has ended.
+    All code of the stream runs in one thread, which reads no more than ``ahead`` batches that are not used yet, and
+    copies them to the device. With 0 there is no thread: each batch is read when it is needed.
+
+    It is a context manager. At its end all iterators are closed, and the thread has ended. If a batch is being read at
+    this moment, the end waits for it.
 
     Args:
         stream: the stream.
@@ -220,27 +227,33 @@ class StreamReader:
 
     def __init__(self, stream: Stream):
         self._stream = stream
-        self._opened: ReadAhead[Batch] | None = None
+        self._opened: Generator[Batch, None, None] | None = None
+        self._context = copy_context()
+        self._thread = ThreadPoolExecutor(1, "functional_nn stream", settings_of_this_thread())
 
     def __enter__(self) -> StreamReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._close_opened()
+        with self._thread:
+            self._close_opened()
 
     @cached_property
     def first(self) -> Batch:
         """The first batch of epoch 1. Its iterator stays open, because a generator gives each batch only once."""
-        self._opened = ReadAhead(self._batches(1, None), self._stream.ahead)
-        return self._opened.first()
+        self._opened = self._batches(1, None)
+        return self._call(next, self._opened)
 
     @cached_property
     def first_evaluated(self) -> dict[str, Batch]:
         """The first batch of each streamed part that is evaluated, by the name of the part."""
         first = {}
         for part in self._stream.streamed[1:]:
-            with ReadAhead(self._evaluated_batches(part, None), self._stream.ahead) as reading:
-                first[part] = reading.first()
+            batches = self._evaluated_batches(part, None)
+            try:
+                first[part] = self._call(next, batches)
+            finally:
+                self._call(batches.close)
         return first
 
     def split(self) -> Split:
@@ -251,32 +264,60 @@ class StreamReader:
             split = split._replace(**{f"{part}_x": batch.x, f"{part}_labels": batch.labels})
         return split
 
-    @contextmanager
-    def epoch(self, number: int, place: Callable[[Batch], Placed]) -> Generator[Iterator[Placed], None, None]:
-        """A context with the batches of an epoch, each after ``place``; ``number`` counts from 1."""
+    def epoch(self, number: int, place: Callable[[Batch], Placed]) -> AbstractContextManager[Iterator[Placed]]:
+        """A context with the batches of an epoch, each after ``place``; ``number`` counts from 1. Call ``first`` first.
+
+        Reading begins at once, and the thread calls ``place``.
+        """
         # The iterator that the first batch came from serves epoch 1 only. If it is a generator, which gives each batch
         # once, it serves the first epoch that is read.
         if number != 1 and not self._stream.is_generator:
             self._close_opened()
         if self._opened is None:
-            with ReadAhead(self._batches(number, self.first), self._stream.ahead) as reading:
-                yield reading.rest(place)
-            return
-        with self._opened as reading:
-            self._opened = None
-            # The first batch is copied before the iterator is read on, which may use the same memory again.
-            first = place(self.first)
-            yield chain([first], reading.rest(place))
+            return self._placed(self._batches(number, self.first), place)
+        # The first batch is copied before the iterator is read on, which may use the same memory again.
+        first = place(self.first)
+        opened, self._opened = self._opened, None
+        return self._placed(opened, place, first)
+
+    def evaluated(self, part: str, place: Callable[[Batch], Placed]) -> AbstractContextManager[Iterator[Placed]]:
+        """A context with all batches of a streamed part, ``"test"`` or ``"validation"``, each after ``place``."""
+        return self._placed(self._evaluated_batches(part, self.first_evaluated[part]), place)
 
     @contextmanager
-    def evaluated(self, part: str, place: Callable[[Batch], Placed]) -> Generator[Iterator[Placed], None, None]:
-        """A context with all batches of a streamed part, ``"test"`` or ``"validation"``, each after ``place``."""
-        with ReadAhead(self._evaluated_batches(part, self.first_evaluated[part]), self._stream.ahead) as reading:
-            yield reading.rest(place)
+    def _placed(
+        self, batches: Generator[Batch, None, None], place: Callable[[Batch], Placed], *first: Placed
+    ) -> Iterator[Iterator[Placed]]:
+        """A context with batches that were placed already, and those of a generator, which is closed at the end."""
+        requests: deque[Future[Any]] = deque()
+
+        def ask() -> None:
+            requests.append(self._thread.submit(self._context.run, next, map(place, batches), END))
+
+        def taken() -> Iterator[Placed]:
+            # An exception that was raised in place of a batch has the traceback of the place where it was raised.
+            while (batch := requests.popleft().result()) is not END:
+                ask()  # this batch makes room for another one
+                yield batch
+
+        try:
+            for _ in range(self._stream.ahead):
+                ask()
+            yield chain(first, taken() if requests else map(place, batches))
+        finally:
+            for request in requests:
+                request.cancel()
+            self._call(batches.close)
+
+    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """The result of a function that is called in the thread, if there is one."""
+        if not self._stream.ahead:
+            return function(*arguments)
+        return self._thread.submit(self._context.run, function, *arguments).result()
 
     def _close_opened(self) -> None:
         if self._opened is not None:
-            self._opened.close()
+            self._call(self._opened.close)
             self._opened = None
 
     def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
@@ -349,82 +390,3 @@ def _checked_batch(argument: str, pair: Any, place: str, like: Batch | None, *, 
         remedy = f"Every batch needs the shape of the first one. {remedy}"
         raise InputError(f"{argument}: {place}", _array_types(like), _array_types(batch), remedy)
     return batch
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-END = object()
-"""Marks the end of the items."""
-
-
-class ReadAhead(Generic[Item]):
-    """Reads a generator in a thread, at most ``ahead`` items before they are needed.
-
-    All code of the generator runs in this one thread. The thread reads nothing until it is asked: ``first`` asks for
-    one item, and ``rest`` keeps ``ahead`` requests open. A request carries the function that prepares the item, which
-    the thread calls, too. So no more than ``ahead`` items are read and not yet used.
-
-    It is a context manager: at its end the generator is closed, and the thread has ended. If an item is being read at
-    this moment, the end waits for it.
-
-    Args:
-        items: the generator. It must not be read elsewhere.
-        ahead: the number of items. 0 starts no thread: each item is read when it is needed.
-    """
-
-    def __init__(self, items: Generator[Item, None, None], ahead: int):
-        self._items = items
-        self._ahead = ahead
-        self._requests: deque[Future[Any]] = deque()
-        self._thread: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> ReadAhead[Item]:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def first(self) -> Item:
-        """The first item; the generator must have one. Nothing is read after it until ``rest`` is called."""
-        if not self._ahead:
-            return next(self._items)
-        self._ask(lambda item: item)
-        return self._requests.popleft().result()
-
-    def rest(self, prepare: Callable[[Item], Result]) -> Iterator[Result]:
-        """The items that are left, each after ``prepare``. Reading begins at once."""
-        if not self._ahead:
-            return map(prepare, self._items)
-        for _ in range(self._ahead):
-            self._ask(prepare)
-
-        def taken() -> Iterator[Result]:
-            # An exception that was raised in place of an item has the traceback of the place where it was raised.
-            while (item := self._requests.popleft().result()) is not END:
-                self._ask(prepare)  # this item makes room for another one
-                yield item
-
-        return taken()
-
-    def close(self) -> None:
-        """Closes the generator and waits for the end of the thread. It may be called again."""
-        for request in self._requests:
-            request.cancel()
-        if self._thread is None:
-            self._items.close()
-        else:
-            closing = self._thread.submit(self._items.close)
-            self._thread.shutdown()
-            self._thread = None
-            closing.result()
-
-    def _ask(self, prepare: Callable[[Item], object]) -> None:
-        if self._thread is None:
-            self._context = copy_context()
-            self._thread = ThreadPoolExecutor(1, "functional_nn stream", settings_of_this_thread())
-        self._requests.append(self._thread.submit(self._context.run, self._read, prepare))
-
-    def _read(self, prepare: Callable[[Item], object]) -> object:
-        item: Any = next(self._items, END)
-        return item if item is END else prepare(item)

@@ -302,10 +302,10 @@ def fit(
                     error.run = result("stopped", f"{type(error).__name__} after {loop.done()}.")  # pyright: ignore[reportAttributeAccessIssue]
                     saver.save_after_failure(loop.reached)
                     raise
-    run = result(status, message)
-    # If choices are made on validation examples, the test examples are evaluated once, at the end.
-    if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
-        run = loop.with_test_metrics(run)
+        run = result(status, message)
+        # If choices are made on validation examples, the test examples are evaluated once, at the end.
+        if split.evaluated_part == "validation" and split.test_x is not None and status != "interrupted":
+            run = loop.with_test_metrics(run)
     if run.status in ("non-finite", "interrupted"):
         warnings.warn(run.message, RuntimeWarning, stacklevel=2)
     if show_progress and on_epoch is None and not in_notebook():  # there, the last state of the bar stays
