@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +51,7 @@ MOST_SEGMENTS = 10_000
 """The largest number of segments before the first scan of a JPEG file. Pillow keeps a list of them."""
 
 MOST_BYTES = 6 * MOST_PIXELS
-"""The largest JPEG file that is decoded. A larger PNG file is decoded to look for its EXIF data."""
+"""The largest JPEG file that is decoded."""
 
 SCAN = re.compile(rb"\xff\xda\x00(\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """The start of a scan in a JPEG file: the marker, then a length that fits the number of components. Decoders differ in
@@ -65,9 +65,6 @@ MOST_KEPT_PIXELS = 2**21
 
 ORIENTATION = 0x0112
 """The entry of a photograph's EXIF data that says how the camera was turned: 5 to 8 swap height and width."""
-
-EXIF = re.compile(rb"eXIf|XML:com\.adobe\.xmp|Raw profile type exif")
-"""What is in a PNG file that has EXIF data, or the same data in a text."""
 
 
 def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: bool) -> np.ndarray:
@@ -90,15 +87,15 @@ def read_image(path: str | os.PathLike[str], shape: tuple[int, ...], *, digits: 
     remedy = "For other networks, call load(RUN).predict with an array."
     check_data(str(path), channels, "1 or 3 channels, as files of images have", channels in (1, 3), remedy)
     with quiet_decoders():
-        opened = _with_16_bits_at_most(path, _open(path))
+        image = _reduced(_open(path, channels))
     if channels == 3:
-        image = _reduced(_converted(path, opened, "RGB"))
         return np.asarray(image if image.size == (width, height) else image.resize((width, height)))
-    gray = np.asarray(_reduced(_converted(path, opened, "L")))
+    gray = np.asarray(image)
     if gray.shape == (height, width) and not digits:
         # The network may have been trained on images of a bright page, and this may be one of them.
         return gray[..., None]
-    gray = _bright_on_dark(gray)
+    if _brightness_of_border(gray) > 127:
+        gray = 255 - gray
     if digits and np.ptp(gray) < INK:
         raise _blank(path)
     if gray.shape != (height, width):
@@ -125,8 +122,7 @@ def read_fitted_image(path: str | os.PathLike[str], shape: tuple[int, ...]) -> n
     import PIL.ImageOps
 
     height, width, channels = shape
-    image = _with_16_bits_at_most(path, _open(path, twice=2 * max(height, width)))
-    image = _converted(path, image, "RGB" if channels == 3 else "L")
+    image = _open(path, channels, twice=2 * max(height, width))
     if image.size != (width, height):
         image = PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(shape)
@@ -146,7 +142,6 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
         DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.
     """
     with _opened(place, content) as image:
-        _check_cost(image)
         pixels = np.asarray(image.convert(MODES.get(channels, image.mode)))
         return pixels.reshape(image.height, image.width, -1)
 
@@ -161,9 +156,8 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     """
     with _opened(path) as image:
         width, height = image.size
-        if image.format != "PNG" or _may_be_turned(image):
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            height, width = (width, height) if turned else (height, width)
+        if image.format != "PNG" and image.getexif().get(ORIENTATION, 1) >= 5:
+            height, width = width, height
         return height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
@@ -175,44 +169,34 @@ def readable_formats() -> list[str]:
     return [name for name in FORMATS if name in PIL.Image.OPEN]
 
 
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Silences Pillow's warnings about files that it can read, and makes an error of the one about too many pixels.
+def quiet_decoders() -> AbstractContextManager[object]:
+    """Silences Pillow's warnings about files that it can read.
 
     The filters of warnings belong to the whole process. So threads are started inside this context.
     """
-    import PIL.Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
-def _open(path: str | os.PathLike[str], twice: int | None = None) -> Image:
-    """Reads an image and turns it as its camera was turned.
+def _open(path: str | os.PathLike[str], channels: int, twice: int | None = None) -> Image:
+    """Reads an image in gray or RGB, turned as its camera was turned, and without transparency.
 
     Args:
         path: the file.
+        channels: 3 for RGB.
         twice: twice the height or width that is needed. JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if this
             is at least as large, which is several times as fast.
     """
-    import PIL.Image
     import PIL.ImageOps
 
-    with _opened(path) as image:
-        _check_cost(image)
+    with _opened(path) as opened:
         if twice is not None:
-            image.draft(None, (twice, twice))
-        return PIL.ImageOps.exif_transpose(image)
-
-
-def _check_cost(image: ImageFile) -> None:
-    """Refuses a small file that needs gigabytes or minutes. A decoder that is running ignores signals."""
-    import PIL.Image
-
-    if image.width * image.height > MOST_PIXELS:
-        raise PIL.Image.DecompressionBombError
+            opened.draft(None, (twice, twice))
+        # EXIF data of a PNG file are of historical value only, as its specification says, and may be after its pixels.
+        image = opened.copy() if opened.format == "PNG" else PIL.ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        _check_range(path, np.asarray(image))
+    with reading(path, "an image that Pillow can convert to RGB", errors=(OSError, ValueError)):  # unlike LAB
+        return _opaque(image).convert("RGB" if channels == 3 else "L")
 
 
 def _check_jpeg(content: bytes) -> None:
@@ -223,18 +207,6 @@ def _check_jpeg(content: bytes) -> None:
         raise ValueError(f"more than {MOST_SCANS} scans or parts of EXIF data, or more than {MOST_BYTES:,} bytes")
     if next(islice(SEGMENT.finditer(before), MOST_SEGMENTS, None), None):
         raise ValueError(f"more than {MOST_SEGMENTS:,} segments before the first scan")
-
-
-def _may_be_turned(image: ImageFile) -> bool:
-    """Whether a PNG file has EXIF data. If so, reading it may read the pixels, which can be before it."""
-    assert image.fp is not None  # it is an open file
-    place = image.fp.tell()
-    image.fp.seek(0)
-    is_found = EXIF.search(image.fp.read(MOST_BYTES)) is not None or image.fp.read(1) != b""
-    image.fp.seek(place)
-    if is_found:
-        _check_cost(image)
-    return is_found
 
 
 @contextmanager
@@ -260,6 +232,8 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
         file.seek(0)
         try:
             with PIL.Image.open(file, formats=formats) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise PIL.Image.DecompressionBombError
                 is_black_or_white = image.mode == "1" and image.format == "PNG"
                 if not is_black_or_white and image.width * image.height > FEW_PIXELS + MOST_PIXELS_PER_BYTE * size:
                     raise ValueError(f"{image.width} x {image.height} pixels in {size:,} bytes, an empty picture")
@@ -267,37 +241,28 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
         except PIL.UnidentifiedImageError:
             given = "another kind of file" if size else "an empty file"
             raise DataError(str(path), "an image file", given, remedy) from None
-        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        except PIL.Image.DecompressionBombError:
             limit = f"at most {MOST_PIXELS:,} pixels"
             raise DataError(str(path), f"an image of {limit}", "a larger one", "Scale it down.") from None
 
 
-def _with_16_bits_at_most(path: str | os.PathLike[str], image: Image) -> Image:
-    """The image, if its numbers have a known range.
+def _check_range(path: str | os.PathLike[str], numbers: np.ndarray) -> None:
+    """Requires integers with a known range.
 
     In integers of 16 or 32 bits, white is 65535. If all numbers are below 256, white is probably 255, so the range is
     not known. The same holds if a number is negative.
     """
-    numbers = np.asarray(image) if image.mode.startswith("I") else np.zeros(1, np.int32)
     least, largest = numbers.min(), numbers.max()
-    has_range = least >= 0 and (largest == 0 or 256 <= largest <= 65535)
-    remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
-    if not has_range:
+    if least < 0 or 0 < largest < 256 or largest > 65535:
+        remedy = "Save it with 8 or 16 bits, or load it with NumPy and use make_dataset."
         given = f"{numbers.dtype} numbers from {least} to {largest}"
         raise DataError(str(path), "an image with 8 or 16 bits for each number", given, remedy)
-    return image
 
 
 def _reduced(image: Image) -> Image:
     """A smaller image, if there are more pixels than are of use. Each pixel is the mean of a square of old ones."""
     factor = math.ceil(math.sqrt(image.width * image.height / MOST_KEPT_PIXELS))
     return image.reduce(factor) if factor > 1 else image
-
-
-def _converted(path: str | os.PathLike[str], image: Image, mode: str) -> Image:
-    """An image in gray or RGB, without transparency."""
-    with reading(path, "an image that Pillow can convert to RGB", errors=(OSError, ValueError)):  # unlike LAB
-        return _opaque(image).convert(mode)
 
 
 def _opaque(image: Image) -> Image:
@@ -315,11 +280,6 @@ def _opaque(image: Image) -> Image:
         if np.ptp(np.asarray(shown.convert("L"))) >= INK:
             return shown
     return shown
-
-
-def _bright_on_dark(gray: np.ndarray) -> np.ndarray:
-    """Inverts an image whose border is bright."""
-    return 255 - gray if _brightness_of_border(gray) > 127 else gray
 
 
 def _brightness_of_border(gray: np.ndarray) -> float:
