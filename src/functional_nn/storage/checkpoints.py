@@ -59,8 +59,6 @@ class CheckpointWriter:
     def __init__(self, folder: Path, keep: int = KEEP):
         self.folder, self._keep = folder, check_count("keep", keep)
         self._losses: dict[int, float | None] = {}
-        # The steps that this writer has begun to write: an interrupted call of save can be made again.
-        self._begun: set[int] = set()
         self._stack = ExitStack()
 
     def __enter__(self) -> CheckpointWriter:
@@ -68,7 +66,6 @@ class CheckpointWriter:
         with ExitStack() as stack:
             stack.enter_context(files.one_writer("checkpoints", self.folder))
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
-            self._known = set(self._losses)
             self._stack = stack.pop_all()
         return self
 
@@ -82,22 +79,14 @@ class CheckpointWriter:
     def save(
         self, step: int, tree: object, *, loss: float | None = None, about: Mapping[str, object] | None = None
     ) -> Path:
-        """Writes a checkpoint, and then removes those that are not kept. A damaged one of this step is replaced.
+        """Writes a checkpoint, in place of one of this step, and then removes those that are not kept.
 
         If Ctrl-C interrupted a call, the same call completes it.
 
         Raises:
-            InputError: if the folder has a good checkpoint of this step, which this writer did not write.
             OSError: if it could not be written; the other checkpoints are unchanged.
         """
         path = _path(self.folder, step)
-        if step in self._losses and step not in self._begun:
-            # A damaged one is replaced.
-            with suppress(DamagedCheckpoint):
-                read_checkpoint(path, step)
-                remedy = "Restore it and go on from there, or name another folder."
-                raise InputError("step", "a step without a checkpoint", f"{step}, which {self.folder} has", remedy)
-        self._begun.add(step)
         try:
             write_checkpoint(path, step, tree, loss, about or {})
             files.synchronize(self.folder)  # its name is on the disk, too, before others are removed
@@ -105,12 +94,10 @@ class CheckpointWriter:
             text = f"The checkpoint of step {step} was not written, and those before it are whole: {error.strerror}"
             raise OSError(error.errno, text, str(path)) from error
         self._losses[step] = files.finite_json(loss)
-        self._known.add(step)
         # The new one stays in any case: its step is below the newest ones if it continues from an earlier checkpoint.
-        for unwanted in self._known - self._kept() - {step}:
+        for unwanted in {*steps(self.folder)} - self._kept() - {step}:
             files.remove_file(_path(self.folder, unwanted))
             self._losses.pop(unwanted, None)
-            self._known.discard(unwanted)
         return path
 
     def _kept(self) -> set[int]:
@@ -180,6 +167,11 @@ def save_checkpoint(
         loss = float(check_number("loss", loss, "a number", lambda number: True))
     check("about", about, "a dict that JSON can hold", about is None or isinstance(about, Mapping))
     with CheckpointWriter(path, keep) as writer:
+        if number in steps(path):
+            with suppress(DamagedCheckpoint):  # a damaged one is replaced
+                read_checkpoint(_path(path, number), number)
+                remedy = "Restore it and go on from there, or name another folder."
+                raise InputError("step", "a step without a checkpoint", f"{step}, which {path} has", remedy)
         return writer.save(number, tree, loss=loss, about=about)
 
 
