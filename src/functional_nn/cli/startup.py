@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -98,7 +97,7 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
         if folder is None:
             return
         try:
-            removed = _remove_unknown_and_oldest(folder)
+            _remove_unknown_and_oldest(folder)
         except OSError:  # a program can be neither read nor removed
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
@@ -106,7 +105,7 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         # JAX compiles a program that another process has not written to its end, or has removed.
         warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
-        context.call_on_close(partial(_record_new, folder, removed))
+        context.call_on_close(partial(_record_new, folder))
 
 
 COMPILATION_CACHE = click.option(
@@ -135,11 +134,8 @@ def _start_jax(precision: str, devices: int, processes: SeveralProcesses) -> Non
     jax.random.key(0)  # the first program loads what every other program needs
 
 
-def _remove_unknown_and_oldest(folder: Path) -> set[str]:
-    """Removes programs without the recorded checksum, such as those of a process that was killed or still runs.
-
-    Returns the names of all removed programs.
-    """
+def _remove_unknown_and_oldest(folder: Path) -> None:
+    """Removes programs without the recorded checksum, such as those of a process that was killed or still runs."""
     from functional_nn.storage.files import checksum_of
 
     recorded, good, bad = _recorded(folder), [], []
@@ -147,46 +143,33 @@ def _remove_unknown_and_oldest(folder: Path) -> set[str]:
         with suppress(FileNotFoundError):  # another process removed it
             is_good = recorded.get(path.name) == checksum_of(path)
             (good if is_good else bad).append((path.stat().st_mtime_ns, path))
-    removed = bad + sorted(good)[:-MOST_FILES]
-    for _, path in removed:
+    for _, path in bad + sorted(good)[:-MOST_FILES]:
         path.unlink(missing_ok=True)
-    return {path.name for _, path in removed}
 
 
-def _record_new(folder: Path, removed: set[str]) -> None:
+def _record_new(folder: Path) -> None:
     """Records the checksums of new programs, which become private: JAX writes them with the permissions of umask.
 
-    A half-written one of another process is left out. If two processes record at the same time, the checksums of one
-    are lost, and its programs are compiled again.
+    If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
     """
     from functional_nn.storage.files import checksum_of, signed_text, write_private
 
     compiler = sys.modules.get("jax._src.compilation_cache")
     if compiler is None:  # no program is from this process
         return
-    with suppress(OSError):
-        before = _recorded(folder)
-        recorded = {}
-        for path in folder.glob("*-cache"):
-            with suppress(FileNotFoundError):
-                checksum = before.get(path.name)
-                if checksum is None or path.name in removed:
-                    if not _is_whole(path.read_bytes(), compiler):
-                        continue
-                    path.chmod(0o600)
-                    checksum = checksum_of(path)
-                recorded[path.name] = checksum
-        if recorded != before:
+    before, recorded = _recorded(folder), {}
+    for path in folder.glob("*-cache"):
+        # Another process may have removed it, or not written it to its end: JAX does not write it in one step. JAX
+        # decompresses it by zlib, or by another library if there is one, and the errors depend on the library.
+        with suppress(Exception):
+            checksum = checksum_of(path)
+            if before.get(path.name) != checksum:
+                compiler.decompress_executable(path.read_bytes())
+                path.chmod(0o600)
+            recorded[path.name] = checksum
+    if recorded != before:
+        with suppress(OSError):
             write_private(folder / CHECKSUMS, signed_text(recorded))
-
-
-def _is_whole(program: bytes, compiler: ModuleType) -> bool:
-    """Whether JAX could read a program. JAX does not write it in one step, so that of another process may be cut."""
-    try:
-        compiler.decompress_executable(program)  # by zlib, or by another library if there is one
-    except Exception:  # the errors depend on the library
-        return False
-    return True
 
 
 def _recorded(folder: Path) -> JsonObject:
