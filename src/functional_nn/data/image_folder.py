@@ -11,10 +11,10 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def load_image_folder(
     check("image_color", image_color, "gray, rgb or None", is_color)
     check_folder(folder, "a folder with a folder of images for each class")
     layout = find_images(folder)
-    files = [file for part in layout.parts.values() for file in part]
+    files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]
     with quiet_decoders():
         shape = _common_shape(files, size, image_color, progress)
         if (size := len(files) * math.prod(shape)) > MOST_BYTES:
@@ -89,7 +89,7 @@ def load_image_folder(
         def read(number: int, path: Path) -> None:
             images[number] = read_fitted_image(path, shape)
 
-        _in_threads("reading images", read, [file.path for file in files], progress)
+        _in_threads("reading images", read, files, progress)
     if layout.left_out:
         photographs = " Save photographs of an iPhone as JPEG." if ".heic" in layout.left_out else ""
         warnings.warn(f"{folder}: left out {endings(layout.left_out)}.{photographs}", UserWarning, stacklevel=3)
@@ -108,13 +108,15 @@ def read_fitted_images(paths: Sequence[str | os.PathLike[str]], shape: tuple[int
 
 
 def _dataset(name: str, folder: Path, layout: Layout, images: np.ndarray) -> Dataset:
-    # Images and labels are in the order of the parts, one part after the other.
-    labels = np.array([file.label for part in layout.parts.values() for file in part], np.int32)
-    ends = np.cumsum([len(files) for files in layout.parts.values()])[:-1]
-    parts = dict(zip(layout.parts, zip(np.split(images, ends), np.split(labels, ends), strict=True), strict=True))
+    # Images are in the order of the parts, one part after the other.
+    parts, start = {}, 0
+    for part, files in layout.parts.items():
+        labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(paths) for paths in files.values()])
+        parts[part] = images[start : start + len(labels)], labels
+        start += len(labels)
     rule = "" if layout.is_split else " (1 image in 5 of each class is for testing)"
     data = make_dataset(
-        name, *parts[TRAIN], *parts[TEST], source=f"the folder {folder}{rule}", class_names=layout.class_names
+        name, *parts[TRAIN], *parts[TEST], source=f"the folder {folder}{rule}", class_names=tuple(layout.parts[TRAIN])
     )
     validation_images, validation_labels = parts.get(VALIDATION, (None, None))
     return data._replace(validation_images=validation_images, validation_labels=validation_labels)
@@ -132,12 +134,11 @@ def _checked_size(image_size: int | tuple[int, int] | None) -> tuple[int, int] |
 
 
 def _common_shape(
-    files: Sequence[ImageFile], size: tuple[int, int] | None, color: str | None, progress: bool | None
+    paths: Sequence[Path], size: tuple[int, int] | None, color: str | None, progress: bool | None
 ) -> tuple[int, int, int]:
     """The shape that all images are brought to: height, width, channels."""
     if size is not None and color is not None:
         return size[0], size[1], IMAGE_COLORS[color]
-    paths = [file.path for file in files]
     forms = _in_threads("looking at images", lambda number, path: image_form(path), paths, progress)
     if size is None:
         sizes = {(height, width) for height, width, _ in forms}
@@ -196,25 +197,21 @@ TEST_SHARE = 5
 """One image in this number is kept for testing, if the folder does not say which ones."""
 
 
-class ImageFile(NamedTuple):
-    """An image file and the number of its class."""
-
-    path: Path
-    label: int
+OfClasses: TypeAlias = dict[str, list[Path]]
+"""The image files of each class, both sorted by name."""
 
 
 class Layout(NamedTuple):
     """What a folder of images holds.
 
     Attributes:
-        class_names: the names of the classes' folders, sorted. The label of a class is its place here.
-        parts: the files of ``train``, ``test``, and of ``validation`` if there is such a folder.
+        parts: the files of ``train``, ``test``, and of ``validation`` if there is such a folder. All have the same
+            classes, which are sorted: the label of a class is its place.
         left_out: the endings of files that are not images, and how many there are of each.
         is_split: whether the folder itself said which images are for testing.
     """
 
-    class_names: tuple[str, ...]
-    parts: dict[str, list[ImageFile]]
+    parts: dict[str, OfClasses]
     left_out: Counter[str]
     is_split: bool
 
@@ -231,20 +228,18 @@ def find_images(folder: Path) -> Layout:
     part_folders = _part_folders(folder)
     if not part_folders:
         files = _files_of_classes(folder, left_out, least=2)
-        split = {name: _split(paths, folder) for name, paths in files.items()}
-        train = {name: rest for name, (rest, _) in split.items()}
-        test = {name: chosen for name, (_, chosen) in split.items()}
-        names = tuple(files)
-        return Layout(names, {TRAIN: _labeled(train, names), TEST: _labeled(test, names)}, left_out, False)
-    of_parts = {part: _files_of_classes(path, left_out) for part, path in part_folders.items()}
-    names = tuple(of_parts[TRAIN])
-    for part, files in of_parts.items():
-        for name in sorted(set(names) ^ set(files)):
-            with_it, without = (TRAIN, part) if name in names else (part, TRAIN)
+        chosen = {name: _chosen(paths, folder) for name, paths in files.items()}
+        train = {name: [path for path in paths if path not in chosen[name]] for name, paths in files.items()}
+        test = {name: [path for path in paths if path in chosen[name]] for name, paths in files.items()}
+        return Layout({TRAIN: train, TEST: test}, left_out, False)
+    parts = {part: _files_of_classes(path, left_out) for part, path in part_folders.items()}
+    for part, files in parts.items():
+        for name in sorted(parts[TRAIN].keys() ^ files.keys()):
+            with_it, without = (TRAIN, part) if name in parts[TRAIN] else (part, TRAIN)
             given = f"the class {name!r} in {part_folders[with_it].name} only"
             remedy = f"Add the folder {part_folders[without] / name}, or remove the other one."
             raise DataError(str(folder), "the same classes for training and testing", given, remedy)
-    return Layout(names, {part: _labeled(files, names) for part, files in of_parts.items()}, left_out, True)
+    return Layout(parts, left_out, True)
 
 
 def _part_folders(folder: Path) -> dict[str, Path]:
@@ -270,7 +265,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
     return {part: found[part] for part in (TRAIN, TEST, VALIDATION) if part in found}
 
 
-def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> dict[str, list[Path]]:
+def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> OfClasses:
     """The image files of each class, both sorted by name."""
     content = _content(folder)
     loose = [path.name for path in content.files if is_image_name(path.name)]
@@ -324,21 +319,16 @@ def _name_in_class(path: Path, classes: Path) -> bytes:
     return os.fsencode(unicodedata.normalize("NFC", name))
 
 
-def _split(files: list[Path], classes: Path) -> tuple[list[Path], list[Path]]:
-    """Divides the files of a class into those for training and those for testing, one in five but at least one.
+def _chosen(files: list[Path], classes: Path) -> set[Path]:
+    """The files of a class that are for testing: one in five, but at least one.
 
-    For testing are those whose names have the smallest SHA-256. So the choice looks random, is the same on every
-    machine, and changes little if images are added.
+    They are those whose names have the smallest SHA-256. So the choice looks random, is the same on every machine, and
+    changes little if images are added.
     """
     # len(files) / 5, rounded to the nearest whole number.
     number = max(1, (len(files) + TEST_SHARE // 2) // TEST_SHARE)
     by_hash = sorted(files, key=lambda path: hashlib.sha256(_name_in_class(path, classes)).digest())
-    chosen = set(by_hash[:number])
-    return [path for path in files if path not in chosen], [path for path in files if path in chosen]
-
-
-def _labeled(files: Mapping[str, list[Path]], names: tuple[str, ...]) -> list[ImageFile]:
-    return [ImageFile(path, label) for label, name in enumerate(names) for path in files[name]]
+    return set(by_hash[:number])
 
 
 def endings(left_out: Counter[str]) -> str:
