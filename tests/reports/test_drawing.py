@@ -33,7 +33,7 @@ SMALL = {
 RUN = """
 const results = JSON.parse(require("fs").readFileSync(0, "utf8")).map(({ program, parameters, examples }) => {
   const { arrays, run } = compileProgram(readProgram(program));
-  parameters.forEach(([type, text], i) => arrays[program.inputs[i + 1]].set(numbersIn(text, type)));
+  parameters.forEach((text, i) => arrays[program.inputs[i + 1]].set(numbersIn(text)));
   return examples.map((example) => {
     example.forEach((values, i) => arrays[program.inputs[i]].set(values));
     run();

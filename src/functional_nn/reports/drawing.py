@@ -37,13 +37,6 @@ SCRIPTS = (
 )
 """The parts of the script, in this folder. Together they are one function, so no name of theirs is visible outside."""
 
-LARGEST_EXACT = 1024
-"""Arrays with more numbers than this are written without the last byte of each float32.
-
-The rounding error is at most 2⁻¹⁶ of a number. In float16 it would be 2⁻¹¹, which a recurrent network with large
-weights can amplify until probabilities differ by more than 1e-3.
-"""
-
 MOST_NUMBERS = 200_000_000
 """The values of all operations, for one picture or one step, may have this many numbers together."""
 MOST_MAPS = 128
@@ -93,8 +86,7 @@ def drawing_panel(panel: Mapping[str, object]) -> str:
     scaled to a box of 20 in 28 pixels, with the center of mass in the middle. As in training, bytes are divided by 255.
     The picture can be saved, and ``functional-nn predict`` gives this file the same probabilities.
 
-    Weights are written with 16 significant bits, in three bytes each, so probabilities differ by far less than 1e-3.
-    The page computes in float32. A network that was trained in bfloat16 may differ by more.
+    The page computes in float32. A network that was trained in bfloat16 may have other probabilities.
 
     With data, the network can also learn what a drawing is. Each step of training takes the drawings that it was
     taught, and pictures of the training data, so that it does not forget the others. The loss is the cross-entropy, its
@@ -213,7 +205,7 @@ def _pictures(images: np.ndarray, labels: np.ndarray, most: int) -> dict[str, ob
     count = min(len(images), most, MOST_BYTES // max(images[:1].size, 1))
     chosen = np.linspace(0, len(images) - 1, count).astype(int)
     return {
-        "bytes": ("uint8", base64.b64encode(images[chosen].tobytes()).decode("ascii")),
+        "bytes": base64.b64encode(images[chosen].tobytes()).decode("ascii"),
         "labels": labels[chosen].tolist(),
     }
 
@@ -230,7 +222,7 @@ def program_data(program: PortableProgram) -> dict[str, object]:
         raise InputError("net", expected, f"{numbers:,}", "The page cannot compute it.")
     return {
         "shapes": program.shapes,
-        "constants": [(place, *written(array)) for place, array in program.constants.items()],
+        "constants": [(place, written(array)) for place, array in program.constants.items()],
         "inputs": program.inputs,
         "steps": program.steps,
         "outputs": program.outputs,
@@ -267,14 +259,9 @@ def _in_shape(net: Layer, params: Params, state: State, image_shape: Shape, clas
     raise InputError("net", f"a network with an output for each of the {classes} classes of an image", given)
 
 
-def written(array: np.ndarray) -> tuple[str, str]:
-    """The type and the bytes of an array, in base64. Small arrays, such as biases, keep all their digits."""
-    numbers = np.ravel(array).astype("<f4")
-    # Rounding up could make the largest numbers infinite, so such an array keeps its last bytes.
-    if array.size <= LARGEST_EXACT or np.abs(numbers).max() > np.finfo(np.float32).max / 2:
-        return "float32", base64.b64encode(numbers.tobytes()).decode("ascii")
-    rounded = (numbers.view("<u4") + np.uint32(128)).view("u1").reshape(-1, 4)  # half of the byte that is left out
-    return "float24", base64.b64encode(rounded[:, 1:].tobytes()).decode("ascii")
+def written(array: np.ndarray) -> str:
+    """The numbers of an array in float32, in base64."""
+    return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
 
 
 def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ function teacher(panel, program, onChange) {
   const values = lesson.program.inputs.slice(0, -2).map(at), [x, labels] = lesson.program.inputs.slice(-2).map(at);
   const results = lesson.program.outputs.map(at);
   const [practice, others] = [lesson.practice, lesson.others].map((given) => {
-    const bytes = numbersIn(given.bytes[1], given.bytes[0]), size = input.length;
+    const bytes = bytesIn(given.bytes), size = input.length;
     return given.labels.map((label, i) => ({ bytes: bytes.subarray(i * size, (i + 1) * size), label }));
   });
   const taught = [], pause = () => new Promise((resume) => { setTimeout(resume); });

@@ -1,22 +1,18 @@
 /* Reading of the numbers in the page, probabilities, and a picture as a PNG file. */
 
-/** The numbers in a base64 text: bytes, little-endian float32, or float24, which lacks the last byte of float32. */
-function numbersIn(text, type) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  if (type === "uint8") return bytes;
-  const width = type === "float24" ? 3 : 4, missing = 4 - width;
-  const numbers = new Float32Array(bytes.length / width), view = new DataView(numbers.buffer);
-  for (let i = 0; i < numbers.length; i++) {
-    let bits = 0;
-    for (let byte = 0; byte < width; byte++) bits |= bytes[width * i + byte] << (8 * (byte + missing));
-    view.setInt32(4 * i, bits, true); // typed arrays are little-endian wherever browsers run
-  }
-  return numbers;
+/** The bytes in a base64 text. */
+function bytesIn(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
-/** A program with its constants as arrays. In the page each one is [place, type, base64 text]. */
+/** The little-endian float32 numbers in a base64 text; typed arrays are little-endian wherever browsers run. */
+function numbersIn(text) {
+  return new Float32Array(bytesIn(text).buffer);
+}
+
+/** A program with its constants as arrays. In the page each one is [place, base64 text]. */
 function readProgram(written) {
-  return { ...written, constants: written.constants.map(([place, type, text]) => [place, numbersIn(text, type)]) };
+  return { ...written, constants: written.constants.map(([place, text]) => [place, numbersIn(text)]) };
 }
 
 /** exp(y) / Σ exp(y). */

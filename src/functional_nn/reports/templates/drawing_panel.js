@@ -4,7 +4,7 @@ function startPanel(root) {
   const find = (name) => root.querySelector(`.drawing-${name}`);
   const panel = JSON.parse(find("data").textContent), [height, width, channels] = panel.imageShape;
   const program = compileProgram(readProgram(panel.program)), input = program.arrays[panel.program.inputs[0]];
-  panel.parameters.forEach(([type, text], i) => program.arrays[panel.program.inputs[i + 1]].set(numbersIn(text, type)));
+  panel.parameters.forEach((text, i) => program.arrays[panel.program.inputs[i + 1]].set(numbersIn(text)));
   const output = program.arrays[panel.program.outputs[0]], isCentered = find("centered");
   const pad = find("pad"), list = find("layers"), spoken = find("spoken"), answer = find("answer");
   const small = find("input"), views = layerViews(list, panel, program.arrays);
