@@ -115,15 +115,8 @@ def spans_decades(values: Sequence[object]) -> bool:
 
 
 def tick_texts(values: Sequence[object]) -> list[str]:
-    """The texts of values on an axis. If some are very small, all numbers below 1 are written as 1e-4 is."""
-    if are_numbers(values) and 0 < min(abs(value) for value in values if value or len(values) == 1) < 1e-3:
-        return [_power(value) if 0 < abs(value) < 1 else shown_value(value) for value in values]
+    """The texts of values on an axis."""
     return [as_plain_text(shown_value(value)) for value in values]
-
-
-def _power(value: float) -> str:
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def as_plain_text(text: str, most: int = 24) -> str:

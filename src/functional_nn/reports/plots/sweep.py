@@ -146,10 +146,8 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
     drawn = [np.clip(values, -LARGEST, LARGEST) for values in panels]
-    edges = _bins(drawn)
-    if is_share(metric):
-        # The bin around 1 ends there, and so does the axis.
-        edges = np.append(edges[edges < 1], min(edges[-1], 1))
+    together = np.concatenate(drawn)
+    edges = np.histogram_bin_edges(together, bins=min(MOST_BINS, 1 + math.isqrt(len(together))))
     titles = [_spread_title(row, values, by) for (row, _), values in zip(shown, panels, strict=True)]
     height = 1.1 + 1.5 * len(shown) + (1.2 if len(shown) == 1 else 0)
     figure, grid = make_axes(
@@ -189,8 +187,7 @@ def parallel_axis(name: str, values: Sequence[PlainValue]) -> ParallelAxis:
     even = np.linspace(0, 1, len(ordered)) if len(ordered) > 1 else np.array([0.5])
     places = dict(zip(ordered, even.tolist(), strict=True))
     every = math.ceil(len(ordered) / MOST_TICKS)
-    texts = [as_plain_text(text) for text in tick_texts(ordered)]
-    return ParallelAxis(name, places, list(zip(places.values(), texts, strict=True))[::every])
+    return ParallelAxis(name, places, list(zip(places.values(), tick_texts(ordered), strict=True))[::every])
 
 
 def _axis_of_numbers(name: str, values: Sequence[float], *, logarithmic: bool) -> ParallelAxis:
@@ -322,20 +319,6 @@ def _spread_title(row: Setting, values: np.ndarray, by: Sequence[str]) -> str:
     left_out = f"; {row.left_out}" if row.left_out else ""
     numbers = f"mean {row.mean:.4f}{deviation}, from {values.min():.4f} to {values.max():.4f}"
     return f"{about + ': ' if about else ''}{count}, {numbers}{left_out}"
-
-
-def _bins(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Edges of bins, halfway between values, so that each bin covers the same number of possible accuracies."""
-    values = np.unique(np.concatenate(panels))
-    if len(values) == 1:
-        room = max(abs(values[0]) * 0.01, 1e-6)
-        return np.linspace(values[0] - room, values[0] + room, 12)
-    # The possible accuracies have equal distances, and two neighbors usually occur.
-    step, extent = np.diff(values).min(), values[-1] - values[0]
-    # Scott's rule with 2 in place of 3.5, so the bins are narrower, rounded to a whole number of steps.
-    narrow = float(np.median([2 * panel.std() / len(panel) ** (1 / 3) for panel in panels]))
-    width = step * max(1, round(max(narrow, extent / MOST_BINS) / step))
-    return values[0] - step / 2 + width * np.arange(math.ceil(extent / width + 0.5) + 1)
 
 
 MOST_CELLS = 20
