@@ -61,10 +61,12 @@ def test_tfds_waits_for_the_thread_and_other_data_do_not(monkeypatch, tmp_path):
         order.append("JAX")
 
     def find():
-        with pytest.raises(DataError, match="neither IDX files nor a prepared TFDS set"):
+        with pytest.raises(DataError, match="a prepared TFDS set that can be read"):
             load_dataset("missing", tmp_path)
         order.append("TFDS")
 
+    (tmp_path / "missing" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "missing" / "1.0.0" / "features.json").touch()
     find()  # imports TFDS, which takes longer than the thread below
     monkeypatch.setattr(startup, "_start_jax", start)
     with startup.starting_jax("float32", 1):

@@ -529,14 +529,6 @@ def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/run\\x1b[2J\\n/report.html"]
 
 
-@pytest.mark.parametrize("name", ["a/b", "../elsewhere", ".."])
-def test_the_configuration_of_a_set_leads_to_no_other_folder(tmp_path, name):
-    (tmp_path / "mnist" / ".config").mkdir(parents=True)
-    (tmp_path / "mnist" / ".config" / "metadata.json").write_text(json.dumps({"default_config_name": name}))
-    with pytest.raises(DataError, match="expected the name of a configuration"):
-        fnn.load_dataset("mnist", tmp_path)
-
-
 def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, trained, tmp_path, monkeypatch, capsys):
     """Another user who can write to the folder above could put a link there, to another run of the user."""
     precious = shutil.copytree(trained, tmp_path / "precious")

@@ -132,6 +132,16 @@ def test_a_color_set_with_validation_for_want_of_test(tmp_path):
     assert "validation" in dataset.source
 
 
+def test_the_newest_version_of_one_configuration_is_read(tmp_path):
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
+    newer = prepare_arrays("mnist", arrays(10), tmp_path / "other").rename(tmp_path / "mnist" / "10.0.0")
+    assert tfds.find_prepared("mnist", tmp_path) == newer
+    (tmp_path / "mnist" / "rotated").mkdir()
+    prepared.rename(tmp_path / "mnist" / "rotated" / "1.0.0")
+    with pytest.raises(DataError, match=r"expected one configuration, got mnist/10\.0\.0, mnist/rotated/1\.0\.0"):
+        load_dataset("mnist", tmp_path)
+
+
 def test_more_bytes_than_the_limit_are_refused(tmp_path, monkeypatch):
     """Files of images that pack well can be thousands of times as small as the images."""
     prepare_own(tmp_path, {"train": colors(8), "test": colors(4)})

@@ -104,7 +104,7 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         The folder that holds ``dataset_info.json``, or the IDX files that ``download`` wrote; None if there is none.
 
     Raises:
-        DataError: if there is one but it is damaged.
+        DataError: if there are several configurations of it.
     """
     if (data_dir / "dataset_info.json").is_file():
         return data_dir
@@ -112,20 +112,11 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         return None
     if find_idx_files(data_dir / name, name):
         return data_dir / name
-    with quiet(), _damage_as_data_error(data_dir / name):
-        from tensorflow_datasets.core import read_only_builder
-        from tensorflow_datasets.core.utils import error_utils
-
-        # TFDS takes the name of a configuration from this file. A path in its place would lead it to other folders.
-        default = data_dir / name / ".config" / "metadata.json"
-        if default.exists():
-            named = parsed(read_file(default, follow_links=True)).get("default_config_name", "")
-            is_name = os.path.basename(named) == named and named not in (".", "..")
-            check_data(str(default), named, "the name of a configuration", is_name)
-        # Not builder_from_files, which would import the classes that the files name.
-        with error_utils.record_error_context():
-            found = read_only_builder._find_builder_dir(name, data_dir=str(data_dir))
-        return found and Path(found)
+    prepared = [path.parent for level in ("*", "*/*") for path in (data_dir / name).glob(f"{level}/features.json")]
+    if len({folder.parent for folder in prepared}) > 1:
+        given = shortened(", ".join(sorted(str(folder.relative_to(data_dir)) for folder in prepared)))
+        raise DataError(str(data_dir / name), "one configuration", given, "Give data_dir the folder of a version.")
+    return max(prepared, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))), default=None)
 
 
 @quiet()
