@@ -478,10 +478,13 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(finite_json(value), indent=2) + "\n", follow_links=True)
 
 
-def signed_text(entries: Mapping[str, object]) -> str:
-    """JSON text with the SHA-256 of all entries as the last one. The same entries always give the same text."""
+def signed_text(entries: Mapping[str, object], indent: int | None = 1) -> str:
+    """JSON text with the SHA-256 of all entries as the last one. The same entries always give the same text.
+
+    Without an indentation, it is one line.
+    """
     plain = finite_json(entries)
-    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=1) + "\n"
+    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=indent) + "\n"
 
 
 def parsed(content: bytes) -> JsonValue:
@@ -504,7 +507,7 @@ def parsed(content: bytes) -> JsonValue:
     return value
 
 
-def read_signed(content: bytes, schema: Schema = dict) -> JsonObject:
+def read_signed(content: bytes, schema: Schema = dict, indent: int | None = 1) -> JsonObject:
     """Reads the entries of a text that ``signed_text`` made.
 
     Raises:
@@ -515,7 +518,7 @@ def read_signed(content: bytes, schema: Schema = dict) -> JsonObject:
     entries = parsed(content)
     check_fits(entries, dict)
     entries.pop("sha256", None)
-    if text != signed_text(entries):
+    if text != signed_text(entries, indent):
         raise ValueError("its checksum does not match")
     check_fits(entries, schema)
     return entries

@@ -5,7 +5,6 @@ Checkpoints and the page are in the same folder; other modules write them.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import warnings
@@ -147,8 +146,11 @@ def read_metrics(folder: Path) -> list[files.JsonObject]:
     with reading(path, "the metrics of a run"):
         content = files.read_file(path, files.MOST_BYTES_OF_ROWS)
     rows = []
-    for number, line, row in _json_lines(content):
-        fits = row.get("epoch") == number and not files.misfit(row, NUMBERS)
+    for number, line in _lines(content):
+        row = None
+        with suppress(ValueError, RecursionError):
+            row = files.parsed(line)
+        fits = isinstance(row, dict) and row.get("epoch") == number and not files.misfit(row, NUMBERS)
         check_data(f"{path}, line {number}", line[:100], f"the metrics of epoch {number}, as numbers", fits)
         rows.append(row)
     return rows
@@ -180,12 +182,12 @@ def kept_epoch(result: Mapping[str, object], epochs: int) -> int:
 
 def create_layer_statistics(folder: Path, rows: Iterable[Mapping[str, object]] = ()) -> None:
     """Writes a file of layer statistics, with the rows of epochs before, if the run goes on."""
-    files.write_whole(folder / LAYER_STATISTICS, "".join(map(_signed_line, rows)))
+    files.write_whole(folder / LAYER_STATISTICS, "".join(files.signed_text(row, indent=None) for row in rows))
 
 
 def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
     """Appends the layer statistics of an epoch."""
-    _append(folder / LAYER_STATISTICS, _signed_line(row))
+    _append(folder / LAYER_STATISTICS, files.signed_text(row, indent=None))
 
 
 def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
@@ -199,11 +201,10 @@ def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
     except OSError:
         return []
     rows, damaged = [], []
-    for number, _, signed in _json_lines(content):
-        row = signed.get("row")
-        if signed.get("sha256") == _sha256_of(json.dumps(row).encode()) and not files.misfit(row, STATISTICS_SCHEMA):
-            rows.append(row)
-        else:
+    for number, line in _lines(content):
+        try:
+            rows.append(files.read_signed(line, STATISTICS_SCHEMA, indent=None))
+        except (ValueError, RecursionError):
             damaged.append(number)
     if damaged:
         others = f" The same holds for {len(damaged) - 1:,} more." if len(damaged) > 1 else ""
@@ -270,28 +271,11 @@ def _append(path: Path, line: str) -> None:
         file.write(line)
 
 
-def _signed_line(row: Mapping[str, object]) -> str:
-    """A row as a line of JSON with a checksum."""
-    content = files.finite_json(dict(row))
-    return json.dumps({"row": content, "sha256": _sha256_of(json.dumps(content).encode())}) + "\n"
-
-
 def _metrics_line(metrics: Mapping[str, float | None]) -> str:
     return json.dumps(files.finite_json(dict(metrics))) + "\n"
 
 
-def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, files.JsonObject]]:
-    """The lines of a file of rows, with their numbers, and the object in each; empty if there is none.
-
-    A killed run may leave a half-written line at the end, without its newline. It is left out.
-    """
-    for number, line in enumerate(islice(io.BytesIO(content), MOST_ROWS), start=1):
-        found = None
-        with suppress(ValueError, RecursionError):
-            found = files.parsed(line)
-        if line.endswith(b"\n"):
-            yield number, line, found if isinstance(found, dict) else {}
-
-
-def _sha256_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file of rows with their numbers, but not one that a killed run left half-written at the end."""
+    lines = enumerate(islice(io.BytesIO(content), MOST_ROWS), start=1)
+    return ((number, line) for number, line in lines if line.endswith(b"\n"))
