@@ -82,40 +82,48 @@ def check_new_folder(argument: str, value: object) -> Path:
     return path
 
 
-def regular_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
+def regular_file(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o666, *, follow_links: bool = True, most: float | None = None
+) -> int:
     """An opener for ``open`` that takes regular files only. Opening a pipe would wait for its other end.
+
+    Args:
+        path, flags, mode: as ``open`` gives them.
+        follow_links: not for a file in a folder that may come from a stranger. A symbolic link is an error then. A file
+            that is changed where it is must have no other name, which a hard link of a stranger could have given it.
+        most: the largest number of bytes that it may have; None for no limit.
 
     Raises:
         OSError: for anything else, and if it cannot be opened.
     """
     name, folder = _placed(path)
-    descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0), mode, dir_fd=folder)
-    kind = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(kind):
-        os.close(descriptor)
-        if stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    return descriptor
-
-
-def unlinked_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """The same, for a file in a folder that may come from a stranger: a symbolic link is not followed.
-
-    A file that is changed where it is must have no other name, which a hard link of a stranger could have given it.
-    """
+    more = getattr(os, "O_NONBLOCK", 0) | (0 if follow_links else getattr(os, "O_NOFOLLOW", 0))
     try:
-        descriptor = regular_file(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+        descriptor = os.open(name, flags | more, mode, dir_fd=folder)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, LINK, os.fspath(path)) from None
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-    if flags & (os.O_WRONLY | os.O_RDWR) and os.fstat(descriptor).st_nlink > 1:
+        is_link = error.errno == errno.ELOOP and not follow_links
+        raise OSError(error.errno, LINK if is_link else error.strerror, os.fspath(path)) from None
+    about = os.fstat(descriptor)
+    on_disk = 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
+    wrong = None
+    if stat.S_ISDIR(about.st_mode):
+        wrong = errno.EISDIR, os.strerror(errno.EISDIR)
+    elif not stat.S_ISREG(about.st_mode):
+        wrong = errno.EINVAL, "not a regular file"
+    elif not follow_links and flags & (os.O_WRONLY | os.O_RDWR) and about.st_nlink > 1:
+        wrong = errno.EMLINK, "a file with a second name (a hard link); copy it, and remove this one"
+    elif most is not None and about.st_size > most:
+        wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
+    elif about.st_size > LARGEST_SPARSE and 0 < on_disk < about.st_size / 100:
+        wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
+    if wrong is not None:
         os.close(descriptor)
-        raise OSError(
-            errno.EMLINK, "a file with a second name (a hard link); copy it, and remove this one", os.fspath(path)
-        )
+        raise OSError(*wrong, os.fspath(path))
     return descriptor
+
+
+unlinked_file = partial(regular_file, follow_links=False)
+"""The same, for a file in a folder that may come from a stranger."""
 
 
 def opened(path: Path, *, most: float | None = None, follow_links: bool = False) -> BufferedReader:
@@ -129,18 +137,7 @@ def opened(path: Path, *, most: float | None = None, follow_links: bool = False)
     Raises:
         OSError: for anything but such a file, and if it cannot be opened.
     """
-    file = open(path, "rb", opener=regular_file if follow_links else unlinked_file)  # noqa: SIM115
-    about = os.fstat(file.fileno())
-    on_disk = 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
-    wrong = ""
-    if most is not None and about.st_size > most:
-        wrong = f"a file of more than {most:,.0f} bytes"
-    elif about.st_size > LARGEST_SPARSE and 0 < on_disk < about.st_size / 100:
-        wrong = f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
-    if wrong:
-        file.close()
-        raise OSError(errno.EFBIG, wrong, str(path))
-    return file
+    return open(path, "rb", opener=partial(regular_file, follow_links=follow_links, most=most))
 
 
 def read_file(path: Path, most: int = MOST_BYTES, *, follow_links: bool = False) -> bytes:
