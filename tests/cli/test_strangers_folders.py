@@ -305,10 +305,12 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
     (prepared / "features.json").write_text("{}")
     with pytest.raises(DataError, match=r"features of TFDS itself, got 'hostile\.X'"):
         fnn.load_dataset("mnist", tmp_path / "data")
-    (prepared / "label.labels.txt").unlink(missing_ok=True)
-    os.mkfifo(prepared / "label.labels.txt")
-    with pytest.raises(DataError, match=r"expected a .*file"):
-        fnn.load_dataset("mnist", tmp_path / "data")
+    prepared = prepare_arrays("mnist", arrays(), tmp_path / "pipe")
+    (records,) = prepared.glob("mnist-train*")
+    records.unlink()
+    os.mkfifo(records)
+    with pytest.raises(DataError, match="not a regular file"):
+        fnn.load_dataset("mnist", tmp_path / "pipe")
 
 
 def test_data_that_another_user_changes_after_the_check_run_no_code(tmp_path, monkeypatch):

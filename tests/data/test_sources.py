@@ -1,4 +1,4 @@
-"""Loading by name: what is found where, what is refused, and the cache of decoded sets."""
+"""Loading by name: what is found where, and what is refused."""
 
 import pickle
 import subprocess
@@ -13,7 +13,6 @@ import pytest
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import Dataset, Split, make_dataset, sources, write_idx
-from functional_nn.data.tfds import ARRAYS, cached, datasets_folder
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([0, 2, 1], np.uint8)
@@ -29,13 +28,6 @@ def write_files(folder: Path) -> Path:
 
 def small(name: str = "small") -> Dataset:
     return make_dataset(name, IMAGES, LABELS, IMAGES, LABELS, source="a test")
-
-
-def assert_equal(one: Dataset, other: Dataset) -> None:
-    assert (one.name, one.classes, one.source) == (other.name, other.classes, other.source)
-    for array in ARRAYS:
-        np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
-        assert getattr(one, array).dtype == getattr(other, array).dtype
 
 
 def test_idx_files_of_ones_own(tmp_path):
@@ -160,72 +152,6 @@ def test_a_folder_of_that_name_is_told_how_to_load(tmp_path, monkeypatch):
             load_dataset("shapes")
         assert ("write folder:shapes" in str(caught.value)) == folder
         (tmp_path / "shapes").mkdir(exist_ok=True)
-
-
-def test_cached_sets_come_back_the_same():
-    assert_equal(cached("small", "f" * 64, small), small())
-    assert_equal(cached("small", "f" * 64, pytest.fail), small())
-    other = small()._replace(source="another folder")
-    assert_equal(cached("small", "e" * 64, lambda: other), other)
-
-
-def rewritten(path: Path, change) -> None:
-    content = bytearray(path.read_bytes())
-    change(content)
-    path.write_bytes(content)
-
-
-def flip_a_pixel(content: bytearray) -> None:
-    content[content.index(IMAGES.tobytes()) + 7] ^= 1
-
-
-DAMAGES = {
-    "flipped": lambda path: rewritten(path, flip_a_pixel),
-    "truncated": lambda path: rewritten(path, lambda content: content.__delitem__(slice(-9, None))),
-    "empty": lambda path: path.write_bytes(b""),
-    "a pickle": lambda path: path.write_bytes(pickle.dumps({"train_images": IMAGES})),
-    "other entries": lambda path: np.savez(path, train_images=IMAGES),
-    "other types": lambda path: np.savez(path, **dict.fromkeys((*ARRAYS, "classes", "source"), IMAGES)),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_broken_cache_is_rebuilt(damage):
-    cached("small", "f" * 64, small)
-    (path,) = datasets_folder().iterdir()
-    damage(path)
-    with pytest.warns(UserWarning, match=f"{path} is damaged and made again"):
-        assert_equal(cached("small", "f" * 64, small), small())
-    assert_equal(cached("small", "f" * 64, pytest.fail), small())
-    assert list(datasets_folder().iterdir()) == [path]
-
-
-def test_without_a_safe_cache_folder_nothing_is_cached(monkeypatch):
-    monkeypatch.setattr("functional_nn.data.tfds.cache_folder", lambda name: None)
-    assert datasets_folder() is None
-    for _ in range(2):
-        assert_equal(cached("small", "f" * 64, small), small())
-
-
-def test_two_processes_that_cache_the_same_set(monkeypatch):
-    def read_while_another_writes() -> Dataset:
-        cached("small", "f" * 64, small)
-        return small()
-
-    assert_equal(cached("small", "f" * 64, read_while_another_writes), small())
-    assert_equal(cached("small", "f" * 64, pytest.fail), small())
-    assert len(list(datasets_folder().iterdir())) == 1
-
-
-def test_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "one"))
-    assert datasets_folder() == tmp_path / "one/functional_nn/datasets"
-    monkeypatch.delenv("FUNCTIONAL_NN_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
-    assert datasets_folder() == tmp_path / "two/functional_nn/datasets"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "three"))
-    assert datasets_folder() == tmp_path / "three/.cache/functional_nn/datasets"
 
 
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():

@@ -2,7 +2,6 @@
 
 import http.server
 import io
-import shutil
 import socket
 import subprocess
 import threading
@@ -47,10 +46,10 @@ def assert_same_arrays(dataset, given) -> None:
     assert pairs(dataset.test_images, dataset.test_labels) == pairs(test_images, test_labels)
 
 
-def prepare_own(
-    folder: Path, splits: dict, *, features=None, supervised_keys=("image", "label"), name="own_images", **more: bytes
-) -> None:
-    """Prepares a set of our own, whose images are given as arrays. ``more`` is in each of its examples."""
+def own_builder(
+    splits: dict, *, features=None, supervised_keys=("image", "label"), name="own_images", **more: bytes
+) -> type:
+    """The builder of a set of our own, whose images are given as arrays. ``more`` is in each of its examples."""
 
     def examples(images):
         for index, image in enumerate(images):
@@ -77,7 +76,11 @@ def prepare_own(
             return examples(images)
 
     Own.name = name
-    Own(data_dir=str(folder)).download_and_prepare(file_format="array_record")
+    return Own
+
+
+def prepare_own(folder: Path, splits: dict, **options) -> None:
+    own_builder(splits, **options)(data_dir=str(folder)).download_and_prepare(file_format="array_record")
 
 
 def colors(number: int, side: int = 6) -> np.ndarray:
@@ -95,33 +98,10 @@ def test_a_prepared_set_is_read(name, tmp_path):
         assert name in dataset.source
 
 
-def test_the_default_folder_is_used_and_then_the_cache(monkeypatch):
+def test_the_default_folder_is_used():
     given = arrays(50)
     prepare_arrays("mnist", given, tfds.default_folder())
     assert_same_arrays(load_dataset("mnist"), given)
-    monkeypatch.setattr(tfds, "_read", pytest.fail)
-    assert_same_arrays(load_dataset("mnist"), given)
-
-
-def test_a_changed_set_is_not_read_from_the_cache(tmp_path):
-    for number in (50, 60):
-        prepare_arrays("mnist", arrays(number), tmp_path / str(number))
-        assert_same_arrays(load_dataset("mnist", tmp_path / str(number)), arrays(number))
-
-
-def test_files_that_change_while_they_are_read_are_not_cached_for_a_set_elsewhere(tmp_path, monkeypatch):
-    for folder in ("own", "foreign"):
-        prepared = prepare_arrays("mnist", arrays(50), tmp_path / folder)
-    others, read = prepare_arrays("mnist", arrays(60), tmp_path / "others"), tfds._read
-
-    def change_and_read(name, folder):
-        if folder == prepared:
-            shutil.copytree(others, folder, dirs_exist_ok=True)
-        return read(name, folder)
-
-    monkeypatch.setattr(tfds, "_read", change_and_read)
-    assert_same_arrays(load_dataset("mnist", tmp_path / "foreign"), arrays(60))
-    assert_same_arrays(load_dataset("mnist", tmp_path / "own"), arrays(50))
 
 
 def test_a_color_set_with_validation_for_want_of_test(tmp_path):
@@ -259,6 +239,24 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
         file.unlink()
     for data_dir in (None, tmp_path / "tfds", tmp_path / "tfds" / "kmnist"):
         assert_same_arrays(load_dataset("kmnist", data_dir), given)
+
+
+def test_a_downloaded_set_of_images_is_decoded_once(tmp_path, monkeypatch):
+    splits = {"train": colors(8), "test": colors(4)}
+    own, builder_of = own_builder(splits), tensorflow_datasets.builder_cls
+    monkeypatch.setattr(tensorflow_datasets, "list_builders", lambda **_: ["own_images"])
+    monkeypatch.setattr(
+        tensorflow_datasets, "builder_cls", lambda name: own if name == "own_images" else builder_of(name)
+    )
+    monkeypatch.setattr(tfds, "reachable", lambda url: True)
+    datasets = [load_dataset("own_images")]
+    monkeypatch.setattr(tfds, "_read", pytest.fail)
+    datasets.append(load_dataset("own_images"))
+    for dataset in datasets:
+        given = splits["train"], np.arange(8) % 2, splits["test"], np.arange(4) % 2
+        assert {*pairs(*given[:2])} == {*pairs(dataset.train_images, dataset.train_labels)}
+        assert {*pairs(*given[2:])} == {*pairs(dataset.test_images, dataset.test_labels)}
+    assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["own_images"]
 
 
 def test_a_damaged_download_leaves_nothing_and_can_be_fetched_again(online, tmp_path):

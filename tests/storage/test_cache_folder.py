@@ -37,6 +37,17 @@ def test_it_is_made_for_its_user_alone(base):
     assert cache_folder() == base / "functional_nn"
 
 
+def test_the_environment_names_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "one"))
+    assert cache_folder("compiled") == tmp_path / "one/functional_nn/compiled"
+    monkeypatch.delenv("FUNCTIONAL_NN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    assert cache_folder("compiled") == tmp_path / "two/functional_nn/compiled"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "three"))
+    assert cache_folder("compiled") == tmp_path / "three/.cache/functional_nn/compiled"
+
+
 @pytest.mark.parametrize("path", ["cache", "./cache", "~nobody_of_this_name/cache", "", "/a\0b"])
 def test_a_path_that_is_not_absolute_is_not_used(monkeypatch, path):
     monkeypatch.setattr(

@@ -1,13 +1,11 @@
 """Image-classification sets of TensorFlow Datasets (TFDS), without TensorFlow where the set allows it.
 
-Loading, download and preparation, and a cache of decoded sets: files of NumPy, whose checksums are verified whenever
-a set is read.
+Loading, download and preparation.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import json
 import logging
@@ -17,7 +15,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,12 +30,9 @@ from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import MAXIMUM_BYTES, find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
-from functional_nn.storage.cache_folder import cache_folder
 from functional_nn.storage.files import (
     JsonValue,
-    checksum_of,
     opened,
-    opened_whole,
     parsed,
     read_file,
     temporary_folder,
@@ -50,11 +45,10 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     Args:
         name: TFDS's name of it, such as ``mnist`` or ``cifar10``.
         data_dir: a folder with the prepared set, which is only read; None for TFDS's own (``$TFDS_DATA_DIR``,
-            else ``~/tensorflow_datasets``), where a missing set is prepared.
+            else ``~/tensorflow_datasets``), where a missing set is stored as IDX files.
 
     Returns:
-        The data set; its test split is TFDS's ``test`` or, if there is none, ``validation``. The decoded
-        arrays are kept in the cache.
+        The data set; its test split is TFDS's ``test`` or, if there is none, ``validation``.
 
     Raises:
         DataError: if the set is unknown, cannot be downloaded, or is not images of one size with a label each.
@@ -66,7 +60,8 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     prepared = folder or download(name, root)
     if data := read_idx_folder(prepared, name, f"the files that TensorFlow Datasets downloads, in {prepared}"):
         return data
-    return cached(name, _fingerprint(prepared), lambda: _read(name, prepared))
+    with quiet():
+        return _read(name, prepared)
 
 
 def default_folder() -> Path:
@@ -119,7 +114,6 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     return max(prepared, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))), default=None)
 
 
-@quiet()
 def _read(name: str, folder: Path) -> Dataset:
     """Reads a prepared set of TFDS and decodes its images."""
     import tensorflow_datasets as tfds
@@ -227,10 +221,13 @@ def _examples(
 
     keys = (image_key, label_key)
     decoders: Any = {image_key: tfds.decode.SkipDecoding()}
+    paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
+    for path in paths:
+        opened(Path(path), follow_links=True).close()  # a reader would wait for the other end of a pipe
     file_format = builder.info.file_format.value
     if file_format == "array_record":
         features: Any = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-        for record in read_records([os.fspath(path) for path in builder.info.splits[split].filepaths]):
+        for record in read_records(paths):
             yield features.deserialize_example_np(record, decoders=decoders)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
         wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders)
@@ -244,20 +241,6 @@ def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
     """Turns any error that TFDS raises for a damaged folder into a `DataError`."""
     remedy = "Delete the folder and prepare it again."
     return reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception)
-
-
-def _fingerprint(folder: Path) -> str:
-    """A checksum of a prepared set's files and their names. Anything but files and folders is an error.
-
-    The checksum also covers the path of the folder. Without it, another user could harm your cache: you load a copy of
-    your set from their folder, and they change the files after the checksum is computed. Then the cache would have
-    their images for your set.
-    """
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(folder)))
-    with _damage_as_data_error(folder):
-        for path in sorted(path for path in folder.iterdir() if not path.is_dir()):
-            digest.update(f"{path.name} {checksum_of(path, follow_links=True)}\n".encode())
-    return digest.hexdigest()
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
@@ -274,14 +257,14 @@ HOME_PAGE = "https://www.tensorflow.org/datasets"
 
 @quiet()
 def download(name: str, data_dir: Path) -> Path:
-    """Downloads and prepares a set of TFDS.
+    """Downloads a set of TFDS, decodes it, and stores it as IDX files.
 
     Args:
         name: TFDS's name of it.
         data_dir: the TFDS folder to write into.
 
     Returns:
-        The folder of the prepared set. MNIST and sets like it stay IDX files, in ``<data_dir>/<name>``.
+        The folder of the files, ``<data_dir>/<name>``.
 
     Raises:
         DataError: if the set is unknown, is not an image-classification set, or cannot be downloaded or prepared.
@@ -307,18 +290,21 @@ def download(name: str, data_dir: Path) -> Path:
         with _download_folder(data_dir) as download_dir:
             if is_mnist_like:
                 manager = tfds.download.DownloadManager(download_dir=download_dir, url_infos=known_urls)
-                # They are decompressed once, and get their places when all of them are whole.
-                complete, folder = Path(download_dir) / name, data_dir / name
-                complete.mkdir()
-                for url, file in zip(urls, IDX_NAMES, strict=True):
-                    write_idx(complete / file.removesuffix(".gz"), read_idx(manager.download(url)))
-                read_idx_folder(complete, name, "a download")
-                folder.mkdir(exist_ok=True)
-                for file in complete.iterdir():
-                    file.replace(folder / file.name)
-                return folder
-            builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
-            return Path(builder.data_path)
+                arrays = [read_idx(manager.download(url)) for url in urls]
+            else:
+                builder = builder_class(data_dir=download_dir)
+                builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
+                arrays = _read(name, Path(builder.data_path)).split()[:4]
+            # They are decoded once, and get their places when all of them are whole.
+            complete, folder = Path(download_dir) / "complete", data_dir / name
+            complete.mkdir()
+            for file, array in zip(IDX_NAMES, arrays, strict=True):
+                write_idx(complete / file.removesuffix(".gz"), array)
+            read_idx_folder(complete, name, "a download")
+            folder.mkdir(exist_ok=True)
+            for file in complete.iterdir():
+                file.replace(folder / file.name)
+            return folder
     except DataError:
         raise
     except ImportError as error:
@@ -390,46 +376,3 @@ def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
         if are_bytes and isinstance(label, tfds.features.ClassLabel):
             return image_key, label_key, int(label.num_classes or 0)
     raise DataError(f"data set {name}", "a set of images of bytes with a class label each", shortened(features))
-
-
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-
-def datasets_folder() -> Path | None:
-    """The folder of decoded data sets, which is safe to delete; None if there is no safe cache folder."""
-    return cache_folder("datasets")
-
-
-def cached(name: str, fingerprint: str, read: Callable[[], Dataset]) -> Dataset:
-    """Reads a data set from the cache. If it is not there, ``read`` reads it, and it is added to the cache.
-
-    Args:
-        name: the data set's name.
-        fingerprint: a checksum of the files that ``read`` reads, so that a change of them is noticed.
-        read: reads the data set itself.
-
-    Returns:
-        The data set. A damaged copy is named in a warning and made again. A cache that is not safe, or cannot be
-        written to, is not used.
-
-    Raises:
-        DataError: if ``read`` raises it.
-    """
-    datasets = datasets_folder()
-    if datasets is None:
-        return read()
-    path = datasets / f"{name}-{fingerprint[:16]}.npz"
-    try:
-        # NumPy unpickles nothing, and verifies the checksum of each array.
-        with opened(path, follow_links=True) as file, np.load(file) as found:
-            arrays = [found[array] for array in ARRAYS]
-            return make_dataset(name, *arrays, classes=int(found["classes"]), source=str(found["source"]))
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # a damaged file leads to many errors
-        warnings.warn(f"The cached data set {path} is damaged and made again: {shortened(error)}", stacklevel=2)
-    dataset = read()
-    arrays = {array: getattr(dataset, array) for array in ARRAYS}
-    with suppress(OSError), opened_whole(path) as file:
-        np.savez(file, allow_pickle=False, **arrays, classes=dataset.classes, source=dataset.source)
-    return dataset
