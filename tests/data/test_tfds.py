@@ -243,11 +243,9 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
 
 def test_a_downloaded_set_of_images_is_decoded_once(tmp_path, monkeypatch):
     splits = {"train": colors(8), "test": colors(4)}
-    own, builder_of = own_builder(splits), tensorflow_datasets.builder_cls
-    monkeypatch.setattr(tensorflow_datasets, "list_builders", lambda **_: ["own_images"])
-    monkeypatch.setattr(
-        tensorflow_datasets, "builder_cls", lambda name: own if name == "own_images" else builder_of(name)
-    )
+    builders = {"own_images": own_builder(splits), "mnist": tensorflow_datasets.builder_cls("mnist")}
+    monkeypatch.setattr(tensorflow_datasets, "list_builders", lambda **_: [*builders])
+    monkeypatch.setattr(tensorflow_datasets, "builder_cls", builders.get)
     monkeypatch.setattr(tfds, "reachable", lambda url: True)
     datasets = [load_dataset("own_images")]
     monkeypatch.setattr(tfds, "_read", pytest.fail)

@@ -6,7 +6,7 @@ import click
 
 from functional_nn.cli.startup import importing
 from functional_nn.core.errors import installed_version, versions
-from functional_nn.storage.cache_folder import UnsafeCache, safe_cache_folder
+from functional_nn.storage.cache_folder import UnsafeCache, cache_folder
 
 PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
 OPTIONAL = {
@@ -41,7 +41,7 @@ def info() -> None:
         else:
             click.echo(f"{name:20} {number}; for {purpose}")
     try:
-        cache = safe_cache_folder()
+        cache = cache_folder()
     except UnsafeCache as error:
         cache = f"none: {error}"
     click.echo(f"{'cache':20} {cache}")

@@ -93,12 +93,10 @@ def use_compilation_cache(context: click.Context, parameter: click.Parameter, wa
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("false", "0"):
         return
     if "jax" not in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = cache_folder("compiled")
-        if folder is None:
-            return
         try:
+            folder = cache_folder("compiled")
             _remove_unknown_and_oldest(folder)
-        except OSError:  # a program can be neither read nor removed
+        except OSError:  # there is no safe folder, or a program can be neither read nor removed
             return
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
         # By default JAX keeps only programs that took at least a second to compile.

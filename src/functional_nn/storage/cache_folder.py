@@ -12,30 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 
 
-class UnsafeCache(Exception):
+class UnsafeCache(OSError):
     """The reason why the cache is not used."""
 
 
-def cache_folder(name: str = "") -> Path | None:
-    """Returns a folder of the cache, and makes it if it does not exist. None if there is no safe folder.
+def cache_folder(name: str = "") -> Path:
+    """Returns a folder of the cache, and makes it if it does not exist.
 
     The cache is ``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else in ``$XDG_CACHE_HOME``, else in ``~/.cache``. It
-    is safe to delete. ``safe_cache_folder`` lists the cases in which it is not used.
-
-    Args:
-        name: the name of a folder in the cache; empty for the cache itself.
-    """
-    try:
-        return safe_cache_folder(name)
-    except UnsafeCache:
-        return None
-
-
-def safe_cache_folder(name: str = "") -> Path:
-    """Returns the same folder as ``cache_folder``, but raises an error if there is no safe folder.
+    is safe to delete.
 
     A file in the folder that others may write to is removed: the user may have moved it there from a shared place, and
     somebody may still have it open. The package makes its own files private, whatever the umask is.
+
+    Args:
+        name: the name of a folder in the cache; empty for the cache itself.
 
     Raises:
         UnsafeCache: if the path is relative, or there is no home directory; if a user other than this one and root
@@ -57,7 +48,9 @@ def safe_cache_folder(name: str = "") -> Path:
         for part in filter(None, ("functional_nn", name)):
             folder = folder / part
             folder.mkdir(mode=0o700, exist_ok=True)
-            _check_own_folder(folder)
+            _check_folder(folder)
+            if not os.access(folder, os.W_OK):
+                raise UnsafeCache(f"{folder} cannot be written to")
         # Another user may have made a folder between the first check and mkdir.
         for parent in (base, *base.parents):
             _check_parent(parent)
@@ -73,12 +66,6 @@ def _check_parent(folder: Path) -> None:
     """Checks that only this user and root can rename or replace the entries of a folder."""
     # In a sticky folder, such as /tmp, all users may write, but each can rename only their own files.
     _check_folder(folder, allowed=stat.S_ISVTX, owners=(0,))
-
-
-def _check_own_folder(folder: Path) -> None:
-    _check_folder(folder)
-    if not os.access(folder, os.W_OK):
-        raise UnsafeCache(f"{folder} cannot be written to")
 
 
 def _check_folder(folder: Path, allowed: int = 0, owners: tuple[int, ...] = ()) -> None:
