@@ -1,5 +1,6 @@
 """NumPy arrays of the other byte order, such as files of other machines hold, give the numbers that they stand for."""
 
+import operator
 import sys
 
 import jax
@@ -38,7 +39,7 @@ def test_arrays_are_converted_and_others_left_alone():
         assert convert("x", array).dtype == np.float32
         assert_equal(convert("x", array), X)
     tree = {"a": X, "b": (jnp.ones(2), 3)}
-    assert tree_in_native_order(tree) is tree
+    assert all(map(operator.is_, jax.tree.leaves(tree_in_native_order(tree)), jax.tree.leaves(tree)))
     assert_equal(tree_in_native_order({"a": array, "b": 3}), {"a": X, "b": 3})
 
 

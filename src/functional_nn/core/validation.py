@@ -81,19 +81,15 @@ def check_number(
         ...
     functional_nn.core.errors.InputError: rate: expected a number in [0, 1), got 1.5.
     """
-    is_number = _is_number(value)
+    if is_array(value):
+        is_number = not value.ndim and is_numeric(value) and value.dtype != bool
+    else:
+        is_too_large = isinstance(value, Integral) and abs(int(value)) > LARGEST  # it may not fit in a float
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and not is_too_large
     if is_number and isinstance(value, Tracer):
         return value
     check(argument, value, expected, is_number and holds(float(value)))
     return value if is_array(value) else float(value)
-
-
-def _is_number(value: object) -> bool:
-    """Whether a value is a single real number, and no integer beyond what arguments may give."""
-    if is_array(value):
-        return not value.ndim and is_numeric(value) and value.dtype != bool
-    is_too_large = isinstance(value, Integral) and abs(int(value)) > LARGEST  # it may not fit in a float
-    return isinstance(value, Real) and not isinstance(value, bool) and not is_too_large
 
 
 def check_flag(argument: str, value: object, remedy: str = "") -> bool:
@@ -178,17 +174,12 @@ def in_native_order(value: Any) -> Any:
 
 
 def tree_in_native_order(tree: Tree) -> Tree:
-    """A pytree with its NumPy arrays in this machine's byte order; the same object if all are already."""
-    leaves = jax.tree.leaves(tree)
-    if all(leaf is in_native_order(leaf) for leaf in leaves):
-        return tree
+    """A pytree with its NumPy arrays in this machine's byte order."""
     return jax.tree.map(in_native_order, tree)
 
 
 def tree_of_jax(argument: str, tree: Tree) -> Tree:
-    """A pytree with JAX's arrays in place of NumPy's; the same object if it has none of NumPy."""
-    if not any(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(tree)):
-        return tree
+    """A pytree with JAX's arrays in place of NumPy's."""
     return jax.tree.map(
         lambda leaf: as_array(argument, leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, tree
     )
