@@ -155,9 +155,7 @@ class _Conversion:
         if name == "scan":
             return list(self.scan(step, operands, steps, observed))
         if name not in OPERATIONS:
-            layer = f"{name!r} in {step.scope}"
-            remedy = "The operations are in functional_nn.reports.portable."
-            raise InputError("net", "operations that the page can compute", layer, remedy)
+            raise _refused(f"{name!r} in {step.scope}", "The operations are in functional_nn.reports.portable.")
         reads = [self.place_of(operand) for operand in operands]
         fills = [self.new_place(array_type(variable)) for variable in equation.outvars]
         self.made_by |= dict.fromkeys(fills, (name, reads))
@@ -199,6 +197,10 @@ class _Conversion:
         return name == "div" and len(self.program.shapes[place]) == 4 and self.made_by.get(reads[0], ("",))[0] == "exp"
 
 
+def _refused(given: str, remedy: str = "") -> InputError:
+    return InputError("net", "operations that the page can compute", given, remedy)
+
+
 def _plain(value: object) -> object:
     """Integers in lists of any depth, without types of NumPy or JAX."""
     return [_plain(one) for one in value] if isinstance(value, tuple | list) else int(cast(int, value))
@@ -214,8 +216,7 @@ def _convolution(equation: JaxprEqn) -> dict[str, object]:
     spec = parameters["dimension_numbers"]
     spatial = len(parameters["window_strides"])
     if parameters["batch_group_count"] != 1 or spatial > 2:
-        given = f"{spatial} axes and {parameters['batch_group_count']} groups of the batch"
-        raise InputError("net", "convolutions of at most two axes without groups of the batch", given)
+        raise _refused(f"convolutions of {spatial} axes, with {parameters['batch_group_count']} groups of the batch")
     orders = {"image": spec.lhs_spec, "kernel": spec.rhs_spec, "result": spec.out_spec}
     return {name: _plain(order) for name, order in orders.items()} | CONVOLUTION(equation)
 
@@ -251,22 +252,20 @@ def _type(equation: JaxprEqn) -> dict[str, object]:
 def _rounding(equation: JaxprEqn) -> dict[str, object]:
     """The evaluator rounds halves to the even number."""
     if equation.params["rounding_method"] != RoundingMethod.TO_NEAREST_EVEN:
-        raise InputError("net", "operations that the page can compute", "round that rounds halves away from 0")
+        raise _refused("round that rounds halves away from 0")
     return {}
 
 
 def _bits_to_number(equation: JaxprEqn) -> dict[str, object]:
     if array_type(equation.invars[0]).dtype != np.int32 or equation.params["new_dtype"] != np.float32:
-        raise InputError(
-            "net", "operations that the page can compute", "bitcast_convert_type but from int32 to float32"
-        )
+        raise _refused("bitcast_convert_type but from int32 to float32")
     return {}
 
 
 def _no_integers(equation: JaxprEqn) -> dict[str, object]:
     """Integers are divided with truncation and combined bit by bit, which the evaluator does not do."""
     if any(array_type(variable).dtype == np.int32 for variable in equation.invars):
-        raise InputError("net", "operations that the page can compute", f"{equation.primitive.name} of integers")
+        raise _refused(f"{equation.primitive.name} of integers")
     return {}
 
 
@@ -274,8 +273,7 @@ def _two_cases(equation: JaxprEqn) -> dict[str, object]:
     """The evaluator chooses between two arrays."""
     which, *cases = equation.invars
     if array_type(which).dtype != np.bool_ or len(cases) != 2:
-        given = f"{equation.primitive.name} with {len(cases)} cases, chosen by {array_type(which).dtype}"
-        raise InputError("net", "operations that the page can compute", given)
+        raise _refused(f"{equation.primitive.name} with {len(cases)} cases, chosen by {array_type(which).dtype}")
     return {}
 
 
