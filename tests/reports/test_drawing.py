@@ -241,7 +241,6 @@ def sorting() -> Layer:
             "ab",
             "operations that the page can compute, got 'sort'",
         ),
-        (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 1), "abc", "an output for each of the 3 classes"),
         (fnn.chain(fnn.flatten(), fnn.dense(2)), (4, 4, 2), "ab", "1 or 3 channels"),
     ],
 )

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ import optax
 from functional_nn.core import trees
 from functional_nn.core.children import child_forward
 from functional_nn.core.errors import InputError, check
-from functional_nn.core.layer import Layer, Params, State, as_layer, output_shape, with_key_if_needed
+from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts
@@ -129,31 +129,25 @@ def panel_data(
     """What the script of the panel reads: the network as a program, which of its arrays to show, and the classes.
 
     Args:
-        net, params, state: the network with its trained parameters and state.
+        net, params, state: the network with its trained parameters and state. It takes images.
         image_shape: height, width and channels of an image. With three channels, the picture is gray.
         class_names: a name for each output of the network.
         data: the data that the network was trained on; None for a panel without learning.
 
     Raises:
-        InputError: if the network has an operation that the page cannot compute, no output for each class, or
-            parameters that are not finite; or for images with another number of channels.
+        InputError: if the network has an operation that the page cannot compute, or parameters that are not finite; or
+            for images with another number of channels.
     """
-    net = as_layer(net)
     shape = check_counts("image_shape", image_shape)
     check("image_shape", shape, "height, width, and 1 or 3 channels", len(shape) == 3 and shape[2] in (1, 3))
     names = [str(name) for name in class_names]
     params, state = jax.tree.map(_as_float32, (params, state))
-    in_shape = _in_shape(net, params, state, shape, len(names))
 
-    def marked(key: jax.Array | None) -> Callable[[jax.Array, Params], jax.Array]:
-        def evaluate(x: jax.Array, params: Params) -> jax.Array:
-            return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=key)[0]
+    def evaluate(x: jax.Array, params: Params) -> jax.Array:
+        return child_forward(net.name, net, {net.name: params}, {net.name: state}, x, train=False, key=None)[0]
 
-        return evaluate
-
-    x = jnp.zeros((1, *in_shape), jnp.float32)
     with tracing_for(SEVERAL_PLATFORMS):  # the script computes convolutions as such
-        program = portable(with_key_if_needed(lambda key: trace(marked(key), x, params)))
+        program = portable(trace(evaluate, jnp.zeros((1, *shape), jnp.float32), params))
     return {
         "program": program_data(program),
         "parameters": [written(leaf) for leaf in jax.tree.leaves(params)],
@@ -161,7 +155,7 @@ def panel_data(
         "imageShape": shape,
         "classNames": names,
         "areDigits": are_digits(names),
-        "lesson": None if data is None else _lesson(net, params, state, in_shape, data),
+        "lesson": None if data is None else _lesson(net, params, state, shape, data),
     }
 
 
@@ -173,14 +167,11 @@ def _lesson(net: Layer, params: Params, state: State, in_shape: Shape, data: Dat
     """
     optimizer = optax.adam(STEP_SIZE)
 
-    def marked(key: jax.Array | None) -> Callable[..., object]:
-        def step(params: Params, kept: optax.OptState, x: jax.Array, labels: jax.Array):
-            y, _, pullback = net.vjp(params, state, x, train=False, key=key)
-            bars, _ = pullback(cross_entropy.gradient(y, labels))
-            updates, kept = optimizer.update(bars, kept, params)
-            return optax.apply_updates(params, updates), kept
-
-        return step
+    def step(params: Params, kept: optax.OptState, x: jax.Array, labels: jax.Array):
+        y, _, pullback = net.vjp(params, state, x, train=False)
+        bars, _ = pullback(cross_entropy.gradient(y, labels))
+        updates, kept = optimizer.update(bars, kept, params)
+        return optax.apply_updates(params, updates), kept
 
     x = jnp.zeros((EXAMPLES_IN_A_STEP, *in_shape), jnp.float32)
     labels = jnp.zeros(EXAMPLES_IN_A_STEP, jnp.int32)
@@ -189,8 +180,7 @@ def _lesson(net: Layer, params: Params, state: State, in_shape: Shape, data: Dat
     try:
         # Optax multiplies floating-point numbers by integers.
         with tracing_for(SEVERAL_PLATFORMS), jax.numpy_dtype_promotion("standard"):
-            arguments = params, optimizer.init(params), x, labels
-            program = program_data(portable(with_key_if_needed(lambda key: trace(marked(key), *arguments))))
+            program = program_data(portable(trace(step, params, optimizer.init(params), x, labels)))
     except InputError:
         return None
     return {
@@ -242,21 +232,6 @@ def _as_float32(leaf: object) -> np.ndarray:
     if not np.isfinite(array).all():
         raise InputError("params", "finite numbers", "NaN or infinity", "Train again.")
     return array
-
-
-def _in_shape(net: Layer, params: Params, state: State, image_shape: Shape, classes: int) -> Shape:
-    """The shape in which the network takes an image: as it is, or as a vector."""
-    given = "none"
-    for in_shape in (image_shape, (math.prod(image_shape),)):
-        try:
-            found = output_shape(net, params, state, in_shape, jnp.float32)
-        except (InputError, TypeError, ValueError) as error:
-            given = str(error) if given == "none" else given
-            continue
-        if found == (classes,):
-            return in_shape
-        given = f"an output of shape {found}"
-    raise InputError("net", f"a network with an output for each of the {classes} classes of an image", given)
 
 
 def written(array: np.ndarray) -> str:

@@ -105,8 +105,6 @@ def _probabilities(contents: RunContents) -> tuple[np.ndarray | None, str]:
     if contents.params is None or contents.state is None or contents.data is None:
         return None, ""
     images = contents.data.test_images
-    if not len(images):
-        return None, ""
     precision = contents.settings["precision"]
     with jax.enable_x64(precision == "float64"):
         found = predict_probabilities(contents.net, contents.params, contents.state, images, precision=precision)
