@@ -10,6 +10,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,6 @@ SEPARATORS = ",;\t"
 
 MOST_BYTES = 4 * 2**30
 """The largest file that is read, since all rows are in memory."""
-
-MOST_OF_FIRST_LINE = 2**26
-"""The largest number of letters in the first line."""
 
 LARGEST = 1e38
 """The largest number in a cell, which float32 holds."""
@@ -147,14 +145,12 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
         def cells_of_first_line(separator: str) -> int:
             text.seek(0)
-            return len(next(csv.reader(text, delimiter=separator), ()))
+            # Split by a wrong separator, the first line of a wide table can be a single cell that is too long.
+            with suppress(csv.Error):
+                return len(next(csv.reader(text, delimiter=separator), ()))
+            return 0
 
-        # Split by a wrong separator, the first line of a wide table can be a single long cell.
-        usual = csv.field_size_limit(MOST_OF_FIRST_LINE)
-        try:
-            separator = max(SEPARATORS, key=cells_of_first_line)
-        finally:
-            csv.field_size_limit(usual)
+        separator = max(SEPARATORS, key=cells_of_first_line)
         text.seek(0)
         reader, first = csv.reader(text, delimiter=separator, strict=True), 1
         for cells in reader:
