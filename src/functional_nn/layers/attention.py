@@ -357,7 +357,9 @@ def dot_product_attention(
     """
     causal = check_flag("causal", causal)
     rotary = check_flag("rotary", rotary)
-    window = check_window(window, causal)
+    if window is not None:
+        window = check_count("window", window)
+        check("window", window, "causal=True with it", causal, "A query sees the last keys up to its own step.")
     if scale is not None:
         scale = _fixed_number("scale", scale, positive=False)
     if score_cap is not None:
@@ -414,15 +416,6 @@ def dot_product_attention(
         return {}, (with_mask_of(y_bar, q_bar), k_bar, v_bar, *pairs_bar)
 
     return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
-
-
-def check_window(window: int | None, causal: bool) -> int | None:
-    """Requires a positive window, or None. A window needs causal order."""
-    if window is None:
-        return None
-    window = check_count("window", window)
-    check("window", window, "causal=True with it", causal, "A query sees the last keys up to its own step.")
-    return window
 
 
 def _fixed_number(argument: str, value: float, *, positive: bool) -> float:

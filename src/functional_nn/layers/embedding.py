@@ -75,7 +75,9 @@ def embedding(count: int, out_size: int, *, initializer: Initializer = "lecun", 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, {"weight": (count, out_size)})
         x = as_array("x", x)
-        _check_tokens(x, count)
+        remedy = "Give tokens as int32, x.astype(int). fit converts uint8 to floating-point numbers, x / 255."
+        check("x", x, "integers, the numbers of tokens", jnp.issubdtype(x.dtype, jnp.integer), remedy)
+        check_elements("x", x, lambda tokens: (tokens >= 0) & (tokens < count), f"tokens from 0 to {count - 1}")
         y = params["weight"].at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         return y, state, x
 
@@ -140,12 +142,6 @@ def unembedding(count: int, *, initializer: Initializer = "lecun", name: str = "
 def _draw(initializer, key, count, size):
     """Draws a weight (count, size) like that of a dense layer with size inputs and count outputs."""
     return weight_and_bias(initializer, key, (size, count))[0].T
-
-
-def _check_tokens(x: jax.Array, count: int) -> None:
-    remedy = "Give tokens as int32, x.astype(int). fit converts uint8 to floating-point numbers, x / 255."
-    check("x", x, "integers, the numbers of tokens", jnp.issubdtype(x.dtype, jnp.integer), remedy)
-    check_elements("x", x, lambda tokens: (tokens >= 0) & (tokens < count), f"tokens from 0 to {count - 1}")
 
 
 MOST_NUMBERS = 2**25

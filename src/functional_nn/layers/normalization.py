@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -102,7 +103,6 @@ def batch_norm(
     momentum = check_number(
         "momentum", momentum, "a number in [0, 1], the share that is kept", lambda share: 0 <= share <= 1
     )
-    check_epsilon(epsilon)
     axis_names = axis_name if isinstance(axis_name, tuple) and axis_name else (axis_name,)
     are_names = axis_name is None or all(isinstance(axis, str) for axis in axis_names)
     check("axis_name", axis_name, "the name of a mapped axis, or a tuple of names", are_names)
@@ -130,8 +130,8 @@ def batch_norm(
         lambda shape: shape,
         group_axes,
         channel_axes,
-        normalized,
-        params={"scale": jnp.ones, "bias": jnp.zeros},
+        epsilon,
+        normalized_by=normalized,
         state={"mean": jnp.zeros, "variance": jnp.ones},
         axis_name=axis_name,
     )
@@ -217,7 +217,7 @@ def layer_norm(
         Ba, Kiros and Hinton 2016, "Layer normalization", equations 3 and 4.
     """
     chosen = partial(chosen_axes, axes, batch=False)
-    return example_norm(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=bias)
+    return _norm_layer(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=bias)
 
 
 @without_input_size()
@@ -255,7 +255,7 @@ def rms_norm(
         Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4.
     """
     chosen = partial(chosen_axes, axes, batch=False)
-    return example_norm(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=False, centered=False)
+    return _norm_layer(name, lambda shape: shape, chosen, chosen, epsilon, scale=scale, bias=False, centered=False)
 
 
 def group_norm(
@@ -352,21 +352,24 @@ def _group_norm(
     def channel_axis(rank: int) -> Axes:
         return (rank - 1,)
 
-    return example_norm(name, with_group_axis, group_axes, channel_axis, epsilon, scale=scale, bias=bias)
+    return _norm_layer(name, with_group_axis, group_axes, channel_axis, epsilon, scale=scale, bias=bias)
 
 
-def example_norm(
+def _norm_layer(
     name: str,
     grouped_shape: Callable[[Shape], Shape],
     group_axes: Callable[[int], Axes],
     parameter_axes: Callable[[int], Axes],
     epsilon: float | jax.Array,
     *,
-    scale: bool,
-    bias: bool,
+    scale: bool = True,
+    bias: bool = True,
     centered: bool = True,
+    normalized_by: Callable[[jax.Array, Groups, State, bool], tuple[Normalized, State]] | None = None,
+    state: Mapping[str, Callable[[Shape], jax.Array]] = MappingProxyType({}),
+    axis_name: AxisName | None = None,
 ) -> Layer:
-    """A layer that normalizes groups of values within each example.
+    """The layer of every norm.
 
     Args:
         name: used in parameter trees and in error messages.
@@ -377,42 +380,22 @@ def example_norm(
         scale: whether x̂ is multiplied by a parameter.
         bias: whether a parameter is added.
         centered: whether the mean is subtracted.
+        normalized_by: ``normalized_by(values, groups, state, train) -> (normalized, state)``; None normalizes groups of
+            values within each example.
+        state: for each entry, the function of a shape that gives its starting value.
+        axis_name: as for ``batch_norm``.
     """
-    check_epsilon(epsilon)
+    check_number("epsilon", epsilon, "a number not below 0", lambda epsilon: 0 <= epsilon < math.inf)
     is_used = {"scale": check_flag("scale", scale), "bias": check_flag("bias", bias)}
     starting_values = {"scale": jnp.ones, "bias": jnp.zeros}
+    starts = {"params": {entry: starting_values[entry] for entry in is_used if is_used[entry]}, "state": state}
 
-    def normalized(values: jax.Array, groups: Groups, state: State, train: bool) -> tuple[Normalized, State]:
+    def within_examples(values: jax.Array, groups: Groups, state: State, train: bool) -> tuple[Normalized, State]:
         are_two = not centered or math.prod(values.shape[axis] for axis in groups.axes) >= 2
         check("x", values, "at least two values to normalize together", are_two)
         return normalize(values, groups, epsilon, centered=centered)[0], state
 
-    params = {name: start for name, start in starting_values.items() if is_used[name]}
-    return _norm_layer(name, grouped_shape, group_axes, parameter_axes, normalized, params, {}, centered=centered)
-
-
-def _norm_layer(
-    name: str,
-    grouped_shape: Callable[[Shape], Shape],
-    group_axes: Callable[[int], Axes],
-    parameter_axes: Callable[[int], Axes],
-    normalized_by: Callable[[jax.Array, Groups, State, bool], tuple[Normalized, State]],
-    params: Mapping[str, Callable[[Shape], jax.Array]],
-    state: Mapping[str, Callable[[Shape], jax.Array]],
-    *,
-    centered: bool = True,
-    axis_name: AxisName | None = None,
-) -> Layer:
-    """The layer of every norm; see ``example_norm`` for what is not below.
-
-    Args:
-        name, grouped_shape, group_axes, parameter_axes: as for ``example_norm``.
-        normalized_by: ``normalized_by(values, groups, state, train) -> (normalized, state)``.
-        params, state: for each entry, the function of a shape that gives its starting value.
-        centered: whether the mean is subtracted.
-        axis_name: as for ``batch_norm``.
-    """
-    starts = {"params": params, "state": state}
+    normalized_values = normalized_by or within_examples
 
     def shared_axes(rank: int) -> Axes:
         """The axes of x along which scale and bias are the same."""
@@ -439,7 +422,7 @@ def _norm_layer(
         check_entry_shapes("params", params, dict.fromkeys(params, sizes))
         check_entry_shapes("state", state, dict.fromkeys(starts["state"], sizes))
         groups = Groups(group_axes(rank), mask, axis_name)
-        normalized, state = normalized_by(values.reshape(grouped_shape(shape)), groups, state, train)
+        normalized, state = normalized_values(values.reshape(grouped_shape(shape)), groups, state, train)
         y = groups.real(affine(normalized.x_hat.reshape(shape), params, shared_axes(rank)))
         return with_mask_of(x, y.astype(values_of(x).dtype)), state, (normalized, params, mask)
 
@@ -623,11 +606,6 @@ def chosen_axes(axes: int | Sequence[int], rank: int, *, batch: bool) -> Axes:
     fits = chosen and len(chosen) == len(given) and (0 in chosen) == batch
     check("axes", axes, f"different axes of an input of {rank} axes, {which}", fits)
     return chosen
-
-
-def check_epsilon(epsilon: object) -> None:
-    """Requires a finite number not below 0."""
-    check_number("epsilon", epsilon, "a number not below 0", lambda epsilon: 0 <= epsilon < math.inf)
 
 
 def _expanded_mask(mask: jax.Array, rank: int) -> jax.Array:

@@ -121,7 +121,8 @@ def compose(children: Mapping[str, Member], function: Function, *, name: str = "
 
         def forward(params, state, x, *, train, key=None):
             check_no_other_names(names, params=params, state=state)
-            child_key, own_key = _keys(key, names)
+            *keys, own_key = child_keys(key, (*names, OWN_KEY))
+            child_key = dict(zip(names, keys, strict=True))
 
             def outputs(params: Params, x: Value) -> tuple[Value, State]:
                 new_state: dict[str, State] = dict(state)
@@ -200,12 +201,6 @@ def _input_shapes(run: Callable[..., Value], members: Mapping[str, Layer], in_sh
     missing = ", ".join(child for child in members if child not in found)
     remedy = "Call it, or leave it out of the children."
     raise InputError("function", f"a call of every child: {', '.join(members)}", f"none of {missing}", remedy)
-
-
-def _keys(key: jax.Array | None, names: tuple[str, ...]) -> tuple[dict[str, jax.Array | None], jax.Array | None]:
-    """The key of each child's first call, and the function's own key."""
-    *children, own = child_keys(key, (*names, OWN_KEY))
-    return dict(zip(names, children, strict=True)), own
 
 
 def _parameters(function: Function) -> tuple[str, ...]:

@@ -126,8 +126,7 @@ def conv(
         LeCun et al. 1998, "Gradient-based learning applied to document recognition"; Goodfellow, Bengio, Courville,
         "Deep Learning", section 9.5 and equations 9.11 to 9.13; Chellapilla, Puri, Simard 2006 (the matrix product).
     """
-    out_size, groups, bias = check_count("out_size", out_size), check_count("groups", groups), check_flag("bias", bias)
-    _check_settings(out_size, groups, lowering, window=window, stride=stride, dilation=dilation)
+    check_sizes(window=window, stride=stride, dilation=dilation)
     check_padding(padding, ("same", "valid", "causal"))
 
     def place(in_sizes: Sequence[int]) -> Windows:
@@ -194,18 +193,13 @@ def conv_transpose(
     References:
         Zeiler et al. 2010, "Deconvolutional networks"; Dumoulin and Visin 2016, "A guide to convolution arithmetic".
     """
-    out_size, groups, bias = check_count("out_size", out_size), check_count("groups", groups), check_flag("bias", bias)
-    _check_settings(out_size, groups, lowering, window=window, stride=stride, dilation=dilation)
+    check_sizes(window=window, stride=stride, dilation=dilation)
     check_padding(padding, ("same", "valid"), least=None)
 
     def place(sizes: Sequence[int]) -> Windows:
         """The windows of the convolution whose transpose this is: its output has the sizes of x."""
         axes = len(sizes)
-        each, strides, dilations = (
-            per_axis(argument, value, axes)
-            for argument, value in (("window", window), ("stride", stride), ("dilation", dilation))
-        )
-        spans = [d * (k - 1) + 1 for k, d in zip(each, dilations, strict=True)]
+        each, strides, dilations, spans = per_axis(axes, window, stride, dilation)
         match padding:
             case "valid":
                 pads = ((0, 0),) * axes
@@ -242,6 +236,9 @@ def _convolution_layer(
     The forward pass of a transpose is the convolution's map for x_bar, and the other way round. Its weight is that of
     the convolution from its outputs to its inputs.
     """
+    out_size, groups, bias = check_count("out_size", out_size), check_count("groups", groups), check_flag("bias", bias)
+    check("groups", groups, f"a divisor of out_size, {out_size}", out_size % groups == 0)
+    check_choice("lowering", lowering, LOWERINGS)
     output, transpose = (input_gradient, convolve) if is_transposed else (convolve, input_gradient)
     names: tuple[str, ...] = ("weight", "bias") if bias else ("weight",)
 
@@ -307,12 +304,6 @@ def _grouped_start(initializer: Initializer, key: jax.Array, shape: Shape, group
     # weights has the shape (groups, *window, in_size // groups, out_size // groups).
     weights, biases = jax.vmap(lambda key: weight_and_bias(initializer, key, own))(jax.random.split(key, groups))
     return jnp.moveaxis(weights, 0, -2).reshape(*own[:-1], out_size), biases.reshape(out_size)
-
-
-def _check_settings(out_size: int, groups: int, lowering: str, **sizes: Sizes) -> None:
-    check_sizes(**sizes)
-    check("groups", groups, f"a divisor of out_size, {out_size}", out_size % groups == 0)
-    check_choice("lowering", lowering, LOWERINGS)
 
 
 LOWERINGS = ("auto", "native", "product")

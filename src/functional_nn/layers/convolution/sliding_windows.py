@@ -56,9 +56,7 @@ def place_windows(
     (14, 14)
     """
     axes = len(in_sizes)
-    sizes, strides = per_axis("window", window, axes), per_axis("stride", stride, axes)
-    dilations = per_axis("dilation", dilation, axes)
-    spans = [d * (size - 1) + 1 for size, d in zip(sizes, dilations, strict=True)]
+    sizes, strides, dilations, spans = per_axis(axes, window, stride, dilation)
     match padding:
         case "valid":
             pads = ((0, 0),) * axes
@@ -75,18 +73,25 @@ def place_windows(
             pads = explicit_pads(padding, axes)
     padded = [n + sum(pair) for n, pair in zip(in_sizes, pads, strict=True)]
     if any(size < span for size, span in zip(padded, spans, strict=True)):
-        covers = "" if sizes == tuple(spans) else f", which covers {tuple(spans)} with its dilation"
+        covers = "" if sizes == spans else f", which covers {spans} with its dilation"
         expected = f"at most the padded input, {tuple(padded)}"
         raise InputError("window", expected, f"{sizes}{covers}", "Take a smaller window, or more padding.")
     out_sizes = tuple((size - span) // s + 1 for size, span, s in zip(padded, spans, strides, strict=True))
     return Windows(sizes, strides, dilations, pads, tuple(in_sizes), out_sizes)
 
 
-def per_axis(argument: str, value: Sizes, axes: int) -> tuple[int, ...]:
-    """One size for each spatial axis; a single number is repeated for every axis."""
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    check(argument, values, f"one number for each spatial axis of x, here {axes}", len(values) == axes)
-    return tuple(int(size) for size in values)
+def per_axis(axes: int, window: Sizes, stride: Sizes, dilation: Sizes) -> tuple[tuple[int, ...], ...]:
+    """Window, stride and dilation for each spatial axis, and how many elements a window spans with its dilation.
+
+    A single number is repeated for every axis.
+    """
+    sizes = []
+    for argument, value in (("window", window), ("stride", stride), ("dilation", dilation)):
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
+        check(argument, values, f"one number for each spatial axis of x, here {axes}", len(values) == axes)
+        sizes.append(tuple(map(int, values)))
+    spans = tuple(d * (size - 1) + 1 for size, _, d in zip(*sizes, strict=True))
+    return *sizes, spans
 
 
 def explicit_pads(padding: Padding, axes: int) -> tuple[tuple[int, int], ...]:
@@ -136,8 +141,7 @@ def check_images(shape: Sequence[int], window: Sizes = 1) -> None:
 
 def window_places(x: jax.Array, windows: Windows, fill: float = 0.0) -> list[jax.Array]:
     """The elements at every place k of all windows, in row-major order: xₖ of shape (batch, *out_sizes, channels)."""
-    around = ((0, 0, 0), *((*pair, 0) for pair in windows.pads), (0, 0, 0))
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), around)
+    padded = _padded(x, windows, fill)
     parts = []
     for place in _places(windows):
         # A slice ends after the element that the last window has at this place.
@@ -170,8 +174,7 @@ def stacked_places(x: jax.Array, windows: Windows) -> jax.Array:
 
     One axis is taken after the other, so that a window of a × b elements takes a + b operations, not a · b.
     """
-    around = ((0, 0, 0), *((*pair, 0) for pair in windows.pads), (0, 0, 0))
-    stacked = lax.pad(x, jnp.zeros((), x.dtype), around)[..., None, :]
+    stacked = _padded(x, windows, 0.0)[..., None, :]
     for axis, (size, stride, dilation, _, _, out) in enumerate(zip(*windows, strict=True), start=1):
         reach = (out - 1) * stride + 1
         starts = range(0, size * dilation, dilation)
@@ -260,6 +263,10 @@ def sum_arrays(parts: Sequence[jax.Array]) -> jax.Array:
     """The sum of arrays of floating-point numbers, of one shape and type. 16-bit numbers are added in float32."""
     dtype = parts[0].dtype
     return functools.reduce(jnp.add, (part.astype(wide_type(dtype)) for part in parts)).astype(dtype)
+
+
+def _padded(x: jax.Array, windows: Windows, fill: float) -> jax.Array:
+    return lax.pad(x, jnp.asarray(fill, x.dtype), ((0, 0, 0), *((*pair, 0) for pair in windows.pads), (0, 0, 0)))
 
 
 def _places(windows: Windows) -> itertools.product:
