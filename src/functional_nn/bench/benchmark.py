@@ -223,11 +223,7 @@ class Benchmark:
         ``compute`` is the program's operations per second divided by the largest measured rate. ``memory`` is the same
         for bytes. ``launch`` is the time of a call that computes nothing, divided by the time of a call.
         """
-        return {
-            "compute": self.flops_per_second / self.peaks.flops_per_second,
-            "memory": self.bytes_per_second / self.peaks.bytes_per_second,
-            "launch": min(self.launch.median / self.seconds, 1.0),
-        }
+        return {**self._shares_of(self, self.seconds), "launch": min(self.launch.median / self.seconds, 1.0)}
 
     @property
     def bound(self) -> str | None:
@@ -268,8 +264,8 @@ class Benchmark:
         remedy = REMEDIES[nearest if shares[nearest] >= NEAR else ""]
         return f"{self._label(cost)}, {part:.0%} of the time of all layers; {remedy}"
 
-    def _shares_of(self, cost: LayerCost, seconds: float) -> dict[str, float]:
-        """The shares of the peaks that a layer reaches."""
+    def _shares_of(self, cost: LayerCost | Benchmark, seconds: float) -> dict[str, float]:
+        """The shares of the peaks that a layer or the whole program reaches."""
         return {
             "compute": cost.flops / seconds / self.peaks.flops_per_second,
             "memory": cost.bytes / seconds / self.peaks.bytes_per_second,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from functional_nn.bench.compiled_program import Timing, clocked, race
 from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope
-from functional_nn.jaxprs.evaluate import bind
+from functional_nn.jaxprs.evaluate import run_steps
 from functional_nn.jaxprs.walk import Flat, Step, flattened, layer_of
 
 OUTSIDE = "outside"
@@ -116,9 +116,7 @@ def _runner(
 
     def run(*operands):
         values = {**constants, **dict(zip(inputs, operands, strict=True))}
-        for step in steps:
-            step_inputs = [place.val if isinstance(place, Literal) else values[place] for place in step.inputs]
-            values.update(zip(step.outputs, bind(step.equation, step_inputs), strict=True))
+        run_steps(steps, values)
         return [values[place] for place in outputs]
 
     return run

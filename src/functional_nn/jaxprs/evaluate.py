@@ -6,7 +6,7 @@ hook can handle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeAlias
@@ -88,6 +88,13 @@ def bind(equation: JaxprEqn, operands: Sequence[Value], **changes: object) -> li
     primitive = equation.primitive
     results = primitive.bind(*operands, **primitive.get_bind_params({**equation.params, **changes}))
     return list(results) if primitive.multiple_results else [results]
+
+
+def run_steps(steps: Iterable[walk.Step], values: dict[int, Value]) -> None:
+    """Computes steps of a flat program. Their operands are read from the values by place, and results are added."""
+    for step in steps:
+        operands = [place.val if isinstance(place, Literal) else values[place] for place in step.inputs]
+        values.update(zip(step.outputs, bind(step.equation, operands), strict=True))
 
 
 def scan_in_steps(

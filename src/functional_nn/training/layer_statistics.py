@@ -25,8 +25,8 @@ import numpy as np
 from functional_nn.core import trees
 from functional_nn.core.children import MARK
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.jaxprs.evaluate import bind
-from functional_nn.jaxprs.walk import Flat, flattened, layer_of
+from functional_nn.jaxprs.evaluate import run_steps
+from functional_nn.jaxprs.walk import flattened, layer_of
 from functional_nn.jaxprs.xla_options import quick_jit
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import JsonObject
@@ -105,11 +105,14 @@ def make_layer_statistics(net: Layer, loss: LossFunction, precision: str | Preci
     order: list[list[str]] = [[], []]
 
     def computed(params: Params, state: State, x: jax.Array, labels: jax.Array) -> tuple[Arrays, Arrays]:
+        def output(params: Params) -> jax.Array:
+            return forward(net, policy, params, state, x, train=False)[0]
+
         def mean_loss(params: Params) -> jax.Array:
-            value = loss(forward(net, policy, params, state, x, train=False)[0], labels)
+            value = loss(output(params), labels)
             return value[0] if isinstance(value, tuple) else value
 
-        outputs = _layer_outputs(lambda params: forward(net, policy, params, state, x, train=False)[0], params)
+        outputs = _layer_outputs(output, params)
         names = list(outputs)
         gradients = trees.flatten(jax.grad(mean_loss)(params))
         weights = trees.flatten(params)
@@ -203,22 +206,14 @@ def _layer_outputs(function: Callable[[Params], jax.Array], params: Params) -> d
     marks = [step for step in program.steps if str(step.equation.params.get("name", "")).startswith(MARK)]
     # The operations are traced again here, into the program of all statistics. XLA leaves out those that no statistic
     # needs.
-    values = _evaluated(program, jax.tree.leaves(params))
+    values = {place: jnp.asarray(constant) for place, constant in program.constants.items()}
+    values |= dict(zip(program.inputs, jax.tree.leaves(params), strict=True))
+    run_steps(program.steps, values)
     return {
         layer_of(step.scope)[0]: values[step.outputs[0]]
         for step in marks
         if jnp.issubdtype(program.shapes[step.outputs[0]].dtype, jnp.floating)
     }
-
-
-def _evaluated(program: Flat, arguments: Sequence[jax.Array]) -> dict[int, jax.Array]:
-    """The values of all places of a program."""
-    values = {place: jnp.asarray(constant) for place, constant in program.constants.items()}
-    values |= dict(zip(program.inputs, arguments, strict=True))
-    for step in program.steps:
-        operands = [values[place] if isinstance(place, int) else place.val for place in step.inputs]
-        values |= dict(zip(step.outputs, bind(step.equation, operands), strict=True))
-    return values
 
 
 def _of_output(layer: str, output: jax.Array) -> dict[str, jax.Array]:
