@@ -86,12 +86,12 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
-    from functional_nn.exchange.torch import from_state_dict, read_state_dict
+    from functional_nn.exchange.torch import arrays_of_model, from_state_dict
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
-    arrays = read_state_dict(file)
+    arrays = arrays_of_model("path", file)
     try:
         return from_state_dict(net, arrays, in_shape, names, dtype)
     except InputError as error:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -36,9 +36,13 @@ class HasStateDict(Protocol):
     def state_dict(self) -> Mapping[str, Any]: ...
 
 
+Source: TypeAlias = HasStateDict | Mapping[str, Any] | str | os.PathLike[str]
+"""A module, a state dict, or the path of a file with one."""
+
+
 def from_torch(
     net: Layer,
-    source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str],
+    source: Source,
     in_shape: Shapes,
     *,
     names: Names | None = None,
@@ -77,7 +81,7 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    net, check, modules = as_layer(net), check_argument(check), _modules(_arrays("source", source))
+    net, check, modules = as_layer(net), check_argument(check), _modules(arrays_of_model("source", source))
     pairs = paired(net, in_shape, network_layers(net, in_shape), modules, names)
     params, state = pairs.read()
     pairs.check(params, state, check, _outputs_of(source, modules))
@@ -89,7 +93,7 @@ def to_torch(
     params: Params,
     state: State,
     in_shape: Shapes,
-    like: HasStateDict | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    like: Source | None = None,
     *,
     names: Names | None = None,
     check: Check = True,
@@ -121,7 +125,7 @@ def to_torch(
     net, check = as_layer(net), check_argument(check)
     check_trees(params, state)
     layers = network_layers(net, in_shape)
-    modules = [_default_module(layer) for layer in layers] if like is None else _modules(_arrays("like", like))
+    modules = [_default_module(layer) for layer in layers] if like is None else _modules(arrays_of_model("like", like))
     pairs = paired(net, in_shape, layers, modules, names)
     written = pairs.write(params, state)
     if not _is_module(like):
@@ -137,9 +141,20 @@ def to_torch(
     return tensors
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of floating-point numbers in a safetensors file by their names; see ``from_torch``."""
-    return _arrays("path", path)
+def arrays_of_model(argument: str, source: Source) -> dict[str, np.ndarray]:
+    """The arrays of floating-point numbers of a PyTorch model by their names; see ``from_torch``."""
+    if isinstance(source, str | os.PathLike):
+        return _arrays_of_file(argument, check_path(argument, source))
+    if not isinstance(source, Mapping) and hasattr(source, "state_dict"):
+        source = source.state_dict()
+    if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
+        source = source["state_dict"]  # a checkpoint that has a state dict beside other things
+    if not isinstance(source, Mapping) or not source:
+        expected = "a torch.nn.Module, a state dict, or the path of a file with one"
+        raise InputError(argument, expected, "an empty dict" if isinstance(source, Mapping) else type(source).__name__)
+    arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
+    # Integers are no parameters: counters, positions and the like.
+    return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
 
 def from_state_dict(
@@ -180,22 +195,6 @@ def _as_tensor(array: np.ndarray) -> Any:
     return torch.tensor(np.ascontiguousarray(array))
 
 
-def _arrays(argument: str, source: HasStateDict | Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a PyTorch model by their names."""
-    if isinstance(source, str | os.PathLike):
-        return _arrays_of_file(argument, check_path(argument, source))
-    if not isinstance(source, Mapping) and hasattr(source, "state_dict"):
-        source = source.state_dict()
-    if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
-        source = source["state_dict"]  # a checkpoint that has a state dict beside other things
-    if not isinstance(source, Mapping) or not source:
-        expected = "a torch.nn.Module, a state dict, or the path of a file with one"
-        raise InputError(argument, expected, "an empty dict" if isinstance(source, Mapping) else type(source).__name__)
-    arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
-    # Integers are no parameters: counters, positions and the like.
-    return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
-
-
 def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays in a safetensors file."""
     if not path.is_file():
@@ -204,7 +203,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
     check_data(str(path), path.name, "a file that ends in .safetensors", path.suffix == ".safetensors", remedy)
     arrays, _ = unpacked(path, has_checksum=False, most=MOST_PARAMETERS, follow_links=True)
     # The file is in alphabetical order, in which "10" comes before "2".
-    return _arrays(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
+    return arrays_of_model(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
 
 
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:
@@ -236,8 +235,9 @@ def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
     parts: dict[str, dict[str, str]] = {}
     for full_name in arrays:
         path, _, name = full_name.rpartition(".")
-        if path.endswith("out_proj") and _is_attention(path.removesuffix("out_proj").rstrip("."), arrays):
-            path, name = path.removesuffix("out_proj").rstrip("."), f"out_proj.{name}"
+        around = path.removesuffix("out_proj")
+        if around != path and any(f"{around}{array}" in arrays for array in IN_ATTENTION):
+            path, name = around.rstrip("."), f"out_proj.{name}"
         elif recurrent := RECURRENT.fullmatch(name):
             # A module of several layers and directions is several of ours.
             name, place = recurrent.groups(default="")
@@ -248,10 +248,6 @@ def _modules(arrays: Mapping[str, np.ndarray]) -> list[Module]:
         own = {name: arrays[full_name] for name, full_name in names.items()}
         modules.append(Module(path, _group(own), own, names))
     return modules
-
-
-def _is_attention(path: str, arrays: Mapping[str, np.ndarray]) -> bool:
-    return any((f"{path}.{name}" if path else name) in arrays for name in IN_ATTENTION)
 
 
 def _group(arrays: Arrays) -> str:

@@ -181,7 +181,8 @@ def _attention(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: S
     The bias of the keys is 0: it would add the same number to all scores of a query, so the attention weights stay the
     same.
     """
-    weights = {part: _in_rows(ours[f"{part}/weight"]) for part in ("query", "key", "value")}
+    of_parts = {part: ours[f"{part}/weight"] for part in ("query", "key", "value")}
+    weights = {part: weight.reshape(len(weight), -1).T for part, weight in of_parts.items()}
     if "q_proj_weight" not in has and len({weight.shape for weight in weights.values()}) == 1:
         theirs = {"in_proj_weight": _joined(list(weights.values()))}
     else:
@@ -193,11 +194,6 @@ def _attention(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: S
         theirs["in_proj_bias"] = _joined([query_bias, np.zeros(query_bias.shape, query_bias.dtype), value_bias])
         theirs["out_proj.bias"] = ours["output/bias"]
     return theirs
-
-
-def _in_rows(weight: np.ndarray) -> np.ndarray:
-    """(in, heads, head_size) as (heads · head_size, in)."""
-    return weight.reshape(len(weight), -1).T
 
 
 def _joined(parts: list[np.ndarray]) -> Any:
