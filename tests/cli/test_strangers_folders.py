@@ -513,7 +513,7 @@ def test_files_that_are_nearly_all_holes_are_not_read(tiny, tmp_path, monkeypatc
 def test_a_batch_that_does_not_fit_in_memory_is_not_read(tmp_path, monkeypatch):
     with opened_store(tmp_path, {"grid": [{"data": "data"}]}) as store:
         store.save("0-0-end", [MemberHistory(0, status="finished")], [{}])
-    monkeypatch.setattr("functional_nn.sweeps.store.system_bytes", lambda name: 100)
+    monkeypatch.setattr("functional_nn.sweeps.store.total_bytes", lambda: 100)
     with pytest.warns(UserWarning, match="is left out"):
         assert read_sweep(tmp_path)[0].members[0].status == "not run"
 

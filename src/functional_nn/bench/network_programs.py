@@ -294,6 +294,6 @@ def _execution(
             seconds, programs = clocked(lambda: Programs(spec, ProgramCache()))
         hyperparameters, keys, x, labels = jax.device_put((hyperparameters, keys, x, labels), device)
         train_state = programs.start(keys, hyperparameters)
-        order, _ = programs.order(train_state.key, np.int32(0))
+        order, _ = programs.compiled["order"](train_state.key, np.int32(0))
         arguments = hyperparameters, train_state, order, x, labels
         return _Execution(programs, arguments, compile_empty_program(arguments), seconds)

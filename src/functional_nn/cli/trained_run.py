@@ -14,7 +14,7 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.exchange.saved_networks import chosen_run
 from functional_nn.storage.checkpoints import restore_checkpoint
 from functional_nn.training.data_for_network import data_for_network
-from functional_nn.training.evaluate import as_numbers, evaluated_metrics, make_evaluate, number_of_labels
+from functional_nn.training.evaluate import as_numbers, evaluated_metrics, make_evaluate
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Recipe
 from functional_nn.training.run import Run
@@ -72,4 +72,4 @@ def test_metrics(
     named = None if recipe.metrics is None else dict(recipe.metrics)
     evaluate = jax.jit(make_evaluate(recipe.net, recipe.loss, metrics=named, precision=precision))
     evaluation = evaluate(train_state, split.test_x, split.test_labels)
-    return as_numbers(evaluated_metrics("test", evaluation), number_of_labels(split.test_labels))[0]
+    return as_numbers(evaluated_metrics("test", evaluation))[0]

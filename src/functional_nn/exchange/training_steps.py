@@ -110,8 +110,7 @@ def training_step(
     net = as_layer(net)
     check_trees(params, state)
     check_functions(loss, optimizer, penalty)
-    check_metrics(metrics)
-    recipe = Recipe(net, loss, optimizer, metrics=None if metrics is None else tuple(metrics.items()))
+    recipe = Recipe(net, loss, optimizer, metrics=check_metrics(metrics))
 
     def reporting_loss(y: PyTree, labels: PyTree) -> tuple[jax.Array, Mapping[str, jax.Array]]:
         evaluation = evaluation_of_totals(recipe, totals_function(recipe)(y, labels))
@@ -171,7 +170,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
             results, new = step.function({**values, "key": key}, x, labels)
             return results, {name: new[name] for name in values}
 
-        check_bytes_of_program("x", train, values, x, labels)
+        check_bytes_of_program(train, values, x, labels)
         with tracing_for(ONNX):
             program, (results, _) = jax.make_jaxpr(train, return_shape=True)(values, x, labels)
         outputs = [*results, *(f"new/{name}" for name in values)]

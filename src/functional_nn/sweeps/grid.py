@@ -235,7 +235,7 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
     (['fold_0', 'fold_1'], 3200, 800)
     """
     data = as_arrays(data)
-    check_seed("seed", seed)
+    check_seed(seed)
     split = data.split() if isinstance(data, Dataset) else data
     x, labels = split.part("train")
     check_examples("data", x, labels)
@@ -314,13 +314,8 @@ def _plain(value: object) -> PlainValue:
     """Scalars of NumPy and JAX as Python numbers, and lists as tuples; other values as they are."""
     if isinstance(value, list):
         return tuple(value)
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_scalar(value):
-        return value.item()
-    return value
-
-
-def _is_scalar(array: np.ndarray | np.generic | jax.Array) -> bool:
-    return array.ndim == 0 and is_numeric(cast(np.ndarray, array))
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    return value.item() if is_array and value.ndim == 0 and is_numeric(cast(np.ndarray, value)) else value
 
 
 def _checked_bounds(low: float, high: float, above: float) -> tuple[float, float]:

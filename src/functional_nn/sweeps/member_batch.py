@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, MutableSequence, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -23,7 +22,7 @@ from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.static_groups import StaticGroup, keys, traced_values
 from functional_nn.training.devices import Device
 from functional_nn.training.epoch_loop import status_after
-from functional_nn.training.evaluate import default_metric, larger_is_better
+from functional_nn.training.evaluate import default_metric, rank_of
 from functional_nn.training.state import TrainState
 
 MOST_RUNGS = 64
@@ -115,16 +114,17 @@ class MemberBatch:
     def begin(self, device: Device) -> None:
         """Moves the members and their data to a device. They start, or continue from where they stopped."""
         numbers = [history.number for history in self.histories]
-        self._data = self._group.data_on(device, self._grid[numbers[0]]["data"])
-        programs = self._data.programs
+        data = self._group.data_on(device, self._grid[numbers[0]]["data"])
+        programs = data.programs
         self._members = programs.spec.members
         own = numbers[0] if self._members is None else _filled(numbers, self._members)
         values = traced_values(self._group, self._grid, own, programs.spec.precision.parameters)
-        self._hyperparameters, key = jax.device_put((values, keys(self._grid, own)), device)
+        h, key = jax.device_put((values, keys(self._grid, own)), device)
+        self._data = replace(data, h=h)
         states = [history.train_state for history in self.histories]
         # Members wait with a state only after a rung of successive halving, and then all of them do.
         if states[0] is None:
-            self._train_state = programs.start(key, self._hyperparameters)
+            self._train_state = programs.start(key, h)
         else:
             state = states[0] if self._members is None else joined(_filled(states, self._members))
             self._train_state = jax.device_put(state, device)._replace(key=key)
@@ -141,7 +141,7 @@ class MemberBatch:
         """
         running = [place for place, history in enumerate(self.histories) if history.running]
         is_running = np.isin(np.arange(self._members or 1), running).reshape(() if self._members is None else -1)
-        outcome = self._data.epoch(self._train_state, self._epoch, self._hyperparameters, is_running)
+        outcome = self._data.epoch(self._train_state, self._epoch, is_running)
         bad_steps = np.atleast_1d(np.array(outcome.result.bad_step))
         self._train_state = outcome.train_state
         self._epoch += 1
@@ -152,28 +152,20 @@ class MemberBatch:
             self._update_status(self.histories[place], int(bad_steps[place]))
         is_last = self._epoch >= self._last_epoch or not any(history.running for history in self.histories)
         set_down = [place for place in running if is_last or not self.histories[place].running]
-        self._set_down(set_down, is_last)
+        if set_down:
+            # Without their keys, which the seeds make again.
+            state = self._train_state._replace(key=None)
+            states = [state] if self._members is None else taken_apart(state, set_down)
+            for place, of_member in zip(set_down, states, strict=True):
+                self.histories[place].train_state = of_member
         # A member that waits at a rung of halving may be left out there. So it is tested, too.
         if set_down and self._data.part == "validation" and self._data.data.test_x is not None:
-            tested = self._data.test_metrics(self._train_state, self._hyperparameters)
+            tested = self._data.test_metrics(self._train_state)
             for place in set_down:
                 self.histories[place].test_metrics = tested[place]
         if is_last:
             self._train_state = None  # the histories have the members' states now
             self.done = True
-
-    def _set_down(self, places: Sequence[int], is_last: bool) -> None:
-        """Puts the states of some members into their histories, without their keys, which the seeds make again."""
-        state = self._train_state._replace(key=None)
-        if self._members is None:
-            states = [state] * len(places)
-        elif is_last:
-            states = taken_apart(state, places)
-        else:
-            # Only a few members end early. The others go on, and are not copied.
-            states = [jax.tree.map(itemgetter(place), state) for place in places]
-        for place, of_member in zip(places, states, strict=True):
-            self.histories[place].train_state = of_member
 
     def _update_status(self, history: MemberHistory, bad_step: int) -> None:
         losses = history.curve(f"{self._data.part or 'train'}_loss")
@@ -256,11 +248,9 @@ class Halving(NamedTuple):
         if not running:
             return
         metric = default_metric(tuple(running[0].curves))
-        # The best come first in rising order, and NaN comes last.
-        sign = -1 if larger_is_better(metric) else 1
-        values = np.nan_to_num([sign * history.curves[metric][-1] for history in running], nan=np.inf)
-        for place in np.argsort(values, kind="stable")[self.kept(len(running)) :]:
-            running[place].status = "halved"
+        ranked = sorted(running, key=lambda history: rank_of(metric, history.curves[metric][-1]))
+        for history in ranked[self.kept(len(running)) :]:
+            history.status = "halved"
 
 
 def _filled(items: list[Item], count: int) -> list[Item]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from queue import Queue
@@ -187,31 +186,25 @@ def in_threads(devices: Sequence[Device], batches: Sequence[MemberBatch]) -> Gen
         devices: the device of each thread; several threads may share one.
         batches: the batches, each of which is trained up to its last epoch.
     """
-    waiting = deque(batches)
+    remaining = iter(batches)  # the threads share it: each takes the next one
     stop = threading.Event()
-    # Each worker sends its steps, and None when it ends. If an error ends it, it sends the error first.
+    # Each thread sends its steps, and at its end None, or the error that ended it.
     events: Queue[Step | BaseException | None] = Queue()
-
     settings = settings_of_this_thread()
-
-    def train(device: Device) -> None:
-        while not stop.is_set():
-            try:
-                batch = waiting.popleft()
-            except IndexError:  # Another worker has taken the last one.
-                break
-            batch.begin(device)
-            while not batch.done and not stop.is_set():
-                batch.run_epoch()
-                events.put((batch, batch.done))
 
     def work(device: Device) -> None:
         try:
             with settings():
-                train(device)
+                for batch in remaining:
+                    if stop.is_set():
+                        break
+                    batch.begin(device)
+                    while not batch.done and not stop.is_set():
+                        batch.run_epoch()
+                        events.put((batch, batch.done))
+            events.put(None)
         except BaseException as error:
             events.put(error)
-        events.put(None)
 
     # Daemons do not keep a process alive that ends without joining them, as after a second Ctrl-C.
     threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in devices]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -87,19 +87,21 @@ class Population:
 
         Close the generator to stop early: it waits for the workers, and saves the batches that end meanwhile.
         """
+        stored_part = partial(self._stored_part, whole=rung is not None)
         # Batches that the store has are taken from there; the others are trained.
         unsaved: dict[MemberBatch, str] = {}
         for place, group in enumerate(self._groups):
             for numbers in self._batches(group):
                 name = f"{place}-{numbers[0]}-{'end' if rung is None else rung}"
-                if store is None or not self._restore(store, name, numbers, group, whole=rung is not None):
+                if store is None or not self._restore(store, name, numbers, group, stored_part):
                     histories = [self.histories[number] for number in numbers]
                     unsaved[MemberBatch(group, self._grid, histories, self._patience, rung)] = name
                     self._trained.update(numbers)
 
         def save(batch: MemberBatch) -> None:
             if store is not None:
-                self._save(store, unsaved[batch], batch, whole=rung is not None)
+                parts = [stored_part(history.train_state) for history in batch.histories]
+                store.save(unsaved[batch], batch.histories, parts)
             del unsaved[batch]
             self._set_down(batch.histories)
 
@@ -139,8 +141,9 @@ class Population:
         for place, group in enumerate(self._groups):
             programs = group.programs[self.devices[0]]
             name = f"group {place}" if len(self._groups) > 1 else ""
+            loss = group.recipe.loss
             groups[name] = {
-                "loss": group.loss_name,
+                "loss": str(getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__))),
                 "parameters": forms(programs.member_state.params),
                 "optimizer state": forms(programs.member_state.optimizer_state),
             }
@@ -148,28 +151,23 @@ class Population:
                 fingerprints[f"{part} of {name}" if name else part] = text
         return {GROUPS: groups, PROGRAMS: fingerprints, SURROUNDINGS: surroundings()}
 
-    def _stored_part(self, train_state: TrainState, whole: bool) -> PyTree:
+    def _stored_part(self, train_state: TrainState | None, *, whole: bool) -> PyTree:
         """The part of a member that is stored: all that training needs to continue, or what the result contains."""
+        assert train_state is not None  # a batch that is done has put its states into the histories
         if whole:
             return train_state._replace(key=None)  # as in the histories: the member's seed makes it again
         return (train_state.params, train_state.state) if self._keep else ()
 
-    def _save(self, store: Store, name: str, batch: MemberBatch, *, whole: bool) -> None:
-        parts = []
-        for history in batch.histories:
-            assert history.train_state is not None  # a batch that is done has put its states there
-            parts.append(self._stored_part(history.train_state, whole))
-        store.save(name, batch.histories, parts)
-
-    def _restore(self, store: Store, name: str, numbers: Sequence[int], group: StaticGroup, *, whole: bool) -> bool:
+    def _restore(
+        self, store: Store, name: str, numbers: Sequence[int], group: StaticGroup, stored_part: Callable[..., PyTree]
+    ) -> bool:
         """Takes a batch from the store; returns whether the store has it."""
-        stored_part = partial(self._stored_part, whole=whole)
         found = store.load(name, numbers, jax.eval_shape(stored_part, group.programs[self.devices[0]].member_state))
         if found is None:
             return False
         for history, tree in zip(*found, strict=True):
             self.histories[history.number] = history
-            if whole:
+            if isinstance(tree, TrainState):
                 history.train_state = tree
             elif self._keep:
                 history.kept = tree

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from functional_nn.core.texts import aligned, suggest, words
 from functional_nn.core.validation import check_choice, is_array, is_numeric
 from functional_nn.storage.files import check_path, finite_json, write_whole
 from functional_nn.sweeps.grid import PlainValue
-from functional_nn.training.evaluate import default_metric, larger_is_better
+from functional_nn.training.evaluate import default_metric, rank_of
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import NOT_FOR_FUNCTIONS, HyperparameterReader, ModelFunction, network_of
 
@@ -92,19 +92,12 @@ def has_number(member: Member, metric: str) -> bool:
     return member.has_result and math.isfinite(member.last(metric))
 
 
-class HasMembers(Protocol):
-    """The part of a sweep's result that statistics use."""
-
-    @property
-    def members(self) -> tuple[Member, ...]: ...
-
-
 def metric_names(members: Iterable[Member]) -> tuple[str, ...]:
     """The names of the metrics that members have after each epoch."""
     return tuple(dict.fromkeys(name for member in members for name in member.curves))
 
 
-def chosen_metric(result: HasMembers, metric: str | None) -> str:
+def chosen_metric(result: SweepResult, metric: str | None) -> str:
     """The name of a metric of the result; for None, that of the metric by which models are compared.
 
     Raises:
@@ -122,15 +115,9 @@ def chosen_metric(result: HasMembers, metric: str | None) -> str:
     return check_choice("metric", metric, names)
 
 
-Result = TypeVar("Result", bound=HasMembers)
-
-
-def check_result(result: Result) -> Result:
-    """Raises an InputError unless this is the result of a sweep; returns it."""
-    members = getattr(result, "members", None)
-    is_result = isinstance(members, tuple) and all(isinstance(member, Member) for member in members)
-    check("result", result, "the result of sweep", is_result)
-    return result
+def check_result(result: object) -> None:
+    """Raises an InputError unless this is the result of a sweep."""
+    check("result", result, "the result of sweep", isinstance(result, SweepResult))
 
 
 # Statistics
@@ -174,7 +161,7 @@ class Setting(NamedTuple):
         return ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
 
 
-def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequence[str] = "seed") -> list[Setting]:
+def summarize(result: SweepResult, metric: str | None = None, *, over: str | Sequence[str] = "seed") -> list[Setting]:
     """The mean of each setting over its seeds, or over other hyper-parameters, with a 95% confidence interval.
 
     Math:
@@ -208,7 +195,9 @@ def summarize(result: HasMembers, metric: str | None = None, *, over: str | Sequ
     return [row for row, _ in settings_of(result, metric, over)]
 
 
-def settings_of(result: HasMembers, metric: str, over: Sequence[str] = ("seed",)) -> list[tuple[Setting, list[Member]]]:
+def settings_of(
+    result: SweepResult, metric: str, over: Sequence[str] = ("seed",)
+) -> list[tuple[Setting, list[Member]]]:
     """The settings, averaged over some hyper-parameters, each with its members; in the order of the grid."""
     shared: dict[tuple[tuple[str, PlainValue], ...], list[Member]] = {}
     for member in result.members:
@@ -218,16 +207,10 @@ def settings_of(result: HasMembers, metric: str, over: Sequence[str] = ("seed",)
 
 
 def ranked_settings(
-    result: HasMembers, metric: str, over: Sequence[str] = ("seed",)
+    result: SweepResult, metric: str, over: Sequence[str] = ("seed",)
 ) -> list[tuple[Setting, list[Member]]]:
     """The same, the best first. Those without a mean are last."""
-    sign = -1 if larger_is_better(metric) else 1
-
-    def place(pair: tuple[Setting, list[Member]]) -> float:
-        mean = pair[0].mean
-        return math.inf if math.isnan(mean) else sign * mean
-
-    return sorted(settings_of(result, metric, over), key=place)
+    return sorted(settings_of(result, metric, over), key=lambda pair: rank_of(metric, pair[0].mean))
 
 
 def _setting(hyperparameters: Mapping[str, PlainValue], members: Sequence[Member], metric: str) -> Setting:
@@ -480,11 +463,9 @@ class SweepResult:
                 largest.
         """
         chosen = chosen_metric(self, metric)
-        sign = -1 if larger_is_better(chosen) else 1
 
         def place(member: Member) -> tuple[bool, bool, float]:
-            value = member.last(chosen)
-            order = math.inf if math.isnan(value) else sign * value
+            order = rank_of(chosen, member.last(chosen))
             return not has_number(member, chosen), not member.is_trained_to_its_end, order
 
         return sorted(self.members, key=place)
@@ -534,7 +515,10 @@ class SweepResult:
     def network(self, member: Member) -> Layer:
         """The network of a member. Its parameters and state are ``member.params`` and ``member.state``."""
         check("member", member, "a Member of this result", isinstance(member, Member), "Write result.best().")
-        return network_of(self.model, reader_of(member))
+        # The counts do not matter for a network.
+        counts = {"epochs": max(1, member.epochs), "batch_size": 1, "steps": 1}
+        values = {name: value for name, value in member.hyperparameters.items() if name not in NOT_FOR_FUNCTIONS}
+        return network_of(self.model, HyperparameterReader(counts | values))
 
     def save(self, path: str | Path) -> None:
         """Writes the rows to a file. The suffix says how: ``.csv``, ``.jsonl`` or ``.json``.
@@ -585,13 +569,6 @@ class SweepResult:
         return html_table(". ".join(sentences(self)), heads, rows)
 
 
-def reader_of(member: Member) -> HyperparameterReader:
-    """The hyper-parameters of a member, to make its network. The counts do not matter for a network."""
-    counts = {"epochs": max(1, member.epochs), "batch_size": 1, "steps": 1}
-    values = {name: value for name, value in member.hyperparameters.items() if name not in NOT_FOR_FUNCTIONS}
-    return HyperparameterReader(counts | values)
-
-
 def sentences(result: SweepResult) -> list[str]:
     """The lines below the table: the best member, how many members ended how, and the message."""
     lines = []
@@ -624,7 +601,7 @@ MOST_ROWS = 20
 """The largest number of settings in the table."""
 
 
-def settings_table(result: HasMembers) -> list[str]:
+def settings_table(result: SweepResult) -> list[str]:
     """The lines of the table."""
     cells, left_out = settings_cells(result)
     lines = aligned(cells, numbers_from=0)
@@ -633,7 +610,7 @@ def settings_table(result: HasMembers) -> list[str]:
     return lines
 
 
-def settings_cells(result: HasMembers) -> tuple[list[list[str]], int]:
+def settings_cells(result: SweepResult) -> tuple[list[list[str]], int]:
     """The cells of the table, with the heads first, and the number of settings that are left out."""
     table = [(column.title, column.of_setting) for column in columns(result.members) if column.is_shown]
     texts = [(head, text) for head, text in table if text is not None]

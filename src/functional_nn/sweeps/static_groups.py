@@ -44,7 +44,7 @@ class StaticGroup:
         make_recipe: makes a member's recipe from its traced hyper-parameters.
         recipe: the recipe of the first member.
         traced: the names of the traced hyper-parameters.
-        members: the numbers of the members in the grid. Members with the same data follow each other.
+        members: the numbers of the members in the grid.
         splits: the data sets of the members by name, as the network takes them.
         epochs, batch_size: those of each member.
 
@@ -103,12 +103,6 @@ class StaticGroup:
         """The names of the metrics of the members, which are the same on each device."""
         return next(iter(self.programs.values())).metric_names
 
-    @property
-    def loss_name(self) -> str:
-        """The name of the loss, for the identity of the sweep."""
-        loss = self.recipe.loss
-        return str(getattr(loss, "name", getattr(loss, "__name__", type(loss).__name__)))
-
 
 def static_groups(
     make_recipe: RecipeMaker,
@@ -157,24 +151,25 @@ def static_groups(
         key = with_types(static_values), data_shapes[member["data"]]
         members_of.setdefault(key, []).append(number)
 
-    # Within a group, members with the same data follow each other, so that a device needs few data sets at a time.
-    place_of_data = {name: place for place, name in enumerate(data)}
     groups = []
     names_read: set[str] = set()
     for (static_values, _), members in members_of.items():
         with_static = WithStaticValues(make_recipe, static_values)
-        first_recipe, read_by_group = _checked_recipes(with_static, grid, members, traced)
-        names_read |= read_by_group
-        members = sorted(members, key=lambda number: place_of_data[grid[number]["data"]])
+        recipes = []
+        for number in members:  # each recipe is made once here, so that errors name the member
+            with inside(f"member {number}"):
+                recipe, read_by_member = with_static.read({name: float(grid[number][name]) for name in traced})
+            recipes.append(recipe)
+            names_read |= read_by_member
         values = {name: value for name, _, value in static_values}
         splits = {}
         for name in dict.fromkeys(grid[number]["data"] for number in members):
             with inside(name) if name else nullcontext():
-                splits[name] = data_for_network(first_recipe.net, first_recipe.loss, data[name])
+                splits[name] = data_for_network(recipes[0].net, recipes[0].loss, data[name])
         groups.append(
             StaticGroup(
                 with_static,
-                first_recipe,
+                recipes[0],
                 traced,
                 tuple(members),
                 splits,
@@ -259,26 +254,6 @@ def member_spec(
 def _type_of(value: PlainValue) -> object:
     """The type of a value; for a tuple, the types of its parts."""
     return tuple(map(_type_of, value)) if isinstance(value, tuple) else type(value)
-
-
-def _checked_recipes(
-    make_recipe: WithStaticValues,
-    grid: Sequence[Hyperparameters],
-    members: Sequence[int],
-    traced: Sequence[str],
-) -> tuple[Recipe, set[str]]:
-    """Makes the recipe of each member once, so that errors name the member.
-
-    Returns the recipe of the first member, and the names of the hyper-parameters that were read.
-    """
-    recipes: list[Recipe] = []
-    names_read: set[str] = set()
-    for number in members:
-        with inside(f"member {number}"):
-            recipe, read_by_member = make_recipe.read({name: float(grid[number][name]) for name in traced})
-            recipes.append(recipe)
-            names_read |= read_by_member
-    return recipes[0], names_read
 
 
 def _check_names_read(names: Sequence[str], names_read: set[str]) -> None:

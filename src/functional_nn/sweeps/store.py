@@ -48,7 +48,7 @@ from functional_nn.storage.identity import (
 from functional_nn.storage.run_folder import MOST_ROWS, REPORT
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import Halving, MemberHistory
-from functional_nn.training.devices import system_bytes
+from functional_nn.training.devices import total_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
 BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
@@ -137,7 +137,14 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
         known = read_settings(folder)
     except OSError as error:
         raise InputError("out", "a folder that can be written to", f"{folder / SWEEP} ({error.strerror})") from None
-    check_settings(folder, {name: known[name] for name in known if name not in FILE_ENTRIES}, identity, defaults)
+    entries = {name: known[name] for name in known if name not in FILE_ENTRIES}
+    if different := difference(entries, identity, defaults):
+        remedy, at_once = "Use another folder.", known.get(AT_ONCE)
+        is_all = different == f"{AT_ONCE} {at_once} instead of {identity.get(AT_ONCE)}"
+        if is_all and isinstance(at_once, int):
+            remedy = f"Use the plan {'map' if at_once == 1 else f'vmap:{at_once}'}, or another folder."
+        given = f"{folder}, whose sweep has {different}"
+        raise InputError("out", "a new folder, or the folder of this sweep", given, remedy)
     # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
     # from ours. Its files contain its own fingerprint.
     return known[FINGERPRINT]
@@ -204,18 +211,6 @@ class Store(NamedTuple):
         return self.folder / BATCHES / f"{name}.safetensors"
 
 
-def check_settings(folder: Path, known: JsonObject, given: JsonObject, defaults: Mapping[str, object] | None) -> None:
-    """Requires that a sweep has the settings of the one in the folder."""
-    if different := difference(known, given, defaults):
-        found = f"{folder}, whose sweep has {different}"
-        remedy = "Use another folder."
-        at_once = known.get("members_at_once")
-        is_all = different == f"members_at_once {at_once} instead of {given.get('members_at_once')}"
-        if is_all and isinstance(at_once, int):
-            remedy = f"Use the plan {'map' if at_once == 1 else f'vmap:{at_once}'}, or another folder."
-        raise InputError("out", "a new folder, or the folder of this sweep", found, remedy)
-
-
 def _as_given(stored: np.ndarray, like: Shaped) -> np.ndarray | jax.Array:
     """A leaf from its array in a file: the reverse of ``as_stored``."""
     if not is_key(like):
@@ -230,7 +225,7 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     Raises:
         DAMAGED: one of these errors, if the file is missing, or no sweep wrote it.
     """
-    arrays, about = unpacked(path, most_bytes=system_bytes("SC_PHYS_PAGES"))
+    arrays, about = unpacked(path, most_bytes=total_bytes())
     if about[FINGERPRINT] != fingerprint:
         return None
     members = parsed(about["members"].encode())

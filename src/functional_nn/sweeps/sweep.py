@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
@@ -32,7 +32,6 @@ from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.static_groups import static_groups
 from functional_nn.sweeps.store import AT_ONCE, Store, opened_store
 from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
-from functional_nn.training.devices import check_single_process
 from functional_nn.training.evaluate import SMALLER_IS_BETTER, larger_is_better
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
@@ -135,13 +134,10 @@ def sweep(
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
-    check_metrics(metrics)
-    check_names_of_losses(metrics)
-    named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
-    make_recipe.check()
+    named = check_metrics(metrics)
+    check_names_of_losses(named or ())
     result = train_members(
-        make_recipe,
+        RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start),
         model,
         grid,
         data,
@@ -201,7 +197,9 @@ def train_members(
         check_part_of_sweep(part, len(members), halving)
     numbers = range(len(members)) if part is None else range(part[0] - 1, len(members), part[1])
     out = None if out is None else check_new_folder("out", out)
-    check_single_process("sweep")
+    if (processes := jax.process_count()) > 1:  # each would do the same work
+        remedy = "Start each process without jax.distributed, and give each a part of the sweep: part=(k, n)."
+        raise InputError("sweep", "one process", f"{processes} processes of jax.distributed", remedy)
 
     # Members with equal static values share compiled programs. The population compiles them for the plan.
     groups = static_groups(make_recipe, members, by_name, epochs=epochs, batch_size=batch_size, static=static)
@@ -292,9 +290,9 @@ def check_options(static: Any, halving: object, keep: object, on_epoch: object, 
         check_flag("progress", progress)
 
 
-def check_names_of_losses(metrics: Mapping[str, MetricFunction] | None) -> None:
+def check_names_of_losses(metrics: Iterable[tuple[str, MetricFunction]]) -> None:
     """Raises an InputError if the name of a loss among the metrics says that larger numbers are better."""
-    for name, metric in (metrics or {}).items():
+    for name, metric in metrics:
         if isinstance(metric, Loss) and larger_is_better(name):
             remedy = f"Name it {name}_loss: then smaller numbers are better."
             expected = f"a name that ends in {', '.join(SMALLER_IS_BETTER)} for a loss"
@@ -305,7 +303,7 @@ def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | S
     """Checks what is chosen for each member and for all; returns ``patience`` as a plain number."""
     for number, member in enumerate(members):
         with inside(f"member {number}"):
-            check_seed("seed", member["seed"])
+            check_seed(member["seed"])
     used = {member["data"]: data[member["data"]] for member in members}
     parts = {name: (of.split() if isinstance(of, Dataset) else of).evaluated_part for name, of in used.items()}
     if len(set(parts.values())) > 1:
@@ -313,11 +311,7 @@ def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | S
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
         remedy = "Members are compared on the same part. Use with_validation for all data sets, or for none."
         raise InputError("data", expected, given, remedy)
-    if patience is None:
-        return None
-    for part in data.values():
-        check_patience(patience, as_split(part))
-    return check_count("patience", patience)
+    return None if patience is None else check_patience(patience, next(iter(parts.values())))
 
 
 def check_part_of_sweep(part: object, members: int, halving: object, *, flag: str = "part") -> None:

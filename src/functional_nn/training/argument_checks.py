@@ -25,9 +25,8 @@ from functional_nn.core.validation import (
     is_numeric,
     is_of_pytorch,
 )
-from functional_nn.data.dataset import Split
 from functional_nn.data.stream import Stream
-from functional_nn.training.optimizers import check_gradient_transformation, is_gradient_transformation
+from functional_nn.training.optimizers import check_gradient_transformation, is_gradient_transformation, is_of_optax
 from functional_nn.training.state import TrainState
 
 LARGEST_SEED = 2**32 - 1
@@ -75,7 +74,7 @@ def check_loss_function(loss: object) -> None:
         remedy = "The arguments look swapped: the loss comes first, as in fit(net, loss, optimizer, data)."
         raise InputError("loss", expected, "an Optax transformation", remedy)
     check_function("loss", loss, expected, "y, labels")
-    if name in LOSSES_OF_OTHERS and str(getattr(loss, "__module__", "")).partition(".")[0] == "optax":
+    if name in LOSSES_OF_OTHERS and is_of_optax(loss):
         given = f"optax.{name}, which does not take the mean over the examples"
         raise InputError("loss", expected, given, f"Write fnn.{LOSSES_OF_OTHERS[name]}.")
 
@@ -95,14 +94,15 @@ def check_gradient_function(gradient: object) -> None:
         check_function("gradient", gradient, expected)
 
 
-def check_metrics(metrics: Any) -> None:
-    """Raises an InputError unless this is None, or a dict of metrics, losses or functions by name."""
+def check_metrics(metrics: Any) -> tuple[tuple[str, Any], ...] | None:
+    """The pairs of name and metric. Raises an InputError unless this is None, or a dict of metrics by name."""
     expected = 'a dict by name, such as {"f1": functional_nn.metrics.f1_score}'
     check("metrics", metrics, expected, metrics is None or isinstance(metrics, Mapping))
     for name, metric in (metrics or {}).items():
         check_metric_name("metrics", name)
         with inside("metrics"):
             check_function(name, metric, "a metric, a loss, or a function of outputs and labels", "y, labels")
+    return None if metrics is None else tuple(metrics.items())
 
 
 def check_is_not_a_loader(data: object) -> None:
@@ -114,10 +114,9 @@ def check_is_not_a_loader(data: object) -> None:
         raise InputError("data", "a Dataset, a Split or a Stream", f"batches, {shown(data)}", remedy)
 
 
-def check_seed(argument: str, seed: Any) -> int:
-    """Raises an InputError unless a random key can be made from the seed; returns the seed."""
-    check(argument, seed, "an integer from 0 to 2**32 - 1", is_count(seed, least=0, most=LARGEST_SEED))
-    return int(seed)
+def check_seed(seed: object) -> None:
+    """Raises an InputError unless a random key can be made from the seed."""
+    check("seed", seed, "an integer from 0 to 2**32 - 1", is_count(seed, least=0, most=LARGEST_SEED))
 
 
 def check_train_state(train_state: Any) -> None:
@@ -179,8 +178,8 @@ def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:
     return check_scalar("loss", value), {name: check_scalar(f"loss/{name}", reports[name]) for name in reports}
 
 
-def says_stop(argument: str, answer: object) -> bool:
-    """Whether a callback's answer stops the run.
+def says_stop(answer: object) -> bool:
+    """Whether the answer of ``on_epoch`` stops the run.
 
     Raises:
         InputError: unless it is a boolean, of Python, NumPy or JAX, or None.
@@ -188,13 +187,13 @@ def says_stop(argument: str, answer: object) -> bool:
     if isinstance(answer, jax.Array) and answer.shape == () and answer.dtype == bool:
         answer = bool(answer)
     is_answer = answer is None or isinstance(answer, bool | np.bool_)
-    check(argument, answer, "a function that returns True to stop the run, or None", is_answer)
+    check("on_epoch", answer, "a function that returns True to stop the run, or None", is_answer)
     return bool(answer)
 
 
-def check_patience(patience: object, data: Split) -> None:
-    """Raises an InputError unless this is a number of epochs, and there are examples that are evaluated."""
-    check_count("patience", patience)
-    if not data.evaluated_part:
+def check_patience(patience: object, evaluated_part: str) -> int:
+    """Raises an InputError unless this is a number of epochs, and there are examples that are evaluated; returns it."""
+    if not evaluated_part:
         remedy = "Write data.with_validation(0.1)."
         raise InputError("patience", "data with validation or test examples", "training examples only", remedy)
+    return check_count("patience", patience)

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -76,14 +75,6 @@ def chosen_devices(devices: int | None) -> int:
     return devices
 
 
-def check_single_process(function: str) -> None:
-    """Raises an InputError if ``jax.distributed`` has several processes, because each would do the same work."""
-    processes = jax.process_count()
-    if processes > 1:
-        remedy = "Start each process without jax.distributed, and give each a part of the sweep: part=(k, n)."
-        raise InputError(function, "one process", f"{processes} processes of jax.distributed", remedy)
-
-
 def on_each(devices: int) -> NamedSharding | None:
     """The sharding that puts whole arrays on each of several devices; None for one device, which JAX chooses.
 
@@ -151,20 +142,11 @@ def divided(net: Layer, everywhere: NamedSharding | None) -> Layer:
 # Memory
 
 
-def system_bytes(*names: str) -> float:
-    """The memory that the system states by the first of these names that it knows; infinite if it knows none of them.
-
-    Windows states none.
-    """
-    for name in names:
-        with suppress(AttributeError, ValueError, OSError):
-            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+def total_bytes() -> float:
+    """The memory of the machine; infinite on Windows, which does not state it."""
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return math.inf
-
-
-def memory_statistics() -> Mapping[str, int]:
-    """What the first device says about its memory; empty for a CPU, and for a device that does not say it."""
-    return {} if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats() or {}
 
 
 PROCESSES, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -173,7 +155,7 @@ PROCESSES, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 def free_bytes() -> float:
     """The memory of the machine that programs can still take. If the system does not say it, it is all memory."""
-    free = [system_bytes("SC_PHYS_PAGES")]
+    free = [total_bytes()]
     with suppress(OSError, LookupError, ValueError):
         free.append(1024 * _entry(PROCESSES / "meminfo", "MemAvailable:"))
     with suppress(OSError, LookupError, ValueError):
@@ -195,21 +177,25 @@ def _entry(path: Path, name: str) -> int:
 
 def memory_limit() -> int:
     """The bytes that a sweep may use: four fifths of the free memory of the device, or of the machine."""
-    statistics = memory_statistics()
-    if "bytes_limit" in statistics:
-        return int(0.8 * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(min(0.8 * free_bytes(), sys.maxsize))
+    available, own = _memory()
+    return int(min(0.8 * (available - own), sys.maxsize))
 
 
 def available_bytes() -> float:
     """The memory that this process can have: of the device or, for a CPU, what is free and what the process has."""
-    statistics = memory_statistics()
+    return _memory()[0]
+
+
+def _memory() -> tuple[float, float]:
+    """The bytes that this process can have, and those of them that it has already."""
+    # A CPU, and some devices, say nothing about their memory.
+    statistics = {} if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
-        return statistics["bytes_limit"]
+        return statistics["bytes_limit"], statistics.get("bytes_in_use", 0)
     own = 0
     with suppress(OSError, LookupError, ValueError):
         own = 1024 * _entry(PROCESSES / "self/status", "VmRSS:")
-    return free_bytes() + own
+    return free_bytes() + own, own
 
 
 def check_bytes(argument: str, needed: float, given: str = "", remedy: str = "") -> None:

@@ -255,11 +255,8 @@ def make_train(
     """
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    check_metrics(metrics)
     policy = as_precision(precision)
-    named = None if metrics is None else tuple(metrics.items())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient)
-    make_recipe.check()
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, check_metrics(metrics), gradient)
 
     def train(hyperparameters, key, data):
         check("hyperparameters", hyperparameters, "a dict of values by name", isinstance(hyperparameters, Mapping))

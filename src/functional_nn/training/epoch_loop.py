@@ -24,10 +24,10 @@ from functional_nn.data.stream import Batch, StreamReader
 from functional_nn.jaxprs.evaluate import with_axes
 from functional_nn.training.devices import put_on_one
 from functional_nn.training.epoch import EpochResult, named_metrics
-from functional_nn.training.evaluate import Evaluation, as_numbers, evaluated_metrics, number_of_labels
+from functional_nn.training.evaluate import Evaluation, as_numbers, evaluated_metrics
 from functional_nn.training.non_finite import BadStep
-from functional_nn.training.processes import Processes
-from functional_nn.training.programs import NO_HYPERPARAMETERS, Programs
+from functional_nn.training.processes import Item, Processes
+from functional_nn.training.programs import Programs
 from functional_nn.training.recipe import Hyperparameters
 from functional_nn.training.state import TrainState
 from functional_nn.training.step import StepResult
@@ -58,8 +58,6 @@ class EpochOutcome(NamedTuple):
 class RunData:
     """Examples in memory or in streams, with the programs that train on them and evaluate them.
 
-    In the methods, ``h`` are the traced hyper-parameters of a sweep's members.
-
     Args:
         programs: the compiled programs, of one model or of several members.
         data: the examples in memory, on the device. A part that is streamed has those of its first batch.
@@ -68,6 +66,7 @@ class RunData:
             is evaluated.
         check_interruption: raises ``KeyboardInterrupt`` if Ctrl-C was pressed. It is called before every streamed
             batch.
+        h: the traced hyper-parameters of a sweep's members.
     """
 
     programs: Programs
@@ -75,59 +74,51 @@ class RunData:
     reader: StreamReader | None = None
     processes: Processes = field(default_factory=Processes)
     check_interruption: Callable[[], None] = lambda: None
+    h: Hyperparameters = field(default_factory=dict)
 
     @property
     def part(self) -> str:
         """The part that is evaluated after every epoch: ``"validation"``, ``"test"`` or, if there is none, ``""``."""
         return self.data.evaluated_part
 
-    def epoch(
-        self,
-        train_state: TrainState,
-        number: int,
-        h: Hyperparameters = NO_HYPERPARAMETERS,
-        is_running: np.ndarray | bool = True,
-    ) -> EpochOutcome:
+    def epoch(self, train_state: TrainState, number: int, is_running: np.ndarray | bool = True) -> EpochOutcome:
         """Trains for one epoch, whose number counts from 0, and evaluates.
 
         ``is_running`` says which of several members still matter.
         """
         clock = time.perf_counter()
         if self.reader is None:
-            after, result, bad_step = self._train_in_memory(train_state, number, h, is_running)
+            after, result, bad_step = self._train_in_memory(train_state, number, is_running)
         else:
             after, result, bad_step = self._train_on_stream(self.reader, train_state, number + 1)
         # The epoch waits for its results, so this is the time of the computation and not only of its start.
         seconds = time.perf_counter() - clock
-        evaluation, labels = self._evaluate(self.part, after, h) if self.part else (None, 0)
-        metrics = as_numbers(named_metrics(self.part, result, evaluation), labels)
+        evaluation = self._evaluate(self.part, after) if self.part else None
+        metrics = as_numbers(named_metrics(self.part, result, evaluation))
         return EpochOutcome(after, result, metrics, seconds, bad_step)
 
-    def test_metrics(self, train_state: TrainState, h: Hyperparameters = NO_HYPERPARAMETERS) -> list[dict[str, float]]:
+    def test_metrics(self, train_state: TrainState) -> list[dict[str, float]]:
         """The metrics of each model on the test examples."""
-        evaluation, labels = self._evaluate("test", train_state, h)
-        return as_numbers(evaluated_metrics("test", evaluation), labels)
+        return as_numbers(evaluated_metrics("test", self._evaluate("test", train_state)))
 
-    def _evaluate(self, part: str, train_state: TrainState, h: Hyperparameters) -> tuple[Evaluation, int]:
-        """The loss and the metrics on a part of the data, and the number of its labels."""
-        if self.reader is None or part not in self.programs.spec.streamed:
-            x, labels = self.data.part(part)
-            return self.programs.evaluate(train_state, x, labels, h), number_of_labels(labels)
-        place = partial(put_batch, like=self.programs.spec.data.part(part), sharding=self.programs.sharding)
-        count = 0
-
-        def counted_batches(batches: Iterator[tuple[Value, PyTree]]) -> Iterator[tuple[Value, PyTree]]:
-            nonlocal count
-            for x, labels in self.processes.in_step(part, batches):
-                self.check_interruption()
-                count += number_of_labels(labels)
-                yield x, labels
-
+    def _evaluate(self, part: str, train_state: TrainState) -> Evaluation:
+        """The loss and the metrics on a part of the data."""
+        programs = self.programs
+        if self.reader is None or part not in programs.spec.streamed:
+            examples = self.data.part(part)
+            return programs.program("evaluate", *examples)(self.h, train_state, *examples)
+        place = partial(put_batch, like=programs.spec.data.part(part), sharding=programs.sharding)
         with self.reader.evaluated(part, place) as batches:
-            return self.programs.evaluate_batches(train_state, counted_batches(batches)), count
+            return programs.evaluate_batches(train_state, self._interruptible(part, batches))
+
+    def _interruptible(self, part: str, batches: Iterator[Item]) -> Iterator[Item]:
+        """The batches of a stream, one after another in all processes, with a check for Ctrl-C before each."""
+        for batch in self.processes.in_step(part, batches):
+            self.check_interruption()
+            yield batch
 
     def _train_in_memory(
-        self, before: TrainState, number: int, h: Hyperparameters, is_running: np.ndarray | bool
+        self, before: TrainState, number: int, is_running: np.ndarray | bool
     ) -> tuple[TrainState, EpochResult, BadStep | None]:
         """Trains with fast steps, which check nothing.
 
@@ -139,11 +130,12 @@ class RunData:
             none.
         """
         programs, (x, labels), place = self.programs, self.data.part("train"), np.int32(number)
-        after, result = programs.epoch(before, x, labels, place, h)
+        after, result = programs.epoch(before, x, labels, place, self.h)
         is_bad = (np.asarray(result.bad_step) >= 0) & is_running
         if not is_bad.any():
             return after, result, None
-        careful, careful_result = jax.block_until_ready(programs.careful_epoch(before, x, labels, place, ALL_STEPS, h))
+        run_again = partial(programs.program("careful"), self.h, before, x, labels, place)
+        careful, careful_result = jax.block_until_ready(run_again(ALL_STEPS))
         if programs.spec.members is not None:
 
             def chosen(careful: jax.Array, fast: jax.Array) -> jax.Array:
@@ -154,8 +146,8 @@ class RunData:
         # This other program rounds differently, so at the edge of overflow it may find no bad step.
         if step < 0:
             return careful, careful_result, None
-        before, _ = programs.careful_epoch(before, x, labels, place, np.int32(step), h)
-        order = programs.order(before.key, place)
+        before, _ = run_again(np.int32(step))
+        order = programs.compiled["order"](before.key, place)
         (full, rest), before, data = put_on_one((order, before, (x, labels)), programs.sharding)
         rows = full[step] if step < len(full) else rest
         x, labels = jax.tree.map(itemgetter(rows), data)
@@ -168,41 +160,29 @@ class RunData:
         programs = self.programs
         place = partial(put_batch, like=programs.spec.data.part("train"), sharding=programs.batch_sharding)
         results: list[StepResult] = []
-        step, bad_step = None, None
+        bad_step: BadStep | None = None
+        # A step runs while the next batch is read. It was started with what its ``BadStep`` holds, if it is bad.
+        started: tuple[BadStep, TrainState, StepResult] | None = None
 
-        def end(step: _Step) -> TrainState:
+        def end(step: BadStep, after: TrainState, result: StepResult) -> TrainState:
+            """Waits for a step that was started; returns the train state to go on from."""
             nonlocal bad_step
-            train_state, result = step.ended()
+            result = jax.device_get(result)
             results.append(result)
             # With several processes, none of them has the whole batch.
             if bad_step is None and not np.isfinite(result.loss) and not self.processes.are_several:
-                bad_step = BadStep(step.before, step.x, step.labels, None)
-            return train_state
+                bad_step = step
+            return after if result.is_finite else step.before
 
         with reader.epoch(epoch, place) as batches:
-            for x, labels in self.processes.in_step("batches", batches):
-                self.check_interruption()
-                if step is not None:
-                    train_state = end(step)
-                step = _Step(train_state, x, labels, *programs.step(train_state, x, labels))
-        assert step is not None  # an epoch without batches is an error
-        train_state = end(step)
+            for x, labels in self._interruptible("batches", batches):
+                if started is not None:
+                    train_state = end(*started)
+                made = programs.compiled["stream"](self.h, train_state, x, labels)
+                started = BadStep(train_state, x, labels, None), *made
+        assert started is not None  # an epoch without batches is an error
+        train_state = end(*started)
         return jax.block_until_ready(train_state), _summed_up(results), bad_step
-
-
-class _Step(NamedTuple):
-    """A step that was started: its train states, its batch, and its result on the device."""
-
-    before: TrainState
-    x: Value
-    labels: PyTree
-    after: TrainState
-    result: StepResult
-
-    def ended(self) -> tuple[TrainState, StepResult]:
-        """Waits for the step. Returns the train state to go on from, and the result in the memory of the host."""
-        result = jax.device_get(self.result)
-        return self.after if result.is_finite else self.before, result
 
 
 def status_after(done: int, epochs: int, losses: Iterable[float], patience: int | None) -> str:

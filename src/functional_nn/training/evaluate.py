@@ -90,9 +90,8 @@ def make_evaluate(
     """
     check_loss_function(loss)
     check_count("batch_size", batch_size)
-    check_metrics(metrics)
+    named = check_metrics(metrics)
     net, policy = as_layer(net), as_precision(precision)
-    named = None if metrics is None else tuple(metrics.items())
     recipe = Recipe(net, loss, optax.identity(), metrics=named)  # nothing is optimized
 
     def evaluate(train_state, x, labels):
@@ -155,10 +154,6 @@ def evaluation_of_totals(recipe: Recipe, totals: EvaluationTotals) -> Evaluation
     return Evaluation(ratio(*loss_totals), results)
 
 
-ROUNDING = 1e-6
-"""A share in float32 differs from the true one by less than this."""
-
-
 def evaluated_metrics(part: str, evaluation: Evaluation) -> dict[str, jax.Array]:
     """The metrics of a part of the data by name, such as ``test_loss``."""
     return {f"{part}_loss": evaluation.loss, **{f"{part}_{name}": value for name, value in evaluation.metrics.items()}}
@@ -179,41 +174,25 @@ def check_metric_shapes(named: Mapping[str, jax.Array], members: int | None) -> 
             raise InputError(f"metrics/{name.partition('_')[2]}", "a metric that is one number", given, remedy)
 
 
-def number_of_labels(labels: PyTree) -> int:
-    """The number of labels in all arrays together."""
-    return sum(leaf.size for leaf in jax.tree.leaves(labels))
-
-
-def as_numbers(named: Mapping[str, jax.Array], labels: int) -> list[dict[str, float]]:
+def as_numbers(named: Mapping[str, jax.Array]) -> list[dict[str, float]]:
     """The metrics of each model as Python numbers, in the same order.
+
+    An accuracy is the shortest number that is this one in its type: 0.911 and not 0.9110000133514404.
 
     Args:
         named: the metrics on the device: one number of one model, or one for each member of a sweep.
-        labels: the number of labels that were evaluated.
+
+    >>> as_numbers({"test_accuracy": np.float32(0.911), "test_loss": np.float32(0.5)})
+    [{'test_accuracy': 0.911, 'test_loss': 0.5}]
     """
     columns = [np.atleast_1d(values) for values in named.values()]
     return [
-        {name: as_number(name, value, labels) for name, value in zip(named, of_model, strict=True)}
-        for of_model in zip(*columns, strict=True)
+        {
+            name: float(str(value) if name.endswith("_accuracy") else value)
+            for name, value in zip(named, row, strict=True)
+        }
+        for row in zip(*columns, strict=True)
     ]
-
-
-def as_number(name: str, value: np.ndarray, labels: int) -> float:
-    """A metric as a Python number. An accuracy that is a share of ``labels`` loses float32's rounding.
-
-    ``labels`` is 0 if nothing was evaluated. A loss may still report an accuracy of its own in training.
-
-    >>> as_number("test_accuracy", np.float32(0.911), 1000), as_number("test_loss", np.float32(0.5), 1000)
-    (0.911, 0.5)
-    >>> as_number("train_accuracy", np.float32(0.5), 0)
-    0.5
-    """
-    number = float(value)
-    if name.endswith("_accuracy") and labels and math.isfinite(number):
-        share = round(number * labels) / labels
-        if abs(share - number) < ROUNDING:
-            return share
-    return number
 
 
 SMALLER_IS_BETTER = ("loss", "error", "brier_score", "mae", "mse", "rmse", "perplexity")
@@ -227,6 +206,13 @@ def larger_is_better(metric: str) -> bool:
     (True, False)
     """
     return not metric.endswith(SMALLER_IS_BETTER)
+
+
+def rank_of(metric: str, value: float) -> float:
+    """A number by which values of a metric are sorted, the best first and NaN last."""
+    if math.isnan(value):
+        return math.inf
+    return -value if larger_is_better(metric) else value
 
 
 def check_metric(argument: str, metric: object, known: Collection[str]) -> None:
@@ -358,7 +344,8 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
     """A compiled function of each batch, with the results of all batches joined."""
     check_trees(params, state)
     check_count("batch_size", batch_size)
-    x = jax.tree.map(_as_numpy_if_convertible, x)
+    # Tensors of other libraries become arrays of NumPy.
+    x = jax.tree.map(lambda leaf: np.asarray(leaf) if not is_array(leaf) and hasattr(leaf, "__array__") else leaf, x)
     check_arrays("x", x)
     params, state, x = tree_in_native_order((params, state, x))
     examples = number_of_examples(x)
@@ -371,21 +358,21 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
     def of_batch(start: int) -> PyTree:
         batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
         if start == 0:
-            check_bytes_of_program("x", function, params, state, batch)
+            check_bytes_of_program(function, params, state, batch)
         return jax.device_get(function(params, state, batch))
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
 
 
-def check_bytes_of_program(argument: str, function: Wrapped, *arguments: PyTree) -> None:
+def check_bytes_of_program(function: Wrapped, *arguments: PyTree) -> None:
     """Raises an InputError if a program needs more memory than there is. A call finds it compiled in JAX's cache."""
     program = function.trace(*arguments)
     size = program.lower().compile().memory_analysis()
     if size is not None:
-        check_bytes(argument, size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+        check_bytes("x", size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
     if jax.default_backend() == "cpu":
-        check_bytes(argument, max(map(_bytes_of_windows, all_equations(program.jaxpr)), default=0))
+        check_bytes("x", max(map(_bytes_of_windows, all_equations(program.jaxpr)), default=0))
 
 
 def _bytes_of_windows(equation: JaxprEqn) -> int:
@@ -396,11 +383,6 @@ def _bytes_of_windows(equation: JaxprEqn) -> int:
     features = weight.shape[equation.params["dimension_numbers"].rhs_spec[0]]
     in_window = weight.size // features * equation.params["feature_group_count"]
     return y.size // features * in_window * y.dtype.itemsize
-
-
-def _as_numpy_if_convertible(x: object) -> object:
-    """A tensor of another library as a NumPy array; any other value as it is."""
-    return np.asarray(x) if not is_array(x) and hasattr(x, "__array__") else x
 
 
 # The function is kept, because jax.jit compiles again for a new function object, even with the same network.

@@ -177,9 +177,9 @@ def fit(
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
     check_functions(loss, optimizer, penalty)
-    check_metrics(metrics)
+    named = check_metrics(metrics)
     check_choice("non_finite", non_finite, names.NON_FINITE)
-    check_seed("seed", seed)
+    check_seed(seed)
     if start is not None:
         check_start(start)
     if on_epoch is not None:
@@ -188,8 +188,6 @@ def fit(
     if progress is not None:
         check_flag("progress", progress)
     check_is_not_a_loader(data)
-    if isinstance(data, Stream):
-        _check_epoch_can_be_counted(data, start)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
 
@@ -202,12 +200,13 @@ def fit(
         if reader is not None:
             # Each process reads its own share of every batch.
             batch_size = number_of_examples(reader.first.x) * processes.count
+        first_epoch = _first_epoch(start, data, split, batch_size)
         device_count = chosen_devices(devices)
         if streamed and processes.are_several and batch_size % device_count:
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
-            check_patience(patience, split)
+            patience = check_patience(patience, split.evaluated_part)
         warn_of_probabilities(net, loss)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
@@ -225,7 +224,7 @@ def fit(
             }
             if start is not None:
                 settings["start"] = checksum_of("start", start)
-        limits = {"epochs": int(epochs), "patience": None if patience is None else int(patience)}
+        limits = {"epochs": int(epochs), "patience": patience}
         processes.check_same("fit", {**limits, "made with": surroundings(), **settings})
         show_progress = is_progress_shown(progress) and processes.is_first
 
@@ -234,7 +233,6 @@ def fit(
         with processes.noticing_loss(), saving as saver, Interruption(processes) as interruption:
             # The programs of the run.
             clock = time.perf_counter()
-            named = None if metrics is None else tuple(metrics.items())
             recipe = Recipe(net, loss, optimizer, penalty, named, differentiate)
             shapes = shapes_of(split)
             if isinstance(data, Stream):
@@ -269,7 +267,7 @@ def fit(
             loop = EpochLoop(
                 RunData(programs, on_device, reader, processes, check_interruption),
                 epochs,
-                first_epoch=_first_epoch(start, data, split, batch_size),
+                first_epoch=first_epoch,
                 non_finite=non_finite,
                 patience=patience,
                 on_epoch=on_epoch,
@@ -314,21 +312,21 @@ def fit(
 
 
 def _first_epoch(start: Start | None, data: Dataset | Split | Stream, split: Split, batch_size: int) -> int:
-    """The number of epochs before the train state that a run starts from; 0 for a run that continues none."""
+    """The number of epochs before the train state that a run starts from; 0 for a run that continues none.
+
+    Raises:
+        InputError: if the batches of a stream are made for the number of the epoch, and it does not say its steps.
+    """
     if not isinstance(start, TrainState):
         return 0
-    if isinstance(data, Stream):
-        # Without a number of steps, the batches do not depend on the number of the epoch.
-        return int(epochs_before(start, data.steps)) if data.steps else 0
-    return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
-
-
-def _check_epoch_can_be_counted(data: Stream, start: Start | None) -> None:
-    """Requires the steps of an epoch if batches are made for its number and the run continues another one."""
-    if isinstance(start, TrainState) and start.step != 0 and callable(data.batches) and data.steps is None:
+    if not isinstance(data, Stream):
+        return int(epochs_before(start, math.ceil(number_of_examples(split.train_x) / batch_size)))
+    if data.steps is None and callable(data.batches) and start.step != 0:
         expected = "the number of batches in an epoch, by which the epochs before start are counted"
         remedy = "Write Stream(batches, steps=…). Or start from (params, state), which begins with epoch 1."
         raise InputError("data.steps", expected, None, remedy)
+    # Without a number of steps, the batches do not depend on the number of the epoch.
+    return int(epochs_before(start, data.steps)) if data.steps else 0
 
 
 @dataclass
@@ -409,7 +407,9 @@ class EpochLoop:
     def _end(self) -> tuple[str, str]:
         """The status and the message of a run that has ended; two empty strings if it goes on."""
         if self.reached.status:
-            return self.reached.status, self.reached.message + self._advice()
+            # The advice is not saved with the message, as a resumed run has no ``at_bad_step``.
+            advice = "" if self.at_bad_step is None or self.origin is not None else ADVICE
+            return self.reached.status, self.reached.message + advice
         history = self.reached.history
         losses = (metrics.deciding_loss for metrics in history)
         status = status_after(len(history), self.epochs, losses, self.patience)
@@ -444,10 +444,6 @@ class EpochLoop:
             message = non_finite_message(bad_step, metrics.epoch, rate, self.origin, spec.precision)
         self.reached = RunProgress(outcome.train_state, (*before.history, metrics), status, message)
 
-    def _advice(self) -> str:
-        # It is not saved with the message, as a resumed run has no ``at_bad_step``.
-        return "" if self.at_bad_step is None or self.origin is not None else ADVICE
-
     def _report(self, metrics: EpochMetrics, advance: Callable[[str], None]) -> bool:
         """Reports an epoch to ``on_epoch`` and to the progress bar; returns whether the run is to stop."""
 
@@ -456,7 +452,7 @@ class EpochLoop:
                 return False
             # On one device, so that the function can compute with it alone.
             train_state = put_on_one(self.reached.train_state, self.data.programs.sharding)
-            return says_stop("on_epoch", self.on_epoch(metrics, train_state))
+            return says_stop(self.on_epoch(metrics, train_state))
 
         # With several processes the first one alone is asked, and its answer counts for all.
         processes = self.data.processes

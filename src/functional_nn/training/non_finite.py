@@ -21,7 +21,7 @@ from functional_nn.training.argument_checks import check_batch, check_loss_funct
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import Gradient, LossFunction, PenaltyFunction, Recipe, with_gradient
 from functional_nn.training.state import TrainState, derived_key, learning_rate
-from functional_nn.training.step import checked_outcome, derivative_of, is_number, make_objective, numbers, step_of
+from functional_nn.training.step import differentiated, is_number, make_objective, numbers, step_of
 
 STOP, SKIP = names.NON_FINITE
 """``stop`` ends the run; ``skip`` leaves out the bad steps."""
@@ -198,13 +198,16 @@ def _network_origin(
 ) -> NonFinite:
     """Searches for the origin in the loss and its gradient, for ``(params, state, x, labels)``."""
     net, penalty = recipe.net, recipe.penalty
-    in_scope = net._replace(forward=jax.named_scope(NETWORK)(net.forward))
-    named_penalty = jax.named_scope("penalty")(penalty) if penalty else None
-    objective = make_objective(in_scope, jax.named_scope("loss")(recipe.loss), named_penalty, precision, train=train)
+    in_scopes = recipe._replace(
+        net=net._replace(forward=jax.named_scope(NETWORK)(net.forward)),
+        loss=jax.named_scope("loss")(recipe.loss),
+        penalty=penalty and jax.named_scope("penalty")(penalty),
+    )
+    objective = make_objective(in_scopes, precision, train=train)
 
     def loss_and_gradient(params, state, x, labels):
-        outcome = derivative_of(objective, recipe.gradient)(params, state, x, labels, key)
-        (total, value, reports, new_state), bars = checked_outcome(outcome, params)
+        outcome = differentiated(objective, recipe.gradient, params, state, x, labels, key)
+        (total, value, reports, new_state), bars = outcome
         with_penalty = {} if penalty is None else {"loss plus penalty": total}
         return {**reports, **with_penalty, "loss": value, "gradient": bars, "state": new_state}
 

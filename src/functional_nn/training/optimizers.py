@@ -250,7 +250,7 @@ def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[No
     try:
         yield
     except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError) or not _is_of_optax(optimizer.update):
+        if isinstance(error, InputError) or not is_of_optax(optimizer.update):
             raise
         given = f"one that raises {type(error).__name__}: {shortened(error).rstrip('.')}"
         remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
@@ -272,5 +272,6 @@ def _incremented_if(condition: jax.Array, count: jax.Array) -> jax.Array:
     return jnp.where(condition, optax.safe_increment(count), count)
 
 
-def _is_of_optax(function: object) -> bool:
+def is_of_optax(function: object) -> bool:
+    """Whether a function is one of Optax."""
     return str(getattr(function, "__module__", "")).partition(".")[0] == "optax"

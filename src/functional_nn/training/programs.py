@@ -7,10 +7,10 @@ import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from types import FunctionType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from weakref import ref
 
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.extend.core import ClosedJaxpr
-from jax.stages import Compiled, Lowered
+from jax.stages import Compiled
 from jax.typing import ArrayLike
 
 from functional_nn.core.functions import is_hashable
@@ -56,7 +56,7 @@ from functional_nn.training.evaluate import (
 from functional_nn.training.precision import Precision
 from functional_nn.training.recipe import Hyperparameters, Recipe, RecipeMaker
 from functional_nn.training.state import SETTING_OF_BITS, TrainState, create_train_state
-from functional_nn.training.step import StepResult, stays_finite, step_of, where
+from functional_nn.training.step import stays_finite, step_of, where
 
 NO_HYPERPARAMETERS: Hyperparameters = {}
 """The traced hyper-parameters of a run of ``fit``. An empty dict adds nothing to a program."""
@@ -93,12 +93,6 @@ class ProgramSpec:
         """All values, with the pytree of data as a tuple. A dict in the data could not be hashed."""
         others = (getattr(self, field.name) for field in fields(self) if field.name != "data")
         return (*others, *shapes_key(self.data))
-
-    def __hash__(self) -> int:
-        return hash(self.values())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ProgramSpec) and self.values() == other.values()
 
     def recipe_for(self, hyperparameters: Hyperparameters) -> Recipe:
         """The recipe inside a program."""
@@ -211,12 +205,8 @@ class Program(NamedTuple):
     options: Options | Callable[[Programs, ClosedJaxpr], Options]
 
 
-def _steps(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
-    return step_options(jaxpr)
-
-
-def _single_step(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
-    return step_options(jaxpr, loops=0)
+def _steps(programs: Programs, jaxpr: ClosedJaxpr, loops: int = 1) -> Options:
+    return step_options(jaxpr, loops)
 
 
 def _last(programs: Programs, jaxpr: ClosedJaxpr) -> Options:
@@ -231,7 +221,7 @@ PROGRAMS = {
     "full": Program(full_batches, "h state order x labels", "state losses", _steps),
     "last": Program(last_batch, "h state state losses rest x labels", "state result", _last),
     "careful": Program(careful_epoch, "h state x labels number steps", "state result", _steps),
-    "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", _single_step),
+    "stream": Program(streamed_step, "h state batch_x batch_labels", "state result", partial(_steps, loops=0)),
     "evaluate": Program(evaluate, "h state evaluated_x evaluated_labels", "evaluation", QUICK | SUMS_AND_PRODUCTS),
     "totals": Program(batch_totals, "h state evaluated_x evaluated_labels", "totals", QUICK | SUMS_AND_PRODUCTS),
     "from_totals": Program(evaluation_of_sums, "h totals", "evaluation", QUICK | FIRST_LEVEL),
@@ -303,13 +293,22 @@ class Programs:
         check_metric_shapes(named, spec.members)
         self.metric_names = tuple(named)
 
+    def program(self, name: str, *examples: PyTree) -> Compiled:
+        """A program that is not in ``compiled`` from the start, or one that evaluates these examples and labels.
+
+        It is compiled now if it is needed for the first time, or for examples of new shapes. ``PROGRAMS`` lists the
+        arguments of each.
+        """
+        key = (name, *shapes_key(examples))
+        if key not in self._of_shapes:
+            with self._making, jax.default_device(self._device):
+                if key not in self._of_shapes:  # another thread may have made it meanwhile
+                    self._make([name], examples)
+        return self._of_shapes[key]
+
     def start(self, key: jax.Array, h: Hyperparameters = NO_HYPERPARAMETERS) -> TrainState:
         """The train state before the first epoch."""
         return self.compiled["init"](h, key)
-
-    def order(self, key: jax.Array, number: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """The numbers of the examples in each full batch of an epoch, and those of the remaining examples."""
-        return self.compiled["order"](key, number)
 
     def epoch(
         self,
@@ -320,52 +319,23 @@ class Programs:
         h: Hyperparameters = NO_HYPERPARAMETERS,
     ) -> tuple[TrainState, EpochResult]:
         """Trains for one epoch, which uses every example once."""
-        order, rest = self.order(state.key, number)
+        order, rest = self.compiled["order"](state.key, number)
         after, losses = self.compiled["full"](h, state, order, x, labels)
         return self.compiled["last"](h, state, after, losses, rest, x, labels)
 
-    def careful_epoch(
-        self,
-        state: TrainState,
-        x: Value,
-        labels: PyTree,
-        number: ArrayLike,
-        steps: ArrayLike,
-        h: Hyperparameters = NO_HYPERPARAMETERS,
-    ) -> tuple[TrainState, EpochResult]:
-        """The same epoch with steps that change nothing if a value would become non-finite; see ``careful_epoch``."""
-        return self._program("careful")(h, state, x, labels, number, steps)
-
-    def step(
-        self, state: TrainState, x: Value, labels: PyTree, h: Hyperparameters = NO_HYPERPARAMETERS
-    ) -> tuple[TrainState, StepResult]:
-        """Trains on one batch of a stream. If the result is not finite, the old train state is the one to keep."""
-        return self.compiled["stream"](h, state, x, labels)
-
-    def evaluate(
-        self, state: TrainState, x: Value, labels: PyTree, h: Hyperparameters = NO_HYPERPARAMETERS
-    ) -> Evaluation:
-        """The loss and the metrics on examples in memory."""
-        return self._program("evaluate", x, labels)(h, state, x, labels)
-
-    def evaluate_batches(
-        self,
-        state: TrainState,
-        batches: Iterable[tuple[Value, PyTree]],
-        h: Hyperparameters = NO_HYPERPARAMETERS,
-    ) -> Evaluation:
+    def evaluate_batches(self, state: TrainState, batches: Iterable[tuple[Value, PyTree]]) -> Evaluation:
         """The loss and the metrics on examples that come batch by batch; the last batch may be smaller."""
         sums: EvaluationTotals | None = None
         running: EvaluationTotals | None = None
         for x, labels in batches:
-            before, running = running, self._program("totals", x, labels)(h, state, x, labels)
+            before, running = running, self.program("totals", x, labels)({}, state, x, labels)
             # The totals of the batch before are read while this batch is computed. Reading waits for them, so no more
             # than two batches are computed at a time.
             if before is not None:
                 sums = _added(sums, before)
         assert running is not None  # a stream without batches is an error
         totals = jax.tree.map(lambda total, like: total.astype(like.dtype), _added(sums, running), running)
-        return self._program("from_totals")(h, totals)
+        return self.program("from_totals")({}, totals)
 
     @property
     def bytes_needed(self) -> int:
@@ -417,15 +387,6 @@ class Programs:
     def _epoch_names(self) -> tuple[str, ...]:
         return ("init", "stream") if "train" in self.spec.streamed else ("order", "init", "full", "last")
 
-    def _program(self, name: str, *examples: PyTree) -> Compiled:
-        """A program. It is compiled now if it is needed for the first time, or for examples of new shapes."""
-        key = (name, *shapes_key(examples))
-        if key not in self._of_shapes:
-            with self._making, jax.default_device(self._device):
-                if key not in self._of_shapes:  # another thread may have made it meanwhile
-                    self._make([name], examples)
-        return self._of_shapes[key]
-
     def _make(self, names: Iterable[str], examples: tuple[PyTree, ...] = ()) -> None:
         """Traces programs one after another, and compiles each in a thread meanwhile, unless the cache has it.
 
@@ -434,6 +395,8 @@ class Programs:
             examples: examples that are evaluated, and their labels.
         """
         self._shapes |= zip(("evaluated_x", "evaluated_labels"), shapes_of(examples), strict=False)
+        # Several of these programs run at the same time: in threads, or on several devices.
+        are_several = self.spec.in_threads or self.spec.devices > 1
         entries: dict[str, _Entry] = {}
         compiling: dict[str, tuple[Future[Compiled], ClosedJaxpr, PyTree]] = {}
         # XLA releases Python's lock while it compiles, so the next program is traced at the same time.
@@ -450,7 +413,9 @@ class Programs:
                     jaxpr, results = traced.jaxpr, shapes_of(traced.out_info)
                     self.jaxprs.setdefault(name, jaxpr)
                     options = program.options(self, jaxpr) if callable(program.options) else program.options
-                    compiled = threads.submit(self._compile, traced.lower(), options | sum_options(jaxpr))
+                    options = options | sum_options(jaxpr)
+                    options = beside_others(options) if are_several else options
+                    compiled = threads.submit(compile_lowered, traced.lower(), options)
                     compiling[name] = compiled, jaxpr, results
                 else:
                     _, jaxpr, results = entry.made
@@ -464,18 +429,9 @@ class Programs:
             self.compiled.setdefault(name, entry.made.compiled)
             self._of_shapes[(name, *shapes_key(examples))] = entry.made.compiled
 
-    def _compile(self, lowered: Lowered, options: Options) -> Compiled:
-        # Several of these programs run at the same time: in threads, or on several devices.
-        are_several = self.spec.in_threads or self.spec.devices > 1
-        return compile_lowered(lowered, beside_others(options) if are_several else options)
-
     def _entry(self, name: str, *key: Hashable) -> _Entry:
-        """The place of a program in the cache; or a place of its own, if the specification cannot be compared."""
-        if not is_hashable(self.spec):  # a part of it, such as a loss that holds an array
-            return _Entry(())
-        # Networks that differ only in their initial values share all programs but the one that makes these.
-        spec = self.spec if name in ("init", FINGERPRINTS) else _without_init(self.spec)
-        return self._cache.entry((name, *key, *spec.values(), *self._settings))
+        """The place of a program in the cache."""
+        return self._cache.entry((name, *key, *self.spec.values(), *self._settings))
 
 
 def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
@@ -492,7 +448,7 @@ def traced_step(spec: ProgramSpec) -> tuple[ClosedJaxpr, TrainState]:
 
     Convolutions are traced as such, and not as the matrix products by which a CPU may compute them.
     """
-    entry = CACHE.entry(("traced step", *spec.values(), *jax_settings())) if is_hashable(spec) else _Entry(())
+    entry = CACHE.entry(("traced step", *spec.values(), *jax_settings()))
     if entry.made is None:
         shapes = argument_shapes(spec)
         train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
@@ -590,24 +546,28 @@ class _Entry:
 class ProgramCache:
     """The latest programs, by what they were made from."""
 
-    def __init__(self, size: int = 64):
-        self._size = size
+    def __init__(self):
         self._entries: dict[_Entry, _Entry] = {}
         self._lock = threading.Lock()
 
     def entry(self, values: tuple[Hashable, ...]) -> _Entry:
-        """The entry for these values, which is a new one if there was none."""
+        """The entry for these values, which is a new one if there was none, or if a value cannot be compared."""
+        if not is_hashable(values):  # such as a loss that holds an array
+            return _Entry(())
         new = _Entry(values)
         with self._lock:
             entry = self._entries.pop(new, new)
             self._entries[entry] = entry
-            if len(self._entries) > self._size:
+            if len(self._entries) > MOST_PROGRAMS:
                 del self._entries[next(iter(self._entries))]
         return entry
 
 
 CACHE = ProgramCache()
-"""The programs of this process: some eight specifications have room."""
+"""The programs of this process."""
+
+MOST_PROGRAMS = 64
+"""The largest number of programs in a cache: some eight specifications have room."""
 
 
 def _with_weak_functions(value: Hashable, when_gone: Callable[[object], None]) -> Hashable:
@@ -617,17 +577,6 @@ def _with_weak_functions(value: Hashable, when_gone: Callable[[object], None]) -
     if isinstance(value, tuple):
         return type(value), *(_with_weak_functions(entry, when_gone) for entry in value)
     return value
-
-
-def _without_init(spec: ProgramSpec) -> ProgramSpec:
-    if not isinstance(spec.recipe, Recipe):
-        return spec
-    return replace(spec, recipe=spec.recipe._replace(net=spec.recipe.net._replace(init=_no_init)))
-
-
-def _no_init(key: object, in_shape: object) -> NoReturn:
-    """Replaces ``init`` when two networks are compared without it."""
-    raise AssertionError("never called")
 
 
 # Fingerprints

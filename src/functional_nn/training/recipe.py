@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -19,7 +20,8 @@ from functional_nn.layers.combinators.hand_vjp import with_hand_vjp
 from functional_nn.losses.loss import Loss
 from functional_nn.losses.penalties import Penalty
 from functional_nn.metrics import Metric
-from functional_nn.training.argument_checks import check_functions, check_gradient_function, check_metrics
+from functional_nn.training.argument_checks import check_functions, check_gradient_function
+from functional_nn.training.optimizers import is_of_optax
 from functional_nn.training.state import TrainState
 
 LossResult: TypeAlias = jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]
@@ -75,36 +77,31 @@ class RecipeMaker(Protocol):
     def __call__(self, hyperparameters: Hyperparameters, /) -> Recipe: ...
 
 
-class HyperparameterReader(Mapping[str, HyperparameterValue]):
+class HyperparameterReader(UserDict[str, HyperparameterValue]):
     """Hyper-parameters as the user's functions read them.
 
     An unknown name raises an error with the nearest known name. ``names_read`` collects the names that were read.
     """
 
     def __init__(self, values: Hyperparameters):
-        self._values = dict(values)
         self.names_read: set[str] = set()
+        super().__init__(values)
 
     def __getitem__(self, name: str) -> HyperparameterValue:
-        if name not in self._values:
-            remedy = "The seed makes the run's key." if name == "seed" else suggest(str(name), self._values)
+        if name not in self:
+            remedy = "The seed makes the run's key." if name == "seed" else suggest(str(name), self)
             raise InputError("hyper-parameter", "a name in the grid", repr(name), remedy)
         self.names_read.add(name)
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return self.data[name]
 
 
 @dataclass(frozen=True)
 class RecipeFunctions:
-    """Makes recipes from the arguments of ``sweep``: parts of a recipe, or functions of hyper-parameters."""
+    """Makes recipes from the arguments of ``sweep``: parts of a recipe, or functions of hyper-parameters.
+
+    Raises:
+        InputError: unless each argument is a part of a recipe, or a function.
+    """
 
     model: ModelFunction
     optimizer: OptimizerFunction
@@ -114,13 +111,13 @@ class RecipeFunctions:
     gradient: Gradient = "auto"
     start: StartMaker = None
 
-    def check(self) -> None:
-        """Raises an InputError unless each argument is a part of a recipe, or a function."""
-        check_model(self.model)
+    def __post_init__(self):
+        if not isinstance(self.model, Layer) and not hasattr(self.model, "as_layer"):
+            check_function("model", self.model, "a layer, or a function of the hyper-parameters that makes one", "h")
         if not hasattr(self.optimizer, "update"):
             expected = "an Optax transformation, or a function of the hyper-parameters that makes one"
             check_function("optimizer", self.optimizer, expected, "h")
-            if (getattr(self.optimizer, "__module__", None) or "").split(".")[0] == "optax":
+            if is_of_optax(self.optimizer):
                 # Optax would take the hyper-parameters for the learning rate, and fail later.
                 name = getattr(self.optimizer, "__name__", "…")
                 remedy = f'Write lambda h: optax.{name}(h["learning_rate"]).'
@@ -132,7 +129,6 @@ class RecipeFunctions:
         if self.penalty is not None:
             expected = "a penalty, or a function of the hyper-parameters that makes one"
             check_function("penalty", self.penalty, expected, "h")
-        check_metrics(None if self.metrics is None else dict(self.metrics))
         check_gradient_function(self.gradient)
         is_pair = isinstance(self.start, tuple) and len(self.start) == 2
         if self.start is not None and not is_pair:
@@ -189,12 +185,6 @@ def network_of(model: ModelFunction, hyperparameters: Hyperparameters) -> Layer:
     if isinstance(model, Layer) or hasattr(model, "as_layer"):
         return as_layer(model)
     return as_layer(model(hyperparameters))
-
-
-def check_model(model: ModelFunction) -> None:
-    """Raises an InputError unless the model is a layer or a function."""
-    if not isinstance(model, Layer) and not hasattr(model, "as_layer"):
-        check_function("model", model, "a layer, or a function of the hyper-parameters that makes one", "h")
 
 
 def _made(part: Any, is_made: bool, hyperparameters: Hyperparameters) -> Any:

@@ -148,16 +148,14 @@ def train_state_from(
     """
     if isinstance(start, TrainState):
         remedy = "To change the optimizer, give (params, state)."
-        _check_equal_forms("start", start._replace(key=None), expected._replace(key=None), remedy)
+        _check_equal_forms(start._replace(key=None), expected._replace(key=None), remedy)
         if start.key.dtype != expected.key.dtype:
             remedy = "Set jax_default_prng_impl to its generator. For another key, give (params, state)."
             raise InputError("start", f"a key of type {expected.key.dtype}", str(start.key.dtype), remedy)
         return start
     params, state = start
     params, state = cast(jax.tree.map(jnp.asarray, (dict(params), dict(state))), precision.parameters)
-    _check_equal_forms(
-        "start", {"params": params, "state": state}, {"params": expected.params, "state": expected.state}
-    )
+    _check_equal_forms({"params": params, "state": state}, {"params": expected.params, "state": expected.state})
     loss_scale = None if expected.loss_scale is None else LossScale.first()
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), key, loss_scale)
 
@@ -238,9 +236,9 @@ def _first_train_state(net, optimizer, key, in_shape, policy: Precision) -> Trai
     return TrainState(jnp.zeros((), jnp.int32), params, state, optimizer_state, key, loss_scale)
 
 
-def _check_equal_forms(argument: str, given: PyTree, expected: PyTree, remedy: str = "") -> None:
+def _check_equal_forms(start: PyTree, expected: PyTree, remedy: str = "") -> None:
     """Raises an InputError that lists the paths of arrays whose shape or type is another one."""
-    with inside(argument):
-        given_forms = forms(given)
+    with inside("start"):
+        given_forms = forms(start)
     if different := differences(given_forms, forms(expected)):
-        raise InputError(argument, "the arrays that the network and the optimizer need", different, remedy)
+        raise InputError("start", "the arrays that the network and the optimizer need", different, remedy)

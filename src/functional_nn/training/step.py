@@ -25,7 +25,7 @@ from functional_nn.training.argument_checks import (
     check_scalar,
     check_train_state,
 )
-from functional_nn.training.precision import LossScale, Precision, as_precision
+from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     Gradient,
     GradientFunction,
@@ -110,7 +110,11 @@ def make_train_step(
     def train_step(train_state, x, labels):
         check_train_state(train_state)
         check_batch(x, labels)
-        _check_loss_scale(policy, train_state.loss_scale)
+        if policy.scales_loss != (train_state.loss_scale is not None):
+            expected = f"a loss scale for computing in {policy.compute}" if policy.scales_loss else "no loss scale"
+            given = "none" if policy.scales_loss else "one"
+            remedy = "Give create_train_state the precision that make_train_step has."
+            raise InputError("train_state", expected, given, remedy)
         return step(train_state, x, labels)
 
     return train_step
@@ -127,23 +131,21 @@ def step_of(
         finite: whether numbers stay finite is not asked (``"unchecked"``); a step after which they would not changes
             nothing (``"kept"``); or the step returns a ``StepResult``, which tells it (``"told"``).
     """
-    net, loss, optimizer, penalty = recipe.net, recipe.loss, recipe.optimizer, recipe.penalty
-    unscaled = make_objective(net, loss, penalty, precision)
+    unscaled = make_objective(recipe, precision)
 
     def train_step(train_state, x, labels):
         params, state, loss_scale = train_state.params, train_state.state, train_state.loss_scale
         scale = None if loss_scale is None else loss_scale.scale
         key_step = derived_key(train_state.key, "noise", train_state.step)
         # Only the gradient has the scale: total and value are auxiliary values.
-        objective = unscaled if scale is None else make_objective(net, loss, penalty, precision, scale=scale)
+        objective = unscaled if scale is None else make_objective(recipe, precision, scale=scale)
 
         # Optax's line searches pass every extra argument on to value_fn, and refuse those that it does not take.
         def objective_of(params, *, obj_fn=None, grad_fn=None):
             return unscaled(params, state, x, labels, key_step)[0]
 
-        differentiate = derivative_of(objective, recipe.gradient)
-        outcome = differentiate(params, state, x, labels, key_step)
-        (total, value, reports, new_state), gradients = checked_outcome(outcome, params)
+        outcome = differentiated(objective, recipe.gradient, params, state, x, labels, key_step)
+        (total, value, reports, new_state), gradients = outcome
         if scale is not None:
             gradients = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), gradients)
 
@@ -151,7 +153,7 @@ def step_of(
         old = train_state._replace(key=None)
         new = old.apply_gradient(
             gradients,
-            optimizer,
+            recipe.optimizer,
             new_state,
             value=total,
             grad=gradients,
@@ -162,7 +164,8 @@ def step_of(
 
         # With a scaled loss, a gradient that overflowed changes nothing but the scale.
         if loss_scale is not None:
-            fits = all_finite(gradients)
+            are_finite = (jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
+            fits = reduce(jnp.logical_and, are_finite, jnp.bool_(True))
             # If no smaller scale is left to try, such steps would be skipped in silence. NaN reports them.
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
@@ -183,13 +186,7 @@ def step_of(
 
 
 def make_objective(
-    net: Layer,
-    loss: LossFunction,
-    penalty: PenaltyFunction | None,
-    precision: Precision,
-    *,
-    train: bool = True,
-    scale: jax.Array | None = None,
+    recipe: Recipe, precision: Precision, *, train: bool = True, scale: jax.Array | None = None
 ) -> Objective:
     """Makes the function that training differentiates, ``objective(params, state, x, labels, key)``.
 
@@ -198,26 +195,25 @@ def make_objective(
     """
 
     def objective(params, state, x, labels, key):
-        y, new_state = forward(net, precision, params, state, x, train=train, key=key)
-        value, reports = check_loss(loss(y, labels))
-        total = value if penalty is None else value + check_scalar("penalty", penalty(params))
+        y, new_state = forward(recipe.net, precision, params, state, x, train=train, key=key)
+        value, reports = check_loss(recipe.loss(y, labels))
+        total = value if recipe.penalty is None else value + check_scalar("penalty", recipe.penalty(params))
         scaled = total if scale is None else total * scale.astype(total.dtype)
         return scaled, (total, value, reports, new_state)
 
     return objective
 
 
-def derivative_of(objective: Objective, gradient: GradientFunction) -> Callable[..., PyTree]:
-    """The function of ``(params, state, x, labels, key)`` that a user's ``gradient`` makes of the objective."""
+def differentiated(
+    objective: Objective, gradient: GradientFunction, params: Params, *others: PyTree
+) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
+    """The auxiliary values of the objective for ``(params, state, x, labels, key)``, and its gradient.
+
+    A user's ``gradient`` computes them, so what it returns is checked.
+    """
     differentiate = gradient(objective, has_aux=True)
     check_function("gradient", differentiate, "a function that returns a function, as jax.value_and_grad does")
-    return differentiate
-
-
-def checked_outcome(
-    outcome: PyTree, params: Params
-) -> tuple[tuple[jax.Array, jax.Array, dict[str, jax.Array], State], Params]:
-    """The auxiliary values of the objective, and the gradient, from what a user's ``gradient`` computed."""
+    outcome = differentiate(params, *others)
     try:
         (_, (total, value, reports, new_state)), bars = outcome
     except (TypeError, ValueError):
@@ -257,11 +253,6 @@ def numbers(tree: PyTree) -> list[jax.Array]:
 def is_number(leaf: object) -> bool:
     """Whether a leaf is a number or an array of numbers, and not an array of random keys."""
     return not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def all_finite(tree: PyTree) -> jax.Array:
-    """Whether every number of a pytree is finite."""
-    return reduce(jnp.logical_and, (jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)), jnp.bool_(True))
 
 
 def stays_finite(before: PyTree, after: PyTree) -> jax.Array:
@@ -338,11 +329,3 @@ def per_example_gradients(
     # The name of the mapped axis is how a layer such as batch_norm notices that its batch is not whole.
     alone = jax.vmap(jax.value_and_grad(value), in_axes=(None, 0, 0, None if keys is None else 0), axis_name=EXAMPLES)
     return alone(params, x, labels, keys)
-
-
-def _check_loss_scale(policy: Precision, loss_scale: LossScale | None) -> None:
-    if policy.scales_loss != (loss_scale is not None):
-        expected = f"a loss scale for computing in {policy.compute}" if policy.scales_loss else "no loss scale"
-        given = "none" if loss_scale is None else "one"
-        remedy = "Give create_train_state the precision that make_train_step has."
-        raise InputError("train_state", expected, given, remedy)
