@@ -8,13 +8,12 @@ from functional_nn.cli.startup import importing
 from functional_nn.core.errors import installed_version, versions
 from functional_nn.storage.cache_folder import UnsafeCache, cache_folder
 
-PLOTS, EXACT = "'functional-nn[plots]'", "'functional-nn[exact]'"
+PLOTS = "'functional-nn[plots]'"
 OPTIONAL = {
     "matplotlib": ("pictures", PLOTS),
     "jinja2": ("HTML pages", PLOTS),
     "latex2mathml": ("formulas in HTML pages", PLOTS),
     "markdown-it-py": ("text in HTML pages", PLOTS),
-    "gmpy2": ("faster many-digit numbers in verify", EXACT),
     "torch": ("parameters from and for PyTorch", "'functional-nn[torch]'"),
     "flax": ("modules of Flax as layers", "'functional-nn[flax]'"),
     "equinox": ("modules of Equinox as layers", "'functional-nn[equinox]'"),

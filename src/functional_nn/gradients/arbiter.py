@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, inner_product, is_simple_fraction
 from functional_nn.gradients.digits.interpreter import Program
-from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.gradients.digits.numbers import as_numbers, many_digits
 from functional_nn.jaxprs.evaluate import evaluate
 
 MOST_EXACT_NUMBERS = 1_000_000
@@ -305,9 +305,8 @@ def exact_jacobian(
         count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
         columns = [_chosen(doubt, count) for doubt in doubts]
     chosen = _chosen_columns(leaves, columns)
-    arithmetic = Arithmetic(digits + MOST_DIGITS)
-    with arithmetic.precision():
-        outputs = program(arithmetic, [arithmetic.numbers(leaf)[..., None] for leaf in leaves])
+    with many_digits(digits + MOST_DIGITS):
+        outputs = program([as_numbers(leaf)[..., None] for leaf in leaves])
     found = [
         derivatives(program, leaves, number, at, digits, outputs, zeros[number][:, at] if zeros else False)
         for number, at in enumerate(chosen)
@@ -544,11 +543,9 @@ def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarr
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
     # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
     smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
-    arithmetic = Arithmetic(level.digits + int(np.ceil(-np.log10(smallest))))
-    one, ten = arithmetic.numbers([1, 10])
-    with arithmetic.precision():
-        base = [arithmetic.numbers(leaf)[..., None] for leaf in leaves]
-        steps = arithmetic.numbers(np.where(x == 0, 1.0, np.abs(x))) * (one / ten**level.step)
+    with many_digits(level.digits + int(np.ceil(-np.log10(smallest)))):
+        base = [as_numbers(leaf)[..., None] for leaf in leaves]
+        steps = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**level.step
         parts = []
         for part in _parts(columns, program.numbers * 2):  # two points for each column
             h = steps[part]
@@ -558,7 +555,7 @@ def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarr
             points[columns[part], np.arange(count)] += h
             points[columns[part], count + np.arange(count)] -= h
             moved = points.reshape(*np.shape(leaves[number]), -1)
-            y = program(arithmetic, [*base[:number], moved, *base[number + 1 :]])
+            y = program([*base[:number], moved, *base[number + 1 :]])
             up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
             right, left = (up - middle) / h, (middle - down) / h
             # Rounding in f is relative to |f|, and the quotients divide it by the step.

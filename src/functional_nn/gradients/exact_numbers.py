@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits.interpreter import Program
-from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.gradients.digits.numbers import as_numbers, many_digits
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 
 VALUE, GRADIENT = "value", "gradient"
@@ -134,19 +134,18 @@ class ExactFunction:
 
     def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
         """Computes values and central differences, (f₁ - f₋₁) / 2h, at one number of digits."""
-        arithmetic = Arithmetic(digits)
         # The steps are powers of two. So x + h has no rounding error, and a linear function has no jumps.
         exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
         exponents[points == 0] = 0
-        with arithmetic.precision():
-            x = arithmetic.numbers(points)
+        with many_digits(digits):
+            x = as_numbers(points)
             # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
-            step = arithmetic.numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
+            step = as_numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
             moved = x[None] + self._stencil.astype(object)[:, None] * step[None]
             flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
-            y = self._program(arithmetic, [flat]).reshape(self._program.outputs, len(self._stencil), len(points))
+            y = self._program([flat]).reshape(self._program.outputs, len(self._stencil), len(points))
             return _parts_of(
-                np.moveaxis(y, -1, 0), x[:, None], step[:, None], arithmetic.numbers(10) ** (GUARD_DIGITS - digits)
+                np.moveaxis(y, -1, 0), x[:, None], step[:, None], as_numbers(10) ** (GUARD_DIGITS - digits)
             )
 
 

@@ -41,7 +41,7 @@ from functional_nn.gradients.compare.problem import (
 )
 from functional_nn.gradients.compare.report import Verdict, digits_to_tell_apart, has_failed
 from functional_nn.gradients.digits.interpreter import Program
-from functional_nn.gradients.digits.numbers import Arithmetic
+from functional_nn.gradients.digits.numbers import as_numbers, many_digits
 
 Arrays: TypeAlias = Sequence[np.ndarray]
 Pass: TypeAlias = Callable[..., PyTree]
@@ -703,7 +703,7 @@ class ReferenceComparison(JacobianComparison):
     def _values_of_reference(self, arrays: Arrays) -> np.ndarray:
         """The values of the reference in 50 digits, then several times with all numbers a little different."""
         inputs = differentiable_leaves(cast(tuple(arrays), "float64"))
-        random, arithmetic = np.random.default_rng(0), Arithmetic(DIGITS)
+        random = np.random.default_rng(0)
         leaves = [leaf[..., None] * np.ones(VALUES) for leaf in inputs.leaves]
         for leaf in leaves:
             leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], VALUES - 1))
@@ -711,9 +711,9 @@ class ReferenceComparison(JacobianComparison):
         def outputs(leaves: Leaves) -> Leaves:
             return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
 
-        with jax.enable_x64(True), arithmetic.precision():
+        with jax.enable_x64(True), many_digits(DIGITS):
             try:
-                found = Program(outputs, inputs.leaves)(arithmetic, list(map(arithmetic.numbers, leaves)))
+                found = Program(outputs, inputs.leaves)(list(map(as_numbers, leaves)))
                 return found.astype(np.float64).T
             except InputError:  # an operation has no rule
                 return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(VALUES)])

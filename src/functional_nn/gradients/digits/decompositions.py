@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from functional_nn.gradients.digits.numbers import Arithmetic, Values
+from functional_nn.gradients.digits.numbers import Values, as_numbers, of_matrix
 from functional_nn.gradients.digits.operations import RULES, multiplied, no_rule
 from functional_nn.jaxprs.evaluate import bind
 
@@ -32,21 +33,21 @@ def _transposed(x: Values) -> Values:
 
 
 @RULES.of("cholesky")
-def _cholesky(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _cholesky(equation: JaxprEqn, x: Values) -> Values:
     """L with L Lᵀ = x. Only the lower triangle of x is read."""
     lower = np.tri(x.shape[-2], dtype=bool)[..., None]
 
-    def decompose(mp: Any, a: Any) -> list[Any]:
+    def decompose(a: Any) -> list[Any]:
         try:
-            return [mp.cholesky(a)]
+            return [mpmath.cholesky(a)]
         except ValueError:
-            return [a * mp.nan]  # it is not positive definite: NaN, as in JAX
+            return [a * mpmath.nan]  # it is not positive definite: NaN, as in JAX
 
-    return _by_mpmath(arithmetic, decompose, np.where(lower, x, _transposed(x)))[0]
+    return _by_mpmath(decompose, np.where(lower, x, _transposed(x)))[0]
 
 
 @RULES.of("triangular_solve")
-def _triangular_solve(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
+def _triangular_solve(equation: JaxprEqn, a: Values, b: Values) -> Values:
     """Solves a x = b, or x a = b, by substitution. Only one triangle of a is read."""
     parameters = equation.params
     from_left, is_lower = parameters["left_side"], parameters["lower"]
@@ -64,12 +65,12 @@ def _triangular_solve(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: 
         rest = right[i]
         for k in range(n)[known]:
             rest = rest - matrix[i, k] * x[k]
-        x[i] = rest if parameters["unit_diagonal"] else arithmetic.function("divide")(rest, matrix[i, i])
+        x[i] = rest if parameters["unit_diagonal"] else rest / matrix[i, i]
     return _values(x) if from_left else _transposed(_values(x))
 
 
 @RULES.of("lu")
-def _lu(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+def _lu(equation: JaxprEqn, x: Values) -> list[Values]:
     """L and U in one matrix, the row that each step swaps with, and the order of the rows.
 
     Gaussian elimination, with the rows in the order that JAX chooses in float64.
@@ -78,59 +79,59 @@ def _lu(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
     a = _matrices(np.take_along_axis(x, order[..., None, :], -3))
     for k in range(min(a.shape[:2])):
         # A column of zeros has no pivot. Its factors are 0.
-        divisor = np.where(a[k, k] == 0, arithmetic.numbers(1.0), a[k, k])
-        a[k + 1 :, k] = arithmetic.function("divide")(a[k + 1 :, k], divisor)
+        divisor = np.where(a[k, k] == 0, as_numbers(1.0), a[k, k])
+        a[k + 1 :, k] = a[k + 1 :, k] / divisor
         a[k + 1 :, k + 1 :] = a[k + 1 :, k + 1 :] - a[k + 1 :, k, None] * a[k, None, k + 1 :]
     return [_values(a), pivots, order]
 
 
 @RULES.of("qr")
-def _qr(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+def _qr(equation: JaxprEqn, x: Values) -> list[Values]:
     """Q and R by Householder's reflections, with the signs of LAPACK."""
     if equation.params.get("pivoting"):
         raise no_rule("a QR decomposition without pivoting", "one with pivoting")
     rows = x.shape[-3]
     mode = "full" if equation.params["full_matrices"] else "skinny"
     # Q is made of the first columns, as many as there are rows. Then R = Qᵀ x.
-    (q,) = _by_mpmath(arithmetic, lambda mp, a: mp.qr(a, mode)[:1], x[..., :rows, :])
+    (q,) = _by_mpmath(lambda a: mpmath.qr(a, mode)[:1], x[..., :rows, :])
     q = q * _signs(equation, x, q, 0)
     r = multiplied(_transposed(q), x)
     upper = np.tri(*r.shape[-2:-4:-1], dtype=bool).T[..., None]
-    return [q, np.where(upper, r, arithmetic.numbers(0))]
+    return [q, np.where(upper, r, as_numbers(0))]
 
 
 @RULES.of("eigh")
-def _eigh(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+def _eigh(equation: JaxprEqn, x: Values) -> list[Values]:
     """Eigenvectors and eigenvalues of a symmetric matrix, in ascending order."""
     if equation.params.get("subset_by_index") not in (None, (0, x.shape[-2])):
         raise no_rule("all eigenvalues", "a subset of them")
     # Only the triangle that JAX reads counts.
     read = np.tri(x.shape[-2], dtype=bool)
     read = (read if equation.params["lower"] else read.T)[..., None]
-    values, vectors = _by_mpmath(arithmetic, lambda mp, a: mp.eigsy(a), np.where(read, x, _transposed(x)))
+    values, vectors = _by_mpmath(mpmath.eigsy, np.where(read, x, _transposed(x)))
     return [vectors * _signs(equation, x, vectors, 0), values[..., 0, :]]
 
 
 @RULES.of("svd")
-def _svd(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+def _svd(equation: JaxprEqn, x: Values) -> list[Values]:
     """Singular values in descending order, U and Vᵀ."""
     rows, columns = x.shape[-3:-1]
     if equation.params.get("subset_by_index") not in (None, (0, min(rows, columns))):
         raise no_rule("all singular values", "a subset of them")
     if rows != columns and equation.params["compute_uv"] and equation.params["full_matrices"]:
         raise no_rule("full_matrices=False: the other columns are arbitrary", "full_matrices=True")
-    u, values, v = _by_mpmath(arithmetic, lambda mp, a: mp.svd_r(a), x)
+    u, values, v = _by_mpmath(mpmath.svd_r, x)
     if not equation.params["compute_uv"]:
         return [values[..., 0, :]]
     signs = _signs(equation, x, u, 1)
     return [values[..., 0, :], u * signs, v * _transposed(signs)]
 
 
-def _by_mpmath(arithmetic: Arithmetic, decompose: Callable[..., Any], x: Values) -> list[Values]:
-    """The matrices that a function of mpmath, ``decompose(mp, matrix)``, makes of every matrix."""
+def _by_mpmath(decompose: Callable[..., Any], x: Values) -> list[Values]:
+    """The matrices that a function of mpmath, ``decompose(matrix)``, makes of every matrix."""
     matrices = np.moveaxis(x, -1, -3)
     try:
-        found = [arithmetic.of_matrix(decompose, m) for m in matrices.reshape(-1, *matrices.shape[-2:])]
+        found = [of_matrix(decompose, m) for m in matrices.reshape(-1, *matrices.shape[-2:])]
     except (ArithmeticError, RuntimeError) as error:
         raise no_rule("a matrix decomposition that converges", "one that does not") from error
     made = (np.stack(same).reshape(*matrices.shape[:-2], *same[0].shape) for same in zip(*found, strict=True))

@@ -12,7 +12,7 @@ from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits import decompositions as decompositions  # it adds its rules to those of operations
 from functional_nn.gradients.digits import operations
-from functional_nn.gradients.digits.numbers import Arithmetic, Points, Values, together
+from functional_nn.gradients.digits.numbers import Points, Values, as_numbers, together
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate, scan_in_steps, while_in_steps
 from functional_nn.jaxprs.walk import CALLS, TracedProgram, array_type, branches, closed, equations, place_of
 
@@ -25,8 +25,8 @@ class Program:
     """A function of arrays, traced once.
 
     Some values do not depend on the inputs: random bits, masks, labels, and numbers computed from them. JAX computes
-    them, as in the original program. The arithmetic computes everything else, from the exact binary values of the
-    inputs and literals.
+    them, as in the original program. Everything else is computed with as many digits as ``many_digits`` says, from the
+    exact binary values of the inputs and literals.
 
     Args:
         function: ``function(leaves) -> outputs``, lists of floating-point arrays.
@@ -49,9 +49,9 @@ class Program:
         """The number of elements in all outputs together."""
         return sum(array_type(variable).size for variable in self._program.jaxpr.outvars)
 
-    def __call__(self, arithmetic: Arithmetic, leaves: Sequence[Values]) -> Values:
+    def __call__(self, leaves: Sequence[Values]) -> Values:
         """Evaluates the function. Leaves have shape (\\*shape, points); the result is (output elements, points)."""
-        hook = _InManyDigits(arithmetic, self._constant_results)
+        hook = _InManyDigits(self._constant_results)
         outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
         points = max(leaf.shape[-1] for leaf in leaves)
         # An output that does not depend on the inputs has one point so far.
@@ -63,12 +63,10 @@ class _InManyDigits:
     """The hook that computes with many digits. Values that depend on the inputs are ``Points``, all others arrays.
 
     Args:
-        arithmetic: computes the values that depend on the inputs.
         constant_results: results that do not depend on the inputs, by the path of their equation at the top level.
     """
 
-    def __init__(self, arithmetic: Arithmetic, constant_results: dict[EquationPath, Results]):
-        self._arithmetic = arithmetic
+    def __init__(self, constant_results: dict[EquationPath, Results]):
         self._constant_results = constant_results
 
     def __call__(self, path: EquationPath, equation: JaxprEqn, operands: list[Operand], compute: Compute) -> Results:
@@ -94,7 +92,7 @@ class _InManyDigits:
             return value.values
         array = np.asarray(value)
         is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
-        return (self._arithmetic.numbers(array) if is_inexact else array)[..., None]
+        return (as_numbers(array) if is_inexact else array)[..., None]
 
     def run(self, program: TracedProgram, operands: Sequence[Operand], step: int = 0) -> Results:
         """Evaluates a program inside an equation."""
@@ -108,7 +106,7 @@ class _InManyDigits:
             given = f"{name}, used in {place_of(equation) or 'an unknown place'}"
             raise operations.no_rule("operations with a rule", given)
         rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
-        outputs = rule(self._arithmetic, equation, *map(self.lift, operands))
+        outputs = rule(equation, *map(self.lift, operands))
         return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
     def selected(

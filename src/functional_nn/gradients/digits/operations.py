@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from itertools import accumulate
 from math import prod
-from typing import TypeAlias
+from typing import Any
 
+import gmpy2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +16,10 @@ from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.digits.numbers import NAMES, SPECIAL_BY_MPMATH, Arithmetic, Rule, Rules, Values, together
+from functional_nn.gradients.digits.numbers import Rule, Rules, Values, as_numbers, functions, together
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.walk import array_type
 
-ZERO = np.zeros((), int)
-HALF_TO_EVEN = 1
-"""JAX's number for rounding halves to the even neighbor. Its other method rounds halves away from 0."""
 MOVED_BY_JAX = ("concatenate", "pad", "rev", "slice", "split", "stack", "tile", "unstack")
 """Operations that move elements to places that do not depend on any number."""
 COMPLEX = (
@@ -65,7 +62,7 @@ def is_discrete(equation: JaxprEqn) -> bool:
     return all(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_) for dtype in types)
 
 
-def by_jax(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+def by_jax(equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Computes with integers and booleans by JAX itself, at each point."""
     with jax.enable_x64(True):
         found = jax.vmap(lambda *x: bind(equation, x), -1, -1)(*map(jnp.asarray, together(*operands)))
@@ -77,26 +74,29 @@ def no_rule(expected: str, got: object) -> InputError:
     return InputError("function", expected, got, "difference_jacobian takes any function.")
 
 
-def maximum(a: Values, b: Values) -> Values:
-    """The larger number; NaN if one of the two is NaN."""
-    # If only b is NaN, both comparisons are false, and b is taken.
-    return np.where((a > b) | (a != a), a, b)
+def _elementwise(function: Callable[..., object]) -> np.ufunc:
+    """Makes a function of two numbers one of arrays, which can also be reduced and accumulated along axes."""
+    return np.frompyfunc(function, 2, 1, identity=None)
 
 
-def minimum(a: Values, b: Values) -> Values:
-    """The smaller number; NaN if one of the two is NaN."""
-    return np.where((a < b) | (a != a), a, b)
+# If only b is NaN, both comparisons are false, and b is taken.
+maximum = _elementwise(lambda a, b: a if a > b or a != a else b)
+minimum = _elementwise(lambda a, b: a if a < b or a != a else b)
 
 
-def _by_numpy(function: Callable[..., Values]) -> Rule:
-    return lambda arithmetic, equation, *operands: function(*operands)
+@_elementwise
+def log_add_exp(a: Any, b: Any) -> Any:
+    """log(e^a + e^b) = a + log(1 + e^{b - a}), where a is the larger number."""
+    difference = 0 if a == b else -abs(a - b)  # -∞ - (-∞) would be NaN
+    return max(a, b) + gmpy2.log1p(gmpy2.exp(difference))
 
 
-def _by_arithmetic(name: str) -> Rule:
-    return lambda arithmetic, equation, *operands: arithmetic.function(name)(*operands)
+ROUNDED = np.frompyfunc(gmpy2.rint_round, 1, 1), np.frompyfunc(gmpy2.rint, 1, 1)
+"""The nearest whole number, by JAX's number of the method: halves away from zero, or to the even neighbor."""
+TRUNCATED = np.frompyfunc(gmpy2.rint_trunc, 1, 1)
 
 
-def _unchanged(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+def _unchanged(equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Returns the operands: nothing is rounded to fewer bits, and there is no gradient to stop."""
     return list(operands)
 
@@ -105,126 +105,78 @@ def _same(*names: str, rule: Rule) -> dict[str, Rule]:
     return dict.fromkeys(names, rule)
 
 
+def _of_operands(function: Callable[..., Values]) -> Rule:
+    return lambda equation, *operands: function(*operands)
+
+
+PLAIN: dict[str, Callable[..., Values]] = {
+    **vars(functions),
+    **dict.fromkeys(("add", "add_any"), np.add),
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "square": np.square,
+    "neg": np.negative,
+    "abs": np.abs,
+    "max": maximum,
+    "min": minimum,
+    "clamp": lambda low, x, high: minimum(maximum(x, low), high),
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    **dict.fromkeys(("lt", "lt_to"), np.less),
+    **dict.fromkeys(("le", "le_to"), np.less_equal),
+    "logistic": lambda x: 1 / (1 + functions.exp(-x)),
+    "conj": lambda x: np.conjugate(_as_complex(x)),
+    # c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12.
+    "polynomial": lambda x, *coefficients: reduce(lambda total, c: total * x + c, reversed(coefficients)),
+}
+"""Functions of the operands alone."""
+
 RULES = Rules(
-    {name: _by_arithmetic(name) for name in (*NAMES, *SPECIAL_BY_MPMATH, "lgamma", "complex", "real", "imag")}
-    | _same("add", "add_any", rule=_by_numpy(np.add))
-    | _same("lt", "lt_to", rule=_by_numpy(np.less))
-    | _same("le", "le_to", rule=_by_numpy(np.less_equal))
+    {name: _of_operands(function) for name, function in PLAIN.items()}
     | _same("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier", rule=_unchanged)
     | _same("sharding_constraint", "device_put", "pvary", rule=_unchanged)
     # A print is left out: the numbers here have more digits than those of the program.
-    | _same("debug_callback", "debug_print", rule=lambda arithmetic, equation, *operands: [])
-    | _same(*MOVED_BY_JAX, rule=lambda arithmetic, equation, *arrays: _moved(equation, arrays, []))
+    | _same("debug_callback", "debug_print", rule=lambda equation, *operands: [])
+    | _same(*MOVED_BY_JAX, rule=lambda equation, *arrays: _moved(equation, arrays, []))
+    | _same("squeeze", "reshape", rule=lambda equation, x: _reshaped(equation, x))
     | {
-        "sub": _by_numpy(np.subtract),
-        "mul": _by_numpy(np.multiply),
-        "div": _by_arithmetic("divide"),
-        "square": _by_numpy(np.square),
-        "neg": _by_numpy(np.negative),
-        "abs": _by_numpy(np.abs),
-        "max": _by_numpy(maximum),
-        "min": _by_numpy(minimum),
-        "clamp": _by_numpy(lambda low, x, high: minimum(maximum(x, low), high)),
-        "eq": _by_numpy(np.equal),
-        "ne": _by_numpy(np.not_equal),
-        "gt": _by_numpy(np.greater),
-        "ge": _by_numpy(np.greater_equal),
-        "is_finite": lambda arithmetic, equation, x: arithmetic.function("is_finite")(x).astype(bool),
-        "rsqrt": lambda arithmetic, equation, x: _quotient(arithmetic, 1, arithmetic.function("sqrt")(x)),
-        "logistic": lambda arithmetic, equation, x: _quotient(arithmetic, 1, 1 + arithmetic.function("exp")(-x)),
-        "exp2": lambda arithmetic, equation, x: arithmetic.function("power")(arithmetic.numbers(2), x),
-        "conj": lambda arithmetic, equation, x: np.conjugate(_as_complex(arithmetic, x)),
-        "squeeze": lambda arithmetic, equation, x: _reshaped(equation, x),
-        "reshape": lambda arithmetic, equation, x: _reshaped(equation, x),
-        "transpose": lambda arithmetic, equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
+        "integer_pow": lambda equation, x: x ** equation.params["y"],
+        "round": lambda equation, x: ROUNDED[int(equation.params["rounding_method"])](x),
+        "transpose": lambda equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
     }
 )
 
 
-def _quotient(arithmetic: Arithmetic, a: Values | int, b: Values) -> Values:
-    return arithmetic.function("divide")(arithmetic.numbers(a) if isinstance(a, int) else a, b)
-
-
-def _as_complex(arithmetic: Arithmetic, x: Values) -> Values:
-    return arithmetic.function("complex")(arithmetic.function("real")(x), arithmetic.function("imag")(x))
+def _as_complex(x: Values) -> Values:
+    return functions.complex(functions.real(x), functions.imag(x))
 
 
 def _reshaped(equation: JaxprEqn, x: Values) -> Values:
     return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
 
 
-@RULES.of("rem")
-def _rem(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
-    """a - b trunc(a / b), with the sign of a."""
-    remainder = a - b * _truncated(arithmetic, _quotient(arithmetic, a, b))
-    # A finite number is less than ±∞, so it is the remainder. The formula would give 0 · ∞.
-    is_finite = arithmetic.function("is_finite")
-    b_is_infinite = (b == b) & ~is_finite(b).astype(bool)
-    return np.where(is_finite(a).astype(bool) & b_is_infinite, a, remainder)
-
-
-def _truncated(arithmetic: Arithmetic, x: Values) -> Values:
-    return np.where(x < ZERO, arithmetic.function("ceil")(x), arithmetic.function("floor")(x))
-
-
-@RULES.of("integer_pow")
-def _integer_pow(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """Computes xⁿ by repeated squaring, with one step for each binary digit of n."""
-    exponent = equation.params["y"]
-    result = np.ones_like(x)
-    for bit in f"{abs(exponent):b}":
-        result = result * result * x if bit == "1" else result * result
-    return result if exponent >= 0 else _quotient(arithmetic, 1, result)
-
-
 @RULES.of("pow")
-def _pow(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
-    exponent = b if is_floating(array_type(equation.invars[1])) else arithmetic.numbers(b)
+def _pow(equation: JaxprEqn, a: Values, b: Values) -> Values:
     if gives_complex(equation):
         # 0 to a complex power is NaN in JAX.
-        a = np.where(a == 0, arithmetic.numbers(np.nan), a)
-    return arithmetic.function("power")(a, exponent)
-
-
-@RULES.of("cbrt")
-def _cbrt(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """±e^{log|x| / 3}, and 0 at 0."""
-    size = np.abs(x)
-    root = arithmetic.function("exp")(arithmetic.function("log")(size) / 3)
-    return np.where(size == 0, x, np.where(x < ZERO, -root, root))
-
-
-@RULES.of("polynomial")
-def _polynomial(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, *coefficients: Values) -> Values:
-    """c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12."""
-    return reduce(lambda result, coefficient: result * x + coefficient, reversed(coefficients))
+        a = np.where(a == 0, as_numbers(np.nan), a)
+    return a ** (b if is_floating(array_type(equation.invars[1])) else as_numbers(b))
 
 
 @RULES.of("sign")
-def _sign(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _sign(equation: JaxprEqn, x: Values) -> Values:
     """-1, 0 or 1; for a complex number z / |z|, and 0 at 0."""
     if gives_complex(equation):
         size = np.abs(x)
-        return _quotient(arithmetic, x, np.where(size == 0, arithmetic.numbers(1), size))
-    return np.where(x != x, x, arithmetic.numbers((x > ZERO).astype(int) - (x < ZERO)))
-
-
-@RULES.of("round")
-def _round(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-    """The nearest whole number; halves are rounded away from zero, or to the even neighbor."""
-    floor, half = arithmetic.function("floor"), arithmetic.numbers(0.5)
-    size = np.abs(x)
-    nearest = floor(size + half)
-    if int(equation.params["rounding_method"]) == HALF_TO_EVEN:
-        # A half was rounded up here. If that made an odd number, the even neighbor is the one below.
-        is_odd = nearest - 2 * floor(nearest * half) == 1
-        was_half = size + half == nearest
-        nearest = np.where(was_half & is_odd, nearest - 1, nearest)
-    return np.where(x < ZERO, -nearest, nearest)
+        return x / np.where(size == 0, as_numbers(1), size)
+    return np.where(x != x, x, as_numbers((x > 0).astype(int) - (x < 0)))
 
 
 @RULES.of("bitcast_convert_type")
-def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _bitcast_convert_type(equation: JaxprEqn, x: Values) -> Values:
     """The bits of floating-point numbers as integers of the same size, for example to read the sign bit.
 
     The derivatives are 0, as for all integers. There is no rule for the other direction, from bits to numbers.
@@ -237,7 +189,7 @@ def _bitcast_convert_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values)
 
 
 @RULES.of("select_n")
-def _select_n(arithmetic: Arithmetic, equation: JaxprEqn, which: Values, *cases: Values) -> Values:
+def _select_n(equation: JaxprEqn, which: Values, *cases: Values) -> Values:
     chosen = cases[0]
     for number, case in enumerate(cases[1:], 1):
         chosen = np.where(which == number, case, chosen)
@@ -245,82 +197,57 @@ def _select_n(arithmetic: Arithmetic, equation: JaxprEqn, which: Values, *cases:
 
 
 @RULES.of("convert_element_type")
-def _convert_element_type(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _convert_element_type(equation: JaxprEqn, x: Values) -> Values:
     """Converts numbers to another type. Floating-point types lose no digits here; integers lose the fraction."""
     given, dtype = array_type(equation.invars[0]), array_type(equation.outvars[0]).dtype
     if is_complex(given) and not gives_complex(equation):
-        x = arithmetic.function("real")(x)
+        x = functions.real(x)
     if gives_floating(equation):
-        x = x if is_floating(given) else arithmetic.numbers(x)
-        return _as_complex(arithmetic, x) if gives_complex(equation) else x
+        x = x if is_floating(given) else as_numbers(x)
+        return _as_complex(x) if gives_complex(equation) else x
     if np.issubdtype(dtype, bool):
-        return x != ZERO
+        return x != 0
     # As XLA does on a CPU: NaN becomes 0, and numbers outside of the type become its smallest or largest number.
     limits = np.iinfo(dtype)
-    within = minimum(maximum(x, arithmetic.numbers(limits.min)), arithmetic.numbers(limits.max))
-    return _truncated(arithmetic, np.where(x == x, within, ZERO)).astype(dtype)
+    within = minimum(maximum(x, as_numbers(limits.min)), as_numbers(limits.max))
+    return TRUNCATED(np.where(x == x, within, 0)).astype(dtype)
 
 
-Combine: TypeAlias = Callable[[Values, Values], Values]
-"""Combines two arrays elementwise, for example by their sum, their product or their maximum."""
-
-
-def _slices(x: Values, axes: Sequence[int]) -> Values:
-    """Joins the reduced axes into one axis, and moves it to the front."""
-    moved = np.moveaxis(x, axes, range(len(axes)))
-    return moved.reshape(-1, *moved.shape[len(axes) :])
-
-
-def _extreme(choose: Combine) -> Rule:
-    """Makes the rule for a maximum or minimum."""
-    return lambda arithmetic, equation, x: reduce(choose, _slices(x, equation.params["axes"]))
-
-
-def _place_of_extreme(choose: Combine) -> Rule:
+def _place_of_extreme(choose: np.ufunc) -> Rule:
     """Makes the rule for the first index of a maximum or minimum, or of NaN if there is one."""
 
-    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        slices = _slices(x, equation.params["axes"])
-        found = (slices == reduce(choose, slices)) | (slices != slices)
-        return np.argmax(found, 0).astype(equation.params["index_dtype"])
+    def rule(equation: JaxprEqn, x: Values) -> Values:
+        (axis,) = equation.params["axes"]
+        found = (x == choose.reduce(x, axis, keepdims=True)) | (x != x)
+        return np.argmax(found, axis).astype(equation.params["index_dtype"])
 
     return rule
 
 
-def _running(combine: Callable[[Arithmetic], Combine]) -> Rule:
+def _reduction(combine: np.ufunc) -> Rule:
+    return lambda equation, x: combine.reduce(x, equation.params["axes"])
+
+
+def _running(combine: np.ufunc) -> Rule:
     """Makes the rule for a cumulative reduction, such as a cumulative sum."""
 
-    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
-        axis, reverse = equation.params["axis"], equation.params["reverse"]
-        slices = np.moveaxis(x, axis, 0)
-        totals = np.stack(list(accumulate(slices[::-1] if reverse else slices, combine(arithmetic))))
-        return np.moveaxis(totals[::-1] if reverse else totals, 0, axis)
+    def rule(equation: JaxprEqn, x: Values) -> Values:
+        axis = equation.params["axis"]
+        turned = np.flip if equation.params["reverse"] else lambda x, axis: x
+        return turned(combine.accumulate(turned(x, axis), axis), axis)
 
     return rule
 
 
-def _log_add_exp(arithmetic: Arithmetic) -> Combine:
-    """log(e^a + e^b) = a + log(1 + e^{b - a}), where a is the larger number."""
-
-    def combine(a: Values, b: Values) -> Values:
-        larger, smaller = maximum(a, b), minimum(a, b)
-        # -∞ - (-∞) would be NaN.
-        difference = np.where(smaller == larger, ZERO, smaller - larger)
-        return larger + arithmetic.function("log1p")(arithmetic.function("exp")(difference))
-
-    return combine
-
-
-def _window_reduction(combine: Combine, start: float) -> Rule:
+def _window_reduction(combine: np.ufunc, start: float) -> Rule:
     """Makes the rule for a reduction of every window. The padding has the neutral value ``start``."""
 
-    def rule(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+    def rule(equation: JaxprEqn, x: Values) -> Values:
         parameters = equation.params
         sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
         dilations = parameters["base_dilation"], parameters["window_dilation"]
-        return reduce(
-            combine, windows(x[None], arithmetic.numbers(start), sizes, strides, parameters["padding"], *dilations)[0]
-        )
+        found = windows(x[None], as_numbers(start), sizes, strides, parameters["padding"], *dilations)
+        return combine.reduce(found[0])
 
     return rule
 
@@ -349,17 +276,17 @@ def windows(
 
 
 RULES |= {
-    "reduce_sum": lambda arithmetic, equation, x: np.sum(x, equation.params["axes"]),
-    "reduce_prod": lambda arithmetic, equation, x: np.prod(x, equation.params["axes"]),
-    "reduce_max": _extreme(maximum),
-    "reduce_min": _extreme(minimum),
+    "reduce_sum": _reduction(np.add),
+    "reduce_prod": _reduction(np.multiply),
+    "reduce_max": _reduction(maximum),
+    "reduce_min": _reduction(minimum),
     "argmax": _place_of_extreme(maximum),
     "argmin": _place_of_extreme(minimum),
-    "cummax": _running(lambda arithmetic: maximum),
-    "cummin": _running(lambda arithmetic: minimum),
-    "cumsum": _running(lambda arithmetic: np.add),
-    "cumprod": _running(lambda arithmetic: np.multiply),
-    "cumlogsumexp": _running(_log_add_exp),
+    "cummax": _running(maximum),
+    "cummin": _running(minimum),
+    "cumsum": _running(np.add),
+    "cumprod": _running(np.multiply),
+    "cumlogsumexp": _running(log_add_exp),
     "reduce_window_sum": _window_reduction(np.add, 0.0),
     "reduce_window_max": _window_reduction(maximum, -np.inf),
     "reduce_window_min": _window_reduction(minimum, np.inf),
@@ -367,7 +294,7 @@ RULES |= {
 
 
 @RULES.of("sort")
-def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list[Values]:
+def _sort(equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Sorts all operands by the first ``num_keys`` of them."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
     operands = tuple(together(*operands))
@@ -376,7 +303,7 @@ def _sort(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> list
 
 
 @RULES.of("top_k")
-def _top_k(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> list[Values]:
+def _top_k(equation: JaxprEqn, x: Values) -> list[Values]:
     """Returns the k largest numbers and their indices. NaN counts as the largest, and of equal numbers the first."""
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
     # The array is turned around before and after sorting: -x would wrap for unsigned integers.
@@ -402,7 +329,7 @@ def _ascending(keys: Sequence[Values], axis: int) -> Values:
 
 
 @RULES.of("broadcast_in_dim")
-def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _broadcast_in_dim(equation: JaxprEqn, x: Values) -> Values:
     shape, kept = equation.params["shape"], equation.params["broadcast_dimensions"]
     aligned = [1] * len(shape)
     # x.shape has one more axis than ``kept``: the points, which zip leaves out.
@@ -412,15 +339,15 @@ def _broadcast_in_dim(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> 
 
 
 @RULES.of("dynamic_slice", "dynamic_update_slice")
-def _dynamic_slice(arithmetic: Arithmetic, equation: JaxprEqn, *operands: Values) -> Values:
+def _dynamic_slice(equation: JaxprEqn, *operands: Values) -> Values:
     count = 1 if equation.primitive.name == "dynamic_slice" else 2
     return _at_each_point(lambda starts, *x: _moved(equation, x, starts)[0], operands[count:], *operands[:count])
 
 
 @RULES.of("gather")
-def _gather(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values) -> Values:
+def _gather(equation: JaxprEqn, x: Values, indices: Values) -> Values:
     filling = equation.params["fill_value"]
-    outside = arithmetic.numbers(np.nan if filling is None else filling).reshape(1, 1)
+    outside = as_numbers(np.nan if filling is None else filling).reshape(1, 1)
 
     def gather(indices: Sequence[np.ndarray], x: Values) -> Values:
         # An index outside of x gets the position after the last element of x, where the element of ``outside`` is.
@@ -440,7 +367,7 @@ SCATTERS = {
 
 
 @RULES.of(*SCATTERS)
-def _scatter(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
+def _scatter(equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     combine = SCATTERS[equation.primitive.name]
     if equation.primitive.name == "scatter" and getattr(equation.params["update_jaxpr"], "eqns", ()):
         raise no_rule("updates that replace elements", "a function of the elements")
@@ -534,7 +461,7 @@ def multiplied(a: Values, b: Values) -> Values:
 
 
 @RULES.of("dot_general")
-def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Values) -> Values:
+def _dot_general(equation: JaxprEqn, a: Values, b: Values) -> Values:
     (contracted_a, contracted_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     free_a = [axis for axis in range(a.ndim - 1) if axis not in (*contracted_a, *batch_a)]
     free_b = [axis for axis in range(b.ndim - 1) if axis not in (*contracted_b, *batch_b)]
@@ -553,7 +480,7 @@ def _dot_general(arithmetic: Arithmetic, equation: JaxprEqn, a: Values, b: Value
 
 
 @RULES.of("conv_general_dilated")
-def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values, kernel: Values) -> Values:
+def _conv_general_dilated(equation: JaxprEqn, x: Values, kernel: Values) -> Values:
     parameters = equation.params
     if parameters["batch_group_count"] != 1:
         raise no_rule("convolutions with batch_group_count 1", parameters["batch_group_count"])
@@ -565,7 +492,7 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
     (batch, channels), (out_size, in_size, *sizes) = x.shape[:2], kernel.shape[:-1]
     found = windows(
         x.reshape(batch * channels, *x.shape[2:]),
-        arithmetic.numbers(0.0),
+        as_numbers(0.0),
         sizes,
         parameters["window_strides"],
         parameters["padding"],
@@ -585,43 +512,23 @@ def _conv_general_dilated(arithmetic: Arithmetic, equation: JaxprEqn, x: Values,
 
 
 @RULES.of("fft")
-def _fft(arithmetic: Arithmetic, equation: JaxprEqn, x: Values) -> Values:
+def _fft(equation: JaxprEqn, x: Values) -> Values:
     """Fourier transforms over the last axes, one axis after the other, as products with roots of unity."""
     kind, lengths = equation.params["fft_type"].name, equation.params["fft_lengths"]
-    axes = list(range(x.ndim - 1 - len(lengths), x.ndim - 1))
-    # For real numbers, only the first half of the last axis of the spectrum is stored. The rest is its conjugate.
-    # The axis that is real on one side goes first if the input is real, and last if the result is real.
-    last = axes.pop() if kind in ("RFFT", "IRFFT") else 0
-    if kind == "RFFT":
-        x = np.take(_along(arithmetic, x, last, inverse=False), np.arange(lengths[-1] // 2 + 1), last)
-    for axis in axes:
-        x = _along(arithmetic, x, axis, inverse=kind in ("IFFT", "IRFFT"))
-    if kind == "IRFFT":
-        whole = _completed(arithmetic, x, last, lengths[-1])
-        x = arithmetic.function("real")(_along(arithmetic, whole, last, inverse=True))
-    return x
-
-
-def _completed(arithmetic: Arithmetic, x: Values, axis: int, length: int) -> Values:
-    """Completes the spectrum of real numbers from its first half: the element at -k is the conjugate of that at k.
-
-    Elements that are their own conjugates are real.
-    """
-    half = np.moveaxis(x, axis, 0)
-    source = np.minimum(np.arange(length), -np.arange(length) % length)
-    sign = np.where(2 * source % length == 0, 0, np.where(source == np.arange(length), 1, -1))
-    real, imag = (arithmetic.function(part)(half[source]) for part in ("real", "imag"))
-    return np.moveaxis(arithmetic.function("complex")(real, imag * sign.reshape(-1, *[1] * (half.ndim - 1))), 0, axis)
-
-
-def _along(arithmetic: Arithmetic, x: Values, axis: int, *, inverse: bool) -> Values:
-    """Σ_j x_j e^{∓2πi jk/n} along an axis, divided by n for the inverse."""
-    n = x.shape[axis]
-    # 8 atan(1) = 2π, with all digits.
-    angles = arithmetic.numbers(np.arange(n)) * arithmetic.function("atan")(arithmetic.numbers(1)) * 8 / n
-    sines = arithmetic.function("sin")(angles)
-    roots = arithmetic.function("complex")(arithmetic.function("cos")(angles), sines if inverse else -sines)
-    # e^{2πi jk/n} depends only on jk mod n, so n roots are enough.
-    powers = roots[np.outer(np.arange(n), np.arange(n)) % n]
-    result = np.moveaxis(np.tensordot(powers, np.moveaxis(x, axis, 0), 1), 0, axis)
-    return result / n if inverse else result
+    is_inverse = kind in ("IFFT", "IRFFT")
+    for axis, n in enumerate(lengths, x.ndim - 1 - len(lengths)):
+        # e^{±2πi jk/n} depends only on jk mod n, so n roots are enough.
+        angles = np.arange(n).astype(object) * (2 * gmpy2.const_pi() / n)
+        sines = functions.sin(angles)
+        roots = functions.complex(functions.cos(angles), sines if is_inverse else -sines)
+        factors = roots[np.outer(np.arange(n), np.arange(n)) % n]
+        # The spectrum of real numbers is stored up to the middle of the last axis. The rest is its conjugate, so these
+        # elements count twice, except the first one and the one in the middle.
+        stored = np.arange(n // 2 + 1)
+        if kind == "RFFT" and axis == x.ndim - 2:
+            factors = factors[stored]
+        if kind == "IRFFT" and axis == x.ndim - 2:
+            factors = factors[:, stored] * np.where(2 * stored % n == 0, 1, 2)
+        x = np.moveaxis(np.tensordot(factors, np.moveaxis(x, axis, 0), 1), 0, axis)
+        x = x / n if is_inverse else x
+    return functions.real(x) if kind == "IRFFT" else x
