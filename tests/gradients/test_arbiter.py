@@ -134,18 +134,6 @@ def test_a_derivative_far_below_the_function_is_resolved():
     assert np.all(error < 1e-15 * np.abs(value))
 
 
-def test_bounds_hold_where_nothing_is_computed_again(monkeypatch):
-    """Without the repetition the error has to tell that the digits were lost."""
-    monkeypatch.setattr(arbiter, "MOST_REPEATED_NUMBERS", 0)
-    for function, x, right in (
-        (lambda x: 1 + 1e-60 * x, 2.0, 1e-60),
-        (lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3, 1e10 + 1),
-        (lambda x: 1 / (1 + jnp.exp(-x)), 130.0, np.exp(-130)),
-    ):
-        ((value, error),) = exact(function, x)
-        assert abs(value - right) <= error
-
-
 def test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero():
     def function(a, h):
         return 6.6e-34 * a + jnp.where(a > 0, 0.0, h) + 0 * h
@@ -158,7 +146,7 @@ def test_an_output_that_is_not_computed_from_an_element_has_a_derivative_of_zero
 
 
 def test_what_is_lost_inside_the_function_is_found():
-    """Both evaluations agree on 1: the first term vanishes in 50 and in 80 digits."""
+    """The first term vanishes in 50 and in 80 digits."""
     ((value, error),) = exact(lambda x: ((1 + 1e-70 * x) - 1) * 1e80 + x, 1 / 3)
     np.testing.assert_allclose(value, 1e80 * 1e-70 + 1, rtol=1e-15)
     assert error < 1e-5
@@ -189,8 +177,7 @@ def test_at_a_kink_the_error_reaches_to_the_one_sided_derivatives(function, valu
 
 def second_order_of(function, x):
     problem = Problem(["x"], [np.asarray(x)], lambda leaves: [function(*leaves)], lambda leaves, y_bars: y_bars)
-    no_zeros = [np.zeros((1, 1), bool)]
-    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros((2, 1))], no_zeros)
+    found = reference_second_order(problem, [np.ones(())], [np.ones(())], [np.zeros((2, 1))])
     return float(found.values[0][0, 0]), float(found.error[0][0, 0])
 
 

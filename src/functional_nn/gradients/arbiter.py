@@ -21,14 +21,12 @@ MOST_EXACT_NUMBERS = 1_000_000
 """At most this many numbers with 50 and 80 digits are computed for one problem. They take some seconds."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
-STEP = 2.0**-300
+STEP, SMALLEST_STEP = 2.0**-600, 2.0**-1000
 """The step of the inner difference in a second derivative, in units of the smallest element of the point, or of 1 if
-that is smaller. It is far smaller than the steps of the outer difference, which then sees kinks of the slope."""
-SMALLEST_STEP, LARGER = 2.0**-1000, 2.0**50
-"""The smallest such step. Where a derivative may be nothing but the error of the step, it is computed again with a step
-that is larger by the second number."""
-SECOND_ORDER_DIGITS = 200
-"""The digits of the first evaluation of a second derivative. The inner difference loses 90 of them."""
+that is smaller, and the smallest such step. It is far smaller than the steps of the outer difference, which then sees
+kinks of the slope. Its own error, which falls with its square, is too small for float64."""
+SECOND_ORDER_DIGITS = 230
+"""The digits of a second derivative. The inner difference loses 180 of them."""
 USUAL_RANGE = 10
 """If the largest element is more than this many powers of ten above the smallest, a second derivative takes more
 digits."""
@@ -66,7 +64,6 @@ def reference_jacobian(
     function: Function,
     leaves: Leaves,
     doubts: Sequence[np.ndarray] = (),
-    zeros: Sequence[np.ndarray] | None = None,
     columns: Columns = None,
 ) -> ReferenceJacobian:
     """Differentiates a function of float64 leaves without any derivative rule of JAX.
@@ -78,12 +75,10 @@ def reference_jacobian(
         leaves: the point.
         doubts: for each leaf, reasons to compute an element, as an array (reasons, elements). In a large leaf, only the
             elements with the greatest number for each reason are computed, and others at regular distances.
-        zeros: for each leaf (m, size), which derivatives are 0 by the formula and by automatic differentiation, and
-            have no terms that cancel.
         columns: in place of ``doubts``, the indices of the elements in each flat leaf.
     """
     try:
-        return exact_jacobian(function, leaves, doubts=doubts, zeros=zeros, columns=columns)
+        return exact_jacobian(function, leaves, doubts=doubts, columns=columns)
     except InputError:  # an operation has no rule
         chosen = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
         return difference_jacobian(function, leaves, columns=chosen or columns)
@@ -99,19 +94,18 @@ def derivatives_at(
 
 
 def reference_second_order(
-    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray], zeros: list[np.ndarray]
+    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
 ) -> ReferenceJacobian:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
-    This is a mixed difference of the function in 200 digits or more, with a step in t of 2⁻³⁰⁰. Where the result may be
-    nothing but the error of this step, a larger one shows it. At a kink of the function or its slope, all errors are
-    infinite. If an operation has no rule, it is a difference of the formula in float64.
+    This is a mixed difference of the function in many digits, with a step in t of 2⁻⁶⁰⁰. At a kink of the function or
+    its slope, all errors are infinite. If an operation has no rule, it is a difference of the formula in float64.
 
     Args:
         problem: the function, its pullback and the point x.
         y_bars: the cotangent ȳ.
         directions: the direction u.
-        doubts, zeros: see ``reference_jacobian``.
+        doubts: see ``reference_jacobian``.
     """
     try:
         elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in problem.leaves])
@@ -121,23 +115,12 @@ def reference_second_order(
         slope = partial(_slope_along, problem.function, y_bars, directions, step)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, int(np.ceil(np.log10(largest) - np.log10(smallest))) - USUAL_RANGE)
-        found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts, zeros=zeros)
+        found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts)
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
     if any(kink.any() for kink in found.kink):  # the direction moves all elements together
         errors, kinks = [np.full_like(error, np.inf) for error in found.error], list(map(np.ones_like, found.kink))
         return found._replace(error=errors, kink=kinks)
-    # The error of the step in t grows with its square. A result that grows like this is nothing but this error, so the
-    # derivative is 0.
-    tiny = [(value != 0) & (np.abs(value) < step) for value in found.values]
-    chosen = [columns[is_tiny.any(0)] for columns, is_tiny in zip(found.columns, tiny, strict=True)]
-    if any(map(len, chosen)):
-        slope = partial(_slope_along, problem.function, y_bars, directions, LARGER * step)
-        again = exact_jacobian(slope, problem.leaves, digits=digits, columns=chosen).values
-        for value, error, is_tiny, larger in zip(found.values, found.error, tiny, again, strict=True):
-            is_zero = np.zeros_like(is_tiny)
-            is_zero[:, is_tiny.any(0)] = np.abs(larger) > LARGER * np.abs(value[:, is_tiny.any(0)])
-            value[is_zero & is_tiny] = error[is_zero & is_tiny] = 0
     return found
 
 
@@ -260,16 +243,14 @@ def exact_jacobian(
     digits: int = 50,
     columns: Columns = None,
     doubts: Sequence[np.ndarray] = (),
-    zeros: Sequence[np.ndarray] | None = None,
 ) -> ReferenceJacobian:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
-    (f(x + h) - f(x - h)) / 2h with h = |x| 10^(-digits/3), or 10^(-digits/3) at 0, is computed in 50 and in 80 digits.
-    If the two results agree to 18 digits, their difference, plus half a unit in the last place of float64, is the
-    error. Otherwise both may have lost the change of f, so these elements are computed again with 350 digits more. If
-    the result is larger than rounding, it is confirmed with 390 digits more. Otherwise its error is the bound of
-    rounding, but at least the smallest number of float64. The number of repeated elements is bounded. For all further
-    elements, the error is the larger bound of rounding in 80 digits.
+    (f(x + h) - f(x - h)) / 2h is computed twice: with h = |x| 10^-60 and 350 additional digits, and with h = |x| 10^-75
+    and 390 of them. At x = 0, h is 10^-60 and 10^-75. So the change of an output of size 1 is seen for every derivative
+    that float64 can hold. If the two results agree to 18 digits, their difference, plus half a unit in the last place
+    of float64, is the error. Otherwise it is at least a bound of the effect of rounding, and the smallest number of
+    float64.
 
     There is a kink if (f(x + h) - f(x)) / h and (f(x) - f(x - h)) / h differ by as much at the smaller step as at the
     larger. Half of their difference is then added to the error. If their difference grows, the error is infinite.
@@ -280,11 +261,9 @@ def exact_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
-        digits: the digits of the first evaluation; the second has 30 more.
+        digits: how many digits the derivative of a function has at least whose change is about as large as itself.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
         doubts: reasons to choose elements in place of ``columns``, see ``reference_jacobian``.
-        zeros: for each leaf (m, size), which derivatives are 0 by all other sources. They are not computed again; their
-            error is exactly 0 if the function does not change in 80 digits either.
 
     Raises:
         InputError: the function uses an operation without a rule.
@@ -305,12 +284,7 @@ def exact_jacobian(
         count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
         columns = [_chosen(doubt, count) for doubt in doubts]
     chosen = _chosen_columns(leaves, columns)
-    with many_digits(digits + MOST_DIGITS):
-        outputs = program([as_numbers(leaf)[..., None] for leaf in leaves])
-    found = [
-        derivatives(program, leaves, number, at, digits, outputs, zeros[number][:, at] if zeros else False)
-        for number, at in enumerate(chosen)
-    ]
+    found = [derivatives(program, leaves, number, at, digits) for number, at in enumerate(chosen)]
     return ReferenceJacobian(f"{digits} digits", chosen, *map(list, zip(*found, strict=True)))
 
 
@@ -480,72 +454,46 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
 
 AT_ONCE = 2_000_000
 """About how many numbers are in memory at the same time."""
-MOST_REPEATED_NUMBERS = 400_000
-"""The largest count of numbers for computing derivatives again with more digits, for all leaves together."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
 STABLE = 1e-6
 """Two differences of one-sided derivatives agree if they differ by at most this share."""
-SAFE = 1e-40
-"""If two values of the function differ by more than this share, cancellation has left too few right digits."""
-MOST_LOST = 300
-"""A loss of more digits counts as a loss of this many: 10 to a higher power overflows in float64."""
 MARGIN = 1000
 """The estimate of the effect of rounding is multiplied by this factor to get a bound."""
 SMALLEST = 5e-324
 """The smallest positive number of float64."""
 
 
-class Level(NamedTuple):
-    """An evaluation with ``digits`` digits and steps of |x| 10^-step."""
-
-    digits: int
-    step: int
-
-
-MOST_DIGITS = 430
-"""The additional digits of the outputs, which say how many digits cancel inside the function in other evaluations."""
-
-
-def pairs_of_levels(digits: int) -> tuple[tuple[Level, Level], ...]:
-    """Two evaluations for every derivative, and two with many more digits for those that may be rounding alone.
-
-    The second pair makes the change of an output of size 1 visible for every derivative that float64 can hold.
-    """
-    first = Level(digits, digits // 3), Level(digits + 30, (digits + 30) // 3)
-    return first, (Level(digits + 350, 60), Level(digits + 390, 75))
-
-
 class Differences(NamedTuple):
-    """Differences at one level, as arrays (m, columns) of numbers of many digits.
+    """Differences with one step and one number of digits, as arrays (m, columns) of numbers of many digits.
 
     Args:
-        level: the level.
+        digits: the number of digits.
         base: the outputs at x, (m, 1).
         central: the central differences.
         jump: how far the differences to the right and to the left disagree.
-        size: the largest absolute output at the points of a difference, divided by the step.
+        size: the largest absolute output at the points of a difference.
+        h: the steps, (columns,).
     """
 
-    level: Level
+    digits: int
     base: np.ndarray
     central: np.ndarray
     jump: np.ndarray
     size: np.ndarray
-
-    def rounding(self, cancellation: np.ndarray) -> np.ndarray:
-        """A bound of the effect of rounding. ``cancellation`` is the error of ``base`` in units of the last digit."""
-        return self.size * cancellation * MARGIN / 10**self.level.digits
+    h: np.ndarray
 
 
-def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarray, level: Level) -> Differences:
-    """Computes differences by these elements of one leaf, with as many digits as the size of the elements needs."""
+def differences(
+    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, step: int
+) -> Differences:
+    """Computes differences by these elements of one leaf, with steps of |x| 10^-step."""
     x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
     # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
-    smallest = np.min(np.abs(x), where=x != 0, initial=1.0)
-    with many_digits(level.digits + int(np.ceil(-np.log10(smallest)))):
+    digits += int(np.ceil(-np.log10(np.min(np.abs(x), where=x != 0, initial=1.0))))
+    with many_digits(digits):
         base = [as_numbers(leaf)[..., None] for leaf in leaves]
-        steps = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**level.step
+        steps = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**step
         parts = []
         for part in _parts(columns, program.numbers * 2):  # two points for each column
             h = steps[part]
@@ -558,13 +506,12 @@ def differences(program: Program, leaves: Leaves, number: int, columns: np.ndarr
             y = program([*base[:number], moved, *base[number + 1 :]])
             up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
             right, left = (up - middle) / h, (middle - down) / h
-            # Rounding in f is relative to |f|, and the quotients divide it by the step.
-            size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle)) / h
+            size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle))
             parts.append((middle, (right + left) / 2, np.abs(right - left), size))
         if not parts:  # a leaf without chosen elements
             parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
         middles, *arrays = zip(*parts, strict=True)
-        return Differences(level, middles[0], *(np.concatenate(array, 1) for array in arrays))
+        return Differences(digits, middles[0], *(np.concatenate(array, 1) for array in arrays), steps)
 
 
 def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
@@ -575,13 +522,7 @@ def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
 
 
 def derivatives(
-    program: Program,
-    leaves: Leaves,
-    number: int,
-    columns: np.ndarray,
-    digits: int,
-    outputs: np.ndarray,
-    zeros: np.ndarray | bool,
+    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the derivatives by some elements of one leaf, bounds of their errors, and which are at a kink.
 
@@ -590,47 +531,23 @@ def derivatives(
         leaves: the point.
         number: the number of the leaf.
         columns: the flat indices of the elements.
-        digits: the digits of the first evaluation.
-        outputs: the outputs with many more digits, (m, 1).
-        zeros: which derivatives are known to be 0 or too small to matter.
+        digits: see ``exact_jacobian``.
     """
-    value, error = np.zeros((2, program.outputs, len(columns)))
-    kink, doubtful = np.zeros(value.shape, bool), np.ones(value.shape, bool)
-    is_zero = np.broadcast_to(zeros, value.shape)
-    at = np.arange(len(columns))
-    for levels in pairs_of_levels(digits):
-        coarse, fine = (differences(program, leaves, number, columns[at], level) for level in levels)
-        cancellation, unsafe = _cancellation(fine, outputs)
-        *found, agree = _compared(coarse, fine, cancellation)
-        for old, new in zip((value, error, kink), found, strict=True):
-            old[:, at] = np.where(doubtful[:, at], new, old[:, at])
-        # What looks like a kink may be rounding, if numbers cancel inside the function. So kinks are doubtful too.
-        doubtful[:, at] &= ((~agree | unsafe) & ~is_zero[:, at]) | kink[:, at] | np.isinf(error[:, at])
-        doubtful &= np.isfinite(value)
-        # This bound stays for the elements that are not computed again.
-        bound = np.maximum(error[:, at], fine.rounding(cancellation).astype(np.float64))
-        # A derivative of 0 by all other sources, where nothing changes in any digit either, is exactly 0.
-        unchanged = is_zero[:, at] & (fine.central == 0) & (fine.jump == 0)
-        error[:, at] = np.where(unchanged, 0, np.where(doubtful[:, at], bound, error[:, at]))
-        # Each column needs two points at two levels. All leaves share the cost.
-        at = np.flatnonzero(doubtful.any(0))[: MOST_REPEATED_NUMBERS // (4 * program.numbers * len(leaves))]
-    return value, error, kink
-
-
-def _compared(
-    coarse: Differences, fine: Differences, cancellation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The derivatives, bounds of their errors, kinks, and whether the two levels agree."""
+    coarse, fine = (
+        differences(program, leaves, number, columns, digits + more, step) for more, step in ((350, 60), (390, 75))
+    )
     change = np.abs(fine.central - coarse.central)
-    # Two zeros do not agree: both levels may have lost the change of f.
+    # Two zeros do not agree: both may have lost the change of f.
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
-    bound = np.where(agree, change, np.maximum(change, fine.rounding(cancellation)))
-    value, error = _rounded(fine.central, bound)
+    # The coarse outputs show how many digits cancel inside of f. The fine ones have 40 more of them.
+    wrong = np.abs(fine.base - coarse.base) / 10 ** (fine.digits - coarse.digits)
+    rounding = MARGIN * (wrong + fine.size / 10**fine.digits) / fine.h
+    value, error = _rounded(fine.central, np.where(agree, change, np.maximum(change, rounding)))
     kink = np.asarray(_is_kink(coarse, fine), bool)
     # At a kink, the derivatives to the right and to the left exist if their difference does not change with the step.
     one_sided = np.asarray((np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE) & (fine.jump != 0), bool)
     half_jump = np.where(one_sided, (fine.jump / 2).astype(np.float64), np.inf)
-    return value, np.where(kink, error + half_jump, error), kink, agree
+    return value, np.where(kink, error + half_jump, error), kink
 
 
 def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -647,29 +564,12 @@ def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
     In a smooth function the jump shrinks with the step, and rounding shrinks even faster. At a kink it stays. At a
     point where the function itself jumps, it grows as the step shrinks.
     """
-    finer = 10.0 ** (fine.level.step - coarse.level.step)
+    finer = coarse.h / fine.h
     # A jump of a smooth function would be ``finer`` times smaller, and one of a function that jumps ``finer`` times
     # larger. A jump that grows even more was not seen at the coarse level, so it is not confirmed.
     stays = (fine.jump > coarse.jump / MARGIN) & (fine.jump < coarse.jump * finer * MARGIN)
     # It has to be 15 digits larger than rounding in the quotients.
-    seen = fine.jump > fine.size / 10 ** (fine.level.digits - 15)
+    seen = fine.jump > fine.size / fine.h / 10 ** (fine.digits - 15)
     # If the value is in the middle of a jump, as that of sign at 0, only the central difference grows.
     grows = (np.abs(fine.central) > np.abs(coarse.central) * finer / MARGIN) & (coarse.central != 0)
     return (stays & seen) | grows
-
-
-def _cancellation(fine: Differences, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The errors of the outputs in units of the last digit, and whether they are too large to trust the derivatives.
-
-    Args:
-        fine: the differences.
-        right: the outputs with many more digits, (m, 1).
-    """
-    wrong = np.abs(fine.base - right)
-    # If the right output is 0, the share is 1, or 0 if the output is 0 too.
-    share = wrong / np.where(right == 0, np.abs(fine.base) + (wrong == 0), np.abs(right))
-    lost = np.minimum(share * 10**fine.level.digits, 10**MOST_LOST).astype(np.float64)
-    cancellation = np.clip(lost, 1.0, 10.0 ** min(fine.level.digits, MOST_LOST))
-    # An output that is 0 up to rounding is not unsafe: it gets smaller with more digits.
-    is_zero = np.abs(right) < np.abs(fine.base) * SAFE
-    return cancellation, ((share.astype(np.float64) > SAFE) | (lost >= 10.0**MOST_LOST)) & ~is_zero

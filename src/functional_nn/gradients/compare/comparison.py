@@ -226,7 +226,7 @@ class JacobianComparison:
             cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
             drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, _doubts(found), _zeros(found))
+            reference = reference_jacobian(function, leaves, _doubts(found))
         if leaves is self.problem.leaves:
             self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
@@ -355,14 +355,14 @@ class JacobianComparison:
         def beside(t: Array | float) -> Leaves:
             return [leaf + t * step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
 
-        reference = reference_jacobian(pulled, point.leaves, _doubts(point.found), _zeros(point.found))
+        reference = reference_jacobian(pulled, point.leaves, _doubts(point.found))
         steps = [random.normal(size=bars.shape) for bars in point.found.hand]
         kinks = [np.zeros(step.shape, bool) for step in steps]
         for kink, columns, found in zip(kinks, reference.columns, reference.kink, strict=True):
             kink[:, columns] = found
         steps = [np.where(kink, 0.0, step) for kink, step in zip(kinks, steps, strict=True)]
         along = lambda t: pulled(beside(t[0]))  # noqa: E731
-        together = reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))], [np.zeros((1, 1), bool)])
+        together = reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
         rest, allowed = together.values[0].item(), together.error[0].item()
         compared = [self._with_arbiter(point.found, reference, n)[0].with_usable_scale() for n in range(len(steps))]
         for values, step in zip(compared, steps, strict=True):
@@ -539,7 +539,7 @@ class JacobianComparison:
             found = as_rows(derivatives, leaves, 1)
             linear = self._pullbacks(leaves, self.y_directions)
             problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found), _zeros(found))
+            reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found))
         own_rounding = quick_jit(partial(rounding_of_second_order, self.problem, derivative))
         verdicts = []
         for number, name in enumerate(self.problem.names):
@@ -588,8 +588,7 @@ class JacobianComparison:
                 continue
             judged += 1
             problem = self.problem._replace(leaves=leaves, function=self._judged_function(leaves))
-            doubts, zeros = _doubts(point.found), _zeros(point.found)
-            reference = reference_second_order(problem, point.y_bars, self.directions, doubts, zeros)
+            reference = reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
             if any(kink.any() for kink in reference.kink):
                 continue
             known = {"kind": "second order", "tolerance": HALF, "reference": reference.name, "transform": "jit"}
@@ -822,8 +821,3 @@ def _doubts(found: Derivatives) -> list[np.ndarray]:
         reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
         doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
     return doubts
-
-
-def _zeros(found: Derivatives) -> list[np.ndarray]:
-    """Which derivatives are 0 by the formula and by automatic differentiation, and so is their scale."""
-    return [np.all([np.asarray(array) == 0 for array in of_leaf], 0) for of_leaf in zip(*found, strict=True)]
