@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
+from jax.flatten_util import ravel_pytree
 
 from functional_nn.core.errors import InputError
 from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem, inner_product, is_simple_fraction
@@ -261,7 +262,7 @@ def exact_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
-        digits: how many digits the derivative of a function has at least whose change is about as large as itself.
+        digits: 50, or more for a function that loses digits itself, such as a difference with a tiny step.
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
         doubts: reasons to choose elements in place of ``columns``, see ``reference_jacobian``.
 
@@ -311,16 +312,12 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     [[1.]]
     """
     flat = [np.asarray(leaf).astype(np.float64) for leaf in leaves]
-    ends = np.cumsum([leaf.size for leaf in flat])
-    everything = np.concatenate([np.zeros(0), *(leaf.reshape(-1) for leaf in flat)])
-
-    def outputs(numbers: jax.Array) -> jax.Array:
-        given = [part.reshape(leaf.shape) for part, leaf in zip(jnp.split(numbers, ends[:-1]), flat, strict=True)]
-        return jnp.concatenate([jnp.reshape(y, (-1,)) for y in function(given)]).astype(jnp.float64)
+    everything, unraveled = ravel_pytree(flat)
 
     def at_one(place_and_value: tuple[jax.Array, jax.Array]) -> jax.Array:
         place, value = place_and_value
-        return outputs(jnp.asarray(everything).at[place].set(value))
+        outputs, _ = ravel_pytree(list(function(unraveled(everything.at[place].set(value)))))
+        return outputs.astype(jnp.float64)
 
     def at(places: np.ndarray, moved: np.ndarray) -> jax.Array:
         """Evaluates the outputs at several points. Each differs from the given point in one element only."""
@@ -331,8 +328,9 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
             return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
 
     chosen = _chosen_columns(leaves, columns)
-    places = np.concatenate([c + end - w.size for c, end, w in zip(chosen, ends, flat, strict=True)])
-    x = everything[places]
+    starts = np.cumsum([0, *(leaf.size for leaf in flat[:-1])])
+    places = np.concatenate([c + start for c, start in zip(chosen, starts, strict=True)])
+    x = np.asarray(everything)[places]
     moved = difference_points(x)
     points = np.concatenate([moved, FACTORS[:, None] * np.where(x == 0, 1.0, x)])
     y = np.asarray(at(np.broadcast_to(places, points.shape).reshape(-1), points.reshape(-1)))
@@ -469,19 +467,19 @@ class Differences(NamedTuple):
 
     Args:
         digits: the number of digits.
+        h: the steps, (columns,).
         base: the outputs at x, (m, 1).
         central: the central differences.
         jump: how far the differences to the right and to the left disagree.
         size: the largest absolute output at the points of a difference.
-        h: the steps, (columns,).
     """
 
     digits: int
+    h: np.ndarray
     base: np.ndarray
     central: np.ndarray
     jump: np.ndarray
     size: np.ndarray
-    h: np.ndarray
 
 
 def differences(
@@ -511,7 +509,7 @@ def differences(
         if not parts:  # a leaf without chosen elements
             parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
         middles, *arrays = zip(*parts, strict=True)
-        return Differences(digits, middles[0], *(np.concatenate(array, 1) for array in arrays), steps)
+        return Differences(digits, steps, middles[0], *(np.concatenate(array, 1) for array in arrays))
 
 
 def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:

@@ -110,29 +110,24 @@ class ExactFunction:
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
         """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
         outputs = self._program.outputs
-        found = {VALUE: _Found(len(points), outputs), GRADIENT: _Found(len(points), outputs * points.shape[1])}
-
-        def unknown() -> np.ndarray:
-            return np.flatnonzero(~(found[VALUE].done.all(1) & found[GRADIENT].done.all(1)))
-
+        found = _Found(len(points), outputs * (1 + points.shape[1]))  # for each point the values, then the gradients
         # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
         for relative in (True, False):
-            pending, coarse = unknown(), None
+            pending, coarse = np.flatnonzero(~found.done.all(1)), None
             for digits in LEVELS:
                 if not len(pending):
                     break
                 fine = self._differences(points[pending], digits, relative)
                 if coarse is not None:
-                    for quantity, part in fine.items():
-                        found[quantity].settle(pending, coarse[quantity], part, digits == LEVELS[-1])
+                    found.settle(pending, coarse, fine, digits == LEVELS[-1])
                 # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
-                value = fine[VALUE].numbers
-                going_on = np.isin(pending, unknown()) & (value - value == 0).astype(bool).all(1)
-                coarse = {quantity: _Part(*(array[going_on] for array in part)) for quantity, part in fine.items()}
-                pending = pending[going_on]
-        return {quantity: ExactNumbers(*numbers.arrays) for quantity, numbers in found.items()}
+                value = fine.numbers[:, :outputs]
+                going_on = ~found.done[pending].all(1) & (value - value == 0).astype(bool).all(1)
+                pending, coarse = pending[going_on], _Part(*(array[going_on] for array in fine))
+        parts = found.arrays[..., :outputs], found.arrays[..., outputs:]
+        return {VALUE: ExactNumbers(*parts[0]), GRADIENT: ExactNumbers(*parts[1])}
 
-    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> dict[str, _Part]:
+    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> _Part:
         """Computes values and central differences, (f₁ - f₋₁) / 2h, at one number of digits."""
         # The steps are powers of two. So x + h has no rounding error, and a linear function has no jumps.
         exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
@@ -155,7 +150,7 @@ def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], 
 
 
 class _Part(NamedTuple):
-    """Values or gradients at one number of digits, with arrays (points, numbers).
+    """Values and gradients at one number of digits, with arrays (points, numbers).
 
     Args:
         numbers: the results.
@@ -170,7 +165,7 @@ class _Part(NamedTuple):
     jump: np.ndarray
 
 
-def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> dict[str, _Part]:
+def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> _Part:
     """Values and central differences, (f₁ - f₋₁) / 2h.
 
     Args:
@@ -195,8 +190,9 @@ def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> dic
     noises = noise * np.max(np.abs(y), 2, keepdims=True)
     # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
     value = center, 0 * noises, _condition(center, *value_change), 0 * noises
-    parts = {VALUE: value, GRADIENT: (gradient, noises / h, _condition(gradient, change, 0 * change), abs(bend) / h)}
-    return {name: _Part(*(array.reshape(len(y), -1) for array in part)) for name, part in parts.items()}
+    slope = gradient, noises / h, _condition(gradient, change, 0 * change), abs(bend) / h
+    both = zip(value, slope, strict=True)
+    return _Part(*(np.concatenate([array.reshape(len(y), -1) for array in pair], 1) for pair in both))
 
 
 def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
@@ -211,7 +207,7 @@ def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> n
 
 
 class _Found:
-    """Results that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
+    """Numbers that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
 
     def __init__(self, points: int, numbers: int):
         self.arrays = np.full((3, points, numbers), np.nan)

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -83,26 +83,13 @@ def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str
     if jobs <= 1:
         yield from ((name, check_subject(name, quick)) for name in names)
         return
-    # New processes are started from nothing ("spawn"), because a fork would lack the threads of JAX and could hang.
-    with ExitStack() as stack:
-        with _safe_path():
-            spawn = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, spawn, _use_one_thread))
-            running = {pool.submit(check_subject, name, quick): name for name in names}
+    # New processes are started from nothing ("spawn"), because a fork would lack the threads of JAX and could hang. The
+    # working directory is not in their path of modules, because a stranger may have made it.
+    spawn = multiprocessing.get_context("spawn")
+    with patch.dict(os.environ, PYTHONSAFEPATH="1"), ProcessPoolExecutor(jobs, spawn, _use_one_thread) as pool:
+        running = {pool.submit(check_subject, name, quick): name for name in names}
         for done in as_completed(running):
             yield running[done], done.result()
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Starts new processes of Python without the working directory in their path. A stranger may have made it."""
-    before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[SAFE_PATH]
-        os.environ |= {} if before is None else {SAFE_PATH: before}
 
 
 def _use_one_thread() -> None:
@@ -110,8 +97,6 @@ def _use_one_thread() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
 
 
-SAFE_PATH = "PYTHONSAFEPATH"
-"""The variable of the environment that keeps the working directory out of the path of modules."""
 TYPES: tuple[str, ...] = ("float64", "float32", "bfloat16")
 MUTANTS = 40
 """The number of errors planted in the inner steps of each formula, besides those in its results. Quick: none."""

@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from functional_nn.gradients.digits.numbers import Values, as_numbers, of_matrix
-from functional_nn.gradients.digits.operations import RULES, multiplied, no_rule
+from functional_nn.gradients.digits.operations import RULES, no_rule
 from functional_nn.jaxprs.evaluate import bind
 
 
@@ -32,10 +32,14 @@ def _transposed(x: Values) -> Values:
     return np.swapaxes(x, -3, -2)
 
 
-@RULES.of("cholesky")
+def _symmetric(x: Values, lower: bool = True) -> Values:
+    """The symmetric matrix with the lower or the upper triangle of x."""
+    read = np.tri(x.shape[-2], dtype=bool)
+    return np.where((read if lower else read.T)[..., None], x, _transposed(x))
+
+
 def _cholesky(equation: JaxprEqn, x: Values) -> Values:
     """L with L Lᵀ = x. Only the lower triangle of x is read."""
-    lower = np.tri(x.shape[-2], dtype=bool)[..., None]
 
     def decompose(a: Any) -> list[Any]:
         try:
@@ -43,10 +47,9 @@ def _cholesky(equation: JaxprEqn, x: Values) -> Values:
         except ValueError:
             return [a * mpmath.nan]  # it is not positive definite: NaN, as in JAX
 
-    return _by_mpmath(decompose, np.where(lower, x, _transposed(x)))[0]
+    return _by_mpmath(decompose, _symmetric(x))[0]
 
 
-@RULES.of("triangular_solve")
 def _triangular_solve(equation: JaxprEqn, a: Values, b: Values) -> Values:
     """Solves a x = b, or x a = b, by substitution. Only one triangle of a is read."""
     parameters = equation.params
@@ -62,14 +65,11 @@ def _triangular_solve(equation: JaxprEqn, a: Values, b: Values) -> Values:
     x = np.empty((*right.shape[:2], *points), object)
     for i in range(n) if is_lower else reversed(range(n)):
         known = slice(0, i) if is_lower else slice(i + 1, n)
-        rest = right[i]
-        for k in range(n)[known]:
-            rest = rest - matrix[i, k] * x[k]
+        rest = right[i] - np.sum(matrix[i, known, None] * x[known], 0)
         x[i] = rest if parameters["unit_diagonal"] else rest / matrix[i, i]
     return _values(x) if from_left else _transposed(_values(x))
 
 
-@RULES.of("lu")
 def _lu(equation: JaxprEqn, x: Values) -> list[Values]:
     """L and U in one matrix, the row that each step swaps with, and the order of the rows.
 
@@ -85,7 +85,6 @@ def _lu(equation: JaxprEqn, x: Values) -> list[Values]:
     return [_values(a), pivots, order]
 
 
-@RULES.of("qr")
 def _qr(equation: JaxprEqn, x: Values) -> list[Values]:
     """Q and R by Householder's reflections, with the signs of LAPACK."""
     if equation.params.get("pivoting"):
@@ -95,24 +94,19 @@ def _qr(equation: JaxprEqn, x: Values) -> list[Values]:
     # Q is made of the first columns, as many as there are rows. Then R = Qᵀ x.
     (q,) = _by_mpmath(lambda a: mpmath.qr(a, mode)[:1], x[..., :rows, :])
     q = q * _signs(equation, x, q, 0)
-    r = multiplied(_transposed(q), x)
+    r = np.einsum("...kip,...kjp->...ijp", q, x)
     upper = np.tri(*r.shape[-2:-4:-1], dtype=bool).T[..., None]
     return [q, np.where(upper, r, as_numbers(0))]
 
 
-@RULES.of("eigh")
 def _eigh(equation: JaxprEqn, x: Values) -> list[Values]:
     """Eigenvectors and eigenvalues of a symmetric matrix, in ascending order."""
     if equation.params.get("subset_by_index") not in (None, (0, x.shape[-2])):
         raise no_rule("all eigenvalues", "a subset of them")
-    # Only the triangle that JAX reads counts.
-    read = np.tri(x.shape[-2], dtype=bool)
-    read = (read if equation.params["lower"] else read.T)[..., None]
-    values, vectors = _by_mpmath(mpmath.eigsy, np.where(read, x, _transposed(x)))
+    values, vectors = _by_mpmath(mpmath.eigsy, _symmetric(x, equation.params["lower"]))
     return [vectors * _signs(equation, x, vectors, 0), values[..., 0, :]]
 
 
-@RULES.of("svd")
 def _svd(equation: JaxprEqn, x: Values) -> list[Values]:
     """Singular values in descending order, U and Vᵀ."""
     rows, columns = x.shape[-3:-1]
@@ -148,3 +142,13 @@ def _signs(equation: JaxprEqn, x: Values, vectors: Values, output: int) -> np.nd
 def _in_float64(equation: JaxprEqn, x: Values) -> list[np.ndarray]:
     """What JAX computes, with the points as the first axis."""
     return list(map(np.asarray, bind(equation, [jnp.asarray(np.moveaxis(x.astype(np.float64), -1, 0))])))
+
+
+RULES |= {
+    "cholesky": _cholesky,
+    "triangular_solve": _triangular_solve,
+    "lu": _lu,
+    "qr": _qr,
+    "eigh": _eigh,
+    "svd": _svd,
+}

@@ -35,7 +35,6 @@ class Program:
 
     def __init__(self, function: Callable[[list[Array]], Sequence[Array]], leaves: Sequence[Array]):
         self._program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
-        self._constant_results: dict[EquationPath, Results] = {}
 
     @property
     def numbers(self) -> int:
@@ -51,90 +50,69 @@ class Program:
 
     def __call__(self, leaves: Sequence[Values]) -> Values:
         """Evaluates the function. Leaves have shape (\\*shape, points); the result is (output elements, points)."""
-        hook = _InManyDigits(self._constant_results)
-        outputs = [hook.lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], hook)]
+        outputs = [lift(y) for y in evaluate(self._program, [Points(leaf) for leaf in leaves], in_many_digits)]
         points = max(leaf.shape[-1] for leaf in leaves)
         # An output that does not depend on the inputs has one point so far.
         flat = [np.broadcast_to(y, (*y.shape[:-1], points)).reshape(-1, points) for y in outputs]
         return np.concatenate(flat)
 
 
-class _InManyDigits:
-    """The hook that computes with many digits. Values that depend on the inputs are ``Points``, all others arrays.
+def in_many_digits(path: EquationPath, equation: JaxprEqn, operands: Sequence[Operand], compute: Compute) -> Results:
+    """The hook that computes with many digits. Values that depend on the inputs are ``Points``, all others arrays."""
+    name = equation.primitive.name
+    # A call is entered, because some equations inside it may not depend on the inputs.
+    if name in CALLS:
+        return compute(operands)
+    if not any(isinstance(operand, Points) for operand in operands):
+        return [*bind(equation, operands)]
+    if name in CONTROL:
+        return CONTROL[name](equation, operands)
+    if not operations.has_rule(equation):
+        given = f"{name}, used in {place_of(equation) or 'an unknown place'}"
+        raise operations.no_rule("operations with a rule", given)
+    rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
+    outputs = rule(equation, *map(lift, operands))
+    return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
-    Args:
-        constant_results: results that do not depend on the inputs, by the path of their equation at the top level.
+
+def lift(value: Operand) -> Values:
+    """Converts a value to ``Values``. An ordinary array has the same values at all points."""
+    if isinstance(value, Points):
+        return value.values
+    array = np.asarray(value)
+    is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+    return (as_numbers(array) if is_inexact else array)[..., None]
+
+
+def run(program: TracedProgram, operands: Sequence[Operand], step: int = 0) -> Results:
+    """Evaluates a program inside an equation."""
+    return evaluate(program, operands, in_many_digits)
+
+
+def selected(which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand], step: int = 0) -> Results:
+    """Takes the new value at the points where ``which`` is true, and the old value at all other points.
+
+    ``which`` has only the first axes of the values if it is the condition of a loop under ``vmap``.
     """
-
-    def __init__(self, constant_results: dict[EquationPath, Results]):
-        self._constant_results = constant_results
-
-    def __call__(self, path: EquationPath, equation: JaxprEqn, operands: list[Operand], compute: Compute) -> Results:
-        name = equation.primitive.name
-        if path in self._constant_results:
-            return self._constant_results[path]
-        if not any(isinstance(operand, Points) for operand in operands):
-            results: Results = [*(compute(operands) if name in CALLS else bind(equation, operands))]
-            # A call with constant operands is stored as a whole, so the equations inside it need not be stored.
-            if len(path) == 1:
-                self._constant_results[path] = results
-            return results
-        # A call is entered, because some equations inside it may not depend on the inputs.
-        if name in CALLS:
-            return compute(operands)
-        if name in CONTROL:
-            return CONTROL[name](self, equation, operands)
-        return self._apply(equation, operands)
-
-    def lift(self, value: Operand) -> Values:
-        """Converts a value to ``Values``. An ordinary array has the same values at all points."""
-        if isinstance(value, Points):
-            return value.values
-        array = np.asarray(value)
-        is_inexact = jnp.issubdtype(array.dtype, jnp.inexact)
-        return (as_numbers(array) if is_inexact else array)[..., None]
-
-    def run(self, program: TracedProgram, operands: Sequence[Operand], step: int = 0) -> Results:
-        """Evaluates a program inside an equation."""
-        # With this path, no equation inside has a path of length 1, which could be in ``_constant_results``.
-        return evaluate(program, operands, self, path=(0, 0))
-
-    def _apply(self, equation: JaxprEqn, operands: list[Operand]) -> Results:
-        """Computes the results of an equation by the rule of its primitive."""
-        name = equation.primitive.name
-        if not operations.has_rule(equation):
-            given = f"{name}, used in {place_of(equation) or 'an unknown place'}"
-            raise operations.no_rule("operations with a rule", given)
-        rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
-        outputs = rule(equation, *map(self.lift, operands))
-        return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]
-
-    def selected(
-        self, which: np.ndarray, new: Sequence[Operand], old: Sequence[Operand], step: int = 0
-    ) -> list[Operand]:
-        """Takes the new value at the points where ``which`` is true, and the old value at all other points.
-
-        ``which`` has only the first axes of the values if it is the condition of a loop under ``vmap``.
-        """
-        results: list[Operand] = []
-        for a, b in zip(map(self.lift, new), map(self.lift, old), strict=True):
-            # The new axes are between the axes of the condition and the last axis, the points.
-            axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1)
-            results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
-        return results
+    results: Results = []
+    for a, b in zip(map(lift, new), map(lift, old), strict=True):
+        # The new axes are between the axes of the condition and the last axis, the points.
+        axes = range(which.ndim - 1, max(a.ndim, b.ndim) - 1)
+        results.append(Points(np.where(np.expand_dims(which, tuple(axes)), a, b)))
+    return results
 
 
-def scan(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def scan(equation: JaxprEqn, operands: Sequence[Operand]) -> Results:
     """The results of a ``scan``."""
 
     def stacked(values: Sequence[Operand]) -> Operand:
         if any(isinstance(value, Points) for value in values):
-            return Points(np.stack(together(*map(hook.lift, values))))
+            return Points(np.stack(together(*map(lift, values))))
         return jnp.stack(cast("Sequence[Array]", values))
 
     # Reading one step is fast in NumPy. Random keys exist only as JAX arrays and stay so.
     in_memory = [x if isinstance(x, Points) or _is_key(x) else np.asarray(x) for x in operands]
-    return scan_in_steps(equation, in_memory, hook.run, _at, stacked)
+    return scan_in_steps(equation, in_memory, run, _at, stacked)
 
 
 def _is_key(x: Operand) -> bool:
@@ -145,7 +123,7 @@ def _at(x: Operand, step: int) -> Operand:
     return Points(x.values[step]) if isinstance(x, Points) else x[step]
 
 
-def cond(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def cond(equation: JaxprEqn, operands: Sequence[Operand]) -> Results:
     """Evaluates a ``cond``. Each point gets the results of the branch that it takes."""
     index, *others = operands
     programs = branches(equation)
@@ -153,24 +131,24 @@ def cond(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -
     numbers = np.clip(numbers, 0, len(programs) - 1)  # as JAX does
     # Each branch that some point takes is run for all points. Then every point keeps the results of its own branch.
     first, *rest = np.unique(numbers)
-    results = hook.run(programs[first], others)
+    results = run(programs[first], others)
     for number in rest:
-        results = hook.selected(numbers == number, hook.run(programs[number], others), results)
+        results = selected(numbers == number, run(programs[number], others), results)
     return results
 
 
-def while_loop(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def while_loop(equation: JaxprEqn, operands: Sequence[Operand]) -> Results:
     """Evaluates a ``while``. When the loop of a point has ended, its values stay fixed and the other points go on."""
     # A condition that does not depend on the inputs is the same at all points. ``lift`` gives it their axis, too.
-    return while_in_steps(equation, operands, hook.run, lambda value: hook.lift(value).astype(bool), hook.selected)
+    return while_in_steps(equation, operands, run, lambda value: lift(value).astype(bool), selected)
 
 
-def custom_linear_solve(hook: _InManyDigits, equation: JaxprEqn, operands: Sequence[Operand]) -> list[Operand]:
+def custom_linear_solve(equation: JaxprEqn, operands: Sequence[Operand]) -> Results:
     """Solves a linear system with the ``solve`` program of the equation."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     start = counts.matvec + counts.vecmat
     right_sides = operands[sum(counts) :]
-    return hook.run(closed(programs.solve), [*operands[start : start + counts.solve], *right_sides])
+    return run(closed(programs.solve), [*operands[start : start + counts.solve], *right_sides])
 
 
 CONTROL = {"scan": scan, "cond": cond, "while": while_loop, "custom_linear_solve": custom_linear_solve}

@@ -1,4 +1,4 @@
-"""Numbers with many digits: arrays of them, their functions, and the table of rules that compute with them."""
+"""Numbers with many digits: arrays of them, their functions, and the rules that compute with them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
-import gmpy2
+import gmpy2 as library
 import mpmath
 import numpy as np
 from numpy.typing import ArrayLike
+
+gmpy2: Any = library  # it does not tell type checkers what is in it
 
 Values: TypeAlias = np.ndarray
 """Numbers of shape (\\*shape, points), or (\\*shape, 1) if they are the same at all points.
@@ -24,26 +26,11 @@ compare like other arrays. Integers and booleans have NumPy's types.
 Rule: TypeAlias = Callable[..., Values | list[Values]]
 """``rule(equation, *operands)`` returns the result of an equation, or the list of its results."""
 
-AnyRule = TypeVar("AnyRule", bound=Rule)
-
 
 class Points(NamedTuple):
     """A value that depends on the inputs. Any other value is an ordinary array, computed by JAX itself."""
 
     values: Values
-
-
-class Rules(dict[str, Rule]):
-    """A dictionary of rules by the name of the primitive."""
-
-    def of(self, *names: str) -> Callable[[AnyRule], AnyRule]:
-        """A decorator that registers a rule for the primitives with these names."""
-
-        def register(rule: AnyRule) -> AnyRule:
-            self.update(dict.fromkeys(names, rule))
-            return rule
-
-        return register
 
 
 def together(*arrays: Values) -> list[Values]:
@@ -72,7 +59,7 @@ Function: TypeAlias = Callable[..., Any]
 
 EXPONENTIAL = ("exp", "exp2", "expm1", "log", "log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan")
-OTHERS = ("sqrt", "cbrt", "erf", "erfc", "digamma", "rint", "rint_round")
+OTHERS = ("sqrt", "cbrt", "erf", "erfc", "digamma")
 SPARE_BITS = 33
 """The number of additional bits with which mpmath computes."""
 
@@ -87,7 +74,7 @@ def _by_mpmath(function: Function) -> Function:
                 result = function(*given) if all(map(mpmath.isfinite, given)) else mpmath.nan
                 return _from_mpmath(mpmath.nan if isinstance(result, mpmath.mpc) else result)
             # A pole, a point outside of the domain, or an exponent that is too large for gmpy2, as that of exp(-1e30).
-            except (ArithmeticError, ValueError, RecursionError, mpmath.NoConvergence):
+            except (ArithmeticError, ValueError, RecursionError, mpmath.mp.NoConvergence):
                 return gmpy2.nan()
 
     return lambda *arrays: np.frompyfunc(value, len(arrays), 1)(*arrays)
@@ -118,8 +105,8 @@ def _from_mpmath(x: Number) -> Number:
 
 functions = SimpleNamespace(
     **{name: np.frompyfunc(getattr(gmpy2, name), 1, 1) for name in (*EXPONENTIAL, *TRIGONOMETRIC, *OTHERS)},
-    # ``floor``, ``ceil`` and ``trunc`` of gmpy2 give integers, which cannot be NaN or infinite.
-    **{name: np.frompyfunc(getattr(gmpy2, f"rint_{name}"), 1, 1) for name in ("floor", "ceil", "trunc")},
+    # ``floor`` and ``ceil`` of gmpy2 give integers, which cannot be NaN or infinite.
+    **{name: np.frompyfunc(getattr(gmpy2, f"rint_{name}"), 1, 1) for name in ("floor", "ceil")},
     **{name: np.frompyfunc(getattr(gmpy2, of_two), 2, 1) for name, of_two in (("atan2", "atan2"), ("rem", "fmod"))},
     rsqrt=np.frompyfunc(gmpy2.rec_sqrt, 1, 1),
     # gmpy2 returns log|Γ(x)| and the sign of Γ(x).

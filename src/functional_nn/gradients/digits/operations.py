@@ -7,7 +7,6 @@ from functools import reduce
 from math import prod
 from typing import Any
 
-import gmpy2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ from jax.core import ShapedArray
 from jax.extend.core import JaxprEqn
 
 from functional_nn.core.errors import InputError
-from functional_nn.gradients.digits.numbers import Rule, Rules, Values, as_numbers, functions, together
+from functional_nn.gradients.digits.numbers import Rule, Values, as_numbers, functions, gmpy2, together
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.walk import array_type
 
@@ -101,53 +100,8 @@ def _unchanged(equation: JaxprEqn, *operands: Values) -> list[Values]:
     return list(operands)
 
 
-def _same(*names: str, rule: Rule) -> dict[str, Rule]:
-    return dict.fromkeys(names, rule)
-
-
 def _of_operands(function: Callable[..., Values]) -> Rule:
     return lambda equation, *operands: function(*operands)
-
-
-PLAIN: dict[str, Callable[..., Values]] = {
-    **vars(functions),
-    **dict.fromkeys(("add", "add_any"), np.add),
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.true_divide,
-    "square": np.square,
-    "neg": np.negative,
-    "abs": np.abs,
-    "max": maximum,
-    "min": minimum,
-    "clamp": lambda low, x, high: minimum(maximum(x, low), high),
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    **dict.fromkeys(("lt", "lt_to"), np.less),
-    **dict.fromkeys(("le", "le_to"), np.less_equal),
-    "logistic": lambda x: 1 / (1 + functions.exp(-x)),
-    "conj": lambda x: np.conjugate(_as_complex(x)),
-    # c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12.
-    "polynomial": lambda x, *coefficients: reduce(lambda total, c: total * x + c, reversed(coefficients)),
-}
-"""Functions of the operands alone."""
-
-RULES = Rules(
-    {name: _of_operands(function) for name, function in PLAIN.items()}
-    | _same("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier", rule=_unchanged)
-    | _same("sharding_constraint", "device_put", "pvary", rule=_unchanged)
-    # A print is left out: the numbers here have more digits than those of the program.
-    | _same("debug_callback", "debug_print", rule=lambda equation, *operands: [])
-    | _same(*MOVED_BY_JAX, rule=lambda equation, *arrays: _moved(equation, arrays, []))
-    | _same("squeeze", "reshape", rule=lambda equation, x: _reshaped(equation, x))
-    | {
-        "integer_pow": lambda equation, x: x ** equation.params["y"],
-        "round": lambda equation, x: ROUNDED[int(equation.params["rounding_method"])](x),
-        "transpose": lambda equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
-    }
-)
 
 
 def _as_complex(x: Values) -> Values:
@@ -158,7 +112,6 @@ def _reshaped(equation: JaxprEqn, x: Values) -> Values:
     return x.reshape(*array_type(equation.outvars[0]).shape, x.shape[-1])
 
 
-@RULES.of("pow")
 def _pow(equation: JaxprEqn, a: Values, b: Values) -> Values:
     if gives_complex(equation):
         # 0 to a complex power is NaN in JAX.
@@ -166,7 +119,6 @@ def _pow(equation: JaxprEqn, a: Values, b: Values) -> Values:
     return a ** (b if is_floating(array_type(equation.invars[1])) else as_numbers(b))
 
 
-@RULES.of("sign")
 def _sign(equation: JaxprEqn, x: Values) -> Values:
     """-1, 0 or 1; for a complex number z / |z|, and 0 at 0."""
     if gives_complex(equation):
@@ -175,7 +127,6 @@ def _sign(equation: JaxprEqn, x: Values) -> Values:
     return np.where(x != x, x, as_numbers((x > 0).astype(int) - (x < 0)))
 
 
-@RULES.of("bitcast_convert_type")
 def _bitcast_convert_type(equation: JaxprEqn, x: Values) -> Values:
     """The bits of floating-point numbers as integers of the same size, for example to read the sign bit.
 
@@ -188,15 +139,6 @@ def _bitcast_convert_type(equation: JaxprEqn, x: Values) -> Values:
     return x.astype(np.float64).astype(given.dtype).view(made.dtype)
 
 
-@RULES.of("select_n")
-def _select_n(equation: JaxprEqn, which: Values, *cases: Values) -> Values:
-    chosen = cases[0]
-    for number, case in enumerate(cases[1:], 1):
-        chosen = np.where(which == number, case, chosen)
-    return chosen
-
-
-@RULES.of("convert_element_type")
 def _convert_element_type(equation: JaxprEqn, x: Values) -> Values:
     """Converts numbers to another type. Floating-point types lose no digits here; integers lose the fraction."""
     given, dtype = array_type(equation.invars[0]), array_type(equation.outvars[0]).dtype
@@ -275,25 +217,6 @@ def windows(
     return np.concatenate([edge, x.reshape(-1, points)])[np.asarray(found, int)]
 
 
-RULES |= {
-    "reduce_sum": _reduction(np.add),
-    "reduce_prod": _reduction(np.multiply),
-    "reduce_max": _reduction(maximum),
-    "reduce_min": _reduction(minimum),
-    "argmax": _place_of_extreme(maximum),
-    "argmin": _place_of_extreme(minimum),
-    "cummax": _running(maximum),
-    "cummin": _running(minimum),
-    "cumsum": _running(np.add),
-    "cumprod": _running(np.multiply),
-    "cumlogsumexp": _running(log_add_exp),
-    "reduce_window_sum": _window_reduction(np.add, 0.0),
-    "reduce_window_max": _window_reduction(maximum, -np.inf),
-    "reduce_window_min": _window_reduction(minimum, np.inf),
-}
-
-
-@RULES.of("sort")
 def _sort(equation: JaxprEqn, *operands: Values) -> list[Values]:
     """Sorts all operands by the first ``num_keys`` of them."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
@@ -302,7 +225,6 @@ def _sort(equation: JaxprEqn, *operands: Values) -> list[Values]:
     return [np.take_along_axis(operand, order, axis) for operand in operands]
 
 
-@RULES.of("top_k")
 def _top_k(equation: JaxprEqn, x: Values) -> list[Values]:
     """Returns the k largest numbers and their indices. NaN counts as the largest, and of equal numbers the first."""
     axis, k = equation.params.get("axis", -1) % (x.ndim - 1), equation.params["k"]
@@ -314,37 +236,24 @@ def _top_k(equation: JaxprEqn, x: Values) -> list[Values]:
 
 def _ascending(keys: Sequence[Values], axis: int) -> Values:
     """The indices that sort by the first key, then by the next ones. Equal numbers keep their order; NaN is last."""
-    shape = keys[0].shape
-    along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    order = np.broadcast_to(along, shape)
-    # The sorts are stable and the last key comes first. So the first key has priority.
+    by_priority: list[Values] = []  # NumPy takes the last one first
     for key in reversed(keys):
         is_nan = key != key
-        comparable = key.copy()
-        comparable[is_nan] = 0
-        for values in (comparable, is_nan):
-            again = np.argsort(np.take_along_axis(values, order, axis), axis, kind="stable")
-            order = np.take_along_axis(order, again, axis)
-    return order
+        by_priority += [np.where(is_nan, 0, key), is_nan]
+    return np.lexsort(by_priority, axis)
 
 
-@RULES.of("broadcast_in_dim")
 def _broadcast_in_dim(equation: JaxprEqn, x: Values) -> Values:
     shape, kept = equation.params["shape"], equation.params["broadcast_dimensions"]
-    aligned = [1] * len(shape)
-    # x.shape has one more axis than ``kept``: the points, which zip leaves out.
-    for axis, size in zip(kept, x.shape, strict=False):
-        aligned[axis] = size
-    return np.broadcast_to(x.reshape(*aligned, x.shape[-1]), (*shape, x.shape[-1]))
+    added = [axis for axis in range(len(shape)) if axis not in kept]
+    return np.broadcast_to(np.expand_dims(x, added), (*shape, x.shape[-1]))
 
 
-@RULES.of("dynamic_slice", "dynamic_update_slice")
 def _dynamic_slice(equation: JaxprEqn, *operands: Values) -> Values:
     count = 1 if equation.primitive.name == "dynamic_slice" else 2
     return _at_each_point(lambda starts, *x: _moved(equation, x, starts)[0], operands[count:], *operands[:count])
 
 
-@RULES.of("gather")
 def _gather(equation: JaxprEqn, x: Values, indices: Values) -> Values:
     filling = equation.params["fill_value"]
     outside = as_numbers(np.nan if filling is None else filling).reshape(1, 1)
@@ -366,7 +275,6 @@ SCATTERS = {
 }
 
 
-@RULES.of(*SCATTERS)
 def _scatter(equation: JaxprEqn, x: Values, indices: Values, updates: Values) -> Values:
     combine = SCATTERS[equation.primitive.name]
     if equation.primitive.name == "scatter" and getattr(equation.params["update_jaxpr"], "eqns", ()):
@@ -455,31 +363,18 @@ def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *
     )
 
 
-def multiplied(a: Values, b: Values) -> Values:
-    """Multiplies matrices of shapes (batch, m, k, points) and (batch, k, n, points)."""
-    return np.moveaxis(np.matmul(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), 0, -1)
-
-
-@RULES.of("dot_general")
 def _dot_general(equation: JaxprEqn, a: Values, b: Values) -> Values:
     (contracted_a, contracted_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
-    free_a = [axis for axis in range(a.ndim - 1) if axis not in (*contracted_a, *batch_a)]
-    free_b = [axis for axis in range(b.ndim - 1) if axis not in (*contracted_b, *batch_b)]
-
-    def grouped(x: Values, *groups: list[int]) -> Values:
-        sizes = [prod(x.shape[axis] for axis in group) for group in groups]
-        order = [axis for group in groups for axis in group]
-        return np.transpose(x, (*order, x.ndim - 1)).reshape(*sizes, x.shape[-1])
-
-    # (batch, free, contracted, points) times (batch, contracted, free, points). The axes of the result that JAX
-    # specifies have the same order: the batch, the free axes of a, the free axes of b.
-    product = multiplied(
-        grouped(a, list(batch_a), free_a, list(contracted_a)), grouped(b, list(batch_b), list(contracted_b), free_b)
-    )
-    return _reshaped(equation, product)
+    # Every axis gets a number, and axes that belong together the same one. The points are the last axis of all arrays.
+    of_a, of_b = list(range(a.ndim - 1)), list(range(a.ndim, a.ndim + b.ndim - 1))
+    for one, other in zip((*contracted_a, *batch_a), (*contracted_b, *batch_b), strict=True):
+        of_b[other] = one
+    free_a = [axis for axis in of_a if axis not in of_b]
+    free_b = [axis for axis in of_b if axis not in of_a]
+    points = a.ndim - 1
+    return np.einsum(a, [*of_a, points], b, [*of_b, points], [*batch_a, *free_a, *free_b, points])
 
 
-@RULES.of("conv_general_dilated")
 def _conv_general_dilated(equation: JaxprEqn, x: Values, kernel: Values) -> Values:
     parameters = equation.params
     if parameters["batch_group_count"] != 1:
@@ -500,18 +395,14 @@ def _conv_general_dilated(equation: JaxprEqn, x: Values, kernel: Values) -> Valu
         parameters["rhs_dilation"],
     )
     places = found.shape[2:-1]
-    # Each window becomes a column of one matrix: (groups · in · sizes, batch · places, points) by groups. The weights
-    # of each group become another matrix, (groups, out / groups, in · sizes, points).
-    found = found.reshape(batch, groups, in_size * prod(sizes), prod(places), -1)
-    found = np.moveaxis(found, 0, 2).reshape(groups, in_size * prod(sizes), batch * prod(places), -1)
-    product = multiplied(kernel.reshape(groups, out_size // groups, -1, kernel.shape[-1]), found)
-    # The outputs of the groups are joined along the channels. Then the axes get the order that the equation specifies:
-    # ``argsort`` inverts the permutation ``y_axes``.
-    y = np.moveaxis(product.reshape(out_size, batch, *places, -1), 1, 0)
+    # Each output is the sum over the inputs of its group and the elements of its window.
+    found = found.reshape(batch, groups, in_size, prod(sizes), prod(places), -1)
+    kernel = kernel.reshape(groups, out_size // groups, in_size, prod(sizes), -1)
+    y = np.einsum("bgiewp,goiep->bgowp", found, kernel).reshape(batch, out_size, *places, -1)
+    # The axes get the order that the equation specifies: ``argsort`` inverts the permutation ``y_axes``.
     return np.transpose(y, (*np.argsort(y_axes), y.ndim - 1))
 
 
-@RULES.of("fft")
 def _fft(equation: JaxprEqn, x: Values) -> Values:
     """Fourier transforms over the last axes, one axis after the other, as products with roots of unity."""
     kind, lengths = equation.params["fft_type"].name, equation.params["fft_lengths"]
@@ -532,3 +423,71 @@ def _fft(equation: JaxprEqn, x: Values) -> Values:
         x = np.moveaxis(np.tensordot(factors, np.moveaxis(x, axis, 0), 1), 0, axis)
         x = x / n if is_inverse else x
     return functions.real(x) if kind == "IRFFT" else x
+
+
+PLAIN: dict[str, Callable[..., Values]] = {
+    **vars(functions),
+    **dict.fromkeys(("add", "add_any"), np.add),
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.true_divide,
+    "square": np.square,
+    "neg": np.negative,
+    "abs": np.abs,
+    "max": maximum,
+    "min": minimum,
+    "clamp": lambda low, x, high: minimum(maximum(x, low), high),
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    **dict.fromkeys(("lt", "lt_to"), np.less),
+    **dict.fromkeys(("le", "le_to"), np.less_equal),
+    "logistic": lambda x: 1 / (1 + functions.exp(-x)),
+    "select_n": lambda which, *cases: np.choose(which.astype(int), cases, mode="clip"),
+    "conj": lambda x: np.conjugate(_as_complex(x)),
+    # c₀ + c₁ x + … + cₙ xⁿ by Horner's rule. JAX has this operation since version 0.12.
+    "polynomial": lambda x, *coefficients: reduce(lambda total, c: total * x + c, reversed(coefficients)),
+}
+"""Functions of the operands alone."""
+
+RULES: dict[str, Rule] = {
+    **{name: _of_operands(function) for name, function in PLAIN.items()},
+    **dict.fromkeys(("stop_gradient", "copy", "name", "reduce_precision", "optimization_barrier"), _unchanged),
+    **dict.fromkeys(("sharding_constraint", "device_put", "pvary"), _unchanged),
+    # A print is left out: the numbers here have more digits than those of the program.
+    **dict.fromkeys(("debug_callback", "debug_print"), lambda equation, *operands: []),
+    **dict.fromkeys(MOVED_BY_JAX, lambda equation, *arrays: _moved(equation, arrays, [])),
+    **dict.fromkeys(("squeeze", "reshape"), _reshaped),
+    **dict.fromkeys(SCATTERS, _scatter),
+    **dict.fromkeys(("dynamic_slice", "dynamic_update_slice"), _dynamic_slice),
+    "integer_pow": lambda equation, x: x ** equation.params["y"],
+    "round": lambda equation, x: ROUNDED[int(equation.params["rounding_method"])](x),
+    "transpose": lambda equation, x: np.transpose(x, (*equation.params["permutation"], x.ndim - 1)),
+    "pow": _pow,
+    "sign": _sign,
+    "bitcast_convert_type": _bitcast_convert_type,
+    "convert_element_type": _convert_element_type,
+    "reduce_sum": _reduction(np.add),
+    "reduce_prod": _reduction(np.multiply),
+    "reduce_max": _reduction(maximum),
+    "reduce_min": _reduction(minimum),
+    "argmax": _place_of_extreme(maximum),
+    "argmin": _place_of_extreme(minimum),
+    "cummax": _running(maximum),
+    "cummin": _running(minimum),
+    "cumsum": _running(np.add),
+    "cumprod": _running(np.multiply),
+    "cumlogsumexp": _running(log_add_exp),
+    "reduce_window_sum": _window_reduction(np.add, 0.0),
+    "reduce_window_max": _window_reduction(maximum, -np.inf),
+    "reduce_window_min": _window_reduction(minimum, np.inf),
+    "sort": _sort,
+    "top_k": _top_k,
+    "broadcast_in_dim": _broadcast_in_dim,
+    "gather": _gather,
+    "dot_general": _dot_general,
+    "conv_general_dilated": _conv_general_dilated,
+    "fft": _fft,
+}
+"""The rules by the names of the primitives. ``decompositions`` adds its own."""
