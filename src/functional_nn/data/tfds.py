@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -287,16 +286,19 @@ def download(name: str, data_dir: Path) -> Path:
         # Without a network TFDS itself would try for minutes.
         if not reachable(next(iter(urls), HOME_PAGE)):
             raise unavailable(name, f"no network, and nothing prepared in {data_dir}")
-        with _download_folder(data_dir) as download_dir:
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(".download-", above=data_dir) as download_dir:
             if is_mnist_like:
-                manager = tfds.download.DownloadManager(download_dir=download_dir, url_infos=known_urls)
+                manager = tfds.download.DownloadManager(download_dir=str(download_dir), url_infos=known_urls)
                 arrays = [read_idx(manager.download(url)) for url in urls]
             else:
-                builder = builder_class(data_dir=download_dir)
-                builder.download_and_prepare(download_dir=download_dir, file_format="array_record")
+                builder = builder_class(data_dir=str(download_dir))
+                builder.download_and_prepare(download_dir=str(download_dir), file_format="array_record")
                 arrays = _read(name, Path(builder.data_path)).split()[:4]
             # They are decoded once, and get their places when all of them are whole.
-            complete, folder = Path(download_dir) / "complete", data_dir / name
+            complete, folder = download_dir / "complete", data_dir / name
             complete.mkdir()
             for file, array in zip(IDX_NAMES, arrays, strict=True):
                 write_idx(complete / file.removesuffix(".gz"), array)
@@ -336,21 +338,6 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
         return requests.head(url, timeout=seconds).status_code < 500
     except requests.RequestException:
         return False
-
-
-@contextmanager
-def _download_folder(data_dir: Path) -> Iterator[str]:
-    """A temporary folder for the files that TFDS downloads while it prepares a set.
-
-    TFDS draws progress bars on standard error, unless it is not a terminal.
-    """
-    import tensorflow_datasets as tfds
-
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir, ignore_cleanup_errors=True) as folder:
-        yield folder
 
 
 Builder: TypeAlias = Any

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from functional_nn.gradients.compare.report import (
     group_verdicts,
     worst_outcome,
 )
-from functional_nn.reports.page import write_template
+from functional_nn.reports.page import number, write_template
 
 MOST_SENTENCES = 25
 """Failures described in words at the top of the page; all failures are in the tables."""
@@ -61,7 +61,7 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
         InputError: if the file cannot be written.
     """
     subjects = _subjects(report.verdicts)
-    filters = {"figure": figure, "value": value, "in_few_digits": in_few_digits}
+    filters = {"figure": partial(number, digits=2), "value": partial(number, digits=9), "in_few_digits": in_few_digits}
     values = {
         "title": title,
         "report": report,
@@ -83,35 +83,13 @@ def write_page(report: Report, path: str | Path, *, title: str) -> None:
     write_template("verification.html", path, filters, values, follow_links=True)
 
 
-def figure(error: float | None) -> str:
-    """An error in two digits.
-
-    >>> figure(1.234e-16), figure(float("nan")), figure(float("inf")), figure(None)
-    ('1.2e−16', 'not a number', '∞', '')
-    """
-    return _readable(error, ".2g")
-
-
-def value(number: float | None) -> str:
-    """A value in nine digits, enough to tell float32 numbers apart."""
-    return _readable(number, ".9g")
-
-
 def in_few_digits(note: str) -> str:
-    """A note with long numbers shortened.
+    """A note with long numbers shortened to nine digits, enough to tell float32 numbers apart.
 
     >>> in_few_digits("x = -0.7517916560173035")
     'x = −0.751791656'
     """
-    return re.sub(r"-?\d+\.\d+(e[+-]\d+)?", lambda match: value(float(match[0])), note)
-
-
-def _readable(number: float | None, digits: str) -> str:
-    if number is None:
-        return ""
-    if math.isnan(number):
-        return "not a number"
-    return format(number, digits).replace("-", "−").replace("inf", "∞")
+    return re.sub(r"-?\d+\.\d+(e[+-]\d+)?", lambda match: number(float(match[0]), 9), note)
 
 
 def _subjects(verdicts: Sequence[Verdict]) -> list[Subject]:

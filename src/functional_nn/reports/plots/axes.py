@@ -109,11 +109,6 @@ def are_numbers(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def spans_decades(values: Sequence[object]) -> bool:
-    """Whether the values are positive numbers, the largest at least 30 times the smallest: one and a half decades."""
-    return are_numbers(values) and min(values) > 0 and max(values) / min(values) >= 30
-
-
 def tick_texts(values: Sequence[object]) -> list[str]:
     """The texts of values on an axis."""
     return [as_plain_text(shown_value(value)) for value in values]

@@ -25,7 +25,6 @@ from functional_nn.reports.plots.axes import (
     make_axes,
     plain_axes,
     scale_losses,
-    spans_decades,
     tick_texts,
     values_of,
     with_plain_texts,
@@ -182,7 +181,8 @@ def parallel_axis(name: str, values: Sequence[PlainValue]) -> ParallelAxis:
     if are_numbers(known) and len(known) > MOST_TICKS:
         # Numbers that were drawn evenly stay on a linear axis, even if one of them is very small.
         is_skewed = sorted(known)[len(known) // 2] < (min(known) + max(known)) / 4
-        return _axis_of_numbers(name, known, logarithmic=spans_decades(known) and is_skewed)
+        spans_decades = min(known) > 0 and max(known) / min(known) >= 30  # one and a half of them
+        return _axis_of_numbers(name, known, logarithmic=spans_decades and is_skewed)
     ordered = sorted(known) if are_numbers(known) else known
     even = np.linspace(0, 1, len(ordered)) if len(ordered) > 1 else np.array([0.5])
     places = dict(zip(ordered, even.tolist(), strict=True))
