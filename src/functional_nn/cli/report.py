@@ -65,16 +65,13 @@ def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Pat
 
     check_libraries()
     page = folder / run_folder.REPORT
-    if (folder / SWEEP).exists():
-        result, settings = read_sweep(folder)
-        with default_style():
-            sweep_report.write_page(page, result, settings)
-    elif (folder / run_folder.CONFIGURATION).exists():
-        contents = read_run(folder, data, data_dir=data_dir)
-        with default_style():
-            run_report.write_page(page, contents)
-    else:
-        remedy = "Give a folder that train --out or sweep --out wrote."
-        given = "nothing of the kind" if folder.is_dir() else "no folder"
-        raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
+    with default_style():
+        if (folder / SWEEP).exists():
+            sweep_report.write_page(page, *read_sweep(folder))
+        elif (folder / run_folder.CONFIGURATION).exists():
+            run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
+        else:
+            remedy = "Give a folder that train --out or sweep --out wrote."
+            given = "nothing of the kind" if folder.is_dir() else "no folder"
+            raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
     return page

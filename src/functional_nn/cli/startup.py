@@ -150,7 +150,7 @@ def _record_new(folder: Path) -> None:
 
     If two processes record at the same time, the checksums of one are lost, and its programs are compiled again.
     """
-    from functional_nn.storage.files import checksum_of, signed_text, write_private
+    from functional_nn.storage.files import checksum_of, signed_text, write_whole
 
     compiler = sys.modules.get("jax._src.compilation_cache")
     if compiler is None:  # no program is from this process
@@ -167,7 +167,8 @@ def _record_new(folder: Path) -> None:
             recorded[path.name] = checksum
     if recorded != before:
         with suppress(OSError):
-            write_private(folder / CHECKSUMS, signed_text(recorded))
+            (folder / CHECKSUMS).touch(mode=0o600)  # a new file gets the permissions of the one that it replaces
+            write_whole(folder / CHECKSUMS, signed_text(recorded))
 
 
 def _recorded(folder: Path) -> JsonObject:

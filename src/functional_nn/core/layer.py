@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -44,18 +44,11 @@ MOST_SHOWN_OF_A_NETWORK, MOST_NESTED = 80, 2
 """How many characters, and how many levels of layers inside layers, the ``repr`` of a network shows."""
 
 
-class Forward(Protocol):
-    """``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``."""
+Forward: TypeAlias = Callable[..., tuple[Value, State, Residuals]]
+"""``forward(params, state, x, *, train, key=None) -> (y, state, residuals)``."""
 
-    def __call__(
-        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Value, State, Residuals]: ...
-
-
-class Backward(Protocol):
-    """``backward(residuals, y_bar) -> (params_bar, x_bar)``."""
-
-    def __call__(self, residuals: Residuals, y_bar: Value, /) -> tuple[Params, Value]: ...
+Backward: TypeAlias = Callable[[Residuals, Value], tuple[Params, Value]]
+"""``backward(residuals, y_bar) -> (params_bar, x_bar)``."""
 
 
 class Layer(NamedTuple):
@@ -87,7 +80,7 @@ class Layer(NamedTuple):
 
     name: str
     init: Callable[[Any, Shape], tuple[Params, State]]
-    forward: Callable[..., tuple[Value, State, Residuals]]
+    forward: Forward
     backward: Backward | None = None
     takes_mask: bool = False
     layers: tuple[tuple[str, Layer], ...] = ()
@@ -268,13 +261,6 @@ def stateless(
     return Layer(name, lambda key, in_shape: ({}, {}), layer_forward, layer_backward)
 
 
-@runtime_checkable
-class HasLayer(Protocol):
-    """A value that combinators take as a layer, such as an activation."""
-
-    def as_layer(self) -> Layer: ...
-
-
 def held_arrays(value: object) -> list[jax.Array]:
     """The arrays inside a callable object, such as an Equinox module: in its pytree or in its attributes.
 
@@ -290,11 +276,11 @@ def held_arrays(value: object) -> list[jax.Array]:
     return [leaf for leaf in leaves if is_array(leaf)]
 
 
-def as_layer(value: object) -> Layer:
+def as_layer(value: Any) -> Layer:
     """A layer as it is, an activation as a layer, and any function ``x -> y`` as a layer without a formula."""
     if isinstance(value, Layer):
         return value
-    if isinstance(value, HasLayer):
+    if hasattr(value, "as_layer"):  # an activation
         return value.as_layer()
     name = getattr(value, "__name__", "function").strip("<>")
     given, remedy = None, ""
@@ -319,7 +305,6 @@ def as_layer(value: object) -> Layer:
         given, remedy = f"the function {name}, which makes one", f"Write {name}(…)."
     if given is not None:
         raise InputError("layers", "layers, activations or functions of one array", given, remedy)
-    function = cast(Callable[[jax.Array], jax.Array], value)
 
     no_formula = NoFormula(
         f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
@@ -327,7 +312,7 @@ def as_layer(value: object) -> Layer:
     )
 
     def forward(params, state, x, *, train, key=None):
-        y = function(x)
+        y = value(x)
         with inside(name):
             check_arrays("y", y)
         return y, state, ()
@@ -445,10 +430,8 @@ class TwoForwardPasses:
     differentiable: Forward
     by_hand: Forward
 
-    def __call__(
-        self, params: Params, state: State, x: Value, *, train: bool, key: jax.Array | None = None
-    ) -> tuple[Value, State, Residuals]:
-        return self.differentiable(params, state, x, train=train, key=key)
+    def __call__(self, *arguments: Any, **options: Any) -> tuple[Value, State, Residuals]:
+        return self.differentiable(*arguments, **options)
 
 
 def for_hand_vjp(layer: Layer) -> Layer:

@@ -305,12 +305,6 @@ def write_whole(path: Path, content: str | bytes, *, follow_links: bool = False)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_private(path: Path, content: str) -> None:
-    """Writes a file in one step, like ``write_whole``. A new file can be read and written by its user only."""
-    path.touch(mode=0o600)  # the new file gets the permissions of the one that it replaces
-    write_whole(path, content)
-
-
 @contextmanager
 def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO]:
     """Opens a new file, which replaces the old one at the end. An interruption leaves the old one.
