@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jax.typing import DTypeLike
 
 from functional_nn.core.errors import FormulaMissing, InputError, check, inside, shown
 from functional_nn.core.masked import Masked, Value
@@ -462,9 +461,7 @@ def with_key_if_needed(function: Callable[[jax.Array | None], Result]) -> Result
         return function(jax.random.key(0))
 
 
-def output_shape(
-    layer: Layer, params: Params, state: State, in_shape: Shapes, dtype: DTypeLike | None = None
-) -> Shapes:
+def output_shape(layer: Layer, params: Params, state: State, in_shape: Shapes) -> Shapes:
     """The shape of one example's output, without the batch axis. ``apply`` is traced, and nothing is computed."""
 
     def apply(x):
@@ -472,4 +469,4 @@ def output_shape(
             lambda key: jax.eval_shape(lambda p, s, x: layer.apply(p, s, x, train=False, key=key)[0], params, state, x)
         )
 
-    return shape_of(traced(apply, in_shape, dtype))
+    return shape_of(traced(apply, in_shape))

@@ -419,9 +419,9 @@ def remove_leftovers(parent: Path) -> None:
         remove_file(parent / name)
 
 
-def checksum_of(path: Path, most: float | None = None, *, follow_links: bool = False) -> str:
+def checksum_of(path: Path, most: float | None = None) -> str:
     """The SHA-256 of a file, which is not read into memory as a whole; see ``opened``."""
-    with opened(path, most=most, follow_links=follow_links) as file:
+    with opened(path, most=most) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

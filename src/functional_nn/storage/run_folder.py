@@ -28,6 +28,9 @@ CHECKPOINTS = "checkpoints"
 LAYER_STATISTICS = "layer_statistics.jsonl"
 REPORT = "report.html"
 
+OUT = "--out"
+"""The flag that names the folder, for errors."""
+
 VERIFIED = (CONFIGURATION, METRICS, PARAMETERS)
 """The files whose checksums are in the result."""
 
@@ -65,34 +68,33 @@ STATISTICS_SCHEMA = {
 
 
 @contextmanager
-def opened_run_folder(folder: Path, resume: bool = False, *, argument: str = "--out") -> Iterator[None]:
+def opened_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
     """Makes the folder of a run, and locks it. A new folder in which nothing is written is removed at the end.
 
     Args:
         folder: the folder.
         resume: whether it may have a run that goes on.
-        argument: the name of the argument, for errors.
 
     Raises:
         InputError: if the folder already contains a run, or other files of the same names, which would be lost; if it
             has links in it; if it cannot be written to, or another process writes to it; or if ``resume`` is given for
             a run without checkpoints.
     """
-    files.check_new_folder(argument, folder)
-    check_kind(argument, folder, "a run")
-    with files.one_writer(argument, folder):
-        files.check_no_links(argument, folder, CHECKPOINTS)
+    files.check_new_folder(OUT, folder)
+    check_kind(OUT, folder, "a run")
+    with files.one_writer(OUT, folder):
+        files.check_no_links(OUT, folder, CHECKPOINTS)
         has_checkpoints = bool(steps(folder / CHECKPOINTS))
         has_configuration = CONFIGURATION in files.names_in(folder)
         has_run = has_checkpoints or has_configuration
         if has_run and not resume:
             remedy = "Use another folder." + (" With --resume the run in it goes on." if has_checkpoints else "")
-            raise InputError(argument, "a folder without a run in it", f"{folder}, which has one", remedy)
+            raise InputError(OUT, "a folder without a run in it", f"{folder}, which has one", remedy)
         if has_run and not has_checkpoints:
             given = f"{folder}, whose run has none"
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
         if not has_configuration:  # a run writes it before all other files, except for its first checkpoint
-            check_nothing_lost(argument, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
+            check_nothing_lost(OUT, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
         yield
 
 
