@@ -109,7 +109,7 @@ def drawing_panel(panel: Mapping[str, object]) -> str:
     folder = Path(__file__).parent / "templates"
     parts = {
         "heading": f"Draw a {'digit' if panel['areDigits'] else 'picture'} and see every layer",
-        "style": _smaller((folder / "drawing.css").read_text("utf-8")),
+        "style": (folder / "drawing.css").read_text("utf-8"),
         "data": content.replace("<", "\\u003c"),  # so that no text in the data ends the script element
         "script": "\n".join((folder / name).read_text("utf-8") for name in SCRIPTS),
     }
@@ -154,7 +154,8 @@ def panel_data(
         "layers": _layers(program, net),
         "imageShape": shape,
         "classNames": names,
-        "areDigits": are_digits(names),
+        # Drawings are then placed as in MNIST, until the reader says otherwise.
+        "areDigits": names == list(map(str, range(10))),
         "lesson": None if data is None else _lesson(net, params, state, shape, data),
     }
 
@@ -217,11 +218,6 @@ def program_data(program: PortableProgram) -> dict[str, object]:
         "steps": program.steps,
         "outputs": program.outputs,
     }
-
-
-def are_digits(class_names: Sequence[str]) -> bool:
-    """Whether the classes are the ten digits. Drawings are then placed as in MNIST, until the reader says otherwise."""
-    return [str(name) for name in class_names] == [str(digit) for digit in range(10)]
 
 
 def _as_float32(leaf: object) -> np.ndarray:
@@ -351,7 +347,3 @@ def _weights(program: PortableProgram) -> tuple[int, list[Picture]]:
         products = Picture(place, "products", size, steps, title, program.inputs[0])
         return fills[0], [Picture(place, "products", size, steps, "weights of each unit"), products]
     return 0, []
-
-
-def _smaller(style: str) -> str:
-    return re.sub(r"\s*\n\s*", "\n", style)
