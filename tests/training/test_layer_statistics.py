@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_keeps_its_rows(tmp_path, params, statistics):
         third = recorder(3)
     for epoch in (1, 2, 3):
         third.record(epoch, other, {})
-    third.record_last(3, other, {})
+    third.record(3, other, {}, is_last=True)
     assert run_folder.read_layer_statistics(tmp_path) == [rows[1], later[2]]
 
 

@@ -222,7 +222,7 @@ def train(
     seconds |= run.seconds
     if recorder is not None:
         seconds["train"] -= recorder.seconds  # the callback's time is a part of what fit measures
-        recorder.record_last(len(run.history), run.params, run.state)
+        recorder.record(len(run.history), run.params, run.state, is_last=True)
         seconds["statistics"] = recorder.seconds
     kept_epoch = len(run.history)
     if keep_best and out is not None and run.history:

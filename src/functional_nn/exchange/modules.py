@@ -71,23 +71,23 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
         made = _example_of(make)
     if is_nnx_module(made):
-        functions = functions_of_nnx(make)
+        init_module, run_module = functions_of_nnx(make)
     elif is_equinox_module(made):
-        functions = functions_of_equinox(make)
+        init_module, run_module = functions_of_equinox(make)
     else:
         raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
 
     def init(key, in_shape):
         check_key(key)
         with failing_as("one that can be initialized", "one that raises"):
-            params, state = functions.init(key, in_shape)
+            params, state = init_module(key, in_shape)
         # Copies, since training may reuse the memory of its parameters. This also makes weak types strong.
         return jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), (params, state))
 
     def forward(params, state, x, *, train, key=None):
         remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
         with failing_as(f"one that takes {_described(x)}", "one that raises", remedy):
-            y, new_state = functions.run(params, state, x, train, key)
+            y, new_state = run_module(params, state, x, train, key)
             # Some libraries compute statistics in the type of x. The state keeps its types.
             new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), dict(state), new_state)
         with inside(name):
@@ -168,7 +168,7 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
         after = trees.flatten(_name(rest).nested(rest))
         return y, trees.map_with_path(lambda path, leaf: after[path], state)
 
-    return ModuleFunctions(init, run)
+    return init, run
 
 
 def _name(variables: Any) -> NamedLeaves:
@@ -238,7 +238,7 @@ def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
         y, new_memory = jax.vmap(of_one, axis_name=BATCH, out_axes=(0, None))(x, keys)
         return y, named_rest.nested((arrays, new_memory))
 
-    return ModuleFunctions(init, run)
+    return init, run
 
 
 def _paths_of_memory(module: PyTree, memory: Any) -> tuple[str, ...]:
@@ -272,16 +272,11 @@ MakeModule: TypeAlias = Callable[[jax.Array], Any]
 """A function of a key that makes a module with its initial values."""
 
 
-class ModuleFunctions(NamedTuple):
-    """How a module is initialized and run.
-
-    Args:
-        init: ``init(key, in_shape) -> (params, state)``.
-        run: ``run(params, state, x, train, key) -> (y, state)``.
-    """
-
-    init: Callable[[jax.Array, Shapes], tuple[Params, State]]
-    run: Callable[[Params, State, PyTree, bool, jax.Array | None], tuple[PyTree, State]]
+ModuleFunctions: TypeAlias = tuple[
+    Callable[[jax.Array, Shapes], tuple[Params, State]],
+    Callable[[Params, State, PyTree, bool, jax.Array | None], tuple[PyTree, State]],
+]
+"""``init(key, in_shape) -> (params, state)`` and ``run(params, state, x, train, key) -> (y, state)`` of a module."""
 
 
 class NamedLeaves(NamedTuple):

@@ -210,8 +210,8 @@ def fit(
         warn_of_probabilities(net, loss)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
-        settings = {}
-        if checkpoints is not None or processes.are_several:
+        settings, is_compared = {}, checkpoints is not None or processes.are_several
+        if is_compared:
             # Of streams, only the shapes of their batches can be told apart, which the programs' fingerprints do.
             kept = split._replace(**{f"{part}_{name}": None for part in streamed for name in ("x", "labels")})
             settings = {
@@ -246,7 +246,7 @@ def fit(
             # The state to start from, and the data on the device.
             clock = time.perf_counter()
             # Fingerprints need more traces, so they are made only if there is something to compare.
-            fingerprints = {} if checkpoints is None and not processes.are_several else programs.fingerprints
+            fingerprints = programs.fingerprints if is_compared else {}
             processes.check_same("fit", {PROGRAMS: fingerprints, "metrics": programs.metric_names})
             reached = saver.restored(programs, fingerprints)
             restored_epochs = 0 if reached is None else len(reached.history)

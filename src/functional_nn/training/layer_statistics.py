@@ -169,25 +169,19 @@ class StatisticsRecorder:
             rows = run_folder.read_layer_statistics(self.folder)
             self._kept = {row["epoch"]: row for row in rows if row["epoch"] <= self.restored_epochs}
 
-    def record(self, epoch: int, params: Params, state: State) -> None:
-        """Adds the row of an epoch, if it gets one and the file does not have it."""
-        if epoch == 1:
+    def record(self, epoch: int, params: Params, state: State, *, is_last: bool = False) -> None:
+        """Adds the row of an epoch, if it gets one and the file does not have it. The last epoch of a run gets one."""
+        if epoch == 1 and not is_last:
             # All rows are written in one step, so that a run that is killed while it reports its restored epochs keeps
             # them.
             run_folder.create_layer_statistics(self.folder, self._kept.values())
         # Only the last of the restored epochs has these parameters. It has no row if the run was killed before it was
         # written.
-        if is_recorded(epoch) and epoch >= self.restored_epochs:
-            self._add(epoch, params, state)
-
-    def record_last(self, epoch: int, params: Params, state: State) -> None:
-        """Adds the row of a run's last epoch, which ``record`` may have left out."""
-        if epoch:
+        gets_row = is_last or (is_recorded(epoch) and epoch >= self.restored_epochs)
+        if gets_row and epoch and epoch not in self._kept:
             self._add(epoch, params, state)
 
     def _add(self, epoch: int, params: Params, state: State) -> None:
-        if epoch in self._kept:
-            return
         clock = time.perf_counter()
         if self._statistics is None:
             self._statistics = make_layer_statistics(self.net, self.loss, self.precision)

@@ -372,16 +372,13 @@ class Programs:
 
         They distinguish recipes with equal shapes of parameters: two learning rates, or two activations.
         """
-        entry = self._entry(FINGERPRINTS)
-        if entry.made is None:
-            steps = [self.jaxprs[name] for name in self._epoch_names if name not in ("order", "init")]
-            outputs = self.jaxprs.get("evaluate", self.jaxprs.get("totals", steps[0]))
-            entry.made = {
-                "initial values": fingerprint(self.jaxprs["init"]),
-                "network or loss": fingerprint(outputs),
-                "train step (optimizer, penalty, noise or gradient)": fingerprint(*steps),
-            }
-        return entry.made
+        steps = [self.jaxprs[name] for name in self._epoch_names if name not in ("order", "init")]
+        outputs = self.jaxprs.get("evaluate", self.jaxprs.get("totals", steps[0]))
+        return {
+            "initial values": fingerprint(self.jaxprs["init"]),
+            "network or loss": fingerprint(outputs),
+            "train step (optimizer, penalty, noise or gradient)": fingerprint(*steps),
+        }
 
     @property
     def _epoch_names(self) -> tuple[str, ...]:
@@ -405,13 +402,13 @@ class Programs:
                 program = PROGRAMS[name]
                 arguments = program.arguments.split()
                 given = [self._shapes[argument] for argument in arguments]
-                entry = entries[name] = self._entry(name, *shapes_key(given))
+                key = (name, *shapes_key(given), *self.spec.values(), *self._settings)
+                entry = entries[name] = self._cache.entry(key)
                 if entry.made is None:
                     places = tuple(self.batch_sharding if argument in ROWS else self.sharding for argument in arguments)
                     function = mapped(self.spec, name)
                     traced = jax.jit(function, in_shardings=places, out_shardings=self.sharding).trace(*given)
                     jaxpr, results = traced.jaxpr, shapes_of(traced.out_info)
-                    self.jaxprs.setdefault(name, jaxpr)
                     options = program.options(self, jaxpr) if callable(program.options) else program.options
                     options = options | sum_options(jaxpr)
                     options = beside_others(options) if are_several else options
@@ -419,7 +416,7 @@ class Programs:
                     compiling[name] = compiled, jaxpr, results
                 else:
                     _, jaxpr, results = entry.made
-                    self.jaxprs.setdefault(name, jaxpr)
+                self.jaxprs.setdefault(name, jaxpr)
                 named = program.results.split()
                 self._shapes |= zip(named, results if len(named) > 1 else [results], strict=True)
         for name, (compiled, jaxpr, results) in compiling.items():
@@ -428,10 +425,6 @@ class Programs:
         for name, entry in entries.items():
             self.compiled.setdefault(name, entry.made.compiled)
             self._of_shapes[(name, *shapes_key(examples))] = entry.made.compiled
-
-    def _entry(self, name: str, *key: Hashable) -> _Entry:
-        """The place of a program in the cache."""
-        return self._cache.entry((name, *key, *self.spec.values(), *self._settings))
 
 
 def mapped(spec: ProgramSpec, name: str) -> Callable[..., PyTree]:
@@ -580,9 +573,6 @@ def _with_weak_functions(value: Hashable, when_gone: Callable[[object], None]) -
 
 
 # Fingerprints
-
-FINGERPRINTS = "fingerprints"
-"""The name of the fingerprints in the cache."""
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """The memory address of a Python object in a program's text. It differs between processes."""

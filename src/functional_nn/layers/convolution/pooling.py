@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -72,17 +73,16 @@ def max_pool(
     References:
         Goodfellow, Bengio, Courville, "Deep Learning", section 9.3.
     """
-    stride = window if stride is None else stride
-    _check_settings(window, stride, padding)
+    place = _placing(window, stride, padding)
 
     def forward(x):
         _check_unmasked(x)
-        y = largest(x, _place(x, window, stride, padding))
+        y = largest(x, place(x))
         return y, (x, y)
 
     def backward(residuals, y_bar):
         x, y = residuals
-        windows = _place(x, window, stride, padding)
+        windows = place(x)
         share = y_bar * _share(x, y, windows)
         # If windows overlap, an element may be the largest of several, and its shares are added. If they do not, each
         # element gets at most one share, so nothing is added.
@@ -132,13 +132,12 @@ def average_pool(
     References:
         LeCun et al. 1998, "Gradient-based learning applied to document recognition" (subsampling).
     """
-    stride = window if stride is None else stride
-    _check_settings(window, stride, padding)
+    place = _placing(window, stride, padding)
     count_padding = check_flag("count_padding", count_padding)
 
     def forward(x):
         _check_unmasked(x)
-        windows = _place(x, window, stride, padding)
+        windows = place(x)
         wide = _widened(x)
         shares = _shares(windows, wide)
         # Divide before summing, since the sum could overflow.
@@ -150,7 +149,7 @@ def average_pool(
         return y.astype(x.dtype), x[:0]
 
     def backward(no_examples, y_bar):
-        windows = _place(no_examples, window, stride, padding)
+        windows = place(no_examples)
         wide = _widened(y_bar)
         x_bar = sum_window_places([wide * _shares(windows, wide)] * windows.places, windows)
         return x_bar.astype(y_bar.dtype)
@@ -274,19 +273,22 @@ def _check_unmasked(x: jax.Array | Masked) -> None:
     check("x", x, expected, not isinstance(x, Masked), remedy)
 
 
-def _check_settings(window: Sizes, stride: Sizes, padding: Padding) -> None:
+def _placing(window: Sizes, stride: Sizes | None, padding: Padding) -> Callable[[jax.Array], Windows]:
+    """Checks the settings of pooling, and returns the function that places its windows over an input."""
+    stride = window if stride is None else stride
     check_sizes(window=window, stride=stride)
     check_padding(padding, ("valid", "same"))
 
+    def place(x: jax.Array) -> Windows:
+        check_floating(x)
+        with explaining_channels_first(x.shape):
+            check_images(x.shape, window)
+            windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
+        fits = all(max(pair) < size for pair, size in zip(windows.pads, windows.window, strict=True))
+        check("padding", windows.pads, f"less than the window, {windows.window}", fits, "A window must see x.")
+        return windows
 
-def _place(x: jax.Array, window: Sizes, stride: Sizes, padding: Padding) -> Windows:
-    check_floating(x)
-    with explaining_channels_first(x.shape):
-        check_images(x.shape, window)
-        windows = place_windows(x.shape[1:-1], window, stride=stride, padding=padding)
-    fits = all(max(pair) < size for pair, size in zip(windows.pads, windows.window, strict=True))
-    check("padding", windows.pads, f"less than the window, {windows.window}", fits, "A window must see x.")
-    return windows
+    return place
 
 
 def _global(name, pool, pool_back) -> Layer:
