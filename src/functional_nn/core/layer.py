@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -304,6 +304,7 @@ def as_layer(value: Any) -> Layer:
         given, remedy = f"the function {name}, which makes one", f"Write {name}(…)."
     if given is not None:
         raise InputError("layers", "layers, activations or functions of one array", given, remedy)
+    function = cast(Callable[[jax.Array], jax.Array], value)
 
     no_formula = NoFormula(
         f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
@@ -311,7 +312,7 @@ def as_layer(value: Any) -> Layer:
     )
 
     def forward(params, state, x, *, train, key=None):
-        y = value(x)
+        y = function(x)
         with inside(name):
             check_arrays("y", y)
         return y, state, ()
