@@ -185,20 +185,17 @@ def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> 
     small = np.geomspace(smallest * 2, 0.1, 12 * density)
     subnormal = smallest * np.array([0.5, 0.75, 2.0 ** -(limits.nmant - 1)])
     huge = np.array([1e4, math.sqrt(largest) / 2, math.sqrt(largest) * 3, largest / 4, largest])
+
+    def both(size: np.ndarray) -> np.ndarray:
+        return np.concatenate([size, -size])
+
+    around = np.linspace(-4, 4, 33), rng.normal(size=24 * density), rng.uniform(-4, 4, size=24 * density)
     regimes = {
-        "normal": np.concatenate(
-            [
-                np.linspace(-4, 4, 33),
-                rng.normal(size=24 * density),
-                rng.uniform(-4, 4, size=24 * density),
-                small,
-                -small,
-            ]
-        ),
-        "tails": np.concatenate([tail, -tail]),
+        "normal": np.concatenate([*around, both(small)]),
+        "tails": both(tail),
         "±0": np.array([0.0, -0.0]),
-        "subnormal": np.concatenate([subnormal, -subnormal]),
-        "huge": np.concatenate([huge[huge <= largest], -huge[huge <= largest]]),
+        "subnormal": both(subnormal),
+        "huge": both(huge[huge <= largest]),
     }
     arrays = {name: values.astype(dtype) for name, values in regimes.items()}
     formula = own_formula(activation)

@@ -141,8 +141,7 @@ def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
     complex_dtype = np.result_type(dtype, np.complex64)
 
     def convert(leaf: Array) -> Array:
-        is_key = isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic)
-        if is_key:
+        if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, np.generic):  # a key
             return leaf
         array = np.asarray(leaf)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):

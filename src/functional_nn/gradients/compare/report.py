@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from functional_nn.core.texts import aligned, counted
@@ -248,8 +249,6 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
         passed = [group.worst for group in groups if group.outcome == "pass"]
         nearest = worst_verdicts(passed, max(0, MOST_ROWS - len(groups) + len(passed)))
         groups = [group for group in groups if group.outcome != "pass" or any(group.worst is one for one in nearest)]
-    subjects = list(dict.fromkeys(group.worst.subject for group in groups))
-    groups.sort(key=lambda group: subjects.index(group.worst.subject))
     left_out = len(verdicts) - sum(group.times for group in groups)
     rows = [HEADS, *map(table_cells, groups)]
     # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
@@ -257,15 +256,12 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
     width = WIDTH - sum(widths) + widths[1] - 2 * (len(HEADS) - 1)
     cut = [(mark, _cut_at_the_start(name, width), *others) for mark, name, *others in rows]
     head, *body = aligned(cut, NUMBERS_FROM)
-    lines, subject = [head], None
+    by_subject: dict[str, list[str]] = {}
     for group, line in zip(groups, body, strict=True):
-        if group.worst.subject != subject:
-            subject = group.worst.subject
-            lines += ["", _cut_at_the_start(subject, WIDTH)]
-        lines.append(line)
-    if left_out:
-        lines += ["", f"… and {left_out:,} more comparisons that pass"]
-    return "\n".join(lines)
+        subject = group.worst.subject
+        by_subject.setdefault(subject, ["", _cut_at_the_start(subject, WIDTH)]).append(line)
+    left = ["", f"… and {left_out:,} more comparisons that pass"] if left_out else []
+    return "\n".join([head, *chain.from_iterable(by_subject.values()), *left])
 
 
 def table_cells(group: VerdictGroup) -> tuple[str, ...]:
@@ -376,20 +372,18 @@ class Verdict:
         hand, arbiter = self.hand, self.arbiter
         if hand == 0 and arbiter:
             return "It is 0: a term is missing, or terms cancel."
-        if not hand or not arbiter or not math.isfinite(hand / arbiter):
+        quotient = hand / arbiter if hand and arbiter else 0.0
+        if not quotient or not math.isfinite(quotient):
             return ""
-        quotient = hand / arbiter
         if math.isclose(quotient, -1, rel_tol=1e-4):
             return "It has the wrong sign."
         if 1e-12 < (off := abs(quotient - 1)) < 1e-3:
             causes = "Is a constant rounded, a small term missing, or do terms cancel?"
             return f"It is right to {counted(round(-math.log10(off)), 'digit')}. {causes}"
         sign = " and has the wrong sign" if quotient < 0 else ""
-        for factor in range(2, LARGEST_FACTOR + 1):
-            if math.isclose(abs(quotient), factor, rel_tol=1e-5):
-                return f"It is {factor} times too large{sign}."
-            if math.isclose(abs(quotient), 1 / factor, rel_tol=1e-5):
-                return f"It is {factor} times too small{sign}."
+        ratio = max(abs(quotient), 1 / abs(quotient))
+        if 1.5 < ratio < LARGEST_FACTOR + 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-5):
+            return f"It is {round(ratio)} times too {'large' if abs(quotient) > 1 else 'small'}{sign}."
         return ""
 
     @property
@@ -424,9 +418,7 @@ class Verdict:
         if self.outcome == "pass":
             agree = "The formula is right, automatic differentiation is not." if automatic_is_wrong else "All agree."
             return agree if self.digits is None else f"{agree} It is {right_to(self.digits)}"
-        wrong = "The formula is wrong"
-        if automatic_is_wrong:
-            wrong = "The formula and automatic differentiation are wrong"
+        wrong = f"The formula {'and automatic differentiation are' if automatic_is_wrong else 'is'} wrong"
         hand, arbiter = self.hand or 0.0, self.arbiter or 0.0
         size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
         is_known = self.reference_error <= self.tolerance or self.error == math.inf
