@@ -28,12 +28,9 @@ COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp"
 KEEPING = frozenset(("broadcast_in_dim", "convert_element_type", "reshape", "slice", "squeeze", "transpose"))
 """Operations whose results are numbers of their first operand."""
 SIGNS = {"add": 1, "sub": -1}
-EVERY, REMAINDER = 2, 3
-"""In place of a side, they say that the result changes where all numbers are the constant, or with the remainder."""
-AT, BELOW, ABOVE = ((0, 0), (0, EVERY)), ((-1, -1), (0, 1)), ((0, -1), (1, 1))
-SIDES = {"eq": AT, "ne": AT, "lt": BELOW, "ge": BELOW, "max": BELOW, "gt": ABOVE, "le": ABOVE, "min": ABOVE}
-"""The whole numbers next to the place where a comparison with a constant changes: how far each is from the constant,
-and on which side of it other numbers give the same result."""
+OUTCOMES = {"eq": np.equal, "ne": np.equal, "lt": np.less, "ge": np.less, "max": np.less}
+OUTCOMES |= {"gt": np.greater, "le": np.greater, "min": np.greater}
+"""What operations with a whole number and a constant tell apart."""
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
@@ -140,20 +137,19 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     def with_lengths(new: Mapping[int, int]) -> PyTree:
         return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape)))
 
-    def longer(chosen: Sequence[int]) -> PyTree:
-        return with_lengths({length: length + LONGER for length in chosen})
+    def of_lengths(sizes: Mapping[int, int]) -> list[PyTree]:
+        """All axes get other lengths, then only those of one length."""
+        every = dict.fromkeys([tuple(sizes.items()), *((pair,) for pair in sizes.items())])
+        return [with_lengths(dict(chosen)) for chosen in every if chosen]
 
-    together = dict.fromkeys([tuple(lengths), *((length,) for length in lengths)])
-    first = [with_shapes("axes of other lengths", longer(chosen)) for chosen in together if chosen]
+    first = [with_shapes("axes of other lengths", one) for one in of_lengths({n: n + LONGER for n in lengths})]
     if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
-        first.append(("repeated whole numbers", longer(())))
+        first.append(("repeated whole numbers", with_lengths({})))
     yield first
     usual = operations(arguments)
-    free = [length for length in lengths if usual >= 0 and operations(longer([length])) == usual]
+    free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + LONGER})) == usual]
     for order in (SHORT_AND_LONG, SHORT_AND_LONG[::-1]):
-        sizes = {length: order[number % 2] for number, length in enumerate(free)}
-        every = dict.fromkeys([tuple(sizes.items()), *(((length, size),) for length, size in sizes.items())])
-        others = [with_lengths(dict(chosen)) for chosen in every if chosen]
+        others = of_lengths({length: order[number % 2] for number, length in enumerate(free)})
         small = [one for one in others if max(map(np.size, jax.tree.leaves(one))) <= MOST_ELEMENTS]
         yield [with_shapes("axes of other lengths", one) for one in small]
     if fixed:
@@ -193,19 +189,17 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
         comparisons = dict.fromkeys(_comparisons(traced(), inputs)) if arrays else ()
     except (TypeError, ValueError):  # the values of whole numbers are needed for tracing, as for a shape
         return
-    for place, number, side in comparisons:
+    for place, constant, outcome in comparisons:
         array = arrays[place].copy()
-        limits, sides = np.iinfo(array.dtype), np.sign(array.astype(float) - number)
-        if side in (EVERY, REMAINDER):
-            first = int(array.reshape(-1)[0])
-            is_new = np.all(array == number) if side == EVERY else number > 1 and np.ptp(array % number) == 0
-            number = first - 1 if first > 0 else first + 1  # an index must not become too large
-        else:
-            is_new = not np.isin(sides, (0, side)).any()
-        if limits.min <= number <= limits.max and is_new:
-            array.reshape(-1)[0] = number
-            others = [array if n == place else leaf for n, leaf in enumerate(leaves)]
-            yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
+        start, limits = int(array.flat[0]) if outcome is np.remainder else constant, np.iinfo(array.dtype)
+        nearer = -1 if start > 0 else 1  # an index must not become too large
+        known = outcome(array.astype(float).reshape(-1), constant)
+        for number in (start, start + nearer, *(() if outcome is np.remainder else (start - nearer,))):
+            if limits.min <= number <= limits.max and outcome(number, constant) not in known:
+                array.flat[0] = number
+                others = [array if n == place else leaf for n, leaf in enumerate(leaves)]
+                yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
+                break
 
 
 class Whole(NamedTuple):
@@ -215,8 +209,8 @@ class Whole(NamedTuple):
     constant: int
 
 
-def _comparisons(program: ClosedJaxpr, inputs: Sequence[Whole | None]) -> Iterator[tuple[int, int, int]]:
-    """Yields the place of each input that is compared with a constant, and the numbers and sides of ``SIDES``."""
+def _comparisons(program: ClosedJaxpr, inputs: Sequence[Whole | None]) -> Iterator[tuple[int, int, np.ufunc]]:
+    """Yields the place of each input that is compared with a constant, this constant, and what is told apart."""
     known = dict(zip(program.jaxpr.invars, inputs, strict=True))
     names = {result: equation.primitive.name for equation in program.jaxpr.eqns for result in equation.outvars}
     # x[i] is where(i < 0, i + n, i). This comparison is not one of the user.
@@ -236,12 +230,12 @@ def _comparisons(program: ClosedJaxpr, inputs: Sequence[Whole | None]) -> Iterat
             if not one or not other or one.place is None or other.place is not None:
                 continue
             called = equation.params.get("name", name)
-            if called in DIVISORS and one is operands[0]:
-                yield one.place, other.constant + DIVISORS[called], REMAINDER
+            if called in DIVISORS and one is operands[0] and other.constant > 0:
+                yield one.place, other.constant + DIVISORS[called], np.remainder
             if name in SIGNS:
                 known[equation.outvars[0]] = Whole(one.place, one.constant + SIGNS[name] * other.constant)
-            for distance, side in SIDES.get(operation, ()) if equation.outvars[0] not in wrapped else ():
-                yield one.place, other.constant - one.constant + distance, side
+            if operation in OUTCOMES and equation.outvars[0] not in wrapped:
+                yield one.place, other.constant - one.constant, OUTCOMES[operation]
 
 
 def _whole(variable: Var | Literal, known: dict[Var, Whole | None]) -> Whole | None:
