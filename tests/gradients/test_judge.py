@@ -389,8 +389,8 @@ def test_a_batching_rule_that_mixes_examples_is_rejected():
 
 
 def test_a_second_point_without_a_derivative_is_left_out():
-    """The second point is 0.53 times the first one, where ``arccosh`` is NaN."""
-    assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.5]), mutants=False).passed
+    """The second point is 0.97 times the first one, where ``arccosh`` is NaN."""
+    assert check_vjp(jnp.arccosh, lambda x, y_bar: y_bar / jnp.sqrt(x**2 - 1), F64([1.02]), mutants=False).passed
 
 
 @pytest.mark.parametrize("formula", ["cache", "counter"])

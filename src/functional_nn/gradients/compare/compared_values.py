@@ -31,6 +31,7 @@ class ComparedValues:
         underflow: the absolute error that is always allowed: the smallest positive normal number, or a multiple of it
             in sums. XLA replaces smaller numbers by 0, so no formula can give them.
         narrow: the absolute error that is allowed in addition, above all because the function rounds to narrow types.
+        kink: where the arbiter has found a kink of the function.
     """
 
     hand: np.ndarray
@@ -40,6 +41,7 @@ class ComparedValues:
     scale: np.ndarray
     underflow: float
     narrow: np.ndarray
+    kink: np.ndarray | bool = False
 
     @np.errstate(all="ignore")
     def multiplied(self, y_bar: np.ndarray, hand: np.ndarray, automatic: np.ndarray) -> ComparedValues:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
-from jax.extend.core import ClosedJaxpr
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
@@ -34,21 +33,21 @@ from functional_nn.gradients.compare.compared_values import (
     relative_values,
     usable_scale,
 )
-from functional_nn.gradients.compare.error_scale import TOLERANCES, differ_in_types_alone, narrow_types, with_rounding
+from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import (
     Derivatives,
     Pullbacks,
     as_rows,
-    at_points,
     condensed,
     forward_derivative,
+    joined,
+    moved,
     reverse_derivative,
     rounding_of_second_order,
     second_order,
     unavoidable_rounding,
     under_transforms,
     values_and_pullback,
-    with_second,
 )
 from functional_nn.gradients.compare.points import branch_constants, further_points
 from functional_nn.gradients.compare.problem import (
@@ -57,6 +56,7 @@ from functional_nn.gradients.compare.problem import (
     Function,
     Leaves,
     Problem,
+    cast,
     inner_product,
     with_stopped_as_constants,
 )
@@ -89,8 +89,8 @@ many others."""
 MOST_CALLS = 12
 """The arbiter is asked about at most this many further points, including those without a derivative."""
 
-OUTLIER = 16
-"""A single large number is this many times as large as the others."""
+OUTLIERS = {0: "", 16: ", one large number", -16: ", one large negative number"}
+"""A single number is so many times as large as the others; 0 stands for the point itself."""
 MISLEADING = re.compile("select_n|cond|stop_gradient|custom_")
 """Operations whose derivative by JAX may not be that of the function."""
 DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for sign in (1, -1))])
@@ -98,8 +98,6 @@ DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for 
 NEARBY = 1e-2
 """Second derivatives are compared at points that differ by this from the further points."""
 ALONE = "The function reads the type of its arguments. So the formula was judged in this type alone."
-UNJUDGED = 1e30
-"""An error so large that a derivative is not judged."""
 UNLIKE = 1e-3
 """How far the two have to differ, relative to the terms, until the arbiter is asked."""
 
@@ -116,13 +114,21 @@ class FurtherPoint(NamedTuple):
         leaves: the point.
         y_bars: the cotangent that is pulled back.
         found: the bars by the formula and by automatic differentiation.
-        is_finite: whether all bars are finite.
     """
 
     leaves: Leaves
     y_bars: Leaves
     found: Derivatives
-    is_finite: bool
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all bars are finite."""
+        return all(bool(np.isfinite(bar).all()) for bar in (*self.found.hand, *self.found.automatic))
+
+    @property
+    def disagreement(self) -> float:
+        """The largest of the disagreements."""
+        return max(self.disagreements)
 
     @property
     def disagreements(self) -> list[float]:
@@ -152,6 +158,9 @@ class JacobianComparison:
         stop_gradient_as_constant: whether results of ``stop_gradient`` are constants for the arbiter.
     """
 
+    any_slope_at_kinks = False
+    """Whether any value between the one-sided derivatives is right at a kink. Otherwise it is inconclusive."""
+
     def __init__(
         self,
         subject: str,
@@ -169,11 +178,10 @@ class JacobianComparison:
             self.problem = condensed(problem_in("float64"))
             self.y_bars, self.directions, self.y_directions = self._drawn(seed)
             self._pullbacks = Pullbacks(self.problem)
-            self._program = _traced(self.problem)
+            self._program = jax.make_jaxpr(self.problem.function)(self.problem.leaves)
             self._narrow_types = narrow_types(self._program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
-        self._at_kink = False
 
     def _drawn(self, seed: int) -> tuple[Leaves, Leaves, Leaves]:
         """Draws a cotangent of the outputs, a direction of the leaves, and one of the cotangent.
@@ -227,8 +235,6 @@ class JacobianComparison:
             drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
             reference = reference_jacobian(function, leaves, _doubts(found))
-        if leaves is self.problem.leaves:
-            self._at_kink = any(bool(kink.any()) for kink in reference.kink)
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
@@ -244,28 +250,22 @@ class JacobianComparison:
                     yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS["float64"])
             for row, y_bars in enumerate(cotangents):
                 y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
-                rows = slice(row, row + 1)
-                hand, automatic = (np.asarray(source[number][rows]) for source in (drawn.hand, drawn.automatic))
-                yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
+                bars = (np.asarray(source[number])[[row]] for source in (drawn.hand, drawn.automatic))
+                yield judged(values.multiplied(y_bar, *bars), transform="drawn")
 
     @cached_property
     def _constants(self) -> list[float]:
         """The constants at which the function or the formula may change its branch."""
         with jax.enable_x64(True):
-            function = jax.make_jaxpr(self.problem.function)(self.problem.leaves)
             pullback = jax.make_jaxpr(self.problem.pullback)(self.problem.leaves, self.y_bars)
-        return list(dict.fromkeys([*branch_constants(function), *branch_constants(pullback)]))
+        return list(dict.fromkeys([*branch_constants(self._program), *branch_constants(pullback)]))
 
     @cached_property
     def further_points(self) -> list[FurtherPoint]:
         """The drawn points at which the formula is judged, and at which errors are planted."""
-        found = []
         with jax.enable_x64(True):
-            for leaves, y_bars in further_points(self.problem, self.y_bars, self._constants):
-                bars = self._pullbacks(leaves, y_bars)
-                is_finite = all(bool(np.isfinite(bar).all()) for bar in (*bars.hand, *bars.automatic))
-                found.append(FurtherPoint(leaves, y_bars, bars, is_finite))
-        return found
+            points = further_points(self.problem, self.y_bars, self._constants)
+            return [FurtherPoint(*point, self._pullbacks(*point)) for point in points]
 
     def at_further_points(self) -> Iterator[Verdict]:
         """Compares a pulled-back cotangent with automatic differentiation at further points.
@@ -274,38 +274,49 @@ class JacobianComparison:
         count. Nobody has chosen these points, so only half of the digits have to be right. The formula may also lose
         digits by rounding in its own operations.
         """
+        wrong, right = self._wrong_at(self.further_points)
+        for point in [] if wrong else self._unlike_differences(right):
+            with jax.enable_x64(True):
+                wrong = wrong or self._by_arbiter(point)[0]
+        self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in wrong}
+        self.further_points = right  # errors are planted only where the formula was judged
+        yield from wrong or self._agreeing(right, f"{len(right)} further points")
+
+    def _wrong_at(self, points: Sequence[FurtherPoint], regime: str = "") -> tuple[list[Verdict], list[FurtherPoint]]:
+        """What is wrong at the first point where something is, and the points before at which the formula was judged.
+
+        Args:
+            points: the points.
+            regime: their name in the verdicts; by default the numbers of each.
+        """
         function = quick_jit(self.problem.function)
         own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
-        agreeing = [point for point in self.further_points if max(point.disagreements) <= HALF]
-        others = [point for point in self.further_points if not max(point.disagreements) <= HALF]
-        doubtful = self._unlike_differences(agreeing)
-        errors = [
-            max((point.disagreements[n] for point in agreeing), default=0) for n in range(len(self.problem.names))
-        ]
-        judged, calls, wrong = {True: 0, False: 0}, 0, []
-        for point in sorted(others, key=lambda point: -max(point.disagreements)):
-            with jax.enable_x64(True):
-                exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
-                if wrong or calls == MOST_CALLS or judged[point.is_finite] == MOST_JUDGED or not exists:
-                    continue
-                point = point.with_rounding(own_rounding(point.leaves, point.y_bars).size)
-                if not max(point.disagreements) <= HALF:
-                    calls += 1
-                    wrong, is_smooth = self._by_arbiter(point)
-                    if not is_smooth:
-                        continue
-                    judged[point.is_finite] += 1
-            agreeing.append(point)
-        for point in doubtful:
-            if not wrong:
+        judged, calls, right = {True: 0, False: 0}, 0, []
+        for point in sorted(points, key=lambda point: -point.disagreement):
+            if not point.disagreement <= HALF:
                 with jax.enable_x64(True):
-                    wrong, _ = self._by_arbiter(point)
-        self._formula_outcome |= {verdict.leaf: verdict.outcome for verdict in wrong}
-        self.further_points = agreeing  # errors are planted only where the formula was judged
-        template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", reference="jax.vjp")
-        template = replace(template, regime=f"{len(agreeing)} further points")
-        pairs = zip(self.problem.names, errors, strict=True)
-        yield from wrong or [replace(template, leaf=name, error=error) for name, error in pairs]
+                    exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
+                    if calls == MOST_CALLS or judged[point.is_finite] == MOST_JUDGED or not exists:
+                        continue
+                    point = point._replace(found=self._pullbacks(point.leaves, point.y_bars))
+                    point = point.with_rounding(own_rounding(point.leaves, point.y_bars).size)
+                    if not point.disagreement <= HALF:
+                        calls += 1
+                        wrong, is_smooth = self._by_arbiter(point, regime)
+                        if wrong:
+                            return wrong, right
+                        if not is_smooth:
+                            continue
+                        judged[point.is_finite] += 1
+            right.append(point)
+        return [], right
+
+    def _agreeing(self, points: Sequence[FurtherPoint], regime: str) -> list[Verdict]:
+        """The verdicts if nothing is wrong at some points, with the largest disagreement by each leaf."""
+        template = Verdict(self.subject, "", "pass", 0.0, HALF, transform="drawn", regime=regime, reference="jax.vjp")
+        errors = np.max([point.disagreements for point in points if point.disagreement <= HALF], 0, initial=0)
+        pairs = zip(self.problem.names, np.broadcast_to(errors, len(self.problem.names)).tolist(), strict=True)
+        return [replace(template, leaf=name, error=error) for name, error in pairs] if points else []
 
     @np.errstate(all="ignore")
     def _unlike_differences(self, points: Sequence[FurtherPoint]) -> list[FurtherPoint]:
@@ -320,10 +331,7 @@ class JacobianComparison:
         random, found = np.random.default_rng(2), []
 
         def pulled(leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Array:
-            def at(t: Array) -> Array:
-                moved = [leaf + t * along for leaf, along in zip(leaves, directions, strict=True)]
-                return inner_product(y_bars, self.problem.function(moved))[0]
-
+            at = lambda t: _product(self.problem.function, y_bars, moved(leaves, t, directions))[0]  # noqa: E731
             return jax.lax.map(at, jnp.asarray(DIFFERENCE_STEPS))
 
         program = quick_jit(pulled)
@@ -341,7 +349,7 @@ class JacobianComparison:
         return found[:MOST_JUDGED]
 
     @np.errstate(all="ignore")
-    def _by_arbiter(self, point: FurtherPoint) -> tuple[list[Verdict], bool]:
+    def _by_arbiter(self, point: FurtherPoint, regime: str = "") -> tuple[list[Verdict], bool]:
         """The verdicts on what the arbiter finds wrong at a point, and whether the function is differentiable there.
 
         All elements that are not at a kink are moved together, too. At equal elements, all partial derivatives may
@@ -349,30 +357,25 @@ class JacobianComparison:
         is at a kink, a formula may take a value between the slopes on both sides. It is wrong if it is farther outside
         of them than they are apart.
         """
-        random, function = np.random.default_rng(0), self._judged_function(point.leaves)
-        pulled = lambda leaves: inner_product(point.y_bars, function(leaves))  # noqa: E731
-
-        def beside(t: Array | float) -> Leaves:
-            return [leaf + t * step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
-
+        random = np.random.default_rng(0)
+        pulled = partial(_product, self._judged_function(point.leaves), point.y_bars)
         reference = reference_jacobian(pulled, point.leaves, _doubts(point.found))
-        steps = [random.normal(size=bars.shape) for bars in point.found.hand]
-        kinks = [np.zeros(step.shape, bool) for step in steps]
-        for kink, columns, found in zip(kinks, reference.columns, reference.kink, strict=True):
-            kink[:, columns] = found
-        steps = [np.where(kink, 0.0, step) for kink, step in zip(kinks, steps, strict=True)]
-        along = lambda t: pulled(beside(t[0]))  # noqa: E731
+        parts = (self._with_arbiter(point.found, reference, n) for n in range(len(point.leaves)))
+        compared = [values.with_usable_scale() for values, _ in parts]
+        kinks = [np.asarray(values.kink) for values in compared]
+        steps = [np.where(kink, 0.0, random.normal(size=kink.shape)) for kink in kinks]
+        directions = [step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
+        along = lambda t: pulled(moved(point.leaves, t[0], directions))  # noqa: E731
         together = reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
         rest, allowed = together.values[0].item(), together.error[0].item()
-        compared = [self._with_arbiter(point.found, reference, n)[0].with_usable_scale() for n in range(len(steps))]
         for values, step in zip(compared, steps, strict=True):
             error = values.arbiter_error + HALF * values.scale + values.narrow
             rest -= np.sum(values.arbiter * step, where=step != 0)
             allowed += np.sum(error * np.abs(step), where=step != 0)
         is_alone = sum(map(np.sum, kinks)) == 1
         is_smooth = not together.kink[0].any() and abs(rest) <= allowed < np.inf
-        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, note=DOMAIN)
-        judged = partial(judged, regime=self._shown(point))
+        shown = {"regime": regime} if regime else {"regime": self._shown(point), "note": DOMAIN}
+        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, **shown)
         verdicts = []
         for name, values, kink in zip(self.problem.names, compared, kinks, strict=True):
             error = np.where(kink, 3.0, 1.0) * values.arbiter_error  # at a kink, half of the distance of the slopes
@@ -407,17 +410,29 @@ class JacobianComparison:
             The verdicts. None if the function is not meant for this point: a result is not finite, or an index lies
             beyond the end of an array.
         """
-        passes = self.problem.pullback, partial(values_and_pullback, self.problem)
+
+        def pulled_back(leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, Derivatives]:
+            y, automatic = values_and_pullback(self.problem, leaves, y_bars)
+            scale = [jnp.full_like(bar, jnp.max(jnp.abs(bar), initial=0)) for bar in automatic]
+            exact = list(map(jnp.zeros_like, automatic))
+            return y, Derivatives(self.problem.pullback(leaves, y_bars), automatic, scale, exact)
+
+        verdicts = None
         with jax.enable_x64(True):
-            program = quick_jit(lambda *arrays: [pulled_back(*arrays) for pulled_back in passes])
-            verdicts = self._of_same_shapes(program, self.problem.leaves, regime)
-            if verdicts is None:
-                return None
-            for sign, suffix in ((1, "one large number"), (-1, "one large negative number")):
-                if not has_failed(verdicts):
-                    leaves = [_with_outlier(leaf, sign * OUTLIER) for leaf in self.problem.leaves]
-                    leaves = self.problem.domain(leaves) if self.problem.domain else leaves
-                    verdicts += self._of_same_shapes(program, leaves, f"{regime}, {suffix}") or []
+            program = quick_jit(pulled_back)
+            for factor, suffix in OUTLIERS.items():
+                leaves = [_with_outlier(leaf, factor) for leaf in self.problem.leaves]
+                leaves = self.problem.domain(leaves) if self.problem.domain else leaves
+                y, found = program(leaves, self.y_bars)
+                point = FurtherPoint(leaves, self.y_bars, as_rows(found, leaves, 1))
+                if not all(np.isfinite(np.asarray(part)).all() for part in y):
+                    continue
+                if not point.disagreement <= HALF and self._reads_beyond_the_end():
+                    break
+                wrong, right = self._wrong_at([point], regime + suffix)
+                verdicts = [*(verdicts or []), *(wrong or self._agreeing(right, regime + suffix))]
+                if wrong:
+                    break
         return verdicts
 
     def _reads_beyond_the_end(self) -> bool:
@@ -427,41 +442,13 @@ class JacobianComparison:
         checked = checkify.checkify(self.problem.function, errors=checkify.index_checks)
         return quick_jit(checked)(self.problem.leaves)[0].get() is not None
 
-    def _of_same_shapes(self, program: Callable[..., PyTree], leaves: Leaves, regime: str) -> list[Verdict] | None:
-        """The verdicts at one point; None if the function is not meant for it."""
-        found, (y, automatic) = program(leaves, self.y_bars)
-        if not all(np.isfinite(np.asarray(part)).all() for part in y):
-            return None
-        verdicts = []
-        for name, *sources in zip(self.problem.names, found, automatic, strict=True):
-            hand, right = (np.asarray(bars).reshape(1, -1) for bars in sources)
-            # Where neither has a number, the formula is not meant for this point.
-            hand, right = (np.where(np.isfinite(hand) | np.isfinite(right), bars, 0.0) for bars in (hand, right))
-            exact, scale = np.zeros_like(right), np.full_like(right, np.max(np.abs(right), initial=0))
-            values = ComparedValues(hand, right, right, exact, scale, UNDERFLOW["float64"], exact)
-            known = {"transform": "drawn", "reference": "jax.vjp", "tolerance": HALF, "regime": regime}
-            verdicts.append(self._verdict(name, values, **known))
-        if all(verdict.outcome == "pass" for verdict in verdicts):
-            return verdicts
-        if self._reads_beyond_the_end():
-            return None
-        # Nobody has chosen this point, so digits that are lost in tails do not count.
-        found = self.first_order(leaves, regime=regime)
-        verdicts = [verdict for verdict in found if verdict.outcome == "fail" and verdict.unit != "relative"]
-        if not verdicts or leaves is self.problem.leaves:
-            return verdicts
-        # Nobody has chosen this point, so digits that the formula loses by rounding do not count.
-        point = FurtherPoint(leaves, self.y_bars, self._pullbacks(leaves, self.y_bars), True)
-        own = quick_jit(partial(with_rounding, self.problem.pullback))(leaves, self.y_bars).size
-        return verdicts if max(point.with_rounding(own).disagreements) > HALF else []
-
     def _judged_function(self, leaves: Leaves, problem: Problem | None = None) -> Function:
         """The function whose derivative the arbiter computes at a point."""
         function = (problem or self.problem).function
         return with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
 
     def _with_arbiter(
-        self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
+        self, found: Derivatives, reference: ReferenceJacobian, number: int
     ) -> tuple[ComparedValues, str]:
         """Puts the arbiter's values of one leaf beside the others, and writes a note for the reader.
 
@@ -472,8 +459,6 @@ class JacobianComparison:
             found: the derivatives by the formula and by automatic differentiation.
             reference: the arbiter's derivatives.
             number: the index of the leaf.
-            everywhere: whether all elements count as being at a kink. In second order they do if one of them is: the
-                direction moves all elements together, so all second derivatives are infinite.
         """
         hand, automatic, scale, narrow = (np.asarray(leaves[number]) for leaves in found)
         values, error = automatic.copy(), np.zeros_like(automatic)
@@ -494,24 +479,22 @@ class JacobianComparison:
             note += "automatic differentiation alone. "
         if (looser := narrow > TOLERANCES["float64"] * scale).any():
             largest = float(np.max(narrow[looser] / scale[looser]))
-            note += f"{self.note} So errors up to {largest:.0e} of the terms are allowed in {looser.sum():,} of "
-            note += f"{looser.size:,} derivatives. "
+            note += f"The function rounds to {' and '.join(self._narrow_types)}. So errors up to {largest:.0e} of the "
+            note += f"terms are allowed in {looser.sum():,} of {looser.size:,} derivatives. "
         # Elsewhere an infinite error says that the arbiter knows nothing. That excuses no formula.
-        at_kink = np.full(values.shape, everywhere)
-        at_kink[:, columns] |= reference.kink[number]
+        at_kink = np.zeros(values.shape, bool)
+        at_kink[:, columns] = reference.kink[number]
         # The scale of automatic differentiation may be 0 there. The larger one-sided derivative takes its place.
-        one_sided = at_kink & np.isfinite(error)
-        scale = np.where(one_sided, np.fmax(scale, np.abs(values) + error), scale)
+        scale = np.where(at_kink & np.isfinite(error), np.fmax(scale, np.abs(values) + error), scale)
         if self._kinks_as_automatic and at_kink.any():
             note += f"{at_kink.sum()} of {at_kink.size} at a kink, where automatic differentiation is declared right. "
             values[at_kink], error[at_kink] = automatic[at_kink], 0
-        compared = ComparedValues(hand, automatic, values, error, scale, UNDERFLOW["float64"], narrow)
+        if self.any_slope_at_kinks:
+            between = np.abs(hand - values) <= error + TOLERANCES["float64"] * scale + narrow
+            between &= at_kink & np.isfinite(error)
+            values[between], error[between] = hand[between], 0
+        compared = ComparedValues(hand, automatic, values, error, scale, UNDERFLOW["float64"], narrow, at_kink)
         return compared, note.strip()
-
-    @property
-    def note(self) -> str:
-        """A sentence for the reader if the function rounds to types narrower than float64; otherwise empty."""
-        return f"The function rounds to {' and '.join(self._narrow_types)}." if self._narrow_types else ""
 
     def second_order(self, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares derivatives of the formula in float64: along a direction of the leaves, and one of the cotangent.
@@ -536,67 +519,62 @@ class JacobianComparison:
                 missing = Verdict(self.subject, "", "inconclusive", np.nan, tolerance, kind="second order", note=note)
                 yield replace(missing, regime=regime)
                 return
-            found = as_rows(derivatives, leaves, 1)
             linear = self._pullbacks(leaves, self.y_directions)
-            problem = self.problem._replace(function=self._judged_function(self.problem.leaves))
-            reference = reference_second_order(problem, self.y_bars, self.directions, _doubts(found))
         own_rounding = quick_jit(partial(rounding_of_second_order, self.problem, derivative))
-        verdicts = []
-        for number, name in enumerate(self.problem.names):
-            if reference.name == OF_FORMULA and self._formula_outcome[name] == "fail":
-                continue  # a wrong formula is no reference
-            values, note = self._with_arbiter(found, reference, number, everywhere=self._at_kink)
-            judged = partial(self._verdict, name, kind="second order", tolerance=tolerance, regime=regime)
-            judged_by_arbiter = partial(judged, reference=reference.name, transform="jit", note=note)
-            verdict = judged_by_arbiter(values)
-            if verdict.outcome == "fail":
-                # JAX's own rules lose digits in the tails, as 1 - tanh² does. That is no mistake of the formula.
-                with jax.enable_x64(True):
-                    own = np.asarray(own_rounding(leaves, self.y_bars, self.directions)[number])
-                verdict = judged_by_arbiter(replace(values, scale=values.scale + own.reshape(1, -1)))
-            verdicts.append(verdict)
-            right, _, scale, narrow = (np.asarray(of_source[number]) for of_source in linear)
-            by_s, exact = np.asarray(by_y_bar[number]).reshape(1, -1), np.zeros_like(right)
+        point = FurtherPoint(leaves, self.y_bars, as_rows(derivatives, leaves, 1))
+        verdicts = self._second_order_at(point, own_rounding, regime=regime, tolerance=tolerance)
+        for name, by_s, right, _, scale, narrow in zip(self.problem.names, by_y_bar, *linear, strict=True):
+            by_s, exact = np.asarray(by_s).reshape(1, -1), np.zeros_like(right)
             values = ComparedValues(by_s, right, right, exact, scale, UNDERFLOW["float64"], narrow)
-            verdict = judged(values, reference="the formula", transform="by y_bar")
+            known = {"tolerance": tolerance, "regime": regime, "reference": "the formula", "transform": "by y_bar"}
+            verdict = self._verdict(name, values, kind="second order", **known)
             verdicts.append(verdict if verdict.outcome == "pass" else replace(verdict, note=LINEAR))
         yield from verdicts
         if not has_failed(verdicts) and "fail" not in self._formula_outcome.values():
-            with jax.enable_x64(True):
-                verdicts = self._second_order_elsewhere(program, own_rounding)
-            yield from verdicts
+            yield from self._second_order_elsewhere(program, own_rounding)
+
+    def _second_order_at(
+        self, point: FurtherPoint, own_rounding: Callable[..., Leaves], **known: object
+    ) -> list[Verdict]:
+        """Compares the derivative of the formula along the directions with that of the arbiter."""
+        verdicts = []
+        with jax.enable_x64(True):
+            problem = self.problem._replace(leaves=point.leaves, function=self._judged_function(point.leaves))
+            reference = reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
+            for number, name in enumerate(self.problem.names):
+                if reference.name == OF_FORMULA and self._formula_outcome[name] == "fail":
+                    continue  # a wrong formula is no reference
+                values, note = self._with_arbiter(point.found, reference, number)
+                about = {"kind": "second order", "transform": "jit", "reference": reference.name, "note": note, **known}
+                verdict = self._verdict(name, values, **about)
+                if verdict.outcome == "fail":
+                    # JAX's own rules lose digits in the tails, as 1 - tanh² does. That is no mistake of the formula.
+                    own = np.asarray(own_rounding(point.leaves, point.y_bars, self.directions)[number])
+                    verdict = self._verdict(name, replace(values, scale=values.scale + own.reshape(1, -1)), **about)
+                verdicts.append(verdict)
+        return verdicts
 
     def _second_order_elsewhere(
         self, program: Callable[..., PyTree], own_rounding: Callable[..., Leaves]
     ) -> list[Verdict]:
-        """Compares the derivative of the formula with that of automatic differentiation near the further points.
+        """What the arbiter finds wrong near the further points where the two second derivatives differ.
 
-        Where they differ, the arbiter decides. At the points themselves, a number may be at a kink, or be a single one
-        where the formula has another branch, such as x = 0 in sin(x) / x. So all numbers are moved a little.
+        At the points themselves, a number may be at a kink, or be a single one where the formula has another branch,
+        such as x = 0 in sin(x) / x. So all numbers are moved a little.
         """
         random, judged = np.random.default_rng(3), 0
         for point in self.further_points:
             leaves = [x + NEARBY * np.where(x == 0, 1, x) * random.uniform(-1, 1, np.shape(x)) for x in point.leaves]
-            leaves = self.problem.domain(leaves) if self.problem.domain else leaves
-            derivatives, _ = program(leaves, point.y_bars, self.directions, self.y_directions)
-            point = point._replace(leaves=leaves, found=as_rows(derivatives, leaves, 1))
-            if max(point.disagreements) <= VISIBLE_CHANGE:
-                continue
-            point = point.with_rounding(own_rounding(leaves, point.y_bars, self.directions))
-            is_finite = all(np.isfinite(bars).all() for bars in (*point.found.hand, *point.found.automatic))
-            if max(point.disagreements) <= VISIBLE_CHANGE or not is_finite:
-                continue
-            judged += 1
-            problem = self.problem._replace(leaves=leaves, function=self._judged_function(leaves))
-            reference = reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
-            if any(kink.any() for kink in reference.kink):
-                continue
-            known = {"kind": "second order", "tolerance": HALF, "reference": reference.name, "transform": "jit"}
-            judge = partial(self._verdict, regime=self._shown(point), note=DOMAIN, **known)
-            compared = (self._with_arbiter(point.found, reference, n)[0] for n in range(len(leaves)))
-            verdicts = [judge(name, values) for name, values in zip(self.problem.names, compared, strict=True)]
-            if has_failed(verdicts) or judged == MOST_JUDGED:
-                return [verdict for verdict in verdicts if verdict.outcome == "fail"]
+            with jax.enable_x64(True):
+                leaves = self.problem.domain(leaves) if self.problem.domain else leaves
+                derivatives, _ = program(leaves, point.y_bars, self.directions, self.y_directions)
+            point = FurtherPoint(leaves, point.y_bars, as_rows(derivatives, leaves, 1))
+            if judged < MOST_JUDGED and point.is_finite and point.disagreement > VISIBLE_CHANGE:
+                judged += 1
+                known = {"tolerance": HALF, "regime": self._shown(point), "note": DOMAIN}
+                verdicts = self._second_order_at(point, own_rounding, **known)
+                if has_failed(verdicts):
+                    return [verdict for verdict in verdicts if verdict.outcome == "fail"]
         return []
 
     def in_type(
@@ -612,80 +590,76 @@ class JacobianComparison:
         the points up, or that always uses the first one.
         """
         with jax.enable_x64(True):  # random bits are those of float64 in every type
-            problem = condensed(self._problem_in(dtype))
+            problem, tolerance = condensed(self._problem_in(dtype)), TOLERANCES[dtype]
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            points, bars_of_points = (list(map(with_second, leaves)) for leaves in (problem.leaves, y_bars))
-            program = quick_jit(partial(under_transforms, problem, transforms))
-            bars_by_transform, automatic, has_values = program(points, bars_of_points)
-            in_float64, note = at_points(self._pullbacks, points, bars_of_points), ""
-            is_alone = not differ_in_types_alone(self._program, _traced(problem), dtype)
-            if is_alone:
-                in_float64, note = self._in_type_alone(problem, points, bars_of_points, automatic, in_float64), ALONE
-        total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in bars_of_points)
-        underflow = UNDERFLOW.get(dtype, 0.0) * max(1.0, total)
+            point = list(problem.leaves), y_bars
+            # At nearly the same point, the function has a derivative, too, and rarely a kink.
+            points = [point, jax.tree.map(lambda array: (0.97 * np.asarray(array)).astype(array.dtype), point)]
+            stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *points)
+            bars_by_transform, automatic = quick_jit(partial(under_transforms, problem, transforms))(*stacked)
+            automatic = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
+            in_float64 = joined([self._pullbacks(*cast(point, "float64")) for point in points])
+            right = [self._right_in_float64(*of_leaf) for of_leaf in zip(self.problem.names, *in_float64, strict=True)]
 
-        @cache
-        def condition() -> list[np.ndarray]:
-            point = [[np.asarray(array, np.float64) for array in arrays] for arrays in (problem.leaves, y_bars)]
-            moved = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))(*point)
-            return [ROUNDED_UNITS * np.asarray(leaf).reshape(1, -1) for leaf in moved]
+            def differs(found: Sequence[tuple[Array, ...]]) -> bool:
+                """Whether derivatives in this type, with their errors, contradict those in float64."""
+                parts = zip(found, right, in_float64.scale, in_float64.narrow, strict=True)
+                return any(
+                    np.any(_disagreement(bars, exact, scale + (narrow + error) / tolerance) > tolerance)
+                    for (bars, error), (exact, _), scale, narrow in parts
+                )
+
+            # If the function reads the type of its arguments, as for ``jnp.finfo``, it is another one in this type.
+            is_alone, alone = False, right
+            if differs([(bars, np.zeros_like(bars)) for bars in automatic]):
+                alone = self._in_type_alone(problem, points, automatic, in_float64)
+                is_alone = differs(alone)
+            right, note = (alone, ALONE) if is_alone else (right, "")
+        total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in stacked[1])
+        underflow = UNDERFLOW.get(dtype, 0.0) * max(1.0, total)
 
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
-                found, found_automatic = (
-                    np.asarray(leaves[number]).astype(np.float64).reshape(len(leaves[number]), -1)
-                    for leaves in (bars, automatic)
-                )
-                hand, other, scale, narrow = (np.asarray(leaves[number]) for leaves in in_float64)
-                right, error = self._right_in_float64(name, hand, other, TOLERANCES["float64"] * scale + narrow)
-                right, error, scale, narrow = (array[: len(found)] for array in (right, error, scale, narrow))
-                # The second point may lie where the function has no value or no derivative. There it does not count.
-                counted = np.isfinite(right) & np.asarray(has_values)[: len(found), None]
+                found = np.asarray(bars[number]).astype(np.float64).reshape(len(bars[number]), -1)
+                arrays = automatic[number], *right[number], in_float64.scale[number], in_float64.narrow[number]
+                by_jax, exact, error, scale, narrow = (np.asarray(array)[: len(found)] for array in arrays)
+                # The second point may lie where the function has no derivative. There it does not count.
+                counted = np.isfinite(exact)
                 counted[0] = True
-                right, automatic_bars = np.where(counted, right, 0.0), found_automatic[: len(found)]
-                values = ComparedValues(found, automatic_bars, right, error, scale, underflow, narrow).only_at(counted)
+                exact = np.where(counted, exact, 0.0)
+                values = ComparedValues(found, by_jax, exact, error, scale, underflow, narrow).only_at(counted)
                 judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime, note=note)
                 yield judged(values, reference=f"50 digits, {dtype}" if is_alone else "float64")
                 # A formula that is wrong in float64 needs no second verdict.
                 if transform == "jit" and not is_alone and self._formula_outcome[name] != "fail":
-                    relative = self._relative_in_type(dtype, number, values, problem.leaves, y_bars, condition)
+                    relative = self._relative_in_type(dtype, number, values, *cast(point, "float64"))
                     if relative is not None:
                         yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
 
     def _in_type_alone(
-        self, problem: Problem, points: Leaves, y_bars: Leaves, automatic: Leaves, in_float64: Derivatives
-    ) -> Derivatives:
-        """The derivatives of a function that is another one in this type, in 50 digits, as if by both sources.
-
-        If an operation has no rule, they are those of automatic differentiation in this type. At a kink, they are not
-        judged: the formula may have chosen another slope.
+        self, problem: Problem, points: Sequence[tuple[Leaves, Leaves]], automatic: Leaves, in_float64: Derivatives
+    ) -> Sequence[tuple[Array, ...]]:
+        """The derivatives by each leaf of the function that is traced in a type, in 50 digits, and their errors.
 
         Args:
             problem: the problem in this type.
-            points, y_bars: the points and the cotangents.
+            points: each point, and its cotangents.
             automatic: the derivatives by automatic differentiation in this type.
             in_float64: the derivatives in float64, for the scale of errors.
         """
-        exact = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
-        errors = list(map(np.zeros_like, exact))
-        for row in range(len(points[0])):
-            leaves, bars = ([array[row] for array in arrays] for arrays in (points, y_bars))
-            function = self._judged_function(leaves, problem)
-            doubts = [np.zeros((1, np.size(leaf))) for leaf in leaves]
+        rows = []
+        for row, (leaves, y_bars) in enumerate(points):
+            sources = automatic, automatic, in_float64.scale, in_float64.narrow
+            found = Derivatives(*([array[row : row + 1] for array in arrays] for arrays in sources))
+            product = partial(_product, self._judged_function(leaves, problem), y_bars)
             try:
-                found = exact_jacobian(lambda x, f=function, y=bars: inner_product(y, f(x)), leaves, doubts=doubts)
-            except InputError:  # an operation has no rule
-                break
-            for number, (columns, value, error) in enumerate(
-                zip(found.columns, found.values, found.error, strict=True)
-            ):
-                is_known = np.isfinite(value[0]) & np.isfinite(error[0])
-                exact[number][row, columns[is_known]] = value[0, is_known]
-                errors[number][row, columns] = np.where(is_known, error[0], UNJUDGED)
-        scale = [np.fmax(size, np.abs(right)) for size, right in zip(in_float64.scale, exact, strict=True)]
-        narrow = [size + error for size, error in zip(in_float64.narrow, errors, strict=True)]
-        return Derivatives(exact, exact, scale, narrow)
+                reference = exact_jacobian(product, leaves, doubts=_doubts(found))
+            except InputError:  # an operation has no rule, so nothing is known
+                return [(bars, np.full_like(bars, np.inf)) for bars in automatic]
+            compared = (self._with_arbiter(found, reference, number)[0] for number in range(len(leaves)))
+            rows.append([(values.arbiter, values.arbiter_error) for values in compared])
+        return [tuple(map(np.concatenate, zip(*of_leaf, strict=True))) for of_leaf in zip(*rows, strict=True)]
 
     def _relative_in_type(
         self,
@@ -694,7 +668,6 @@ class JacobianComparison:
         values: ComparedValues,
         leaves: Leaves,
         y_bars: Leaves,
-        condition: Callable[[], Sequence[np.ndarray]],
     ) -> ComparedValues | None:
         """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
 
@@ -705,9 +678,8 @@ class JacobianComparison:
             dtype: the type.
             number: the index of the leaf.
             values: the values in this type, with those of float64 as the arbiter's.
-            leaves: the point x.
-            y_bars: the cotangent ȳ.
-            condition: computes how far rounding can move the derivatives by each leaf.
+            leaves: the point x, in float64.
+            y_bars: the cotangent ȳ, in float64.
         """
         far = relative_error(values.hand - values.arbiter, np.abs(values.arbiter))
         doubts = np.where(needs_relative(values, dtype) & ~(far <= HALF_OF_DIGITS[dtype]), far, 0.0)
@@ -715,36 +687,35 @@ class JacobianComparison:
         if not len(columns):
             return None
         with jax.enable_x64(True):
-            leaves, y_bars = ([np.asarray(array, np.float64) for array in arrays] for arrays in (leaves, y_bars))
-            function = self._judged_function(leaves)
-            product = lambda leaves: inner_product(y_bars, function(leaves))  # noqa: E731
+            product = partial(_product, self._judged_function(leaves), y_bars)
             arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
             arbiter[:, columns], error[:, columns] = derivatives_at(product, leaves, number, columns)
             values = replace(values, arbiter=arbiter, arbiter_error=error)
-            return relative_values(values, columns, lambda columns: condition()[number][:, columns], dtype)
+
+            def condition(columns: np.ndarray) -> np.ndarray:
+                program = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))
+                return ROUNDED_UNITS * np.asarray(program(leaves, y_bars)[number]).reshape(1, -1)[:, columns]
+
+            return relative_values(values, columns, condition, dtype)
 
     def _right_in_float64(
-        self, name: str, hand: np.ndarray, automatic: np.ndarray, allowed: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Which of two derivatives in float64 is right, and its error. The first row is the problem's own point.
+        self, name: str, hand: Array, automatic: Array, scale: Array, narrow: Array
+    ) -> tuple[Array, Array]:
+        """Which of two derivatives in float64 is right, and its error.
 
         Args:
             name: the name of the leaf.
             hand, automatic: the derivatives by the formula and by automatic differentiation, (points, elements).
-            allowed: how far two right derivatives may differ.
+            scale, narrow: see ``Derivatives``.
         """
         if self._formula_outcome[name] == "fail":
             return automatic, np.zeros_like(automatic)
         if not self._automatic_is_right[name]:
             return hand, np.zeros_like(hand)
-        difference = np.abs(hand - automatic)
-        differs = ~(difference <= allowed)  # also where one of them is NaN
+        error = np.abs(hand - automatic)
         # If the arbiter could not judge, it is not known which of two different values is right.
-        if self._formula_outcome[name] == "inconclusive":
-            return hand, np.where(differs, np.inf, difference)
-        # The arbiter judged at the first point only. At the second one, automatic differentiation is taken to be right.
-        differs[:1] = False
-        return np.where(differs, automatic, hand), np.where(differs, 0.0, difference)
+        is_known = (error <= TOLERANCES["float64"] * scale + narrow) | (self._formula_outcome[name] == "pass")
+        return hand, np.where(is_known, error, np.inf)
 
     def found(self, mutants: Mutants, arguments: Sequence[PyTree], leaves: Leaves) -> tuple[np.ndarray, np.ndarray]:
         """Finds out which mutants the comparison rejects at a point, and which change more than rounding could.
@@ -786,23 +757,21 @@ class JacobianComparison:
         dtype = str(known.get("dtype", "float64"))
         template = replace(Verdict(self.subject, leaf, "pass", 0.0, TOLERANCES[dtype]), **known)
         verdict, at = values.with_usable_scale().verdict(template)
-        return replace(verdict, index=self._index(leaf, at)) if at else verdict
-
-    def _index(self, leaf: str, at: tuple[int, ...]) -> tuple[int, ...]:
-        """The index in the leaf of a column of its Jacobian."""
         shape = np.shape(self.problem.leaves[self.problem.names.index(leaf)])
-        return tuple(map(int, np.unravel_index(at[-1], shape)))
+        return replace(verdict, index=tuple(map(int, np.unravel_index(at[-1], shape)))) if at else verdict
 
 
-def _traced(problem: Problem) -> ClosedJaxpr:
-    return jax.make_jaxpr(lambda leaves: list(problem.function(leaves)))(list(problem.leaves))
+def _product(function: Function, y_bars: Leaves, leaves: Leaves) -> Leaves:
+    """⟨ȳ, f(x)⟩ as the only output."""
+    return inner_product(y_bars, function(leaves))
 
 
 def _with_outlier(leaf: Array, factor: float) -> np.ndarray:
     """The leaf with another first number: a multiple of its largest one."""
-    moved = np.array(leaf, np.float64)
-    moved.reshape(-1)[:1] = factor * np.max(np.abs(moved), initial=0)
-    return moved
+    other = np.array(leaf, np.float64)
+    if factor:
+        other.reshape(-1)[:1] = factor * np.max(np.abs(other), initial=0)
+    return other
 
 
 def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:

@@ -138,33 +138,6 @@ def narrow_types(program: ClosedJaxpr) -> list[str]:
     return [name for name in NARROW if name in found]
 
 
-def differ_in_types_alone(one: ClosedJaxpr, other: ClosedJaxpr, dtype: str) -> bool:
-    """Whether two programs of a function have the same operations and numbers, but for rounding to the narrower type.
-
-    If not, the function reads the type of its arguments, as for a tolerance from ``jnp.finfo``. Numbers beyond the
-    range of the type, as in a mask, count as equal.
-    """
-    limits = jnp.finfo(dtype)
-
-    def parts(program: ClosedJaxpr) -> list[str | float]:
-        found: list[str | float] = []
-        for equation in all_equations(program):
-            if equation.primitive.name not in CONVERSIONS:
-                found.append(equation.primitive.name)
-                literals = [v.val for v in equation.invars if isinstance(v, Literal) and not np.ndim(v.val)]
-                found += [complex(number).real for number in literals]
-        return found
-
-    def alike(a: str | float, b: str | float) -> bool:
-        if isinstance(a, str) or isinstance(b, str):
-            return a == b
-        a, b = (np.sign(x) * np.clip(abs(x), float(limits.tiny), float(limits.max)) for x in (a, b))
-        return bool(np.isclose(a, b, 4 * float(limits.eps), 0, equal_nan=True))
-
-    pairs = parts(one), parts(other)
-    return len(pairs[0]) == len(pairs[1]) and all(map(alike, *pairs))
-
-
 def _narrow_type(equation: JaxprEqn) -> str:
     """The narrow type to which an equation itself rounds; otherwise an empty text."""
     name = equation.primitive.name
@@ -220,15 +193,13 @@ class Noise:
         self, path: EquationPath, equation: JaxprEqn, operands: Sequence[jax.Array], compute: Compute
     ) -> list[jax.Array]:
         name = equation.primitive.name
-        if self._narrow:
-            # In a condition, an error could change the branch.
-            is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
+        is_value = any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
+        if self._narrow and is_value:  # in a condition, an error could change the branch
             operands = [
-                self.with_relative_error(x, CONSTANT) if is_value and _is_rounded_constant(variable) else x
+                self.with_relative_error(x, CONSTANT) if _is_rounded_constant(variable) else x
                 for x, variable in zip(operands, equation.invars, strict=True)
             ]
-        is_integer = not any(jnp.issubdtype(array_type(variable).dtype, jnp.inexact) for variable in equation.outvars)
-        if name in ("floor", "ceil") or (name in CONVERSIONS and is_integer):
+        if name in ("floor", "ceil") or (name in CONVERSIONS and not is_value):
             operands = list(map(_without_noise, operands))
         share = self._share(equation)
         if name == LOOP:

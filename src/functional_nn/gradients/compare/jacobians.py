@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.error_scale import Noise, drawn_errors, largest_change, with_rounding
-from functional_nn.gradients.compare.problem import Array, Leaves, Problem
+from functional_nn.gradients.compare.problem import Array, Leaves, Problem, Pullback, inner_product
 from functional_nn.jaxprs.evaluate import evaluate
 from functional_nn.jaxprs.xla_options import quick_jit
 
@@ -53,22 +53,18 @@ def condensed(problem: Problem) -> Problem:
         return problem
     # An error in one output changes every random sum, unless its weight happens to be nearly 0.
     random = np.random.default_rng(0)
-    weights = [random.normal(size=(SUMS, shape.size)) for shape in shapes]
+    weights = [random.normal(size=(SUMS, *shape.shape)) for shape in shapes]
 
-    def function(leaves: Leaves) -> Leaves:
-        y = problem.function(leaves)
-        sums = (jnp.asarray(w, leaf.dtype) @ leaf.reshape(-1) for w, leaf in zip(weights, y, strict=True))
-        return [sum(sums, jnp.zeros(SUMS, y[0].dtype))]
+    def sums(y: Leaves) -> Leaves:
+        pairs = zip(weights, y, strict=True)
+        return [reduce(jnp.add, (jnp.tensordot(jnp.asarray(w, part.dtype), part, part.ndim) for w, part in pairs))]
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
-        (sums_bar,) = y_bars
-        bars = [
-            (sums_bar @ jnp.asarray(w, sums_bar.dtype)).reshape(shape.shape)
-            for w, shape in zip(weights, shapes, strict=True)
-        ]
-        return problem.pullback(leaves, bars)
+        return problem.pullback(leaves, *jax.linear_transpose(sums, shapes)(y_bars))
 
-    return Problem(problem.names, problem.leaves, function, pullback, domain=problem.domain)
+    return Problem(
+        problem.names, problem.leaves, lambda leaves: sums(problem.function(leaves)), pullback, domain=problem.domain
+    )
 
 
 ROWS = 8
@@ -129,7 +125,7 @@ def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: 
     """
     program = jax.make_jaxpr(lambda leaves, _: list(problem.function(leaves)))(leaves, y_bars)
 
-    def moved(errors: jax.Array) -> Leaves:
+    def pulled_back(errors: jax.Array) -> Leaves:
         noise = Noise(errors)
 
         def rounded(arrays: Leaves) -> Leaves:
@@ -141,14 +137,13 @@ def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: 
         return automatic_pullback(problem._replace(function=function), leaves, rounded(y_bars))
 
     original = automatic_pullback(problem, leaves, y_bars)
-    return list(map(largest_change, jax.vmap(moved)(size * drawn_errors(program)), original))
+    return list(map(largest_change, jax.vmap(pulled_back)(size * drawn_errors(program)), original))
 
 
 def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leaves:
     """Pulls back a cotangent by automatic differentiation.
 
-    It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is the product with the whole
-    Jacobian by ``jax.jacfwd``.
+    It is ``jax.vjp``. If JAX has only a forward derivative, as for a ``while_loop``, it is ``jax.jacfwd`` of ⟨ȳ, f(x)⟩.
     """
     return values_and_pullback(problem, leaves, y_bars)[1]
 
@@ -161,16 +156,12 @@ def values_and_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> tup
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
-    rows = [
-        [jnp.tensordot(y_bar, by_leaf, jnp.ndim(y_bar)) for by_leaf in by_leaves]
-        for y_bar, by_leaves in zip(y_bars, jax.jacfwd(problem.function)(leaves), strict=True)
-    ]
-    return y, [reduce(jnp.add, column) for column in zip(*rows, strict=True)]
+    return y, jax.jacfwd(lambda leaves: inner_product(y_bars, problem.function(leaves))[0])(leaves)
 
 
 def under_transforms(
     problem: Problem, transforms: Sequence[str], points: Leaves, y_bars: Leaves
-) -> tuple[dict[str, Leaves], Leaves, jax.Array]:
+) -> tuple[dict[str, Leaves], Leaves]:
     """Pulls back cotangents by the formula under each JAX transform, and by automatic differentiation.
 
     Args:
@@ -181,7 +172,7 @@ def under_transforms(
 
     Returns:
         The bars by transform, and those of automatic differentiation. Their leading axis is the point; under ``jit``,
-        only the first point is computed. And whether any value of the function is finite at each point.
+        only the first point is computed.
     """
 
     def pulled_back(point: tuple[Leaves, Leaves]) -> Leaves:
@@ -194,17 +185,16 @@ def under_transforms(
         "scan": lambda: jax.lax.map(pulled_back, (points, y_bars)),
     }
     bars = {transform: by_transform[transform]() for transform in transforms}
+    return bars, jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
 
-    def automatic(point: tuple[Leaves, Leaves]) -> tuple[Leaves, jax.Array]:
-        y, automatic_bars = values_and_pullback(problem, *point)
-        return automatic_bars, jnp.any(jnp.stack([jnp.any(jnp.isfinite(part)) for part in y]))
 
-    return bars, *jax.lax.map(automatic, (points, y_bars))
+Derivative: TypeAlias = Callable[[Callable[[Array], Leaves], Array, Array], Leaves]
+"""``derivative(function, t, t_dot)``, the derivative of a function of a number along a direction."""
 
 
 def second_order(
     problem: Problem,
-    derivative: Callable[[Callable[[Array], Leaves], Array, Array], Leaves],
+    derivative: Derivative,
     leaves: Leaves,
     y_bars: Leaves,
     directions: Leaves,
@@ -216,34 +206,31 @@ def second_order(
         The derivatives of the formula and of ``jax.vjp`` by t, at t = 0 of leaves + t · directions. And that of the
         formula by s, at s = 0 of y_bars + s · y_directions.
     """
+    zero, one = jnp.zeros(()), jnp.ones(())
+    by_s = derivative(lambda s: problem.pullback(leaves, moved(y_bars, s, y_directions)), zero, one)
+    by_t = along_leaves(problem.pullback, derivative, leaves, y_bars, directions, one)
+    automatic = partial(along_leaves, partial(automatic_pullback, problem), derivative, leaves, y_bars, directions)
+    return _with_scale(by_t, automatic, one), by_s
 
-    def by_hand(t_and_s: Array) -> Leaves:
-        return problem.pullback(_moved(leaves, t_and_s[0], directions), _moved(y_bars, t_and_s[1], y_directions))
 
-    def automatic(t: Array) -> Leaves:
-        return automatic_pullback(problem, _moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
-
-    both = jax.vmap(partial(derivative, by_hand, jnp.zeros(2)))(jnp.eye(2))
-    by_t, by_s = ([bar[number] for bar in both] for number in (0, 1))
-    return _with_scale(by_t, partial(derivative, automatic, jnp.zeros(())), jnp.ones(())), by_s
+def along_leaves(
+    pullback: Pullback, derivative: Derivative, leaves: Leaves, y_bars: Leaves, directions: Leaves, size: Array
+) -> Leaves:
+    """The derivative of a pulled-back cotangent along a direction of the leaves, times a number."""
+    y_bars = list(map(jnp.asarray, y_bars))
+    return derivative(lambda t: pullback(moved(leaves, t, directions), y_bars), jnp.zeros(()), size)
 
 
 def rounding_of_second_order(
-    problem: Problem,
-    derivative: Callable[[Callable[[Array], Leaves], Array, Array], Leaves],
-    leaves: Leaves,
-    y_bars: Leaves,
-    directions: Leaves,
+    problem: Problem, derivative: Derivative, leaves: Leaves, y_bars: Leaves, directions: Leaves
 ) -> Leaves:
     """How far rounding can move the derivative of the formula along a direction of the leaves, as JAX computes it."""
-
-    def by_hand(t: Array) -> Leaves:
-        return problem.pullback(_moved(leaves, t, directions), list(map(jnp.asarray, y_bars)))
-
-    return with_rounding(partial(derivative, by_hand, jnp.zeros(())), jnp.ones(())).size
+    by_hand = partial(along_leaves, problem.pullback, derivative, leaves, y_bars, directions)
+    return with_rounding(by_hand, jnp.ones(())).size
 
 
-def _moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
+def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
+    """The arrays plus t times a direction."""
     return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]
 
 
@@ -256,27 +243,6 @@ def reverse_derivative(function: Callable[[Array], Leaves], t: Array, t_dot: Arr
     """The same by ``jax.vjp``: the pullback of the pullback, which is linear. JAX refuses it for a ``while_loop``."""
     results, pullback = jax.vjp(function, t)
     return jax.vjp(lambda bars: pullback(bars)[0], results)[1](t_dot)[0]
-
-
-def with_second(leaf: Array) -> np.ndarray:
-    """Stacks an array and 0.53 times this array. With this number, the second point is rarely at a kink."""
-    array = np.asarray(leaf)
-    return np.stack([array, (array * 0.53).astype(array.dtype)])
-
-
-def at_points(pullbacks: Pullbacks, points: Leaves, y_bars: Leaves) -> Derivatives:
-    """Derivatives in float64 at several points, as matrices, (points, elements of the leaf).
-
-    Args:
-        pullbacks: the two ways to pull a cotangent back.
-        points: the points, stacked along a leading axis of each leaf.
-        y_bars: a cotangent for each point, stacked likewise.
-    """
-    rows = []
-    for number in range(len(points[0])):
-        point, bars = ([np.asarray(leaf[number], np.float64) for leaf in leaves] for leaves in (points, y_bars))
-        rows.append(pullbacks(point, bars))
-    return joined(rows)
 
 
 def joined(parts: Sequence[Derivatives]) -> Derivatives:

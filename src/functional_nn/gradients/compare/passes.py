@@ -20,7 +20,6 @@ from functional_nn.gradients.arbiter import (
     FLOAT32_STEPS,
     ROUNDINGS,
     STEPS,
-    ReferenceJacobian,
     difference_points,
     extrapolated,
 )
@@ -277,14 +276,12 @@ class Implementation:
         for length, size in product(lengths, SIZES):
             if size == length or length in self._fixed:
                 continue
-            others = list(self.arrays)
-            for place, axis in [(place, axis) for place, x in enumerate(others) for axis in range(x.ndim)]:
-                if self.arrays[place].shape[axis] == length:
-                    others[place] = np.take(others[place], np.arange(size) % length, axis)
-            # Integers may be indices into the axis, so they become smaller with it.
-            others = [
-                np.minimum(x.astype(int), size - 1).astype(x.dtype) if x.dtype.kind in "iu" else x for x in others
-            ]
+            others = []
+            for x in self.arrays:
+                new = [size if old == length else old for old in x.shape]
+                x = x[np.ix_(*(np.arange(n) % old for n, old in zip(new, x.shape, strict=True)))]
+                # Integers may be indices into the axis, so they become smaller with it.
+                others.append(np.minimum(x, min(size - 1, np.iinfo(x.dtype).max)) if x.dtype.kind in "iu" else x)
             # Repeated numbers become different. Sorted, the largest of many has an index that is too large for a byte.
             numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
             if size == SIZES[-1]:
@@ -352,16 +349,7 @@ class Implementation:
         """
         precision, is_given = PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
         most, size, narrow = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size, cast(arrays, dtype)
-
-        def with_rounding(along: Along) -> Along:
-            if regime == GIVEN or dtype == self.dtype:
-                return along
-            # Nobody has chosen this point, so digits that the type loses by rounding or underflow do not count.
-            limits, step = np.finfo(dtype), np.max(np.abs(along.directions), 1)
-            lost = (ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny) * step
-            return along._replace(error=along.error + lost)
-
-        along = list(map(with_rounding, along))
+        along = list(along)
         random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
         basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
@@ -376,7 +364,7 @@ class Implementation:
             all_rows = np.concatenate([rows, twice[: len(strided)]])
             verdict = judged(name, hand, all_rows, along[number], hand[None])
             if verdict.outcome == "fail":
-                along[number] = with_rounding(self._confirmed(arrays, place, flat(y.leaves), regime))
+                along[number] = self._confirmed(arrays, place, flat(y.leaves), regime)
                 seeds = range(1, NEARBY + 1) if regime != GIVEN else [0]
                 moved = [self._nearby(arrays, dtype, seed) for seed in seeds]
                 near = np.stack([[self.pulled_back(x, y, row, regime)[number] for row in all_rows] for x in moved])
@@ -505,15 +493,19 @@ class Implementation:
             dtype: the type of the backward pass.
             is_given: whether this is the given point. At others, derivatives that are all 0 do not pass.
         """
-        groups, precision = len(along.directions) - 2, PRECISIONS[dtype]
+        groups, precision, limits = len(along.directions) - 2, PRECISIONS[dtype], np.finfo(dtype)
+        if not is_given and dtype != self.dtype:
+            # Nobody has chosen this point, so digits that the type loses by rounding or underflow do not count.
+            lost = ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny
+            along = along._replace(error=along.error + lost * np.max(np.abs(along.directions), 1))
         found = np.nan_to_num(hand) @ along.directions.T
-        rounding = ROUNDINGS * np.sqrt(np.finfo(dtype).eps) * np.nan_to_num(np.abs(near[0] - hand))
+        rounding = ROUNDINGS * np.sqrt(limits.eps) * np.nan_to_num(np.abs(near[0] - hand))
         right, error = rows @ along.value, np.abs(rows) @ along.error + rounding @ np.abs(along.directions).T
         # Terms of the usual size may cancel. At other points, this may leave nothing but rounding everywhere.
         largest = np.max(np.abs(along.value[:, :groups]), initial=0)
         if is_given:
             self._usual[name] = max(self._usual.get(name, 0.0), largest)
-        share = CANCELED * np.finfo(dtype).eps * largest + (0 if largest else precision.visible * self._usual[name])
+        share = CANCELED * limits.eps * largest + (0 if largest else precision.visible * self._usual[name])
         error += share * np.abs(rows).max(1, keepdims=True) * np.abs(along.directions).sum(1)
         # Along these directions, the slope is not the same at all points nearby: forward has a kink, or is degenerate.
         error += DOUBT * np.ptp(np.nan_to_num(near) @ along.directions.T, 0)
@@ -627,6 +619,8 @@ class ReferenceComparison(JacobianComparison):
         other_points: whether both passes may be called at other points.
     """
 
+    any_slope_at_kinks = True
+
     def __init__(self, implementation: Implementation, reference: Pass, other_points: bool):
         self._implementation, self._reference, self._other_points = implementation, reference, other_points
         if not other_points:  # then errors are planted at the given point only
@@ -647,18 +641,6 @@ class ReferenceComparison(JacobianComparison):
         problem = function_problem(self._reference, lambda *given: None, arrays)
         names = [self._implementation.names[place] for place in self._implementation.places]
         return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
-
-    def _with_arbiter(
-        self, found: Derivatives, reference: ReferenceJacobian, number: int, *, everywhere: bool = False
-    ) -> tuple[ComparedValues, str]:
-        """The values of one leaf. At a kink, any value between the one-sided derivatives is right."""
-        values, note = super()._with_arbiter(found, reference, number, everywhere=everywhere)
-        is_kink, error = np.zeros(values.hand.shape, bool), values.arbiter_error
-        is_kink[:, reference.columns[number]] = reference.kink[number]
-        allowed = np.where(np.isfinite(error), error + TOLERANCES["float64"] * values.scale + values.narrow, -1.0)
-        between = is_kink & (np.abs(values.hand - values.arbiter) <= allowed)
-        arbiter = np.where(between, values.hand, values.arbiter)
-        return replace(values, arbiter=arbiter, arbiter_error=np.where(between, 0, error)), note
 
     def verdicts(self) -> list[Verdict]:
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
