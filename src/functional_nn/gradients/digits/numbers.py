@@ -64,6 +64,20 @@ SPARE_BITS = 33
 """The number of additional bits with which mpmath computes."""
 
 
+def _once(function: Function) -> Function:
+    """Makes an elementwise function. It computes equal numbers once: most numbers are the same at many points."""
+
+    def of_arrays(*arrays: Values) -> Values:
+        operands = np.broadcast(*arrays)
+        known = {numbers: function(*numbers) for numbers in set(operands)}
+        operands.reset()
+        found = np.empty(operands.shape, object)
+        found.flat = [known[numbers] for numbers in operands]
+        return found
+
+    return of_arrays
+
+
 def _by_mpmath(function: Function) -> Function:
     """Makes an elementwise function from one of mpmath."""
 
@@ -77,7 +91,7 @@ def _by_mpmath(function: Function) -> Function:
             except (ArithmeticError, ValueError, RecursionError, mpmath.mp.NoConvergence):
                 return gmpy2.nan()
 
-    return lambda *arrays: np.frompyfunc(value, len(arrays), 1)(*arrays)
+    return _once(value)
 
 
 def of_matrix(decompose: Function, matrix: np.ndarray) -> list[np.ndarray]:
@@ -104,13 +118,13 @@ def _from_mpmath(x: Number) -> Number:
 
 
 functions = SimpleNamespace(
-    **{name: np.frompyfunc(getattr(gmpy2, name), 1, 1) for name in (*EXPONENTIAL, *TRIGONOMETRIC, *OTHERS)},
+    **{name: _once(getattr(gmpy2, name)) for name in (*EXPONENTIAL, *TRIGONOMETRIC, *OTHERS)},
     # ``floor`` and ``ceil`` of gmpy2 give integers, which cannot be NaN or infinite.
     **{name: np.frompyfunc(getattr(gmpy2, f"rint_{name}"), 1, 1) for name in ("floor", "ceil")},
     **{name: np.frompyfunc(getattr(gmpy2, of_two), 2, 1) for name, of_two in (("atan2", "atan2"), ("rem", "fmod"))},
     rsqrt=np.frompyfunc(gmpy2.rec_sqrt, 1, 1),
     # gmpy2 returns log|Γ(x)| and the sign of Γ(x).
-    lgamma=np.frompyfunc(lambda x: gmpy2.lgamma(x)[0], 1, 1),
+    lgamma=_once(lambda x: gmpy2.lgamma(x)[0]),
     is_finite=lambda x: np.frompyfunc(gmpy2.is_finite, 1, 1)(x).astype(bool),
     real=np.frompyfunc(lambda z: z.real, 1, 1),
     imag=np.frompyfunc(lambda z: z.imag, 1, 1),
