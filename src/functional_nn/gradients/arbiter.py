@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -450,7 +450,7 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
     return Extrapolated(value, error, kink | diverges, doubtful)
 
 
-AT_ONCE = 2_000_000
+AT_ONCE = 500_000
 """About how many numbers are in memory at the same time."""
 AGREEMENT = 1e-18
 """Two derivatives agree if they differ by at most this share."""
@@ -493,13 +493,14 @@ def differences(
         base = [as_numbers(leaf)[..., None] for leaf in leaves]
         steps = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**step
         parts = []
-        for part in _parts(columns, program.numbers * 2):  # two points for each column
-            h = steps[part]
+        at_once = max(1, AT_ONCE // (2 * program.numbers))  # two points for each column
+        for start in range(0, len(columns), at_once):
+            h, at = steps[start : start + at_once], columns[start : start + at_once]
             count = len(h)
             # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
             points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
-            points[columns[part], np.arange(count)] += h
-            points[columns[part], count + np.arange(count)] -= h
+            points[at, np.arange(count)] += h
+            points[at, count + np.arange(count)] -= h
             moved = points.reshape(*np.shape(leaves[number]), -1)
             y = program([*base[:number], moved, *base[number + 1 :]])
             up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
@@ -510,13 +511,6 @@ def differences(
             parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
         middles, *arrays = zip(*parts, strict=True)
         return Differences(digits, steps, middles[0], *(np.concatenate(array, 1) for array in arrays))
-
-
-def _parts(columns: np.ndarray, numbers: int) -> Iterator[slice]:
-    """Splits the columns into parts that fit into memory. Each column takes ``numbers`` numbers."""
-    count = max(1, AT_ONCE // numbers)
-    for start in range(0, len(columns), count):
-        yield slice(start, start + count)
 
 
 def derivatives(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,21 +28,9 @@ Results: TypeAlias = Callable[..., list[Value]]
 EquationPath: TypeAlias = tuple[int, ...]
 """The path of an equation: (3,) is equation number 3 of the program, and (3, 0, 7) is equation number 7 of the first
 program inside that equation. Numbers start at 0."""
-
-
-class Hook(Protocol):
-    """Returns the results of an equation: ``compute(operands)``, or other values.
-
-    Args:
-        path: the path of the equation.
-        equation: the equation.
-        operands: the values of its operands.
-        compute: evaluates the equation as JAX would. The hook is also called for the equations inside it.
-    """
-
-    def __call__(
-        self, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
-    ) -> list[Value]: ...
+Hook: TypeAlias = Callable[[EquationPath, JaxprEqn, list[Value], Compute], list[Value]]
+"""``hook(path, equation, operands, compute)`` returns the results of an equation: ``compute(operands)``, as JAX would
+compute them, or other values. It is also called for the equations inside of this one."""
 
 
 def evaluate(

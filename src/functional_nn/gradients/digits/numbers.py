@@ -71,9 +71,7 @@ def _once(function: Function) -> Function:
         operands = np.broadcast(*arrays)
         known = {numbers: function(*numbers) for numbers in set(operands)}
         operands.reset()
-        found = np.empty(operands.shape, object)
-        found.flat = [known[numbers] for numbers in operands]
-        return found
+        return np.fromiter((known[numbers] for numbers in operands), object, operands.size).reshape(operands.shape)
 
     return of_arrays
 

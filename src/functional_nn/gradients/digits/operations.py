@@ -155,43 +155,41 @@ def _convert_element_type(equation: JaxprEqn, x: Values) -> Values:
     return TRUNCATED(np.where(x == x, within, 0)).astype(dtype)
 
 
-def _place_of_extreme(choose: np.ufunc) -> Rule:
-    """Makes the rule for the first index of a maximum or minimum, or of NaN if there is one."""
-
-    def rule(equation: JaxprEqn, x: Values) -> Values:
-        (axis,) = equation.params["axes"]
-        found = (x == choose.reduce(x, axis, keepdims=True)) | (x != x)
-        return np.argmax(found, axis).astype(equation.params["index_dtype"])
-
-    return rule
+COMBINING = {"sum": np.add, "prod": np.multiply, "max": maximum, "min": minimum, "logsumexp": log_add_exp}
+"""What reductions combine two numbers by, by the end of their names."""
+NEUTRAL = {np.add: 0.0, maximum: -np.inf, minimum: np.inf}
+"""The value of the padding, which changes no reduction of a window."""
 
 
-def _reduction(combine: np.ufunc) -> Rule:
-    return lambda equation, x: combine.reduce(x, equation.params["axes"])
+def _combining(equation: JaxprEqn) -> np.ufunc:
+    return next(combine for end, combine in COMBINING.items() if equation.primitive.name.endswith(end))
 
 
-def _running(combine: np.ufunc) -> Rule:
-    """Makes the rule for a cumulative reduction, such as a cumulative sum."""
-
-    def rule(equation: JaxprEqn, x: Values) -> Values:
-        axis = equation.params["axis"]
-        turned = np.flip if equation.params["reverse"] else lambda x, axis: x
-        return turned(combine.accumulate(turned(x, axis), axis), axis)
-
-    return rule
+def _reduction(equation: JaxprEqn, x: Values) -> Values:
+    return _combining(equation).reduce(x, equation.params["axes"])
 
 
-def _window_reduction(combine: np.ufunc, start: float) -> Rule:
-    """Makes the rule for a reduction of every window. The padding has the neutral value ``start``."""
+def _place_of_extreme(equation: JaxprEqn, x: Values) -> Values:
+    """The first index of a maximum or minimum, or of NaN if there is one."""
+    (axis,) = equation.params["axes"]
+    found = (x == _combining(equation).reduce(x, axis, keepdims=True)) | (x != x)
+    return np.argmax(found, axis).astype(equation.params["index_dtype"])
 
-    def rule(equation: JaxprEqn, x: Values) -> Values:
-        parameters = equation.params
-        sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
-        dilations = parameters["base_dilation"], parameters["window_dilation"]
-        found = windows(x[None], as_numbers(start), sizes, strides, parameters["padding"], *dilations)
-        return combine.reduce(found[0])
 
-    return rule
+def _running(equation: JaxprEqn, x: Values) -> Values:
+    """A cumulative reduction, such as a cumulative sum."""
+    axis = equation.params["axis"]
+    turned = np.flip if equation.params["reverse"] else lambda x, axis: x
+    return turned(_combining(equation).accumulate(turned(x, axis), axis), axis)
+
+
+def _window_reduction(equation: JaxprEqn, x: Values) -> Values:
+    """A reduction of every window."""
+    parameters, combine = equation.params, _combining(equation)
+    sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
+    dilations = parameters["base_dilation"], parameters["window_dilation"]
+    found = windows(x[None], as_numbers(NEUTRAL[combine]), sizes, strides, parameters["padding"], *dilations)
+    return combine.reduce(found[0])
 
 
 def windows(
@@ -460,6 +458,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(MOVED_BY_JAX, lambda equation, *arrays: _moved(equation, arrays, [])),
     **dict.fromkeys(("squeeze", "reshape"), _reshaped),
     **dict.fromkeys(SCATTERS, _scatter),
+    **dict.fromkeys(("reduce_sum", "reduce_prod", "reduce_max", "reduce_min"), _reduction),
+    **dict.fromkeys(("argmax", "argmin"), _place_of_extreme),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _running),
+    **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _window_reduction),
     **dict.fromkeys(("dynamic_slice", "dynamic_update_slice"), _dynamic_slice),
     "integer_pow": lambda equation, x: x ** equation.params["y"],
     "round": lambda equation, x: ROUNDED[int(equation.params["rounding_method"])](x),
@@ -468,20 +470,6 @@ RULES: dict[str, Rule] = {
     "sign": _sign,
     "bitcast_convert_type": _bitcast_convert_type,
     "convert_element_type": _convert_element_type,
-    "reduce_sum": _reduction(np.add),
-    "reduce_prod": _reduction(np.multiply),
-    "reduce_max": _reduction(maximum),
-    "reduce_min": _reduction(minimum),
-    "argmax": _place_of_extreme(maximum),
-    "argmin": _place_of_extreme(minimum),
-    "cummax": _running(maximum),
-    "cummin": _running(minimum),
-    "cumsum": _running(np.add),
-    "cumprod": _running(np.multiply),
-    "cumlogsumexp": _running(log_add_exp),
-    "reduce_window_sum": _window_reduction(np.add, 0.0),
-    "reduce_window_max": _window_reduction(maximum, -np.inf),
-    "reduce_window_min": _window_reduction(minimum, np.inf),
     "sort": _sort,
     "top_k": _top_k,
     "broadcast_in_dim": _broadcast_in_dim,
