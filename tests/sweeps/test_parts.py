@@ -204,3 +204,13 @@ def test_two_results_of_one_part_are_refused(folders, tmp_path):
     path.write_bytes(packed({name: array + 1 for name, array in arrays.items()}, about))
     with pytest.raises(InputError, match=r"one result of each part, got .*other, whose numbers differ from those in"):
         fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "again")
+
+
+def test_a_part_does_not_bring_another_result_of_a_member_under_another_name(folders, tmp_path):
+    """A stranger's part could otherwise replace the numbers of one's own."""
+    _, parts = folders
+    copied = shutil.copytree(parts[1], tmp_path / "other")
+    path = next((parts[0] / "batches").iterdir())
+    shutil.copy(path, copied / "batches" / f"0{path.name}")
+    with pytest.raises(InputError, match=r"folders: expected parts of one division"):
+        fnn.sweeps.merge([parts[0], copied, *parts[2:]], tmp_path / "merged")

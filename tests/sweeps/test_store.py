@@ -1,6 +1,7 @@
 """The folder of one sweep is refused to another one, and the difference is named."""
 
 import json
+import shutil
 import time
 import tracemalloc
 
@@ -112,6 +113,17 @@ def test_the_same_sweep_written_anew_takes_what_is_finished(blobs, finished, mon
     )
     again = sweep(blobs, finished, rule=lambda h: optax.sgd(h["rate"]))
     assert [member.status for member in again.members] == ["finished", "finished"]
+
+
+def test_another_sweep_does_not_overwrite_what_is_finished_where_sweep_json_was_deleted(blobs, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "sweep")
+    (folder / "sweep.json").unlink()
+    kept = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+    with pytest.raises(InputError, match=r"out: .* got .*sweep, where another sweep, .* wrote 0-"):
+        sweep(blobs, folder, epochs=2)
+    assert kept == {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+    sweep(blobs, folder)
+    assert kept == {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "{}", "[" * 100_000, "\xff", '{"version": Infinity}'])

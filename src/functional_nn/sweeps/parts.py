@@ -207,12 +207,14 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
         remedy = "Successive halving compares all members, so it has no parts."
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
     members_in: dict[str, list[int]] = {}
+    file_of: dict[int, str] = {}
     first_with: dict[str, Path] = {}
     for path in paths:
         _check_same_sweep(path, read_settings(path), settings)
         for file, _, batch in good_batches(path):
             numbers = [history.number for history in batch.histories]
-            if members_in.setdefault(file.name, numbers) != numbers:
+            is_known = members_in.setdefault(file.name, numbers) == numbers
+            if not is_known or any(file_of.setdefault(number, file.name) != file.name for number in numbers):
                 expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
                 raise InputError("folders", expected, f"{path}, which has parts of another one")
             first = first_with.setdefault(file.name, file)
@@ -220,8 +222,7 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
                 given = f"{path}, whose numbers differ from those in {first.parent.parent}"
                 raise InputError("folders", "one result of each part", given, "Leave out one of the two.")
     count = len(settings["grid"])
-    found = {number for numbers in members_in.values() for number in numbers}
-    if missing := sorted(set(range(count)) - found):
+    if missing := sorted(set(range(count)) - file_of.keys()):
         raise InputError("folders", f"all {counted(count, 'member')} of the sweep", _in_words(missing, count))
     return settings
 

@@ -7,7 +7,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +70,8 @@ SCHEMA = {
     IDENTITY: (str, dict, None),
 }
 """The schema of ``sweep.json``."""
+NEW_OR_OURS = "a new folder, or the folder of this sweep"
+"""What ``out`` is expected to be."""
 MOST_ARRAYS = 100_000
 """The most arrays in the file of a batch. The names and shapes of more could not be read back: ``MOST_ENTRIES``."""
 SAVED = ("number", "status", "bad_step", "seconds")
@@ -131,6 +133,14 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
         make_folder(folder / BATCHES)
         if SWEEP not in names:
             fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+            with kept_open(folder / BATCHES):
+                for name in filter(BATCH_NAME.fullmatch, batches):
+                    is_ours = True  # also if it is damaged
+                    with suppress(*DAMAGED):
+                        is_ours = read_batch(folder / BATCHES / name, fingerprint) is not None
+                    if not is_ours:
+                        given = f"{folder}, where another sweep, or one with another version of JAX, wrote {name}"
+                        raise InputError("out", NEW_OR_OURS, given, "Use another folder.")
             entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
             write_whole(folder / SWEEP, signed_text(entries | identity))
             return fingerprint
@@ -144,7 +154,7 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
         if is_all and isinstance(at_once, int):
             remedy = f"Use the plan {'map' if at_once == 1 else f'vmap:{at_once}'}, or another folder."
         given = f"{folder}, whose sweep has {different}"
-        raise InputError("out", "a new folder, or the folder of this sweep", given, remedy)
+        raise InputError("out", NEW_OR_OURS, given, remedy)
     # The folder may have been made with other versions of JAX, which are not compared. Then its fingerprint differs
     # from ours. Its files contain its own fingerprint.
     return known[FINGERPRINT]
