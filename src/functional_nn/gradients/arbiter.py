@@ -19,7 +19,7 @@ from functional_nn.gradients.digits.numbers import as_numbers, many_digits
 from functional_nn.jaxprs.evaluate import evaluate
 
 MOST_EXACT_NUMBERS = 1_000_000
-"""At most this many numbers with 50 and 80 digits are computed for one problem. They take some seconds."""
+"""At most this many numbers of hundreds of digits are computed for one problem. They take some seconds."""
 MOST_COLUMNS = 200
 """The largest number of elements of a leaf that the arbiter computes."""
 STEP, SMALLEST_STEP = 2.0**-600, 2.0**-1000
