@@ -101,7 +101,7 @@ def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
     text = path.read_text()
     for changed, said in (
         (text.replace("0.1", "0.2", 1).replace("0.3", "0.4", 1), "differs from the checkpoint"),
-        (text.splitlines(keepends=True)[0], "differs from the checkpoint"),
+        (text.splitlines(keepends=True)[0], "ends before the checkpoint: the run was killed"),
         (text[::-1], "The metrics were changed"),
         (text.partition('{"epoch": 3')[0] + '{"epoch": 3, "loss": 0.1}\n', "has 1 later epoch, without"),
     ):
@@ -110,6 +110,13 @@ def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
         assert said in page(killed)
         without_notes = re.compile(r'\s*<p class="note">.*?</p>')
         assert without_notes.sub("", page(killed)) == without_notes.sub("", good)
+
+
+def test_a_page_says_that_the_statistics_have_lost_the_last_epoch(copied):
+    path = copied / run_folder.LAYER_STATISTICS
+    path.write_bytes(path.read_bytes()[:-9])
+    assert run(["report", str(copied)]) == 0
+    assert f"{path.name} has lost its last lines" in page(copied)
 
 
 def test_a_changed_configuration_of_a_killed_run_is_refused(killed, capsys):

@@ -125,6 +125,19 @@ def test_damaged_rows_have_one_warning(tmp_path):
     assert len(warned) == 1
 
 
+@pytest.mark.parametrize("end", [*(bytes([10 ^ 1 << bit]) for bit in range(8)), b"", b"[3", b'{"epoch": 3'])
+def test_a_row_without_its_end_is_damaged_and_a_half_written_one_is_not(tmp_path, end):
+    row = {"epoch": 1, "examples": 1, "outputs": {"a": {"units": 1, "dead": 0}}, "gradients": {}}
+    run_folder.create_layer_statistics(tmp_path, [row, row | {"epoch": 2}])
+    path = tmp_path / "layer_statistics.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content.removesuffix(b"\n") + end)
+    with pytest.warns(UserWarning, match="line 2: it is damaged"):
+        assert run_folder.read_layer_statistics(tmp_path) == [row]
+    path.write_bytes(content[:-3])  # as a killed run leaves it
+    assert run_folder.read_layer_statistics(tmp_path) == [row]
+
+
 def test_no_row_is_read_after_a_damaged_one(tmp_path):
     """As a list, the lines of a file of 128 MiB took 3.8 GiB."""
     (tmp_path / "metrics.jsonl").write_bytes(b"1\n" * 1_000_000)

@@ -94,6 +94,8 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     if data is None:
         data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]
+    if result is not None and statistics and statistics[-1]["epoch"] < len(history):
+        notes.append(f"The file {run_folder.LAYER_STATISTICS} has lost its last lines, and the last epoch with them.")
     settings = values | network.configuration.to_dict()
     return RunContents(settings, network.net, history, params, state, result, statistics, data, notes)
 
@@ -131,8 +133,10 @@ def _unfinished(folder: Path, shapes: tuple[Params, State], notes: list[str]) ->
     except DataError as error:
         notes.append(f"The metrics were changed, and are not used. {error}")
     else:
-        if written[: len(history)] != history:
+        if written[: len(history)] != history[: len(written)]:
             notes.append("The file metrics.jsonl differs from the checkpoint: it was changed, and is not used.")
+        elif len(written) < len(history):
+            notes.append("The file metrics.jsonl ends before the checkpoint: the run was killed, or the file was cut.")
         elif later := len(written) - len(history):
             notes.append(f"The file metrics.jsonl has {counted(later, 'later epoch')}, without a checkpoint.")
     return history, params, state

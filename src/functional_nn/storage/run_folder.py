@@ -280,4 +280,5 @@ def _metrics_line(metrics: Mapping[str, float | None]) -> str:
 def _lines(content: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines of a file of rows with their numbers, but not one that a killed run left half-written at the end."""
     lines = enumerate(islice(io.BytesIO(content), MOST_ROWS), start=1)
-    return ((number, line) for number, line in lines if line.endswith(b"\n"))
+    # A signed row ends with '"}', and has it only there. A line with it was written whole, and lost its end afterwards.
+    return ((number, line) for number, line in lines if line.endswith(b"\n") or b'"}' in line)
