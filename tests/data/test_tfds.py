@@ -4,6 +4,7 @@ import http.server
 import io
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -313,3 +314,15 @@ def test_records_that_are_much_larger_than_their_file_are_refused(size, together
     assert file.stat().st_size < 500_000
     with pytest.raises(DataError, match="damaged records, or some of more than 16,777,216 bytes in memory"):
         load_dataset("mnist", tmp_path)
+
+
+def test_records_are_read_if_the_user_limits_the_memory(tmp_path):
+    """The process that reads them cannot take away a hard limit, as ``ulimit -v`` sets it."""
+    pytest.importorskip("resource")
+    writer = ArrayRecordWriter(str(tmp_path / "records"), "group_size:1")
+    writer.write(b"a record")
+    writer.close()
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))\n"
+    code += "from functional_nn.data.records import read_records; print(*read_records(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "records")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "b'a record'\n"

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 MEMORY = 2**30
@@ -71,10 +72,9 @@ def _limit_time(seconds: int) -> None:
 
 def _limit_memory() -> None:
     """Lets this process take only so many more bytes, where the system can do that."""
-    try:
+    with suppress(ImportError, OSError, ValueError):  # a ValueError: the user has set a hard limit that is smaller
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
