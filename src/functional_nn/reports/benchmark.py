@@ -12,6 +12,7 @@ from functional_nn.bench.targets import TargetReport
 from functional_nn.bench.units import in_bytes, in_flops, in_seconds
 from functional_nn.core.errors import escaped
 from functional_nn.core.texts import WIDTH, aligned
+from functional_nn.storage.arrays import listed
 
 
 def title(measured: Measured) -> str:
@@ -63,8 +64,7 @@ def comparisons(compared: Sequence[RecordComparison], without: Sequence[str] = (
     for one in compared:
         lines.append(f"{one.what}: {one.verdict}")
         lines.append(f"  {one.time}, relative {one.relative}, record of {one.date[:10]}")
-        for difference in one.differences:
-            lines += textwrap.wrap(difference, WIDTH, initial_indent="  other ", subsequent_indent="    ")
+        lines += textwrap.wrap(listed(one.differences), WIDTH, initial_indent="  other ", subsequent_indent="    ")
     lines += [f"{what}: no older record" for what in without]
     return "\n".join(map(escaped, lines))  # the older records come from a file
 
