@@ -348,10 +348,13 @@ def test_names_of_classes_lose_control_characters(stranger, capsys):
 def test_networks_and_sweeps_are_shown_without_control_characters(stranger, tmp_path):
     sign(stranger, dataset="a\x1b[31m")
     assert "a\\x1b[31m" in repr(fnn.exchange.load(stranger))
-    with opened_store(tmp_path / "sweep", {"grid": [{"data": "", "a\x1b[2J": f"\x1b[{i}m"} for i in range(2)]}):
-        pass
+    identity = {"grid": [{"data": "", "a\x1b[2J": f"\x1b[{i}m", "seed": 0} for i in range(2)]}
+    with opened_store(tmp_path / "sweep", identity) as store:
+        store.save("0-0-end", [MemberHistory(0, "\x1b", curves={"\x1b": [1]}, test_metrics={"test_\x1b": 1})], [()])
     result, _ = read_sweep(tmp_path / "sweep")
-    assert "\x1b" not in repr(result.members) + str(result) + result._repr_html_()
+    result.save(tmp_path / "members.csv")
+    table = (tmp_path / "members.csv").read_text()
+    assert "\x1b" not in table + repr(result.members) + str(result) + result._repr_html_()
     assert "a\\x1b[2J \\x1b[1m" in repr(result.members)
 
 

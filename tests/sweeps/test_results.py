@@ -147,13 +147,13 @@ def test_the_printed_table_folds_seeds_and_has_the_best_first():
     assert counts == "6 finished"
 
 
-def test_the_printed_table_has_no_control_characters():
+def test_printed_tables_and_members_have_no_control_characters():
     hostile = "\x1b]0;name\x07\nfalse"
     first = member(0, {hostile: hostile, "seed": 0}, 0.9, status=hostile)
     made = result(first, member(1, {hostile: "a", "seed": 1}, 0.8))
     lines = str(made).splitlines()
     assert len(lines) == 5
-    assert all(line.isprintable() for line in lines)
+    assert all(line.isprintable() for line in (*lines, repr(first)))
 
 
 def test_the_rate_is_that_of_the_members_that_this_call_trained(mixed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -129,7 +129,7 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     """The result of a sweep, from its folder, and the entries of its ``sweep.json``.
 
     A file of members that is damaged or belongs to another sweep counts as missing, as when the sweep goes on. Members
-    without a file have the status ``"not run"``. Control characters in settings become escapes.
+    without a file have the status ``"not run"``. Control characters become escapes.
 
     Raises:
         DataError: if ``sweep.json`` is missing or damaged, or the members have too many different metrics.
@@ -140,14 +140,17 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
 
-    def settings_of(number: int) -> dict[str, object]:
-        values = grid[number]
-        return {escaped(name): escaped(text) if isinstance(text := values[name], str) else text for name in names}
+    def printable(values: Mapping[str, object]) -> JsonObject:
+        return {escaped(name): escaped(value) if isinstance(value, str) else value for name, value in values.items()}
 
-    members = tuple(history.result(settings_of(history.number)) for history in histories)
+    members = []
+    for history, values in zip(histories, grid, strict=True):
+        history.status = escaped(history.status)
+        history.curves, history.test_metrics = printable(history.curves), printable(history.test_metrics)
+        members.append(history.result(printable({name: values[name] for name in names})))
     message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
     precision = settings.get("precision") or ["float32"]
-    return SweepResult(members, _no_model, str(precision[0]), in_shape=(), message=message), settings
+    return SweepResult(tuple(members), _no_model, str(precision[0]), in_shape=(), message=message), settings
 
 
 def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:

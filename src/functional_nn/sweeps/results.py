@@ -61,7 +61,7 @@ class Member:
         given = ", ".join(f"{name} {value}" for name, value in self.hyperparameters.items())
         metrics = {name: self.last(name) for name in self.curves} | dict(self.test_metrics)
         numbers = "".join(f", {words(name)} {value:.4f}" for name, value in metrics.items())
-        return f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})"
+        return escaped(f"Member({self.number}: {given}; {self.status} after epoch {self.epochs}{numbers})")
 
     @property
     def epochs(self) -> int:
