@@ -540,8 +540,8 @@ def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, tr
     before = {path.name: path.read_bytes() for path in precious.iterdir()}
     record = StatisticsRecorder.record
 
-    def record_and_replace(recorder, epoch, *about):
-        record(recorder, epoch, *about)
+    def record_and_replace(recorder, epoch, *about, **more):
+        record(recorder, epoch, *about, **more)
         if epoch == 2:
             (tmp_path / "out").rename(tmp_path / "away")
             (tmp_path / "out").symlink_to(precious)
