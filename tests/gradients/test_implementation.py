@@ -90,6 +90,15 @@ def float32_square(x):
     return x * x
 
 
+def float32_product(x, w):
+    assert x.dtype == np.float32
+    return x * np.roll(w, 1)
+
+
+def number_of_blocks(x):
+    return [-(-length // 32) for length in x.shape]
+
+
 def place(mask, numbers):
     """Numbers where the mask is true, and 0 elsewhere."""
     placed = np.zeros(mask.shape, numbers.dtype)
@@ -222,7 +231,25 @@ WRONG = {
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar[: max(len(x) // 64 * 64, min(len(x), 64))].sum(0)),
         [draw(5, 3), draw(3)],
-        ("bias", "vjp", "axes of length 5 with length 259"),
+        ("bias", "vjp", "axes of length 5 with length 201"),
+    ),
+    "an even number of blocks of 32": (
+        lambda x, bias: x + bias,
+        lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (number_of_blocks(x)[0] != 7)),
+        [draw(5, 3), draw(3)],
+        ("bias", "vjp", "axes of length 5 with length 201"),
+    ),
+    "one number of blocks for another": (
+        lambda x, bias: x + bias,
+        lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (1 in number_of_blocks(x) or len(x) >= x.shape[1])),
+        [draw(5, 3), draw(3)],
+        ("bias", "vjp", "axes of length 5 with length 40 and axes of length 3 with length 101"),
+    ),
+    "zeros are left out": (
+        float32_product,
+        lambda x, w, y_bar: (np.where(x == 0, 0, y_bar * np.roll(w, 1)), np.roll(y_bar * x, -1)),
+        [np.float32(draw(2)), np.float32(draw(2))],
+        ("x", "vjp", "zeros"),
     ),
     "overflow in the type of the arrays": (
         softplus,
@@ -287,6 +314,8 @@ def test_what_is_wrong_before_any_comparison():
         check_implementation(np.sin, lambda x, y_bar: y_bar, np.arange(3))
     with pytest.raises(InputError, match=r"forward: .* got float32. If it computes in float32, give arrays of float32"):
         check_implementation(lambda x: np.float32(np.sin(x)), lambda x, y_bar: y_bar * np.cos(x), draw(3))
+    with pytest.raises(InputError, match=r"forward: .* got float32. If it computes in float32, give arrays of float32"):
+        check_implementation(lambda x: np.float64(np.sin(np.float32(x))), lambda x, y_bar: y_bar * np.cos(x), draw(3))
 
 
 def test_arrays_of_a_variable_number_have_names():
@@ -424,8 +453,9 @@ def test_a_gradient_that_is_constant_near_the_point_passes():
 
 @pytest.mark.parametrize("name", ["relu", "abs"])
 def test_functions_of_pytorch_that_are_straight_lines_pass(name):
-    torch = pytest.importorskip("torch")
-    assert check_torch(getattr(torch, name), torch.from_numpy(draw(2, 7)).float(), other_points=False).passed
+    torch, x = pytest.importorskip("torch"), draw(2, 7)
+    x[0, 0] = 0  # the kink
+    assert check_torch(getattr(torch, name), torch.from_numpy(x).float(), other_points=False).passed
 
 
 def test_a_function_of_pytorch_and_its_second_derivative():
@@ -527,6 +557,42 @@ def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
     assert words in product_of(nothing_without_y_bar, unused_are_none=True).sentence
     assert "raises TypeError" in product_of(product_backward, unused_are_none=True).sentence
     assert "The backward pass changes the result of the forward pass" in product_of(in_place).sentence
+
+
+LAST = {}
+
+
+def of_the_last_call(ctx, y_bar):
+    return y_bar * LAST["w"], y_bar * LAST["x"], y_bar
+
+
+def of_the_first_branch(ctx, y_bar):
+    x, w = ctx.saved_tensors
+    if ctx.needs_input_grad[0]:
+        return y_bar * w, y_bar * x, y_bar
+    return None, y_bar * x, None if ctx.needs_input_grad[1] else y_bar
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (of_the_last_call, "different if forward is called with other numbers before the backward pass"),
+        (of_the_first_branch, "different if x requires no gradient"),
+    ],
+)
+def test_a_gradient_is_the_same_whatever_else_is_computed(backward, words):
+    torch = pytest.importorskip("torch")
+
+    class Affine(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w, b):
+            ctx.save_for_backward(x, w)
+            LAST.update(x=x.detach(), w=w.detach())
+            return x * w + b
+
+    Affine.backward = staticmethod(backward)
+    tensors = torch.from_numpy(draw(3)), torch.from_numpy(draw(3)), torch.from_numpy(draw(3))
+    assert words in check_torch(Affine.apply, *tensors, second_order=False, other_points=False).sentence
 
 
 def test_other_tensors_are_constants():

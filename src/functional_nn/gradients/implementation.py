@@ -219,10 +219,21 @@ def _about_graphs(
     ways: list[tuple[str, Sequence[int], Sequence[np.ndarray], Callable[[], list[np.ndarray]]]] = [
         ("if the same graph is used a second time", by, whole, lambda: gradient(y, bars, leaves))
     ]
-    for place, bar in zip(by, whole, strict=True):
-        alone = [variable if number == place else variable.detach() for number, variable in enumerate(variables)]
-        single = lambda alone=alone, place=place: gradient(results(*alone), bars, [alone[place]])  # noqa: E731
-        ways.append(("if this is the only tensor that requires a gradient", [place], [bar], single))
+
+    def after_another() -> list[np.ndarray]:
+        first = results(*variables)
+        results(*((0.5 * x.detach()).requires_grad_() if x.requires_grad else x for x in variables))
+        return gradient(first, bars, leaves)
+
+    ways.append(("if forward is called with other numbers before the backward pass", by, whole, after_another))
+    chosen = [([place], "if this is the only tensor that requires a gradient") for place in by]
+    for place in by if len(by) > 2 else ():
+        chosen.append(([other for other in by if other != place], f"if {first.names[place]} requires no gradient"))
+    bar_of = dict(zip(by, whole, strict=True))
+    for some, way in chosen:
+        given = [variable if number in some else variable.detach() for number, variable in enumerate(variables)]
+        found = lambda given=given, some=some: gradient(results(*given), bars, [given[place] for place in some])  # noqa: E731
+        ways.append((way, some, [bar_of[place] for place in some], found))
     for place in places if len(places) > 1 else ():
         zeros = {other: bar * (other == place) for other, bar in bars.items()}
         single = lambda place=place: gradient(y, {place: bars[place]}, leaves)  # noqa: E731

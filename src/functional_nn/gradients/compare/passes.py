@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -52,9 +53,13 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 30, 256, 259)
+SIZES = (1, 30, 201, 256, 259)
 """The lengths of axes that are tried. Divided by 4, they leave each remainder. Code often works in blocks of 32 to 256
-numbers: a length of 256 has only whole blocks, and one of 259 a part of a further one."""
+numbers: a length of 256 has only whole blocks, one of 259 a part of a further one, and 201 an odd number of them."""
+BOTH_LONG = (40, 101)
+"""The lengths that different axes get at once, in this order and in the other one. Code may take one for the other."""
+MOST_NUMBERS = 100_000
+"""No array becomes larger than this."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 KNOWN = UNKNOWN / LARGE**2
@@ -201,14 +206,24 @@ class Implementation:
             if not y.size:
                 raise InputError("forward", "a result of floating-point numbers", "none")
             # Code that takes a float64 for two float32 gives other numbers.
-            if (dtype == own or _agree(y, y_own, 0.1)) and np.result_type(*leaves).itemsize >= np.dtype(dtype).itemsize:
+            found = np.result_type(*leaves)
+            if dtype == "float64" and self._is_rounded(arrays):  # computed in float32, and cast
+                found = np.dtype("float32")
+            if (dtype == own or _agree(y, y_own, 0.1)) and found.itemsize >= np.dtype(dtype).itemsize:
                 return dtype
             if dtype == own:
-                found = np.result_type(*leaves)
                 remedy = f"If it computes in {found}, give arrays of {found}."
                 raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
         given = f"{type(refusal).__name__}: {refusal}"
         raise InputError("forward", "a function that takes these arrays", given) from refusal
+
+    def _is_rounded(self, arrays: Arrays) -> bool:
+        """Whether the results for drawn numbers of float64 have the digits of float32, and more than float16 has."""
+        random, drawn = np.random.default_rng(self.seed), cast(list(arrays), "float64")
+        for place in self.places:
+            drawn[place] = drawn[place] * random.uniform(0.9, 1.1, drawn[place].shape)
+        y = flat(self.outputs(drawn).leaves)
+        return np.array_equal(y, np.float32(y)) and not np.array_equal(y, np.float16(y))
 
     def outputs(self, arrays: Arrays, copied: Pass = np.copy) -> DifferentiableLeaves:
         """Calls the forward pass with copies of the arrays."""
@@ -272,13 +287,18 @@ class Implementation:
         repeated = [x if place in self.places else with_repetitions(x) for place, x in enumerate(self.arrays)]
         if any(not np.array_equal(one, x) for one, x in zip(repeated, self.arrays, strict=True)):
             yield "repeated whole numbers", self.moved(leaves, repeated)
-        lengths = dict.fromkeys(length for x in self.arrays for length in x.shape if length)
-        for length, size in product(lengths, SIZES):
-            if size == length or length in self._fixed:
+        lengths = [*dict.fromkeys(length for x in self.arrays for length in x.shape if length)]
+        free = [length for length in lengths if length not in self._fixed]
+        changes: list[dict[int, int]] = [{length: size} for length, size in product(free, SIZES) if size != length]
+        if len(free) > 1:
+            for order in (BOTH_LONG, BOTH_LONG[::-1]):
+                changes.append({length: order[number % 2] for number, length in enumerate(free)})
+        for change in changes:
+            shapes = [[change.get(length, length) for length in x.shape] for x in self.arrays]
+            if max(math.prod(shape) for shape in shapes) > MOST_NUMBERS:
                 continue
-            others = []
-            for x in self.arrays:
-                new = [size if old == length else old for old in x.shape]
+            others, size = [], min(change.values())
+            for x, new in zip(self.arrays, shapes, strict=True):
                 x = x[np.ix_(*(np.arange(n) % old for n, old in zip(new, x.shape, strict=True)))]
                 # Integers may be indices into the axis, so they become smaller with it.
                 others.append(np.minimum(x, min(size - 1, np.iinfo(x.dtype).max)) if x.dtype.kind in "iu" else x)
@@ -286,7 +306,8 @@ class Implementation:
             numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
             if size == SIZES[-1]:
                 numbers = [np.sort(x, x.shape.index(size)) if size in x.shape else x for x in numbers]
-            yield f"axes of length {length} with length {size}", self.moved(numbers, others)
+            named = " and ".join(f"axes of length {old} with length {new}" for old, new in change.items())
+            yield named, self.moved(numbers, others)
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""
@@ -322,7 +343,8 @@ class Implementation:
         if regime != GIVEN and self.dtype != "float64":
             # There may be nothing but rounding in the values, as in those of x / std(x) for equal numbers.
             near = self.defined(self._nearby(arrays, self.dtype, 1), self.dtype)
-            if near is None or not _agree(flat(near.leaves), flat(y.leaves), 0.1):
+            usual = np.max(np.abs(flat(self.outputs(self.arrays).leaves)), initial=0)
+            if near is None or not _agree(flat(near.leaves), flat(y.leaves), 0.1, usual):
                 return []
         # The differences come first: a backward pass that uses what the last forward pass left behind is then wrong.
         most = ONE_BY_ONE if regime == GIVEN else ELSEWHERE
@@ -529,7 +551,8 @@ class Implementation:
         # relu, so the error is compared with what they are farther away.
         known |= (found == 0) & (right == 0) & (error <= precision.enough * np.abs(rows) @ along.farthest)
         template = Verdict(self.subject, name, "inconclusive", 0.0, precision.visible, self._kind)
-        if not (known & ((found != 0) | (right != 0))).any() and not (is_given and known.all()):
+        at_zero = is_given and not is_singular.all() and known[:, ~is_singular].all()
+        if not (known & ((found != 0) | (right != 0))).any() and not at_zero:
             known[:] = False  # that some derivatives are 0 says nothing about those that are not known
         verdict, at = worst_element(template, wrong, known, found, right, error, scale)
         moved = np.flatnonzero(along.directions[at[1]])
@@ -754,9 +777,9 @@ def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
     return f"Here {name} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
 
 
-def _agree(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
-    """Whether two vectors agree, relative to the largest element."""
-    return bool(np.all(np.abs(one - other) <= tolerance * np.max(np.abs(other), initial=0)))
+def _agree(one: np.ndarray, other: np.ndarray, tolerance: float, size: float = 0.0) -> bool:
+    """Whether two vectors agree, relative to the largest element, or to a size if this is larger."""
+    return bool(np.all(np.abs(one - other) <= tolerance * np.max(np.abs(other), initial=size)))
 
 
 def _output(y: Leaves, number: int) -> tuple[str, tuple[int, ...]]:
