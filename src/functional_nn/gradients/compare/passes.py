@@ -294,7 +294,7 @@ class Implementation:
             for order in (BOTH_LONG, BOTH_LONG[::-1]):
                 changes.append({length: order[number % 2] for number, length in enumerate(free)})
         for change in changes:
-            shapes = [[change[old] if old in change else old for old in x.shape] for x in self.arrays]
+            shapes = [[change.get(int(old), int(old)) for old in x.shape] for x in self.arrays]
             if max(math.prod(shape) for shape in shapes) > MOST_NUMBERS:
                 continue
             others, size = [], min(change.values())
