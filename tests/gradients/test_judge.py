@@ -691,6 +691,30 @@ def test_the_smallest_integer_of_a_type_is_a_constant_like_others():
     assert branch_constants(program) == [2.0**31]
 
 
+def attention(q, k):
+    later = jnp.arange(len(q))[:, None] + (len(k) - len(q)) < jnp.arange(len(k))
+    return jax.nn.softmax(jnp.where(later, -1e9, q @ k.T))
+
+
+def attention_vjp(q, k, g):
+    y = attention(q, k)
+    s = jnp.tril(y * (g - jnp.sum(y * g, -1, keepdims=True)))  # right if q and k have the same length
+    return s @ k, s.T @ q
+
+
+OTHER_LENGTHS = {
+    "of an axis that two arrays have": (attention, attention_vjp, F64([[0.3, -1], [0.5, 2]]), F64([[0.1, 1], [2, -1]])),
+    "that four divides": (jnp.sin, lambda x, g: g * jnp.cos(x) * (1 + (x.size % 4 == 0)), F64([0.3, 2, -1, 0.7, 1.1])),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LENGTHS)
+def test_formulas_that_are_wrong_at_other_lengths(name):
+    report = check_vjp(*OTHER_LENGTHS[name], mutants=False, second_order=False)
+    assert not report.passed
+    assert "axes of other lengths" in report.sentence
+
+
 def test_a_loop_of_python_over_an_axis_gets_no_long_axis():
     """Its program would have hundreds or thousands of operations, which XLA may not even survive."""
     lengths = set()

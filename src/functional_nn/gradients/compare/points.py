@@ -34,7 +34,7 @@ OUTCOMES |= {"gt": np.greater, "le": np.greater, "min": np.greater}
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
-SHORT_AND_LONG = (1, 258)
+SHORT_AND_LONG = (1, 260)
 """Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
@@ -102,7 +102,7 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and the program has no more operations
     then: a loop of Python over them would take very long to compile. Then permutations change, and all flags
     are equal. In the last lists, all axes of length 1 get a length that no axis has. Then one of them alone gets it, or
-    one of two axes of an array that have the same length.
+    one of two axes of an array that have the same length, and one of two axes of different arrays.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -171,6 +171,9 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
 
     chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
     yield [with_shapes("axes of other lengths", with_longer(axes)) for axes in chosen]
+    every = [shape[axis] for _, axis, shape in axes]
+    shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
+    yield [with_shapes("axes of other lengths", with_longer([axis])) for axis in shared if axis not in alone]
 
 
 def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
