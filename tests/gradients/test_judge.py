@@ -705,6 +705,11 @@ def attention_vjp(q, k, g):
 OTHER_LENGTHS = {
     "of an axis that two arrays have": (attention, attention_vjp, F64([[0.3, -1], [0.5, 2]]), F64([[0.1, 1], [2, -1]])),
     "that four divides": (jnp.sin, lambda x, g: g * jnp.cos(x) * (1 + (x.size % 4 == 0)), F64([0.3, 2, -1, 0.7, 1.1])),
+    "of a square": (
+        lambda x: jnp.sin(x).T,
+        lambda x, g: jnp.cos(x) * (g if g.shape == x.shape else g.T),
+        F64([[0.3, 2, -1], [0.7, 1.1, 3]]),
+    ),
 }
 
 
@@ -713,6 +718,12 @@ def test_formulas_that_are_wrong_at_other_lengths(name):
     report = check_vjp(*OTHER_LENGTHS[name], mutants=False, second_order=False)
     assert not report.passed
     assert "axes of other lengths" in report.sentence
+
+
+def test_a_function_that_jax_cannot_differentiate():
+    places = np.array([0, 2, 0])
+    with pytest.raises(InputError, match=r"function: expected operations that JAX can differentiate, got scatter_mul"):
+        check_vjp(lambda x: jnp.ones(3).at[places].multiply(x), lambda x, g: (g * x)[places], F64([0.3, -1.2, 0.7]))
 
 
 def test_a_loop_of_python_over_an_axis_gets_no_long_axis():

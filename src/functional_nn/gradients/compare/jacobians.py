@@ -150,13 +150,17 @@ def automatic_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> Leav
 
 def values_and_pullback(problem: Problem, leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, Leaves]:
     """The outputs, and what ``automatic_pullback`` gives."""
-    y, pullback = jax.vjp(problem.function, leaves)
     try:
+        y, pullback = jax.vjp(problem.function, leaves)
         return y, pullback([bar.astype(output.dtype) for bar, output in zip(y_bars, y, strict=True)])[0]
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
-    return y, jax.jacfwd(lambda leaves: inner_product(y_bars, problem.function(leaves))[0])(leaves)
+    except NotImplementedError as error:  # such as for the multiplication of elements with repeated indices
+        remedy = "Write it with other operations, or call check_implementation, which differentiates nothing."
+        raise InputError("function", "operations that JAX can differentiate", str(error), remedy) from error
+    bars = jax.jacfwd(lambda leaves: inner_product(y_bars, problem.function(leaves))[0])(leaves)
+    return problem.function(leaves), bars
 
 
 def under_transforms(

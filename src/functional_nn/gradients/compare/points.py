@@ -34,8 +34,10 @@ OUTCOMES |= {"gt": np.greater, "le": np.greater, "min": np.greater}
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = 9
 """Axes become longer by this number, which makes even lengths odd."""
-SHORT_AND_LONG = (1, 260)
+SHORT_AND_LONG = (1, 258)
 """Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest."""
+EQUAL = 8
+"""The length that all axes get at once: so matrices are square, and blocks of two, four or eight numbers whole."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
 REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
@@ -98,11 +100,12 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
 def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> Iterator[list[tuple[str, PyTree]]]:
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
-    In the first list, all axes become longer, then only those of one length, and at last none. In the next two, axes
-    get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and the program has no more operations
-    then: a loop of Python over them would take very long to compile. Then permutations change, and all flags
-    are equal. In the last lists, all axes of length 1 get a length that no axis has. Then one of them alone gets it, or
-    one of two axes of an array that have the same length, and one of two axes of different arrays.
+    In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
+    get one length. In the next two, axes get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and
+    the program has no more operations then: a loop of Python over them would take very long to compile. Then
+    permutations change, and all flags are equal. In the last lists, all axes of length 1 get a length that no axis has.
+    Then one of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of
+    different arrays.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -146,6 +149,7 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
         first.append(("repeated whole numbers", with_lengths({})))
     yield first
+    yield [with_shapes("axes of other lengths", one) for one in of_lengths(dict.fromkeys(lengths, EQUAL))]
     usual = operations(arguments)
     free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + LONGER})) == usual]
     for order in (SHORT_AND_LONG, SHORT_AND_LONG[::-1]):
