@@ -206,7 +206,7 @@ def calls():
         "check_vjp": (
             lambda point, **given: fnn.check_vjp(*NEGATED, point, **given),
             {"point": np.ones(1), "second_order": False, "kinks_as_automatic": False, "mutants": False, "seed": 0}
-            | {"domain": jnp.abs},
+            | {"domain": partial(jax.tree.map, jnp.abs)},
         ),
         "check_implementation": (
             lambda array, **given: fnn.gradients.check_implementation(np.negative, lambda _, bar: -bar, array, **given),
