@@ -79,6 +79,8 @@ def test_axes_are_even_for_few_values_and_logarithmic_for_many_that_span_decades
     uniform = parallel_axis("dropout", [0.001, *np.linspace(0.1, 0.9, 20).tolist()])
     assert uniform.places[0.9] - uniform.places[0.1] > 0.8
     assert all(0 <= place <= 1 for axis in (many, uniform) for place, _ in axis.ticks)
+    metric = parallel_axis("accuracy", [0.944, *np.linspace(0.912, 0.94, 20).tolist()])
+    assert metric.ticks[-1] == (1.0, "0.944")
     assert parallel_axis("name", ["b", "$x$"]).ticks == [(0.0, "b"), (1.0, r"\$x\$")]
 
 

@@ -267,7 +267,7 @@ def read_settings(folder: Path) -> JsonObject:
         DataError: if it is missing, damaged, of another version, or not that of a sweep.
     """
     path = folder / SWEEP
-    remedy = "Use another folder. Or delete this file; finished members of this sweep are still used then."
+    remedy = "Use another folder. Or delete this file: only the same sweep can go on then."
     try:
         known = read_signed(read_file(path))
     except OSError as error:

@@ -28,7 +28,7 @@ from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, Comp
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
-from functional_nn.gradients.compare.points import with_repetitions
+from functional_nn.gradients.compare.points import MOST_ELEMENTS, with_repetitions
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
     Leaves,
@@ -55,11 +55,9 @@ LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 SIZES = (1, 30, 201, 256, 259)
 """The lengths of axes that are tried. Divided by 4, they leave each remainder. Code often works in blocks of 32 to 256
-numbers: a length of 256 has only whole blocks, one of 259 a part of a further one, and 201 an odd number of them."""
+numbers. Of blocks of 32, a length of 256 has eight, 259 a part of a ninth, and 201 a part of a seventh."""
 BOTH_LONG = (40, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other."""
-MOST_NUMBERS = 100_000
-"""No array becomes larger than this."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 KNOWN = UNKNOWN / LARGE**2
@@ -213,7 +211,8 @@ class Implementation:
                 return dtype
             if dtype == own:
                 remedy = f"If it computes in {found}, give arrays of {found}."
-                raise InputError("forward", f"results of the type of the arrays, {own}", found, remedy)
+                expected = f"results with the digits of the arrays, which are {own}"
+                raise InputError("forward", expected, f"those of {found}", remedy)
         given = f"{type(refusal).__name__}: {refusal}"
         raise InputError("forward", "a function that takes these arrays", given) from refusal
 
@@ -295,7 +294,7 @@ class Implementation:
                 changes.append({length: order[number % 2] for number, length in enumerate(free)})
         for change in changes:
             shapes = [[change.get(int(old), int(old)) for old in x.shape] for x in self.arrays]
-            if max(math.prod(shape) for shape in shapes) > MOST_NUMBERS:
+            if max(math.prod(shape) for shape in shapes) > MOST_ELEMENTS:
                 continue
             others, size = [], min(change.values())
             for x, new in zip(self.arrays, shapes, strict=True):

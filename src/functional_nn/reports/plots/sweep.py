@@ -200,7 +200,8 @@ def _axis_of_numbers(name: str, values: Sequence[float], *, logarithmic: bool) -
     scale = np.log10 if logarithmic else np.asarray
     span = scale(high) - scale(low)
     locator = LogLocator(subs=(1.0,)) if logarithmic else MaxNLocator(5)
-    ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+    ticks = [float(f"{tick:.12g}") for tick in locator.tick_values(low, high)]  # 0.9440000000000001 is 0.944
+    ticks = [tick for tick in ticks if low <= tick <= high]
     if logarithmic and len(ticks) < 2:
         ticks = [low, high]
 
