@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def sweep(
         from functional_nn.storage.files import folder_to_write
         from functional_nn.sweeps.grid import crossed, grid
         from functional_nn.sweeps.member_batch import Halving
-        from functional_nn.sweeps.sweep import check_part_of_sweep, train_members
+        from functional_nn.sweeps.sweep import check_part_of_sweep
+        from functional_nn.sweeps.sweep import sweep as train_members
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -107,30 +109,37 @@ def sweep(
         signals.defer()
         signals.check()
 
-    def make_recipe(hyperparameters: Hyperparameters) -> Recipe:
+    def recipe(hyperparameters: Hyperparameters) -> Recipe:
         return base.of_member(hyperparameters).recipe(data.classes, len(data.train_images))
 
     if out is not None:
         click.get_current_context().with_resource(folder_to_write("--out", out))
-    result = train_members(
-        make_recipe,
-        lambda h: base.of_member(h).network(data.classes),
-        members,
-        data,
-        epochs=base.epochs,
-        batch_size=base.batch_size,
-        precision=base.precision,
-        plan=plan,
-        patience=base.patience,
-        halving=None if halving is None else Halving(halving, halving_keep),
-        keep=out is not None,
-        part=part,
-        out=out,
-        identity=base.settings() | data.about(),
-        defaults=settings.DEFAULTS,
-        on_epoch=on_epoch,
-        progress=False if quiet else None,
-    )
+    metrics = recipe(members[0]).metrics
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Interrupted", RuntimeWarning)  # the message of the result, printed below
+        result = train_members(
+            lambda h: recipe(h).net,
+            lambda h: recipe(h).optimizer,
+            members,
+            data,
+            loss=lambda h: recipe(h).loss,
+            penalty=lambda h: recipe(h).penalty,
+            metrics=None if metrics is None else dict(metrics),
+            gradient="jax",  # as it is: a network with formulas has them already
+            epochs=base.epochs,
+            batch_size=base.batch_size,
+            precision=base.precision,
+            plan=plan,
+            patience=base.patience,
+            halving=None if halving is None else Halving(halving, halving_keep),
+            keep=out is not None,
+            part=part,
+            out=out,
+            identity=base.settings() | data.about(),
+            defaults=settings.DEFAULTS,
+            on_epoch=on_epoch,
+            progress=False if quiet else None,
+        )
     about = {"config": base.to_dict(), "versions": versions(), "device": jax.devices()[0].device_kind}
     write_result(result, out, json_file, about, quiet=quiet)
     if out is not None and result.message:

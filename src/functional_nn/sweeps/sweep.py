@@ -43,7 +43,6 @@ from functional_nn.training.recipe import (
     OptimizerFunction,
     PenaltyMaker,
     RecipeFunctions,
-    RecipeMaker,
     StartMaker,
 )
 from functional_nn.training.state import SETTING_OF_BITS
@@ -71,6 +70,7 @@ def sweep(
     part: tuple[int, int] | None = None,
     out: str | os.PathLike[str] | None = None,
     identity: str | Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     progress: bool | None = None,
 ) -> SweepResult:
@@ -116,6 +116,7 @@ def sweep(
             results is an error.
         identity: text, or a dict that JSON can hold, that makes this sweep different from others. It is needed only
             for what cannot be compared: Python functions that the programs call.
+        defaults: the values of ``identity`` that a folder from before these were added does not have.
         on_epoch: called after each epoch of a batch of members with two numbers: of members that have ended, and of
             all members.
         progress: whether to show a progress bar; by default on a terminal and in a notebook.
@@ -134,59 +135,10 @@ def sweep(
     >>> result.compilations, [member.status for member in result.members]
     (1, ['finished', 'finished', 'finished', 'finished'])
     """
+    clock = time.perf_counter()
     named = check_metrics(metrics)
     check_names_of_losses(named or ())
-    result = train_members(
-        RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start),
-        model,
-        grid,
-        data,
-        epochs=epochs,
-        batch_size=batch_size,
-        precision=precision,
-        static=static,
-        plan=plan,
-        patience=patience,
-        halving=halving,
-        keep=keep,
-        part=part,
-        out=out,
-        identity=identity,
-        on_epoch=on_epoch,
-        progress=progress,
-    )
-    if result.message:
-        warnings.warn(result.message, RuntimeWarning, stacklevel=2)
-    return result
-
-
-def train_members(
-    make_recipe: RecipeMaker,
-    model: ModelFunction,
-    grid: Sequence[Mapping[str, object]],
-    data: Dataset | Split | Mapping[str, Dataset | Split],
-    *,
-    epochs: int,
-    batch_size: int,
-    precision: str | Precision,
-    static: Sequence[str] = (),
-    plan: str | Plan = "auto",
-    patience: int | None = None,
-    halving: Halving | None = None,
-    keep: bool = True,
-    part: tuple[int, int] | None = None,
-    out: str | os.PathLike[str] | None = None,
-    identity: str | Mapping[str, object] | None = None,
-    defaults: Mapping[str, object] | None = None,
-    on_epoch: Callable[[int, int], None] | None = None,
-    progress: bool | None = None,
-) -> SweepResult:
-    """The same as ``sweep``, with one function that makes the whole recipe of a member. The command line calls it.
-
-    ``model`` makes the network again when a result needs it. ``defaults`` are values in ``identity`` that a folder from
-    before these were added does not have. The other arguments are those of ``sweep``.
-    """
-    clock = time.perf_counter()
+    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
@@ -253,6 +205,8 @@ def train_members(
     seconds, compile_seconds = time.perf_counter() - clock, sum(group.seconds for group in groups)
     # The name of the data is no hyper-parameter of the result if there is only one data set.
     shown_names = [name for name in members[0] if name != "data" or isinstance(data, Mapping)]
+    if message:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     return SweepResult(
         members=tuple(
             population.histories[number].result({name: members[number][name] for name in shown_names})
