@@ -91,7 +91,8 @@ def max_pool(
                 [jnp.where(part == y, share, 0) for part in window_places(x, windows, -jnp.inf)], windows
             )
         m = tiles(x, windows, -jnp.inf) == spread_over_tiles(y, windows)
-        return untiled(jnp.where(m, spread_over_tiles(share, windows), 0), windows)
+        # ONNX Runtime computes a product in a fifth of the time of jnp.where.
+        return untiled(m.astype(share.dtype) * spread_over_tiles(share, windows), windows)
 
     return stateless(name, forward, backward)._replace(takes_mask=True)
 
