@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -34,7 +33,8 @@ class ExactNumbers(NamedTuple):
     Args:
         high: the numbers rounded to float64.
         low: the remainders of the rounding.
-        condition: the condition numbers, Σₖ |xₖ ∂ₖq / q| for the number q; empty if they are not computed.
+        condition: the condition numbers: Σₖ |xₖ ∂ₖf / f| for a value f, and |xₖ ∂ₖ∂ₖf / ∂ₖf| for a derivative. Empty if
+            they are not computed.
     """
 
     high: np.ndarray
@@ -100,11 +100,9 @@ class ExactFunction:
         point = [np.zeros(self._shape, dtype)]
         traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
         self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
-        # Multiples of the step: the center, then points to the right on each axis and between two axes, then the same
-        # points to the left.
+        # Multiples of the step: the center, then a point to the right on each axis, then the points to the left.
         axes = np.eye(size or 1, dtype=int)
-        right = np.stack([*axes, *(one + other for one, other in combinations(axes, 2))])
-        self._stencil = np.concatenate([0 * axes[:1], right, -right])
+        self._stencil = np.concatenate([0 * axes[:1], axes, -axes])
 
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
@@ -139,9 +137,20 @@ class ExactFunction:
             moved = x[None] + self._stencil.astype(object)[:, None] * step[None]
             flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
             y = self._program([flat]).reshape(self._program.outputs, len(self._stencil), len(points))
-            return _parts_of(
-                np.moveaxis(y, -1, 0), x[:, None], step[:, None], as_numbers(10) ** (GUARD_DIGITS - digits)
+            y, x, h = np.moveaxis(y, -1, 0), x[:, None], step[:, None]
+            value, right, left = np.split(y, [1, 1 + h.shape[-1]], 2)
+            gradient, bend = (right - left) / (2 * h), right - 2 * value + left
+            # An output has a rounding error of up to noise · size, and the differences divide it by h. A value is
+            # computed without a difference, so only 0 is in doubt there: all digits may have canceled.
+            noise = as_numbers(10) ** (GUARD_DIGITS - digits) * np.max(np.abs(y), 2, keepdims=True)
+            changes = np.sum(abs(x * gradient), 2, keepdims=True), abs(x * bend / (h * h))
+            # The condition number of 0 is infinite, unless the number stays 0 near x.
+            of_value, of_slope = (
+                np.where(change > SMALLEST, abs(change / number), 0).astype(np.float64)
+                for change, number in zip(changes, (value, gradient), strict=True)
             )
+            both = (value, gradient), (0 * noise, noise / h), (of_value, of_slope), (0 * noise, abs(bend) / h)
+            return _Part(*(np.concatenate([array.reshape(len(y), -1) for array in pair], 1) for pair in both))
 
 
 def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
@@ -163,47 +172,6 @@ class _Part(NamedTuple):
     noise: np.ndarray
     condition: np.ndarray
     jump: np.ndarray
-
-
-def _parts_of(y: np.ndarray, x: np.ndarray, h: np.ndarray, noise: object) -> _Part:
-    """Values and central differences, (f₁ - f₋₁) / 2h.
-
-    Args:
-        y: the values on the stencil, (points, outputs, stencil).
-        x: the points, (points, 1, axes).
-        h: the steps, likewise.
-        noise: a bound of the relative effect of rounding on values.
-    """
-    count, (center, ahead, behind) = x.shape[-1], np.split(y, [1, 1 + y.shape[2] // 2], 2)
-    right, left = ahead[..., :count], behind[..., :count]
-    gradient, bend = (right - left) / (2 * h), right - 2 * center + left
-    # Σₖ |xₖ ∂ₖ∂ⱼf|, beginning with k = j. On the line between two axes, f bends by both of them and by the mixed part.
-    change = abs(x * bend / (h * h))
-    between = (ahead + behind)[..., count:] - 2 * center
-    for number, (j, k) in enumerate(combinations(range(count), 2)):
-        mixed = abs((between[..., number] - bend[..., j] - bend[..., k]) / (2 * h[..., j] * h[..., k]))
-        change[..., j] += abs(x[..., k]) * mixed
-        change[..., k] += abs(x[..., j]) * mixed
-    # Where f and its slope are 0, f can still change with x.
-    value_change = (np.sum(abs(x * part), 2, keepdims=True) for part in (gradient, change))
-    # An output has a rounding error of up to noise · size, and the differences divide it by h.
-    noises = noise * np.max(np.abs(y), 2, keepdims=True)
-    # A value is computed without a difference, so only 0 is in doubt there: all digits may have canceled.
-    value = center, 0 * noises, _condition(center, *value_change), 0 * noises
-    slope = gradient, noises / h, _condition(gradient, change, 0 * change), abs(bend) / h
-    both = zip(value, slope, strict=True)
-    return _Part(*(np.concatenate([array.reshape(len(y), -1) for array in pair], 1) for pair in both))
-
-
-def _condition(number: np.ndarray, change: np.ndarray, further: np.ndarray) -> np.ndarray:
-    """|change / number|, where ``change`` is the linear change of the number for a relative change of x by 1.
-
-    The condition number of 0 is infinite, unless the number stays 0 near x. So ``further``, the change of second order,
-    is also compared with 0.
-    """
-    is_zero = abs(number) < SMALLEST
-    of_zero = np.where((change > SMALLEST) | (further > SMALLEST), np.inf, 0.0)
-    return np.where(is_zero, of_zero, abs(change / np.where(is_zero, 1, number))).astype(np.float64)
 
 
 class _Found:
