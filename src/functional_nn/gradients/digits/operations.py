@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
@@ -294,24 +294,13 @@ def _scatter(equation: JaxprEqn, x: Values, indices: Values, updates: Values) ->
 def _targets(equation: JaxprEqn, shape: Sequence[int], indices: np.ndarray, updates: Sequence[int]) -> np.ndarray:
     """Finds the flat position that a scatter writes each update to; -1 for an update that is not written.
 
-    A gather with the same indices reads the elements that the scatter changes. Here it reads their positions.
+    The transposed operation of adding updates at some places reads the numbers there. Here it reads their positions.
     """
-    numbers = equation.params["dimension_numbers"]
-    # The updates lack some axes of the array: there one element is read. On all other axes, the size of the updates is
-    # the number of elements that are read.
-    single = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    window = iter(numbers.update_window_dims)
-    sizes = [1 if axis in single else updates[next(window)] for axis in range(len(shape))]
-    taken = lax.GatherDimensionNumbers(
-        offset_dims=numbers.update_window_dims,
-        collapsed_slice_dims=numbers.inserted_window_dims,
-        start_index_map=numbers.scatter_dims_to_operand_dims,
-        operand_batching_dims=numbers.operand_batching_dims,
-        start_indices_batching_dims=numbers.scatter_indices_batching_dims,
-    )
-    places = jnp.arange(prod(shape), dtype=jnp.int32).reshape(shape)
-    mode = equation.params["mode"]
-    return np.asarray(lax.gather(places, jnp.asarray(indices), taken, sizes, mode=mode, fill_value=-1))
+    numbers, mode = equation.params["dimension_numbers"], equation.params["mode"]
+    add = partial(lax.scatter_add, jnp.zeros(shape), jnp.asarray(indices), dimension_numbers=numbers, mode=mode)
+    read = jax.linear_transpose(lambda x: add(updates=x), jnp.zeros(updates))
+    (found,) = read(jnp.arange(1.0, 1 + prod(shape)).reshape(shape))
+    return np.asarray(found, int) - 1
 
 
 def _moved(

@@ -191,12 +191,8 @@ class Mutants:
         """Computes the bars of all mutants and of the formula, at most ``AT_ONCE`` of them at the same time."""
         groups = -(-(len(self) + 1) // AT_ONCE)
         size = -(-(len(self) + 1) // groups)
-        together = jax.vmap(partial(self._one, leaves=leaves))
-        if groups == 1:
-            return together(jnp.arange(size))
         # Numbers of no mutant give the formula itself. There is at least one.
-        bars = lax.map(together, jnp.arange(groups * size).reshape(groups, size))
-        return jax.tree.map(lambda bar: bar.reshape(groups * size, *bar.shape[2:]), bars)
+        return lax.map(partial(self._one, leaves=leaves), jnp.arange(groups * size), batch_size=size)
 
     def _one(self, active: Number, leaves: list[jax.Array]) -> PyTree:
         """Computes the bars of the mutant with this number."""
