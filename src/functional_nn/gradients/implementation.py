@@ -12,14 +12,8 @@ from functional_nn.core.errors import InputError, imported
 from functional_nn.core.functions import argument_names
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_flag, check_function
-from functional_nn.gradients.compare.passes import (
-    TOGETHER,
-    WITHOUT_REFERENCE,
-    Arrays,
-    Implementation,
-    Pass,
-    ReferenceComparison,
-)
+from functional_nn.gradients.compare import passes
+from functional_nn.gradients.compare.passes import Arrays, Implementation, Pass
 from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.mutation.planting import plant
 
@@ -270,10 +264,11 @@ def _report(
     verdicts, planted, survivors = first.verdicts(other_points), 0, ()
     if reference is not None:
         check_function("reference", reference, "a function of the arrays in jax.numpy")
-        comparison = ReferenceComparison(first, reference, other_points)
+        comparison = passes.ReferenceComparison(first, reference, other_points)
         # What differences could not tell, the reference can.
         verdicts = [verdict for verdict in verdicts if verdict.outcome != "inconclusive"]
-        first.skipped = [entry for entry in first.skipped if entry[1] not in (TOGETHER, WITHOUT_REFERENCE)]
+        answered = passes.TOGETHER, passes.WITHOUT_REFERENCE
+        first.skipped = [entry for entry in first.skipped if entry[1] not in answered]
         verdicts += comparison.verdicts()
         if mutants and not has_failed(verdicts):
             planted, survivors = plant(comparison)

@@ -17,18 +17,10 @@ from functional_nn.core.display import html_text
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.texts import aligned
 from functional_nn.core.validation import check_count, check_function
+from functional_nn.gradients import exact_numbers
 from functional_nn.gradients.compare.points import branch_constants
 from functional_nn.gradients.compare.problem import converted_anew
-from functional_nn.gradients.exact_numbers import (
-    GRADIENT,
-    VALUE,
-    ExactFunction,
-    beside,
-    from_ordinals,
-    is_normal,
-    ordinals,
-    ulp_errors,
-)
+from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction
 
 VectorFunction: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function of one number or of one vector."""
@@ -348,7 +340,8 @@ class _Search:
         axes, rows = np.eye(centers.shape[1], dtype=int), np.arange(len(places))
         # (1 + 2 · elements, points, elements): the point, then along each axis a neighbor above, then those below.
         steps = BESIDE * np.concatenate([0 * axes[:1], axes, -axes])
-        everything = from_ordinals(ordinals(centers) + steps[:, None], self._dtype).astype(np.float64)
+        beside = exact_numbers.from_ordinals(exact_numbers.ordinals(centers) + steps[:, None], self._dtype)
+        everything = beside.astype(np.float64)
         with _precision(self._dtype):
             exact = self._exact.at(everything.reshape(-1, len(axes)))
         with _precision(self._other):
@@ -377,7 +370,8 @@ class _Search:
             self._shapes[quantity] = computed.shape[1:]
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
-            ulp = ulp_errors(computed, right, self._dtype, least_unit=float(np.finfo(self._dtype).smallest_normal))
+            least = float(np.finfo(self._dtype).smallest_normal)
+            ulp = exact_numbers.ulp_errors(computed, right, self._dtype, least_unit=least)
             score = _score(ulp, right.condition)
             element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)
@@ -469,7 +463,7 @@ def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.
     sizes = np.concatenate([tail, dense[0], coarse, *dense[1:]])
     both_signs = np.stack([sizes, -sizes], 1).reshape(-1)
     every = np.concatenate([near, both_signs])
-    kept = every[is_normal(every, dtype)].astype(dtype)
+    kept = every[exact_numbers.is_normal(every, dtype)].astype(dtype)
     _, first = np.unique(kept, return_index=True)
     return kept[np.sort(first)][:, None]
 
@@ -492,7 +486,7 @@ def _vector_points(size: int, dtype: np.dtype, random: np.random.Generator) -> n
         scale = 2.0**exponent
         found += [scale * random.normal(size=(1, size)), scale + random.normal(size=(1, size))]
     every = np.concatenate(found) + 0.0  # no -0.0
-    return random.permutation(every[is_normal(every, dtype).all(1)]).astype(dtype)
+    return random.permutation(every[exact_numbers.is_normal(every, dtype).all(1)]).astype(dtype)
 
 
 def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -515,14 +509,14 @@ def _neighbors(parents: np.ndarray, count: int, random: np.random.Generator) -> 
         other = chosen[rows, (column + random.integers(1, size, count)) % size]
         start = np.where(move < 0.15, other, start)
     start = np.where(move > 0.95, -start, start)
-    moved = from_ordinals(ordinals(np.ascontiguousarray(start)) + steps, dtype)
+    moved = exact_numbers.from_ordinals(exact_numbers.ordinals(np.ascontiguousarray(start)) + steps, dtype)
     result = chosen.copy()
     result[rows, column] = moved
-    return result[is_normal(result, dtype).all(1)].astype(dtype)
+    return result[exact_numbers.is_normal(result, dtype).all(1)].astype(dtype)
 
 
 def _beside(centers: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Each center and its mirror image, their nearest numbers on both sides, and numbers ever further away."""
     centers = np.unique(np.concatenate([centers, -centers])).astype(dtype)
-    close = beside(centers[centers != 0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4))
+    close = exact_numbers.beside(centers[centers != 0], 2 ** np.arange(0, 52 if dtype == np.float64 else 23, 4))
     return np.concatenate([centers, close]).astype(np.float64)

@@ -18,18 +18,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from functional_nn.core.children import BACKWARD
-from functional_nn.jaxprs import walk
+from functional_nn.jaxprs import evaluate, walk
 from functional_nn.jaxprs.counts import ELEMENTWISE as COUNTED
-from functional_nn.jaxprs.evaluate import (
-    Compute,
-    EquationPath,
-    Value,
-    bind,
-    evaluate,
-    scan_in_steps,
-    while_in_steps,
-    with_axes,
-)
+from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind
 
 Mask: TypeAlias = np.ndarray
 """An array of booleans that marks elements of an array of the same shape."""
@@ -202,7 +193,7 @@ class Recorder:
         return self._run(program, tracked, Around())
 
     def _run(self, program: walk.TracedProgram, arguments: Sequence[Value], around: Around) -> list[Tracked]:
-        return [_tracked(result) for result in evaluate(program, arguments, partial(self._compute, around))]
+        return [_tracked(result) for result in evaluate.evaluate(program, arguments, partial(self._compute, around))]
 
     def _compute(
         self, around: Around, path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute
@@ -239,14 +230,14 @@ class Recorder:
 
         def select(going: np.ndarray, new: list[Value], old: list[Value], step: int) -> list[Value]:
             for i, (after, before) in enumerate(zip(new, old, strict=True)):
-                which = jnp.broadcast_to(with_axes(jnp.asarray(going), after.array), after.array.shape)
+                which = jnp.broadcast_to(evaluate.with_axes(jnp.asarray(going), after.array), after.array.shape)
                 choice = jax.make_jaxpr(lax.select)(which, after.array, before.array)
                 (new[i],) = run(choice, [Tracked(which), after, before], step)
             return new
 
         if kind == "scan":
-            return scan_in_steps(equation, operands, run, row, rows)
-        return while_in_steps(equation, operands, run, lambda value: np.asarray(value.array), select)
+            return evaluate.scan_in_steps(equation, operands, run, row, rows)
+        return evaluate.while_in_steps(equation, operands, run, lambda value: np.asarray(value.array), select)
 
     def _recorded(self, operation: Operation, arrays: Sequence[jax.Array]) -> list[Tracked]:
         """The results of an operation. It is recorded if something in it is not finite."""

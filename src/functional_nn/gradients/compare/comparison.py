@@ -15,40 +15,11 @@ from jax.experimental import checkify
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
-from functional_nn.gradients.arbiter import (
-    MOST_COLUMNS,
-    OF_FORMULA,
-    ReferenceJacobian,
-    derivatives_at,
-    exact_jacobian,
-    reference_jacobian,
-    reference_second_order,
-    sensitivity,
-)
-from functional_nn.gradients.compare.compared_values import (
-    HALF_OF_DIGITS,
-    ComparedValues,
-    needs_relative,
-    relative_error,
-    relative_values,
-    usable_scale,
-)
+from functional_nn.gradients import arbiter
+from functional_nn.gradients.compare import compared_values, jacobians
+from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues, relative_error, usable_scale
 from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
-from functional_nn.gradients.compare.jacobians import (
-    Derivatives,
-    Pullbacks,
-    as_rows,
-    condensed,
-    forward_derivative,
-    joined,
-    moved,
-    reverse_derivative,
-    rounding_of_second_order,
-    second_order,
-    unavoidable_rounding,
-    under_transforms,
-    values_and_pullback,
-)
+from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks
 from functional_nn.gradients.compare.points import branch_constants, further_points
 from functional_nn.gradients.compare.problem import (
     IMPURE,
@@ -175,7 +146,7 @@ class JacobianComparison:
         self._kinks_as_automatic = kinks_as_automatic
         self._stop_gradient_as_constant = stop_gradient_as_constant
         with jax.enable_x64(True):
-            self.problem = condensed(problem_in("float64"))
+            self.problem = jacobians.condensed(problem_in("float64"))
             self.y_bars, self.directions, self.y_directions = self._drawn(seed)
             self._pullbacks = Pullbacks(self.problem)
             self._program = jax.make_jaxpr(self.problem.function)(self.problem.leaves)
@@ -234,7 +205,7 @@ class JacobianComparison:
             cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
             drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
-            reference = reference_jacobian(function, leaves, _doubts(found))
+            reference = arbiter.reference_jacobian(function, leaves, _doubts(found))
         for number, name in enumerate(self.problem.names):
             values, note = self._with_arbiter(found, reference, number)
             judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
@@ -244,8 +215,8 @@ class JacobianComparison:
             yield verdict
             if leaves is self.problem.leaves:
                 with jax.enable_x64(True):
-                    condition = partial(sensitivity, function, leaves, number, values.arbiter)
-                    relative = relative_values(values, reference.columns[number], condition)
+                    condition = partial(arbiter.sensitivity, function, leaves, number, values.arbiter)
+                    relative = compared_values.relative_values(values, reference.columns[number], condition)
                 if relative is not None:
                     yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS["float64"])
             for row, y_bars in enumerate(cotangents):
@@ -331,7 +302,7 @@ class JacobianComparison:
         random, found = np.random.default_rng(2), []
 
         def pulled(leaves: Leaves, y_bars: Leaves, directions: Leaves) -> Array:
-            at = lambda t: _product(self.problem.function, y_bars, moved(leaves, t, directions))[0]  # noqa: E731
+            at = lambda t: _product(self.problem.function, y_bars, jacobians.moved(leaves, t, directions))[0]  # noqa: E731
             return jax.lax.map(at, jnp.asarray(DIFFERENCE_STEPS))
 
         program = quick_jit(pulled)
@@ -359,14 +330,14 @@ class JacobianComparison:
         """
         random = np.random.default_rng(0)
         pulled = partial(_product, self._judged_function(point.leaves), point.y_bars)
-        reference = reference_jacobian(pulled, point.leaves, _doubts(point.found))
+        reference = arbiter.reference_jacobian(pulled, point.leaves, _doubts(point.found))
         parts = (self._with_arbiter(point.found, reference, n) for n in range(len(point.leaves)))
         compared = [values.with_usable_scale() for values, _ in parts]
         kinks = [np.asarray(values.kink) for values in compared]
         steps = [np.where(kink, 0.0, random.normal(size=kink.shape)) for kink in kinks]
         directions = [step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
-        along = lambda t: pulled(moved(point.leaves, t[0], directions))  # noqa: E731
-        together = reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
+        along = lambda t: pulled(jacobians.moved(point.leaves, t[0], directions))  # noqa: E731
+        together = arbiter.reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
         rest, allowed = together.values[0].item(), together.error[0].item()
         for values, step in zip(compared, steps, strict=True):
             error = values.arbiter_error + HALF * values.scale + values.narrow
@@ -412,7 +383,7 @@ class JacobianComparison:
         """
 
         def pulled_back(leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, Derivatives]:
-            y, automatic = values_and_pullback(self.problem, leaves, y_bars)
+            y, automatic = jacobians.values_and_pullback(self.problem, leaves, y_bars)
             scale = [jnp.full_like(bar, jnp.max(jnp.abs(bar), initial=0)) for bar in automatic]
             exact = list(map(jnp.zeros_like, automatic))
             return y, Derivatives(self.problem.pullback(leaves, y_bars), automatic, scale, exact)
@@ -424,7 +395,7 @@ class JacobianComparison:
                 leaves = [_with_outlier(leaf, factor) for leaf in self.problem.leaves]
                 leaves = self.problem.domain(leaves) if self.problem.domain else leaves
                 y, found = program(leaves, self.y_bars)
-                point = FurtherPoint(leaves, self.y_bars, as_rows(found, leaves, 1))
+                point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(found, leaves, 1))
                 if not all(np.isfinite(np.asarray(part)).all() for part in y):
                     continue
                 if not point.disagreement <= HALF and self._reads_beyond_the_end():
@@ -448,7 +419,7 @@ class JacobianComparison:
         return with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
 
     def _with_arbiter(
-        self, found: Derivatives, reference: ReferenceJacobian, number: int
+        self, found: Derivatives, reference: arbiter.ReferenceJacobian, number: int
     ) -> tuple[ComparedValues, str]:
         """Puts the arbiter's values of one leaf beside the others, and writes a note for the reader.
 
@@ -506,8 +477,8 @@ class JacobianComparison:
         tolerance = SECOND_ORDER_TOLERANCE
         with jax.enable_x64(True):
             reasons = []
-            for derivative in (forward_derivative, reverse_derivative):
-                program = quick_jit(partial(second_order, self.problem, derivative))
+            for derivative in (jacobians.forward_derivative, jacobians.reverse_derivative):
+                program = quick_jit(partial(jacobians.second_order, self.problem, derivative))
                 try:
                     derivatives, by_y_bar = program(leaves, self.y_bars, self.directions, self.y_directions)
                     break
@@ -520,8 +491,8 @@ class JacobianComparison:
                 yield replace(missing, regime=regime)
                 return
             linear = self._pullbacks(leaves, self.y_directions)
-        own_rounding = quick_jit(partial(rounding_of_second_order, self.problem, derivative))
-        point = FurtherPoint(leaves, self.y_bars, as_rows(derivatives, leaves, 1))
+        own_rounding = quick_jit(partial(jacobians.rounding_of_second_order, self.problem, derivative))
+        point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(derivatives, leaves, 1))
         verdicts = self._second_order_at(point, own_rounding, regime=regime, tolerance=tolerance)
         for name, by_s, right, _, scale, narrow in zip(self.problem.names, by_y_bar, *linear, strict=True):
             by_s, exact = np.asarray(by_s).reshape(1, -1), np.zeros_like(right)
@@ -540,9 +511,9 @@ class JacobianComparison:
         verdicts = []
         with jax.enable_x64(True):
             problem = self.problem._replace(leaves=point.leaves, function=self._judged_function(point.leaves))
-            reference = reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
+            reference = arbiter.reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
             for number, name in enumerate(self.problem.names):
-                if reference.name == OF_FORMULA and self._formula_outcome[name] == "fail":
+                if reference.name == arbiter.OF_FORMULA and self._formula_outcome[name] == "fail":
                     continue  # a wrong formula is no reference
                 values, note = self._with_arbiter(point.found, reference, number)
                 about = {"kind": "second order", "transform": "jit", "reference": reference.name, "note": note, **known}
@@ -568,7 +539,7 @@ class JacobianComparison:
             with jax.enable_x64(True):
                 leaves = self.problem.domain(leaves) if self.problem.domain else leaves
                 derivatives, _ = program(leaves, point.y_bars, self.directions, self.y_directions)
-            point = FurtherPoint(leaves, point.y_bars, as_rows(derivatives, leaves, 1))
+            point = FurtherPoint(leaves, point.y_bars, jacobians.as_rows(derivatives, leaves, 1))
             if judged < MOST_JUDGED and point.is_finite and point.disagreement > VISIBLE_CHANGE:
                 judged += 1
                 known = {"tolerance": HALF, "regime": self._shown(point), "note": DOMAIN}
@@ -590,16 +561,16 @@ class JacobianComparison:
         the points up, or that always uses the first one.
         """
         with jax.enable_x64(True):  # random bits are those of float64 in every type
-            problem, tolerance = condensed(self._problem_in(dtype)), TOLERANCES[dtype]
+            problem, tolerance = jacobians.condensed(self._problem_in(dtype)), TOLERANCES[dtype]
             outputs = jax.eval_shape(problem.function, problem.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
             point = list(problem.leaves), y_bars
             # At nearly the same point, the function has a derivative, too, and rarely a kink.
             points = [point, jax.tree.map(lambda array: (0.97 * np.asarray(array)).astype(array.dtype), point)]
             stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *points)
-            bars_by_transform, automatic = quick_jit(partial(under_transforms, problem, transforms))(*stacked)
+            bars_by_transform, automatic = quick_jit(partial(jacobians.under_transforms, problem, transforms))(*stacked)
             automatic = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
-            in_float64 = joined([self._pullbacks(*cast(point, "float64")) for point in points])
+            in_float64 = jacobians.joined([self._pullbacks(*cast(point, "float64")) for point in points])
             right = [self._right_in_float64(*of_leaf) for of_leaf in zip(self.problem.names, *in_float64, strict=True)]
 
             def differs(found: Sequence[tuple[Array, ...]]) -> bool:
@@ -654,7 +625,7 @@ class JacobianComparison:
             found = Derivatives(*([array[row : row + 1] for array in arrays] for arrays in sources))
             product = partial(_product, self._judged_function(leaves, problem), y_bars)
             try:
-                reference = exact_jacobian(product, leaves, doubts=_doubts(found))
+                reference = arbiter.exact_jacobian(product, leaves, doubts=_doubts(found))
             except InputError:  # an operation has no rule, so nothing is known
                 return [(bars, np.full_like(bars, np.inf)) for bars in automatic]
             compared = (self._with_arbiter(found, reference, number)[0] for number in range(len(leaves)))
@@ -682,21 +653,21 @@ class JacobianComparison:
             y_bars: the cotangent ȳ, in float64.
         """
         far = relative_error(values.hand - values.arbiter, np.abs(values.arbiter))
-        doubts = np.where(needs_relative(values, dtype) & ~(far <= HALF_OF_DIGITS[dtype]), far, 0.0)
-        columns = np.argsort(-doubts[0])[: min(MOST_COLUMNS, np.count_nonzero(doubts))]
+        doubts = np.where(compared_values.needs_relative(values, dtype) & ~(far <= HALF_OF_DIGITS[dtype]), far, 0.0)
+        columns = np.argsort(-doubts[0])[: min(arbiter.MOST_COLUMNS, np.count_nonzero(doubts))]
         if not len(columns):
             return None
         with jax.enable_x64(True):
             product = partial(_product, self._judged_function(leaves), y_bars)
-            arbiter, error = values.arbiter.copy(), values.arbiter_error.copy()
-            arbiter[:, columns], error[:, columns] = derivatives_at(product, leaves, number, columns)
-            values = replace(values, arbiter=arbiter, arbiter_error=error)
+            exact, error = values.arbiter.copy(), values.arbiter_error.copy()
+            exact[:, columns], error[:, columns] = arbiter.derivatives_at(product, leaves, number, columns)
+            values = replace(values, arbiter=exact, arbiter_error=error)
 
             def condition(columns: np.ndarray) -> np.ndarray:
-                program = quick_jit(partial(unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))
+                program = quick_jit(partial(jacobians.unavoidable_rounding, self.problem, float(jnp.finfo(dtype).eps)))
                 return ROUNDED_UNITS * np.asarray(program(leaves, y_bars)[number]).reshape(1, -1)[:, columns]
 
-            return relative_values(values, columns, condition, dtype)
+            return compared_values.relative_values(values, columns, condition, dtype)
 
     def _right_in_float64(
         self, name: str, hand: Array, automatic: Array, scale: Array, narrow: Array

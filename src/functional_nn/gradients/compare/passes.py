@@ -16,14 +16,7 @@ import numpy as np
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count
-from functional_nn.gradients.arbiter import (
-    CHANGE,
-    FLOAT32_STEPS,
-    ROUNDINGS,
-    STEPS,
-    difference_points,
-    extrapolated,
-)
+from functional_nn.gradients import arbiter
 from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
@@ -419,9 +412,9 @@ class Implementation:
         together = sizes * random.choice([-1.0, 1.0], x.size)
         directions = (number_of_group == np.arange(groups)[:, None]) * together
         directions = np.concatenate([directions, together[None], np.full((1, x.size), np.max(sizes, initial=1))])
-        steps = STEPS if self.dtype == "float64" else FLOAT32_STEPS
+        steps = arbiter.STEPS if self.dtype == "float64" else arbiter.FLOAT32_STEPS
         steps = steps._replace(dtype=np.dtype(self.dtype).type, usual=factor * steps.usual, small=factor * steps.small)
-        moved = difference_points(np.zeros(len(directions)), steps)
+        moved = arbiter.difference_points(np.zeros(len(directions)), steps)
         points = np.concatenate([moved, np.tile(LARGE_STEPS[:, None], len(directions))])
         outputs = np.full((len(points), y.size, len(directions)), np.nan)
         for point, column in np.ndindex(points.shape):
@@ -431,7 +424,7 @@ class Implementation:
             result = self.defined(changed, self.dtype)
             if result:
                 outputs[point, :, column] = flat(result.leaves)
-        value, error, kink, doubtful = extrapolated(outputs[: len(moved)], moved, steps)
+        value, error, kink, doubtful = arbiter.extrapolated(outputs[: len(moved)], moved, steps)
         # A derivative that is 0 may be too small to be seen, beside the output itself or what it is farther away.
         farthest = np.nan_to_num(np.abs(outputs)).max(0)
         error += np.where(value == 0, steps.epsilon * farthest, 0.0)
@@ -517,10 +510,10 @@ class Implementation:
         groups, precision, limits = len(along.directions) - 2, PRECISIONS[dtype], np.finfo(dtype)
         if not is_given and dtype != self.dtype:
             # Nobody has chosen this point, so digits that the type loses by rounding or underflow do not count.
-            lost = ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny
+            lost = arbiter.ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny
             along = along._replace(error=along.error + lost * np.max(np.abs(along.directions), 1))
         found = np.nan_to_num(hand) @ along.directions.T
-        rounding = ROUNDINGS * np.sqrt(limits.eps) * np.nan_to_num(np.abs(near[0] - hand))
+        rounding = arbiter.ROUNDINGS * np.sqrt(limits.eps) * np.nan_to_num(np.abs(near[0] - hand))
         right, error = rows @ along.value, np.abs(rows) @ along.error + rounding @ np.abs(along.directions).T
         # Terms of the usual size may cancel. At other points, this may leave nothing but rounding everywhere.
         largest = np.max(np.abs(along.value[:, :groups]), initial=0)
@@ -691,7 +684,7 @@ class ReferenceComparison(JacobianComparison):
             return []
         if y is None or flat(y.leaves).shape != right.shape:
             return []
-        scale = np.abs(right) + np.max(np.abs(others - right), 0) / CHANGE
+        scale = np.abs(right) + np.max(np.abs(others - right), 0) / arbiter.CHANGE
         if regime != GIVEN:  # tails are judged at the given point
             scale += np.max(np.abs(right), initial=1.0)
         found, known = flat(y.leaves), np.isfinite(scale)
@@ -710,7 +703,7 @@ class ReferenceComparison(JacobianComparison):
         random = np.random.default_rng(0)
         leaves = [leaf[..., None] * np.ones(VALUES) for leaf in inputs.leaves]
         for leaf in leaves:
-            leaf[..., 1:] *= 1 + CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], VALUES - 1))
+            leaf[..., 1:] *= 1 + arbiter.CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], VALUES - 1))
 
         def outputs(leaves: Leaves) -> Leaves:
             return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
