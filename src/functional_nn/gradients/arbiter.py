@@ -285,7 +285,13 @@ def exact_jacobian(
         count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
         columns = [_chosen(doubt, count) for doubt in doubts]
     chosen = _chosen_columns(leaves, columns)
-    found = [derivatives(program, leaves, number, at, digits) for number, at in enumerate(chosen)]
+    at_once, nothing = max(1, AT_ONCE // (2 * program.numbers)), np.zeros((program.outputs, 0))  # two points for each
+    found = []
+    for number, at in enumerate(chosen):
+        some = [at[start : start + at_once] for start in range(0, len(at), at_once)]
+        parts = [derivatives(program, leaves, number, columns, digits) for columns in some]
+        parts.append((nothing, nothing, nothing.astype(bool)))
+        found.append([np.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)])
     return ReferenceJacobian(f"{digits} digits", chosen, *map(list, zip(*found, strict=True)))
 
 
@@ -491,26 +497,17 @@ def differences(
     digits += int(np.ceil(-np.log10(np.min(np.abs(x), where=x != 0, initial=1.0))))
     with many_digits(digits):
         base = [as_numbers(leaf)[..., None] for leaf in leaves]
-        steps = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**step
-        parts = []
-        at_once = max(1, AT_ONCE // (2 * program.numbers))  # two points for each column
-        for start in range(0, len(columns), at_once):
-            h, at = steps[start : start + at_once], columns[start : start + at_once]
-            count = len(h)
-            # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
-            points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
-            points[at, np.arange(count)] += h
-            points[at, count + np.arange(count)] -= h
-            moved = points.reshape(*np.shape(leaves[number]), -1)
-            y = program([*base[:number], moved, *base[number + 1 :]])
-            up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
-            right, left = (up - middle) / h, (middle - down) / h
-            size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle))
-            parts.append((middle, (right + left) / 2, np.abs(right - left), size))
-        if not parts:  # a leaf without chosen elements
-            parts.append((np.zeros((program.outputs, 1), object), *[np.zeros((program.outputs, 0), object)] * 3))
-        middles, *arrays = zip(*parts, strict=True)
-        return Differences(digits, steps, middles[0], *(np.concatenate(array, 1) for array in arrays))
+        h, count = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**step, len(columns)
+        # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
+        points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
+        points[columns, np.arange(count)] += h
+        points[columns, count + np.arange(count)] -= h
+        moved = points.reshape(*np.shape(leaves[number]), -1)
+        y = program([*base[:number], moved, *base[number + 1 :]])
+        up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
+        right, left = (up - middle) / h, (middle - down) / h
+        size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle))
+        return Differences(digits, h, middle, (right + left) / 2, np.abs(right - left), size)
 
 
 def derivatives(
@@ -534,20 +531,16 @@ def derivatives(
     # The coarse outputs show how many digits cancel inside of f. The fine ones have 40 more of them.
     wrong = np.abs(fine.base - coarse.base) / 10 ** (fine.digits - coarse.digits)
     rounding = MARGIN * (wrong + fine.size / 10**fine.digits) / fine.h
-    value, error = _rounded(fine.central, np.where(agree, change, np.maximum(change, rounding)))
+    # Rounding to float64 adds an error of up to half a unit in the last place.
+    value = fine.central.astype(np.float64)
+    error = np.where(agree, change, np.maximum(change, rounding)).astype(np.float64) + np.spacing(np.abs(value)) / 2
+    # An error of exactly 0 would say that the output does not depend on the element.
+    error = np.where(np.isfinite(value) & ~np.isnan(error), np.maximum(error, SMALLEST), np.inf)
     kink = np.asarray(_is_kink(coarse, fine), bool)
     # At a kink, the derivatives to the right and to the left exist if their difference does not change with the step.
     one_sided = np.asarray((np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE) & (fine.jump != 0), bool)
     half_jump = np.where(one_sided, (fine.jump / 2).astype(np.float64), np.inf)
     return value, np.where(kink, error + half_jump, error), kink
-
-
-def _rounded(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds derivatives to float64. That adds an error of up to half a unit in the last place."""
-    value = value.astype(np.float64)
-    # An error of exactly 0 would say that the output does not depend on the element.
-    error = np.maximum(error.astype(np.float64) + np.spacing(np.abs(value)) / 2, SMALLEST)
-    return value, np.where(np.isfinite(value) & ~np.isnan(error), error, np.inf)
 
 
 def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:

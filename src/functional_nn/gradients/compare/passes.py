@@ -21,7 +21,7 @@ from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, Comp
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
-from functional_nn.gradients.compare.points import MOST_ELEMENTS, with_repetitions
+from functional_nn.gradients.compare.points import MOST_ELEMENTS, resized, with_repetitions
 from functional_nn.gradients.compare.problem import (
     DifferentiableLeaves,
     Leaves,
@@ -286,20 +286,19 @@ class Implementation:
             for order in (BOTH_LONG, BOTH_LONG[::-1]):
                 changes.append({length: order[number % 2] for number, length in enumerate(free)})
         for change in changes:
-            shapes = [[change.get(int(old), int(old)) for old in x.shape] for x in self.arrays]
+            shapes = [tuple(change.get(int(old), int(old)) for old in x.shape) for x in self.arrays]
             if max(math.prod(shape) for shape in shapes) > MOST_ELEMENTS:
                 continue
             others, size = [], min(change.values())
-            for x, new in zip(self.arrays, shapes, strict=True):
-                x = x[np.ix_(*(np.arange(n) % old for n, old in zip(new, x.shape, strict=True)))]
-                # Integers may be indices into the axis, so they become smaller with it.
-                others.append(np.minimum(x, min(size - 1, np.iinfo(x.dtype).max)) if x.dtype.kind in "iu" else x)
-            # Repeated numbers become different. Sorted, the largest of many has an index that is too large for a byte.
-            numbers = [others[place] * random.uniform(0.5, 1.5, others[place].shape) for place in self.places]
-            if size == SIZES[-1]:
-                numbers = [np.sort(x, x.shape.index(size)) if size in x.shape else x for x in numbers]
+            for number, (x, new) in enumerate(zip(self.arrays, shapes, strict=True)):
+                x = resized(x, new, random)
+                if x.dtype.kind in "iu":  # these may be indices into the axis, so they become smaller with it
+                    x = np.minimum(x, min(size - 1, np.iinfo(x.dtype).max))
+                elif size == SIZES[-1] in new and number in self.places:
+                    x = np.sort(x, new.index(size))  # the largest of many has an index that is too large for a byte
+                others.append(x)
             named = " and ".join(f"axes of length {old} with length {new}" for old, new in change.items())
-            yield named, self.moved(numbers, others)
+            yield named, others
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
+from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.gradients.compare.problem import Array, Leaves, Problem
@@ -131,14 +132,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
             others[place] = change(place, array)
         return jax.tree.unflatten(structure, others.values())
 
-    def resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        if not jnp.issubdtype(array.dtype, np.inexact):
-            return np.resize(with_repetitions(array), shape)
-        factors = 1.0 if shape == array.shape else random.uniform(0.5, 1.5, shape)
-        return (np.resize(array, shape) * factors).astype(array.dtype)
-
     def with_lengths(new: Mapping[int, int]) -> PyTree:
-        return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape)))
+        return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape), random))
 
     def of_lengths(sizes: Mapping[int, int]) -> list[PyTree]:
         """All axes get other lengths, then only those of one length."""
@@ -169,7 +164,7 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
 
     def with_longer(chosen: Sequence[tuple[int, int]]) -> PyTree:
         def change(place: int, x: np.ndarray) -> np.ndarray:
-            return resized(x, tuple(new if (place, axis) in chosen else n for axis, n in enumerate(x.shape)))
+            return resized(x, tuple(new if (place, axis) in chosen else n for axis, n in enumerate(x.shape)), random)
 
         return changed(change)
 
@@ -251,6 +246,14 @@ def _whole(variable: Var | Literal, known: dict[Var, Whole | None]) -> Whole | N
         return known.get(variable)
     number = np.asarray(variable.val)
     return Whole(None, int(number)) if number.dtype.kind in "iu" and not number.shape else None
+
+
+def resized(array: np.ndarray, shape: Shape, random: np.random.Generator) -> np.ndarray:
+    """An array of another shape: of numbers near the given ones, or of the same whole numbers, half of them twice."""
+    if not jnp.issubdtype(array.dtype, np.inexact):
+        return np.resize(with_repetitions(array), shape)
+    factors = 1.0 if shape == array.shape else random.uniform(0.5, 1.5, shape)
+    return (np.resize(array, shape) * factors).astype(array.dtype)
 
 
 def with_repetitions(array: np.ndarray) -> np.ndarray:
