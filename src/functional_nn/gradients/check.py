@@ -19,23 +19,11 @@ from functional_nn.core.errors import InputError, shortened, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
+from functional_nn.gradients.compare import problem
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.points import REPEATED_PERMUTATION, at_compared_integers, other_arguments
-from functional_nn.gradients.compare.problem import (
-    Leaves,
-    Problem,
-    cast,
-    converted_anew,
-    differentiable_leaves,
-    draw_input,
-    draw_parameters,
-    function_problem,
-    layer_problem,
-    nothing_kept,
-    number_of_examples,
-    pulled_back,
-)
+from functional_nn.gradients.compare.problem import Leaves, Problem
 from functional_nn.gradients.compare.report import Report, has_failed
 from functional_nn.gradients.mutation.planting import MOST_MUTANTS, plant
 from functional_nn.jaxprs.walk import all_equations
@@ -108,17 +96,17 @@ def check_vjp(
     name = subject or getattr(function, "__name__", "function").strip("<>")
 
     def problem_in(dtype: str, arguments: PyTree = arguments) -> Problem:
-        return function_problem(function, hand_vjp, cast(arguments, dtype), domain)
+        return problem.function_problem(function, hand_vjp, problem.cast(arguments, dtype), domain)
 
     def moved(dtype: str, arguments: PyTree) -> Problem:
-        problem = problem_in(dtype, arguments)
-        return problem._replace(leaves=problem.domain(problem.leaves)) if problem.domain else problem
+        at = problem_in(dtype, arguments)
+        return at._replace(leaves=at.domain(at.leaves)) if at.domain else at
 
     def traced(given: PyTree = arguments) -> ClosedJaxpr:
         """The function and the formula as functions of all arguments, also of whole numbers."""
-        both = lambda *given: pulled_back(lambda _: function_problem(function, hand_vjp, given))  # noqa: E731
+        both = lambda *given: problem.pulled_back(lambda _: problem.function_problem(function, hand_vjp, given))  # noqa: E731
         with jax.enable_x64(True):
-            return jax.make_jaxpr(both)(*cast(given, "float64"))
+            return jax.make_jaxpr(both)(*problem.cast(given, "float64"))
 
     def operations(others: PyTree) -> int:
         try:
@@ -194,9 +182,9 @@ def check_layer(
     validation.check_count("seed", seed, least=0)
     key = jax.random.key(seed) if key is None else validation.check_key(key)
     random = np.random.default_rng(seed)
-    params, state = draw_parameters(layer, in_shape, random)
+    params, state = problem.draw_parameters(layer, in_shape, random)
     if x is None:
-        x = draw_input(in_shape, random, number_of_examples(in_shape))
+        x = problem.draw_input(in_shape, random, problem.number_of_examples(in_shape))
     else:
         validation.check_arrays("x", x)
         x = validation.tree_in_native_order(x)
@@ -204,11 +192,11 @@ def check_layer(
             if not np.size(leaf):
                 raise InputError("x", "at least one example: without numbers, every formula is right", shown(leaf))
     # The numbers are rounded to the type first, so that all types are compared at the same point.
-    params, x = cast((params, x), dtype)
+    params, x = problem.cast((params, x), dtype)
     types = _checked_types("x", (params, x))
 
     def problem_in(dtype: str, x: PyTree = x) -> Problem:
-        return layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
+        return problem.layer_problem(layer, params, state, x, train=train, key=key, dtype=dtype)
 
     examples = 1 + min(len(leaf) for leaf in jax.tree.leaves(x))
     larger = jax.tree.map(lambda leaf: np.resize(leaf, (examples, *leaf.shape[1:])), x)
@@ -277,7 +265,7 @@ def check_gradients(
     validation.check_arrays("x", x)
     params, state, x = validation.tree_in_native_order((params, state, x))
     types = _checked_types("params", params)
-    _check_finite("x", differentiable_leaves(x).leaves)
+    _check_finite("x", problem.differentiable_leaves(x).leaves)
     labels = validation.as_array("labels", labels)
     weights = None if weights is None else validation.as_array("weights", weights)
     if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
@@ -289,8 +277,8 @@ def check_gradients(
         validation.check_key(key)
 
     def problem_in(dtype: str) -> Problem:
-        cast_params, cast_x, cast_weights = cast((params, x, weights), dtype)
-        cast_state = cast(state, np.float64 if dtype == "float64" else np.float32)
+        cast_params, cast_x, cast_weights = problem.cast((params, x, weights), dtype)
+        cast_state = problem.cast(state, np.float64 if dtype == "float64" else np.float32)
 
         def value(params: Params) -> jax.Array:
             y, _ = layer.apply(params, cast_state, cast_x, train=train, key=key)
@@ -308,8 +296,8 @@ def check_gradients(
             bars = (gradient or package_gradient)(params)
             return jax.tree.map(lambda bar: bar * y_bar.astype(jnp.result_type(bar)), bars)
 
-        problem = function_problem(value, by_hand, (cast_params,))
-        return problem._replace(names=[leaf.removeprefix("params/") for leaf in problem.names])
+        of_params = problem.function_problem(value, by_hand, (cast_params,))
+        return of_params._replace(names=[leaf.removeprefix("params/") for leaf in of_params.names])
 
     subject = f"{layer.name}, {loss.name}"
     skipped = () if gradient else joined_by_jax(layer)
@@ -341,7 +329,7 @@ def _checked_types(argument: str, tree: PyTree) -> list[str]:
         dtype = getattr(leaf, "dtype", np.dtype(float))
         if jnp.issubdtype(dtype, jnp.inexact) and dtype.name not in (*TOLERANCES, "complex64", "complex128"):
             raise InputError(argument, f"floating-point numbers in {', '.join(TOLERANCES)}", dtype.name)
-    leaves = differentiable_leaves(tree).leaves
+    leaves = problem.differentiable_leaves(tree).leaves
     if not leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
         raise InputError(argument, "at least one array of floating-point numbers", "none", remedy)
@@ -397,7 +385,7 @@ def check_problem(
         kinks_as_automatic=kinks_as_automatic,
         stop_gradient_as_constant=stop_gradient_as_constant,
     )
-    with nothing_kept(), converted_anew(partial(pulled_back, problem_in)):
+    with problem.nothing_kept(), problem.converted_anew(partial(problem.pulled_back, problem_in)):
         comparison = comparison_of(problem_in)
         comparison.check_purity()
         report = compare(

@@ -17,21 +17,13 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count
 from functional_nn.gradients import arbiter
+from functional_nn.gradients.compare import problem
 from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
 from functional_nn.gradients.compare.points import MOST_ELEMENTS, resized, with_repetitions
-from functional_nn.gradients.compare.problem import (
-    DifferentiableLeaves,
-    Leaves,
-    Problem,
-    bars_of,
-    cast,
-    differentiable_leaves,
-    function_problem,
-    one_of_each,
-)
+from functional_nn.gradients.compare.problem import DifferentiableLeaves, Leaves, Problem
 from functional_nn.gradients.compare.report import Verdict, digits_to_tell_apart, has_failed
 from functional_nn.gradients.digits.interpreter import Program
 from functional_nn.gradients.digits.numbers import as_numbers, many_digits
@@ -180,7 +172,7 @@ class Implementation:
         self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
         check_choice("arrays: their type", self._own_type, PRECISIONS)
         self.dtype = self._working_type(arrays)
-        self.arrays: Arrays = cast(list(arrays), self.dtype)
+        self.arrays: Arrays = problem.cast(list(arrays), self.dtype)
         self.skipped: list[tuple[str, str]] = []
 
     def _working_type(self, arrays: Arrays) -> str:
@@ -189,7 +181,7 @@ class Implementation:
         # Code in C may write beyond the end of an array of a narrower type, so no such type is tried.
         for dtype in list(PRECISIONS)[: list(PRECISIONS).index(own) + 1]:
             try:
-                leaves, own_leaves = (self.outputs(cast(list(arrays), name)).leaves for name in (dtype, own))
+                leaves, own_leaves = (self.outputs(problem.cast(list(arrays), name)).leaves for name in (dtype, own))
             except Exception as error:  # the forward pass refuses this type
                 refusal = error
                 continue
@@ -211,7 +203,7 @@ class Implementation:
 
     def _is_rounded(self, arrays: Arrays) -> bool:
         """Whether the results for drawn numbers of float64 have the digits of float32, and more than float16 has."""
-        random, drawn = np.random.default_rng(self.seed), cast(list(arrays), "float64")
+        random, drawn = np.random.default_rng(self.seed), problem.cast(list(arrays), "float64")
         for place in self.places:
             drawn[place] = drawn[place] * random.uniform(0.9, 1.1, drawn[place].shape)
         y = flat(self.outputs(drawn).leaves)
@@ -223,7 +215,7 @@ class Implementation:
         with np.errstate(all="ignore"):
             y = self._forward(*copies)
         self._last_calls["forward"] = arrays, copies
-        return differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
+        return problem.differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
 
     def pulled_back(
         self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = np.copy
@@ -251,8 +243,9 @@ class Implementation:
             raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
         self._last_calls["backward"] = [*arrays, *y_bars], copies
         bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
-        inputs, bars = differentiable_leaves(tuple(arrays), self.names), one_of_each(bars, self.names, where)
-        return [flat([bar]) for bar in bars_of(bars, inputs, where)]
+        inputs = problem.differentiable_leaves(tuple(arrays), self.names)
+        bars = problem.one_of_each(bars, self.names, where)
+        return [flat([bar]) for bar in problem.bars_of(bars, inputs, where)]
 
     def verdicts(self, other_points: bool) -> list[Verdict]:
         """Judges the backward pass at the given point, then at others, until one fails."""
@@ -310,7 +303,7 @@ class Implementation:
     def defined(self, arrays: Arrays, dtype: str) -> DifferentiableLeaves | None:
         """What the forward pass gives in a type; None if it refuses, or if a number is not finite."""
         try:
-            y = self.outputs(cast(arrays, dtype))
+            y = self.outputs(problem.cast(arrays, dtype))
         except Exception:
             return None
         is_own = dtype == self.dtype or all(leaf.dtype == dtype for leaf in y.leaves)
@@ -361,7 +354,8 @@ class Implementation:
             along: the differences of the forward pass, by each array.
         """
         precision, is_given = PRECISIONS[dtype], regime == GIVEN and dtype == self.dtype
-        most, size, narrow = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size, cast(arrays, dtype)
+        most, size = ONE_BY_ONE if regime == GIVEN else ELSEWHERE, flat(y.leaves).size
+        narrow = problem.cast(arrays, dtype)
         along = list(along)
         random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
@@ -468,7 +462,7 @@ class Implementation:
             leaf = arrays[place].astype(float)
             size = np.where(leaf == 0, (np.max(np.abs(leaf), initial=0) or 1) if seed else 0, np.abs(leaf))
             leaves.append(leaf + change * size * random.uniform(-1, 1, leaf.shape))
-        return cast(self.moved(leaves, arrays), dtype)
+        return problem.cast(self.moved(leaves, arrays), dtype)
 
     def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[Arrays]:
         """The cotangents by arrays with the same numbers that are not contiguous; none where a pass refuses these."""
@@ -598,12 +592,12 @@ class PullbacksOfBoth(Pullbacks):
     """Pulls cotangents back by the backward pass of an implementation and by automatic differentiation of a reference.
 
     Args:
-        problem: the reference.
+        reference: the reference.
         implementation: the forward and the backward pass.
     """
 
-    def __init__(self, problem: Problem, implementation: Implementation):
-        super().__init__(problem)
+    def __init__(self, reference: Problem, implementation: Implementation):
+        super().__init__(reference)
         self._implementation = implementation
 
     def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
@@ -651,10 +645,10 @@ class ReferenceComparison(JacobianComparison):
 
     def _problem_of(self, dtype: str) -> Problem:
         """The reference with its derivative by JAX, in which errors are planted."""
-        arrays = cast(tuple(self._implementation.arrays), dtype)
-        problem = function_problem(self._reference, lambda *given: None, arrays)
+        arrays = problem.cast(tuple(self._implementation.arrays), dtype)
+        made = problem.function_problem(self._reference, lambda *given: None, arrays)
         names = [self._implementation.names[place] for place in self._implementation.places]
-        return problem._replace(names=names, pullback=partial(automatic_pullback, problem))
+        return made._replace(names=names, pullback=partial(automatic_pullback, made))
 
     def verdicts(self) -> list[Verdict]:
         """Judges the values of the forward pass and the backward pass at the given point, then at others."""
@@ -666,7 +660,7 @@ class ReferenceComparison(JacobianComparison):
             found += self._values(regime, arrays)
             is_defined = self._implementation.defined(arrays, self._implementation.dtype)
             if regime in FEW_POINTS and is_defined and f"the point with {regime}" not in refused:
-                leaves = cast([arrays[place] for place in self._implementation.places], "float64")
+                leaves = problem.cast([arrays[place] for place in self._implementation.places], "float64")
                 found += self.first_order(leaves, regime=regime)
         # JAX compiles the reference only. The passes are called as they are.
         plain = [replace(verdict, transform="plain") if verdict.transform == "jit" else verdict for verdict in found]
@@ -698,14 +692,14 @@ class ReferenceComparison(JacobianComparison):
 
     def _values_of_reference(self, arrays: Arrays) -> np.ndarray:
         """The values of the reference in 50 digits, then several times with all numbers a little different."""
-        inputs = differentiable_leaves(cast(tuple(arrays), "float64"))
+        inputs = problem.differentiable_leaves(problem.cast(tuple(arrays), "float64"))
         random = np.random.default_rng(0)
         leaves = [leaf[..., None] * np.ones(VALUES) for leaf in inputs.leaves]
         for leaf in leaves:
             leaf[..., 1:] *= 1 + arbiter.CHANGE * random.choice([-1.0, 1.0], (*leaf.shape[:-1], VALUES - 1))
 
         def outputs(leaves: Leaves) -> Leaves:
-            return differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
+            return problem.differentiable_leaves(self._reference(*inputs.join(leaves))).leaves
 
         with jax.enable_x64(True), many_digits(DIGITS):
             try:
