@@ -108,21 +108,27 @@ class ExactFunction:
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
         """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
         outputs = self._program.outputs
-        found = _Found(len(points), outputs * (1 + points.shape[1]))  # for each point the values, then the gradients
+        shape = len(points), outputs * (1 + points.shape[1])  # for each point the values, then the gradients
+        found, done = np.full((3, *shape), np.nan), np.zeros(shape, bool)
         # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
         for relative in (True, False):
-            pending, coarse = np.flatnonzero(~found.done.all(1)), None
+            pending, coarse = np.flatnonzero(~done.all(1)), None
             for digits in LEVELS:
                 if not len(pending):
                     break
                 fine = self._differences(points[pending], digits, relative)
                 if coarse is not None:
-                    found.settle(pending, coarse, fine, digits == LEVELS[-1])
+                    is_known, arrays = _agreed(coarse, fine, digits == LEVELS[-1])
+                    found[:, pending] = np.where(is_known & ~done[pending], arrays, found[:, pending])
+                    done[pending] |= is_known
+                    # A value is often known at a level whose step is too large for its derivative, which its condition
+                    # needs.
+                    found[2, pending] = np.where(done[pending], fine.condition, np.nan)
                 # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
                 value = fine.numbers[:, :outputs]
-                going_on = ~found.done[pending].all(1) & (value - value == 0).astype(bool).all(1)
+                going_on = ~done[pending].all(1) & (value - value == 0).astype(bool).all(1)
                 pending, coarse = pending[going_on], _Part(*(array[going_on] for array in fine))
-        parts = found.arrays[..., :outputs], found.arrays[..., outputs:]
+        parts = found[..., :outputs], found[..., outputs:]
         return {VALUE: ExactNumbers(*parts[0]), GRADIENT: ExactNumbers(*parts[1])}
 
     def _differences(self, points: np.ndarray, digits: int, relative: bool) -> _Part:
@@ -174,41 +180,28 @@ class _Part(NamedTuple):
     jump: np.ndarray
 
 
-class _Found:
-    """Numbers that two levels agree on, at all points: ``arrays`` are those of ``ExactNumbers``."""
+def _agreed(old: _Part, new: _Part, last: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which numbers two levels agree on, (points, numbers), and the arrays of ``ExactNumbers``, with NaN at kinks.
 
-    def __init__(self, points: int, numbers: int):
-        self.arrays = np.full((3, points, numbers), np.nan)
-        self.done = np.zeros((points, numbers), bool)
-
-    def settle(self, at: np.ndarray, old: _Part, new: _Part, last: bool) -> None:
-        """Takes the numbers that two levels agree on. A derivative at a kink stays NaN, but counts as done.
-
-        Args:
-            at: the indices of the points.
-            old: the previous level.
-            new: the current level.
-            last: whether the current level is the last one.
-        """
-        larger = np.maximum(abs(old.numbers), abs(new.numbers))
-        exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
-        known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
-        # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
-        zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
-        # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
-        kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
-        kink = (known | zero) & kink.astype(bool)
-        high = new.numbers.astype(np.float64)
-        # A number above the largest float64 has no remainder.
-        remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
-        arrays = np.stack([high, remainder.astype(np.float64), new.condition])
-        arrays[:2, zero] = 0.0
-        arrays[:, kink] = np.nan
-        row, column = np.nonzero((known | zero | kink) & ~self.done[at])
-        self.arrays[:, at[row], column] = arrays[:, row, column]
-        self.done[at[row], column] = True
-        # A value is often known at a level whose step is too large for its derivative, which its condition needs.
-        self.arrays[2][at] = np.where(self.done[at], new.condition, np.nan)
+    Args:
+        old: the previous level.
+        new: the current level.
+        last: whether the current level is the last one.
+    """
+    larger = np.maximum(abs(old.numbers), abs(new.numbers))
+    exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
+    known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
+    # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
+    zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
+    # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
+    kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
+    high = new.numbers.astype(np.float64)
+    # A number above the largest float64 has no remainder.
+    remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
+    arrays = np.stack([high, remainder.astype(np.float64), new.condition])
+    arrays[:2, zero] = 0.0
+    arrays[:, kink.astype(bool)] = np.nan
+    return known | zero, arrays
 
 
 def ordinals(x: np.ndarray) -> np.ndarray:

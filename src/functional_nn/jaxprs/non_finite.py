@@ -18,19 +18,9 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.functions import argument_names, path_name
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_function, in_native_order
+from functional_nn.jaxprs import non_finite_origin
 from functional_nn.jaxprs.counts import PRODUCTS
-from functional_nn.jaxprs.non_finite_origin import (
-    ELEMENTWISE,
-    REDUCTIONS,
-    STEEP_AT,
-    Origin,
-    Recorder,
-    first_index,
-    first_origin,
-    is_hidden,
-    is_in_backward_pass,
-    trace_back,
-)
+from functional_nn.jaxprs.non_finite_origin import Origin, Recorder
 from functional_nn.jaxprs.walk import array_type, equations, fresh, in_words, layer_of
 
 WIDTH = 110
@@ -205,16 +195,16 @@ def find_origin(
         bad = {path: result for path, result in zip(paths, results, strict=True) if result.bad.any()}
         if not bad:
             return NonFinite()
-        bad_arguments, origins = trace_back(results, recorder.operations)
+        bad_arguments, origins = non_finite_origin.trace_back(results, recorder.operations)
         if bad_arguments:
             number, elements = min(bad_arguments.items())
             path = list(leaves)[number]
-            of_array = _of_array(leaves[path], first_index(elements))
+            of_array = _of_array(leaves[path], non_finite_origin.first_index(elements))
             return NonFinite(tuple(bad), path, **of_array, **_cause_of_argument(path)._asdict())
-        origin = first_origin(origins)
+        origin = non_finite_origin.first_origin(origins)
         if origin is None:  # no operation reads a constant that is a result
             result = next(iter(bad.values()))
-            of_array = _of_array(result.array, first_index(result.bad))
+            of_array = _of_array(result.array, non_finite_origin.first_index(result.bad))
             return NonFinite(tuple(bad), operation="constant", stage="forward pass", **of_array, **CONSTANT._asdict())
         return _operation_report(tuple(bad), origin, origins, recorder, leaves)
 
@@ -246,7 +236,7 @@ def _operation_report(
     leaves: Mapping[str, jax.Array],
 ) -> NonFinite:
     operation, numbers = origin.operation, origin.numbers
-    is_backward = is_in_backward_pass(operation)
+    is_backward = non_finite_origin.is_in_backward_pass(operation)
     derivative_of: set[str] = set()
     if is_backward:
         names = {name for name, place in recorder.steep if place == operation.place}
@@ -365,10 +355,10 @@ def _cause(origin: Origin, origins: Sequence[Origin], derivative_of: Sequence[st
         return CONSTANT
     cause = _singularity(origin)
     if cause and derivative_of:
-        return _cause_in_derivative(derivative_of, is_hidden=is_hidden(origin, origins))
+        return _cause_in_derivative(derivative_of, is_hidden=non_finite_origin.is_hidden(origin, origins))
     # If the operation is defined and finite at these numbers, its result was too large for the type.
     cause = cause or _overflow(kind, origin.operation.results[origin.result].array.dtype)
-    if not is_in_backward_pass(origin.operation) and is_hidden(origin, origins):
+    if not non_finite_origin.is_in_backward_pass(origin.operation) and non_finite_origin.is_hidden(origin, origins):
         return Cause(cause.cause + HIDDEN, _harmless_argument(kind))
     return cause
 
@@ -387,7 +377,7 @@ def _singularity(origin: Origin) -> Cause | None:
 
 def _overflow(kind: str, dtype: np.dtype) -> Cause:
     """The cause if a result is too large for its type."""
-    if kind not in ELEMENTWISE | REDUCTIONS | SUMS | {"cumprod"}:
+    if kind not in non_finite_origin.ELEMENTWISE | non_finite_origin.REDUCTIONS | SUMS | {"cumprod"}:
         return Cause(f"{kind} makes a number that is not finite of finite numbers.", "Look at what it computes.")
     largest, remedy = float(jnp.finfo(dtype).max), GROWTH
     if kind in ("exp", "exp2", "expm1", "sinh", "cosh"):
@@ -430,7 +420,7 @@ def _cause_in_derivative(functions: Sequence[str], *, is_hidden: bool) -> Cause:
         return Cause(cause + HIDDEN, _harmless_argument(first))
     if first in ("div", "atan2"):
         return Cause(cause, _harmless_argument(first))
-    points = " and ".join(f"{point:g}" for point in STEEP_AT[first])
+    points = " and ".join(f"{point:g}" for point in non_finite_origin.STEEP_AT[first])
     how = "by adding 1e-6 to it" if points == "0" else "by jnp.clip"
     return Cause(cause, f"Keep the argument of {first} away from {points}, for example {how}.")
 

@@ -16,21 +16,12 @@ from jax.experimental import checkify
 from functional_nn.core.errors import InputError
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients import arbiter
-from functional_nn.gradients.compare import compared_values, jacobians
+from functional_nn.gradients.compare import compared_values, jacobians, problem
 from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, ComparedValues, relative_error, usable_scale
 from functional_nn.gradients.compare.error_scale import TOLERANCES, narrow_types, with_rounding
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks
 from functional_nn.gradients.compare.points import branch_constants, further_points
-from functional_nn.gradients.compare.problem import (
-    IMPURE,
-    Array,
-    Function,
-    Leaves,
-    Problem,
-    cast,
-    inner_product,
-    with_stopped_as_constants,
-)
+from functional_nn.gradients.compare.problem import Array, Function, Leaves, Problem
 from functional_nn.gradients.compare.report import Outcome, Verdict, has_failed, worst_outcome
 from functional_nn.gradients.mutation.mutants import Mutants
 from functional_nn.jaxprs.walk import all_equations
@@ -182,7 +173,7 @@ class JacobianComparison:
             differs = np.abs(one - other) > allowed
             if np.any(differs | (np.isnan(one) != np.isnan(other))):
                 given = "other values if JAX traces it than if it is called"
-                raise InputError(f"hand_vjp: {name}", "a function of its arguments alone", given, IMPURE)
+                raise InputError(f"hand_vjp: {name}", "a function of its arguments alone", given, problem.IMPURE)
 
     def first_order(self, leaves: Leaves | None = None, *, regime: str = "normal") -> Iterator[Verdict]:
         """Compares every element of the Jacobian in float64, and products with drawn cotangents.
@@ -413,10 +404,10 @@ class JacobianComparison:
         checked = checkify.checkify(self.problem.function, errors=checkify.index_checks)
         return quick_jit(checked)(self.problem.leaves)[0].get() is not None
 
-    def _judged_function(self, leaves: Leaves, problem: Problem | None = None) -> Function:
+    def _judged_function(self, leaves: Leaves, given: Problem | None = None) -> Function:
         """The function whose derivative the arbiter computes at a point."""
-        function = (problem or self.problem).function
-        return with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
+        function = (given or self.problem).function
+        return problem.with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
 
     def _with_arbiter(
         self, found: Derivatives, reference: arbiter.ReferenceJacobian, number: int
@@ -561,16 +552,16 @@ class JacobianComparison:
         the points up, or that always uses the first one.
         """
         with jax.enable_x64(True):  # random bits are those of float64 in every type
-            problem, tolerance = jacobians.condensed(self._problem_in(dtype)), TOLERANCES[dtype]
-            outputs = jax.eval_shape(problem.function, problem.leaves)
+            own, tolerance = jacobians.condensed(self._problem_in(dtype)), TOLERANCES[dtype]
+            outputs = jax.eval_shape(own.function, own.leaves)
             y_bars = [np.asarray(bar).astype(y.dtype) for bar, y in zip(self.y_bars, outputs, strict=True)]
-            point = list(problem.leaves), y_bars
+            point = list(own.leaves), y_bars
             # At nearly the same point, the function has a derivative, too, and rarely a kink.
             points = [point, jax.tree.map(lambda array: (0.97 * np.asarray(array)).astype(array.dtype), point)]
             stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *points)
-            bars_by_transform, automatic = quick_jit(partial(jacobians.under_transforms, problem, transforms))(*stacked)
+            bars_by_transform, automatic = quick_jit(partial(jacobians.under_transforms, own, transforms))(*stacked)
             automatic = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
-            in_float64 = jacobians.joined([self._pullbacks(*cast(point, "float64")) for point in points])
+            in_float64 = jacobians.joined([self._pullbacks(*problem.cast(point, "float64")) for point in points])
             right = [self._right_in_float64(*of_leaf) for of_leaf in zip(self.problem.names, *in_float64, strict=True)]
 
             def differs(found: Sequence[tuple[Array, ...]]) -> bool:
@@ -584,7 +575,7 @@ class JacobianComparison:
             # If the function reads the type of its arguments, as for ``jnp.finfo``, it is another one in this type.
             is_alone, alone = False, right
             if differs([(bars, np.zeros_like(bars)) for bars in automatic]):
-                alone = self._in_type_alone(problem, points, automatic, in_float64)
+                alone = self._in_type_alone(own, points, automatic, in_float64)
                 is_alone = differs(alone)
             right, note = (alone, ALONE) if is_alone else (right, "")
         total = sum(float(np.abs(bars.astype(np.float64)).sum()) for bars in stacked[1])
@@ -604,7 +595,7 @@ class JacobianComparison:
                 yield judged(values, reference=f"50 digits, {dtype}" if is_alone else "float64")
                 # A formula that is wrong in float64 needs no second verdict.
                 if transform == "jit" and not is_alone and self._formula_outcome[name] != "fail":
-                    relative = self._relative_in_type(dtype, number, values, *cast(point, "float64"))
+                    relative = self._relative_in_type(dtype, number, values, *problem.cast(point, "float64"))
                     if relative is not None:
                         yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
 
@@ -734,7 +725,7 @@ class JacobianComparison:
 
 def _product(function: Function, y_bars: Leaves, leaves: Leaves) -> Leaves:
     """⟨ȳ, f(x)⟩ as the only output."""
-    return inner_product(y_bars, function(leaves))
+    return problem.inner_product(y_bars, function(leaves))
 
 
 def _with_outlier(leaf: Array, factor: float) -> np.ndarray:
