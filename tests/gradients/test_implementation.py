@@ -134,6 +134,11 @@ RIGHT = {
         lambda x, mask, y_bar: (place(mask, y_bar), None),
         [draw(4), np.arange(4) % 2 == 0],
     ),
+    "a mask without a true flag at length 1": (
+        lambda x, mask: x[mask],
+        lambda x, mask, y_bar: (place(mask, y_bar), None),
+        [draw(4), np.arange(4) % 2 == 1],
+    ),
     "labels in bytes": (
         lambda x, labels: x[np.arange(len(x)), labels],
         lambda x, labels, y_bar: (y_bar[:, None] * (np.arange(x.shape[1]) == labels[:, None]), None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -197,51 +198,46 @@ def _about_graphs(
         y_bars: a cotangent for each result that depends on them.
     """
     torch = imported("torch", "torch", "check_torch")
-    y, by = results(*variables), [place for place, variable in enumerate(variables) if variable.requires_grad]
+    y, by = results(*variables), {place: x for place, x in enumerate(variables) if x.requires_grad}
     places = [place for place, part in enumerate(y) if part.requires_grad]
     before = [part.detach().clone() for part in y]
     bars = dict(zip(places, (torch.from_numpy(bar).to(y[0].device) for bar in y_bars), strict=True))
 
-    def gradient(y: list[PyTree], bars: dict[int, PyTree], by: Sequence[PyTree]) -> list[np.ndarray]:
+    def gradient(y: list[PyTree], by: dict[int, PyTree], bars: dict[int, PyTree] = bars) -> dict[int, np.ndarray]:
         used = [place for place in bars if y[place].requires_grad]
-        pairs = [y[place] for place in used], by, [bars[place] for place in used]
-        found = torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True)
-        return [np.zeros(x.shape) if bar is None else bar.numpy(force=True) for x, bar in zip(by, found, strict=True)]
+        pairs = [y[place] for place in used], list(by.values()), [bars[place] for place in used]
+        found = dict(zip(by, torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True), strict=True))
+        return {n: np.zeros(by[n].shape) if bar is None else bar.numpy(force=True) for n, bar in found.items()}
 
-    leaves = [variables[place] for place in by]
-    whole = gradient(y, bars, leaves)
-    ways: list[tuple[str, Sequence[int], Sequence[np.ndarray], Callable[[], list[np.ndarray]]]] = [
-        ("if the same graph is used a second time", by, whole, lambda: gradient(y, bars, leaves))
-    ]
-
-    def after_another() -> list[np.ndarray]:
+    def after_another() -> dict[int, np.ndarray]:
         first = results(*variables)
         results(*((0.5 * x.detach()).requires_grad_() if x.requires_grad else x for x in variables))
-        return gradient(first, bars, leaves)
+        return gradient(first, by)
 
-    ways.append(("if forward is called with other numbers before the backward pass", by, whole, after_another))
-    chosen = [([place], "if this is the only tensor that requires a gradient") for place in by]
-    for place in by if len(by) > 2 else ():
-        chosen.append(([other for other in by if other != place], f"if {first.names[place]} requires no gradient"))
-    bar_of = dict(zip(by, whole, strict=True))
-    for some, way in chosen:
+    def of_some(some: Sequence[int]) -> dict[int, np.ndarray]:
         given = [variable if number in some else variable.detach() for number, variable in enumerate(variables)]
-        found = lambda given=given, some=some: gradient(results(*given), bars, [given[place] for place in some])  # noqa: E731
-        ways.append((way, some, [bar_of[place] for place in some], found))
+        return gradient(results(*given), {place: given[place] for place in some})
+
+    whole = gradient(y, by)
+    ways: list[tuple[str, dict[int, np.ndarray], Callable[[], dict[int, np.ndarray]]]] = [
+        ("if the same graph is used a second time", whole, partial(gradient, y, by)),
+        ("if forward is called with other numbers before the backward pass", whole, after_another),
+    ]
+    for place in by:
+        ways.append(("if this is the only tensor that requires a gradient", whole, partial(of_some, [place])))
+    for place in by if len(by) > 2 else ():
+        others = [other for other in by if other != place]
+        ways.append((f"if {first.names[place]} requires no gradient", whole, partial(of_some, others)))
     for place in places if len(places) > 1 else ():
-        zeros = {other: bar * (other == place) for other, bar in bars.items()}
-        single = lambda place=place: gradient(y, {place: bars[place]}, leaves)  # noqa: E731
-        ways.append((f"if only result number {place} is used", by, gradient(y, zeros, leaves), single))
+        right = gradient(y, by, {other: bar * (other == place) for other, bar in bars.items()})
+        single = partial(gradient, y, by, {place: bars[place]})
+        ways.append((f"if only result number {place} is used", right, single))
     notes = []
-    for way, of, right, found in ways:
+    for way, right, of_way in ways:
         try:
-            pairs = zip(of, right, found(), strict=True)
-            wrong = [
-                place
-                for place, one, two in pairs
-                if not np.allclose(one, two, 1e-4, 1e-4 * np.max(np.abs(one), initial=0))
-            ]
-            notes += [(first.names[place], f"The gradient is different {way}.") for place in wrong]
+            for place, bar in of_way().items():
+                if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
+                    notes.append((first.names[place], f"The gradient is different {way}."))
         except Exception as error:
             notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
     if not all(map(torch.equal, before, y)):

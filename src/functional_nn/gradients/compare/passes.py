@@ -301,13 +301,14 @@ class Implementation:
         return changed
 
     def defined(self, arrays: Arrays, dtype: str) -> DifferentiableLeaves | None:
-        """What the forward pass gives in a type; None if it refuses, or if a number is not finite."""
+        """What the forward pass gives in a type; None if it refuses, or gives no numbers, or one that is not finite."""
         try:
             y = self.outputs(problem.cast(arrays, dtype))
         except Exception:
             return None
         is_own = dtype == self.dtype or all(leaf.dtype == dtype for leaf in y.leaves)
-        return y if is_own and np.isfinite(flat(y.leaves)).all() else None
+        numbers = flat(y.leaves)
+        return y if is_own and numbers.size and np.isfinite(numbers).all() else None
 
     def _at(self, regime: str, arrays: Arrays) -> list[Verdict]:
         """Judges the backward pass at one point, in the type of the differences and in that of the given arrays.
