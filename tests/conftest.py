@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 # A shell starts background processes with Ctrl-C ignored, and what they start inherits that: tests that send it, and
 # the commands that they send it to, would wait for ever.
@@ -118,9 +119,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Memory())
 
 
+MIXES_TYPES = {
+    *("bench", "cli", "jaxprs", "sweeps", "training"),
+    *("test_benchmark_compilation", "test_benchmarks", "test_byte_order", "test_coming_from", "test_examples"),
+    *("test_exercises", "test_judge", "test_modules", "test_onnx", "test_other_libraries", "test_programs"),
+    *("test_stablehlo", "test_training_steps"),
+}
+"""Folders and files with Optax, other libraries or functions of users, which mix types of their own accord."""
+
+
 @pytest.fixture(autouse=True)
-def strict_promotion():
-    """Types and ranks are never changed silently. Optax is not written for that, so tests of training are without."""
+def strict_promotion(request):
+    """Types and ranks are never changed silently, except in tests of what is not written for that."""
+    if MIXES_TYPES.intersection(request.path.relative_to(Path(__file__).parent).with_suffix("").parts):
+        yield
+        return
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 

@@ -1,18 +1,10 @@
 """`python -m benchmarks compile`: both sides compile, and the page shows what was recorded."""
 
-import jax
 import pytest
 from benchmarks import compilation
 from benchmarks.summary import around
 
 SMALL = compilation.Sizes(train=256, test=64)
-
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax and plain JAX programs let JAX convert types and ranks."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 @pytest.mark.parametrize("side", compilation.SIDES)

@@ -15,13 +15,6 @@ import functional_nn as fnn
 TINY = w6.LanguageSizes(count=58, time=64, features=8, depth=1, heads=2, batch=2)
 
 
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """Optax and plain JAX programs let JAX convert types and ranks."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.mark.parametrize(("workload", "read"), [(w6, data.read_sonnets), (w7, data.read_letters)])
 def test_the_windows_are_those_that_the_workload_names(workload, read):
     train, test = read()

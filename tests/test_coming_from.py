@@ -10,11 +10,6 @@ HOW_TO = Path(__file__).resolve().parents[1] / "docs" / "how_to"
 X, LABELS = np.random.default_rng(0).normal(size=(6, 784)).astype(np.float32), np.arange(6)
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since these train with Optax and with other libraries."""
-
-
 def programs(library: str) -> list[str]:
     """The programs that a page shows for the other library: its blocks of code without prompts."""
     page = (HOW_TO / f"coming_from_{library}.md").read_text("utf-8")

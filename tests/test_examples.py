@@ -14,11 +14,6 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests: Optax mixes types of its own accord."""
-
-
 def run(monkeypatch, name, *arguments):
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -15,11 +15,6 @@ HOW_TO = Path(__file__).resolve().parents[1] / "docs" / "how_to"
 X, LABELS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32"), np.arange(6) % 3
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since the libraries mix types."""
-
-
 def program(page: str, title: str) -> str:
     """The block of code in the section of a page. The text before the first section is the section of the page."""
     text = (HOW_TO / f"{page}.md").read_text("utf-8")

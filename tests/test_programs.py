@@ -14,11 +14,6 @@ PROGRAMS = ROOT / "examples" / "programs"
 NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests: Optax mixes types of its own accord."""
-
-
 TWO_DEVICES = """
 import json, runpy, sys
 import jax

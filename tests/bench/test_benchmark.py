@@ -21,11 +21,6 @@ from functional_nn.jaxprs.walk import trace
 pytestmark = pytest.mark.usefixtures("small_peaks")
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests, since these train with Optax."""
-
-
 @pytest.fixture(scope="module")
 def network():
     return MeasuredNetwork(fnn.models.mlp(3, hidden=(4,)), fnn.cross_entropy, optax.sgd, (5,), 3)

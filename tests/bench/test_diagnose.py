@@ -12,11 +12,6 @@ from functional_nn.bench.diagnose import explain
 from functional_nn.bench.network_programs import MeasuredNetwork, workload
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests: promotions are what some of these plant."""
-
-
 def in_network(function, *arguments, **options):
     """The one finding of a function that works in the layer ``chain_0/mine_0``."""
 

@@ -16,11 +16,6 @@ EXAMPLES = STEPS * BATCH_SIZE
 RATE = 1e-3
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests, since these train with Optax."""
-
-
 @pytest.fixture
 def network():
     """A network of its own for each test, so that no programs of another test are used."""

@@ -12,11 +12,6 @@ from functional_nn.configuration.settings import Configuration
 from functional_nn.data import write_idx
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since these train with Optax."""
-
-
 def kept(method):
     """The method of a configuration, with one result for equal settings. A sweep's may be tracers, without a hash."""
     results = functools.cache(method)

@@ -18,11 +18,6 @@ X = RANDOM.normal(size=(6, 4)).astype(np.float32)
 LABELS = np.arange(6, dtype=np.int32) % 3
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of other tests, since these train with Optax."""
-
-
 def swapped(tree):
     """The same numbers in the other byte order."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.asarray(leaf).dtype.newbyteorder(OTHER)), tree)

@@ -18,11 +18,6 @@ KEY, OTHER_KEY = jax.random.split(jax.random.key(3))
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since the libraries mix types."""
-
-
 def of_nnx(rate):
     """A dense layer, batch norm and dropout, and what the library itself computes with the initial values of KEY."""
     nnx = pytest.importorskip("flax.nnx")

@@ -21,11 +21,6 @@ NOT_CONVERTED = {"conv_of_volumes": "conv_general_dilated in the network"}
 """The cases of layers that jax2onnx does not convert, and the operation that the error names."""
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since jax2onnx and Optax mix types."""
-
-
 def run(model, **inputs):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))

@@ -19,11 +19,6 @@ pytest.importorskip("flatbuffers")
 BATCHES = (1, 7, 64)
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since Optax mixes types."""
-
-
 def images(count):
     return np.random.default_rng(count).uniform(size=(count, 28, 28, 1)).astype("float32")
 

@@ -30,11 +30,6 @@ from functional_nn.exchange import (
 RUNNERS = Path(__file__).resolve().parents[2] / "examples" / "train_anywhere"
 
 
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests, since jax2onnx and Optax mix types."""
-
-
 @pytest.fixture
 def onnxruntime():
     pytest.importorskip("jax2onnx")

@@ -184,13 +184,6 @@ RIGHT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def usual_promotion():
-    """Overrides the rule of other tests: formulas of users mix types."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def comparison_of(function, formula, arguments):
     """A part of ``check_vjp``, which takes several times as long with all of its parts."""
     return JacobianComparison("f", lambda dtype: function_problem(function, formula, cast(tuple(arguments), dtype)))

@@ -1,14 +1,9 @@
-"""Optax is not strict about promotion."""
+"""Data that a sweep trains on in a moment."""
 
 import numpy as np
 import pytest
 
 import functional_nn as fnn
-
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests."""
 
 
 @pytest.fixture(scope="session")

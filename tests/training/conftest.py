@@ -1,11 +1,6 @@
-"""Optax mixes types of its own accord, so its users cannot be strict about promotion."""
+"""Training without the search for the origin of what is not finite."""
 
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def strict_promotion():
-    """Overrides the rule of all other tests."""
 
 
 @pytest.fixture
