@@ -2,11 +2,11 @@
 
 import gc
 import json
-import subprocess
 import sys
 import threading
 
 import pytest
+from tests.other_process import python
 
 from functional_nn import load_dataset
 from functional_nn.cli import startup
@@ -30,8 +30,7 @@ print(json.dumps({
 
 
 def test_jax_starts_in_a_thread_with_the_given_settings_and_its_objects_are_exempt_from_collection():
-    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
-    result = json.loads(ended.stdout)
+    result = json.loads(python(SCRIPT).stdout)
     assert result.pop("frozen") > 50_000
     assert result == {"during": [False], "enabled": True, "x64": True, "devices": 2}
 
@@ -48,8 +47,7 @@ with startup.starting_jax("float32", 1):
     load_dataset("mnist5k")
 print({*sys.modules} - before)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert ended.stdout == "True True\nset()\n"
+    assert python(code).stdout == "True True\nset()\n"
 
 
 def test_tfds_waits_for_the_thread_and_other_data_do_not(monkeypatch, tmp_path):

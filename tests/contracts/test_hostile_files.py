@@ -2,17 +2,16 @@
 
 import gzip
 import io
-import os
 import random
 import resource
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+from tests.other_process import python
 
 from functional_nn.cli import run
 from functional_nn.configuration.settings import Configuration
@@ -156,10 +155,7 @@ def in_process(inputs: int, seed: int, folder: Path) -> dict[str, int]:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_hostile_files as hostile\n"
         f"print(hostile.measured({inputs}, {seed}, {str(folder)!r}))"
     )
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    read, refused, grown = map(int, done.stdout.split())
+    read, refused, grown = map(int, python(code, PYTHONWARNINGS="ignore").stdout.split())
     assert grown < 200 * 2**20
     return {"read": read, "refused": refused}
 

@@ -1,14 +1,12 @@
 """Loading by name: what is found where, and what is refused."""
 
 import pickle
-import subprocess
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.other_process import python
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
@@ -160,8 +158,7 @@ def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
         "late = {'tensorflow_datasets', 'tensorflow', 'PIL', 'requests', 'jax', 'optax', 'IPython'} & set(sys.modules);"
         "assert not late, late"
     )
-    with warnings.catch_warnings():
-        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    python(program)
 
 
 def test_sizes_and_equal_classes():

@@ -1,14 +1,11 @@
 """Whole networks as programs."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.other_process import python
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
@@ -68,11 +65,8 @@ def test_the_file_is_read_without_this_package(tmp_path):
         "assert 'functional_nn' not in sys.modules;"
         "print(np.asarray(exported.call(file, np.ones((1, 3), np.float32))).tolist())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True, env={**os.environ}
-    )
     expected = net.apply(params, state, np.ones((1, 3), np.float32), train=False)[0]
-    np.testing.assert_allclose(eval(done.stdout), expected, rtol=1e-6)
+    np.testing.assert_allclose(eval(python(program, path).stdout), expected, rtol=1e-6)
 
 
 def test_wrong_platforms():

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from safetensors.numpy import load_file
+from tests.other_process import python
 
 import functional_nn as fnn
 from functional_nn import cli
@@ -183,9 +184,7 @@ def test_stablehlo_trains_in_a_process_that_has_only_jax(tmp_path):
     arguments, x, labels = example(net, (4,))
     step = training_step(*arguments)
     to_stablehlo_training(step, x, labels, tmp_path / "train.stablehlo")
-    command = [sys.executable, "-c", TRAIN_WITH_JAX_ALONE, str(tmp_path / "train.stablehlo")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    losses = json.loads(done.stdout)
+    losses = json.loads(python(TRAIN_WITH_JAX_ALONE, tmp_path / "train.stablehlo").stdout)
     results, _ = step.function(step.values, np.eye(4, dtype=np.float32), np.int32([0, 1, 2, 0]))
     assert losses[0] == pytest.approx(float(results["loss"]), rel=1e-5)
     assert losses[-1] < 0.5 * losses[0]

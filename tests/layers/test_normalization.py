@@ -1,15 +1,13 @@
 """Normalization against NumPy's own statistics, over masks, axes and devices, and at the ends of the number range."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.layers.jitted import jitted
+from tests.other_process import python
 
 import functional_nn as fnn
 from functional_nn.core.validation import EXAMPLES
@@ -324,11 +322,7 @@ print("the same")
 @pytest.mark.processes
 def test_batch_norm_of_a_batch_on_four_devices():
     """Sharded under jit with explicit axes: the same as on one device."""
-    variables = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
-    made = subprocess.run(
-        [sys.executable, "-c", ON_DEVICES], env=variables, capture_output=True, text=True, timeout=300
-    )
-    assert made.stdout == "the same\n", made.stderr
+    assert python(ON_DEVICES, JAX_NUM_CPU_DEVICES="4", JAX_PLATFORMS="cpu").stdout == "the same\n"
 
 
 # The rectifier with a learned slope

@@ -1,9 +1,6 @@
 """A member is the run it would have been alone, whatever the others do; and what a sweep refuses."""
 
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from contextlib import nullcontext
@@ -13,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.other_process import python
 
 import functional_nn as fnn
 from functional_nn.storage.files import one_writer
@@ -414,7 +412,8 @@ def test_rbg_is_never_mapped(blobs, monkeypatch):
 
 @pytest.mark.processes
 def test_members_on_two_devices_are_the_same():
-    code = textwrap.dedent("""
+    python(
+        """
         import jax, numpy as np, optax, functional_nn as fnn
         x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
         labels = (x.sum(1) > 0).astype(np.int32)
@@ -433,9 +432,9 @@ def test_members_on_two_devices_are_the_same():
             again = fnn.sweep(fnn.dense(2), lambda h: optax.sgd(h["learning_rate"]), members, data, epochs=2,
                               plan="sequential")
         assert np.array_equal(again.curves("test_loss"), losses[0])
-    """)
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        """,
+        JAX_NUM_CPU_DEVICES="2",
+    )
 
 
 # What is refused

@@ -1,15 +1,13 @@
 """The same seed gives the same bits: in one process, and in another on the same machine."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
+from tests.other_process import python
 
 import functional_nn as fnn
 
@@ -36,5 +34,4 @@ def digest() -> str:
 @pytest.mark.processes
 def test_same_seed_same_bits_in_this_process_and_in_another():
     code = f"import sys; sys.path.insert(0, {FOLDER!r}); import test_determinism as test; print(test.digest())"
-    other = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
-    assert digest() == other.stdout.strip()
+    assert digest() == python(code).stdout.strip()

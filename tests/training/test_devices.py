@@ -1,12 +1,8 @@
 """Training over several devices: the batch is sharded, the mean is over all of it."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import jax
 import pytest
+from tests.other_process import python
 from tests.training import small_run
 
 import functional_nn as fnn
@@ -58,8 +54,7 @@ def test_fit_on_two_devices_is_fit_on_one_with_half_a_batch_on_each():
     assert "f32[16,7]" in shapes(1)
     assert "f32[8,7]" in shapes(2) and "f32[16,7]" not in shapes(2)
     """
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True, timeout=300)
+    python(code, JAX_NUM_CPU_DEVICES="2")
 
 
 def test_what_devices_cannot_be():

@@ -1,13 +1,11 @@
 """What lasts: nothing is traced after the first epoch, and memory does not grow."""
 
 import os
-import subprocess
-import sys
-import textwrap
 
 import jax
 import optax
 import pytest
+from tests.other_process import python
 from tests.training import small_run
 from tests.training.small_run import DATA
 
@@ -80,6 +78,4 @@ FITS = """
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 @pytest.mark.parametrize(("code", "limit"), [(STEPS, 10), (FITS.format(False), 60), (FITS.format(True), 60)])
 def test_many_steps_and_many_fits_need_no_more_memory(code, limit):
-    code = textwrap.dedent(GROWTH) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < limit * 2**20
+    assert int(python(GROWTH + code).stdout) < limit * 2**20

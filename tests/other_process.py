@@ -1,0 +1,14 @@
+"""Programs in a process of their own."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def python(program: str, *arguments, cwd=None, **environment) -> subprocess.CompletedProcess[str]:
+    """What a program of Python printed. It has these variables in addition, and has to end well."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
