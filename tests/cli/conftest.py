@@ -12,6 +12,24 @@ from functional_nn.configuration.settings import Configuration
 from functional_nn.data import write_idx
 
 
+@pytest.fixture
+def refused(capsys):
+    """Requires that a command ends with the status and one message that has the words in it; gives what it printed."""
+
+    def check(arguments: list, *words: str, status: int = 2) -> str:
+        capsys.readouterr()
+        assert cli.run([*map(str, arguments)]) == status
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert captured.err.count("Error:") == 1
+        assert len(captured.err) < 1500
+        for word in words:
+            assert word in " ".join(captured.err.split())
+        return captured.out
+
+    return check
+
+
 def kept(method):
     """The method of a configuration, with one result for equal settings. A sweep's may be tracers, without a hash."""
     results = functools.cache(method)

@@ -85,7 +85,7 @@ def test_ctrl_c_ends_with_the_table_of_what_was_measured(tmp_path, monkeypatch, 
         (MemoryError("Unable to allocate 9 GB"), ": Unable to allocate 9 GB. Try"),
     ],
 )
-def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, monkeypatch, capsys):
+def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, monkeypatch, capsys, refused):
     measure = network_programs.measure
 
     def failing(network, case, **more):
@@ -98,8 +98,7 @@ def test_out_of_memory_ends_with_the_table_of_what_was_measured(error, said, mon
     captured = capsys.readouterr()
     assert re.findall(r"^predict +(\d+) +float32 .*%", captured.out, re.MULTILINE) == ["2"]
     assert f"Error: mlp predict, batch 3, float32: out of memory{said}" in captured.err
-    assert cli.run([*FLAGS, "--batch-size", "3"]) == 2
-    assert "Stopped after 0 of 1 measurement" in capsys.readouterr().err
+    refused([*FLAGS, "--batch-size", "3"], "Stopped after 0 of 1 measurement")
 
 
 def test_other_errors_of_the_compiler_are_not_hidden(monkeypatch):
@@ -128,31 +127,21 @@ def test_other_errors_of_the_compiler_are_not_hidden(monkeypatch):
         (["--target", "tpu-v5e", "--seconds", "1"], "--target measures nothing: leave out --"),
     ],
 )
-def test_wrong_flags(flags, said, capsys):
-    assert cli.run(["bench", *flags]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert said in captured.err
-    assert "Traceback" not in captured.err
+def test_wrong_flags(flags, said, refused):
+    assert refused(["bench", *flags], said) == ""
 
 
-def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_path, capsys):
+def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_path, refused):
     path = tmp_path / "a.jsonl"
     path.write_text("not json")
     for flag in ("--against", "--json"):
-        assert cli.run(["bench", flag, str(path)]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert "line 1: expected a JSON object" in captured.err
+        assert refused(["bench", flag, path], "line 1: expected a JSON object") == ""
     assert path.read_text() == "not json"
 
 
-def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, capsys):
-    assert cli.run([*FLAGS, "--against", str(record), "--model", "lstm", "--hidden", "2"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "records of mlp predict, batch 2, float32." in captured.err
-    assert "Give the flags" in captured.err
+def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, refused):
+    command = [*FLAGS, "--against", record, "--model", "lstm", "--hidden", "2"]
+    assert refused(command, "records of mlp predict, batch 2, float32.", "Give the flags") == ""
 
 
 @pytest.mark.parametrize(
@@ -162,7 +151,7 @@ def test_sizes_may_double(given, sizes):
     assert list(Doubled().convert(given, None, None)) == sizes
 
 
-def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
+def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys, refused):
     """The CPU stands for the chip, so libtpu is not needed."""
     monkeypatch.setattr("functional_nn.bench.targets.device_of", lambda chip: jax.devices()[0])
     path = tmp_path / "target.jsonl"
@@ -175,4 +164,4 @@ def test_a_target_compiles_and_runs_nothing(tmp_path, monkeypatch, capsys):
     record = json.loads(path.read_text())
     assert (record["target"], record["compiles"], record["fits"]) == ("tpu-v5e", True, True)
     # A record of a target is none of a measurement.
-    assert cli.run([*FLAGS, "--against", str(path)]) == 2
+    refused([*FLAGS, "--against", path])

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.cli.refusal import refused
 
 import functional_nn as fnn
 from functional_nn import cli
@@ -48,7 +47,7 @@ def imported(state_dict, images, tmp_path, capsys):
 # Out
 
 
-def test_a_hub_folder_is_whole_and_has_no_paths_of_this_computer(finished, tmp_path, capsys):
+def test_a_hub_folder_is_whole_and_has_no_paths_of_this_computer(finished, tmp_path):
     assert cli.run(["export", str(finished.folder), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
     assert {path.name for path in (tmp_path / "hub").iterdir()} == {*FILES, "README.md"}
     card = (tmp_path / "hub" / "README.md").read_text()
@@ -82,27 +81,27 @@ def test_a_full_disk_leaves_no_half_of_a_hub_folder(finished, tmp_path, monkeypa
     fnn.exchange.to_hub(finished.folder, folder)
 
 
-def test_nothing_is_overwritten(finished, tmp_path, capsys):
+def test_nothing_is_overwritten(finished, tmp_path, refused):
     (tmp_path / "file").write_text("mine")
     for kind in ("stablehlo", "torch"):
-        refused(capsys, ["export", finished.folder, "--to", kind, "--out", tmp_path / "file"], "--out", "exists")
+        refused(["export", finished.folder, "--to", kind, "--out", tmp_path / "file"], "--out", "exists")
     assert (tmp_path / "file").read_text() == "mine"
-    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", tmp_path], "which has files")
+    refused(["export", finished.folder, "--to", "hub", "--out", tmp_path], "which has files")
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
-    refused(capsys, ["export", finished.folder, "--to", "hub", "--out", finished.folder], "which has files")
-    refused(capsys, ["import", tmp_path / "file", "--out", finished.folder], "has one")
+    refused(["export", finished.folder, "--to", "hub", "--out", finished.folder], "which has files")
+    refused(["import", tmp_path / "file", "--out", finished.folder], "has one")
 
 
-def test_what_an_export_cannot_do_is_said(finished, tmp_path, capsys):
-    refused(capsys, ["export", tmp_path, "--to", "hub", "--out", tmp_path / "x"], "config.json", "train --out")
-    refused(capsys, ["export", finished.folder, "--to", "tourch", "--out", tmp_path / "x"], "torch")
-    refused(capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "x.npz"], "--out", ".safetensors")
-    refused(capsys, ["export", finished.folder, "--to", "hub", "--gradient", "--out", tmp_path / "x"], "--gradient")
-    refused(capsys, ["export", finished.folder, "--to", "torch", "--out", tmp_path / "no" / "x"], "folder that exists")
-    refused(capsys, ["export", finished.folder, "--to", "hub", "--like", "a", "--out", tmp_path / "x"], "--like")
+def test_what_an_export_cannot_do_is_said(finished, tmp_path, refused):
+    refused(["export", tmp_path, "--to", "hub", "--out", tmp_path / "x"], "config.json", "train --out")
+    refused(["export", finished.folder, "--to", "tourch", "--out", tmp_path / "x"], "torch")
+    refused(["export", finished.folder, "--to", "torch", "--out", tmp_path / "x.npz"], "--out", ".safetensors")
+    refused(["export", finished.folder, "--to", "hub", "--gradient", "--out", tmp_path / "x"], "--gradient")
+    refused(["export", finished.folder, "--to", "torch", "--out", tmp_path / "no" / "x"], "folder that exists")
+    refused(["export", finished.folder, "--to", "hub", "--like", "a", "--out", tmp_path / "x"], "--like")
     trains = ["export", finished.folder, "--what", "train"]
     for more in (["onnx"], ["stablehlo", "--gradient"]):
-        refused(capsys, [*trains, "--to", *more, "--out", tmp_path / "x"], "--what")
+        refused([*trains, "--to", *more, "--out", tmp_path / "x"], "--what")
     assert not list(tmp_path.iterdir())
 
 
@@ -132,11 +131,11 @@ def test_stablehlo_has_a_training_step(finished, tmp_path):
     assert float(step.call(new, x, labels)[0]["loss"]) < float(results["loss"])
 
 
-def test_onnx_needs_its_extra_or_is_the_network(finished, tmp_path, capsys):
+def test_onnx_needs_its_extra_or_is_the_network(finished, tmp_path, refused):
     path = tmp_path / "digits.onnx"
     arguments = ["export", str(finished.folder), "--to", "onnx", "--out", str(path)]
     if not (importlib.util.find_spec("jax2onnx") and importlib.util.find_spec("onnxruntime")):
-        refused(capsys, arguments, "pip install 'functional-nn[onnx]'")
+        refused(arguments, "pip install 'functional-nn[onnx]'")
         assert not path.exists()
         return
     import onnxruntime
@@ -150,7 +149,7 @@ def test_onnx_needs_its_extra_or_is_the_network(finished, tmp_path, capsys):
 # In
 
 
-def test_a_state_dict_goes_in_and_comes_out_with_the_same_bits(state_dict, imported, images, tmp_path, capsys):
+def test_a_state_dict_goes_in_and_comes_out_with_the_same_bits(state_dict, imported, tmp_path):
     x = np.random.default_rng(1).uniform(size=(5, 4, 4, 1)).astype(np.float32)
     w = state_dict
     hidden = np.maximum(x.reshape(5, 16) @ w["fc1.weight"].T + w["fc1.bias"], 0)
@@ -165,19 +164,19 @@ def test_a_state_dict_goes_in_and_comes_out_with_the_same_bits(state_dict, impor
         np.testing.assert_array_equal(array, w[name])
 
 
-def test_a_tensor_of_one_number_and_a_huge_shape_is_not_converted(state_dict, images, tmp_path, monkeypatch, capsys):
+def test_a_tensor_of_one_number_and_a_huge_shape_is_not_converted(state_dict, images, tmp_path, monkeypatch, refused):
     """A tensor that PyTorch has expanded takes a few bytes in the file and in memory."""
     (tmp_path / "model.safetensors").touch()
     huge = state_dict | {"out.weight": np.broadcast_to(np.float64(1), (3, 10**8))}
     monkeypatch.setattr("functional_nn.exchange.torch._arrays_of_file", lambda argument, path: huge)
     arguments = ["import", tmp_path / "model.safetensors", *images, "--hidden", "8", "--out", tmp_path / "run"]
     tracemalloc.start()
-    refused(capsys, arguments, "does not fit out")
+    refused(arguments, "does not fit out")
     assert tracemalloc.get_traced_memory()[1] < 2e8
     tracemalloc.stop()
 
 
-def test_numbers_of_other_types_become_those_of_the_network(state_dict, images, tmp_path, capsys):
+def test_numbers_of_other_types_become_those_of_the_network(state_dict, images, tmp_path, refused):
     """Files often have half precision. A network that was imported can be read again, and is exported."""
     for dtype, precision in ((np.float16, "float32"), (np.float64, "bfloat16")):
         save_file({name: array.astype(dtype) for name, array in state_dict.items()}, tmp_path / "other.safetensors")
@@ -190,11 +189,11 @@ def test_numbers_of_other_types_become_those_of_the_network(state_dict, images, 
     state = state_dict | {"out.bias": np.float32([0, np.nan, 0])}
     save_file(state, tmp_path / "other.safetensors")
     arguments[-1] = tmp_path / "x"
-    refused(capsys, ["import", tmp_path / "other.safetensors", *arguments], "NaN or infinity in params/dense_1/bias")
+    refused(["import", tmp_path / "other.safetensors", *arguments], "NaN or infinity in params/dense_1/bias")
     assert not (tmp_path / "x").exists()
 
 
-def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images, tmp_path, capsys):
+def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images, tmp_path, refused):
     """Two layers of equal shapes in the alphabetical order of a file, which is not that of the network."""
     first, last = np.eye(16, dtype=np.float32), np.zeros((3, 16), np.float32)
     last[[0, 1, 2], [0, 1, 2]] = 10
@@ -208,8 +207,8 @@ def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images,
     found, params = (fnn.exchange.load(tmp_path / name).params for name in ("in order", "paired"))
     np.testing.assert_array_equal(found["dense_0"]["weight"], weights["a.weight"].T)
     np.testing.assert_array_equal(params["dense_0"]["weight"], weights["b.weight"].T)
-    refused(capsys, [*arguments, "--pair", "dense_0", "--out", tmp_path / "x"], "--pair")
-    refused(capsys, [*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
+    refused([*arguments, "--pair", "dense_0", "--out", tmp_path / "x"], "--pair")
+    refused([*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
 
 
 HOSTILE = {
@@ -223,34 +222,33 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_an_error(name, images, tmp_path, capsys, monkeypatch):
+def test_a_hostile_file_is_an_error(name, images, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, content = HOSTILE[name]
     (tmp_path / file).write_bytes(content)
-    refused(capsys, ["import", file, *images, "--hidden", "8", "--out", "run"], file if "safe" in file else "")
+    refused(["import", file, *images, "--hidden", "8", "--out", "run"], file if "safe" in file else "")
     assert not (tmp_path / "called").exists()
     assert not (tmp_path / "run").exists()
 
 
-def test_what_does_not_fit_is_listed(imported, images, tmp_path, capsys):
+def test_what_does_not_fit_is_listed(imported, images, tmp_path, refused):
     file = tmp_path / "model.safetensors"
     refused(
-        capsys,
         ["import", file, *images, "--hidden", "9", "--out", tmp_path / "x"],
         "dense_0 (dense: bias (9,), weight (16, 9)) does not fit fc1 (bias (8,), weight (8, 16))",
     )
-    refused(capsys, ["import", imported, *images, "--out", tmp_path / "x"], "a folder", "train --from")
-    refused(capsys, ["import", tmp_path / "none", *images, "--out", tmp_path / "x"], "none", "no such file")
-    refused(capsys, ["import", file, *images, "--hidden", "8,8", "--out", tmp_path / "x"], "--pair", "--hidden")
-    refused(capsys, ["import", file, "--data-dir", tmp_path, "--out", tmp_path / "x"], str(tmp_path))
+    refused(["import", imported, *images, "--out", tmp_path / "x"], "a folder", "train --from")
+    refused(["import", tmp_path / "none", *images, "--out", tmp_path / "x"], "none", "no such file")
+    refused(["import", file, *images, "--hidden", "8,8", "--out", tmp_path / "x"], "--pair", "--hidden")
+    refused(["import", file, "--data-dir", tmp_path, "--out", tmp_path / "x"], str(tmp_path))
     assert not (tmp_path / "x").exists()
     # A folder that was there before stays.
     (tmp_path / "mine").mkdir()
-    refused(capsys, ["import", file, *images, "--hidden", "9", "--out", tmp_path / "mine"], "does not fit")
+    refused(["import", file, *images, "--hidden", "9", "--out", tmp_path / "mine"], "does not fit")
     assert (tmp_path / "mine").exists()
 
 
-def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path, capsys):
+def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path):
     assert cli.run(["report", str(imported)]) == 0
     page = (imported / "report.html").read_text()
     assert "has imported parameters (model.safetensors)" in page
@@ -267,7 +265,7 @@ def arrays(folder):
     return load_file(folder / "model.safetensors")
 
 
-def test_training_goes_on_from_a_run_and_resumes_only_with_the_same_start(imported, tmp_path, tiny, capsys):
+def test_training_goes_on_from_a_run_and_resumes_only_with_the_same_start(imported, tmp_path, tiny, capsys, refused):
     """The network comes from the run, and frozen parameters keep their bits."""
     data = tiny[1:5]
     arguments = ["train", *data, "--epochs", "2", "--batch-size", "20", "--out", str(tmp_path / "run")]
@@ -282,7 +280,7 @@ def test_training_goes_on_from_a_run_and_resumes_only_with_the_same_start(import
     assert cli.run(["report", str(tmp_path / "run")]) == 0
     assert "from the parameters of another run (imported)" in (tmp_path / "run" / "report.html").read_text()
     alone = ["train", *data[2:], "--out", str(tmp_path / "run"), "--resume"]
-    refused(capsys, alone, "--from with the run that", "(imported)")
+    refused(alone, "--from with the run that", "(imported)")
     (tmp_path / "run" / "checkpoints" / "0000000002.checkpoint.safetensors").unlink()
     assert cli.run([*alone, "--from", str(imported)]) == 0
     for path, array in arrays(tmp_path / "run").items():
@@ -300,7 +298,7 @@ def five_classes(tmp_path):
     return ["--dataset", "five", "--data-dir", str(tmp_path)]
 
 
-def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, capsys):
+def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, capsys, refused):
     """Also with augmentation, which puts the network into a chain."""
     arguments = ["train", "--from", str(imported), *five_classes, "--epochs", "1", "--batch-size", "20", "--shift", "1"]
     frozen = ["--freeze", "dense_0/*"]
@@ -312,7 +310,7 @@ def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, ca
     capsys.readouterr()
     flags = [*five_classes[2:], "--epochs", "1", "--batch-size", "20"]
     again = ["train", "--from", str(tmp_path / "run"), *flags, "--freeze", "dense_*"]
-    refused(capsys, [*again, "--out", tmp_path / "x"], "--freeze", "leave parameters to train")
+    refused([*again, "--out", tmp_path / "x"], "--freeze", "leave parameters to train")
     again[-1] = "dense_0/*, dense_1/bias"
     assert cli.run([*again, "--out", str(tmp_path / "again")]) == 0
     for path in ("dense_0/weight", "dense_1/bias"):
@@ -328,21 +326,21 @@ def test_a_new_last_layer_for_other_classes(imported, five_classes, tmp_path, ca
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, capsys):
+def test_what_a_start_cannot_be_is_said(imported, tiny, tmp_path, refused):
     arguments = ["train", "--from", imported, "--out", tmp_path / "x"]
-    refused(capsys, arguments, "--from: expected the data to train on, by --data-dir", "trained on 'tiny'")
+    refused(arguments, "--from: expected the data to train on, by --data-dir", "trained on 'tiny'")
     arguments += tiny[tiny.index("--data-dir") :][:2]
-    refused(capsys, [*arguments, "--hidden", "8,8"], "--from", "--hidden", "dense_2")
-    refused(capsys, [*arguments, "--hidden", "9"], "--hidden", "params/dense_0/weight float32(16, 8)")
-    refused(capsys, [*arguments[:-2], "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
-    refused(capsys, [*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
-    refused(capsys, [*arguments, "--freeze", "dense_0/*, dense_9/*"], "--freeze", "got 'dense_9/*'")
-    refused(capsys, [*arguments, "--model", "lstm"], "--from: expected a run of the model lstm")
-    refused(capsys, ["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "nothing there")
+    refused([*arguments, "--hidden", "8,8"], "--from", "--hidden", "dense_2")
+    refused([*arguments, "--hidden", "9"], "--hidden", "params/dense_0/weight float32(16, 8)")
+    refused([*arguments[:-2], "--dataset", "mnist5k"], "--from", "(28, 28, 1)")
+    refused([*arguments, "--freeze", "conv*"], "--freeze", "There are: dense_0/bias")
+    refused([*arguments, "--freeze", "dense_0/*, dense_9/*"], "--freeze", "got 'dense_9/*'")
+    refused([*arguments, "--model", "lstm"], "--from: expected a run of the model lstm")
+    refused(["train", "--from", tmp_path / "none", "--out", tmp_path / "x"], "nothing there")
     assert not (tmp_path / "x").exists()
 
 
-def test_a_hostile_result_is_no_raw_error(finished, tmp_path, capsys):
+def test_a_hostile_result_is_no_raw_error(finished, tmp_path):
     """Checksums are no signature: whoever makes a folder can sign any result."""
     for number, wrong in enumerate(
         [

@@ -10,7 +10,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from safetensors.numpy import load_file
-from tests.cli.refusal import refused
 
 from functional_nn import load_dataset
 from functional_nn.cli import run
@@ -85,18 +84,18 @@ def test_the_table_shows_the_best_classes_of_every_image(finished, digits, tmp_p
         assert others == [expected]
 
 
-def test_files_that_are_no_images(finished, digits, tmp_path, capsys):
+def test_files_that_are_no_images(finished, digits, tmp_path, refused):
     (tmp_path / "text.png").write_text("seven")
     (tmp_path / "empty.png").write_bytes(b"")
     PIL.Image.fromarray(digits[0][0]).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
     for name in ("text.png", "empty.png", "half.png"):
-        refused(capsys, ["predict", finished.folder, tmp_path / "whole.png", tmp_path / name], name, "image")
+        refused(["predict", finished.folder, tmp_path / "whole.png", tmp_path / name], name, "image")
     missing = tmp_path / "missing" / "rows.json"
-    refused(capsys, ["predict", finished.folder, tmp_path / "whole.png", "--json", missing], "--json")
-    refused(capsys, ["predict", finished.folder, tmp_path / "none.png"], "none.png", "No such file")
-    refused(capsys, ["predict", finished.folder, tmp_path], str(tmp_path))
-    refused(capsys, ["predict", finished.folder, tmp_path / ("x" * 300)], "too long")
+    refused(["predict", finished.folder, tmp_path / "whole.png", "--json", missing], "--json")
+    refused(["predict", finished.folder, tmp_path / "none.png"], "none.png", "No such file")
+    refused(["predict", finished.folder, tmp_path], str(tmp_path))
+    refused(["predict", finished.folder, tmp_path / ("x" * 300)], "too long")
 
 
 def test_control_characters_in_names_reach_no_terminal(finished, digits, tmp_path, capsys):
@@ -128,14 +127,14 @@ def tied(folder):
     (folder / "result.json").write_text(signed_text({"files": checksums}))
 
 
-def test_folders_without_a_run(tmp_path, copy, capsys):
+def test_folders_without_a_run(tmp_path, copy, refused):
     folder, image = copy
-    refused(capsys, ["predict", tmp_path / "missing", image], "missing", "functional-nn train --out")
-    refused(capsys, ["predict", image, image], "digit.png")
+    refused(["predict", tmp_path / "missing", image], "missing", "functional-nn train --out")
+    refused(["predict", image, image], "digit.png")
     (folder / "model.safetensors").unlink()
-    refused(capsys, ["predict", folder, image], "model.safetensors")
+    refused(["predict", folder, image], "model.safetensors")
     (folder / "model.safetensors").mkdir()
-    refused(capsys, ["predict", folder, image], "model.safetensors")
+    refused(["predict", folder, image], "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -146,28 +145,28 @@ def test_folders_without_a_run(tmp_path, copy, capsys):
         lambda content: pickle.dumps({"params": 1}),
     ],
 )
-def test_damaged_parameters(copy, capsys, damage):
+def test_damaged_parameters(copy, refused, damage):
     folder, image = copy
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    refused(capsys, ["predict", folder, image], str(path), "belongs to result.json")
+    refused(["predict", folder, image], str(path), "belongs to result.json")
     tied(folder)
-    refused(capsys, ["predict", folder, image], str(path))
+    refused(["predict", folder, image], str(path))
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "model.safetensors", "result.json"])
-def test_files_that_belong_together_are_tied(copy, capsys, name):
+def test_files_that_belong_together_are_tied(copy, refused, name):
     """Another activation in the configuration would give other predictions; every byte is looked at here."""
     folder, image = copy
     path = folder / name
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    refused(capsys, ["predict", folder, image], str(path))
+    refused(["predict", folder, image], str(path))
     path.unlink()
-    refused(capsys, ["predict", folder, image], str(path))
+    refused(["predict", folder, image], str(path))
 
 
-def test_parameters_that_are_not_finite_are_no_answer(copy, capsys):
+def test_parameters_that_are_not_finite_are_no_answer(copy, refused):
     folder, image = copy
     path = folder / "model.safetensors"
     arrays = load_file(path)
@@ -175,13 +174,12 @@ def test_parameters_that_are_not_finite_are_no_answer(copy, capsys):
     path.write_bytes(packed(arrays, {}))
     tied(folder)
     refused(
-        capsys,
         ["predict", folder, image],
         f"{path}: expected finite numbers, got NaN or infinity in params/dense_1/bias",
     )
 
 
-def test_outputs_that_are_not_finite_are_no_answer(copy, capsys):
+def test_outputs_that_are_not_finite_are_no_answer(copy, refused):
     folder, image = copy
     path = folder / "model.safetensors"
     arrays = load_file(path)
@@ -189,7 +187,7 @@ def test_outputs_that_are_not_finite_are_no_answer(copy, capsys):
     arrays["params/dense_1/weight"][:] = 3e38
     path.write_bytes(packed(arrays, {}))
     tied(folder)
-    refused(capsys, ["predict", folder, image], f"{image}: expected finite outputs of the network")
+    refused(["predict", folder, image], f"{image}: expected finite outputs of the network")
 
 
 def test_batch_norm_and_dropout_are_predicted_as_in_evaluation(tiny, tmp_path, capsys):

@@ -42,6 +42,5 @@ def test_flags_stand_above_the_recipe(tiny, tmp_path):
     assert [config["schedule"], config["dropout"], config["shift"]] == [recipe["schedule"], 0.25, int(recipe["shift"])]
 
 
-def test_an_unknown_recipe(capsys):
-    assert cli.run(["train", "--recipe", "fats"]) == 2
-    assert "Did you mean fast?" in capsys.readouterr().err
+def test_an_unknown_recipe(refused):
+    refused(["train", "--recipe", "fats"], "Did you mean fast?")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.bits import bits
-from tests.cli.refusal import refused
 
 from functional_nn import cli
 from functional_nn.cli import run
@@ -114,16 +113,16 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
-def test_resume_alone_has_the_settings_of_the_run(tiny, whole, tmp_path, capsys):
+def test_resume_alone_has_the_settings_of_the_run(tiny, whole, tmp_path, refused):
     """Only the data are named again: no folder chooses which files are opened."""
     folder = tmp_path / "run"
     assert run([*tiny, "--epochs", "4", "--out", str(folder)]) == 0
     alone = ["train", "--out", str(folder), "--resume", "--epochs", "6"]
-    refused(capsys, alone, "--resume: expected the data to train on, by --data-dir", "trained on 'tiny'")
+    refused(alone, "--resume: expected the data to train on, by --data-dir", "trained on 'tiny'")
     assert run([*alone, *tiny[3:5]]) == 0
     assert outcome(folder) == whole
     assert json.loads((folder / "config.json").read_text())["optimizer"] == "sgd"
-    refused(capsys, [*alone, *tiny[3:5], "--optimizer", "adam"], "optimizer")
+    refused([*alone, *tiny[3:5], "--optimizer", "adam"], "optimizer")
 
 
 def test_a_warning_has_no_code_and_no_control_characters():
@@ -132,21 +131,21 @@ def test_a_warning_has_no_code_and_no_control_characters():
     assert said == "Warning: \\x1b[31mred\nsecond\n"
 
 
-def test_other_flags_are_refused_and_listed(tiny, tmp_path, capsys):
+def test_other_flags_are_refused_and_listed(tiny, tmp_path, refused):
     command = [*tiny, "--out", str(tmp_path / "run")]
     assert run([*command, "--schedule", "cosine"]) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     changed = [*command, "--resume", "--seed", "5", "--learning-rate", "0.2", "--epochs", "9"]
     changed += ["--schedule", "constant"]
     words = ("learning_rate 0.1 instead of 0.2", 'schedule "cosine" instead of "constant"', "seed 0 instead of 5")
-    refused(capsys, changed, *words)
-    refused(capsys, [*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
+    refused(changed, *words)
+    refused([*command, "--schedule", "cosine", "--epochs", "3", "--resume"], "epochs 2 instead of 3")
     assert {path: path.read_bytes() for path in before} == before
-    refused(capsys, command, "Use another folder. With --resume the run in it goes on.")
+    refused(command, "Use another folder. With --resume the run in it goes on.")
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
-def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, capsys, name):
+def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypatch, refused, name):
     command = [name, *tiny[1:], "--out", str(tmp_path / "run")]
     now = Configuration.settings
 
@@ -160,13 +159,13 @@ def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypa
         assert run(command) == 0
     again = [*command, "--resume"] if name == "train" else command
     assert run(again) == 0
-    refused(capsys, [*again, "--clip-norm", "5"], "clip_norm null instead of 5.0")
+    refused([*again, "--clip-norm", "5"], "clip_norm null instead of 5.0")
 
 
-def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, capsys):
-    refused(capsys, [*tiny, "--resume"], "--resume: expected the run's folder in --out")
+def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, refused):
+    refused([*tiny, "--resume"], "--resume: expected the run's folder in --out")
     run_folder.create_run_folder(tmp_path, Configuration().completed().to_dict())
-    refused(capsys, [*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
+    refused([*tiny, "--out", tmp_path, "--resume"], "expected a run with checkpoints")
 
 
 def test_clipped_steps_are_reported(tiny, tmp_path, capsys):

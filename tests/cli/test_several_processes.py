@@ -15,7 +15,6 @@ import pytest
 from safetensors.numpy import load_file
 from tests.free_port import free_port
 
-from functional_nn import cli
 from functional_nn.cli import several_processes
 
 COMMAND = [sys.executable, "-m", "functional_nn"]
@@ -85,9 +84,8 @@ SECOND = ["--num-processes", "2", "--process-id", "1"]
         (["--coordinator", "x..y:1234", *SECOND], "--coordinator: expected HOST:PORT of the first process, got 'x..y"),
     ],
 )
-def test_flags_that_do_not_fit_each_other(tiny, flags, message, capsys):
-    assert cli.run([*tiny, *flags]) == 2
-    assert message in capsys.readouterr().err
+def test_flags_that_do_not_fit_each_other(tiny, flags, message, refused):
+    refused([*tiny, *flags], message)
 
 
 def test_the_address_of_the_first_process_may_be_one_of_ipv6(monkeypatch):
@@ -103,29 +101,24 @@ def without_last_words(monkeypatch):
     monkeypatch.setattr("functional_nn.cli.startup.speak_last", lambda: None)
 
 
-def test_a_first_process_that_does_not_answer(tiny, capsys, without_last_words):
+def test_a_first_process_that_does_not_answer(tiny, refused, without_last_words):
     address = f"127.0.0.1:{free_port()}"
     flags = ["--coordinator", address, *SECOND, "--wait", "1"]
-    assert cli.run([*tiny, *flags]) == 2
-    said = capsys.readouterr().err
-    assert "Waiting for 2 processes, for 1 s at most" in said
-    assert f"--coordinator: expected an answer of process 0 at {address}, got Connection refused after 1 s." in said
+    answer = f"--coordinator: expected an answer of process 0 at {address}, got Connection refused after 1 s."
+    refused([*tiny, *flags], "Waiting for 2 processes, for 1 s at most", answer)
 
 
-def test_the_first_process_needs_an_address_of_its_own_computer(tiny, capsys, monkeypatch, without_last_words):
-    def refused(address: str) -> str:
-        assert cli.run([*tiny, "--coordinator", address, "--num-processes", "2", "--process-id", "0"]) == 2
-        return capsys.readouterr().err
-
+def test_the_first_process_needs_an_address_of_its_own_computer(tiny, monkeypatch, without_last_words, refused):
+    command = [*tiny, "--num-processes", "2", "--process-id", "0", "--coordinator"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert "--coordinator: expected a port that is free, got " in refused(f"127.0.0.1:{port}")
-        other = refused(f"203.0.113.5:{free_port()}")  # an address for examples, which no computer has
-        assert "--coordinator: expected an address of this computer, got '203.0.113.5:" in other
+        refused([*command, f"127.0.0.1:{port}"], "--coordinator: expected a port that is free, got ")
+        other = f"203.0.113.5:{free_port()}"  # an address for examples, which no computer has
+        refused([*command, other], f"--coordinator: expected an address of this computer, got '{other}'")
         monkeypatch.setenv(several_processes.BIND_ADDRESS, f"0.0.0.0:{port}")
-        assert "JAX_COORDINATOR_BIND_ADDRESS: expected a port that is free" in refused(f"203.0.113.5:{port}")
+        refused([*command, f"203.0.113.5:{port}"], "JAX_COORDINATOR_BIND_ADDRESS: expected a port that is free")
 
 
 @pytest.mark.processes

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import tensorflow_datasets
 from tests.cli.conftest import without_pages
 from tests.data.prepared import prepare_arrays
+from tests.other_process import python
 from tests.storage.manifests import manifest_of, with_manifest
 
 import functional_nn as fnn
@@ -49,20 +49,19 @@ def sign(folder: Path, **changes: object) -> None:
         ("sweep", "batches", "members.csv"),
     ],
 )
-def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, folder, file, tiny, tmp_path, capsys):
+def test_files_of_the_user_in_a_new_folder_are_not_overwritten(command, folder, file, tiny, tmp_path, refused):
     """A folder that is named like one of a run or a sweep makes no difference."""
     (tmp_path / file).write_text("mine")
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "0000000001.checkpoint.safetensors").write_text("mine")
-    assert run([*command.split(), *tiny[1:], "--out", str(tmp_path), "--quiet"]) == 2
-    assert f"{tmp_path}, whose {file} would be overwritten. Use another folder." in capsys.readouterr().err
+    words = f"{tmp_path}, whose {file} would be overwritten. Use another folder."
+    refused([*command.split(), *tiny[1:], "--out", tmp_path, "--quiet"], words)
     assert (tmp_path / file).read_text() == "mine"
 
 
-def test_a_run_is_not_written_into_a_folder_that_another_process_writes_to(tiny, tmp_path, capsys):
+def test_a_run_is_not_written_into_a_folder_that_another_process_writes_to(tiny, tmp_path, refused):
     with one_writer("out", tmp_path):
-        assert run([*tiny, "--out", str(tmp_path), "--quiet"]) == 2
-    assert f"{tmp_path}, which process {os.getpid()} writes to" in capsys.readouterr().err
+        refused([*tiny, "--out", tmp_path, "--quiet"], f"{tmp_path}, which process {os.getpid()} writes to")
     assert list(tmp_path.iterdir()) == []
     fcntl = pytest.importorskip("fcntl")
     descriptor = os.open(tmp_path, os.O_RDONLY)  # as everyone can who may read the folder
@@ -102,7 +101,7 @@ def commands(folder: Path, picture: str, out: Path) -> list[list[str]]:
     ]
 
 
-def test_report_writes_through_no_link(stranger, tmp_path, capsys):
+def test_report_writes_through_no_link(stranger, tmp_path, refused):
     """A file of Python could be written with the name of a class as its content."""
     victim = tmp_path / "victim.pth"
     for content in ("precious", None):
@@ -112,8 +111,7 @@ def test_report_writes_through_no_link(stranger, tmp_path, capsys):
             victim.write_text(content)
         (stranger / "report.html").unlink(missing_ok=True)
         (stranger / "report.html").symlink_to(victim)
-        assert run(["report", str(stranger)]) == 2
-        assert "a symbolic link, which is not followed" in capsys.readouterr().err
+        refused(["report", stranger], "a symbolic link, which is not followed")
         assert (victim.read_text() if victim.exists() else None) == content
 
 
@@ -142,42 +140,38 @@ def test_pipes_in_place_of_files_do_not_hang(stranger, tmp_path, picture, name):
 
 
 @pytest.mark.timeout(60)
-def test_pipes_that_the_user_names_do_not_hang(stranger, tmp_path, picture, tiny):
-    pipe = tmp_path / "pipe.safetensors"
-    os.mkfifo(pipe)
-    grid = tmp_path / "grid.toml"
-    os.mkfifo(grid)
-    image = tmp_path / "pipe.png"
-    os.mkfifo(image)
-    data = tiny[1:5]
-    assert run(["import", str(pipe), *data, "--out", str(tmp_path / "in")]) == 2
-    assert run(["sweep", *data, "--grid", str(grid)]) == 2
-    assert run(["predict", str(stranger), str(image)]) == 2
+def test_pipes_that_the_user_names_do_not_hang(stranger, tmp_path, tiny, refused):
+    commands = {
+        "pipe.safetensors": ["import", *tiny[1:5], "--out", tmp_path / "in"],
+        "grid.toml": ["sweep", *tiny[1:5], "--grid"],
+        "pipe.png": ["predict", stranger],
+    }
+    for name, command in commands.items():
+        os.mkfifo(tmp_path / name)
+        refused([*command, tmp_path / name], name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["metrics.jsonl", "report.html", "curves.png", "checkpoints", "checkpoints/0000000001.checkpoint.safetensors"],
-)
-def test_training_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
+LINKS = {
+    "train": (
+        "metrics.jsonl",
+        "report.html",
+        "curves.png",
+        "checkpoints",
+        "checkpoints/0000000001.checkpoint.safetensors",
+    ),
+    "sweep": ("batches", "batches/0-0-end.safetensors", "members.csv"),
+}
+
+
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in LINKS.items() for name in names])
+def test_a_folder_with_links_is_refused_before_anything_begins(tiny, tmp_path, monkeypatch, refused, command, name):
     monkeypatch.setattr("functional_nn.storage.run_folder.create_run_folder", None)
-    refuses_links([*tiny, "--quiet"], tmp_path, capsys, name)
-
-
-@pytest.mark.parametrize("name", ["batches", "batches/0-0-end.safetensors", "members.csv"])
-def test_a_sweep_refuses_a_folder_with_links_before_it_begins(tiny, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr("functional_nn.sweeps.population.Population.train", None)
-    flags = ["--seeds", "2", "--epochs", "1", "--quiet"]
-    refuses_links(["sweep", *tiny[1:5], *flags], tmp_path, capsys, name)
-
-
-def refuses_links(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     victim, link = tmp_path / "victim", tmp_path / "out" / name
     victim.mkdir() if not link.suffix else victim.write_text("precious")
     link.parent.mkdir(parents=True)
     link.symlink_to(victim)
-    assert run([*command, "--out", str(tmp_path / "out")]) == 2
-    assert f"got the link {link}" in capsys.readouterr().err
+    refused([command, *tiny[1:5], "--epochs", "1", "--quiet", "--out", tmp_path / "out"], f"got the link {link}")
     assert list(victim.iterdir()) == [] if not link.suffix else victim.read_text() == "precious"
 
 
@@ -195,10 +189,9 @@ def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
         *("predict {0} image.png", "predict run {0}/model.safetensors"),
     ],
 )
-def test_the_file_of_json_replaces_no_file_that_is_read_or_written(command, tmp_path, capsys):
+def test_the_file_of_json_replaces_no_file_that_is_read_or_written(command, tmp_path, refused):
     file = tmp_path / "model.safetensors"
-    assert run([*command.format(tmp_path).split(), "--json", str(file)]) == 2
-    assert f"--json: expected a file outside of {tmp_path}" in capsys.readouterr().err
+    refused([*command.format(tmp_path).split(), "--json", file], f"--json: expected a file outside of {tmp_path}")
 
 
 @pytest.fixture
@@ -212,15 +205,15 @@ def private_photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_photos, tmp_path, monkeypatch, capsys):
+def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_photos, tmp_path, monkeypatch, refused):
     sign(stranger, dataset=f"folder:{private_photos}", data_dir=None)
     opened = []
     monkeypatch.setattr("functional_nn.data.sources.load_image_folder", lambda *about, **more: opened.append(about))
     assert run(["report", str(stranger)]) == 0
     assert "The data set is not opened without --data-dir" in (stranger / "report.html").read_text("utf-8")
     for more in ([], ["--data-dir", str(tmp_path)]):
-        assert run(["train", "--from", str(stranger), *more, "--out", str(tmp_path / "new")]) == 2
-        assert "expected the data to train on, by --dataset folder:PATH" in capsys.readouterr().err
+        command = ["train", "--from", stranger, *more, "--out", tmp_path / "new"]
+        refused(command, "expected the data to train on, by --dataset folder:PATH")
     fnn.exchange.load(stranger)
     assert opened == []
 
@@ -338,7 +331,7 @@ def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, t
         fnn.load_dataset("mnist", tmp_path / "data")
 
 
-def test_names_of_classes_lose_control_characters(stranger, capsys):
+def test_names_of_classes_lose_control_characters(stranger):
     sign(stranger, class_names=["a\nimport os", "b\x1b[31m", "c"])
     assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
     assert run(["report", str(stranger)]) == 0
@@ -431,7 +424,7 @@ def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(
     assert (tmp_path / "precious" / "README.md").read_text() == "mine"
 
 
-def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_page(stranger, tmp_path):
+def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_page(stranger):
     """matplotlib reads them from a file there. LaTeX would run with a preamble that reads any file."""
     matplotlib = pytest.importorskip("matplotlib")
     with matplotlib.rc_context(
@@ -444,12 +437,12 @@ def test_settings_of_matplotlib_in_the_working_directory_are_not_those_of_the_pa
 
 
 @pytest.mark.timeout(60)
-def test_settings_of_matplotlib_in_the_working_directory_are_not_opened(tmp_path):
-    """matplotlib reads them when it is imported."""
-    os.mkfifo(tmp_path / "matplotlibrc")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
-    program = "from functional_nn.reports.plots import axes; axes.import_matplotlib()"
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=40)
+@pytest.mark.parametrize("before", ["os.mkfifo('matplotlibrc')", "os.rmdir(os.getcwd())"])
+def test_pictures_need_no_working_directory_and_matplotlib_opens_no_settings_in_it(tmp_path, before):
+    """It reads them when it is imported, and a pipe would be waited for."""
+    program = f"import os; {before}; from functional_nn.reports.plots import axes; axes.import_matplotlib()"
+    (tmp_path / "here").mkdir()
+    python(program, cwd=tmp_path / "here", PYTHONPATH=os.pathsep.join(map(os.path.abspath, filter(None, sys.path))))
 
 
 def test_a_page_that_cannot_be_written_does_not_take_the_result_away(tiny, tmp_path, monkeypatch, capsys):
@@ -462,14 +455,6 @@ def test_a_page_that_cannot_be_written_does_not_take_the_result_away(tiny, tmp_p
     assert "No report.html." in printed.err
     assert "test accuracy" in printed.out
     assert (tmp_path / "a.json").is_file()
-
-
-@pytest.mark.timeout(60)
-def test_pictures_are_drawn_where_there_is_no_working_directory(tmp_path):
-    program = "import os; os.rmdir(os.getcwd()); from functional_nn.reports.plots import axes; axes.import_matplotlib()"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
-    (tmp_path / "gone").mkdir()
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "gone", env=environment, check=True, timeout=40)
 
 
 def test_a_huge_checkpoint_is_not_read(stranger):
@@ -534,7 +519,7 @@ def test_the_name_of_a_folder_loses_control_characters(stranger, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/run\\x1b[2J\\n/report.html"]
 
 
-def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, trained, tmp_path, monkeypatch, capsys):
+def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, trained, tmp_path, monkeypatch):
     """Another user who can write to the folder above could put a link there, to another run of the user."""
     precious = shutil.copytree(trained, tmp_path / "precious")
     before = {path.name: path.read_bytes() for path in precious.iterdir()}
@@ -600,38 +585,34 @@ def test_nothing_is_written_where_a_link_takes_the_name_of_a_folder(
 
 
 @pytest.mark.timeout(60)
-def test_a_huge_file_of_parameters_is_not_read(stranger, picture, capsys):
+def test_a_huge_file_of_parameters_is_not_read(stranger, picture, refused):
     """It takes no room on the disk. To compute its checksum would take days."""
     os.truncate(stranger / "model.safetensors", 2**43)
-    assert run(["predict", str(stranger), picture]) == 2
-    assert "model.safetensors: expected a file of the run, got a file of more than" in capsys.readouterr().err
+    refused(["predict", stranger, picture], "model.safetensors: expected a file of the run, got a file of more than")
     assert run(["report", str(stranger)]) == 0
 
 
-def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, monkeypatch, capsys):
+def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, monkeypatch, refused):
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 670)
-    assert run(["predict", str(stranger), picture]) == 2  # its parameters fit, but not its program
-    assert "x: expected a network that fits in 0.0 GiB of memory" in capsys.readouterr().err
+    # Its parameters fit, but not its program.
+    refused(["predict", stranger, picture], "x: expected a network that fits in 0.0 GiB of memory")
     sign(stranger, hidden=[10**6])
     monkeypatch.undo()
     sign(stranger, hidden=[10**6], image_shape=[7000, 7000, 1])
-    assert run(["predict", str(stranger), picture]) == 2
-    assert "one that makes no network (net: expected a network that fits in" in capsys.readouterr().err
+    refused(["predict", stranger, picture], "one that makes no network (net: expected a network that fits in")
 
 
-def test_an_exported_step_for_batches_that_do_not_fit_in_memory_is_refused(stranger, tmp_path, monkeypatch, capsys):
+def test_an_exported_step_for_batches_that_do_not_fit_in_memory_is_refused(stranger, tmp_path, monkeypatch, refused):
     sign(stranger, batch_size=10_000)
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 10_000 * 16 * 12 - 1)
-    assert run(["export", str(stranger), "--to", "onnx-training", "--out", str(tmp_path / "step")]) == 2
-    said = capsys.readouterr().err
-    assert "batch_size: expected a network that fits in 0.0 GiB of memory, got batches of 10,000 examples" in said
+    words = "batch_size: expected a network that fits in 0.0 GiB of memory, got batches of 10,000 examples"
+    refused(["export", stranger, "--to", "onnx-training", "--out", tmp_path / "step"], words)
 
 
-def test_a_page_that_cannot_be_written_is_named_and_the_error_says_what_to_do(stranger, capsys):
+def test_a_page_that_cannot_be_written_is_named_and_the_error_says_what_to_do(stranger, refused):
     (stranger / "report.html").mkdir()
-    assert run(["report", str(stranger)]) == 2
-    said = capsys.readouterr().err
-    assert f"Error: {stranger}/report.html: expected a file that can be written, got not a regular file. Let" in said
+    words = f"Error: {stranger}/report.html: expected a file that can be written, got not a regular file. Let"
+    refused(["report", stranger], words)
 
 
 @pytest.mark.parametrize("kind", ["stablehlo", "onnx", "torch"])

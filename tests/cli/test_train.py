@@ -16,7 +16,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from safetensors.numpy import load_file
-from tests.cli.refusal import refused
 
 from functional_nn import names
 from functional_nn.cli import run
@@ -169,9 +168,9 @@ def test_every_flag_reaches_the_run(fit_of):
 
 
 @pytest.mark.processes
-def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged, tmp_path, capsys):
+def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged, tmp_path, refused):
     even = [*tiny, "--devices", "2"]
-    refused(capsys, even, "devices: expected at most 1", "jax_num_cpu_devices")
+    refused(even, "devices: expected at most 1", "jax_num_cpu_devices")
     file = tmp_path / "result.json"
     subprocess.run([*COMMAND, *even, "--json", str(file)], check=True, timeout=120, capture_output=True)
     result = strict_json(file)
@@ -295,8 +294,8 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["predict", "run"], "Usage:"),
     ],
 )
-def test_wrong_use_is_answered_with_the_nearest_name_what_is_expected_or_the_usage(capsys, arguments, words):
-    assert refused(capsys, arguments, words) == ""
+def test_wrong_use_is_answered_with_the_nearest_name_what_is_expected_or_the_usage(refused, arguments, words):
+    assert refused(arguments, words) == ""
 
 
 @pytest.mark.parametrize(
@@ -313,22 +312,22 @@ def test_wrong_use_is_answered_with_the_nearest_name_what_is_expected_or_the_usa
         ("--json", [".", "", "a\0b"]),
     ],
 )
-def test_wrong_values_are_named_with_their_flag(capsys, flag, values):
+def test_wrong_values_are_named_with_their_flag(refused, flag, values):
     for value in values:
-        assert refused(capsys, ["train", f"{flag}={value}"], flag) == ""
+        assert refused(["train", f"{flag}={value}"], flag) == ""
 
 
-def test_places_that_cannot_be_written_are_refused_before_training(tiny, capsys, tmp_path, monkeypatch):
+def test_places_that_cannot_be_written_are_refused_before_training(tiny, refused, tmp_path, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("training started")
 
     monkeypatch.setattr(training, "fit", never)
     (tmp_path / "file").write_text("")
-    refused(capsys, [*tiny, "--json", tmp_path / "missing" / "result.json"], "--json", "Make the folder first.")
-    refused(capsys, [*tiny, "--out", tmp_path / "file" / "run"], "--out")
-    refused(capsys, [*tiny, "--out", tmp_path / ("x" * 300)], "--out")
+    refused([*tiny, "--json", tmp_path / "missing" / "result.json"], "--json", "Make the folder first.")
+    refused([*tiny, "--out", tmp_path / "file" / "run"], "--out")
+    refused([*tiny, "--out", tmp_path / ("x" * 300)], "--out")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as in a read-only folder, if root runs the tests
-    refused(capsys, [*tiny, "--json", tmp_path / "result.json"], "--json", "a file that can be written to")
+    refused([*tiny, "--json", tmp_path / "result.json"], "--json", "a file that can be written to")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
@@ -339,9 +338,9 @@ def test_the_result_is_printed_if_its_file_cannot_be_written(tiny, capsys):
     assert "No space left on device: '/dev/full'" in captured.err
 
 
-def test_a_run_that_cannot_start_leaves_no_run(capsys, tmp_path, tiny):
+def test_a_run_that_cannot_start_leaves_no_run(refused, tmp_path, tiny):
     arguments = [*tiny, "--batch-norm", "--batch-size", "1", "--out", tmp_path / "run"]
-    refused(capsys, arguments, "batch_norm")
+    refused(arguments, "batch_norm")
     assert not (tmp_path / "run").exists()
 
 
@@ -362,7 +361,7 @@ def test_a_run_that_blows_up_says_so_and_keeps_finite_parameters(tiny, capsys, t
         assert np.isfinite(array).all()
 
 
-def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch, refused):
     fsync = os.fsync
 
     def full(descriptor):
@@ -371,7 +370,7 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    refused(capsys, [*tiny, "--out", tmp_path / "run"], "No space left on device", "step 2 was not written", status=1)
+    refused([*tiny, "--out", tmp_path / "run"], "No space left on device", "step 2 was not written", status=1)
     assert sorted(contents(tmp_path / "run")) == ["config.json", "layer_statistics.jsonl", "metrics.jsonl"]
     monkeypatch.undo()
     assert run([*tiny, "--out", str(tmp_path / "run"), "--resume"]) == 0
