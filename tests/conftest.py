@@ -170,6 +170,21 @@ def browser():
         opened.close()
 
 
+@pytest.fixture(scope="session")
+def serious_faults():
+    """Finds the serious accessibility faults of a page, and the elements that have them."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is missing: pip install '.[browser]'"
+    )
+
+    def found(page) -> dict[str, list[str]]:
+        faults = axe.Axe().run(page).response["violations"]
+        grave = [one for one in faults if one["impact"] in ("serious", "critical")]
+        return {one["id"]: [node["html"] for node in one["nodes"]] for one in grave}
+
+    return found
+
+
 @pytest.fixture
 def cache_of_jax(tmp_path_factory):
     """JAX keeps compiled programs in the folder that this gives."""

@@ -19,12 +19,22 @@ def run(monkeypatch, name, *arguments):
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
+@pytest.fixture
+def quick(monkeypatch, capsys, tmp_path):
+    """Runs an example in its quick mode, requires its picture, and gives what it prints."""
+
+    def run_quickly(file, *arguments):
+        run(monkeypatch, file, "--quick", *arguments, "--out", tmp_path)
+        name = file.removesuffix(".py").partition("_")[2]
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        return capsys.readouterr().out
+
+    return run_quickly
+
+
 @pytest.mark.example
-def test_neuron(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "01_neuron.py", "--quick", "--out", tmp_path)
-    printed = capsys.readouterr().out
-    assert "of the points classified correctly" in printed
-    assert (tmp_path / "neuron.png").read_bytes().startswith(b"\x89PNG")
+def test_neuron(quick):
+    assert "of the points classified correctly" in quick("01_neuron.py")
 
 
 @pytest.mark.example
@@ -48,19 +58,6 @@ def test_backpropagation_by_hand(monkeypatch, capsys):
     assert (right, tanh, shortcut) == (set(), before | inside, before)
     assert max(differences[0] for differences in table.values()) < 1e-12
     assert float(printed.split("at most ")[1].split()[0]) < 1e-4
-
-
-@pytest.fixture
-def quick(monkeypatch, capsys, tmp_path):
-    """Runs an example in its quick mode, requires its picture, and gives what it prints."""
-
-    def run_quickly(file, *arguments):
-        run(monkeypatch, file, "--quick", *arguments, "--out", tmp_path)
-        name = file.removesuffix(".py").partition("_")[2]
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        return capsys.readouterr().out
-
-    return run_quickly
 
 
 @pytest.mark.example
@@ -115,17 +112,18 @@ def test_cnn_filters(quick):
 
 
 @pytest.mark.example
-def test_ensemble_and_calibration(quick):
-    printed = quick("17_ensemble_and_calibration.py")
-    one, ensemble = (float(loss) for loss in re.findall(r"loss (\S+),", printed))
-    assert ensemble < one
-
-
-@pytest.mark.example
-def test_generative_adversarial_network(quick):
-    printed = quick("18_generative_adversarial_network.py")
-    first, last = (float(text) for text in re.findall(r"points are (\S+) from the ring", printed))
-    assert last < first
+@pytest.mark.parametrize(
+    ("file", "number"),
+    [
+        ("17_ensemble_and_calibration.py", r"loss (\S+),"),
+        ("18_generative_adversarial_network.py", r"points are (\S+) from the ring"),
+        ("20_neural_tangent_kernel.py", r"changes by (\S+)%"),
+    ],
+)
+def test_the_second_number_is_the_smaller_one(quick, file, number):
+    """The loss of an ensemble and of one network, distances before and after training, changes of two widths."""
+    first, second = map(float, re.findall(number, quick(file)))
+    assert second < first
 
 
 @pytest.mark.example
@@ -134,13 +132,6 @@ def test_per_example_gradients(quick):
     share, wrong, of_all = map(int, re.findall(r"(\d+)%", printed))
     assert share > 10
     assert wrong > 2 * of_all
-
-
-@pytest.mark.example
-def test_neural_tangent_kernel(quick):
-    printed = quick("20_neural_tangent_kernel.py")
-    narrow, wide = (float(change) for change in re.findall(r"changes by (\S+)%", printed))
-    assert wide < narrow
 
 
 @pytest.mark.example

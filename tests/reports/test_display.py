@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
+from tests.sweeps.made_up_results import member, result
 
 import functional_nn as fnn
 from functional_nn.bench.diagnose import Explanation, Finding
@@ -14,15 +15,9 @@ from functional_nn.core import display
 from functional_nn.core.display import in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.plots.axes import make_axes
-from functional_nn.sweeps.results import Member, SweepResult
 from functional_nn.training.run import EpochHistory, EpochMetrics, Run
 
 DATA = fnn.data.Split(np.eye(4, dtype=np.float32), np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))
-
-
-def figure():
-    made, _ = make_axes(1, 1, width=2, height=1)
-    return made
 
 
 def test_a_terminal_with_ipython_is_no_notebook(notebook):
@@ -70,11 +65,8 @@ EVIL = "<script>alert(1)<b> & \"'"
 
 def a_sweep(name):
     ends = [("other", 0.5, "finished"), (EVIL, 0.75, "finished"), (EVIL, 0.1, "non-finite")]
-    members = [
-        Member(number, {name: value, "seed": number}, status, None, {"test_accuracy": np.array([0.5, accuracy])})
-        for number, (value, accuracy, status) in enumerate(ends)
-    ]
-    return SweepResult(tuple(members), lambda h: None, "float32", (784,))  # pyright: ignore[reportArgumentType]
+    members = enumerate(ends)
+    return result(*(member(i, {name: value, "seed": i}, end, status=status) for i, (value, end, status) in members))
 
 
 def shown_objects():
@@ -111,6 +103,6 @@ def test_tables_have_the_numbers_that_count():
 
 
 def test_a_figure_is_a_png_of_its_width():
-    content, about = figure()._repr_png_()
+    content, about = make_axes(1, 1, width=2, height=1)[0]._repr_png_()
     assert Image.open(io.BytesIO(content)).size == (384, 192)
     assert about == {"width": 192}

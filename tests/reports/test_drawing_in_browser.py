@@ -174,11 +174,9 @@ def test_the_network_learns_what_a_drawing_is_by_keyboard_alone_and_undo_brings_
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_panel_has_no_serious_accessibility_fault_and_fits_a_phone(theme, page_of):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+def test_the_panel_has_no_serious_accessibility_fault_and_fits_a_phone(theme, page_of, serious_faults):
     page = page_of("lstm", color_scheme=theme)
     page.set_viewport_size({"width": 375, "height": 800})
     page.wait_for_timeout(100)
     assert page.evaluate("document.documentElement.scrollWidth") == 375
-    found = axe.Axe().run(page).response["violations"]
-    assert not [(one["id"], one["nodes"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert not serious_faults(page)

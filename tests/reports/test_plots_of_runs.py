@@ -1,10 +1,8 @@
 """Pictures of a run, on the edges of what a run can be."""
 
-import io
-
 import numpy as np
-import PIL.Image
 import pytest
+from tests.reports.figures import drawn, texts
 
 import functional_nn as fnn
 from functional_nn.reports.plots import run as plots
@@ -16,26 +14,6 @@ def epochs(*accuracies: float, loss=0.5) -> tuple[EpochMetrics, ...]:
         EpochMetrics(i, {"train_loss": loss / i, "test_loss": loss / i + 0.1, "test_accuracy": a}, 0.1)
         for i, a in enumerate(accuracies, 1)
     )
-
-
-def drawn(figure) -> np.ndarray:
-    """The picture as it is saved: a real PNG that shows something, of a size that fits a screen or a page."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    with PIL.Image.open(stream) as image:
-        image.load()
-        assert image.format == "PNG"
-        pixels = np.asarray(image.convert("RGB"))
-    assert min(pixels.shape[:2]) > 60
-    assert max(pixels.shape[:2]) < 6500
-    assert len(np.unique(pixels @ (65536, 256, 1))) > 5
-    return pixels
-
-
-def texts(figure) -> list[str]:
-    from matplotlib.text import Text
-
-    return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
 
 
 @pytest.mark.parametrize("accuracies", [[0.9], [0.0, 0.0], np.linspace(0, 1, 500)], ids=["1", "0s", "500"])

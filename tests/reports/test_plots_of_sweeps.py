@@ -1,12 +1,11 @@
 """Pictures of a sweep, on the edges of what a sweep can be."""
 
-import io
 import math
 import tracemalloc
 
 import numpy as np
-import PIL.Image
 import pytest
+from tests.reports.figures import drawn, texts
 from tests.sweeps.made_up_results import member, over_seeds, result
 
 import functional_nn as fnn
@@ -14,24 +13,6 @@ from functional_nn.core.errors import InputError
 from functional_nn.reports.page import as_svg
 
 random = np.random.default_rng(0)
-
-
-def drawn(figure):
-    """The picture as it is saved: a real PNG that shows something, and a warning about its layout is an error."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    with PIL.Image.open(stream) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert min(pixels.shape[:2]) > 100
-    assert max(pixels.shape[:2]) < 4000
-    assert len(np.unique(pixels @ (65536, 256, 1))) > 5
-    return figure
-
-
-def texts(figure):
-    from matplotlib.text import Text
-
-    return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
 
 
 def swept(settings, seeds=3, deviation=0.003):

@@ -72,12 +72,9 @@ def recorded_line(date, peer, rounds, jax="0.10.2"):
 def test_the_newest_complete_race_is_taken(summary, tmp_path):
     from benchmarks import w5
 
-    def record(date, peer, rounds):
-        return recorded_line(date, peer, rounds)
-
-    lines = [record("2026-01-01", peer, 5) for peer in w5.SHOWN]
-    lines += [record("2026-01-02", peer, 3) for peer in w5.SHOWN]  # too few rounds
-    lines += [record("2026-01-03", peer, 5) for peer in w5.SHOWN[:2]]  # too few peers
+    lines = [recorded_line("2026-01-01", peer, 5) for peer in w5.SHOWN]
+    lines += [recorded_line("2026-01-02", peer, 3) for peer in w5.SHOWN]  # too few rounds
+    lines += [recorded_line("2026-01-03", peer, 5) for peer in w5.SHOWN[:2]]  # too few peers
     lines += [recorded_line("2026-01-04", peer, 5, jax="0.12.0") for peer in w5.SHOWN]  # the newest jax
     path = tmp_path / "w5.jsonl"
     path.write_text("\n".join(lines))

@@ -5,36 +5,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.sweeps.made_up_results import member, result
 
 from functional_nn.reports.plots.sweep import parallel_axis
 from functional_nn.reports.sweep_report import MOST_DRAWN, drawn_members, write_page
-from functional_nn.sweeps.results import Member, SweepResult
+from functional_nn.sweeps.results import Member
 
 SETTINGS = {"grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}], "identity": {"model": "<mlp>"}, "epochs": 4}
 
 
-def member(number: int, accuracy: float, status: str = "finished", **hyperparameters) -> Member:
-    epochs = np.arange(1, 5)
-    curves = {"train_loss": 1 / epochs, "test_loss": 2 / epochs, "test_accuracy": accuracy * epochs / 4}
-    if status == "non-finite":
-        curves["test_accuracy"] = np.full(4, np.nan)
-    bad_step = 7 if status == "non-finite" else None
-    return Member(number, {"learning_rate": 0.1 / (number + 1), **hyperparameters}, status, bad_step, curves)
-
-
-def result(members) -> SweepResult:
-    return SweepResult(tuple(members), lambda h: None, "float32", ())
+def rated(number: int, accuracy: float, status: str = "finished", **hyperparameters) -> Member:
+    return member(number, {"learning_rate": 0.1 / (number + 1), **hyperparameters}, accuracy, epochs=4, status=status)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     """A sweep of 300 models, among them one that is not finite, one that was not run, and one with a hostile name."""
     names = ["relu", "<script>alert(1)</script>"]
-    members = [member(number, 0.5 + number / 1000, activation=names[number == 3]) for number in range(298)]
-    members.append(member(298, 0.0, "non-finite", activation="relu"))
+    members = [rated(number, 0.5 + number / 1000, activation=names[number == 3]) for number in range(298)]
+    members.append(rated(298, np.nan, "non-finite", activation="relu"))
     members.append(Member(299, {"learning_rate": 1e-9, "activation": "relu"}, "not run", None))
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, result(members), SETTINGS)
+    write_page(path, result(*members), SETTINGS)
     return path
 
 
@@ -60,7 +52,7 @@ def test_at_most_200_models_are_drawn_and_the_page_says_which(page):
     assert {"297", "198"} <= drawn
     ranks = re.findall(r'<path data-model="(297|198)" style="--rank:(\d+)%"', text)
     assert set(ranks) == {("297", "0"), ("198", "50")}  # of the 200, in each chart
-    assert len(drawn_members([member(number, 0.5) for number in range(2000)])) == MOST_DRAWN
+    assert len(drawn_members([rated(number, 0.5) for number in range(2000)])) == MOST_DRAWN
     assert len(text) < 400_000
 
 
@@ -146,14 +138,9 @@ def test_a_row_highlights_its_model_in_all_charts_and_a_line_has_a_tooltip(tab):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible_and_fits_a_phone(browser, page, scheme):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe is missing: pip install '.[browser]'"
-    )
+def test_the_page_is_accessible_and_fits_a_phone(browser, page, scheme, serious_faults):
     tab = browser.new_page(color_scheme=scheme, viewport={"width": 375, "height": 800})
     tab.goto(page.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") <= 375
-    violations = axe.Axe().run(tab).response["violations"]
+    assert not serious_faults(tab)
     tab.close()
-    serious = {one["id"]: one["nodes"][0]["html"] for one in violations if one["impact"] in ("serious", "critical")}
-    assert not serious

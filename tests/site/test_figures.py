@@ -142,9 +142,7 @@ def test_backpropagation(page: Page, float64: None) -> None:
 
     check()
     for name, typed in {"x2": "-1.25", "w3": "0.9", "b2": "0.35", "w6": "1.5", "t": "0.2"}.items():
-        figure.go_to(f"#backpropagation-{name}")
-        figure.press("Control+a")
-        page.keyboard.type(typed)
+        type_into(figure, name, typed)
         numbers[name] = float(typed)
     check()
     figure.go_to('[data-value-of="gw5"]', back=True)

@@ -40,22 +40,14 @@ def page(browser, request):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_accessible_and_needs_nothing_from_elsewhere(page, name):
-    from axe_playwright_python.sync_playwright import Axe
-
+def test_a_page_is_accessible_and_needs_nothing_from_elsewhere(page, name, serious_faults):
     page.goto((SITE / name).as_uri())
     for width in WIDTHS.values():
         page.set_viewport_size({"width": width, "height": 900})
         scroll, view = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert scroll <= view, f"{name} is {scroll} pixels wide in a window of {width}"
     page.wait_for_timeout(400)  # the theme lets wide code be scrolled by keys 300 ms after the window has changed
-    found = Axe().run(page).response["violations"]
-    serious = {
-        violation["id"]: [node["target"] for node in violation["nodes"]][:3]
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-    }
-    assert not serious
+    assert not serious_faults(page)
     assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
