@@ -1,7 +1,6 @@
 """IDX files: round trips, and every way in which a file can be wrong."""
 
 import gzip
-import io
 import pickle
 import struct
 import time
@@ -113,9 +112,10 @@ def test_truncated(tmp_path):
 
 def test_trailing_bytes(tmp_path):
     refused(tmp_path, GOOD + b"\0", "byte 40: expected the end of the file")
-    for more in (b"rubbish", gzip.compress(b"more")):
-        with pytest.raises(DataError, match=r"intact gzip.*more follows"):
+    for more, words in ((b"rubbish", "intact gzip"), (gzip.compress(b"more"), "byte 40")):
+        with pytest.raises(DataError, match=words):
             reading(tmp_path, gzip.compress(GOOD) + more)
+    np.testing.assert_array_equal(reading(tmp_path, gzip.compress(GOOD) + bytes(100)), IMAGES)
 
 
 def test_damaged_gzip(tmp_path):
@@ -236,22 +236,3 @@ def test_checksum_mismatch(tmp_path, name):
     with pytest.raises(DataError, match=r"train-images.*MD5 [0-9a-f]{32} .*Fetch the file again") as caught:
         idx.read_idx_folder(tmp_path, name, "a test")
     assert idx.MD5_SUMS[name][0] in str(caught.value)
-
-
-@given(
-    st.binary(max_size=300).map(lambda part: part * 7), st.integers(0, 3000), st.integers(1, 64), st.integers(0, 100)
-)
-def test_the_first_bytes_are_those_of_gzip(content, size, piece, padding):
-    before, idx.PIECE = idx.PIECE, piece
-    buffer = bytearray(size)
-    count = idx.inflate(io.BytesIO(gzip.compress(content) + bytes(padding)), memoryview(buffer))
-    idx.PIECE = before
-    assert buffer[:count] == content[:size]
-
-
-@given(st.binary(max_size=300), st.integers(1, 64), st.data())
-def test_what_is_cut_off_is_never_taken_for_the_end(content, piece, data):
-    compressed = gzip.compress(content)
-    end = data.draw(st.integers(1, len(compressed) - 1))
-    with pytest.raises(EOFError, match="ends within"):
-        idx.inflate(io.BytesIO(compressed[:end]), memoryview(bytearray(1000)))

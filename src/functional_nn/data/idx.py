@@ -1,8 +1,4 @@
-"""The IDX file format of MNIST: reading with checks of every length, and atomic writing.
-
-Gzip files are decompressed in large pieces. Python's ``gzip`` reads pieces of 8 KiB (up to Python 3.11) and waits for
-the interpreter's lock after each of them. While another thread is busy, that takes several times as long.
-"""
+"""The IDX file format of MNIST: reading with checks of every length, and atomic writing."""
 
 from __future__ import annotations
 
@@ -12,11 +8,8 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
-from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -36,6 +29,7 @@ DTYPES = {
 MAXIMUM_BYTES = 4 * 2**30  # also of the four files of a data set together
 MOST_BYTES_OF_LABELS = 2**26  # labels become int32, and are counted as int64
 MAXIMUM_RANK = 64  # the limit of NumPy
+PIECE = 2**20  # bytes that are decompressed at a time
 DEFLATE_RATIO = 1032  # a byte of a gzip file never holds more bytes than this
 
 FILE_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -74,32 +68,27 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     """
     file_path = check_path("path", path)
     check("maximum_bytes", maximum_bytes, "a number of bytes", is_count(maximum_bytes, least=0))
-    gzip_errors = EOFError, zlib.error
+    damages = EOFError, zlib.error, gzip.BadGzipFile
     with (
-        reading(path, "an intact gzip file", "Fetch the file again.", errors=gzip_errors),
         reading(path, "a readable file", errors=OSError),
         opened(file_path, follow_links=True) as file,
+        reading(path, "an intact gzip file", "Fetch the file again.", errors=damages),
     ):
         length = os.fstat(file.fileno()).st_size
-        if file.read(2) == b"\x1f\x8b":
-            return _parse(partial(inflate, file), path, length * DEFLATE_RATIO, maximum_bytes)
-        return _parse(partial(_read_from_start, file), path, length, maximum_bytes)
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            return _parse(gzip.GzipFile(fileobj=file), path, length * DEFLATE_RATIO, maximum_bytes)
+        return _parse(file, path, length, maximum_bytes)
 
 
 def _parse(
-    read: Callable[[memoryview], int], path: str | os.PathLike[str], longest: int, maximum_bytes: int
+    stream: BufferedReader | gzip.GzipFile, path: str | os.PathLike[str], longest: int, maximum_bytes: int
 ) -> np.ndarray:
-    """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes.
-
-    ``read`` fills a buffer with the first bytes of its content, and returns how many these are.
-    """
+    """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
         return DataError(f"{path}, byte {byte}", expected, given, remedy)
 
-    beginning = bytearray(4 + 4 * MAXIMUM_RANK)
-    beginning = bytes(beginning[: read(memoryview(beginning))])
-    magic = beginning[:4]
+    magic = stream.read(4)
     if magic[:2] != b"\0\0":
         remedy = "Only IDX is read here: no pickles, NumPy files or archives."
         raise error(0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
@@ -111,10 +100,10 @@ def _parse(
         raise error(2, f"a type among {known}", f"0x{code:02X}")
     if not 1 <= rank <= MAXIMUM_RANK:
         raise error(3, f"1 to {MAXIMUM_RANK} dimensions", rank)
-    start = 4 + 4 * rank
-    if len(beginning) < start:
-        raise error(len(beginning), f"a header of {start} bytes", "the end of the file")
-    shape = struct.unpack(f">{rank}I", beginning[4:start])
+    lengths, start = stream.read(4 * rank), 4 + 4 * rank
+    if len(lengths) < 4 * rank:
+        raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
+    shape = struct.unpack(f">{rank}I", lengths)
     dtype = DTYPES[code]
     # Lengths of 0 count as 1 here: NumPy also refuses an empty array if its other lengths have too large a product.
     if dtype.itemsize * math.prod(max(length, 1) for length in shape) > maximum_bytes:
@@ -124,14 +113,15 @@ def _parse(
     if start + size > longest:
         raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
-    # Memory that was taken and not written to yet costs nothing, and without a copy the peak is the size of the array.
-    data = np.empty(start + size + 1, np.uint8)
-    count = read(data.data)
-    if count < start + size:
-        raise error(count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
-    if count > start + size:
+    # Memory that was taken and not written to yet costs nothing. It is filled piece by piece, without another copy.
+    data, count = np.empty(size + 1, np.uint8), 0
+    while read := stream.readinto(data.data[count : count + PIECE]):
+        count += read
+    if count < size:
+        raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
+    if count > size:
         raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
-    return data[start:-1].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
+    return data[:-1].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
 
 
 def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
@@ -247,48 +237,3 @@ def _check_md5(path: Path, array: np.ndarray, expected: str, name: str) -> None:
     found = digest.hexdigest()
     remedy = "Fetch the file again, or give the data set another name if it is not the original."
     check_data(str(path), found, f"the MD5 {expected} of {name}'s decompressed file", found == expected, remedy)
-
-
-PIECE = 2**18
-"""Compressed bytes that are read at a time."""
-
-MOST_AT_ONCE = 2**22
-"""The largest number of bytes that are decompressed at a time, and then copied to where they belong."""
-
-GZIP = 16 + zlib.MAX_WBITS
-"""The code of zlib for the largest window with gzip's header and checksum."""
-
-
-def _read_from_start(file: BufferedReader, buffer: memoryview) -> int:
-    file.seek(0)
-    return file.readinto(buffer)
-
-
-def inflate(file: BinaryIO, buffer: memoryview) -> int:
-    """Fills a buffer with the first bytes of a gzip file's content, and returns how many these are.
-
-    There are fewer than fit only if the content ends, after its checksum was verified.
-
-    Raises:
-        zlib.error: if the file is damaged, or if more than zeros follow its content.
-        EOFError: if the file ends too early.
-
-    >>> import gzip, io
-    >>> content = bytearray(5)
-    >>> inflate(io.BytesIO(gzip.compress(b"abc")), memoryview(content)), content
-    (3, bytearray(b'abc\\x00\\x00'))
-    """
-    file.seek(0)
-    member, filled = zlib.decompressobj(GZIP), 0
-    while filled < len(buffer) and not member.eof:
-        given = member.unconsumed_tail or file.read(PIECE)
-        # The result is bounded, so a few bytes cannot fill the memory. zlib would take 0 as no bound.
-        part = member.decompress(given, min(len(buffer) - filled, MOST_AT_ONCE))
-        # zlib can still hold results when all input is used. With neither input nor results, the file is cut off.
-        if not (given or part or member.eof):
-            raise EOFError("the file ends within the compressed data")
-        buffer[filled : filled + len(part)] = part
-        filled += len(part)
-    if member.eof and (member.unused_data + file.read(PIECE)).strip(b"\0"):
-        raise zlib.error("more follows the compressed data")
-    return filled
