@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, inside, reading, shortened
 from functional_nn.core.layer import Params, State
-from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
 from functional_nn.storage.files import JsonObject, check_fits, check_folder, check_path, opened, parsed, write_whole
@@ -99,7 +97,7 @@ def as_stored(leaf: jax.Array | np.ndarray) -> np.ndarray:
 
 def is_key(leaf: Shaped) -> bool:
     """Whether an array, or a shape and type, consists of random keys."""
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def key_types(tree: PyTree) -> dict[str, str]:
@@ -164,22 +162,14 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
     """
     # The paths are in the order of the leaves, so the leaves can be put back into the structure.
     paths = list(trees.flatten(like))
-    if missing := [path for path in paths if path not in found]:
-        raise DataError(place, "all arrays", f"a file without {', '.join(missing[:MOST_LISTED])}")
-    wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
-    if wide:
-        switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
-        raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
-    leaves = []
-    for path in paths:
-        leaf = jax.numpy.asarray(found[path])
-        if path in key_types:
-            try:
-                leaf = jax.random.wrap_key_data(leaf, impl=key_types[path])
-            except (TypeError, ValueError) as error:
-                raise DataError(place, f"a random key in {path}", shortened(error)) from None
-        leaves.append(leaf)
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    with reading(place, "all arrays, and a generator for each random key", errors=DAMAGES):
+        wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
+        if wide:
+            switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
+            raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
+        leaves = {path: jnp.asarray(found[path]) for path in paths}
+        leaves |= {path: jax.random.wrap_key_data(leaves[path], impl=key_types[path]) for path in key_types}
+    return jax.tree.unflatten(jax.tree.structure(like), leaves.values())
 
 
 def checksum(arrays: Mapping[str, ArrayLike], more: str = "") -> str:
@@ -224,15 +214,12 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     return b"".join((content[:8], text.ljust(end - 8), content[end:]))
 
 
-def _form_in_header(path: Path, array: Mapping[str, Any]) -> tuple[str, Shape]:
+def _form_in_header(path: Path, array: Mapping[str, Any]) -> str:
     """The type and the shape of an array as the header of a file has them."""
     if array["dtype"] not in STORED_TYPES:
         expected = f"numbers of a type that can be read ({', '.join(STORED_TYPES.values())})"
         raise DataError(str(path), expected, f"another one ({shortened(array['dtype'])})")
-    shape = tuple(map(operator.index, array["shape"]))
-    if len(shape) > MOST_AXES or min(shape, default=0) < 0:
-        raise ValueError(f"an array of {len(shape):,} axes, or of a negative size")
-    return STORED_TYPES[array["dtype"]], shape
+    return f"{STORED_TYPES[array['dtype']]}{tuple(array['shape'])}"
 
 
 def unpacked(
@@ -260,32 +247,23 @@ def unpacked(
         DataError: if it is missing, damaged, a link that is not followed, or has too many arrays or bytes, other arrays
             than those in ``forms``, or numbers of a type that NumPy lacks, such as float8.
     """
-    # The library of such files copies all numbers twice, or maps the file into memory. Then the process would crash if
-    # somebody cuts the file.
+    from safetensors import SafetensorError, deserialize
+
     with (
-        reading(path, "a safetensors file", errors=DAMAGES),
+        reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
         opened(path, most=most_bytes, follow_links=follow_links) as file,
     ):
         beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
         if most is not None:
             check_data(str(path), len(header), f"at most {most:,} arrays", len(header) <= most)
         about = header.pop(METADATA, None) or {}
-        found = {name: _form_in_header(path, array) for name, array in header.items()}
-        given = {name: f"{dtype}{shape}" for name, (dtype, shape) in found.items()}
+        given = {name: _form_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences(given, forms)):
             raise DataError(str(path), "the parameters of this network", different)
-        end = 0
-        for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
-            dtype, shape = found[name]
-            begin, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
-            if header[name]["data_offsets"] != [begin, end]:
-                raise ValueError("its arrays overlap, or something is between them")
-        size = os.fstat(file.fileno()).st_size
-        if size != len(beginning) + end or file.readinto(content := bytearray(end)) != end:
-            raise ValueError("it is longer or shorter than its header says")
+        # The library can map a file into memory instead, but then the process would crash if somebody cuts the file.
         arrays = {
-            name: np.frombuffer(content, dtype, math.prod(shape), header[name]["data_offsets"][0]).reshape(shape)
-            for name, (dtype, shape) in sorted(found.items())
+            name: np.frombuffer(array["data"], STORED_TYPES[array["dtype"]]).reshape(array["shape"])
+            for name, array in sorted(deserialize(beginning + file.read()))
         }
     if not has_checksum and set(about) != {"sha256"}:  # a file of another program
         return arrays, about
@@ -297,8 +275,12 @@ def unpacked(
 
 
 def texts_in(path: Path) -> dict[str, str]:
-    """The texts about the arrays of a safetensors file. Its arrays are not read, and no checksum is verified."""
-    with reading(path, "a safetensors file", errors=DAMAGES), opened(path) as file:
+    """The texts about the arrays of a safetensors file. Its arrays are not read, and no checksum is verified.
+
+    Raises:
+        one of `DAMAGES`: if the file cannot be read.
+    """
+    with opened(path) as file:
         _, header = _header(file, LARGEST_HEADER)
         return header[METADATA]
 

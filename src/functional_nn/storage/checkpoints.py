@@ -20,18 +20,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, reading
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number
-from functional_nn.storage import files
-from functional_nn.storage.arrays import (
-    check_array,
-    differences,
-    form,
-    key_types,
-    named_arrays,
-    packed,
-    texts_in,
-    tree_like,
-    unpacked,
-)
+from functional_nn.storage import arrays, files
 
 LARGEST_STEP = 2**63 - 1
 
@@ -40,9 +29,6 @@ KEEP = 2
 
 MOST_DAMAGED = 100
 """After this number of damaged checkpoints, no other one is tried. A folder from a stranger may have any number."""
-
-MOST_NAMED = 3
-"""The number of damaged checkpoints that a message names."""
 
 
 class CheckpointWriter:
@@ -264,25 +250,16 @@ def _first_good(folder: Path, in_order: Callable[[], list[int]], most_bytes: flo
                 is_missing = isinstance(error.__cause__, FileNotFoundError)
                 if is_missing and path.name not in files.names_in(folder):  # its writer saved a newer one, removed it
                     return _first_good(folder, in_order, most_bytes)
-                damaged.append(str(error))
+                damaged.append(str(error).removesuffix("."))
                 continue
             if damaged:
-                text = f"The checkpoint of step {step} is used instead of a damaged one. {_named(damaged)}"
+                text = f"The checkpoint of step {step} is used instead of a damaged one. {arrays.listed(damaged)}."
                 warnings.warn(text, stacklevel=4)
             return found
     if damaged:
-        those = (
-            "damaged ones only"
-            if len(damaged) < MOST_DAMAGED
-            else f"{MOST_DAMAGED} damaged ones, and no other was tried"
-        )
-        raise DataError(str(folder), "a good checkpoint", f"{those}: {_named(damaged).removesuffix('.')}")
+        those = "damaged ones only" if len(damaged) < MOST_DAMAGED else "damaged ones, and no other was tried"
+        raise DataError(str(folder), "a good checkpoint", f"{those}: {arrays.listed(damaged)}")
     return None
-
-
-def _named(damaged: list[str]) -> str:
-    more = [f"{len(damaged) - MOST_NAMED} more are damaged, too."] if len(damaged) > MOST_NAMED else []
-    return " ".join([*damaged[:MOST_NAMED], *more])
 
 
 def steps(folder: Path) -> list[int]:
@@ -303,11 +280,9 @@ def _path(folder: Path, step: int) -> Path:
 def _loss(folder: Path, step: int, if_damaged: float | None = None) -> float | None:
     """The loss of a checkpoint; None if it has none."""
     path = _path(folder, step)
-    try:
-        texts = texts_in(path)
-    except DataError:
-        return if_damaged
     with suppress(DamagedCheckpoint):
+        with reading(path, "a checkpoint", errors=arrays.DAMAGES, kind=DamagedCheckpoint):
+            texts = arrays.texts_in(path)
         return _manifest(path, texts).get("loss")
     return if_damaged
 
@@ -369,11 +344,11 @@ class Checkpoint(NamedTuple):
             DataError: if the structure, or the shape or type of an array, is different. The error lists the paths.
         """
         part = self._under(root) if root else self
-        if different := differences(part.forms, forms(like)):
+        if different := arrays.differences(part.forms, forms(like)):
             raise DataError(str(self.path), "a tree of the same structure, shapes and types", different)
-        tree = tree_like(like, part.arrays, str(self.path), part.key_types)
+        tree = arrays.tree_like(like, part.arrays, str(self.path), part.key_types)
         # A manifest that fits may still be beside arrays that do not, if somebody made it.
-        if different := differences(forms(tree), part.forms):
+        if different := arrays.differences(forms(tree), part.forms):
             raise DataError(str(self.path), "the arrays that its manifest lists", different)
         return tree
 
@@ -387,11 +362,11 @@ class Checkpoint(NamedTuple):
 def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
     """Writes a whole checkpoint. If that fails, it raises ``OSError`` and leaves what was there."""
     entries = {name: {"form": form} for name, form in forms(tree).items()}
-    for name, key_type in key_types(tree).items():
+    for name, key_type in arrays.key_types(tree).items():
         entries[name]["key"] = key_type
     about = files.as_json("about", dict(about))
     manifest = {"version": VERSION, "step": step, "loss": loss, "about": about, "tree": entries}
-    files.write_whole(path, packed(named_arrays(tree), {MANIFEST: files.signed_text(manifest)}))
+    files.write_whole(path, arrays.packed(arrays.named_arrays(tree), {MANIFEST: files.signed_text(manifest)}))
 
 
 def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> Checkpoint:
@@ -402,7 +377,7 @@ def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> C
         DataError: if it has another version of the format.
     """
     try:
-        arrays, texts = unpacked(path, most_bytes=most_bytes)
+        saved, texts = arrays.unpacked(path, most_bytes=most_bytes)
     except DataError as error:
         raise DamagedCheckpoint(str(path), error.expected, error.given) from error.__cause__
     manifest = _manifest(path, texts)
@@ -410,7 +385,7 @@ def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> C
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     found = {name: entry["form"] for name, entry in manifest["tree"].items()}
     generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
-    return Checkpoint(path, step, manifest.get("loss"), manifest["about"], arrays, found, generators)
+    return Checkpoint(path, step, manifest.get("loss"), manifest["about"], saved, found, generators)
 
 
 def _manifest(path: Path, texts: Mapping[str, str]) -> files.JsonObject:
@@ -437,7 +412,10 @@ def forms(tree: object) -> dict[str, str]:
     # apart.
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
     named = {trees.path_of(path): node for path, node in nodes}
-    return {path: _kind(node) if is_empty(node) else form(check_array(path, node)) for path, node in named.items()}
+    return {
+        path: _kind(node) if is_empty(node) else arrays.form(arrays.check_array(path, node))
+        for path, node in named.items()
+    }
 
 
 def _kind(node: object) -> str:
