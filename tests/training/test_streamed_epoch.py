@@ -89,7 +89,7 @@ def test_images_are_scaled_and_flattened_as_those_of_a_data_set():
         (lambda: Stream(iter(batches(1))), "because a generator ends once"),
         (lambda: Stream([3]), r"epoch 1, batch 1: expected a pair \(x, labels\), got 3"),
         (lambda: Stream(lambda epoch: 3), "a function that returns an iterable"),
-        (lambda: Stream(batches, steps=4), "at least 4 in epoch 1, got 3"),
+        (lambda: Stream(batches, steps=4), "epoch 1, number of batches: expected at least 4, got 3"),
         (lambda: Stream([(X, LABELS), (X[:5], LABELS[:5])]), r"epoch 1, batch 2: .*\(48, 5\).*\(5, 5\).*smaller last"),
         (lambda: Stream([(X, LABELS[:5])]), "as many labels as examples"),
     ],

@@ -86,10 +86,10 @@ def test_an_error_or_ctrl_c_in_the_last_evaluation_keeps_the_run():
     ("parts", "words"),
     [
         ({"test": 3}, "test: expected an iterable of pairs .* that starts again"),
-        ({"test": iter(TRAIN)}, "a generator ends once. Give the function that makes it"),
+        ({"test": iter(TRAIN)}, "A generator ends once: give the function that makes it"),
         ({"test": TRAIN, "test_x": X}, "test: expected either test or test_x with test_labels, got"),
         ({"ahead": -1}, "ahead: expected"),
-        ({"test": []}, "test: expected at least one batch, got 0"),
+        ({"test": []}, "test: number of batches: expected at least 1, got 0"),
         ({"test": [3]}, r"test: batch 1: expected a pair \(x, labels\), got 3"),
         ({"test": [(X[:8, :4], LABELS[:8])]}, "test data: expected examples of shape"),
         ({"test": [(X, LABELS), (X[:, :4], LABELS)]}, "test: batch 2: .*Only the last may have fewer examples"),

@@ -173,22 +173,15 @@ class Stream:
         """The batches of an epoch as they come; ``number`` counts from 1. There may be more of them than ``steps``."""
         return _started("batches", self.batches, number)
 
-    def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
-        """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
-        return _started(part, getattr(self, part))
-
     def _check_evaluated(self, part: str) -> None:
         given = getattr(self, part)
         if given is None:
             return
         arrays = getattr(self, f"{part}_x"), getattr(self, f"{part}_labels")
         check(part, arrays, f"either {part} or {part}_x with {part}_labels", all(array is None for array in arrays))
-        is_read_once = isinstance(given, Iterator)
         expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
-        remedy = f"Arrays are given as {part}_x and {part}_labels."
-        if is_read_once:
-            remedy = "It is read once for each epoch, and a generator ends once. Give the function that makes it."
-        is_known = (callable(given) or isinstance(given, Iterable)) and not is_read_once
+        is_known = callable(given) or (isinstance(given, Iterable) and not isinstance(given, Iterator))
+        remedy = f"Arrays are {part}_x and {part}_labels. A generator ends once: give the function that makes it."
         check(part, given, expected, is_known, remedy)
 
 
@@ -241,7 +234,7 @@ class StreamReader:
     @cached_property
     def first(self) -> Batch:
         """The first batch of epoch 1. Its iterator stays open, because a generator gives each batch only once."""
-        self._opened = self._batches(1, None)
+        self._opened = self._batches("batches", None, 1)
         return self._call(next, self._opened)
 
     @cached_property
@@ -249,7 +242,7 @@ class StreamReader:
         """The first batch of each streamed part that is evaluated, by the name of the part."""
         first = {}
         for part in self._stream.streamed[1:]:
-            batches = self._evaluated_batches(part, None)
+            batches = self._batches(part, None)
             try:
                 first[part] = self._call(next, batches)
             finally:
@@ -274,7 +267,7 @@ class StreamReader:
         if number != 1 and not self._stream.is_generator:
             self._close_opened()
         if self._opened is None:
-            return self._placed(self._batches(number, self.first), place)
+            return self._placed(self._batches("batches", self.first, number), place)
         # The first batch is copied before the iterator is read on, which may use the same memory again.
         first = place(self.first)
         opened, self._opened = self._opened, None
@@ -282,7 +275,7 @@ class StreamReader:
 
     def evaluated(self, part: str, place: Callable[[Batch], Placed]) -> AbstractContextManager[Iterator[Placed]]:
         """A context with all batches of a streamed part, ``"test"`` or ``"validation"``, each after ``place``."""
-        return self._placed(self._evaluated_batches(part, self.first_evaluated[part]), place)
+        return self._placed(self._batches(part, self.first_evaluated[part]), place)
 
     @contextmanager
     def _placed(
@@ -320,33 +313,27 @@ class StreamReader:
             self._call(self._opened.close)
             self._opened = None
 
-    def _batches(self, number: int, like: Batch | None) -> Generator[Batch, None, None]:
-        """The batches of an epoch. They must be like the given batch; None: like the first of them."""
-        steps = self._stream.steps
-        source = self._stream.epoch(number)
+    def _batches(self, argument: str, like: Batch | None, *epoch: int) -> Generator[Batch, None, None]:
+        """The batches of an epoch, or without one those of a part that is evaluated, whose last may be smaller.
+
+        They must be like the given batch; None: like the first of them.
+        """
+        stream, is_training = self._stream, argument == "batches"
+        source = _started(argument, getattr(stream, argument), *epoch)
+        steps = stream.steps if is_training else None
+        before = "".join(f"epoch {number}, " for number in epoch)
         # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
         # generator of the user may be read on.
-        with nullcontext() if self._stream.is_generator else _closing(source):
-            read = 0
-            for read, pair in enumerate(islice(source, steps), start=1):
-                batch = _checked_batch("batches", pair, f"epoch {number}, batch {read}", like)
-                like = like or batch
-                yield batch
-            check("batches", read, f"at least {steps or 1} in epoch {number}", read >= (steps or 1))
-
-    def _evaluated_batches(self, part: str, like: Batch | None) -> Generator[Batch, None, None]:
-        """All batches of a part that is evaluated. The last one may be smaller than the given batch."""
-        source = self._stream.evaluated(part)
-        with _closing(source):
+        with nullcontext() if is_training and stream.is_generator else _closing(source):
             read, last = 0, like
-            for read, pair in enumerate(source, start=1):
+            for read, pair in enumerate(islice(source, steps), start=1):
                 if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
-                    raise InputError(f"{part}: batch {read - 1}", expected, "fewer")
-                last = _checked_batch(part, pair, f"batch {read}", like, may_be_smaller=True)
+                    raise InputError(f"{argument}: batch {read - 1}", expected, "fewer")
+                last = _checked_batch(argument, pair, f"{before}batch {read}", like, may_be_smaller=not is_training)
                 like = like or last
                 yield last
-            check(part, read, "at least one batch", read)
+            check(f"{argument}: {before}number of batches", read, f"at least {steps or 1}", read >= (steps or 1))
 
 
 @contextmanager
