@@ -9,8 +9,7 @@ import pytest
 
 import functional_nn as fnn
 from functional_nn import names
-from functional_nn.core.children import child_keys
-from functional_nn.core.layer import is_faster_by_formula
+from functional_nn.core.layer import child_keys, is_faster_by_formula
 
 
 def test_equal_names_are_numbered():

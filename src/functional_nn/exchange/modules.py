@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core import trees
-from functional_nn.core.children import check_name
 from functional_nn.core.errors import FormulaMissing, InputError, check, imported, inside, shortened
-from functional_nn.core.layer import Backward, Layer, Params, State
+from functional_nn.core.layer import Backward, Layer, Params, State, check_name
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (

@@ -12,8 +12,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.typing import DTypeLike
 
 from functional_nn.core import trees
-from functional_nn.core.children import MARK, child_forward
-from functional_nn.core.layer import Layer, Params, with_key_if_needed
+from functional_nn.core.layer import MARK, Layer, Params, child_forward, with_key_if_needed
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.jaxprs.counts import flops_by_scope, flops_of

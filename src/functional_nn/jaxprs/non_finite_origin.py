@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from functional_nn.core.children import BACKWARD
+from functional_nn.core.layer import BACKWARD
 from functional_nn.jaxprs import evaluate, walk
 from functional_nn.jaxprs.counts import ELEMENTWISE as COUNTED
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind

@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.interpreters import partial_eval
 from jax.typing import ArrayLike
 
-from functional_nn.core.children import BACKWARD
+from functional_nn.core.layer import BACKWARD
 
 TracedProgram: TypeAlias = ClosedJaxpr | Jaxpr
 """A traced program, with or without the values of its constants."""

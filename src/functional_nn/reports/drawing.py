@@ -20,9 +20,8 @@ import numpy as np
 import optax
 
 from functional_nn.core import trees
-from functional_nn.core.children import child_forward
 from functional_nn.core.errors import InputError, check
-from functional_nn.core.layer import Layer, Params, State
+from functional_nn.core.layer import Layer, Params, State, child_forward
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shape
 from functional_nn.core.validation import check_counts

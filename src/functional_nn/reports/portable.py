@@ -16,8 +16,8 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jax.lax import RoundingMethod
 
-from functional_nn.core.children import MARK
 from functional_nn.core.errors import InputError
+from functional_nn.core.layer import MARK
 from functional_nn.core.shapes import Shape
 from functional_nn.jaxprs.evaluate import bind
 from functional_nn.jaxprs.walk import Place, Step, array_type, flattened, joined, layer_of, scan_parts

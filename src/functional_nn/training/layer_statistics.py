@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core import trees
-from functional_nn.core.children import MARK
-from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer import MARK, Layer, Params, State, as_layer
 from functional_nn.jaxprs.evaluate import run_steps
 from functional_nn.jaxprs.walk import flattened, layer_of
 from functional_nn.jaxprs.xla_options import quick_jit

@@ -15,20 +15,23 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.activations.activation_types import Activation, VectorActivation
-from functional_nn.core.children import (
+from functional_nn.core.errors import InputError, check
+from functional_nn.core.layer import (
+    Layer,
+    Residuals,
+    as_layer,
     backward_with_mask,
     check_no_other_names,
     child_backward,
     child_forward,
     child_init,
     child_keys,
+    composed_forward,
     forward_with_mask,
     named_layers,
     put_entries,
     unique_names,
 )
-from functional_nn.core.errors import InputError, check
-from functional_nn.core.layer import Layer, Residuals, as_layer, composed_forward
 from functional_nn.core.masked import Masked, Value, values_of, with_mask_of
 from functional_nn.core.shapes import Shapes, shape_of, stand_in
 from functional_nn.core.validation import check_choice

@@ -15,16 +15,21 @@ from jax.core import ShapedArray
 from jax.extend.core import get_opaque_trace_state
 from jax.tree_util import Partial
 
-from functional_nn.core.children import (
+from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.layer import (
+    Layer,
+    Params,
+    State,
     check_no_other_names,
+    checked_init,
     child_forward,
     child_init,
     child_keys,
+    composed_forward,
     named_layers,
     put_entries,
+    with_key_if_needed,
 )
-from functional_nn.core.errors import InputError, check, inside
-from functional_nn.core.layer import Layer, Params, State, checked_init, composed_forward, with_key_if_needed
 from functional_nn.core.masked import Value
 from functional_nn.core.shapes import Shapes, shape_of, traced
 from functional_nn.core.texts import suggest

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from functional_nn.core import trees
-from functional_nn.core.children import check_no_other_names, child_backward, child_forward, child_init, unique_names
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import (
     Backward,
@@ -24,10 +23,15 @@ from functional_nn.core.layer import (
     State,
     as_layer,
     backward_of,
+    check_no_other_names,
     checked_init,
+    child_backward,
+    child_forward,
+    child_init,
     composed_forward,
     has_formula,
     leaves_and_none,
+    unique_names,
 )
 from functional_nn.core.masked import Masked, values_of
 from functional_nn.core.shapes import cast, shape_of, stand_in
