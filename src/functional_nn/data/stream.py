@@ -173,6 +173,10 @@ class Stream:
         """The batches of an epoch as they come; ``number`` counts from 1. There may be more of them than ``steps``."""
         return _started("batches", self.batches, number)
 
+    def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
+        """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
+        return _started(part, getattr(self, part))
+
     def _check_evaluated(self, part: str) -> None:
         given = getattr(self, part)
         if given is None:
@@ -319,7 +323,7 @@ class StreamReader:
         They must be like the given batch; None: like the first of them.
         """
         stream, is_training = self._stream, argument == "batches"
-        source = _started(argument, getattr(stream, argument), *epoch)
+        source = stream.epoch(*epoch) if is_training else stream.evaluated(argument)
         steps = stream.steps if is_training else None
         before = "".join(f"epoch {number}, " for number in epoch)
         # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
