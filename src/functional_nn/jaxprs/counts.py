@@ -209,17 +209,15 @@ def _fourier_flops(equation: JaxprEqn) -> int:
 
 READ_WHOLE = frozenset(
     {"dot_general", "ragged_dot_general", "conv_general_dilated", "sort", "fft", "select_and_scatter_add"}
-    | {"reduce_window_sum", "reduce_window_max", "reduce_window_min", "reduce_window"}
     | {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "custom_call", "ffi_call", "pallas_call"}
+    | {"reduce_window", *OVER_WINDOWS}
     | {"cholesky", "triangular_solve", "lu", "qr", "eigh", "svd"}
 )
 """Operations that read their operands from memory and write their results there."""
 TAKEN = frozenset(("gather", "dynamic_slice"))
 """Operations that read their indices, but of their first operand only the elements that they return."""
 REPLACING = {"dynamic_update_slice": 1, "scatter": 2}
-COMBINING = {
-    f"scatter{kind}": 2 for kind in ("-add", "-mul", "-min", "-max", "_add", "_mul", "_min", "_max", "-sub", "_sub")
-}
+COMBINING = dict.fromkeys(ADDING_UP | MULTIPLYING | EXTREMES, 2)
 """Operations that read their indices and new elements, and write a part of an array, while the rest stays in place. The
 value is the index of the operand with the new elements. ``COMBINING`` operations read the same number of old elements.
 """
@@ -229,7 +227,7 @@ VIEWS = frozenset(("reshape", "squeeze", "expand_dims", "transpose", "name", "st
 """Operations that return the same elements in another shape or order."""
 
 
-def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
+def bytes_by_scope(program: ClosedJaxpr, scope: str = "") -> Counter[str]:
     """The fewest bytes that a traced program moves under each name stack (``chain_0/dense_1``).
 
     >>> import jax.numpy as jnp
@@ -237,7 +235,7 @@ def bytes_by_scope(program: ClosedJaxpr) -> Counter[str]:
     >>> bytes_by_scope(trace(lambda x, w: jnp.exp(x) @ w, jnp.ones((2, 3)), jnp.ones((3, 4)))).total()
     152
     """
-    flat = walk.flattened(program)
+    flat = walk.flattened(program, scope)
     counts: Counter[str] = Counter()
     given = {*flat.inputs, *flat.constants}
     # A view has no memory of its own: it is replaced by the array that it shows. A view of an argument that is a result
@@ -290,7 +288,7 @@ def _moved(step: walk.Step) -> Counter[str]:
     name = equation.primitive.name
     # The program inside a ``pallas_call`` computes one block.
     programs = [] if name in READ_WHOLE else walk.inner_programs(equation)
-    inner = [_in_scope(scope, bytes_by_scope(program)) for program in programs]
+    inner = [bytes_by_scope(program, scope) for program in programs]
     if inner:
         return _of_all_runs(equation, inner)
     if name in TAKEN:
@@ -301,10 +299,6 @@ def _moved(step: walk.Step) -> Counter[str]:
         return Counter({scope: sum(operands[1:]) + 2 * operands[COMBINING[name]]})
     literals = sum(size_of(walk.array_type(literal)) for literal in equation.invars if isinstance(literal, Literal))
     return Counter({scope: sum(operands) - literals + results})
-
-
-def _in_scope(scope: str, counts: Counter[str]) -> Counter[str]:
-    return Counter({f"{scope}/{place}".strip("/"): size for place, size in counts.items()})
 
 
 PARTLY_READ = TAKEN | REPLACING.keys() | COMBINING.keys() | {"slice", "split", "unstack"}

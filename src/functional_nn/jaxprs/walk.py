@@ -312,8 +312,8 @@ def layer_of(scope: str) -> tuple[str, bool]:
     return "/".join(name for name in names if name != BACKWARD), "transpose(" in scope or BACKWARD in names
 
 
-def flattened(program: ClosedJaxpr) -> Flat:
-    """Replaces calls in a traced program by the called programs. Loops and branches stay."""
+def flattened(program: ClosedJaxpr, scope: str = "") -> Flat:
+    """Replaces calls in a traced program by the called programs. Loops and branches stay. All scopes begin with one."""
     numbers = count()
     steps: list[Step] = []
     constants: dict[int, ArrayLike] = {}
@@ -346,7 +346,7 @@ def flattened(program: ClosedJaxpr) -> Flat:
         return [read(variable) for variable in program.jaxpr.outvars]
 
     inputs = tuple(new_place(variable) for variable in program.jaxpr.invars)
-    outputs = tuple(lay(program, "", inputs))
+    outputs = tuple(lay(program, scope, inputs))
     return Flat(inputs, constants, tuple(steps), outputs, shapes)
 
 
