@@ -292,10 +292,7 @@ def check_gradients(
                 bars = jax.tree.map(jnp.add, bars, penalty.gradient(params))
             return bars
 
-        def by_hand(params: Params, y_bar: jax.Array) -> Params:
-            bars = (gradient or package_gradient)(params)
-            return jax.tree.map(lambda bar: bar * y_bar.astype(jnp.result_type(bar)), bars)
-
+        by_hand = problem.pullback_of_number(gradient or package_gradient)
         of_params = problem.function_problem(value, by_hand, (cast_params,))
         return of_params._replace(names=[leaf.removeprefix("params/") for leaf in of_params.names])
 

@@ -23,9 +23,10 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_flag
 from functional_nn.gradients.cases import LAYERS, LOSSES, MODELS, PENALTIES, LayerCase, LossCase, draw_inputs
 from functional_nn.gradients.check import compare, joined_by_jax
+from functional_nn.gradients.compare import problem
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
-from functional_nn.gradients.compare.problem import EXAMPLES, Leaves, Problem, cast, function_problem, layer_problem
+from functional_nn.gradients.compare.problem import Leaves, Problem
 from functional_nn.gradients.compare.report import Report, Verdict, combine_reports
 from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
@@ -158,13 +159,13 @@ def check_subject(name: str, quick: bool = False) -> Report:
 def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     """Compares a layer in training, and also in evaluation if that is a different program."""
     params, state, x = draw_inputs(case)
-    x = jax.tree.map(lambda leaf: leaf[:EXAMPLES], x)
+    x = jax.tree.map(lambda leaf: leaf[: problem.EXAMPLES], x)
     parts = x if isinstance(x, tuple) and not isinstance(x, fnn.Masked) else (x,)
     key = jax.random.key(0)
 
     def comparison(train: bool) -> JacobianComparison:
         def problem_in(dtype: str) -> Problem:
-            return layer_problem(case.layer, params, state, x, train=train, key=key, dtype=dtype)
+            return problem.layer_problem(case.layer, params, state, x, train=train, key=key, dtype=dtype)
 
         return JacobianComparison(case.name, problem_in, kinks_as_automatic=True)
 
@@ -210,7 +211,7 @@ def _check_loss_case(case: LossCase, quick: bool) -> Report:
         gradients = loss.value_gradients(jnp.asarray(y), jnp.asarray(labels))
         return expand(y_bar, y.ndim).astype(gradients.dtype) * gradients
 
-    mean_by_hand, given = _pullback_of_scalar(loss.gradient), (case.y, case.labels)
+    mean_by_hand, given = problem.pullback_of_number(loss.gradient), (case.y, case.labels)
     compared = partial(_check_function, case.name, quick=quick)
     reports = [compared(loss, mean_by_hand, *given, None, limit=0)]
     reports.append(compared(loss.per_example, values_by_hand, *given, regime="values"))
@@ -223,17 +224,7 @@ def _check_penalty(name: str, penalty: fnn.losses.Penalty, quick: bool) -> Repor
     random = np.random.default_rng(0)
     sizes = {"weight": (3, 2), "bias": (2,)}
     params = {f"dense_{i}": {leaf: random.normal(size=size) for leaf, size in sizes.items()} for i in (0, 1)}
-    return _check_function(name, penalty, _pullback_of_scalar(penalty.gradient), params, quick=quick)
-
-
-def _pullback_of_scalar(gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Makes the pullback of a function that returns one number: the gradient times the number's cotangent."""
-
-    def pullback(*arguments_and_bar: PyTree) -> PyTree:
-        *arguments, y_bar = arguments_and_bar
-        return jax.tree.map(lambda bar: bar * y_bar.astype(bar.dtype), gradient(*arguments))
-
-    return pullback
+    return _check_function(name, penalty, problem.pullback_of_number(penalty.gradient), params, quick=quick)
 
 
 def _check_function(
@@ -260,12 +251,11 @@ def _check_function(
     """
 
     def problem_in(dtype: str) -> Problem:
-        fixed = cast(others, dtype)
+        fixed = problem.cast(others, dtype)
         of_first = lambda first: function(first, *fixed)  # noqa: E731
         pullback = lambda first, y_bar: hand_vjp(first, *fixed, y_bar)  # noqa: E731
-        problem = function_problem(of_first, pullback, (cast(first, dtype),))
-        names = [leaf.removeprefix("first").removeprefix("/") or "y" for leaf in problem.names]
-        return problem._replace(names=names)
+        made = problem.function_problem(of_first, pullback, (problem.cast(first, dtype),))
+        return made._replace(names=[leaf.removeprefix("first").removeprefix("/") or "y" for leaf in made.names])
 
     comparison = JacobianComparison(subject, problem_in, kinks_as_automatic=True)
     types = dict.fromkeys(() if quick else TYPES, TRANSFORMS)

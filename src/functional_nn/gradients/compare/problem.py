@@ -191,6 +191,16 @@ def function_problem(
     )
 
 
+def pullback_of_number(gradient: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Makes the pullback of a function that returns one number: the gradient times the number's cotangent."""
+
+    def pullback(*arguments_and_bar: PyTree) -> PyTree:
+        *arguments, y_bar = arguments_and_bar
+        return jax.tree.map(lambda bar: bar * y_bar.astype(jnp.result_type(bar)), gradient(*arguments))
+
+    return pullback
+
+
 def one_of_each(values: PyTree, names: Sequence[str], argument: str, what: str = "cotangents") -> tuple[PyTree, ...]:
     """What a function of the user returned, such as cotangents, as a tuple with one for each argument.
 
