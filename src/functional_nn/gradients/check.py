@@ -370,18 +370,11 @@ def check_problem(
             function and formula take them.
     """
     validation.check_count("seed", seed, least=0)
-    validation.check_flag("second_order", second_order)
-    validation.check_flag("mutants", mutants)
-    validation.check_flag("kinks_as_automatic", kinks_as_automatic)
-    validation.check_flag("stop_gradient_as_constant", stop_gradient_as_constant)
+    settings = {"kinks_as_automatic": kinks_as_automatic, "stop_gradient_as_constant": stop_gradient_as_constant}
+    for name, flag in (settings | {"second_order": second_order, "mutants": mutants}).items():
+        validation.check_flag(name, flag)
     started = time.perf_counter()
-    comparison_of = partial(
-        JacobianComparison,
-        subject,
-        seed=seed,
-        kinks_as_automatic=kinks_as_automatic,
-        stop_gradient_as_constant=stop_gradient_as_constant,
-    )
+    comparison_of = partial(JacobianComparison, subject, seed=seed, **settings)
     with problem.nothing_kept(), problem.converted_anew(partial(problem.pulled_back, problem_in)):
         comparison = comparison_of(problem_in)
         comparison.check_purity()

@@ -257,8 +257,8 @@ def joined(parts: Sequence[Derivatives]) -> Derivatives:
 
 def as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:
     """Reshapes the derivatives to float64 matrices, (rows, elements of the leaf)."""
-    matrices = (
-        [np.asarray(array, np.float64).reshape(rows, np.size(leaf)) for array, leaf in zip(arrays, leaves, strict=True)]
-        for arrays in derivatives
-    )
-    return Derivatives(*matrices)
+
+    def matrix(array: Array, leaf: Array) -> np.ndarray:
+        return np.asarray(array, np.float64).reshape(rows, np.size(leaf))
+
+    return Derivatives(*(list(map(matrix, arrays, leaves)) for arrays in derivatives))

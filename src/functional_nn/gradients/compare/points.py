@@ -271,13 +271,8 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
 
 def _is_permutation(array: np.ndarray) -> bool:
     """Whether whole numbers are 0 … n - 1 in any order. A formula may use that none of them is missing."""
-    whole = not jnp.issubdtype(array.dtype, np.inexact) and array.dtype != bool
-    return (
-        whole
-        and array.ndim == 1
-        and array.size > 1
-        and np.array_equal(np.sort(array, axis=None), np.arange(array.size))
-    )
+    is_list = array.dtype.kind in "iu" and array.ndim == 1 and array.size > 1
+    return is_list and np.array_equal(np.sort(array), np.arange(array.size))
 
 
 def _other_permutation(array: np.ndarray) -> np.ndarray:

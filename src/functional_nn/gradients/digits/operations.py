@@ -185,32 +185,21 @@ def _running(equation: JaxprEqn, x: Values) -> Values:
 
 def _window_reduction(equation: JaxprEqn, x: Values) -> Values:
     """A reduction of every window."""
-    parameters, combine = equation.params, _combining(equation)
-    sizes, strides = parameters["window_dimensions"], parameters["window_strides"]
-    dilations = parameters["base_dilation"], parameters["window_dilation"]
-    found = windows(x[None], as_numbers(NEUTRAL[combine]), sizes, strides, parameters["padding"], *dilations)
-    return combine.reduce(found[0])
+    combine, places = _combining(equation), ("window_strides", "padding", "base_dilation", "window_dilation")
+    sizes, how = equation.params["window_dimensions"], (equation.params[name] for name in places)
+    return combine.reduce(windows(x[None], as_numbers(NEUTRAL[combine]), sizes, *how)[0])
 
 
-def windows(
-    x: Values,
-    filling: np.ndarray,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    base_dilation: Sequence[int],
-    window_dilation: Sequence[int],
-) -> Values:
+def windows(x: Values, filling: np.ndarray, sizes: Sequence[int], *how: Any) -> Values:
     """Cuts windows out of all axes between the first and the points: (first, elements of a window, \\*places, points).
 
-    Elements of a window that lie outside of the array, or in a hole of the dilation, have the value ``filling``.
+    Elements of a window that lie outside of the array, or in a hole of the dilation, have the value ``filling``. After
+    the sizes of the windows come the strides, the padding, and the dilations of the array and of the windows.
     """
     first, *shape, points = x.shape
     # JAX cuts the windows out of an array of positions, in which 0 stands for the filling.
     positions = 1 + jnp.arange(first * prod(shape), dtype=jnp.float32).reshape(first, 1, *shape)
-    found = lax.conv_general_dilated_patches(
-        positions, sizes, strides, padding, base_dilation, window_dilation, precision=lax.Precision.HIGHEST
-    )
+    found = lax.conv_general_dilated_patches(positions, sizes, *how, precision=lax.Precision.HIGHEST)
     edge = np.broadcast_to(np.asarray(filling, x.dtype), (1, points))
     return np.concatenate([edge, x.reshape(-1, points)])[np.asarray(found, int)]
 
@@ -340,14 +329,11 @@ def _at_each_point(move: Callable[..., Values], indices: Sequence[np.ndarray], *
         return move([index[..., 0] for index in indices], *arrays)
     # Every point gets an array of its own, also of the arrays that are the same at all points.
     *varying, first = together(*arrays, indices[0])
-    points = first.shape[-1]
-    return np.concatenate(
-        [
-            move([index[..., at] for index in indices], *(array[..., at : at + 1] for array in varying))
-            for at in range(points)
-        ],
-        -1,
-    )
+
+    def at(point: int) -> Values:
+        return move([index[..., point] for index in indices], *(array[..., point : point + 1] for array in varying))
+
+    return np.concatenate(list(map(at, range(first.shape[-1]))), -1)
 
 
 def _dot_general(equation: JaxprEqn, a: Values, b: Values) -> Values:
@@ -372,15 +358,8 @@ def _conv_general_dilated(equation: JaxprEqn, x: Values, kernel: Values) -> Valu
     x = np.transpose(x, (*x_axes, x.ndim - 1))
     kernel = np.transpose(kernel, (*kernel_axes, kernel.ndim - 1))
     (batch, channels), (out_size, in_size, *sizes) = x.shape[:2], kernel.shape[:-1]
-    found = windows(
-        x.reshape(batch * channels, *x.shape[2:]),
-        as_numbers(0.0),
-        sizes,
-        parameters["window_strides"],
-        parameters["padding"],
-        parameters["lhs_dilation"],
-        parameters["rhs_dilation"],
-    )
+    how = (parameters[name] for name in ("window_strides", "padding", "lhs_dilation", "rhs_dilation"))
+    found = windows(x.reshape(batch * channels, *x.shape[2:]), as_numbers(0.0), sizes, *how)
     places = found.shape[2:-1]
     # Each output is the sum over the inputs of its group and the elements of its window.
     found = found.reshape(batch, groups, in_size, prod(sizes), prod(places), -1)
