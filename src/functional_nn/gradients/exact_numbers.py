@@ -44,12 +44,7 @@ class ExactNumbers(NamedTuple):
 
 @np.errstate(all="ignore")
 def ulp_errors(
-    computed: np.ndarray,
-    exact: ExactNumbers,
-    dtype: np.dtype,
-    *,
-    least_unit: float = 0.0,
-    at_least: float | np.ndarray = 0.0,
+    computed: np.ndarray, exact: ExactNumbers, dtype: np.dtype, *, at_least: float | np.ndarray = 0.0
 ) -> np.ndarray:
     """The errors of computed numbers in units in the last place (ULP) of the exact numbers; NaN if these are not known.
 
@@ -61,8 +56,8 @@ def ulp_errors(
         computed: numbers of the type.
         exact: the exact numbers.
         dtype: the type.
-        least_unit: the smallest unit. By default it is the one of the smallest normal number.
-        at_least: if an exact number is smaller than this, the unit is that of this number.
+        at_least: if an exact number is smaller than this, the unit is that of this number. By default it is the
+            smallest normal number.
     """
     limits = jnp.finfo(dtype)
     smallest, largest, epsilon = float(limits.smallest_normal), float(limits.max), float(limits.eps)
@@ -70,7 +65,7 @@ def ulp_errors(
     size = np.abs(high)
     _, exponent = np.frexp(np.clip(size, np.maximum(smallest, at_least), largest))
     # frexp gives |x| = m 2ᵉ with ½ ≤ m < 1. There, the distance of neighboring numbers is ε 2ᵉ⁻¹.
-    unit = np.maximum(np.ldexp(epsilon, exponent - 1), least_unit)
+    unit = np.ldexp(epsilon, exponent - 1)
     # Numbers are divided by 4, so that the power of two above the largest float64 can be represented.
     same_sign = np.sign(found) == np.sign(high)
     nearly_overflows = np.isinf(found) & same_sign & (size > largest / 2)

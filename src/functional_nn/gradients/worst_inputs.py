@@ -364,14 +364,16 @@ class _Search:
     @np.errstate(all="ignore")
     def _evaluate(self, points: np.ndarray) -> None:
         exact, results = self._exact.at(points.astype(np.float64)), self._computed.at(points)
+        limits = np.finfo(self._dtype)
         self.points = np.concatenate([self.points, points])
         self._confirmed = np.concatenate([self._confirmed, np.zeros(len(points), bool)])
         for quantity, computed in results.items():
             self._shapes[quantity] = computed.shape[1:]
             computed = computed.reshape(len(points), -1)
             right = exact[EXACT[quantity]]
-            least = float(np.finfo(self._dtype).smallest_normal)
-            ulp = exact_numbers.ulp_errors(computed, right, self._dtype, least_unit=least)
+            # No unit is smaller than the smallest normal number.
+            least = float(limits.smallest_normal) / float(limits.eps)
+            ulp = exact_numbers.ulp_errors(computed, right, self._dtype, at_least=least)
             score = _score(ulp, right.condition)
             element = np.argmax(np.nan_to_num(score, nan=-1.0, posinf=np.inf), 1)
             new = np.zeros(len(points), MEASURED)

@@ -276,14 +276,7 @@ def bars_of(bars: PyTree, inputs: DifferentiableLeaves, argument: str = "hand_vj
 
 
 def layer_problem(
-    layer: Layer,
-    params: Params,
-    state: State,
-    x: PyTree,
-    *,
-    train: bool,
-    key: jax.Array | None = None,
-    dtype: str | None = None,
+    layer: Layer, params: Params, state: State, x: PyTree, *, train: bool, key: jax.Array, dtype: str
 ) -> Problem:
     """Makes the problem of a layer: its output as a function of its parameters and its input.
 
@@ -296,9 +289,8 @@ def layer_problem(
         key: for layers that draw random numbers.
         dtype: the type that the parameters and the input are converted to. The state gets at least float32.
     """
-    if dtype is not None:
-        params, x = cast((params, x), dtype)
-        state = cast(state, np.float64 if dtype == "float64" else np.float32)
+    params, x = cast((params, x), dtype)
+    state = cast(state, np.float64 if dtype == "float64" else np.float32)
     if isinstance(layer.forward, ByFormula):
         # Its residuals count as constants, so a second derivative needs those of the layer inside.
         layer = layer.forward.layer
