@@ -127,7 +127,7 @@ def test_more_bytes_than_the_limit_are_refused(tmp_path, monkeypatch):
     """Files of images that pack well can be thousands of times as small as the images."""
     prepare_own(tmp_path, {"train": colors(8), "test": colors(4)})
     monkeypatch.setattr(tfds, "MAXIMUM_BYTES", 11 * 6 * 7 * 3)
-    with pytest.raises(DataError, match=r"test image 0: expected at most .* in all splits, got 4 images of 126 bytes"):
+    with pytest.raises(DataError, match=r"-test, image 0: expected at most .* in all splits, got 4 images of 126"):
         load_dataset("own_images", tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_a_set_without_a_test_split_is_refused(tmp_path):
 
 def test_images_of_unequal_sizes_are_refused(tmp_path):
     prepare_own(tmp_path, {"train": [*colors(3), *colors(1, 9)], "test": colors(2)})
-    with pytest.raises(DataError, match=r"train image \d: expected images of one size, \(\d, \d+, 3\)"):
+    with pytest.raises(DataError, match=r"own_images-train, image \d: expected images of one size, \(\d, \d+, 3\)"):
         load_dataset("own_images", tmp_path)
 
 

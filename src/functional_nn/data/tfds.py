@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import difflib
 import io
-import json
 import logging
 import os
 import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import numpy as np
@@ -29,13 +29,7 @@ from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import MAXIMUM_BYTES, find_idx_files, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
-from functional_nn.storage.files import (
-    JsonValue,
-    opened,
-    parsed,
-    read_file,
-    temporary_folder,
-)
+from functional_nn.storage.files import opened, parsed, read_file, temporary_folder
 
 
 def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -114,132 +108,96 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
 
 
 def _read(name: str, folder: Path) -> Dataset:
-    """Reads a prepared set of TFDS and decodes its images."""
-    import tensorflow_datasets as tfds
+    """Reads a prepared set of TFDS and decodes its images.
 
-    with _damage_as_data_error(folder), temporary_folder("functional-nn-") as copies:
-        _copy_checked(folder, copies)
-        builder: Builder = tfds.builder_from_directory(str(copies))
-        check_data(str(folder), builder.name, f"the prepared set {name}", builder.name == name)
-        splits = builder.info.splits
-        for split in splits.values():
-            template = split.filename_template.template
-            expected = "names of files in the folder, such as {DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-            check_data(str(folder), template, expected, FILE_NAME.fullmatch(template) is not None)
-            split.filename_template.data_dir = folder
-        test = next((split for split in ("test", "validation") if split in splits), None)
-        image_key, label_key, classes = image_features(name, builder)
-        if "train" not in splits or test is None:
-            raise DataError(str(folder), "a split train and one of test, validation", shown([*splits]))
-        train_images, train_labels = _read_split(folder, builder, "train", image_key, label_key, MAXIMUM_BYTES)
-        most = MAXIMUM_BYTES - train_images.nbytes
-        test_images, test_labels = _read_split(folder, builder, test, image_key, label_key, most)
-    source = f"TensorFlow Datasets {builder.info.full_name}, splits train and {test}"
-    arrays = train_images, train_labels, test_images, test_labels
-    return make_dataset(name, *arrays, classes=classes, source=source)
-
-
-FILE_NAME = re.compile(r"([\w.-]|\{[A-Z_]+\})+", re.ASCII)
-"""The pattern of the names of files in ``dataset_info.json``. A path would lead TFDS to files outside of the folder."""
-
-
-FEATURES = re.compile(
-    r"tensorflow_datasets\.core\.features\.\w+\."
-    r"(FeaturesDict|Image|ClassLabel|Text|Scalar|Tensor|Sequence|BBoxFeature)",
-    re.ASCII,
-)
-"""The pattern of the features that are read. Others, such as ``LabeledImage``, open files that their entries name."""
-
-
-def _copy_checked(folder: Path, copies: Path) -> None:
-    """Copies the files that describe a prepared set. They must name known features of TFDS only.
-
-    TFDS imports the module of each class that they name. They may come from a stranger, and importing a module runs its
-    code. Another user may change them after the check, so TFDS reads the copies.
+    Its files may come from a stranger. So TFDS does not read them: it imports the modules that they name, opens files
+    that they name, and decodes all features, also those that are of no use here.
     """
-    for name in ("features.json", "dataset_info.json"):
-        value = parsed(read_file(folder / name, follow_links=True))
-        names = _classes_and_paths(value if name == "features.json" else value.get("features"))
-        foreign = next((found for found in names if not FEATURES.fullmatch(found)), None)
-        check_data(str(folder / name), foreign, "common features of TFDS itself", foreign is None)
-        (copies / name).write_text(json.dumps(value))
+    remedy = "Delete the folder and prepare it again."
+    with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception):
+        about, features = (
+            parsed(read_file(folder / file, follow_links=True)) for file in ("dataset_info.json", "features.json")
+        )
+        check_data(str(folder), about["name"], f"the prepared set {name}", about["name"] == name)
+        keys = about.get("supervisedKeys", {}).get("tuple", {}).get("items", ())
+        known = features.get("featuresDict", {}).get("features", {})
+        kind = image_features(name, known, [key.get("featureKey") for key in keys])
+        sizes = {split["name"]: sum(map(int, split.get("shardLengths", ()))) for split in about["splits"]}
+        test = next((split for split in ("test", "validation") if split in sizes), None)
+        if "train" not in sizes or test is None:
+            raise DataError(str(folder), "a split train and one of test, validation", shown([*sizes]))
+        file_format = about.get("fileFormat")
+        train_images, train_labels = _read_split(folder / f"{name}-train", file_format, sizes["train"], kind)
+        most = MAXIMUM_BYTES - train_images.nbytes
+        test_images, test_labels = _read_split(folder / f"{name}-{test}", file_format, sizes[test], kind, most)
+        source = f"TensorFlow Datasets {name}/{shortened(about['version'])}, splits train and {test}"
+    arrays = train_images, train_labels, test_images, test_labels
+    return make_dataset(name, *arrays, classes=kind.classes, source=source)
 
 
-def _classes_and_paths(value: JsonValue) -> Iterator[str]:
-    """The names of classes and the paths in ``features.json``, also in a text that is JSON itself."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            yield from _classes_and_paths(json.loads(value))
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _classes_and_paths(entry)
-    elif isinstance(value, dict):
-        for name, entry in value.items():
-            is_named = name in ("type", "pythonClassName", "python_class_name") or name.endswith("_file")
-            if is_named and isinstance(entry, str):
-                yield entry
-            else:
-                yield from _classes_and_paths(entry)
+class ImageFeatures(NamedTuple):
+    """The keys of the image and of its label in each example, the image's channels, and the number of classes."""
+
+    image_key: str
+    label_key: str
+    channels: int
+    classes: int
+
+
+def image_features(name: str, features: Mapping[str, Any], keys: Sequence[str] | None) -> ImageFeatures:
+    """What an example of a set consists of, from what ``features.json`` has about it.
+
+    Raises:
+        DataError: if the set does not consist of images of bytes with a class label each.
+    """
+    image_key, label_key, *more = keys or ("image", "label")
+    image, label = features.get(image_key, {}).get("image"), features.get(label_key, {}).get("classLabel")
+    if more or not image or not label or image["dtype"] != "uint8":
+        raise DataError(f"data set {name}", "a set of images of bytes with a class label each", shortened(features))
+    return ImageFeatures(image_key, label_key, int(image["shape"]["dimensions"][-1]), int(label["numClasses"]))
 
 
 def _read_split(
-    folder: Path, builder: Builder, split: str, image_key: str, label_key: str, most: int
+    place: Path, file_format: str, number: int, kind: ImageFeatures, most: int = MAXIMUM_BYTES
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images, of at most so many bytes, and the labels of one split, as two arrays."""
-    number = builder.info.splits[split].num_examples
-    channels = builder.info.features[image_key].shape[-1]
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    proto: Any = tf_example_pb2  # which says nothing about its classes
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
     with quiet_decoders():
-        for example in _examples(folder, builder, split, image_key, label_key):
-            place = f"{folder}, {split} image {count}"
-            image = decode_image(example[image_key], place, channels)
+        for record in _records(place, file_format):
+            example: Any = proto.Example.FromString(record).features.feature
+            image_place = f"{place}, image {count}"
+            image = decode_image(example[kind.image_key].bytes_list.value[0], image_place, kind.channels)
             # The first image shows the shape and type of all.
             if count == 0:
                 if number * image.nbytes > most:
                     given = f"{number:,} images of {image.nbytes:,} bytes"
-                    raise DataError(place, f"at most {MAXIMUM_BYTES:,} bytes of images in all splits", given)
+                    raise DataError(image_place, f"at most {MAXIMUM_BYTES:,} bytes of images in all splits", given)
                 images = np.empty((number, *image.shape), image.dtype)
             expected = f"images of one size, {images.shape[1:]} as the first"
-            check_data(place, image, expected, image.shape == images.shape[1:])
-            images[count], labels[count] = image, example[label_key]
+            check_data(image_place, image, expected, image.shape == images.shape[1:])
+            images[count], labels[count] = image, example[kind.label_key].int64_list.value[0]
             count += 1
-    check_data(f"{folder}, {split}", count, f"{number} images", count == number)
+    check_data(str(place), count, f"{number} images", count == number)
     return images, labels
 
 
-def _examples(
-    folder: Path, builder: Builder, split: str, image_key: str, label_key: str
-) -> Iterator[Mapping[str, Any]]:
-    """The examples of one split. Images stay bytes of PNG or JPEG.
-
-    TFDS would let Pillow read all of its formats, and Pillow starts Ghostscript for some of them. It would also decode
-    the other features, which are of no use here.
-    """
-    import tensorflow_datasets as tfds
-
-    keys = (image_key, label_key)
-    decoders: Any = {image_key: tfds.decode.SkipDecoding()}
-    paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
+def _records(place: Path, file_format: str) -> Iterator[bytes]:
+    """The records of one split, from the files whose names begin with this path."""
+    paths = [str(path) for path in sorted(place.parent.glob(f"{place.name}.{file_format}-*"))]
     for path in paths:
         opened(Path(path), follow_links=True).close()  # a reader would wait for the other end of a pipe
-    file_format = builder.info.file_format.value
     if file_format == "array_record":
-        features: Any = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-        for record in read_records(paths):
-            yield features.deserialize_example_np(record, decoders=decoders)
+        yield from read_records(paths)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
-        wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders)
-        yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=wanted))
+        tensorflow: Any = import_module("tensorflow")
+        yield from tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
     else:
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
-        raise DataError(str(folder), "the file format array_record", file_format, remedy)
-
-
-def _damage_as_data_error(folder: Path) -> AbstractContextManager[None]:
-    """Turns any error that TFDS raises for a damaged folder into a `DataError`."""
-    remedy = "Delete the folder and prepare it again."
-    return reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception)
+        raise DataError(str(place.parent), "the file format array_record", file_format, remedy)
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
@@ -274,11 +232,12 @@ def download(name: str, data_dir: Path) -> Path:
     if name not in known:
         remedy = suggest(name, {*NAMES, *difflib.get_close_matches(name, known)})
         raise DataError("data set", "mnist5k or a set of TensorFlow Datasets", name, remedy)
-    builder_class: Builder = tfds.builder_cls(name)
-    mnist: Builder = tfds.builder_cls("mnist")
+    builder_class: Any = tfds.builder_cls(name)  # the annotations of TFDS leave out much of what it has
+    mnist: Any = tfds.builder_cls("mnist")
     try:
         builder = builder_class(data_dir=str(data_dir))
-        image_features(name, builder)
+        features = builder.info.features.to_json()["content"]
+        image_features(name, features.get("features", features), builder.info.supervised_keys)
         known_urls = builder.url_infos or {}
         # The builders of MNIST-like sets share the code that reads IDX files, and that code needs TensorFlow.
         is_mnist_like = builder_class._split_generators is mnist._split_generators
@@ -338,28 +297,3 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
         return requests.head(url, timeout=seconds).status_code < 500
     except requests.RequestException:
         return False
-
-
-Builder: TypeAlias = Any
-"""A builder of TFDS. The annotations of TFDS itself leave out much of what a builder has."""
-
-
-def image_features(name: str, builder: Builder) -> tuple[str, str, int]:
-    """The keys of the image and the label in each example of a set, and the number of classes.
-
-    Raises:
-        DataError: if the set does not consist of images of bytes with a class label each.
-    """
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    keys = builder.info.supervised_keys or ("image", "label")
-    if isinstance(features, tfds.features.FeaturesDict) and len(keys) == 2:
-        image_key, label_key = keys
-        by_key = dict(features.items())
-        label = by_key.get(label_key)
-        image = by_key.get(image_key)
-        are_bytes = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
-        if are_bytes and isinstance(label, tfds.features.ClassLabel):
-            return image_key, label_key, int(label.num_classes or 0)
-    raise DataError(f"data set {name}", "a set of images of bytes with a class label each", shortened(features))
