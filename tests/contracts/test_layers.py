@@ -9,11 +9,18 @@ import pytest
 from tests.contracts.composed import named_cases, variants_are_slow
 
 import functional_nn as fnn
-from functional_nn.gradients.cases import BATCH, LAYERS, draw_inputs
+from functional_nn.gradients.cases import BATCH, LAYERS, LayerCase, draw_inputs, masked
+from functional_nn.gradients.compare.problem import differentiable_leaves
 from functional_nn.jaxprs.xla_options import quick_jit
 
 DRAWING = [case for case in LAYERS if case.draws]
 QUIET = [case for case in LAYERS if not case.draws]
+MASKED = [
+    *(case for case in LAYERS if "masked" in case.name),
+    LayerCase("conv_over_masked", fnn.chain(fnn.conv(3, 3)), (7, 5), make_x=masked),
+]
+OF_EXAMPLES = {"conv_over_masked", "parallel_over_masked", "residual_over_masked", "repeat_over_masked"}
+"""Layers without masks take the padding for examples: its cotangents reach their gradients."""
 
 
 def same(a, b):
@@ -103,3 +110,39 @@ def test_vmap_scan_and_checkpoint_compute_the_same(case):
     expected, ways = in_four_ways(params, state, x)
     for way in ways:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), way, expected)
+
+
+def with_padding(tree, value):
+    def put(part):
+        if not isinstance(part, fnn.Masked):
+            return part
+        return part._replace(values=jnp.where(part.mask[..., None], part.values, value))
+
+    return jax.tree.map(put, tree, is_leaf=lambda part: isinstance(part, fnn.Masked))
+
+
+@pytest.mark.parametrize("case", **variants_are_slow(MASKED))
+def test_padding_changes_nothing(case):
+    """NaN there, in x and y_bar, reaches no output and no gradient; the last sequence is padding alone."""
+    params, state, x = draw_inputs(case)
+    x = jax.tree.map(lambda leaf: leaf if is_floating(leaf) else leaf.at[-1].set(False), x)
+
+    def results(x, y_bar_there, train):
+        def real_output(params):
+            y, new_state = case.layer.apply(params, state, x, train=train)
+            leaves = differentiable_leaves(with_padding(y, 0.0)).leaves
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves), (leaves, new_state)
+
+        y, _, pullback = case.layer.vjp(params, state, x, train=train)
+        y_bar = jax.tree.map(lambda leaf: jnp.cos(leaf) if is_floating(leaf) else leaf, y)
+        y_bar = differentiable_leaves(with_padding(y_bar, y_bar_there))
+        by_hand = pullback(y_bar.join_cotangents(y_bar.leaves))
+        return jax.grad(real_output, has_aux=True)(params), by_hand
+
+    in_both_modes = quick_jit(lambda *given: [results(*given, train) for train in (False, True)])
+    expected = in_both_modes(with_padding(x, 0.0), 0.0)
+    found = in_both_modes(with_padding(x, np.nan), 0.0 if case.name in OF_EXAMPLES else np.nan)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    for (automatic, _), (by_hand, _) in found:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), by_hand, automatic)

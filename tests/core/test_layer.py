@@ -74,13 +74,6 @@ def test_shapes_that_cannot_be_initialized(layer, in_shape):
         layer.init(jax.random.key(0), in_shape)
 
 
-@pytest.mark.parametrize(("shape", "in_shape"), [((4,), (5,)), ((-1, 3), (5,)), ((2, 2), (8,))])
-def test_a_shape_that_the_elements_do_not_fill(shape, in_shape):
-    net = fnn.chain(fnn.reshape(shape))
-    with pytest.raises(fnn.InputError, match=r"reshape_0: x: expected examples that fill the shape"):
-        net.init(jax.random.key(0), in_shape)
-
-
 def test_equal_layers_draw_different_numbers():
     net = fnn.chain(fnn.dropout(0.5), fnn.dropout(0.5))
     y, _ = net.apply({}, {}, jnp.ones((1, 10_000)), train=True, key=jax.random.key(0))

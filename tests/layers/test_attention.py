@@ -229,22 +229,6 @@ Q, K = (2, 3, 4, 2), (2, 5, 2, 2)
 
 
 @pytest.mark.parametrize(
-    ("layer", "in_shape", "words"),
-    [
-        (lambda: fnn.attention(4), (5, 6), "heads: expected a divisor of the 6 features, got 4"),
-        (lambda: fnn.attention(2), (6,), r"in_shape: expected a shape \(time, in_size\)"),
-        (lambda: fnn.attention(2, rotary=True), (5, 6), "rotary: expected an even head_size"),
-        (lambda: fnn.attention(2, causal=True), ((5, 6), (4, 6)), "x: expected at least as many keys as queries"),
-        (lambda: fnn.attention(2, window=2), (5, 6), "window: expected causal=True with it, got 2"),
-        (lambda: fnn.dot_product_attention(score_cap=0.0), (), "score_cap: expected a positive number"),
-    ],
-)
-def test_layers_that_cannot_be_initialized(layer, in_shape, words):
-    with pytest.raises(fnn.InputError, match=words):
-        fnn.chain(layer()).init(KEY, in_shape)
-
-
-@pytest.mark.parametrize(
     ("shapes", "words"),
     [
         ([(2, 3, 1, 4), (2, 3, 1, 5), (2, 3, 1, 5)], "queries and keys"),

@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from tests.layers.jitted import jitted
 
 import functional_nn as fnn
@@ -64,9 +63,3 @@ def test_a_cotangent_goes_back_where_its_value_came_from():
     _, x_bar = pullback(y)
     assert bool(jnp.all((x_bar == x) | (x_bar == 0)))
     assert float(x_bar.sum()) == float(y.sum())
-
-
-@pytest.mark.parametrize("layer", [fnn.random_shift(1), fnn.random_deformation(0.1)], ids=lambda layer: layer.name)
-def test_needs_a_spatial_axis(layer):
-    with pytest.raises(fnn.InputError, match=r"x: expected \(batch, position, …, channels\), got .*shape \(3, 4\)"):
-        layer.apply({}, {}, jnp.ones((3, 4)), train=True, key=KEY)

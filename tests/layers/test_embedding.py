@@ -126,15 +126,3 @@ def test_learned_positions_of_a_shorter_sequence_leave_the_rest_alone():
     y, _, pullback = layer.vjp(params, {}, jnp.ones((3, 4, 2)), train=True)
     np.testing.assert_allclose(y[1], 1 + params["weight"][:4], rtol=1e-6)
     np.testing.assert_array_equal(pullback(jnp.ones_like(y))[0]["weight"][:, 0], [3, 3, 3, 3, 0])
-
-
-@pytest.mark.parametrize(
-    ("layer", "in_shape", "words"),
-    [
-        (fnn.sinusoidal_positions(), (4, 3), "x: expected an even number of features"),
-        (fnn.learned_positions(3), (4, 2), "x: expected at most max_time = 3 steps, got .*, 4, 2"),
-    ],
-)
-def test_shapes_that_positions_do_not_take(layer, in_shape, words):
-    with pytest.raises(fnn.InputError, match=f"{layer.name}_0: {words}"):
-        fnn.chain(layer).init(KEY, in_shape)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.layers.jitted import drawn, jitted
+from tests.layers.jitted import jitted
 
 import functional_nn as fnn
 
@@ -12,42 +12,10 @@ KEY = jax.random.key(0)
 MASK = jnp.array([[True, True, True, False], [True, False, False, False]])
 VALUES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
 
-NETWORKS = {
-    "norm_attention": fnn.chain(fnn.layer_norm(), fnn.batch_norm(), fnn.attention(1), fnn.global_max_pool()),
-    "repeat_residual": fnn.chain(fnn.repeat(fnn.residual(fnn.conv(3, 3)), 2), fnn.relu, fnn.global_average_pool()),
-    "bidirectional": fnn.chain(fnn.bidirectional(fnn.rnn(2, returns="sequence")), fnn.global_max_pool()),
-}
-
-
-def padded_with(value):
-    return fnn.Masked(jnp.where(MASK[:, :, None], VALUES, value), MASK)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_padding_changes_nothing(name):
-    net = NETWORKS[name]
-    params, state = drawn(net, (4, 3))
-
-    @jax.jit
-    def results(x):
-        y, _, pullback = net.vjp(params, state, x, train=True)
-
-        def loss(params, values):
-            return jnp.sum(net.apply(params, state, x._replace(values=values), train=True)[0])
-
-        return y, pullback(jnp.ones_like(y)), jax.grad(loss, argnums=(0, 1))(params, x.values)
-
-    expected = results(padded_with(0.0))
-    found = results(padded_with(np.nan))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
-    _, (_, x_bar), (_, values_bar) = found
-    for bar in (x_bar.values, values_bar):
-        assert not np.any(np.where(MASK[:, :, None], 0, bar))
-
 
 def test_windows_do_not_pool_over_padding():
     with pytest.raises(fnn.InputError, match="pool_0: x: expected images or sequences without a mask"):
-        fnn.chain(fnn.average_pool(2)).apply({}, {}, padded_with(0.0), train=False)
+        fnn.chain(fnn.average_pool(2)).apply({}, {}, fnn.Masked(VALUES, MASK), train=False)
 
 
 @pytest.mark.parametrize("mask", [MASK.astype(float), MASK[:, :1]], ids=["float", "short"])

@@ -42,26 +42,6 @@ def test_residual_of_several_layers_has_no_level_in_between():
     assert [row.layer for row in fnn.summary(net, (5,)).rows] == ["dense_0", "tanh_0", "last", "shortcut"]
 
 
-REFUSED = [
-    (
-        fnn.parallel(fnn.dense(3), fnn.dense(1)),
-        r"^layers: expected outputs of equal shapes, got {'dense_0': \(3,\), 'dense_1'",
-    ),
-    (
-        fnn.parallel(fnn.dense(3), fnn.reshape((5, 1)), combine="concatenate"),
-        "outputs of equal shapes, except on the last axis",
-    ),
-    (fnn.chain(fnn.repeat(fnn.dense(3), 2)), r"repeat_0: layer: expected an output of the input's shape \(5,\), got"),
-    (fnn.chain(fnn.bidirectional(fnn.dense(3))), r"x: expected one sequence, \(batch, time, features\)"),
-]
-
-
-@pytest.mark.parametrize(("net", "words"), REFUSED, ids=lambda value: getattr(value, "name", ""))
-def test_outputs_that_do_not_go_together(net, words):
-    with pytest.raises(fnn.InputError, match=words):
-        net.init(KEY, (5,))
-
-
 def test_reverse_time_reads_from_the_end_and_turns_a_sequence_back():
     running = stateless("sum", lambda x: (jnp.cumsum(x, axis=1), ()), None)
     last = stateless("last", lambda x: (x[:, -1], ()), None)

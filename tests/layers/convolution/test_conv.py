@@ -208,23 +208,6 @@ def test_initial_weights_count_the_window_and_the_channels_of_one_group(make, in
     assert abs(bias).max() <= 150**-0.5
 
 
-@pytest.mark.parametrize(
-    ("layer", "in_shape", "words"),
-    [
-        (fnn.conv(3, 6, padding="valid"), (5, 7, 2), r"window: expected at most the padded input, \(5, 7\)"),
-        (fnn.conv(3, 3, padding="valid", dilation=3), (5, 2), r"\(3,\), which covers \(7,\) with its dilation"),
-        (fnn.conv(4, 3, groups=4), (5, 7, 6), "groups: expected a divisor of the 6 input channels, got 4"),
-        (fnn.conv_transpose(3, 2, padding=((3, 3),)), (5, 2), "padding: expected less than the output"),
-        (fnn.conv(3, (3, 3)), (5, 2), r"x: expected a batch axis, 2 spatial axes \(the window's\)"),
-        (fnn.conv(3, 3, padding="causal"), (5, 7, 2), "one pair for each spatial axis"),
-        (fnn.conv(3, 3, stride=(1, 1)), (5, 2), "each spatial axis of x, here 1"),
-    ],
-)
-def test_what_does_not_fit(layer, in_shape, words):
-    with pytest.raises(fnn.InputError, match=words):
-        fnn.chain(layer).init(jax.random.key(0), in_shape)
-
-
 @pytest.mark.parametrize("groups", [1, 4])
 def test_large_windows_are_the_same_sums(groups):
     random = np.random.default_rng(0)

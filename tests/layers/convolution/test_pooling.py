@@ -116,18 +116,3 @@ def test_sums_over_overlapping_windows_in_bfloat16(make):
     for half, single in zip(halves, computed(x, y_bar), strict=True):
         assert half.dtype == jnp.bfloat16
         np.testing.assert_allclose(half.astype(jnp.float32), single, rtol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "words"),
-    [
-        (lambda: fnn.global_max_pool(), (2, 0, 3), "at least one place to pool over"),
-        (lambda: fnn.average_pool(4), (2, 3, 7, 2), r"window: expected at most the padded input, \(3, 7\)"),
-        (lambda: fnn.max_pool(2), (2, 3), "x: expected a batch axis, one to three spatial axes"),
-        (lambda: fnn.max_pool(2, padding="causal"), (1, 5, 1), "padding: expected 'valid', 'same'"),
-        (lambda: fnn.max_pool(2, padding=((2, 0),)), (1, 5, 1), r"padding: expected less than the window, \(2,\)"),
-    ],
-)
-def test_what_does_not_fit(layer, shape, words):
-    with pytest.raises(fnn.InputError, match=words):
-        layer().apply({}, {}, jnp.ones(shape), train=False)
