@@ -142,13 +142,6 @@ def fuzz(folder: Path, inputs: int, seed: int) -> dict[str, int]:
     return counts
 
 
-def test_every_reader_reads_what_is_valid(tmp_path):
-    for name, (reader, (valid, *_)) in READERS.items():
-        path = tmp_path / NAMES.get(name, "file")
-        path.write_bytes(valid)
-        reader(path)
-
-
 def in_process(inputs: int, seed: int, folder: Path) -> dict[str, int]:
     """Fuzzes in a process of its own, whose memory may not grow by 200 MB, and whose address space is bounded too."""
     code = (

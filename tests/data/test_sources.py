@@ -1,6 +1,5 @@
 """Loading by name: what is found where, and what is refused."""
 
-import pickle
 import time
 from pathlib import Path
 
@@ -92,21 +91,6 @@ def test_path_traversal(name, tmp_path):
     for folder in (None, write_files(tmp_path)):
         with pytest.raises(DataError, match="data set: expected a name of at most 200 letters"):
             load_dataset(name, folder)
-
-
-def test_pickles_beside_or_instead_of_idx_files_are_refused(tmp_path):
-    class Harmful:
-        def __reduce__(self):
-            return (pytest.fail, ("a pickle was loaded",))
-
-    for file in ("mnist.pkl", "mnist.npz", "mnist.npy", "data.pkl"):
-        (tmp_path / file).write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(DataError, match="Three ways"):
-        load_dataset("mnist", tmp_path)
-    write_files(tmp_path)
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(DataError, match="no pickles"):
-        load_dataset("mine", tmp_path)
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

@@ -27,12 +27,13 @@ def random_pair(seed):
         case "tokens":
             features = 4 * int(rng.integers(1, 4))
             first = bool(rng.integers(2))
-            block = nn.TransformerEncoderLayer(features, 2, 6, 0.0, batch_first=True, norm_first=first)
+            theirs, ours = [("relu", fnn.relu), ("gelu", fnn.gelu)][rng.integers(2)]
+            block = nn.TransformerEncoderLayer(features, 2, 6, 0.0, theirs, batch_first=True, norm_first=first)
             depth = int(rng.integers(1, 3))
             encoder = nn.TransformerEncoder(block, depth, enable_nested_tensor=False)
             there = [nn.Embedding(11, features), encoder, nn.Linear(features, 3)]
-            ours = fnn.models.transformer_block(2, hidden_size=6, activation=fnn.relu, norm_first=first)
-            here = [fnn.embedding(11, features), fnn.repeat(ours, depth), fnn.dense(3)]
+            block = fnn.models.transformer_block(2, hidden_size=6, activation=ours, norm_first=first)
+            here = [fnn.embedding(11, features), fnn.repeat(block, depth), fnn.dense(3)]
             in_shape = (int(rng.integers(1, 6)),)
     is_tokens = isinstance(there[0], nn.Embedding)
     x = rng.integers(0, 11, (3, *in_shape)) if is_tokens else rng.normal(size=(3, *in_shape))
@@ -45,16 +46,19 @@ def add_dense(rng, size, there, here, count):
         there.append(nn.Linear(size, out, bias=bias))
         here.append(fnn.dense(out, bias=bias))
         size = out
-        options = {
-            "batch_norm": (nn.BatchNorm1d(size), fnn.batch_norm()),
-            "layer_norm": (nn.LayerNorm(size), fnn.layer_norm()),
-            "prelu": (nn.PReLU(size), fnn.prelu()),
-            "tanh": (nn.Tanh(), fnn.tanh),
-        }
-        one, other = options[rng.choice(list(options))]
-        there.append(one)
-        here.append(other)
-    return size
+        add_norm(rng, size, there, here)
+
+
+def add_norm(rng, size, there, here):
+    options = [
+        (nn.BatchNorm1d(size), fnn.batch_norm()),
+        (nn.LayerNorm(size), fnn.layer_norm()),
+        (nn.PReLU(size), fnn.prelu()),
+        (nn.Tanh(), fnn.tanh),
+    ]
+    one, other = options[rng.integers(4)]
+    there.append(one)
+    here.append(other)
 
 
 def random_images(rng):
@@ -77,7 +81,9 @@ def random_images(rng):
         here += [other, fnn.relu]
     there += [nn.MaxPool2d(2), nn.Flatten()]
     here += [fnn.max_pool(2), fnn.flatten()]
-    add_dense(rng, channels * (side // 2) ** 2, there, here, int(rng.integers(1, 3)))
+    size = channels * (side // 2) ** 2
+    add_norm(rng, size, there, here)
+    add_dense(rng, size, there, here, int(rng.integers(1, 3)))
     return in_shape, there, here
 
 

@@ -148,23 +148,6 @@ def test_another_network_is_refused_with_its_paths(folder):
         fit(folder, optimizer=small_run.RULE)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"batch_size": 8, "seed": 4}, "batch_size 20 instead of 8; seed 3 instead of 4"),
-        ({"precision": "bfloat16"}, 'precision ["float32", "float32", "float32"] instead of ["float32", "bfloat16"'),
-        ({"non_finite": "skip"}, 'non_finite "stop" instead of "skip"'),
-        ({"data": DATA._replace(test_x=DATA.test_x + 1)}, "different data"),
-        ({"data": DATA._replace(train_labels=DATA.train_labels[::-1])}, "different data"),
-    ],
-)
-def test_other_settings_are_refused_and_listed(folder, options, words):
-    with pytest.raises(InputError) as caught:
-        fit(folder, epochs=1, **options)
-    assert f"expected a new folder, or the folder of this run, got {folder}, whose run has" in str(caught.value)
-    assert words in str(caught.value)
-
-
 @pytest.mark.parametrize("about", [None, dict.fromkeys(("settings", "status", "message"), 3)], ids=["none", "numbers"])
 def test_a_folder_of_other_checkpoints_is_refused(tmp_path, about):
     fnn.storage.save_checkpoint(tmp_path, 1, {"w": np.ones(3)}, about=about)

@@ -39,6 +39,11 @@ OTHERS = {
     "rate": ({"optimizer": optax.sgd(0.2)}, "different train step (optimizer, penalty, noise or gradient)"),
     "penalty": ({"penalty": fnn.l2(1e-3)}, "different train step (optimizer, penalty, noise or gradient)"),
     "data": ({"data": DATA._replace(train_x=DATA.train_x + 1)}, "different data"),
+    "test data": ({"data": DATA._replace(test_x=DATA.test_x + 1)}, "different data"),
+    "labels": ({"data": DATA._replace(train_labels=DATA.train_labels[::-1])}, "different data"),
+    "two settings": ({"batch_size": 8, "seed": 4}, "batch_size 20 instead of 8; seed 0 instead of 4"),
+    "precision": ({"precision": "bfloat16"}, 'precision ["float32", "float32", "float32"] instead of ["float32", "bf'),
+    "non_finite": ({"non_finite": "skip"}, 'non_finite "stop" instead of "skip"'),
 }
 
 
@@ -48,6 +53,7 @@ def test_another_run_is_refused_with_the_difference(folder, name):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError) as caught:
         fit(folder, **options)
+    assert f"expected a new folder, or the folder of this run, got {folder}, whose run has" in str(caught.value)
     assert words in str(caught.value)
     assert {path: path.read_bytes() for path in before} == before
 
