@@ -15,22 +15,12 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
+from functional_nn.core import validation
 from functional_nn.core.errors import FormulaMissing, InputError, check, inside, shown
 from functional_nn.core.masked import Masked, Value, check_mask, without_padding
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
 from functional_nn.core.trees import PyTree, is_under, path_of
-from functional_nn.core.validation import (
-    check_arrays,
-    check_flag,
-    check_key,
-    check_trees,
-    is_array,
-    is_function,
-    is_numeric,
-    is_of_pytorch,
-    tree_of_jax,
-)
 
 Params: TypeAlias = Mapping[str, PyTree]
 """Parameters: a nested dict of arrays."""
@@ -141,7 +131,7 @@ class Pullback(NamedTuple):
         check("y_bar", y_bar, expected, _shapes(y_bar) == self.shapes)
         if isinstance(y_bar, Masked):
             y_bar = Masked(y_bar.values, None)  # a mask has no gradient, whatever is given for it
-        params_bar, x_bar = cotangents_of(self.backward(residuals, tree_of_jax("y_bar", y_bar)))
+        params_bar, x_bar = cotangents_of(self.backward(residuals, validation.tree_of_jax("y_bar", y_bar)))
         return cast_cotangents(self.types, params_bar, x_bar)
 
 
@@ -227,22 +217,23 @@ def _shapes(y: Value) -> tuple[object, ...]:
         return tuple(part for name in sorted(y) for part in (name, *_shapes(y[name])))
     if isinstance(y, tuple):
         return tuple(shape for part in y for shape in _shapes(part))
-    return (y.shape,) if is_array(y) and is_numeric(y) else (shown(y),)
+    return (y.shape,) if validation.is_array(y) and validation.is_numeric(y) else (shown(y),)
 
 
 def _check_call(
     layer: Layer, params: Params, state: State, x: Value, train: bool, key: jax.Array | None
 ) -> tuple[Params, State, Value]:
     """Checks what every layer requires of its arguments; gives back params, state and x as arrays of JAX."""
-    check_trees(params, state)
-    check_arrays("x", x)
+    validation.check_trees(params, state)
+    validation.check_arrays("x", x)
     takes_x = layer.takes_mask or not isinstance(x, Masked)
     remedy = "Put the layer into a chain, which handles the mask."
     check("x", x, f"one array, since {layer.name} takes no mask", takes_x, remedy)
-    check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
+    validation.check_flag("train", train, "Under jit it is static: jax.jit(…, static_argnames='train').")
     if key is not None:
-        check_key(key)
-    return tree_of_jax("params", params), tree_of_jax("state", state), tree_of_jax("x", x)
+        validation.check_key(key)
+    of_jax = validation.tree_of_jax
+    return of_jax("params", params), of_jax("state", state), of_jax("x", x)
 
 
 def stateless(
@@ -274,7 +265,7 @@ def held_arrays(value: object) -> list[jax.Array]:
     leaves = jax.tree.leaves(value)
     if any(leaf is value for leaf in leaves):  # not a pytree, so its attributes are looked at
         leaves = jax.tree.leaves(getattr(value, "__dict__", {}))
-    return [leaf for leaf in leaves if is_array(leaf)]
+    return [leaf for leaf in leaves if validation.is_array(leaf)]
 
 
 def as_layer(value: Any) -> Layer:
@@ -285,13 +276,13 @@ def as_layer(value: Any) -> Layer:
         return value.as_layer()
     name = getattr(value, "__name__", "function").strip("<>")
     given, remedy = None, ""
-    if is_of_pytorch(value):
+    if validation.is_of_pytorch(value):
         given = f"a PyTorch module, {type(value).__name__}"
         remedy = (
             "Build the network from the layers of functional_nn. functional_nn.exchange.from_torch(net, module, "
             "in_shape) takes over the module's parameters: docs/how_to/coming_from_pytorch.md."
         )
-    elif not is_function(value):
+    elif not validation.is_function(value):
         given, remedy = repr(value), "Write chain(*layers)." if isinstance(value, list | tuple) else ""
         if isinstance(getattr(value, "layer", None), Layer):
             remedy = "Write model.layer."
@@ -316,7 +307,7 @@ def as_layer(value: Any) -> Layer:
     def forward(params, state, x, *, train, key=None):
         y = function(x)
         with inside(name):
-            check_arrays("y", y)
+            validation.check_arrays("y", y)
         return y, state, ()
 
     return Layer(name, lambda key, in_shape: ({}, {}), forward, no_formula)
@@ -539,7 +530,7 @@ def child_keys(key: jax.Array | None, names: Sequence[str]) -> jax.Array | list[
     """
     if key is None or not names:
         return [None] * len(names)
-    check_key(key)
+    validation.check_key(key)
     # A checksum of the name, since Python's ``hash`` of a text differs from process to process.
     numbers = jnp.array([zlib.crc32(name.encode()) for name in names], jnp.uint32)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
@@ -588,7 +579,7 @@ def forward_with_mask(
     y, state, residuals = checked_forward(layer, params, state, without_padding(x), train=train, key=key)
     expected = f"one array that keeps the axes (batch, time) = {x.mask.shape} of the mask"
     remedy = "Reduce the time axis by a layer that takes masks, such as a recurrent one, attention or global pooling."
-    check("output", y, expected, is_array(y) and y.shape[:2] == x.mask.shape, remedy)
+    check("output", y, expected, validation.is_array(y) and y.shape[:2] == x.mask.shape, remedy)
     return Masked(y, x.mask), state, (residuals, x.mask)
 
 

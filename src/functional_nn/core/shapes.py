@@ -25,6 +25,10 @@ Shapes: TypeAlias = Any
 the shape of a masked sequence, for functions that require one."""
 
 
+MOST_MIXED = 4
+"""The largest number of inputs of which some may be floating-point numbers and others integers."""
+
+
 def wide_type(dtype: DTypeLike) -> DTypeLike:
     """The type to sum in: at least float32, since a sum of 16-bit numbers overflows or stops growing."""
     return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
@@ -89,7 +93,11 @@ def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLi
     examples, structure = jax.tree.flatten(stand_in(in_shape, float))
     refusals = []
     # Masks are booleans in every attempt. Only the other inputs change their types.
-    for dtypes in _types_to_try(sum(one.dtype != bool for one in examples)):
+    # First all are floating-point, then all integers. Of a few inputs, every mixture is tried, too.
+    count = sum(one.dtype != bool for one in examples)
+    floating = jnp.zeros((), float).dtype
+    mixtures = itertools.product((floating, jnp.int32), repeat=count) if count <= MOST_MIXED else ()
+    for dtypes in (count * (floating,), count * (jnp.int32,), *mixtures):
         types = iter(dtypes)
         typed = [one if one.dtype == bool else jax.ShapeDtypeStruct(one.shape, next(types)) for one in examples]
         try:
@@ -98,13 +106,3 @@ def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLi
             refusals.append(refusal)
     # The first attempt was with floating-point numbers, which most layers take. So its message is shown.
     raise refusals[0] from None
-
-
-def _types_to_try(count: int) -> list[tuple[DTypeLike, ...]]:
-    """Types for this number of inputs: all floating-point, all integers, and for a few inputs every mixture."""
-    floating = jnp.zeros((), float).dtype
-    uniform: list[tuple[DTypeLike, ...]] = [(floating,) * count, (jnp.int32,) * count]
-    if not 2 <= count <= 4:
-        return uniform
-    mixtures = itertools.product((floating, jnp.int32), repeat=count)
-    return uniform + [types for types in mixtures if types not in uniform]

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import (
-    TRANSPOSE,
-    InputError,
-    check,
-    check_data,
-    escaped,
-    looks_channels_first,
-    reading,
-    shown,
-)
+from functional_nn.core import errors
+from functional_nn.core.errors import check, check_data, escaped, shown
 from functional_nn.core.texts import counted, is_count
 
 if TYPE_CHECKING:
@@ -86,13 +78,8 @@ class Dataset(NamedTuple):
         >>> fnn.load_dataset("mnist5k").with_validation(0.1)
         <Dataset mnist5k: 3,600 training, 400 validation and 1,000 test images, 28x28x1, 10 classes>
         """
-        split = self.split().with_validation(share, seed)
-        return self._replace(
-            train_images=split.train_x,
-            train_labels=split.train_labels,
-            validation_images=split.validation_x,
-            validation_labels=split.validation_labels,
-        )
+        names = ("train_images", "train_labels", "test_images", "test_labels", "validation_images", "validation_labels")
+        return self._replace(**dict(zip(names, self.split().with_validation(share, seed), strict=True)))
 
     def split(self) -> Split:
         """The same images and labels without the rest."""
@@ -271,16 +258,16 @@ def check_name(name: str) -> None:
 
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
-    with reading(f"{part} images", "an array", errors=(TypeError, ValueError)):
+    with errors.reading(f"{part} images", "an array", errors=(TypeError, ValueError)):
         images = np.asarray(images)
-    with reading(f"{part} labels", "an array", errors=(TypeError, ValueError)):
+    with errors.reading(f"{part} labels", "an array", errors=(TypeError, ValueError)):
         labels = np.asarray(labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    is_turned = looks_channels_first(images.shape)
+    is_turned = errors.looks_channels_first(images.shape)
     are_images = images.dtype == np.uint8 and images.ndim == 4 and images.size > 0 and not is_turned
     expected = "uint8 (number, height, width, channels), with at least one pixel"
-    check_data(f"{part} images", images, expected, are_images, TRANSPOSE if is_turned else "")
+    check_data(f"{part} images", images, expected, are_images, errors.TRANSPOSE if is_turned else "")
     are_labels = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
     check_data(f"{part} labels", labels, f"an integer for each of the {len(images):,} images", are_labels)
     check_data(f"{part} labels", labels.max(), "labels that int32 holds", labels.max() <= np.iinfo(np.int32).max)
@@ -326,5 +313,5 @@ def training_and_validation(
     validation = np.sort(np.concatenate(kept))
     if not 0 < len(validation) < examples:
         given = f"{share:g} of {examples} examples, which is {len(validation)}"
-        raise InputError("share", "a share that leaves examples for training and for validation", given)
+        raise errors.InputError("share", "a share that leaves examples for training and for validation", given)
     return np.setdiff1d(np.arange(examples), validation), validation

@@ -73,8 +73,7 @@ def load_image_folder(
         InputError: for a size or a color that is none.
     """
     size = _checked_size(image_size)
-    is_color = image_color is None or (isinstance(image_color, str) and image_color in IMAGE_COLORS)
-    check("image_color", image_color, "gray, rgb or None", is_color)
+    check("image_color", image_color, "gray, rgb or None", image_color in (None, *IMAGE_COLORS))
     check_folder(folder, "a folder with a folder of images for each class")
     layout = find_images(folder)
     files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]

@@ -40,9 +40,8 @@ def cache_folder(name: str = "") -> Path:
     try:
         # Links above the cache are the user's choice, and are followed once, here. Within the cache there must be none.
         base = Path(os.path.realpath(base))
-        existing = next(folder for folder in (base, *base.parents) if folder.exists())
-        for folder in (existing, *existing.parents):
-            _check_parent(folder)
+        for parent in filter(Path.exists, (base, *base.parents)):
+            _check_folder(parent, is_own=False)
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = base
         for part in filter(None, ("functional_nn", name)):
@@ -53,7 +52,7 @@ def cache_folder(name: str = "") -> Path:
                 raise UnsafeCache(f"{folder} cannot be written to")
         # Another user may have made a folder between the first check and mkdir.
         for parent in (base, *base.parents):
-            _check_parent(parent)
+            _check_folder(parent, is_own=False)
         for entry in folder.iterdir():
             with suppress(FileNotFoundError):  # another process removed it
                 _check_entry(entry)
@@ -62,20 +61,18 @@ def cache_folder(name: str = "") -> Path:
     return folder
 
 
-def _check_parent(folder: Path) -> None:
-    """Checks that only this user and root can rename or replace the entries of a folder."""
-    # In a sticky folder, such as /tmp, all users may write, but each can rename only their own files.
-    _check_folder(folder, allowed=stat.S_ISVTX, owners=(0,))
+def _check_folder(folder: Path, is_own: bool = True) -> None:
+    """Checks that no others own a folder or may write to it.
 
-
-def _check_folder(folder: Path, allowed: int = 0, owners: tuple[int, ...] = ()) -> None:
-    """Checks that no others may write to a folder, unless it has the allowed bit, and that no others own it."""
+    Root may own one that is above the cache. In a sticky one there, such as /tmp, all users may write, but each can
+    rename only their own files.
+    """
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode):
         raise UnsafeCache(f"{folder} is not a folder")
-    if _others_may_write(about) and not about.st_mode & allowed:
+    if _others_may_write(about) and (is_own or not about.st_mode & stat.S_ISVTX):
         raise UnsafeCache(f"other users may write to {folder}")
-    _check_owner(folder, about, owners)
+    _check_owner(folder, about, *([] if is_own else [0]))
 
 
 def _check_entry(entry: Path) -> None:
@@ -87,7 +84,7 @@ def _check_entry(entry: Path) -> None:
         entry.unlink()
 
 
-def _check_owner(path: Path, about: os.stat_result, owners: tuple[int, ...] = ()) -> None:
+def _check_owner(path: Path, about: os.stat_result, *owners: int) -> None:
     if hasattr(os, "getuid") and about.st_uid not in (os.getuid(), *owners):
         raise UnsafeCache(f"{path} belongs to another user")
 

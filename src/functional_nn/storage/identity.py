@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -27,6 +28,9 @@ IDENTITY = "identity"
 
 EntryPath: TypeAlias = tuple[str | int, ...]
 """The names and places that lead to an entry, such as ``("grid", 0, "seed")``."""
+
+DIGEST = re.compile(r'"[0-9a-f]{64}"')
+"""The pattern of a SHA-256 in JSON, which says nothing to people."""
 
 FILE_OF_KIND = {"a run": "config.json", "a sweep": "sweep.json"}
 """The file that shows what a folder holds."""
@@ -114,15 +118,8 @@ def _name(path: EntryPath) -> str:
     return " ".join(str(part) for part in shown if part != "")
 
 
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64
-
-
 def _in_words(path: EntryPath, known: Mapping[EntryPath, object], given: Mapping[EntryPath, object]) -> str:
-    if _is_digest(known.get(path)) or _is_digest(given.get(path)):
+    before, now = (json.dumps(entries[path]) if path in entries else "nothing" for entries in (known, given))
+    if DIGEST.fullmatch(before) or DIGEST.fullmatch(now):
         return f"different {shortened(_name(path))}"
-    return f"{shortened(_name(path))} {_shown(known, path)} instead of {_shown(given, path)}"
-
-
-def _shown(entries: Mapping[EntryPath, object], path: EntryPath) -> str:
-    return shortened(json.dumps(entries[path])) if path in entries else "nothing"
+    return f"{shortened(_name(path))} {shortened(before)} instead of {shortened(now)}"
