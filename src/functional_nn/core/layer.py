@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -20,7 +22,7 @@ from functional_nn.core.errors import FormulaMissing, InputError, check, inside,
 from functional_nn.core.masked import Masked, Value, check_mask, without_padding
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
-from functional_nn.core.trees import PyTree, is_under, path_of
+from functional_nn.core.trees import PyTree, flatten, is_under, path_of
 
 Params: TypeAlias = Mapping[str, PyTree]
 """Parameters: a nested dict of arrays."""
@@ -326,14 +328,8 @@ class TypesByPath:
     @classmethod
     def of(cls, params: Mapping[str, PyTree], x: Value) -> TypesByPath:
         """The shapes and types in parameters and in the input that belongs to them."""
-        leaves = leaves_and_none({"params_bar": params, "x_bar": x}).items()
-        return cls(
-            tuple(
-                (path, jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)))
-                for path, leaf in leaves
-                if leaf is not None
-            )
-        )
+        leaves = flatten({"params_bar": params, "x_bar": x}).items()
+        return cls(tuple((path, jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))) for path, leaf in leaves))
 
 
 def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
@@ -398,18 +394,12 @@ def cotangent_error(argument: str, given: Shape, expected: Shape) -> InputError:
     bias: expected a cotangent of shape (5,), got (8, 5). Sum over the axes along which it was broadcast.
     """
     remedy = "A cotangent has the shape of what it belongs to."
+    with suppress(ValueError):
+        if np.broadcast_shapes(expected, given) == given:
+            remedy = "Sum over the axes along which it was broadcast."
     if given == expected[::-1]:
         remedy = "Transpose it."
-    elif _broadcasts_to(expected, given):
-        remedy = "Sum over the axes along which it was broadcast."
     return InputError(argument, f"a cotangent of shape {expected}", given, remedy)
-
-
-def _broadcasts_to(shape: Shape, larger: Shape) -> bool:
-    try:
-        return np.broadcast_shapes(shape, larger) == larger
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -475,13 +465,12 @@ BACKWARD = "backward"
 
 def unique_names(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Names with numbers, so that equal names differ: ``dense, relu, dense`` become ``dense_0, relu_0, dense_1``."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     names = []
     for layer in layers:
         check_name(layer.name)
-        number = counts.get(layer.name, 0)
-        counts[layer.name] = number + 1
-        names.append(f"{layer.name}_{number}")
+        names.append(f"{layer.name}_{counts[layer.name]}")
+        counts[layer.name] += 1
     return tuple(names)
 
 

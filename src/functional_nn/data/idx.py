@@ -196,12 +196,8 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
 def _find_file(folder: Path, stem: str) -> Path | None:
     rank = 3 if stem.endswith("images") else 1
     # Some copies of MNIST have names with a dot, such as train-images.idx3-ubyte.
-    for separator in "-.":
-        for ending in ("", ".gz"):
-            path = folder / f"{stem}{separator}idx{rank}-ubyte{ending}"
-            if path.is_file():
-                return path
-    return None
+    names = (f"{stem}{separator}idx{rank}-ubyte{ending}" for separator in "-." for ending in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def read_idx_folder(folder: Path, name: str, source: str) -> Dataset | None:

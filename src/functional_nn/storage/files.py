@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
@@ -616,17 +616,16 @@ def misfit(value: JsonValue, schema: Schema, place: str = "") -> str:
     >>> misfit({"seconds": {"train": "0.9"}}, {"seconds": {...: float}})
     "seconds/train '0.9'"
     """
-    parts: Iterable[tuple[object, JsonValue, Schema]] = ()
-    if isinstance(schema, tuple):
-        if any(_is_of_type(value, one) for one in schema):
-            return ""
-        schema = next((one for one in schema if type(one) is type(value)), schema[0])
-    if isinstance(schema, Mapping) and isinstance(value, dict):
-        names = dict.fromkeys([*(name for name in schema if name is not ...), *(value if ... in schema else ())])
-        parts = ((name, value.get(name), schema.get(name, schema.get(...))) for name in names)
-    elif isinstance(schema, list) and isinstance(value, list):
-        parts = ((number, one, schema[0]) for number, one in enumerate(value))
-    elif not _is_of_type(value, schema):
+    alternatives = schema if isinstance(schema, tuple) else (schema,)
+    if any(_is_of_type(value, one) for one in alternatives):
+        return ""
+    within: Any = next((one for one in alternatives if type(one) is type(value)), None)
+    if isinstance(within, dict):
+        names = dict.fromkeys([*(name for name in within if name is not ...), *(value if ... in within else ())])
+        parts = ((name, value.get(name), within.get(name, within.get(...))) for name in names)
+    elif isinstance(within, list):
+        parts = ((number, one, within[0]) for number, one in enumerate(value))
+    else:
         return " ".join((place, "null" if value is None else shown(value))).lstrip()
     for name, part, of_part in parts:
         if found_in_part := misfit(part, of_part, f"{place}/{shortened(name)}".lstrip("/")):
