@@ -88,8 +88,13 @@ class Stream:
         remedy = "Or give a function that makes a new generator for each epoch."
         expected = "the number of batches in an epoch, because a generator ends once"
         check("steps", self.steps, expected, self.steps is not None or not self.is_generator, remedy)
-        for part in PARTS:
-            self._check_evaluated(part)
+        for part in self.streamed[1:]:
+            given, arrays = getattr(self, part), (getattr(self, f"{part}_x"), getattr(self, f"{part}_labels"))
+            check(part, arrays, f"either {part} or {part}_x with {part}_labels", all(array is None for array in arrays))
+            expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
+            is_known = callable(given) or (isinstance(given, Iterable) and not isinstance(given, Iterator))
+            remedy = f"Arrays are {part}_x and {part}_labels. A generator ends once: give the function that makes it."
+            check(part, given, expected, is_known, remedy)
         check_count("ahead", self.ahead, least=0)
 
     @classmethod
@@ -176,17 +181,6 @@ class Stream:
     def evaluated(self, part: str) -> Iterator[tuple[PyTree, PyTree]]:
         """The batches of a streamed part, ``"test"`` or ``"validation"``, from its start."""
         return _started(part, getattr(self, part))
-
-    def _check_evaluated(self, part: str) -> None:
-        given = getattr(self, part)
-        if given is None:
-            return
-        arrays = getattr(self, f"{part}_x"), getattr(self, f"{part}_labels")
-        check(part, arrays, f"either {part} or {part}_x with {part}_labels", all(array is None for array in arrays))
-        expected = "an iterable of pairs (x, labels) that starts again, or a function that returns one"
-        is_known = callable(given) or (isinstance(given, Iterable) and not isinstance(given, Iterator))
-        remedy = f"Arrays are {part}_x and {part}_labels. A generator ends once: give the function that makes it."
-        check(part, given, expected, is_known, remedy)
 
 
 def _started(argument: str, given: Callable[..., Batches] | Batches, *number: int) -> Iterator[tuple[PyTree, PyTree]]:

@@ -72,7 +72,7 @@ def _check_folder(folder: Path, is_own: bool = True) -> None:
         raise UnsafeCache(f"{folder} is not a folder")
     if _others_may_write(about) and (is_own or not about.st_mode & stat.S_ISVTX):
         raise UnsafeCache(f"other users may write to {folder}")
-    _check_owner(folder, about, *([] if is_own else [0]))
+    _check_owner(folder, about, is_own)
 
 
 def _check_entry(entry: Path) -> None:
@@ -84,8 +84,8 @@ def _check_entry(entry: Path) -> None:
         entry.unlink()
 
 
-def _check_owner(path: Path, about: os.stat_result, *owners: int) -> None:
-    if hasattr(os, "getuid") and about.st_uid not in (os.getuid(), *owners):
+def _check_owner(path: Path, about: os.stat_result, is_own: bool = True) -> None:
+    if hasattr(os, "getuid") and about.st_uid != os.getuid() and (is_own or about.st_uid):
         raise UnsafeCache(f"{path} belongs to another user")
 
 
