@@ -90,6 +90,7 @@ def test_other_commands_take_a_table(trained, tmp_path, refused):
 )
 def test_features_of_a_stranger_that_do_not_fit(change):
     features = {"names": ["a", "b"], "mean": [0, 1.5], "deviation": [1.0, 2.0]}
-    assert saved_networks.features_of({"features": features}, Path("config.json")) == (("a", "b"), (0, 1.5), (1.0, 2.0))
-    with pytest.raises(DataError, match="expected a run's configuration with as many names as numbers in features"):
-        saved_networks.features_of({"features": features | change}, Path("config.json"))
+    *_, found = saved_networks.examples_of({"classes": 2, "features": features}, Path("config.json"))
+    assert found == (("a", "b"), (0, 1.5), (1.0, 2.0))
+    with pytest.raises(DataError, match=r"expected a run's configuration.*features"):
+        saved_networks.examples_of({"classes": 2, "features": features | change}, Path("config.json"))

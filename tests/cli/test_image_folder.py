@@ -59,8 +59,9 @@ def test_predict_shows_the_names(trained, tmp_path, capsys):
 
 @pytest.mark.parametrize("names", ["cat", ["cat"], ["cat", 3], {"cat": 0, "dog": 1}])
 def test_names_in_a_configuration_that_do_not_fit(names):
-    with pytest.raises(DataError, match="expected a run's configuration with 2 class_names"):
-        saved_networks.class_names_of({"class_names": names}, 2, Path("config.json"))
+    values = {"classes": 2, "image_shape": [4, 4, 3], "class_names": names}
+    with pytest.raises(DataError, match=r"expected a run's configuration.*class_names"):
+        saved_networks.examples_of(values, Path("config.json"))
 
 
 @pytest.mark.parametrize("size", ["none", "0", "1,2,3", "x"])

@@ -132,7 +132,7 @@ def test_what_is_no_run_is_refused(tmp_path, refused):
     refused(["report", tmp_path], "expected the folder of a run or a sweep, got nothing of the kind")
     refused(["report", tmp_path / "none"], "got no folder")
     (tmp_path / "sweep.json").write_text("{}")
-    refused(["report", tmp_path], "a damaged file")
+    refused(["report", tmp_path], "got a damaged one")
 
 
 def test_statistics_of_every_epoch_cost_no_bit_of_the_run_and_a_run_without_them_has_a_page(

@@ -157,7 +157,7 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
         (["--optimizer", "adam,sgdd"], "Did you mean sgd?"),
         (["--weight-decay", "0.1", "--optimizer", "adam"], "expected an optimizer with weight decay"),
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
-        (["--grid", "nowhere.toml"], "nowhere.toml: expected a file to read"),
+        (["--grid", "nowhere.toml"], "nowhere.toml: expected a file of TOML text"),
         (["--plan", "quick"], "plan: expected a known name"),
         (["--learning-rat", "0.1"], "Did you mean"),
         (["--hidden", "4;6"], "in a sweep, several networks: 128,64/256"),

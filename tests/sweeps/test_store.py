@@ -129,7 +129,7 @@ def test_another_sweep_does_not_overwrite_what_is_finished_where_sweep_json_was_
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", '"x"', "{}", "[" * 100_000, "\xff", '{"version": Infinity}'])
 def test_a_sweep_json_that_is_none(blobs, tmp_path, text):
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged file"):
+    with pytest.raises(DataError, match=r"sweep\.json: expected a file that a sweep wrote, got a damaged one"):
         sweep(blobs, tmp_path)
 
 

@@ -177,6 +177,30 @@ def inside(name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def failing_as(
+    argument: str,
+    expected: str,
+    given: str = "",
+    remedy: str = "",
+    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
+) -> Iterator[None]:
+    """Turns an error of code that is not of this package into an ``InputError`` with the first line of its message.
+
+    Args:
+        argument, expected, remedy: as for ``InputError``.
+        given: the words before the class of the error, such as ``one that raises``.
+        errors: the classes of the errors.
+    """
+    try:
+        yield
+    except (InputError, FormulaMissing):
+        raise
+    except errors as error:
+        reason = shortened(str(error).strip().partition("\n")[0]).rstrip(".")
+        raise InputError(argument, expected, f"{given} {type(error).__name__}: {reason}".lstrip(), remedy) from error
+
+
 class OtherProcessFailed(RuntimeError):
     """Raised in a process that was fine itself, because another process of the same run has failed."""
 

@@ -83,10 +83,13 @@ def shape_of(x: Value) -> Shapes:
     return tuple(shape_of(part) for part in x) if isinstance(x, tuple) else x.shape[1:]
 
 
-def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLike | None = None) -> Result:
+def traced(
+    function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLike | None = None, floating: DTypeLike = float
+) -> Result:
     """``function`` of a stand-in of that shape: of floating-point numbers, or of integers if it rejects these.
 
-    If there are several inputs, some may be floating-point numbers and others integers.
+    If there are several inputs, some may be floating-point numbers and others integers. With ``dtype``, only this type
+    is tried; ``floating`` is the type of floating-point numbers.
     """
     if dtype is not None:
         return function(stand_in(in_shape, dtype))
@@ -95,7 +98,7 @@ def traced(function: Callable[[Value], Result], in_shape: Shapes, dtype: DTypeLi
     # Masks are booleans in every attempt. Only the other inputs change their types.
     # First all are floating-point, then all integers. Of a few inputs, every mixture is tried, too.
     count = sum(one.dtype != bool for one in examples)
-    floating = jnp.zeros((), float).dtype
+    floating = jnp.zeros((), floating).dtype
     mixtures = itertools.product((floating, jnp.int32), repeat=count) if count <= MOST_MIXED else ()
     for dtypes in (count * (floating,), count * (jnp.int32,), *mixtures):
         types = iter(dtypes)

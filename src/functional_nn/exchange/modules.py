@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from functional_nn.core import trees
-from functional_nn.core.errors import FormulaMissing, InputError, check, imported, inside, shortened
-from functional_nn.core.layer import Backward, Layer, Params, State, check_name
-from functional_nn.core.shapes import Shapes
+from functional_nn.core.errors import InputError, check, failing_as, imported, inside
+from functional_nn.core.layer import Backward, Layer, check_name
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import (
     check_arrays,
@@ -67,28 +65,31 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     else:
         check("module", module, EXPECTED, is_function(module))
         make = module
-    with failing_as(EXPECTED, "a function that raises", "It is called with one argument, a key."):
+    with failing_as("module", EXPECTED, "a function that raises", "It is called with one argument, a key."):
         made = _example_of(make)
     if is_nnx_module(made):
-        init_module, run_module = functions_of_nnx(make)
+        named_params, named_rest, values_of, run = parts_of_nnx(make)
     elif is_equinox_module(made):
-        init_module, run_module = functions_of_equinox(make)
+        named_params, named_rest, values_of, run = parts_of_equinox(make)
     else:
         raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
 
     def init(key, in_shape):
         check_key(key)
-        with failing_as("one that can be initialized", "one that raises"):
-            params, state = init_module(key, in_shape)
+        with failing_as("module", "one that can be initialized", "one that raises"):
+            params, rest = values_of(make(key))
+        nested = trees.unflatten(named_params.by_path(params)), trees.unflatten(named_rest.by_path(rest))
         # Copies, since training may reuse the memory of its parameters. This also makes weak types strong.
-        return jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), (params, state))
+        return jax.tree.map(lambda leaf: jnp.array(leaf, leaf.dtype), nested)
 
     def forward(params, state, x, *, train, key=None):
         remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
-        with failing_as(f"one that takes {_described(x)}", "one that raises", remedy):
-            y, new_state = run_module(params, state, x, train, key)
-            # Some libraries compute statistics in the type of x. The state keeps its types.
-            new_state = jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), dict(state), new_state)
+        with failing_as("module", f"one that takes {_described(x)}", "one that raises", remedy):
+            values = named_params.tree("params", params), named_rest.tree("state", state)
+            y, after = run(*values, x, train, key)
+            # Some libraries compute statistics in the type of x. The state keeps its types. A module may add variables
+            # during a call, such as intermediate values, which are not kept.
+            new_state = trees.map_with_path(lambda path, old: jnp.asarray(after[path], old.dtype), dict(state))
         with inside(name):
             check_arrays("y", y)
         return y, new_state, () if backward is None else (params, state, x)
@@ -113,8 +114,8 @@ def is_nnx_module(value: object) -> bool:
     return nnx is not None and isinstance(value, nnx.Module)
 
 
-def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
-    """How the modules that a function makes are initialized and run.
+def parts_of_nnx(make: MakeModule) -> ModuleParts:
+    """The parts of the modules that a function makes, and how these are run.
 
     Parameters are the variables of type ``nnx.Param``. The keys of random numbers are left out of the state, since each
     call of a layer gets a key.
@@ -143,16 +144,16 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
             for number, one in enumerate(random_shapes)
         ]
 
-    def init(key, in_shape):
-        _, params, _, rest = parts(make(key))
-        return named_params.nested(params), named_rest.nested(rest)
+    def values_of(module):
+        _, params, _, rest = parts(module)
+        return params, rest
 
-    def run(params, state, x, train, key):
+    def run(params, rest, x, train, key):
         if train and couples_examples:
             check_batch_is_whole()
         leaves = random_leaves(jax.random.key(0) if key is None else key)
         random = jax.tree.unflatten(random_structure, leaves)
-        module = nnx.merge(graph, named_params.tree("params", params), random, named_rest.tree("state", state))
+        module = nnx.merge(graph, params, random, rest)
         if train:
             module.train()
         else:
@@ -163,11 +164,9 @@ def functions_of_nnx(make: MakeModule) -> ModuleFunctions:
         pairs = zip(jax.tree.leaves(random_after), leaves, strict=True)
         if train and key is None and any(new is not old for new, old in pairs):
             check_key(key)
-        # A module may add variables during a call, such as intermediate values, which are not kept.
-        after = trees.flatten(_name(rest).nested(rest))
-        return y, trees.map_with_path(lambda path, leaf: after[path], state)
+        return y, _name(rest).by_path(rest)
 
-    return init, run
+    return named_params, named_rest, values_of, run
 
 
 def _name(variables: Any) -> NamedLeaves:
@@ -195,8 +194,8 @@ def is_equinox_module(value: object) -> bool:
     return isinstance(value, eqx.Module)
 
 
-def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
-    """How the modules that a function makes are initialized and run.
+def parts_of_equinox(make: MakeModule) -> ModuleParts:
+    """The parts of the modules that a function makes, and how these are run.
 
     Parameters are the arrays of floating-point numbers. The state has all other arrays and those of ``eqx.nn.State``.
     """
@@ -218,16 +217,11 @@ def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
     named_params, named_rest, fixed, has_memory = _example_of(make, structures)
     takes_key = "key" in inspect.signature(type(fixed).__call__).parameters
 
-    def init(key, in_shape):
-        params, rest, _ = parts(make(key))
-        return named_params.nested(params), named_rest.nested(rest)
-
-    def run(params, state, x, train, key):
+    def run(params, rest, x, train, key):
         if train and has_memory:
             check_batch_is_whole()
-        arrays, memory = named_rest.tree("state", state)
-        module = eqx.combine(named_params.tree("params", params), arrays, fixed)
-        module = eqx.nn.inference_mode(module, value=not train)
+        arrays, memory = rest
+        module = eqx.nn.inference_mode(eqx.combine(params, arrays, fixed), value=not train)
         keys = None if key is None else jax.random.split(key, jax.tree.leaves(x)[0].shape[0])
 
         def of_one(x, key):
@@ -235,9 +229,9 @@ def functions_of_equinox(make: MakeModule) -> ModuleFunctions:
             return module(x, memory, **options) if has_memory else (module(x, **options), None)
 
         y, new_memory = jax.vmap(of_one, axis_name=BATCH, out_axes=(0, None))(x, keys)
-        return y, named_rest.nested((arrays, new_memory))
+        return y, named_rest.by_path((arrays, new_memory))
 
-    return init, run
+    return named_params, named_rest, lambda made: parts(made)[:2], run
 
 
 def _paths_of_memory(module: PyTree, memory: Any) -> tuple[str, ...]:
@@ -271,25 +265,18 @@ MakeModule: TypeAlias = Callable[[jax.Array], Any]
 """A function of a key that makes a module with its initial values."""
 
 
-ModuleFunctions: TypeAlias = tuple[
-    Callable[[jax.Array, Shapes], tuple[Params, State]],
-    Callable[[Params, State, PyTree, bool, jax.Array | None], tuple[PyTree, State]],
-]
-"""``init(key, in_shape) -> (params, state)`` and ``run(params, state, x, train, key) -> (y, state)`` of a module."""
-
-
 class NamedLeaves(NamedTuple):
     """The structure of a tree of another library, with a readable path for each leaf."""
 
     paths: tuple[str, ...]
     structure: Any
 
-    def nested(self, tree: PyTree) -> dict[str, PyTree]:
-        """The leaves of a tree of this structure as a nested dict."""
-        return trees.unflatten(dict(zip(self.paths, jax.tree.leaves(tree), strict=True)))
+    def by_path(self, tree: PyTree) -> dict[str, Any]:
+        """The leaves of a tree of this structure by their paths."""
+        return dict(zip(self.paths, jax.tree.leaves(tree), strict=True))
 
     def tree(self, argument: str, nested: Mapping[str, PyTree]) -> PyTree:
-        """The inverse of ``nested``.
+        """The tree with the leaves of a nested dict.
 
         Raises:
             InputError: if the nested dict lacks a leaf.
@@ -299,19 +286,17 @@ class NamedLeaves(NamedTuple):
         return jax.tree.unflatten(self.structure, [leaves[path] for path in self.paths])
 
 
+ModuleParts: TypeAlias = tuple[
+    NamedLeaves,
+    NamedLeaves,
+    Callable[[Any], tuple[PyTree, PyTree]],
+    Callable[[PyTree, PyTree, PyTree, bool, jax.Array | None], tuple[PyTree, dict[str, Any]]],
+]
+"""The structures of the parameters and of the rest of a module; ``values_of(module) -> (params, rest)``; and
+``run(params, rest, x, train, key) -> (y, rest by path)``."""
+
+
 def name_leaves(tree: PyTree) -> NamedLeaves:
     """The structure of a tree, with the paths that JAX gives to its leaves."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     return NamedLeaves(tuple(trees.path_of(path) for path, _ in leaves), structure)
-
-
-@contextmanager
-def failing_as(expected: str, given: str, remedy: str = "") -> Iterator[None]:
-    """Turns an error inside a module of another library into an ``InputError`` about the module."""
-    try:
-        yield
-    except (InputError, FormulaMissing, jax.errors.JaxRuntimeError):
-        raise
-    except Exception as error:  # each library has errors of its own
-        reason = shortened(str(error).strip().partition("\n")[0]).rstrip(".")
-        raise InputError("module", expected, f"{given} {type(error).__name__}: {reason}", remedy) from error

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from types import ModuleType
@@ -20,13 +21,13 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 from jax.typing import ArrayLike
 
-from functional_nn.core.errors import InputError, imported, shortened
+from functional_nn.core.errors import InputError, failing_as, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import ONNX, tracing_for
 from functional_nn.core.shapes import Shapes, is_known, traced
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees
-from functional_nn.exchange.pairing import difference, random_batch
+from functional_nn.exchange.comparison import difference, random_batch
 from functional_nn.exchange.stablehlo import of_any_batch
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, bind, evaluate, run_scan
 from functional_nn.jaxprs.walk import array_type, equations, layer_of, scan_parts, trace
@@ -157,19 +158,13 @@ def session_of(model: onnx.ModelProto) -> Callable[[Mapping[str, ArrayLike]], li
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, and need not be printed as well
 
-    @contextlib.contextmanager
-    def explained() -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # ONNX Runtime raises errors of many kinds
-            raise InputError("net", "a model that ONNX Runtime can run", shortened(error), REMEDY) from error
-
-    with explained():
+    expected = "a model that ONNX Runtime can run"
+    with failing_as("net", expected, remedy=REMEDY):
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
 
     def run(inputs: Mapping[str, ArrayLike]) -> list[np.ndarray]:
-        with explained():
+        with failing_as("net", expected, remedy=REMEDY):
             return session.run(None, {name: np.asarray(inputs[name]) for name in names})
 
     return run
@@ -368,19 +363,19 @@ def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
     Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
     """
     operations = program.jaxpr.eqns
-    converts, fails = 0, len(operations)
-    while fails - converts > 1:
-        middle = (converts + fails) // 2
-        beginning = program.jaxpr.replace(eqns=operations[:middle], outvars=operations[middle - 1].outvars)
+    if not operations:
+        return "a network without operations"
+
+    def fails(count: int) -> bool:
+        beginning = program.jaxpr.replace(eqns=operations[:count], outvars=operations[count - 1].outvars)
         try:
             _convert(jax2onnx, program.replace(jaxpr=beginning), "beginning")
         except Exception:
-            fails = middle
-        else:
-            converts = middle
-    if not operations:
-        return "a network without operations"
-    operation = operations[fails - 1]
+            return True
+        return False
+
+    # If the beginnings without the last operation convert, it is the last one.
+    operation = operations[bisect_left(range(1, len(operations)), True, key=fails)]
     layer, _ = layer_of(str(operation.source_info.name_stack))
     return f"{operation.primitive.name} in {layer or 'the network'}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from jax.typing import ArrayLike
 
 from functional_nn.configuration.settings import DEFAULTS, Configuration
 from functional_nn.core import trees
-from functional_nn.core.errors import DataError, InputError, check, escaped, reading, shortened
+from functional_nn.core.errors import DataError, InputError, check, check_data, escaped, reading, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
-from functional_nn.core.validation import as_host_array, check_count, check_counts
+from functional_nn.core.validation import as_host_array, check_count
 from functional_nn.data.dataset import Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
@@ -142,9 +142,7 @@ def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
     """
     values, path = run_folder.read_configuration(folder), folder / run_folder.CONFIGURATION
     configuration = Configuration.from_dict(values, path)
-    features = features_of(values, path)
-    classes, in_shape = _shapes(values, features, path)
-    class_names = class_names_of(values, classes, path)
+    in_shape, classes, class_names, features = examples_of(values, path)
     try:
         with jax.enable_x64(configuration.precision == "float64"):
             net = configuration.network(classes)
@@ -156,49 +154,42 @@ def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
     return values, SavedNetwork(net, params, state, in_shape, classes, class_names, configuration, features)
 
 
-def features_of(values: Mapping[str, object], path: Path) -> Features | None:
-    """The columns of the table of a run; None for a run on images."""
-    found: Any = values.get("features")
-    if found is None:
-        return None
-    expected = "a run's configuration with as many names as numbers in features"
-    with reading(path, expected, errors=(ValueError, TypeError)):
-        check_fits(found, {"names": [str], "mean": [float], "deviation": [float]})
-        features = Features(*(tuple(found[name]) for name in Features._fields))
-        if len(set(map(len, features))) != 1 or not all(one > 0 for one in features.deviation):
-            raise ValueError("lists that do not fit")
-    return features
+EXAMPLES = {
+    "classes": int,
+    "image_shape": ([int], None),
+    "class_names": ([str], None),
+    "features": ({"names": [str], "mean": [float], "deviation": [float]}, None),
+}
+"""The schema of the entries of a configuration about the examples of the run."""
 
 
-def _shapes(values: Mapping[str, object], features: Features | None, path: Path) -> tuple[int, tuple[int, ...]]:
-    """The number of classes of a run, and the shape of an example.
+def examples_of(values: JsonObject, path: Path) -> tuple[tuple[int, ...], int, tuple[str, ...] | None, Features | None]:
+    """The shape of an example, the number of classes, their names, and the columns of the table, if it was one.
 
     Raises:
-        DataError: if the configuration lacks them, or if its images are larger than the largest image that can be read.
+        DataError: if the entries do not fit each other, or if images are larger than the largest that can be read.
     """
-    try:
-        classes = check_count("classes", values.get("classes"), most=MOST_CLASSES)
-        if features is not None:
-            return classes, (check_count("features", len(features.names)),)
-        shape = check_counts("image_shape", values.get("image_shape"))
-        expected = f"height, width and channels, at most {MOST_PIXELS:,} numbers"
-        check("image_shape", shape, expected, len(shape) == 3 and math.prod(shape) <= MOST_PIXELS)
-    except InputError as error:
-        expected = "a run's configuration with classes and image_shape"
-        raise DataError(str(path), expected, f"one where {error}") from None
-    return classes, shape
-
-
-def class_names_of(values: Mapping[str, object], classes: int, path: Path) -> tuple[str, ...] | None:
-    """The names of a run's classes; None if they have numbers only."""
-    names: Any = values.get("class_names")
-    if names is None:
-        return None
-    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    expected = f"a run's configuration with {classes} class_names, of {MOST_LETTERS:,} letters at most"
-    fits = are_texts and len(names) == classes and sum(map(len, names)) <= MOST_LETTERS
-    check(str(path), names, expected, fits, kind=DataError)
-    return tuple(names)
+    kind = "a run's configuration"
+    with reading(path, kind):
+        check_fits(values, EXAMPLES)
+    found: dict[str, Any] = {name: values.get(name) for name in EXAMPLES}
+    classes, names, features = found["classes"], found["class_names"], None
+    at_most = f"{kind} with classes, at most {MOST_CLASSES:,}"
+    check_data(str(path), classes, at_most, 0 < classes <= MOST_CLASSES)
+    if found["features"] is not None:
+        features = Features(*(tuple(found["features"][name]) for name in Features._fields))
+        has_columns = len(set(map(len, features))) == 1 and features.names and min(features.deviation) > 0
+        check_data(str(path), features, f"{kind} with as many names as numbers in features", has_columns)
+        shape = (len(features.names),)
+    else:
+        shape = tuple(found["image_shape"] or ())
+        is_shape = len(shape) == 3 and min(shape) > 0 and math.prod(shape) <= MOST_PIXELS
+        expected = f"{kind} with height, width and channels in image_shape, at most {MOST_PIXELS:,} numbers"
+        check_data(str(path), shape, expected, is_shape)
+    expected = f"{kind} with {classes} class_names, of {MOST_LETTERS:,} letters at most"
+    fits = names is None or (len(names) == classes and sum(map(len, names)) <= MOST_LETTERS)
+    check_data(str(path), names, expected, fits)
+    return shape, classes, None if names is None else tuple(names), features
 
 
 def check_finite(params: Params, state: State, path: Path, remedy: str = "") -> None:

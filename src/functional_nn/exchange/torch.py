@@ -1,26 +1,33 @@
-"""Parameters from and for PyTorch: modules, state dicts and their files."""
+"""Parameters from and for PyTorch: modules, state dicts and their files.
+
+Layers and modules are paired in order, and a wrong pair of equal shapes gives no error. So both are run once.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check_data, imported, shortened
+from functional_nn.core import errors
+from functional_nn.core.errors import DataError, InputError, check_data, failing_as, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.shapes import Shapes
-from functional_nn.core.validation import check_trees
-from functional_nn.exchange.network_layers import Arrays, NetworkLayer, network_layers
-from functional_nn.exchange.pairing import Check, Names, Outputs, check_argument, paired, with_channels_first
-from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, write_arrays
-from functional_nn.storage.arrays import MOST_PARAMETERS, unpacked
+from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
+from functional_nn.core.texts import suggest
+from functional_nn.core.trees import PyTree
+from functional_nn.core.validation import check_trees, is_function
+from functional_nn.exchange.comparison import difference, random_batch
+from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
+from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, read_arrays, write_arrays
+from functional_nn.storage.arrays import MOST_LISTED, MOST_PARAMETERS, listed, unpacked
 from functional_nn.storage.files import check_path
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
@@ -38,6 +45,20 @@ class HasStateDict(Protocol):
 
 Source: TypeAlias = HasStateDict | Mapping[str, Any] | str | os.PathLike[str]
 """A module, a state dict, or the path of a file with one."""
+
+Names: TypeAlias = Mapping[str, str]
+"""For some layers, the path of the module with which each is paired."""
+
+Outputs: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""From a batch of inputs to the outputs of the other model, both in the layout of this package."""
+
+Check: TypeAlias = bool | Outputs
+"""Whether the outputs are compared, or the function that computes those of the other model."""
+
+REMEDY = "Give check=function from inputs to the model's outputs, both in the layout of this package, or check=False."
+
+EXAMPLES = 8
+"""The number of examples for which outputs are compared."""
 
 
 def from_torch(
@@ -81,10 +102,10 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    net, check, modules = as_layer(net), check_argument(check), _modules(arrays_of_model("source", source))
-    pairs = paired(net, in_shape, network_layers(net, in_shape), modules, names)
+    net, check = as_layer(net), check_argument(check)
+    pairs = paired(net, in_shape, _modules(arrays_of_model("source", source)), names)
     params, state = pairs.read()
-    pairs.check(params, state, check, _outputs_of(source, modules))
+    pairs.check(params, state, check, source)
     return params, state
 
 
@@ -124,20 +145,18 @@ def to_torch(
     """
     net, check = as_layer(net), check_argument(check)
     check_trees(params, state)
-    layers = network_layers(net, in_shape)
-    modules = [_default_module(layer) for layer in layers] if like is None else _modules(arrays_of_model("like", like))
-    pairs = paired(net, in_shape, layers, modules, names)
+    pairs = paired(net, in_shape, None if like is None else _modules(arrays_of_model("like", like)), names)
     written = pairs.write(params, state)
     if not _is_module(like):
         if like is not None:
-            pairs.check(params, state, check, None)
+            pairs.check(params, state, check, like)
         return written
     tensors = {name: tensor.clone() for name, tensor in like.state_dict().items()}
     tensors |= {name: _as_tensor(array) for name, array in written.items()}
     if check:
         module: Any = copy.deepcopy(like)
         module.load_state_dict(tensors)
-        pairs.check(params, state, check, _outputs_of(module, modules))
+        pairs.check(params, state, check, module)
     return tensors
 
 
@@ -161,30 +180,178 @@ def from_state_dict(
     net: Layer, arrays: Arrays, in_shape: Shapes, names: Names | None, dtype: np.dtype
 ) -> tuple[Params, State]:
     """As ``from_torch`` with ``check=False``, for the arrays of a file, which are converted to a type if they fit."""
-    return paired(net, in_shape, network_layers(net, in_shape), _modules(arrays), names).read(dtype)
+    return paired(net, in_shape, _modules(arrays), names).read(dtype)
+
+
+class Pairs(NamedTuple):
+    """A network whose layers are paired with modules.
+
+    Args:
+        net: the network.
+        in_shape: the shape of an example.
+        pairs: each layer with its module, in the order in which the layers run.
+    """
+
+    net: Layer
+    in_shape: Shapes
+    pairs: Sequence[tuple[NetworkLayer, Module]]
+
+    def read(self, dtype: np.dtype | None = None) -> tuple[Params, State]:
+        """The trees of the network with the arrays of the modules, in their types or in one: ``(params, state)``."""
+        arrays = [read_arrays(layer, module.arrays, dtype) for layer, module in self.pairs]
+        self._check_fit(arrays)
+        layers = [layer for layer, _ in self.pairs]
+        return trees_of(self.net, self.in_shape, layers, [ours for ours in arrays if ours is not None])
+
+    def write(self, params: Params, state: State) -> Arrays:
+        """The arrays of the network for the modules, by their full names in the model."""
+        fitting: list[Arrays | None] = []
+        for layer, module in self.pairs:
+            theirs = write_arrays(layer, arrays_of(layer, params, state), module.arrays) or {}
+            # A bias of zeros that the module does not have changes nothing.
+            spare = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
+            theirs = {name: array for name, array in theirs.items() if name not in spare}
+            fitting.append(theirs if _shapes(theirs) == _shapes(module.arrays) else None)
+        self._check_fit(fitting)
+        # In C order, since safetensors writes the memory of an array as it is, also of a transposed one.
+        return {
+            module.names[name]: np.array(array, order="C")
+            for (_, module), theirs in zip(self.pairs, fitting, strict=True)
+            for name, array in (theirs or {}).items()
+        }
+
+    def _check_fit(self, exchanged: Sequence[Arrays | None]) -> None:
+        """Requires arrays for each pair."""
+        problems = [_misfit(*pair) for pair, arrays in zip(self.pairs, exchanged, strict=True) if arrays is None]
+        if problems:
+            raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
+
+    def check(self, params: Params, state: State, check: Check, source: Source) -> None:
+        """Runs the network and the model on a random batch, and compares their outputs.
+
+        Args:
+            params, state: the trees of the network.
+            check: whether they are compared, or the function that computes the model's.
+            source: the model.
+        """
+        if not check:
+            return
+        outputs = self._outputs_of(source) if check is True else check
+        if outputs is None:
+            expected = "False, or a function that computes the model's outputs, since a state dict cannot be run"
+            raise InputError("check", expected, "True")
+        if not is_shape(self.in_shape):
+            remedy = "Give check=False, and compare the outputs yourself."
+            raise InputError("check", "a network of one array", f"one with the inputs {self.in_shape}", remedy)
+
+        def apply(x: PyTree) -> PyTree:
+            return self.net.apply(params, state, x, train=False)[0]
+
+        floating = next((array.dtype for array in jax.tree.leaves(params)), float)
+        made = traced(lambda x: (x, jax.make_jaxpr(apply)(x)), tuple(self.in_shape), floating=floating)
+        x = random_batch(*made, EXAMPLES)
+        found = np.asarray(apply(jnp.asarray(x)))
+        with failing_as("check", f"a model that can be run on an input of shape {x.shape}", remedy=REMEDY):
+            expected = np.asarray(outputs(x))
+        if expected.shape != found.shape or not jnp.issubdtype(found.dtype, jnp.floating):
+            given = f"{expected.shape} of type {expected.dtype}"
+            raise InputError("check", f"floating-point outputs of shape {found.shape}", given, REMEDY)
+        if given := difference(found, expected):
+            remedy = (
+                "Compare the settings of the layers (activations, padding, epsilon), and the order of layers of equal "
+                "shapes: names={path of a layer: path of its module} pairs them."
+            )
+            raise InputError("net", "a network with the outputs of the model", given, remedy)
+
+    def _outputs_of(self, module: Source) -> Outputs | None:
+        """The function that runs a copy of a module in evaluation; None for parameters alone. Channels are last."""
+        if not _is_module(module):
+            return None
+        torch = imported("torch", "torch", "source")
+        has_convolutions = any(module.group == GROUPS["conv"] for _, module in self.pairs)
+
+        def run(x: np.ndarray) -> np.ndarray:
+            # Inputs of three axes or more are images, whose channels are the first axis there. Inputs of two axes are
+            # places and channels if the model has a convolution, and otherwise time and features, in the same order.
+            is_moved = x.ndim > 3 or (x.ndim == 3 and has_convolutions)
+            tensor = _as_tensor(np.moveaxis(x, -1, 1) if is_moved else x)
+            in_evaluation: Any = copy.deepcopy(module)
+            in_evaluation.eval()
+            device = next(iter(in_evaluation.parameters())).device
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
+            y = (y[0] if isinstance(y, tuple) else y).detach().cpu().double().numpy()
+            return np.moveaxis(y, 1, -1) if is_moved and y.ndim == x.ndim else y
+
+        return run
+
+
+def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names: Names | None) -> Pairs:
+    """Pairs each layer with its module: those that ``names`` says, and the others of each group in their order.
+
+    Without modules, they are made for the layers.
+    """
+    layers = network_layers(net, in_shape)
+    modules = [_default_module(layer) for layer in layers] if modules is None else modules
+    unknown = [layer for layer in layers if layer.kind not in PYTORCH]
+    if unknown:
+        given = ", ".join(f"{layer.label} ({layer.kind})" for layer in unknown)
+        raise InputError("net", f"layers that PyTorch has too ({', '.join(PYTORCH)})", given)
+    by_label = {layer.label: layer for layer in layers}
+    by_path = {module.path: module for module in modules}
+    chosen: dict[str, Module] = {}
+    names = {} if names is None else names
+    are_texts = isinstance(names, Mapping) and all(isinstance(text, str) for pair in names.items() for text in pair)
+    errors.check("names", names, "a dict from paths of layers to paths of modules", are_texts)
+    for label, path in names.items():
+        known = (label, by_label, "layers of the network"), (path, by_path, "modules of the PyTorch model")
+        for name, among, expected in known:
+            if name not in among:
+                raise InputError("names", expected, repr(name), suggest(name, among))
+        chosen[label] = by_path.pop(path)
+    problems = []
+    for group in dict.fromkeys(GROUPS.values()):
+        ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
+        theirs = [module for module in by_path.values() if module.group == group]
+        if len(ours) != len(theirs):
+            paths = [_path(module) for module in theirs]
+            listing = ", ".join([*paths[:MOST_LISTED], *(["…"] if len(paths) > MOST_LISTED else [])]) or "none"
+            problems.append(f"{len(ours)} {group} in the network ({', '.join(ours) or 'none'}), {len(theirs)} in ")
+            problems[-1] += f"the model ({listing})"
+        chosen |= dict(zip(ours, theirs, strict=False))
+    if problems:
+        remedy = "Change the network, or pair them yourself: names={path of a layer: path of its module}."
+        raise InputError("net", "as many layers of each kind as the PyTorch model has", listed(problems), remedy)
+    return Pairs(net, in_shape, [(layer, chosen[layer.label]) for layer in layers])
+
+
+def check_argument(value: Any) -> Check:
+    """Requires a flag or a function."""
+    is_known = isinstance(value, bool) or is_function(value)
+    errors.check("check", value, "True, False, or a function from inputs to outputs", is_known)
+    return value
+
+
+def _shapes(arrays: Arrays) -> dict[str, Shape]:
+    return {name: tuple(array.shape) for name, array in arrays.items()}
+
+
+def _path(module: Module) -> str:
+    return shortened(module.path) or "the model itself"
+
+
+def _misfit(layer: NetworkLayer, module: Module) -> str:
+    """A layer and a module that do not fit, with the shapes of their arrays."""
+    ours, theirs = (
+        ", ".join(f"{shortened(name)} {shape}" for name, shape in sorted(shapes.items())[:MOST_LISTED])
+        for shapes in (layer.shapes, _shapes(module.arrays))
+    )
+    return f"{layer.label} ({layer.kind}: {ours}) does not fit {_path(module)} ({theirs})"
 
 
 def _is_module(source: object) -> TypeGuard[HasStateDict]:
     """Whether parameters come with a program: they do in a module, and not in a state dict or a file."""
     return not isinstance(source, Mapping | str | os.PathLike | None)
-
-
-def _outputs_of(module: Any, modules: Sequence[Module]) -> Outputs | None:
-    """The function that runs a copy of a module in evaluation; None for parameters alone. Images are channels last."""
-    if not _is_module(module):
-        return None
-    torch = imported("torch", "torch", "source")
-
-    def run(x: np.ndarray) -> np.ndarray:
-        tensor = _as_tensor(x)
-        in_evaluation: Any = copy.deepcopy(module)
-        in_evaluation.eval()
-        device = next(iter(in_evaluation.parameters())).device
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            y = in_evaluation((tensor.long() if x.dtype == np.int32 else tensor).to(device))
-        return (y[0] if isinstance(y, tuple) else y).detach().cpu().double().numpy()
-
-    return with_channels_first(run, modules)
 
 
 def _as_tensor(array: np.ndarray) -> Any:

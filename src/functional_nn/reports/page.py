@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, imported
+from functional_nn.core.errors import imported, reading
 from functional_nn.reports.plots.axes import import_matplotlib, with_plain_texts
 from functional_nn.storage.files import check_path, write_whole
 
@@ -57,11 +57,9 @@ def write_template(
     )
     environment.filters |= filters
     page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
-    try:
+    remedy = "Let its folder be written to, or copy the folder and use the copy."
+    with reading(path, "a file that can be written", remedy, errors=OSError):
         write_whole(check_path("path", path), page, follow_links=follow_links)
-    except OSError as error:
-        remedy = "Let its folder be written to, or copy the folder and use the copy."
-        raise DataError(str(path), "a file that can be written", error.strerror or str(error), remedy) from None
 
 
 def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> str:

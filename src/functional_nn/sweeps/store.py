@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, shown
+from functional_nn.core.errors import DataError, InputError, reading, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import LARGEST
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
@@ -268,13 +268,10 @@ def read_settings(folder: Path) -> JsonObject:
     """
     path = folder / SWEEP
     remedy = "Use another folder. Or delete this file: only the same sweep can go on then."
-    try:
-        known = read_signed(read_file(path))
-    except OSError as error:
-        remedy = "Give a folder that sweep wrote."
-        raise DataError(str(path), "the settings of a sweep", error.strerror, remedy) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), "a file that a sweep wrote", f"a damaged file ({error})", remedy) from None
+    with reading(path, "the settings of a sweep", "Give a folder that sweep wrote.", errors=OSError):
+        content = read_file(path)
+    with reading(path, "a file that a sweep wrote", remedy):
+        known = read_signed(content)
     if known.get("format") != FORMAT or known.get("version") != VERSION:
         given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
         raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")

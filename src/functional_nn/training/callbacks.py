@@ -10,7 +10,7 @@ import csv
 import math
 import os
 
-from functional_nn.core.errors import InputError, check
+from functional_nn.core.errors import check, failing_as
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.files import check_path
 from functional_nn.training.run import EpochMetrics, OnEpoch
@@ -45,11 +45,8 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     """
     file = check_path("path", path)
     # A file that cannot be written to is noticed before the first epoch. Opening it to append keeps its content.
-    try:
-        with open(file, "a"):
-            pass
-    except OSError as error:
-        raise InputError("path", "a file that can be written to", f"{file} ({error.strerror})") from None
+    with failing_as("path", "a file that can be written to", errors=OSError), open(file, "a"):
+        pass
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         row, is_first = metrics.row(), metrics.epoch == 1

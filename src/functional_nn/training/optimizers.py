@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import optax
 
 from functional_nn import names
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError, check, shortened
+from functional_nn.core.errors import InputError, check, failing_as
 from functional_nn.core.layer import Params
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
@@ -241,20 +241,16 @@ def update_with(
         return takes_any.update(gradient, optimizer_state, params, **extra)
 
 
-@contextmanager
-def explaining_optimizer(optimizer: optax.GradientTransformation) -> Iterator[None]:
+def explaining_optimizer(optimizer: optax.GradientTransformation) -> AbstractContextManager[None]:
     """Raises an InputError if a transformation of Optax fails: Optax uses its arguments only here.
 
     The errors of a user's own transformation stay as they are.
     """
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError) or not is_of_optax(optimizer.update):
-            raise
-        given = f"one that raises {type(error).__name__}: {shortened(error).rstrip('.')}"
-        remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
-        raise InputError("optimizer", "an Optax transformation that can compute updates", given, remedy) from error
+    if not is_of_optax(optimizer.update):
+        return nullcontext()
+    expected = "an Optax transformation that can compute updates"
+    remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
+    return failing_as("optimizer", expected, "one that raises", remedy, (TypeError, ValueError, AttributeError))
 
 
 def is_gradient_transformation(value: object) -> bool:
