@@ -80,6 +80,6 @@ def test_a_call_runs_every_member(network):
     seconds, _ = clocked(call.run)
     empty_seconds, _ = clocked(call.run_empty)
     assert seconds > 0 < empty_seconds
-    (train_state, losses) = call.program.compiled(*call.arguments)
+    train_state, (losses, _) = call.program.compiled(*call.arguments)
     assert losses.shape == (STEPS,)
     assert int(train_state.step) == STEPS

@@ -15,7 +15,7 @@ from functional_nn.core import display
 from functional_nn.core.display import in_notebook, progress_bar
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.reports.plots.axes import make_axes
-from functional_nn.training.run import EpochHistory, EpochMetrics, Run
+from functional_nn.training.run import EpochMetrics, Run
 
 DATA = fnn.data.Split(np.eye(4, dtype=np.float32), np.arange(4), np.eye(4, dtype=np.float32), np.arange(4))
 
@@ -32,7 +32,6 @@ def test_progress_of_a_run_is_one_output_and_its_last_state_stays(notebook, capf
     assert states[-1]["text/plain"].startswith("training 3/3")
     assert states[-1]["text/plain"].endswith(f"test accuracy {run.history[-1].test_accuracy:.4f}")
     assert capfd.readouterr() == ("", "")
-    assert isinstance(run.history, EpochHistory)
     page = run._repr_html_()
     assert page is not None
     assert f"{run.history[-1].test_loss:.4f}" in page
@@ -70,11 +69,10 @@ def a_sweep(name):
 
 
 def shown_objects():
-    history = EpochHistory([EpochMetrics(i, {"train_loss": 1 / i}, 0.01) for i in range(1, 121)])
+    history = tuple(EpochMetrics(i, {"train_loss": 1 / i}, 0.01) for i in range(1, 121))
     return {
         "summary": fnn.summary(fnn.chain(fnn.dense(4), fnn.relu), (4,)),
-        "history": history,
-        "no epochs": EpochHistory(),
+        "no epochs": Run(None, (), "interrupted", "", (4,), "float32"),  # pyright: ignore[reportArgumentType]
         "run": Run(None, history, "non-finite", EVIL, (4,), "float32"),  # pyright: ignore[reportArgumentType]
         "sweep": a_sweep(EVIL),
         "explanation": Explanation((Finding("float64", "dense_0", EVIL, "Pass it."),)),
@@ -88,7 +86,7 @@ def test_html_is_well_formed_and_escaped(name):
     root = ElementTree.fromstring(f"<div>{page}</div>")
     known = {"div", "p", "pre", "table", "thead", "tbody", "tr", "th", "td"}
     assert {element.tag for element in root.iter()} <= known
-    assert ("alert" in page) == (name not in ("summary", "history", "no epochs"))
+    assert ("alert" in page) == (name not in ("summary", "no epochs"))
 
 
 def test_tables_have_the_numbers_that_count():
@@ -98,7 +96,7 @@ def test_tables_have_the_numbers_that_count():
         return [["".join(cell.itertext()) for cell in row] for row in body]
 
     assert rows("summary")[0] == ["dense_0", "(4,)", "20", "80", "36"]
-    assert [row[0] for row in rows("history")[:2] + rows("history")[-1:]] == ["1", "3", "120"]
+    assert [row[0] for row in rows("run")[:2] + rows("run")[-1:]] == ["1", "3", "120"]
     assert rows("sweep") == [[EVIL, "1", "0.7500", "", "1"], ["other", "1", "0.5000", "", ""]]
 
 

@@ -6,7 +6,7 @@ from tests.reports.figures import drawn, texts
 
 import functional_nn as fnn
 from functional_nn.reports.plots import run as plots
-from functional_nn.training.run import EpochHistory, EpochMetrics, Run
+from functional_nn.training.run import EpochMetrics, Run
 
 
 def epochs(*accuracies: float, loss=0.5) -> tuple[EpochMetrics, ...]:
@@ -32,7 +32,7 @@ def test_plot_curves_of_a_run(has_accuracy):
     if not has_accuracy:
         for metrics in history:
             del metrics.metrics["test_accuracy"]
-    run = Run(None, EpochHistory(history), "finished", None, (3,), "float32")  # pyright: ignore[reportArgumentType]
+    run = Run(None, tuple(history), "finished", None, (3,), "float32")  # pyright: ignore[reportArgumentType]
     figure = fnn.plots.plot_curves(run)
     assert {"loss", "train loss", "test loss"} <= set(texts(figure))
     assert ("test accuracy" in texts(figure)) == has_accuracy == (len(figure.axes) == 2)

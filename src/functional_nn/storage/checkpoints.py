@@ -369,8 +369,8 @@ def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, ab
     files.write_whole(path, arrays.packed(arrays.named_arrays(tree), {MANIFEST: files.signed_text(manifest)}))
 
 
-def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> Checkpoint:
-    """Reads a checkpoint and verifies all of it.
+def read_checkpoint(path: Path, step: int | None = None, most_bytes: float | None = None) -> Checkpoint:
+    """Reads a checkpoint and verifies all of it, also its step if it is given.
 
     Raises:
         DamagedCheckpoint: if it differs from what was written, or has more bytes.
@@ -381,11 +381,11 @@ def read_checkpoint(path: Path, step: int, most_bytes: float | None = None) -> C
     except DataError as error:
         raise DamagedCheckpoint(str(path), error.expected, error.given) from error.__cause__
     manifest = _manifest(path, texts)
-    if manifest["step"] != step:
+    if step not in (None, manifest["step"]):
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
     found = {name: entry["form"] for name, entry in manifest["tree"].items()}
     generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
-    return Checkpoint(path, step, manifest.get("loss"), manifest["about"], saved, found, generators)
+    return Checkpoint(path, manifest["step"], manifest.get("loss"), manifest["about"], saved, found, generators)
 
 
 def _manifest(path: Path, texts: Mapping[str, str]) -> files.JsonObject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -16,8 +15,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, InputError, check, shown
 from functional_nn.core.validation import check_number
-from functional_nn.storage.arrays import key_types, named_arrays, packed, tree_like, unpacked
-from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest
+from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest, read_checkpoint
 from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
@@ -160,22 +158,17 @@ class RunSaver:
             InputError: for a checkpoint of another run, and if ``best_by`` is not among the names of the metrics.
         """
         reached = self._processes.first(lambda: self._restored(programs, fingerprints))
+        found, self._found = self._found, None
         if not self._processes.are_several:
             return reached
-        sent = b""
-        if reached is not None:
-            history = [[*metrics] for metrics in reached.history]
-            about = [key_types(reached.train_state), history, reached.status, reached.message]
-            sent = packed(named_arrays(reached.train_state), {"about": json.dumps(about)})
-        received = self._processes.bytes_from_first(sent)
+        # The other processes read the same file.
+        received = self._processes.bytes_from_first(b"" if found is None else found.path.read_bytes())
         if not received:
             return None
         with TemporaryDirectory() as folder:
-            (Path(folder) / "received").write_bytes(received)
-            arrays, texts = unpacked(Path(folder) / "received")
-        generators, history, status, message = json.loads(texts["about"])
-        train_state = tree_like(programs.train_state, arrays, "process 0", generators)
-        return RunProgress(train_state, tuple(EpochMetrics(*metrics) for metrics in history), status, message)
+            path = Path(folder) / "received"
+            path.write_bytes(received)
+            return _progress(read_checkpoint(path), programs)
 
     def _restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         if self._writer is None:
@@ -193,13 +186,12 @@ class RunSaver:
         if self._found is None:
             return None
         # Names and shapes that differ say more than different fingerprints, so they are compared first.
-        train_state = self._found.tree(programs.train_state, "train_state")
+        reached = _progress(self._found, programs)
         self._check_same()
-        about, history = self._found.about, saved_history(self._found)
         self._rows = self._found.arrays[HISTORY].copy()  # a view would keep the whole file in memory
         self._writer.continue_after(self._found.step)
-        self._saved_epochs, self._found = len(history), None
-        return RunProgress(train_state, history, about["status"], about["message"])
+        self._saved_epochs = len(reached.history)
+        return reached
 
     def save(self, reached: RunProgress, *, now: bool = False) -> None:
         """Saves the epochs that are not saved yet, if enough time has passed or ``now`` is set.
@@ -249,6 +241,12 @@ class RunSaver:
             given = f"{self._found.path.parent}, whose run has {different}"
             remedy = "Use the arguments of that run, or another folder."
             raise InputError("checkpoints", "a new folder, or the folder of this run", given, remedy)
+
+
+def _progress(found: Checkpoint, programs: Programs) -> RunProgress:
+    """The state of a run in a checkpoint. Its train state must have the structure that the programs take."""
+    train_state = found.tree(programs.train_state, "train_state")
+    return RunProgress(train_state, saved_history(found), found.about["status"], found.about["message"])
 
 
 def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:

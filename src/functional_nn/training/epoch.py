@@ -26,7 +26,6 @@ from functional_nn.training.recipe import (
     Gradient,
     HyperparameterReader,
     LossMaker,
-    LossResult,
     MetricFunction,
     ModelFunction,
     OptimizerFunction,
@@ -35,9 +34,6 @@ from functional_nn.training.recipe import (
 )
 from functional_nn.training.state import TrainState, create_train_state, derived_key
 from functional_nn.training.step import StepResult, TrainStep, step_of
-
-NO_REPORTS: Mapping[str, jax.Array] = {}
-"""What a loss reports that returns one number."""
 
 
 class EpochResult(NamedTuple):
@@ -54,7 +50,7 @@ class EpochResult(NamedTuple):
     loss: jax.Array
     bad_step: jax.Array
     bad_steps: jax.Array
-    reports: Mapping[str, jax.Array] = NO_REPORTS
+    reports: Mapping[str, jax.Array]
 
 
 Carried = TypeVar("Carried")
@@ -77,8 +73,7 @@ def make_epoch(train_step: TrainStep, batch_size: int) -> Epoch:
 
     def checked_step(train_state, x, labels):
         train_state, loss = _checked_pair("train_step", train_step(train_state, x, labels), "loss")
-        value, reports = check_loss(loss)
-        return train_state, (value, reports) if reports else value
+        return train_state, check_loss(loss)
 
     def epoch(train_state, x, labels, number):
         check_train_state(train_state)
@@ -125,7 +120,7 @@ def of_rows(
 def with_last_batch(
     step: Callable[[Carried, jax.Array], tuple[Carried, PyTree]],
     train_state: Carried,
-    losses: PyTree,
+    outcomes: tuple[jax.Array, Mapping[str, jax.Array]],
     rest: jax.Array,
     batch_size: int,
 ) -> tuple[Carried, EpochResult]:
@@ -134,15 +129,15 @@ def with_last_batch(
     Args:
         step: what ``of_rows`` returns.
         train_state: after the full batches.
-        losses: what the steps on the full batches returned, stacked.
+        outcomes: the losses and reports of the steps on the full batches, stacked.
         rest: the numbers of the remaining examples.
         batch_size: the number of examples in a full batch.
     """
-    losses, reports = _loss_and_reports(losses)
+    losses, reports = outcomes
     sizes = jnp.full_like(losses, batch_size)
     if rest.size:
         train_state, loss = step(train_state, rest)
-        losses, reports = jax.tree.map(jnp.append, (losses, reports), _loss_and_reports(loss))
+        losses, reports = jax.tree.map(jnp.append, (losses, reports), loss)
         sizes = jnp.append(sizes, jnp.asarray(rest.size, sizes.dtype))
     # The mean over the examples: each batch's mean counts as often as the batch has examples. Both sums are one
     # operation on stacked arrays.
@@ -155,10 +150,6 @@ def with_last_batch(
     bad_steps = jnp.sum(~finite, dtype=jnp.int32)
     means = {name: jnp.sum(jnp.where(finite, reports[name] * sizes, 0)) / sums[1] for name in reports}
     return train_state, EpochResult(sums[0] / sums[1], bad_step.astype(jnp.int32), bad_steps, means)
-
-
-def _loss_and_reports(loss: LossResult) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-    return loss if isinstance(loss, tuple) else (loss, NO_REPORTS)
 
 
 def shuffled(key: jax.Array, size: int) -> jax.Array:

@@ -316,32 +316,7 @@ def predict(
     [[3.]
      [3.]]
     """
-    return _by_batch(_outputs(as_layer(net), as_precision(precision), False), params, state, x, batch_size)
-
-
-def predict_probabilities(
-    net: Layer,
-    params: Params,
-    state: State,
-    x: Value,
-    *,
-    precision: str | Precision = "float32",
-    batch_size: int = 1000,
-) -> np.ndarray:
-    """The softmax of the network's outputs for each example, computed batch by batch.
-
-    The arguments are those of ``predict``.
-
-    >>> import functional_nn as fnn, numpy as np
-    >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
-    >>> print(fnn.training.predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
-    [[0.25 0.25 0.25 0.25]]
-    """
-    return _by_batch(_outputs(as_layer(net), as_precision(precision), True), params, state, x, batch_size)
-
-
-def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_size: int) -> PyTree:
-    """A compiled function of each batch, with the results of all batches joined."""
+    function = _outputs(as_layer(net), as_precision(precision))
     check_trees(params, state)
     check_count("batch_size", batch_size)
     # Tensors of other libraries become arrays of NumPy.
@@ -363,6 +338,33 @@ def _by_batch(function: Wrapped, params: Params, state: State, x: Value, batch_s
 
     batches = [of_batch(start) for start in range(0, examples, batch_size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+
+
+def predict_probabilities(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Value,
+    *,
+    precision: str | Precision = "float32",
+    batch_size: int = 1000,
+) -> np.ndarray:
+    """The softmax of the network's outputs for each example, computed batch by batch.
+
+    The arguments are those of ``predict``.
+
+    >>> import functional_nn as fnn, numpy as np
+    >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
+    >>> print(fnn.training.predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
+    [[0.25 0.25 0.25 0.25]]
+    """
+    from scipy.special import softmax
+
+    y = predict(net, params, state, x, precision=precision, batch_size=batch_size)
+    if y.ndim < 2 or y.shape[-1] < 2:
+        raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
+    with np.errstate(invalid="ignore"):  # outputs that are not finite give NaN
+        return softmax(y, axis=-1)
 
 
 def check_bytes_of_program(function: Wrapped, *arguments: PyTree) -> None:
@@ -387,14 +389,5 @@ def _bytes_of_windows(equation: JaxprEqn) -> int:
 
 # The function is kept, because jax.jit compiles again for a new function object, even with the same network.
 @cached_if_hashable(maxsize=8)
-def _outputs(net: Layer, precision: Precision, are_probabilities: bool) -> Wrapped:
-    @jax.jit
-    def outputs(params, state, x):
-        y, _ = forward(net, precision, params, state, x, train=False)
-        if not are_probabilities:
-            return y
-        if y.ndim < 2 or y.shape[-1] < 2:
-            raise InputError("net", "one output per class, (batch, …, classes)", f"outputs of shape {y.shape}")
-        return jax.nn.softmax(y)
-
-    return outputs
+def _outputs(net: Layer, precision: Precision) -> Wrapped:
+    return jax.jit(lambda params, state, x: forward(net, precision, params, state, x, train=False)[0])

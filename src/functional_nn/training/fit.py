@@ -54,7 +54,7 @@ from functional_nn.training.programs import (
     with_batches_of,
 )
 from functional_nn.training.recipe import Gradient, LossFunction, MetricFunction, PenaltyFunction, Recipe, with_gradient
-from functional_nn.training.run import EpochHistory, EpochMetrics, OnEpoch, Run
+from functional_nn.training.run import EpochMetrics, OnEpoch, Run
 from functional_nn.training.state import (
     SETTING_OF_BITS,
     Start,
@@ -280,7 +280,7 @@ def fit(
                 at_end = history[-1].metrics if history else {}
                 return Run(
                     train_state,
-                    EpochHistory(history),
+                    history,
                     status,
                     message,
                     in_shape=shape_of(split.train_x),

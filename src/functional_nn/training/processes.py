@@ -23,6 +23,9 @@ from functional_nn.storage.identity import difference
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
+GOING_ON, ENDED, FAILED = range(3)
+"""The states of a process, in the order in which they count for all processes."""
+
 
 class Processes:
     """What the processes of a run tell each other, outside of the compiled programs.
@@ -96,22 +99,16 @@ class Processes:
         if not self.are_several:
             yield from items
             return
-        going_on, ended, failed = 0, 1, 2
         while True:
-            item, failure, state = None, None, going_on
+            item, failure, state = None, None, GOING_ON
             try:
                 item = next(items)
             except StopIteration:
-                state = ended
+                state = ENDED
             except Exception as error:
-                failure, state = error, failed
-            furthest = self.largest(state)
-            if failure is not None:
-                raise failure
-            if furthest == failed:
-                raise OtherProcessFailed(f"Another process could not read its next item of {name}.")
-            if furthest == ended:
-                if self.any(state == going_on):
+                failure = error
+            if self._furthest(state, failure, f"Another process could not read its next item of {name}.") == ENDED:
+                if self.any(state == GOING_ON):
                     raise InputError(name, "as many in every process", "more of them in one process than in another")
                 return
             yield item  # pyright: ignore[reportReturnType]
@@ -131,11 +128,16 @@ class Processes:
             yield
         except Exception as error:
             failure = error
-        has_failed = self.any(failure is not None)
+        self._furthest(GOING_ON, failure, "Another process could not begin. Its own message says why.")
+
+    def _furthest(self, state: int, failure: Exception | None, message: str) -> int:
+        """The furthest state of all processes. A failure is raised here, and in the others with a message."""
+        furthest = self.largest(state if failure is None else FAILED)
         if failure is not None:
             raise failure
-        if has_failed:
-            raise OtherProcessFailed("Another process could not begin. Its own message says why.")
+        if furthest == FAILED:
+            raise OtherProcessFailed(message)
+        return furthest
 
     def first(self, action: Callable[[], Result]) -> Result | None:
         """Lets the first process alone do something; returns the result there, and None in the others.

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import NamedTuple, TypeAlias
 
-import jax
-
 from functional_nn.core.display import html_table
 from functional_nn.core.layer import Params, State
 from functional_nn.core.shapes import Shapes
@@ -98,27 +96,6 @@ OnEpoch: TypeAlias = Callable[[EpochMetrics, TrainState], "bool | None"]
 """What ``fit`` calls after each epoch. If it returns True, the run stops."""
 
 
-class EpochHistory(tuple[EpochMetrics, ...]):
-    """The metrics of all epochs: a tuple that shows itself as a table in a notebook."""
-
-    __slots__ = ()
-
-    def _repr_html_(self) -> str:
-        every = -(-len(self) // MOST_EPOCHS)
-        shown = [row for number, row in enumerate(self, 1) if number % every == 0 or number in (1, len(self))]
-        names = list(self[-1].metrics) if self else []
-        rows = [
-            (str(row.epoch), *(f"{row.metrics.get(name, math.nan):.4f}" for name in names), f"{row.seconds:.3g} s")
-            for row in shown
-        ]
-        return html_table(counted(len(self), "epoch"), ("epoch", *map(words, names), "time"), rows)
-
-
-jax.tree_util.register_pytree_node(
-    EpochHistory, lambda history: (tuple(history), None), lambda _, rows: EpochHistory(rows)
-)
-
-
 @dataclass(frozen=True, eq=False)  # equality of dataclasses cannot compare arrays
 class Run:
     """The result of ``fit``.
@@ -143,7 +120,7 @@ class Run:
     """
 
     train_state: TrainState
-    history: EpochHistory
+    history: tuple[EpochMetrics, ...]
     status: str
     message: str
     in_shape: Shapes
@@ -162,7 +139,14 @@ class Run:
 
     def _repr_html_(self) -> str:
         message = f"<p>{escape(self.message)}</p>" if self.message else ""
-        return f"<p>{escape(repr(self))}</p>{message}{self.history._repr_html_()}"
+        last, names = len(self.history), list(self.history[-1].metrics) if self.history else []
+        rows = [
+            (str(row.epoch), *(f"{row.metrics.get(name, math.nan):.4f}" for name in names), f"{row.seconds:.3g} s")
+            for number, row in enumerate(self.history, 1)
+            if number % math.ceil(last / MOST_EPOCHS) == 0 or number in (1, last)
+        ]
+        table = html_table(counted(last, "epoch"), ("epoch", *map(words, names), "time"), rows)
+        return f"<p>{escape(repr(self))}</p>{message}{table}"
 
     @property
     def params(self) -> Params:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -17,7 +16,7 @@ from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_key, check_trees
 from functional_nn.storage.arrays import differences
 from functional_nn.storage.checkpoints import forms
-from functional_nn.training.optimizers import Clipping, check_gradient_transformation, explaining_optimizer, update_with
+from functional_nn.training.optimizers import check_gradient_transformation, explaining_optimizer, update_with
 from functional_nn.training.precision import LossScale, Precision, as_precision
 
 MOST_SHOWN = 12
@@ -195,13 +194,12 @@ def counts(train_state: TrainState) -> tuple[int, int]:
 
     They are those of ``with_clipping`` and of the loss scale; zeros if the train state has neither.
     """
-    nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=lambda node: isinstance(node, Clipping))
-    clippings = [node for node in nodes if isinstance(node, Clipping)]
-    skipped_steps = sum(int(clipping.skipped_steps) for clipping in clippings)
-    clipped_steps = sum(int(clipping.clipped_steps) for clipping in clippings)
-    if train_state.loss_scale is not None:
-        skipped_steps += int(train_state.loss_scale.skipped_steps)
-    return skipped_steps, clipped_steps
+    counters = train_state.optimizer_state, train_state.loss_scale
+    skipped, clipped = (
+        sum(int(count) for _, count in optax.tree.get_all_with_path(counters, name))
+        for name in ("skipped_steps", "clipped_steps")
+    )
+    return skipped, clipped
 
 
 def learning_rate(train_state: TrainState) -> float | None:
@@ -209,16 +207,10 @@ def learning_rate(train_state: TrainState) -> float | None:
 
     It is None for other optimizers, which do not say what their rate was, and for a rate that is not one number.
     """
-
-    def keeps_rate(node: object) -> bool:
-        hyperparameters = getattr(node, "hyperparams", None)
-        return isinstance(hyperparameters, Mapping) and "learning_rate" in hyperparameters
-
-    nodes = jax.tree.leaves(train_state.optimizer_state, is_leaf=keeps_rate)
-    rates = [np.asarray(node.hyperparams["learning_rate"]) for node in nodes if keeps_rate(node)]
+    found = optax.tree.get_all_with_path(train_state.optimizer_state, "learning_rate")
+    rates = (rate for _, rate in found if isinstance(rate, jax.Array) and rate.ndim == 0)  # a schedule's state is none
     # The shortest number that is this one in the type of the rate: 0.003 and not 0.003000000026077032.
-    numbers = [float(str(rate)) for rate in rates if rate.ndim == 0]
-    return numbers[0] if numbers else None
+    return next((float(str(np.asarray(rate))) for rate in rates), None)
 
 
 def _listed(tree: PyTree) -> str:

@@ -115,7 +115,8 @@ def make_train_step(
             given = "none" if policy.scales_loss else "one"
             remedy = "Give create_train_state the precision that make_train_step has."
             raise InputError("train_state", expected, given, remedy)
-        return step(train_state, x, labels)
+        after, (value, reports) = step(train_state, x, labels)
+        return after, ((value, reports) if reports else value)
 
     return train_step
 
@@ -124,6 +125,8 @@ def step_of(
     recipe: Recipe, precision: Precision, finite: Literal["unchecked", "kept", "told"] = "unchecked"
 ) -> TrainStep:
     """Makes the train step of a recipe. ``make_train_step`` describes it; here nothing is checked.
+
+    The step always returns the pair ``(loss, reports)``, or a ``StepResult``.
 
     Args:
         recipe: what is trained, and how.
@@ -170,15 +173,13 @@ def step_of(
             value = jnp.where(~fits & loss_scale.exhausted, jnp.nan, value)
             new = where(fits, new, old)._replace(loss_scale=loss_scale.after(fits))
 
-        result = (value, reports) if reports else value
+        result = value, reports
         if finite != "unchecked":
             # The pair (0, total) requires a finite loss as well, since 0 is finite.
             is_finite = stays_finite((0.0, old), (total, new))
             value = jnp.where(is_finite, value, jnp.nan)
-            result = (value, reports) if reports else value
-            if finite == "told":
-                result = StepResult(value, is_finite, reports)
-            else:
+            result = StepResult(value, is_finite, reports) if finite == "told" else (value, reports)
+            if finite == "kept":
                 new = where(is_finite, new, old)
         return new._replace(key=train_state.key), result
 
