@@ -188,7 +188,7 @@ def test_the_page_trains_a_model(panels):
     assert all(panel["lesson"] for panel in panels.values())
 
 
-def test_pictures_show_channels_states_attention_and_products(panels):
+def test_pictures_show_channels_rows_units_and_products(panels):
     shown = {
         (name, layer["name"], picture["kind"], picture["size"])
         for name, panel in panels.items()
@@ -200,9 +200,8 @@ def test_pictures_show_channels_states_attention_and_products(panels):
         ("cnn", "conv_0", "channels", (4, 3, 3)),  # its weights
         ("mlp", "dense_0", "products", (16, 12, 12)),
         ("rnn", "rnn_0", "rows", (1, 12, 8)),
-        ("lstm", "lstm_0", "rows", (1, 12, 8)),
-        ("transformer", "repeat_0", "heads", (4, 12, 12)),  # two blocks of two heads
-        ("transformer", "repeat_0", "blocks", (2, 12, 8)),
+        ("lstm", "lstm_0", "units", (8, 1, 1)),
+        ("transformer", "repeat_0", "rows", (1, 12, 8)),
     } <= shown
     assert {name for name, layer, kind, _ in shown if layer.startswith("dense") and kind == "units"} == set(panels)
 

@@ -28,7 +28,7 @@ from functional_nn.core.validation import check_counts
 from functional_nn.data.dataset import Dataset
 from functional_nn.jaxprs.walk import trace
 from functional_nn.losses.classification import cross_entropy
-from functional_nn.reports.portable import Observed, PortableProgram, portable
+from functional_nn.reports.portable import PortableProgram, portable
 
 SCRIPTS = (
     *("drawing_program.js", "drawing_numbers.js", "drawing_pen.js", "drawing_layers.js", "drawing_learning.js"),
@@ -39,7 +39,7 @@ SCRIPTS = (
 MOST_NUMBERS = 200_000_000
 """The values of all operations, for one picture or one step, may have this many numbers together."""
 MOST_MAPS = 128
-"""The largest number of channels, or of heads, that are shown of one layer."""
+"""The largest number of channels that are shown of one layer."""
 
 MOST_UNITS = 1024
 """The largest layer without channels whose units are shown."""
@@ -67,7 +67,7 @@ class Picture(NamedTuple):
     """
 
     place: int
-    kind: Literal["channels", "rows", "units", "heads", "blocks", "products"]
+    kind: Literal["channels", "rows", "units", "products"]
     size: tuple[int, int, int]
     steps: tuple[int, int, int]
     title: str = ""
@@ -237,20 +237,15 @@ def written(array: np.ndarray) -> str:
 def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
     """What is shown of each layer of the outermost chain: its name, its output shape, and pictures of arrays."""
     # The layers of the network have one slash in their scope, as chain/dense_0. A network of one layer has none.
-    outputs = [one for one in program.observed if one.kind == "output" and one.scope.count("/") == bool(net.layers)]
-    inner = [one for one in program.observed if one.kind != "output"]
+    outputs = [one for one in program.layers if one.scope.count("/") == bool(net.layers)]
     sum_place, weights = _weights(program)
     layers = []
     before = program.inputs[0]
     for output in outputs:
         shape = program.shapes[output.place][1:]
-        own = [one for one in inner if trees.is_under(one.scope, output.scope)]
-        pictures = [_inner_picture(one, own, program) for one in own]
         # A layer that only reshapes has no picture, since the numbers are those of the picture before.
         reshaped = ("reshape", [before], [output.place]) in [step[:3] for step in program.steps]
-        if not reshaped and output.place != before and not _is_shown(output, own, program):
-            title = "hidden state after the last row" if own and len(shape) == 1 else ""
-            pictures.append(_output_picture(output.place, shape, title))
+        pictures = [] if reshaped or output.place == before else _output_pictures(output.place, shape)
         if weights and sum_place <= output.place:
             pictures += weights
             weights = []
@@ -260,62 +255,24 @@ def _layers(program: PortableProgram, net: Layer) -> list[dict[str, object]]:
                 "name": output.scope.removeprefix(f"{net.name}/"),
                 "shape": f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})",
                 "note": "passes its input on, as always outside of training" if output.place == before else note,
-                "pictures": [picture._asdict() for picture in pictures if picture is not None],
+                "pictures": [picture._asdict() for picture in pictures],
             }
         )
         before = output.place
     return layers
 
 
-def _is_shown(output: Observed, inner: Sequence[Observed], program: PortableProgram) -> bool:
-    """Whether a layer's output can be seen already: as the states of its loop, or as the result of its last block."""
-    shape = program.shapes[output.place]
-    for carry in inner:
-        steps, *rest = program.shapes[carry.place]
-        if carry.kind == "carry" and carry.loops == 1 and (rest == list(shape) or (1, steps, *rest[1:]) == shape):
-            return len(shape) > 2
-    return False
-
-
-def _output_picture(place: int, shape: Shape, title: str) -> Picture | None:
-    """How an output is drawn, given its shape without the batch axis; None if it has too many axes or units."""
+def _output_pictures(place: int, shape: Shape) -> list[Picture]:
+    """How an output is drawn, given its shape without the batch axis. One of too many axes or units is not drawn."""
     if len(shape) == 1 and shape[0] <= MOST_UNITS:
-        return Picture(place, "units", (shape[0], 1, 1), (1, 1, 1), title)
+        return [Picture(place, "units", (shape[0], 1, 1), (1, 1, 1))]
     if len(shape) == 2:
-        return Picture(place, "rows", (1, *shape), (0, shape[1], 1), title)
+        return [Picture(place, "rows", (1, *shape), (0, shape[1], 1))]
     if len(shape) == 3:
         # The channels are the last axis: the next channel is one element further, and the next column maps elements.
         rows, columns, maps = shape
-        return Picture(place, "channels", (min(maps, MOST_MAPS), rows, columns), (1, columns * maps, maps), title)
-    return None
-
-
-def _inner_picture(one: Observed, others: Sequence[Observed], program: PortableProgram) -> Picture | None:
-    """How the attention or the state of a loop is drawn, with all steps of its loops."""
-    shape = program.shapes[one.place]
-    # The axes of the loops around an array come first, then the batch axis. Without one, 0 stands for it.
-    loops, (examples, *rest) = shape[: one.loops], shape[one.loops :] or (0,)
-    if examples != 1:  # not an array with the batch axis in front
-        return None
-    if one.kind == "attention":
-        heads, queries, keys = rest
-        title = "attention of each head: the rows of the image (across) that each row (down) reads"
-        maps = min(math.prod(loops) * heads, MOST_MAPS)
-        return Picture(one.place, "heads", (maps, queries, keys), (queries * keys, keys, 1), title)
-    if len(rest) == 2:
-        rows, columns = rest
-        maps = min(math.prod(loops), MOST_MAPS)
-        return Picture(one.place, "blocks", (maps, rows, columns), (rows * columns, columns, 1), "after each block")
-    if len(rest) != 1:
-        return None
-    states = [other.place for other in others if other.kind == "carry" and other.scope == one.scope]
-    number = states.index(one.place)
-    # The first state of a recurrent layer is its output, and the second one is the cell of an LSTM.
-    title = f"{('hidden', 'cell')[number] if number < 2 else 'another'} state, row by row"
-    (units,), (*outer, steps) = rest, loops
-    if not outer:
-        return Picture(one.place, "rows", (1, steps, units), (0, units, 1), title)
-    return Picture(one.place, "blocks", (math.prod(outer), steps, units), (steps * units, units, 1), title)
+        return [Picture(place, "channels", (min(maps, MOST_MAPS), rows, columns), (1, columns * maps, maps))]
+    return []
 
 
 def _weights(program: PortableProgram) -> tuple[int, list[Picture]]:

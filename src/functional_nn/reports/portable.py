@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal as Choice
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -28,24 +27,12 @@ Value: TypeAlias = int | np.ndarray
 PlainStep: TypeAlias = tuple[str, list[int], list[int], dict[str, object]]
 """An operation: its name, the places that it reads, the places that it fills, and its parameters."""
 
-Kind: TypeAlias = Choice["output", "carry", "attention"]
 
+class LayerOutput(NamedTuple):
+    """The output of a layer: the scope of the layer, and the place of the array."""
 
-class Observed(NamedTuple):
-    """An array that is worth showing.
-
-    Args:
-        kind: ``output`` is the output of a layer, ``carry`` is what a loop passes from step to step, and ``attention``
-            is a softmax of scores that weights a sum.
-        scope: the scope of the layer.
-        place: its place.
-        loops: the number of loops around it. The array has an axis for the steps of each of them in front.
-    """
-
-    kind: Kind
     scope: str
     place: int
-    loops: int = 0
 
 
 @dataclass
@@ -58,7 +45,7 @@ class PortableProgram:
         inputs: the places of the arguments.
         steps: the operations in order.
         outputs: the places of the results.
-        observed: arrays that are worth showing, in the order in which they are computed.
+        layers: the outputs of the layers that are not inside a loop, in the order in which they are computed.
     """
 
     shapes: list[Shape] = field(default_factory=list)
@@ -66,7 +53,7 @@ class PortableProgram:
     inputs: list[int] = field(default_factory=list)
     steps: list[PlainStep] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    observed: list[Observed] = field(default_factory=list)
+    layers: list[LayerOutput] = field(default_factory=list)
 
 
 def portable(program: ClosedJaxpr) -> PortableProgram:
@@ -86,7 +73,7 @@ def portable(program: ClosedJaxpr) -> PortableProgram:
     converted = PortableProgram()
     conversion = _Conversion(converted)
     converted.inputs = [conversion.new_place(array_type(variable)) for variable in program.jaxpr.invars]
-    results = conversion.lay(program, "", list(converted.inputs), converted.steps, converted.observed)
+    results = conversion.lay(program, "", list(converted.inputs), converted.steps)
     converted.outputs = [conversion.place_of(value) for value in results]
     return converted
 
@@ -96,8 +83,6 @@ class _Conversion:
 
     def __init__(self, program: PortableProgram):
         self.program = program
-        self.made_by: dict[int, tuple[str, list[int]]] = {}
-        """The operation that fills a place, and the places that it reads."""
         self.constant_places: dict[int, tuple[int, np.ndarray]] = {}
 
     def new_place(self, array: ShapedArray | np.ndarray) -> int:
@@ -116,14 +101,7 @@ class _Conversion:
             self.constant_places[id(value)] = place, value  # the array is kept, so that its id stays its own
         return self.constant_places[id(value)][0]
 
-    def lay(
-        self,
-        program: ClosedJaxpr,
-        scope: str,
-        inputs: Sequence[Value],
-        steps: list[PlainStep],
-        observed: list[Observed],
-    ) -> list[Value]:
+    def lay(self, program: ClosedJaxpr, scope: str, inputs: Sequence[Value], steps: list[PlainStep]) -> list[Value]:
         """Adds the steps of a traced program with these inputs; returns its results."""
         flat = flattened(program)
         values: dict[int, Value] = dict(zip(flat.inputs, inputs, strict=True))
@@ -136,65 +114,47 @@ class _Conversion:
 
         for step in flat.steps:
             operands = [read(place) for place in step.inputs]
-            results = self.step(step._replace(scope=layer_of(joined(scope, step.scope))[0]), operands, steps, observed)
+            results = self.step(step._replace(scope=layer_of(joined(scope, step.scope))[0]), operands, steps)
             values.update(zip(step.outputs, results, strict=True))
         return [read(place) for place in flat.outputs]
 
-    def step(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[Value]:
+    def step(self, step: Step, operands: list[Value], steps: list[PlainStep]) -> list[Value]:
         """Adds one step, or computes it if its operands are known; returns its results."""
         equation, name = step.equation, step.equation.primitive.name
         known = [operand for operand in operands if isinstance(operand, np.ndarray)]
         if name in UNCHANGED:
             if str(equation.params.get("name", "")).startswith(MARK):
-                observed.append(Observed("output", step.scope, self.place_of(operands[0])))
+                self.program.layers.append(LayerOutput(step.scope, self.place_of(operands[0])))
             return operands
         are_floats = all(array_type(variable).dtype == np.float32 for variable in equation.invars)
         # The evaluator can compute such an operation, which saves compiling a program for it here.
         if len(known) == len(operands) and not (name in OPERATIONS and are_floats):
             return [np.asarray(result) for result in bind(equation, known)]
         if name == "scan":
-            return list(self.scan(step, operands, steps, observed))
+            return self.scan(step, operands, steps)
         if name not in OPERATIONS:
             raise _refused(f"{name!r} in {step.scope}", "The operations are in functional_nn.reports.portable.")
         reads = [self.place_of(operand) for operand in operands]
         fills = [self.new_place(array_type(variable)) for variable in equation.outvars]
-        self.made_by |= dict.fromkeys(fills, (name, reads))
-        if name == "dot_general":
-            observed += [Observed("attention", step.scope, place) for place in reads if self.is_softmax(place)]
         steps.append((name, reads, fills, OPERATIONS[name](equation)))
         return list(fills)
 
-    def scan(self, step: Step, operands: list[Value], steps: list[PlainStep], observed: list[Observed]) -> list[int]:
-        """Adds a loop. Arrays in its body that are worth showing get one more axis, for the steps of the loop."""
+    def scan(self, step: Step, operands: list[Value], steps: list[PlainStep]) -> list[Value]:
+        """Adds a loop."""
         scan = scan_parts(step.equation)
         constants, carry, inputs = scan.split_operands(operands)
         # The body reads its constants where they are. Only the carry and the inputs of a step get places in the body.
         arguments = [array_type(variable) for variable in scan.body.jaxpr.invars[len(constants) :]]
         places = [self.new_place(argument) for argument in arguments]
         body: list[PlainStep] = []
-        inside: list[Observed] = []
-        results = [
-            self.place_of(value) for value in self.lay(scan.body, step.scope, [*constants, *places], body, inside)
-        ]
+        layers = list(self.program.layers)
+        results = [self.place_of(value) for value in self.lay(scan.body, step.scope, [*constants, *places], body)]
+        self.program.layers = layers  # without those inside the loop, whose outputs change at each step
         fills = [self.new_place(array_type(variable)) for variable in step.equation.outvars]
-        # Outputs of layers inside a loop are left out. Carries and attention are shown for each step.
-        shown = [Observed("carry", step.scope, place) for place in results[: scan.carried]]
-        shown += [one for one in inside if one.kind != "output"]
-        kept = []
-        for one in shown:
-            self.program.shapes.append((scan.length, *self.program.shapes[one.place]))
-            kept.append(len(self.program.shapes) - 1)
-            observed.append(one._replace(place=kept[-1], loops=one.loops + 1))
         reads = [self.place_of(operand) for operand in (*carry, *inputs)]
         parameters = {"length": scan.length, "reverse": scan.reverse, "carried": scan.carried, "arguments": places}
-        parameters |= {"steps": body, "results": results + [one.place for one in shown]}
-        steps.append(("scan", reads, [*fills, *kept], parameters))
-        return fills
-
-    def is_softmax(self, place: int) -> bool:
-        """Whether a place holds exp(s) / Σ exp(s) for a matrix of each head."""
-        name, reads = self.made_by.get(place, ("", []))
-        return name == "div" and len(self.program.shapes[place]) == 4 and self.made_by.get(reads[0], ("",))[0] == "exp"
+        steps.append(("scan", reads, fills, parameters | {"steps": body, "results": results}))
+        return list(fills)
 
 
 def _refused(given: str, remedy: str = "") -> InputError:

@@ -46,8 +46,8 @@ function layout({ kind, size: [maps, height, width] }, room) {
     const across = Math.min(14, fitting(columns));
     return { columns, across, down: across, gap };
   }
-  const many = maps > 64 ? 30 : maps > 32 ? 40 : 52, gap = kind === "channels" || kind === "products" ? 4 : 8;
-  const wanted = { channels: many, products: maps <= 16 ? 112 : room < 420 ? 30 : 42, heads: 112, blocks: 150 }[kind];
+  const many = maps > 64 ? 30 : maps > 32 ? 40 : 52, gap = 4;
+  const wanted = { channels: many, products: maps <= 16 ? 112 : room < 420 ? 30 : 42 }[kind];
   const exact = wanted / Math.max(height, width), scale = Math.min(exact < 2 ? exact : Math.round(exact), room / width);
   const most = Math.max(1, Math.floor((room + gap) / (width * scale + gap)));
   let columns = Math.min(maps, most);
@@ -56,7 +56,7 @@ function layout({ kind, size: [maps, height, width] }, room) {
   return { columns, across: scale, down: scale, gap };
 }
 
-const NOUNS = { units: "unit", channels: "channel", heads: "head", blocks: "block", rows: "row", products: "unit" };
+const NOUNS = { units: "unit", channels: "channel", rows: "row", products: "unit" };
 
 /** One picture: a canvas, a line with its range, and a readout of the number under the pointer.
 
