@@ -26,7 +26,6 @@ from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
 from functional_nn.models.named_models import model as make_model
 from functional_nn.sweeps.plan import planned
-from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.devices import Device, computing_on
 from functional_nn.training.precision import as_precision
 from functional_nn.training.programs import ProgramCache, Programs, ProgramSpec
@@ -220,8 +219,15 @@ def epoch_spec(network: MeasuredNetwork, case: BenchmarkCase, workers: int = 1) 
     def recipe(hyperparameters):
         return network.recipe(hyperparameters["learning_rate"])
 
-    members, traced = case.members if case.members > 1 else None, ("learning_rate",)
-    return member_spec(recipe, case.batch_size, precision, shapes, traced, workers=workers, members=members)
+    return ProgramSpec(
+        recipe,
+        case.batch_size,
+        precision,
+        data=shapes,
+        hyperparameters=(("learning_rate", jax.ShapeDtypeStruct((), np.dtype(precision.parameters))),),
+        members=case.members if case.members > 1 else None,
+        in_threads=workers > 1,
+    )
 
 
 def epoch_call(network: MeasuredNetwork, case: BenchmarkCase) -> MeasuredCall:

@@ -6,21 +6,19 @@ import itertools
 import math
 import os
 import re
-import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, reading, shortened, shown
 from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_count, is_function, is_numeric
+from functional_nn.core.validation import check_count, check_number, is_function, is_numeric
 from functional_nn.data.dataset import Dataset, Split
 from functional_nn.data.examples import check_examples, number_of_examples
 from functional_nn.data.preparation import as_arrays
@@ -208,16 +206,12 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
     if path.suffix != ".toml":
         raise DataError(str(path), "a .toml file", shown(path.suffix))
     try:
-        return check_grid(_read_toml(_text(path)), str(path))
-    except OSError as error:
-        raise DataError(str(path), "a file to read", error.strerror) from None
-    # A DataError is a ValueError, but it names the file already.
-    except DataError:
+        with reading(path, "a file of TOML text"):
+            return check_grid(_read_toml(_text(path)), str(path))
+    except DataError:  # it names the file already
         raise
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise DataError(str(path), "a grid", f"one where {error}") from None
-        raise DataError(str(path), "TOML text", shortened(error)) from None
+    except InputError as error:
+        raise DataError(str(path), "a grid", f"one where {error}") from None
 
 
 def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
@@ -320,20 +314,11 @@ def _plain(value: object) -> PlainValue:
 
 def _checked_bounds(low: float, high: float, above: float) -> tuple[float, float]:
     """Two bounds as Python numbers; raises an InputError unless they are finite and in rising order."""
-    low, high = _plain(low), _plain(high)
-    numbers = all(_is_finite(bound) for bound in (low, high))
-    if not numbers or not above < low <= high:
-        least = "" if above == -math.inf else f" above {above:g}"
-        given = f"{shown(low)} and {shown(high)}"
-        raise InputError("bounds", f"two finite numbers{least}, the lower first", given)
-    return float(low), float(high)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether a value is a number that a float can hold."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
-    return abs(cast(float, value)) <= sys.float_info.max
+    limit = "" if above == -math.inf else f" above {above:g}"
+    expected = f"two finite numbers{limit}, the lower first"
+    least, most = (float(check_number("bounds", bound, expected)) for bound in (low, high))
+    check("bounds", (least, most), expected, above < least <= most)
+    return least, most
 
 
 def _text(path: Path) -> str:

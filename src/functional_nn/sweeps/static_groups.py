@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -67,15 +67,16 @@ class StaticGroup:
     _copying: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def spec(self, precision: Precision, workers: int = 1, members_at_once: int | None = None) -> ProgramSpec:
-        """The specification of the programs, as for ``member_spec``."""
-        return member_spec(
+        """The specification of the programs that train one member, or several at once, in each of some threads."""
+        scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
+        return ProgramSpec(
             self.make_recipe,
             self.batch_size,
             precision,
-            shapes_of(next(iter(self.splits.values()))),
-            self.traced,
-            workers=workers,
+            data=shapes_of(next(iter(self.splits.values()))),
+            hyperparameters=tuple((name, scalar) for name in self.traced),
             members=members_at_once,
+            in_threads=workers > 1,
         )
 
     def compile(self, precision: Precision, devices: Sequence[Device], members_at_once: int | None) -> Programs:
@@ -217,38 +218,6 @@ def keys(grid: Sequence[Hyperparameters], members: Sequence[int] | int) -> jax.A
         return jax.random.key(grid[members]["seed"])
     # Keys that are made one by one, and then stacked, take more than linear time.
     return jax.vmap(jax.random.key)(np.array([grid[number]["seed"] for number in members], np.uint32))
-
-
-def member_spec(
-    make_recipe: RecipeMaker,
-    batch_size: int,
-    precision: Precision,
-    data: Split,
-    hyperparameters: Iterable[str],
-    *,
-    workers: int,
-    members: int | None = None,
-) -> ProgramSpec:
-    """The specification of the programs of a sweep. Benchmarks of sweeps measure the programs of this specification.
-
-    Args:
-        make_recipe: makes a member's recipe from its hyper-parameters.
-        batch_size, precision: those of the sweep.
-        data: the shapes and types of the data.
-        hyperparameters: the names of the traced hyper-parameters, which are numbers.
-        workers: the number of threads that run the programs at the same time.
-        members: the number of members that one program trains; None: one member, without ``vmap``.
-    """
-    scalar = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
-    return ProgramSpec(
-        make_recipe,
-        batch_size,
-        precision,
-        data=data,
-        hyperparameters=tuple((name, scalar) for name in hyperparameters),
-        members=members,
-        in_threads=workers > 1,
-    )
 
 
 def _type_of(value: PlainValue) -> object:
