@@ -10,19 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from functional_nn.core import trees
+from functional_nn.core import trees, validation
 from functional_nn.core.errors import InputError, check, failing_as, imported, inside
 from functional_nn.core.layer import Backward, Layer, check_name
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import (
-    check_arrays,
-    check_batch_is_whole,
-    check_entries,
-    check_function,
-    check_key,
-    is_array,
-    is_function,
-)
 
 EXPECTED = "a Flax NNX or Equinox module, or a function of a key that makes one"
 
@@ -55,7 +46,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     """
     check_name(name)
     if backward is not None:
-        check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
+        validation.check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
     if is_nnx_module(module):
         nnx = imported("flax.nnx", "flax", "module")
         graph, values = nnx.split(nnx.clone(module))  # without a copy, later changes of the module would be seen
@@ -63,7 +54,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     elif is_equinox_module(module):
         make = lambda key: module  # noqa: E731
     else:
-        check("module", module, EXPECTED, is_function(module))
+        check("module", module, EXPECTED, validation.is_function(module))
         make = module
     with failing_as("module", EXPECTED, "a function that raises", "It is called with one argument, a key."):
         made = _example_of(make)
@@ -75,7 +66,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
         raise InputError("module", EXPECTED, f"a function that makes a {type(made).__name__}")
 
     def init(key, in_shape):
-        check_key(key)
+        validation.check_key(key)
         with failing_as("module", "one that can be initialized", "one that raises"):
             params, rest = values_of(make(key))
         nested = trees.unflatten(named_params.by_path(params)), trees.unflatten(named_rest.by_path(rest))
@@ -91,7 +82,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
             # during a call, such as intermediate values, which are not kept.
             new_state = trees.map_with_path(lambda path, old: jnp.asarray(after[path], old.dtype), dict(state))
         with inside(name):
-            check_arrays("y", y)
+            validation.check_arrays("y", y)
         return y, new_state, () if backward is None else (params, state, x)
 
     return Layer(name, init, forward, backward)
@@ -150,7 +141,7 @@ def parts_of_nnx(make: MakeModule) -> ModuleParts:
 
     def run(params, rest, x, train, key):
         if train and couples_examples:
-            check_batch_is_whole()
+            validation.check_batch_is_whole()
         leaves = random_leaves(jax.random.key(0) if key is None else key)
         random = jax.tree.unflatten(random_structure, leaves)
         module = nnx.merge(graph, params, random, rest)
@@ -163,7 +154,7 @@ def parts_of_nnx(make: MakeModule) -> ModuleParts:
         # The count of a random generator that was used is another array; under ``jit`` its value is not known.
         pairs = zip(jax.tree.leaves(random_after), leaves, strict=True)
         if train and key is None and any(new is not old for new, old in pairs):
-            check_key(key)
+            validation.check_key(key)
         return y, _name(rest).by_path(rest)
 
     return named_params, named_rest, values_of, run
@@ -205,7 +196,7 @@ def parts_of_equinox(make: MakeModule) -> ModuleParts:
         """The parameters; the other arrays with those of the state; and what is no array."""
         module, memory = made if isinstance(made, tuple) else (made, None)
         params, others = eqx.partition(module, eqx.is_inexact_array)
-        arrays, fixed = eqx.partition(others, is_array)
+        arrays, fixed = eqx.partition(others, validation.is_array)
         return params, (arrays, memory), fixed
 
     def structures(made: Any) -> tuple[NamedLeaves, NamedLeaves, PyTree, bool]:
@@ -219,7 +210,7 @@ def parts_of_equinox(make: MakeModule) -> ModuleParts:
 
     def run(params, rest, x, train, key):
         if train and has_memory:
-            check_batch_is_whole()
+            validation.check_batch_is_whole()
         arrays, memory = rest
         module = eqx.nn.inference_mode(eqx.combine(params, arrays, fixed), value=not train)
         keys = None if key is None else jax.random.split(key, jax.tree.leaves(x)[0].shape[0])
@@ -282,7 +273,7 @@ class NamedLeaves(NamedTuple):
             InputError: if the nested dict lacks a leaf.
         """
         leaves = trees.flatten(nested)
-        check_entries(argument, leaves, self.paths)
+        validation.check_entries(argument, leaves, self.paths)
         return jax.tree.unflatten(self.structure, [leaves[path] for path in self.paths])
 
 

@@ -21,17 +21,8 @@ from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees, tree_in_native_order
 from functional_nn.exchange.onnx_models import REMEDY, as_float32, by_name, converted, evaluation_model, session_of
 from functional_nn.exchange.stablehlo import PLATFORMS, exporting, of_any_batch, write_program
+from functional_nn.storage import files
 from functional_nn.storage.arrays import named_arrays, packed
-from functional_nn.storage.files import (
-    TEMPORARY,
-    check_new_folder,
-    check_path,
-    kept_open,
-    make_folder,
-    move,
-    temporary_folder,
-    write_whole,
-)
 from functional_nn.training.argument_checks import check_batch, check_functions, check_loss, check_metrics
 from functional_nn.training.evaluate import check_bytes_of_program, evaluation_of_totals, totals_function
 from functional_nn.training.optimizers import explaining_optimizer
@@ -155,7 +146,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     An example is in ``docs/how_to/training_without_python.md``.
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
-    folder = check_new_folder("folder", folder)
+    folder = files.check_new_folder("folder", folder)
     is_new = folder.parent.is_dir() and not os.path.lexists(folder)
     check("folder", str(folder), "a new folder in one that exists", is_new, "Files are never overwritten.")
     imported("onnxruntime", "onnxruntime", "net", extra="onnx")
@@ -187,19 +178,19 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     }
     # Another program never sees a part of the folder.
     with (
-        kept_open(folder.parent),
-        temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
-        kept_open(beside),
+        files.kept_open(folder.parent),
+        files.temporary_folder(".", f".{files.TEMPORARY}", folder.parent) as beside,
+        files.kept_open(beside),
     ):
         whole = beside / "whole"
-        make_folder(whole)
-        with kept_open(whole, new_files_only=True):
-            write_whole(whole / "train.onnx", model.SerializeToString())
-            write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
-            write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
-            write_whole(whole / "names.json", json.dumps(about, indent=1))
-            write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
-        move(whole, folder)
+        files.make_folder(whole)
+        with files.kept_open(whole, new_files_only=True):
+            files.write_whole(whole / "train.onnx", model.SerializeToString())
+            files.write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
+            files.write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
+            files.write_whole(whole / "names.json", json.dumps(about, indent=1))
+            files.write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
+        files.move(whole, folder)
 
 
 def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: str | os.PathLike[str]) -> None:
@@ -216,7 +207,7 @@ def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: s
     An example is in ``docs/how_to/training_without_python.md``.
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
-    path = check_path("path", path)
+    path = files.check_path("path", path)
     imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
     with jax.enable_x64(False), exporting(PLATFORMS) as export:
         program = export(step.function)(step.values, *of_any_batch(_batch(x, labels)))

@@ -12,42 +12,13 @@ from typing import NoReturn
 
 from functional_nn.core.errors import DataError, InputError, check, escaped, shortened
 from functional_nn.core.texts import counted
+from functional_nn.storage import files
 from functional_nn.storage.arrays import checksum, packed, unpacked
-from functional_nn.storage.files import (
-    HALF_WRITTEN,
-    LOCK,
-    JsonObject,
-    check_new_folder,
-    check_no_link,
-    check_no_links,
-    check_path,
-    folder_to_write,
-    kept_open,
-    make_folder,
-    names_in,
-    one_writer,
-    remove_leftovers,
-    signed_text,
-    write_whole,
-)
 from functional_nn.storage.identity import PROGRAMS, difference
+from functional_nn.sweeps import store
 from functional_nn.sweeps.grid import check_grid
 from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.results import SweepResult
-from functional_nn.sweeps.store import (
-    AT_ONCE,
-    BATCH_NAME,
-    BATCHES,
-    DAMAGED,
-    FILE_ENTRIES,
-    FINGERPRINT,
-    SWEEP,
-    WRITTEN_AFTERWARDS,
-    Batch,
-    halving_of,
-    read_batch,
-    read_settings,
-)
 
 MOST_SHOWN = 10
 """How many missing members or parts a message lists."""
@@ -96,36 +67,36 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
     """The same, as a context in which the new folder is locked and kept open."""
     is_list = isinstance(folders, Sequence) and not isinstance(folders, str)
     check("folders", folders, "a list with the folders of all parts", is_list and folders)
-    paths = [check_path("folders", folder) for folder in folders]
-    out = check_new_folder("out", out)
+    paths = [files.check_path("folders", folder) for folder in folders]
+    out = files.check_new_folder("out", out)
     settings = _check_parts(paths)
     with ExitStack() as stack:
-        stack.enter_context(folder_to_write("out", out))
+        stack.enter_context(files.folder_to_write("out", out))
         if _has_other_files(out, settings):
             raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
-        stack.enter_context(one_writer("out", out))
-        if (out / SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
+        stack.enter_context(files.one_writer("out", out))
+        if (out / store.SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
             yield ended  # sweep.json comes last, so there is nothing left to put together
             return
-        if (out / SWEEP).exists():
-            _check_same_sweep(out, read_settings(out), settings)
-        check_no_links("out", out, BATCHES)
-        make_folder(out / BATCHES)
-        with kept_open(out / BATCHES):
-            remove_leftovers(out / BATCHES)
+        if (out / store.SWEEP).exists():
+            _check_same_sweep(out, store.read_settings(out), settings)
+        files.check_no_links("out", out, store.BATCHES)
+        files.make_folder(out / store.BATCHES)
+        with files.kept_open(out / store.BATCHES):
+            files.remove_leftovers(out / store.BATCHES)
             for path in paths:
                 for file, _, batch in good_batches(path):
-                    about = batch.about | {FINGERPRINT: settings[FINGERPRINT]}
-                    write_whole(out / BATCHES / file.name, packed(batch.arrays, about))
+                    about = batch.about | {store.FINGERPRINT: settings[store.FINGERPRINT]}
+                    files.write_whole(out / store.BATCHES / file.name, packed(batch.arrays, about))
         # The parts may differ: with vmap, a part of one member trains one at once.
-        if any(read_settings(path).get(AT_ONCE) != 1 for path in paths):
-            settings = settings | {AT_ONCE: MERGED}
+        if any(store.read_settings(path).get(store.AT_ONCE) != 1 for path in paths):
+            settings = settings | {store.AT_ONCE: MERGED}
         # The settings come last: a folder without them is no sweep yet.
-        write_whole(out / SWEEP, signed_text(settings))
+        files.write_whole(out / store.SWEEP, files.signed_text(settings))
         yield read_sweep(out)[0]
 
 
-def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
+def read_sweep(folder: Path) -> tuple[SweepResult, files.JsonObject]:
     """The result of a sweep, from its folder, and the entries of its ``sweep.json``.
 
     A file of members that is damaged or belongs to another sweep counts as missing, as when the sweep goes on. Members
@@ -134,13 +105,13 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     Raises:
         DataError: if ``sweep.json`` is missing or damaged, or the members have too many different metrics.
     """
-    settings = read_settings(folder)
+    settings = store.read_settings(folder)
     histories = _histories(folder, settings)
     _check_metrics(folder, histories)
     grid = check_grid(settings["grid"])  # which makes tuples of lists
     names = [name for name in grid[0] if name != "data" or len({member["data"] for member in grid}) > 1]
 
-    def printable(values: Mapping[str, object]) -> JsonObject:
+    def printable(values: Mapping[str, object]) -> files.JsonObject:
         return {escaped(name): escaped(value) if isinstance(value, str) else value for name, value in values.items()}
 
     members = []
@@ -153,7 +124,7 @@ def read_sweep(folder: Path) -> tuple[SweepResult, JsonObject]:
     return SweepResult(tuple(members), _no_model, str(precision[0]), in_shape=(), message=message), settings
 
 
-def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:
+def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, store.Batch]]:
     """The good files of a sweep with finished batches of members.
 
     A damaged file and a link are left out, with a warning. Files of another sweep are left out.
@@ -161,51 +132,53 @@ def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, Batch]]:
     Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and what is
     in it.
     """
-    fingerprint = read_settings(folder)[FINGERPRINT]
-    check_no_link(str(folder), folder / BATCHES)
+    fingerprint = store.read_settings(folder)[store.FINGERPRINT]
+    files.check_no_link(str(folder), folder / store.BATCHES)
     names: list[str] = []
-    with suppress(FileNotFoundError, NotADirectoryError), kept_open(folder):
-        names = names_in(folder / BATCHES)
-    for name in filter(None, map(BATCH_NAME.fullmatch, sorted(names))):
-        path = folder / BATCHES / name.string
+    with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
+        names = files.names_in(folder / store.BATCHES)
+    for name in filter(None, map(store.BATCH_NAME.fullmatch, sorted(names))):
+        path = folder / store.BATCHES / name.string
         try:
             # A stranger may put a link in place of the folder at any moment.
-            with kept_open(folder), kept_open(folder / BATCHES):
-                batch = read_batch(path, fingerprint)
-        except DAMAGED as error:
+            with files.kept_open(folder), files.kept_open(folder / store.BATCHES):
+                batch = store.read_batch(path, fingerprint)
+        except store.DAMAGED as error:
             warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
             continue
         if batch is not None:
             yield path, None if name["rung"] == "end" else int(name["rung"]), batch
 
 
-def _has_other_files(out: Path, settings: JsonObject) -> bool:
+def _has_other_files(out: Path, settings: files.JsonObject) -> bool:
     """Whether a folder has anything but what a killed ``merge`` of the same sweep left there."""
-    names = names_in(out)
-    known = {BATCHES, LOCK, *(WRITTEN_AFTERWARDS if SWEEP in names else ())}
+    names = files.names_in(out)
+    known = {store.BATCHES, files.LOCK, *(store.WRITTEN_AFTERWARDS if store.SWEEP in names else ())}
     paths = [out / name for name in names if name not in known]
-    check_no_links("out", out, BATCHES)
-    if BATCHES in names and not (out / BATCHES).is_dir():
+    files.check_no_links("out", out, store.BATCHES)
+    if store.BATCHES in names and not (out / store.BATCHES).is_dir():
         return True
-    if BATCHES in names:
-        with kept_open(out / BATCHES):
-            paths += [out / BATCHES / name for name in names_in(out / BATCHES)]
+    if store.BATCHES in names:
+        with files.kept_open(out / store.BATCHES):
+            paths += [out / store.BATCHES / name for name in files.names_in(out / store.BATCHES)]
 
     def is_ours(path: Path) -> bool:
-        if path.match(HALF_WRITTEN):
+        if path.match(files.HALF_WRITTEN):
             return True
         try:
-            about = read_settings(out) if path == out / SWEEP else unpacked(path)[1]
-            return about[FINGERPRINT] == settings[FINGERPRINT] and (path == out / SWEEP or path.parent == out / BATCHES)
-        except DAMAGED:
+            about = store.read_settings(out) if path == out / store.SWEEP else unpacked(path)[1]
+            return about[store.FINGERPRINT] == settings[store.FINGERPRINT] and (
+                path == out / store.SWEEP or path.parent == out / store.BATCHES
+            )
+        except store.DAMAGED:
             return False
 
     return not all(map(is_ours, paths))
 
 
-def _check_parts(paths: Sequence[Path]) -> JsonObject:
+def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
     """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
-    settings = read_settings(paths[0])
+    settings = store.read_settings(paths[0])
     if settings.get("halving") is not None:
         remedy = "Successive halving compares all members, so it has no parts."
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
@@ -213,7 +186,7 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
     file_of: dict[int, str] = {}
     first_with: dict[str, Path] = {}
     for path in paths:
-        _check_same_sweep(path, read_settings(path), settings)
+        _check_same_sweep(path, store.read_settings(path), settings)
         for file, _, batch in good_batches(path):
             numbers = [history.number for history in batch.histories]
             is_known = members_in.setdefault(file.name, numbers) == numbers
@@ -230,11 +203,11 @@ def _check_parts(paths: Sequence[Path]) -> JsonObject:
     return settings
 
 
-def _check_same_sweep(path: Path, known: JsonObject, first: JsonObject) -> None:
-    others = [*FILE_ENTRIES, AT_ONCE]
+def _check_same_sweep(path: Path, known: files.JsonObject, first: files.JsonObject) -> None:
+    others = [*store.FILE_ENTRIES, store.AT_ONCE]
     # How many members are trained at once depends on the part and on the memory of the computer, and the programs
     # depend on it.
-    if known.get(AT_ONCE) != first.get(AT_ONCE):
+    if known.get(store.AT_ONCE) != first.get(store.AT_ONCE):
         others.append(PROGRAMS)
     identities = [{name: about[name] for name in about if name not in others} for about in (known, first)]
     if different := difference(*identities):
@@ -258,10 +231,10 @@ def _in_words(missing: Sequence[int], count: int) -> str:
     return said
 
 
-def _histories(folder: Path, settings: JsonObject) -> Sequence[MemberHistory]:
+def _histories(folder: Path, settings: files.JsonObject) -> Sequence[MemberHistory]:
     """The histories of all members, in the order of the grid."""
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
-    rule = halving_of(settings)
+    rule = store.halving_of(settings)
     batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder)]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):

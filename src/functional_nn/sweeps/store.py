@@ -18,24 +18,8 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError, reading, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import LARGEST
+from functional_nn.storage import files
 from functional_nn.storage.arrays import Shaped, as_stored, form, is_key, packed, unpacked
-from functional_nn.storage.files import (
-    PLAIN,
-    JsonObject,
-    as_json,
-    check_no_links,
-    kept_open,
-    make_folder,
-    misfit,
-    names_in,
-    one_writer,
-    parsed,
-    read_file,
-    read_signed,
-    remove_leftovers,
-    signed_text,
-    write_whole,
-)
 from functional_nn.storage.identity import (
     GROUPS,
     IDENTITY,
@@ -62,8 +46,8 @@ FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 SCHEMA = {
     FINGERPRINT: str,
-    "grid": [{"data": str, ...: (*PLAIN, list)}],
-    "halving": ([(*PLAIN, [int])], None),
+    "grid": [{"data": str, ...: (*files.PLAIN, list)}],
+    "halving": ([(*files.PLAIN, [int])], None),
     "precision": ([str], None),
     AT_ONCE: (int, str, None),
     **dict.fromkeys((GROUPS, PROGRAMS, SURROUNDINGS), (dict, None)),
@@ -79,7 +63,7 @@ SAVED = ("number", "status", "bad_step", "seconds")
 MEMBERS_SCHEMA = [
     {
         **{"number": int, "status": str, "bad_step": (int, None), "seconds": float},
-        **{"metrics": [str], "test_metrics": [str], ...: PLAIN},
+        **{"metrics": [str], "test_metrics": [str], ...: files.PLAIN},
     }
 ]
 """The schema of what a batch's file says about its members."""
@@ -113,27 +97,27 @@ def opened_store(
             another sweep or another program.
         DataError: if ``sweep.json`` is damaged or of another version.
     """
-    given = as_json("identity", identity)
+    given = files.as_json("identity", identity)
     check_kind("out", folder, "a sweep")
-    with one_writer("out", folder):
+    with files.one_writer("out", folder):
         fingerprint = _begun(folder, given, defaults)
-        with kept_open(folder / BATCHES):
-            remove_leftovers(folder / BATCHES)
+        with files.kept_open(folder / BATCHES):
+            files.remove_leftovers(folder / BATCHES)
             yield Store(folder, fingerprint)
 
 
-def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | None) -> str:
+def _begun(folder: Path, identity: files.JsonObject, defaults: Mapping[str, object] | None) -> str:
     """Writes the sweep's identity, or compares it with that in the folder; returns the fingerprint of the folder."""
     try:
-        check_no_links("out", folder, BATCHES)
-        names = names_in(folder)
-        batches = names_in(folder / BATCHES) if BATCHES in names else []
+        files.check_no_links("out", folder, BATCHES)
+        names = files.names_in(folder)
+        batches = files.names_in(folder / BATCHES) if BATCHES in names else []
         if SWEEP not in names and not any(map(BATCH_NAME.fullmatch, batches)):  # no sweep has begun here
             check_nothing_lost("out", folder, (*WRITTEN_AFTERWARDS, REPORT))
-        make_folder(folder / BATCHES)
+        files.make_folder(folder / BATCHES)
         if SWEEP not in names:
             fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-            with kept_open(folder / BATCHES):
+            with files.kept_open(folder / BATCHES):
                 for name in filter(BATCH_NAME.fullmatch, batches):
                     is_ours = True  # also if it is damaged
                     with suppress(*DAMAGED):
@@ -142,7 +126,7 @@ def _begun(folder: Path, identity: JsonObject, defaults: Mapping[str, object] | 
                         given = f"{folder}, where another sweep, or one with another version of JAX, wrote {name}"
                         raise InputError("out", NEW_OR_OURS, given, "Use another folder.")
             entries = {"format": FORMAT, "version": VERSION, FINGERPRINT: fingerprint}
-            write_whole(folder / SWEEP, signed_text(entries | identity))
+            files.write_whole(folder / SWEEP, files.signed_text(entries | identity))
             return fingerprint
         known = read_settings(folder)
     except OSError as error:
@@ -188,7 +172,7 @@ class Store(NamedTuple):
             arrays |= {f"{place}/{name}": np.asarray(values, np.float64) for name, values in metrics.items()}
             arrays |= {f"{place}/{i}": as_stored(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
         about = {"fingerprint": self.fingerprint, "members": json.dumps(members)}
-        write_whole(self._path(name), packed(arrays, about))
+        files.write_whole(self._path(name), packed(arrays, about))
 
     def load(self, name: str, numbers: Sequence[int], like: PyTree) -> tuple[list[MemberHistory], list[PyTree]] | None:
         """Reads a batch that ``save`` wrote; None if the file is missing or damaged, or belongs to another sweep.
@@ -238,8 +222,8 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     arrays, about = unpacked(path, most_bytes=total_bytes())
     if about[FINGERPRINT] != fingerprint:
         return None
-    members = parsed(about["members"].encode())
-    if misfit(members, MEMBERS_SCHEMA):
+    members = files.parsed(about["members"].encode())
+    if files.misfit(members, MEMBERS_SCHEMA):
         raise ValueError("not the members of a batch")
 
     def numbers(name: str) -> MutableSequence[float]:
@@ -260,7 +244,7 @@ def read_batch(path: Path, fingerprint: str) -> Batch | None:
     return Batch(histories, arrays, about)
 
 
-def read_settings(folder: Path) -> JsonObject:
+def read_settings(folder: Path) -> files.JsonObject:
     """The verified entries of ``sweep.json``.
 
     Raises:
@@ -269,14 +253,14 @@ def read_settings(folder: Path) -> JsonObject:
     path = folder / SWEEP
     remedy = "Use another folder. Or delete this file: only the same sweep can go on then."
     with reading(path, "the settings of a sweep", "Give a folder that sweep wrote.", errors=OSError):
-        content = read_file(path)
+        content = files.read_file(path)
     with reading(path, "a file that a sweep wrote", remedy):
-        known = read_signed(content)
+        known = files.read_signed(content)
     if known.get("format") != FORMAT or known.get("version") != VERSION:
         given = f"{shown(known.get('format'))} in version {shown(known.get('version'))}"
         raise DataError(str(path), f"{FORMAT!r} in version {VERSION}", given, "Use another folder.")
     try:
-        found = misfit(known, SCHEMA)
+        found = files.misfit(known, SCHEMA)
         if not found:
             check_grid(known["grid"])
             halving_of(known)
@@ -287,7 +271,7 @@ def read_settings(folder: Path) -> JsonObject:
     return known
 
 
-def halving_of(settings: JsonObject) -> Halving | None:
+def halving_of(settings: files.JsonObject) -> Halving | None:
     """The rule of successive halving, if the sweep has one."""
     given = settings.get("halving")
     return None if given is None else Halving(*given).checked(LARGEST)

@@ -31,34 +31,25 @@ from functional_nn.sweeps.population import Population
 from functional_nn.sweeps.results import SweepResult, check_names
 from functional_nn.sweeps.static_groups import static_groups
 from functional_nn.sweeps.store import AT_ONCE, Store, opened_store
+from functional_nn.training import recipe
 from functional_nn.training.argument_checks import check_metrics, check_patience, check_seed
 from functional_nn.training.evaluate import SMALLER_IS_BETTER, larger_is_better
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.processes import Interruption, Processes
-from functional_nn.training.recipe import (
-    Gradient,
-    LossMaker,
-    MetricFunction,
-    ModelFunction,
-    OptimizerFunction,
-    PenaltyMaker,
-    RecipeFunctions,
-    StartMaker,
-)
 from functional_nn.training.state import SETTING_OF_BITS
 
 
 def sweep(
-    model: ModelFunction,
-    optimizer: OptimizerFunction,
+    model: recipe.ModelFunction,
+    optimizer: recipe.OptimizerFunction,
     grid: Sequence[Mapping[str, object]],
     data: Dataset | Split | Mapping[str, Dataset | Split],
     *,
-    loss: LossMaker = cross_entropy,
-    penalty: PenaltyMaker = None,
-    metrics: Mapping[str, MetricFunction] | None = None,
-    gradient: Gradient = "auto",
-    start: StartMaker = None,
+    loss: recipe.LossMaker = cross_entropy,
+    penalty: recipe.PenaltyMaker = None,
+    metrics: Mapping[str, recipe.MetricFunction] | None = None,
+    gradient: recipe.Gradient = "auto",
+    start: recipe.StartMaker = None,
     epochs: int = 10,
     batch_size: int = 64,
     precision: str | Precision = "float32",
@@ -138,7 +129,7 @@ def sweep(
     clock = time.perf_counter()
     named = check_metrics(metrics)
     check_names_of_losses(named or ())
-    make_recipe = RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
+    make_recipe = recipe.RecipeFunctions(model, optimizer, loss, penalty, named, gradient, start)
     policy = as_precision(precision)
     members, by_name = _with_data(check_grid(grid), data)
     check_names(members[0])
@@ -244,7 +235,7 @@ def check_options(static: Any, halving: object, keep: object, on_epoch: object, 
         check_flag("progress", progress)
 
 
-def check_names_of_losses(metrics: Iterable[tuple[str, MetricFunction]]) -> None:
+def check_names_of_losses(metrics: Iterable[tuple[str, recipe.MetricFunction]]) -> None:
     """Raises an InputError if the name of a loss among the metrics says that larger numbers are better."""
     for name, metric in metrics:
         if isinstance(metric, Loss) and larger_is_better(name):

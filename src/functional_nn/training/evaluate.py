@@ -14,32 +14,18 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 from jax.stages import Wrapped
 
+from functional_nn.core import validation
 from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value, values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import (
-    as_array,
-    check_arrays,
-    check_count,
-    check_trees,
-    is_array,
-    tree_in_native_order,
-)
 from functional_nn.data.examples import number_of_examples
 from functional_nn.jaxprs.walk import all_equations, array_type
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy
-from functional_nn.training.argument_checks import (
-    check_batch,
-    check_loss,
-    check_loss_function,
-    check_metrics,
-    check_scalar,
-    check_train_state,
-)
+from functional_nn.training import argument_checks as checks
 from functional_nn.training.devices import check_bytes
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import LossFunction, MetricFunction, Recipe
@@ -88,16 +74,16 @@ def make_evaluate(
         precision: as for ``fit``.
         batch_size: the number of examples computed at a time.
     """
-    check_loss_function(loss)
-    check_count("batch_size", batch_size)
-    named = check_metrics(metrics)
+    checks.check_loss_function(loss)
+    validation.check_count("batch_size", batch_size)
+    named = checks.check_metrics(metrics)
     net, policy = as_layer(net), as_precision(precision)
     recipe = Recipe(net, loss, optax.identity(), metrics=named)  # nothing is optimized
 
     def evaluate(train_state, x, labels):
-        check_train_state(train_state)
-        check_batch(x, labels)
-        x, labels = tree_in_native_order((x, labels))
+        checks.check_train_state(train_state)
+        checks.check_batch(x, labels)
+        x, labels = validation.tree_in_native_order((x, labels))
         return evaluation_of_totals(recipe, totals_of_examples(recipe, policy, train_state, x, labels, batch_size))
 
     return evaluate
@@ -258,7 +244,7 @@ def totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTota
         if isinstance(loss, Loss):
             loss_totals, others = loss.totals(y, labels), {}
         else:
-            mean, reports = check_loss(loss(y, labels))
+            mean, reports = checks.check_loss(loss(y, labels))
             loss_totals, others = totals_of_mean(mean), {name: totals_of_mean(reports[name]) for name in reports}
         if metrics is None:
             if "accuracy" not in others and _are_classes(y, labels):
@@ -272,7 +258,7 @@ def totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTota
                 if isinstance(metric, Metric | Loss):
                     others[name] = metric.totals(y, labels)
                 else:
-                    others[name] = totals_of_mean(check_scalar("metric", metric(y, labels)))
+                    others[name] = totals_of_mean(checks.check_scalar("metric", metric(y, labels)))
         return loss_totals, others
 
     return totals
@@ -317,12 +303,14 @@ def predict(
      [3.]]
     """
     function = _outputs(as_layer(net), as_precision(precision))
-    check_trees(params, state)
-    check_count("batch_size", batch_size)
+    validation.check_trees(params, state)
+    validation.check_count("batch_size", batch_size)
     # Tensors of other libraries become arrays of NumPy.
-    x = jax.tree.map(lambda leaf: np.asarray(leaf) if not is_array(leaf) and hasattr(leaf, "__array__") else leaf, x)
-    check_arrays("x", x)
-    params, state, x = tree_in_native_order((params, state, x))
+    x = jax.tree.map(
+        lambda leaf: np.asarray(leaf) if not validation.is_array(leaf) and hasattr(leaf, "__array__") else leaf, x
+    )
+    validation.check_arrays("x", x)
+    params, state, x = validation.tree_in_native_order((params, state, x))
     examples = number_of_examples(x)
     # Slices beyond the end of a shorter array are not an error, so examples would be left out.
     if any(len(array) != examples for array in jax.tree.leaves(x)):
@@ -331,7 +319,7 @@ def predict(
     check("x", x, "at least one example", examples)
 
     def of_batch(start: int) -> PyTree:
-        batch = jax.tree.map(lambda part: as_array("x", part[start : start + batch_size]), x)
+        batch = jax.tree.map(lambda part: validation.as_array("x", part[start : start + batch_size]), x)
         if start == 0:
             check_bytes_of_program(function, params, state, batch)
         return jax.device_get(function(params, state, batch))

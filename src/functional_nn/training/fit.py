@@ -29,14 +29,7 @@ from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.storage.arrays import checksum_of
 from functional_nn.storage.identity import PROGRAMS
-from functional_nn.training.argument_checks import (
-    check_functions,
-    check_is_not_a_loader,
-    check_metrics,
-    check_patience,
-    check_seed,
-    says_stop,
-)
+from functional_nn.training import argument_checks as checks
 from functional_nn.training.checkpointing import Checkpoints, RunProgress, RunSaver, run_saver
 from functional_nn.training.data_for_network import data_for_network, warn_of_probabilities
 from functional_nn.training.devices import chosen_devices, put_everywhere, put_on_one
@@ -176,10 +169,10 @@ def fit(
     policy = as_precision(precision)
     check_count("epochs", epochs)
     check_count("batch_size", batch_size)
-    check_functions(loss, optimizer, penalty)
-    named = check_metrics(metrics)
+    checks.check_functions(loss, optimizer, penalty)
+    named = checks.check_metrics(metrics)
     check_choice("non_finite", non_finite, names.NON_FINITE)
-    check_seed(seed)
+    checks.check_seed(seed)
     if start is not None:
         check_start(start)
     if on_epoch is not None:
@@ -187,7 +180,7 @@ def fit(
         check_function("on_epoch", on_epoch, expected, "metrics, train_state")
     if progress is not None:
         check_flag("progress", progress)
-    check_is_not_a_loader(data)
+    checks.check_is_not_a_loader(data)
     streamed = data.streamed if isinstance(data, Stream) else ()
     processes = Processes()
 
@@ -206,7 +199,7 @@ def fit(
             expected = f"batches that the {device_count // processes.count} devices of a process can share evenly"
             raise InputError("data", expected, f"{batch_size // processes.count} examples in a batch")
         if patience is not None:
-            patience = check_patience(patience, split.evaluated_part)
+            patience = checks.check_patience(patience, split.evaluated_part)
         warn_of_probabilities(net, loss)
         # What must be equal for a run to continue in a folder, and in all processes. The programs' fingerprints are
         # added after compilation.
@@ -452,7 +445,7 @@ class EpochLoop:
                 return False
             # On one device, so that the function can compute with it alone.
             train_state = put_on_one(self.reached.train_state, self.data.programs.sharding)
-            return says_stop(self.on_epoch(metrics, train_state))
+            return checks.says_stop(self.on_epoch(metrics, train_state))
 
         # With several processes the first one alone is asked, and its answer counts for all.
         processes = self.data.processes

@@ -17,14 +17,7 @@ from functional_nn.core.shapes import Shape, cast
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import EXAMPLES, as_array, check_flag, check_function, check_key, check_trees
 from functional_nn.data.preparation import scaled_bytes
-from functional_nn.training.argument_checks import (
-    check_batch,
-    check_functions,
-    check_loss,
-    check_loss_function,
-    check_scalar,
-    check_train_state,
-)
+from functional_nn.training import argument_checks as checks
 from functional_nn.training.precision import Precision, as_precision
 from functional_nn.training.recipe import (
     Gradient,
@@ -102,14 +95,14 @@ def make_train_step(
     check_flag("keep_finite", keep_finite)
     net, differentiate = with_gradient(as_layer(net), gradient)
     policy = as_precision(precision)
-    check_functions(loss, optimizer, penalty)
+    checks.check_functions(loss, optimizer, penalty)
     step = step_of(
         Recipe(net, loss, optimizer, penalty, gradient=differentiate), policy, "kept" if keep_finite else "unchecked"
     )
 
     def train_step(train_state, x, labels):
-        check_train_state(train_state)
-        check_batch(x, labels)
+        checks.check_train_state(train_state)
+        checks.check_batch(x, labels)
         if policy.scales_loss != (train_state.loss_scale is not None):
             expected = f"a loss scale for computing in {policy.compute}" if policy.scales_loss else "no loss scale"
             given = "none" if policy.scales_loss else "one"
@@ -197,8 +190,8 @@ def make_objective(
 
     def objective(params, state, x, labels, key):
         y, new_state = forward(recipe.net, precision, params, state, x, train=train, key=key)
-        value, reports = check_loss(recipe.loss(y, labels))
-        total = value if recipe.penalty is None else value + check_scalar("penalty", recipe.penalty(params))
+        value, reports = checks.check_loss(recipe.loss(y, labels))
+        total = value if recipe.penalty is None else value + checks.check_scalar("penalty", recipe.penalty(params))
         scaled = total if scale is None else total * scale.astype(total.dtype)
         return scaled, (total, value, reports, new_state)
 
@@ -314,9 +307,9 @@ def per_example_gradients(
     net = as_layer(net)
     # A list of numbers is one array.
     labels = jax.tree.map(partial(as_array, "labels"), labels, is_leaf=lambda node: isinstance(node, list))
-    check_loss_function(loss)
+    checks.check_loss_function(loss)
     check_trees(params, state)
-    examples = check_batch(x, labels)
+    examples = checks.check_batch(x, labels)
     if key is not None:
         check_key(key)
 
@@ -324,7 +317,7 @@ def per_example_gradients(
         # Each example is a batch of one, so the mean in the loss changes nothing.
         x, label = jax.tree.map(lambda leaf: leaf[None], (x, label))
         y, _ = net.apply(params, state, x, train=train, key=key)
-        return check_loss(loss(y, label))[0]
+        return checks.check_loss(loss(y, label))[0]
 
     keys = None if key is None else jax.random.split(key, examples)
     # The name of the mapped axis is how a layer such as batch_norm notices that its batch is not whole.
