@@ -12,3 +12,9 @@ def python(program: str, *arguments, cwd=None, **environment) -> subprocess.Comp
     done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def started(*arguments) -> subprocess.Popen[str]:
+    """The command with these arguments, which runs beside the test."""
+    command = [sys.executable, "-m", "functional_nn", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

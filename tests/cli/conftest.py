@@ -1,8 +1,11 @@
 """A finished run, trained once for every test that reads it."""
 
 import functools
+import json
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +31,19 @@ def refused(capsys):
         return captured.out
 
     return check
+
+
+def reported(folder: Path, *flags) -> str:
+    """The page that ``report`` writes into the folder of a run or of a sweep."""
+    assert cli.run(["report", *map(str, (folder, *flags))]) == 0
+    return (folder / "report.html").read_text("utf-8")
+
+
+def result_of(arguments: list, folder: Path) -> Any:
+    """What the command writes with ``--json``, here into the folder."""
+    file = folder / "result of a command.json"
+    assert cli.run([*map(str, arguments), "--json", str(file)]) == 0
+    return json.loads(file.read_text())
 
 
 def kept(method):
@@ -76,10 +92,10 @@ def finished(tmp_path_factory) -> SimpleNamespace:
     """``folder`` of a run of five epochs, its ``json`` file, and the ``flags`` it was trained with."""
     place = tmp_path_factory.mktemp("finished")
     flags = ["--hidden", "64", "--epochs", "5"]
-    folder, json = place / "run", place / "result.json"
+    folder, file = place / "run", place / "result.json"
     with without_pages():
-        assert cli.run(["train", *flags, "--out", str(folder), "--json", str(json)]) == 0
-    return SimpleNamespace(folder=folder, json=json, flags=flags)
+        assert cli.run(["train", *flags, "--out", str(folder), "--json", str(file)]) == 0
+    return SimpleNamespace(folder=folder, json=file, flags=flags)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """The commands on a table: ``train``, ``predict``, ``report``, ``sweep``, ``export``, ``--from`` and ``--resume``."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli.conftest import result_of
 
 import functional_nn as fnn
 from functional_nn.cli import run
@@ -34,11 +34,10 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys, refused):
     _, folder = trained
     new = tmp_path / "new.csv"
     new.write_text("depth,name,size\n-3,whale,130\n\n-3,mouse,70\n")
-    assert run(["predict", str(folder), str(new), "--json", str(tmp_path / "rows.json")]) == 0
+    rows = result_of(["predict", folder, new], tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["row", "class"]
     assert [line.split("new.csv:")[1].split()[:2] for line in lines[1:]] == [["2", "large"], ["4", "small"]]
-    rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows[1]["row"] == f"{new}:4"
     network = fnn.exchange.load(folder)
     found = network.predict([[130, -3], [70, -3]])

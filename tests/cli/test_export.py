@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.cli.conftest import reported
+from tests.storage.manifests import sign_result
 
 import functional_nn as fnn
 from functional_nn import cli
 from functional_nn.data import write_idx
-from functional_nn.storage.files import signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 FILES = {"config.json", "metrics.jsonl", "model.safetensors", "result.json"}
@@ -211,26 +212,6 @@ def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images,
     refused([*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
 
 
-HOSTILE = {
-    "a pickle that calls a function": ("model.safetensors", b"cos\nsystem\n(S'touch called'\ntR."),
-    "a billion elements": (
-        "model.safetensors",
-        (text := b'{"fc1.weight":{"dtype":"F32","shape":[1000000000,4],"data_offsets":[0,16000000000]}}')
-        and len(text).to_bytes(8, "little") + text,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_an_error(name, images, tmp_path, refused, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    file, content = HOSTILE[name]
-    (tmp_path / file).write_bytes(content)
-    refused(["import", file, *images, "--hidden", "8", "--out", "run"], file if "safe" in file else "")
-    assert not (tmp_path / "called").exists()
-    assert not (tmp_path / "run").exists()
-
-
 def test_what_does_not_fit_is_listed(imported, images, tmp_path, refused):
     file = tmp_path / "model.safetensors"
     refused(
@@ -249,8 +230,7 @@ def test_what_does_not_fit_is_listed(imported, images, tmp_path, refused):
 
 
 def test_an_imported_run_has_a_page_and_a_model_card(imported, tmp_path):
-    assert cli.run(["report", str(imported)]) == 0
-    page = (imported / "report.html").read_text()
+    page = reported(imported)
     assert "has imported parameters (model.safetensors)" in page
     assert "learning rate" not in page
     card = (fnn.exchange.to_hub(imported, tmp_path / "hub") / "README.md").read_text()
@@ -277,8 +257,7 @@ def test_training_goes_on_from_a_run_and_resumes_only_with_the_same_start(import
         assert (array == after[path]).all() == ("dense_0" in path)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["from"]["run"], config["hidden"], config["freeze"]) == ("imported", [8], "dense_0/*")
-    assert cli.run(["report", str(tmp_path / "run")]) == 0
-    assert "from the parameters of another run (imported)" in (tmp_path / "run" / "report.html").read_text()
+    assert "from the parameters of another run (imported)" in reported(tmp_path / "run")
     alone = ["train", *data[2:], "--out", str(tmp_path / "run"), "--resume"]
     refused(alone, "--from with the run that", "(imported)")
     (tmp_path / "run" / "checkpoints" / "0000000002.checkpoint.safetensors").unlink()
@@ -353,9 +332,7 @@ def test_a_hostile_result_is_no_raw_error(finished, tmp_path):
     ):
         folder = tmp_path / str(number)
         shutil.copytree(finished.folder, folder)
-        result = json.loads((folder / "result.json").read_text())
-        del result["sha256"]
-        (folder / "result.json").write_text(signed_text(result | wrong))
+        sign_result(folder, **wrong)
         assert number or cli.run(["report", str(folder)]) == 0
         if number in (1, 4):
             with pytest.raises(fnn.DataError, match=rf"the result of a run, got a damaged one \({next(iter(wrong))} "):

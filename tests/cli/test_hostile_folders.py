@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from tests.storage.manifests import manifest_of, with_manifest
+from tests.cli.conftest import reported
+from tests.storage.manifests import manifest_of, sign_result, sign_run, with_manifest
 
 import functional_nn as fnn
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import packed, unpacked
-from functional_nn.storage.files import checksum_of, signed_text
+from functional_nn.storage.files import signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 REMOVED = object()
@@ -112,14 +113,6 @@ def signed_line(row: object) -> str:
     return signed_text(row, indent=None) if isinstance(row, dict) else json.dumps(row) + "\n"
 
 
-def sign_run(folder: Path) -> None:
-    """Writes the checksums of a run's files into its result."""
-    result = json.loads((folder / "result.json").read_text())
-    result["files"] = {name: checksum_of(folder / name) for name in run_folder.VERIFIED}
-    del result["sha256"]
-    (folder / "result.json").write_text(signed_text(result))
-
-
 @pytest.fixture(scope="module")
 def made(tiny, tmp_path_factory, no_pages) -> Path:
     """A folder with a finished ``run``, and with ``part1`` and ``part2`` of a sweep, and a sweep with ``halving``."""
@@ -158,51 +151,38 @@ def is_refused(folders, refused):
     return check
 
 
-def write_result(folders: Path, **entries: object) -> None:
-    result = json.loads((folders / "run" / "result.json").read_text())
-    del result["sha256"]
-    (folders / "run" / "result.json").write_text(signed_text(result | entries))
-
-
-def write_configuration(folders: Path, **entries: object) -> None:
-    configuration = run_folder.read_configuration(folders / "run")
-    (folders / "run" / "config.json").write_text(signed_text(configuration | entries))
-    sign_run(folders / "run")
-
-
 def test_a_result_with_wrong_entries_is_left_out_of_the_page(folders):
     for entries in ({"test_accuracy": "0.9"}, {"versions": [1]}, {"seconds": {"total": "2"}}):
-        write_result(folders, **entries)
+        sign_result(folders / "run", **entries)
         with pytest.raises(fnn.DataError, match=r"result\.json: expected the result of a run, got a damaged one"):
             fnn.exchange.to_hub(folders / "run", folders / "hub")
-    assert run(["report", str(folders / "run")]) == 0
-    assert "seconds/total &#39;2&#39;" in (folders / "run" / "report.html").read_text("utf-8")
+    assert "seconds/total &#39;2&#39;" in reported(folders / "run")
 
 
 def test_a_configuration_with_wrong_versions_or_names_is_refused(folders, is_refused):
     for names in (["a"], ["a", "b", "c" * 10**6]):
-        write_configuration(folders, class_names=names)
+        sign_run(folders / "run", class_names=names)
         is_refused("config.json", "class_names")
-    write_configuration(folders, versions=[1])
+    sign_run(folders / "run", versions=[1])
     is_refused("config.json", "versions [1]")
     assert run(["report", str(folders / "run")]) == 2
 
 
 def test_a_network_of_very_many_classes_is_refused(folders, is_refused):
     """A text for each of 50 million classes took gigabytes."""
-    write_configuration(folders, classes=10**6 + 1)
+    sign_run(folders / "run", classes=10**6 + 1)
     is_refused("config.json", "classes, at most 1,000,000")
 
 
 @pytest.mark.parametrize("layers", [201, 100_000])
 def test_a_network_of_many_layers_is_refused_at_once(folders, is_refused, layers):
-    write_configuration(folders, hidden=[4] * layers)
+    sign_run(folders / "run", hidden=[4] * layers)
     is_refused("config.json", "hidden [4, 4, 4")
 
 
 def test_a_transformer_of_huge_images_is_refused_at_once(folders, is_refused):
     """Its position encoding would take over a gigabyte, although only shapes are needed."""
-    write_configuration(folders, model="transformer", hidden=[8192], image_shape=[5000, 1, 1], activation=None)
+    sign_run(folders / "run", model="transformer", hidden=[8192], image_shape=[5000, 1, 1], activation=None)
     is_refused("config.json", "at most 33,554,432 numbers in an example, time x features")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from tests.cli.conftest import result_of
 
 from functional_nn.cli import run
 from functional_nn.core.errors import DataError
@@ -44,16 +45,14 @@ def test_the_configuration_has_the_names_of_the_classes(trained):
 def test_predict_shows_the_names(trained, tmp_path, capsys):
     images, folder = trained
     paths = [str(images / name / "0.png") for name in NAMES]
-    assert run(["predict", str(folder), *paths, "--json", str(tmp_path / "rows.json")]) == 0
+    rows = result_of(["predict", folder, *paths], tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "class", "probability", "next", "best"]
     for line, name in zip(lines[1:], ("a very lo…", "b$c$", "日本"), strict=True):
         assert f"  {name}  " in line
-    rows = json.loads((tmp_path / "rows.json").read_text())
     assert [row["class_name"] for row in rows] == list(NAMES)
     assert [row["class"] for row in rows] == [0, 1, 2]
-    assert run(["predict", str(folder), str(images), "--json", str(tmp_path / "all.json")]) == 0  # a folder of them
-    in_folder = [row["image"] for row in json.loads((tmp_path / "all.json").read_text())]
+    in_folder = [row["image"] for row in result_of(["predict", folder, images], tmp_path)]
     assert in_folder == sorted(str(path) for path in images.rglob("*.png"))
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.cli.conftest import reported
 
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
@@ -46,8 +47,7 @@ def test_the_best_epoch_is_kept_and_reported(tiny, tmp_path, capsys):
     best, result = check_best_is_kept(best_folder)
     last_line = f"test accuracy {result['test_accuracy']:.4f} in epoch {best}, with the lowest loss of 6 epochs"
     assert last_line in capsys.readouterr().out
-    assert run(["report", str(best_folder)]) == 0
-    assert f"The parameters are those of epoch {best}, the best one." in (best_folder / "report.html").read_text()
+    assert f"The parameters are those of epoch {best}, the best one." in reported(best_folder)
     # A run that ends with this epoch has the same parameters, and evaluates the same test examples.
     assert run([*tiny, *TOO_FAST, "--epochs", str(best), "--out", str(short_folder)]) == 0
     expected = result_of(short_folder)
@@ -110,5 +110,4 @@ def test_the_learning_rate_is_in_metrics_result_and_table(tiny, tmp_path, capsys
     assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()[3:7]] == [
         f"learning rate {rate}" for rate in (0.1, 0.1, 0.01, 0.001)
     ]
-    assert run(["report", str(tmp_path / "run")]) == 0
-    assert "learning rate by epoch: " in (tmp_path / "run" / "report.html").read_text()
+    assert "learning rate by epoch: " in reported(tmp_path / "run")

@@ -1,7 +1,5 @@
 """``functional-nn predict``: image files of any kind, and run folders in any state."""
 
-import hashlib
-import json
 import pickle
 import re
 import shutil
@@ -10,11 +8,12 @@ import numpy as np
 import PIL.Image
 import pytest
 from safetensors.numpy import load_file
+from tests.cli.conftest import result_of
+from tests.storage.manifests import sign_run
 
 from functional_nn import load_dataset
 from functional_nn.cli import run
 from functional_nn.storage.arrays import packed
-from functional_nn.storage.files import signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -28,16 +27,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def predicted(finished, tmp_path, capsys):
+def predicted(finished, tmp_path):
     """The classes that ``predict`` gives images, each saved by ``save(image, path)`` under the ending."""
 
     def classes(images, ending="png", **save):
         paths = [tmp_path / f"{number:02}.{ending}" for number in range(len(images))]
         for image, path in zip(images, paths, strict=True):
             (image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)).save(path, **save)
-        assert run(["predict", str(finished.folder), *map(str, paths), "--json", str(tmp_path / "rows.json")]) == 0
-        capsys.readouterr()
-        return np.array([row["class"] for row in json.loads((tmp_path / "rows.json").read_text())])
+        return np.array([row["class"] for row in result_of(["predict", finished.folder, *paths], tmp_path)])
 
     return classes
 
@@ -67,11 +64,10 @@ def test_the_table_shows_the_best_classes_of_every_image(finished, digits, tmp_p
     paths = [tmp_path / "a.png", tmp_path / f"a {'long ' * 20}name.png"]
     for image, path in zip(images, paths, strict=False):
         PIL.Image.fromarray(image).save(path)
-    assert run(["predict", str(finished.folder), *map(str, paths), "--json", str(tmp_path / "rows.json")]) == 0
+    rows = result_of(["predict", finished.folder, *paths], tmp_path)
     head, *table = capsys.readouterr().out.splitlines()
     assert head.split() == ["image", "class", "probability", "next", "best"]
     assert max(map(len, [head, *table])) <= 80
-    rows = json.loads((tmp_path / "rows.json").read_text())
     for path, line, row in zip(paths, table, rows, strict=True):
         name, class_, share, *others = re.split("  +", line)
         assert str(path).endswith(name.removeprefix("…"))
@@ -120,13 +116,6 @@ def copy(finished, digits, tmp_path):
     return folder, image
 
 
-def tied(folder):
-    """Makes a changed folder look as if a run had written it like that, so that what comes behind is tested."""
-    names = ("config.json", "metrics.jsonl", "model.safetensors")
-    checksums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    (folder / "result.json").write_text(signed_text({"files": checksums}))
-
-
 def test_folders_without_a_run(tmp_path, copy, refused):
     folder, image = copy
     refused(["predict", tmp_path / "missing", image], "missing", "functional-nn train --out")
@@ -150,7 +139,7 @@ def test_damaged_parameters(copy, refused, damage):
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     refused(["predict", folder, image], str(path), "belongs to result.json")
-    tied(folder)
+    sign_run(folder)
     refused(["predict", folder, image], str(path))
 
 
@@ -166,28 +155,21 @@ def test_files_that_belong_together_are_tied(copy, refused, name):
     refused(["predict", folder, image], str(path))
 
 
-def test_parameters_that_are_not_finite_are_no_answer(copy, refused):
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.nan, "model.safetensors: expected finite numbers, got NaN or infinity in params/dense_1/bias"),
+        (3e38, "digit.png: expected finite outputs of the network"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_no_answer(copy, refused, value, words):
     folder, image = copy
     path = folder / "model.safetensors"
     arrays = load_file(path)
-    arrays["params/dense_1/bias"][3] = np.nan
+    arrays["params/dense_1/bias"][3] = arrays["params/dense_1/weight"][:] = value
     path.write_bytes(packed(arrays, {}))
-    tied(folder)
-    refused(
-        ["predict", folder, image],
-        f"{path}: expected finite numbers, got NaN or infinity in params/dense_1/bias",
-    )
-
-
-def test_outputs_that_are_not_finite_are_no_answer(copy, refused):
-    folder, image = copy
-    path = folder / "model.safetensors"
-    arrays = load_file(path)
-    arrays["params/dense_1/bias"][3] = 3e38
-    arrays["params/dense_1/weight"][:] = 3e38
-    path.write_bytes(packed(arrays, {}))
-    tied(folder)
-    refused(["predict", folder, image], f"{image}: expected finite outputs of the network")
+    sign_run(folder)
+    refused(["predict", folder, image], words)
 
 
 def test_batch_norm_and_dropout_are_predicted_as_in_evaluation(tiny, tmp_path, capsys):

@@ -1,10 +1,8 @@
 """Recipes put values in the place of defaults, and flags stand above them."""
 
-import json
-
 import pytest
+from tests.cli.conftest import result_of
 
-from functional_nn import cli
 from functional_nn.cli.sweep import sweep
 from functional_nn.cli.train import train
 from functional_nn.configuration.settings import RECIPES, Configuration, flag_of
@@ -33,10 +31,8 @@ def test_a_recipe_makes_a_network(name):
 
 def test_flags_stand_above_the_recipe(tiny, tmp_path):
     command, *flags = tiny
-    result = tmp_path / "result.json"
-    own = ["--model", "mlp", "--epochs", "1", "--json", str(result), "--quiet"]
-    assert cli.run([command, "--recipe", "best", *flags, *own]) == 0
-    config = json.loads(result.read_text())["config"]
+    own = ["--model", "mlp", "--epochs", "1", "--quiet"]
+    config = result_of([command, "--recipe", "best", *flags, *own], tmp_path)["config"]
     recipe = RECIPES["best"]
     assert [config["model"], config["epochs"], config["optimizer"]] == ["mlp", 1, "sgd"]
     assert [config["schedule"], config["dropout"], config["shift"]] == [recipe["schedule"], 0.25, int(recipe["shift"])]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import reported
 
 from functional_nn.cli import run
 from functional_nn.storage import run_folder
@@ -84,20 +85,17 @@ def killed(copied) -> Path:
 
 def test_a_killed_run_has_a_page_from_its_newest_checkpoint(killed, data_dir):
     copied = killed
-    assert run(["report", str(copied), *data_dir]) == 0
-    text = page(copied)
+    text = reported(copied, *data_dir)
     assert "It has not finished, or it was killed." in text
     assert "newest checkpoint, after epoch 2" in text
     assert titles(text) == ALL  # without a result, epochs and versions are known
     shutil.rmtree(copied / "checkpoints")
-    assert run(["report", str(copied), *data_dir]) == 0
-    assert "There are no checkpoints" in page(copied)
+    assert "There are no checkpoints" in reported(copied, *data_dir)
     assert "Confusion matrix" not in titles(page(copied))
 
 
 def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
-    assert run(["report", str(killed)]) == 0
-    good, path = page(killed), killed / "metrics.jsonl"
+    good, path = reported(killed), killed / "metrics.jsonl"
     text = path.read_text()
     for changed, said in (
         (text.replace("0.1", "0.2", 1).replace("0.3", "0.4", 1), "differs from the checkpoint"),
@@ -106,8 +104,7 @@ def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
         (text.partition('{"epoch": 3')[0] + '{"epoch": 3, "loss": 0.1}\n', "has 1 later epoch, without"),
     ):
         path.write_text(changed)
-        assert run(["report", str(killed)]) == 0
-        assert said in page(killed)
+        assert said in reported(killed)
         without_notes = re.compile(r'\s*<p class="note">.*?</p>')
         assert without_notes.sub("", page(killed)) == without_notes.sub("", good)
 
@@ -115,8 +112,7 @@ def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
 def test_a_page_says_that_the_statistics_have_lost_the_last_epoch(copied):
     path = copied / run_folder.LAYER_STATISTICS
     path.write_bytes(path.read_bytes()[:-9])
-    assert run(["report", str(copied)]) == 0
-    assert f"{path.name} has lost its last lines" in page(copied)
+    assert f"{path.name} has lost its last lines" in reported(copied)
 
 
 def test_a_changed_configuration_of_a_killed_run_is_refused(killed, refused):
@@ -175,17 +171,14 @@ def test_without_its_data_a_run_has_a_page_that_says_what_is_missing(copied, dat
     configuration = run_folder.read_configuration(copied)
     names = ["<script>alert(1)</script>", "&", '"']
     (copied / "config.json").write_text(signed_text(configuration | {"class_names": names}))
-    assert run(["report", str(copied)]) == 0
-    text = page(copied)
+    text = reported(copied)
     assert "The data set is not opened without --data-dir" in text
     assert "Confusion matrix" not in titles(text)
     assert {"Learning curves", "Layers: outputs and gradients"} <= set(titles(text))
-    assert run(["report", str(copied), "--data-dir", str(tmp_path / "<gone>")]) == 0
-    text = page(copied)
+    text = reported(copied, "--data-dir", tmp_path / "<gone>")
     assert "The data set could not be loaded" in text
     assert "&lt;gone&gt;" in text
-    assert run(["report", str(copied), *data_dir]) == 0
-    text = page(copied)
+    text = reported(copied, *data_dir)
     assert "Confusion matrix" in titles(text)
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
@@ -206,6 +199,5 @@ def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):
     assert text.count("<td>halved</td>") == 2
     assert text.count("<td>finished</td>") == 1
     next(tmp_path.glob("batches/*-end*")).unlink()
-    assert run(["report", str(tmp_path)]) == 0
-    assert "The sweep has not ended." in page(tmp_path)
+    assert "The sweep has not ended." in reported(tmp_path)
     check_kind("out", tmp_path, "a sweep")

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.bits import bits
+from tests.cli.conftest import result_of
+from tests.other_process import started
 
 from functional_nn import cli
 from functional_nn.cli import run
@@ -18,7 +19,6 @@ from functional_nn.configuration.settings import Configuration
 from functional_nn.storage import run_folder
 
 pytestmark = pytest.mark.usefixtures("no_pages")
-COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
 def outcome(folder: Path) -> tuple:
@@ -26,11 +26,6 @@ def outcome(folder: Path) -> tuple:
     newest = max((folder / "checkpoints").glob("[0-9]*"))
     files = (folder / "model.safetensors", folder / "metrics.jsonl", newest)
     return *map(bits, files), sorted(path.name for path in (folder / "checkpoints").iterdir())
-
-
-def started(*arguments) -> subprocess.Popen:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended_after(folder: Path, process: subprocess.Popen, epochs: int, number: int) -> tuple[int, str, str]:
@@ -97,11 +92,10 @@ def test_the_same_command_goes_on_after_an_interruption(tiny, whole, tmp_path, m
         assert run(command) == 130
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
     capsys.readouterr()
-    assert run([*command, "--resume", "--json", str(tmp_path / "result.json")]) == 0
+    assert result_of([*command, "--resume"], tmp_path)["restored_epochs"] == 4
     printed = capsys.readouterr().out
     assert "after 6 epochs, 4 of them from a checkpoint" in printed
     assert [line.split()[0] for line in printed.splitlines()[3:-2]] == ["1", "2", "3", "4", "5", "6"]
-    assert json.loads((tmp_path / "result.json").read_text())["restored_epochs"] == 4
     assert outcome(tmp_path / "run") == whole
 
 
@@ -169,10 +163,8 @@ def test_resume_needs_a_folder_and_checkpoints(tiny, tmp_path, refused):
 
 
 def test_clipped_steps_are_reported(tiny, tmp_path, capsys):
-    result = tmp_path / "result.json"
-    assert run([*tiny, "--clip-norm", "0.01", "--json", str(result)]) == 0
+    written = result_of([*tiny, "--clip-norm", "0.01"], tmp_path)
     assert "  3 clipped" in capsys.readouterr().out
-    written = json.loads(result.read_text())
     assert (written["clipped_steps"], written["skipped_steps"]) == (6, 0)
     assert written["config"]["clip_norm"] == 0.01
     assert np.isfinite(written["train_loss"])

@@ -13,32 +13,23 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from tests.cli.conftest import without_pages
+from tests.cli.conftest import reported, without_pages
 from tests.data.prepared import prepare_arrays
 from tests.other_process import python
-from tests.storage.manifests import manifest_of, with_manifest
+from tests.storage.manifests import manifest_of, sign_run, with_manifest
 
 import functional_nn as fnn
 from functional_nn.cli import export, run
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import checksum_of, one_writer, read_signed, signed_text
+from functional_nn.storage.files import one_writer
 from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.parts import read_sweep
 from functional_nn.sweeps.store import opened_store
 from functional_nn.training.layer_statistics import StatisticsRecorder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
-
-
-def sign(folder: Path, **changes: object) -> None:
-    """Changes the configuration of a run as its author could: with checksums that fit."""
-    configuration = run_folder.read_configuration(folder) | changes
-    (folder / "config.json").write_text(signed_text(configuration))
-    result = read_signed((folder / "result.json").read_bytes())
-    result["files"] = {name: checksum_of(folder / name) for name in run_folder.VERIFIED}
-    (folder / "result.json").write_text(signed_text(result))
 
 
 @pytest.mark.parametrize(
@@ -205,11 +196,10 @@ def private_photos(tmp_path) -> Path:
 
 
 def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_photos, tmp_path, monkeypatch, refused):
-    sign(stranger, dataset=f"folder:{private_photos}", data_dir=None)
+    sign_run(stranger, dataset=f"folder:{private_photos}", data_dir=None)
     opened = []
     monkeypatch.setattr("functional_nn.data.sources.load_image_folder", lambda *about, **more: opened.append(about))
-    assert run(["report", str(stranger)]) == 0
-    assert "The data set is not opened without --data-dir" in (stranger / "report.html").read_text("utf-8")
+    assert "The data set is not opened without --data-dir" in reported(stranger)
     for more in ([], ["--data-dir", str(tmp_path)]):
         command = ["train", "--from", stranger, *more, "--out", tmp_path / "new"]
         refused(command, "expected the data to train on, by --dataset folder:PATH")
@@ -218,22 +208,19 @@ def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_phot
 
 
 def test_pictures_of_a_folder_that_the_user_names_are_shown(stranger, private_photos):
-    sign(stranger, dataset="folder:/gone", data_dir=None)
-    assert run(["report", str(stranger), "--data-dir", str(private_photos)]) == 0
+    sign_run(stranger, dataset="folder:/gone", data_dir=None)
     # The network has three classes, and the folder has two: it was read.
-    assert "The data set has changed since the run" in (stranger / "report.html").read_text("utf-8")
+    assert "The data set has changed since the run" in reported(stranger, "--data-dir", private_photos)
 
 
 def test_data_that_have_changed_since_the_run_are_not_shown(stranger, tiny, tmp_path):
     """Their shape is the same."""
     note, data = "The data set has changed since the run", shutil.copytree(tiny[4], tmp_path / "data")
-    assert run(["report", str(stranger), "--data-dir", str(data)]) == 0
-    assert note not in (stranger / "report.html").read_text("utf-8")
+    assert note not in reported(stranger, "--data-dir", data)
     fnn.data.write_idx(data / "t10k-labels-idx1-ubyte", np.arange(1, 31, dtype=np.uint8) % 3)
     shared = fnn.exchange.to_hub(stranger, tmp_path / "hub")
     for folder in (stranger, shared):
-        assert run(["report", str(folder), "--data-dir", str(data)]) == 0
-        assert note in (folder / "report.html").read_text("utf-8")
+        assert note in reported(folder, "--data-dir", data)
 
 
 def arrays() -> tuple[np.ndarray, ...]:
@@ -264,7 +251,7 @@ def hostile_data(request, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("hostile_data", ["a class"], indirect=True)
 def test_a_run_names_no_data_whose_loading_runs_code(stranger, hostile_data, picture, tmp_path):
-    sign(stranger, dataset="mnist", data_dir=str(hostile_data))
+    sign_run(stranger, dataset="mnist", data_dir=str(hostile_data))
     for command in commands(stranger, picture, tmp_path / "out"):
         assert run(command) == (2 if command[0] == "train" else 0)
     assert not (tmp_path / "owned").exists()
@@ -310,14 +297,13 @@ def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, e
 
 
 def test_names_of_classes_lose_control_characters(stranger):
-    sign(stranger, class_names=["a\nimport os", "b\x1b[31m", "c"])
+    sign_run(stranger, class_names=["a\nimport os", "b\x1b[31m", "c"])
     assert run_folder.read_configuration(stranger)["class_names"] == ["a\\nimport os", "b\\x1b[31m", "c"]
-    assert run(["report", str(stranger)]) == 0
-    assert "\x1b" not in (stranger / "report.html").read_text("utf-8")
+    assert "\x1b" not in reported(stranger)
 
 
 def test_networks_and_sweeps_are_shown_without_control_characters(stranger, tmp_path):
-    sign(stranger, dataset="a\x1b[31m")
+    sign_run(stranger, dataset="a\x1b[31m")
     assert "a\\x1b[31m" in repr(fnn.exchange.load(stranger))
     identity = {"grid": [{"data": "", "a\x1b[2J": f"\x1b[{i}m", "seed": 0} for i in range(2)]}
     with opened_store(tmp_path / "sweep", identity) as store:
@@ -446,7 +432,7 @@ def test_a_huge_checkpoint_is_not_read(stranger):
 
 
 def test_a_folder_chooses_no_more_devices_than_there_are_cores(stranger, tiny, monkeypatch):
-    sign(stranger, devices=2**31)
+    sign_run(stranger, devices=2**31)
     asked = []
 
     def starting_jax(precision, devices, processes):
@@ -574,14 +560,14 @@ def test_a_network_that_does_not_fit_in_memory_is_refused(stranger, picture, mon
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 670)
     # Its parameters fit, but not its program.
     refused(["predict", stranger, picture], "x: expected a network that fits in 0.0 GiB of memory")
-    sign(stranger, hidden=[10**6])
+    sign_run(stranger, hidden=[10**6])
     monkeypatch.undo()
-    sign(stranger, hidden=[10**6], image_shape=[7000, 7000, 1])
+    sign_run(stranger, hidden=[10**6], image_shape=[7000, 7000, 1])
     refused(["predict", stranger, picture], "one that makes no network (net: expected a network that fits in")
 
 
 def test_an_exported_step_for_batches_that_do_not_fit_in_memory_is_refused(stranger, tmp_path, monkeypatch, refused):
-    sign(stranger, batch_size=10_000)
+    sign_run(stranger, batch_size=10_000)
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 10_000 * 16 * 12 - 1)
     words = "batch_size: expected a network that fits in 0.0 GiB of memory, got batches of 10,000 examples"
     refused(["export", stranger, "--to", "onnx-training", "--out", tmp_path / "step"], words)

@@ -2,15 +2,14 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from tests.bits import bits
+from tests.cli.conftest import result_of
+from tests.other_process import started
 
 import functional_nn as fnn
 from functional_nn import cli
@@ -62,14 +61,11 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
 
 def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     """Gradient descent's rate is not rounded before it is traced, so the bits are the same."""
-    one, many = tmp_path / "one.json", tmp_path / "many.json"
     alone = ["--seed", "1", "--learning-rate", "0.05", "--clip-norm", "0.5", "--label-smoothing", "0.2"]
-    assert cli.run([*tiny, *alone, "--json", str(one)]) == 0
+    alone = result_of([*tiny, *alone], tmp_path)
     together = ["--seeds", "2", "--learning-rate", "0.1,0.05", "--clip-norm", "9,0.5", "--label-smoothing", "0,0.2"]
-    assert cli.run([*swept, *together, "--plan", "map", "--json", str(many)]) == 0
-    alone = json.loads(one.read_text())
+    *_, member = result_of([*swept, *together, "--plan", "map"], tmp_path)["members"]
     assert alone["clipped_steps"]
-    *_, member = json.loads(many.read_text())["members"]
     settings = [member[name] for name in ("learning_rate", "clip_norm", "label_smoothing", "seed")]
     assert settings == [0.05, 0.5, 0.2, 1]
     for metric in ("test_accuracy", "test_loss", "train_loss"):
@@ -86,20 +82,17 @@ def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):
     ],
 )
 def test_what_flags_make_of_it(flags, settings, groups, swept, tmp_path):
-    result = tmp_path / "s.json"
-    assert cli.run([*swept, *flags, "--quiet", "--json", str(result)]) == 0
-    report = json.loads(result.read_text())
+    report = result_of([*swept, *flags, "--quiet"], tmp_path)
     assert len(report["members"]) == settings
     assert report["compilations"] == report["plan"]["groups"] == groups
     assert all(member["status"] == "finished" for member in report["members"])
 
 
 def test_draws_in_a_grid_file(swept, tmp_path):
-    result, grid = tmp_path / "s.json", tmp_path / "grid.toml"
+    grid = tmp_path / "grid.toml"
     drawn = "[draws]\nnumber = 3\ndropout = {uniform = [0.1, 0.4]}\n"
     grid.write_text("[zip]\nl1 = [0.0, 1e-4]\nl2 = [0.0, 1e-3]\n" + drawn)
-    assert cli.run([*swept, "--grid", str(grid), "--json", str(result)]) == 0
-    members = json.loads(result.read_text())["members"]
+    members = result_of([*swept, "--grid", grid], tmp_path)["members"]
     assert len(members) == 6
     assert len({member["dropout"] for member in members}) == 3
     assert all(0.1 <= member["dropout"] <= 0.4 for member in members)
@@ -107,11 +100,9 @@ def test_draws_in_a_grid_file(swept, tmp_path):
 
 
 def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys):
-    result = tmp_path / "s.json"
     flags = "--learning-rate 0.001,0.01,0.1 --epochs 3 --halving 1 --halving-keep 0.4 --patience 2 --plan vmap:2"
-    files = ["--out", str(tmp_path / "out"), "--json", str(result)]
-    assert cli.run([*swept, *flags.split(), "--validation", "0.25", "--metrics", "f1_score", *files]) == 0
-    printed, report = capsys.readouterr().out, json.loads(result.read_text())
+    more = ["--validation", "0.25", "--metrics", "f1_score", "--out", tmp_path / "out"]
+    report, printed = result_of([*swept, *flags.split(), *more], tmp_path), capsys.readouterr().out
     assert "validation loss" in printed
     assert "test f1 score" in printed
     columns = (tmp_path / "out" / "members.csv").read_text().splitlines()[0]
@@ -123,8 +114,7 @@ def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys):
 def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused):
     out, data = tmp_path / "sweep", fnn.load_dataset("tiny", tiny[4])
     halving = ["--learning-rate", "1e-9,0.05,0.2", "--epochs", "3", "--halving", "1", "--halving-keep", "0.4"]
-    assert cli.run([*swept, *halving, "--shift", "1", "--out", str(out), "--json", str(tmp_path / "s.json")]) == 0
-    members = json.loads((tmp_path / "s.json").read_text())["members"]
+    members = result_of([*swept, *halving, "--shift", "1", "--out", out], tmp_path)["members"]
     order = sorted(
         range(3), key=lambda number: (members[number]["status"] == "halved", -members[number]["test_accuracy"])
     )
@@ -137,9 +127,8 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
     assert f"Member({best}: learning_rate {members[best]['learning_rate']}" in capsys.readouterr().err
     assert f"--learning-rate {members[best]['learning_rate']}" in (tmp_path / "hub" / "README.md").read_text()
     assert fnn.exchange.load(tmp_path / "hub").configuration == fnn.exchange.load(out).configuration
-    start = ["train", "--from", str(out), "--member", str(second), *tiny[1:5], "--epochs", "1"]
-    assert cli.run([*start, "--json", str(tmp_path / "t")]) == 0
-    assert json.loads((tmp_path / "t").read_text())["config"]["shift"] == 0  # how it trained is not taken over
+    start = ["train", "--from", out, "--member", second, *tiny[1:5], "--epochs", "1"]
+    assert result_of(start, tmp_path)["config"]["shift"] == 0  # how it trained is not taken over
     export = ["export", out, "--to", "torch", "--out", tmp_path / "m.safetensors", "--member"]
     refused(["train", "--member", "0"], "--member: expected the sweep's folder in --from")
     refused([*export, left_out], f"of member {left_out}, got none that can be read (its status: halved)")
@@ -170,9 +159,7 @@ def test_wrong_flags(flags, message, swept, refused):
 @pytest.mark.processes
 def test_a_signal_keeps_what_was_finished(swept, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "functional_nn", *swept, "--seeds", "4000", "--out", str(out)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = started(*swept, "--seeds", 4000, "--out", out)
     deadline = time.monotonic() + 60
     while len(list(out.glob("batches/*.safetensors"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)

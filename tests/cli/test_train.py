@@ -16,6 +16,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from safetensors.numpy import load_file
+from tests.cli.conftest import result_of
+from tests.other_process import python, started
 
 from functional_nn import names
 from functional_nn.cli import run
@@ -30,7 +32,6 @@ from functional_nn.training.state import create_train_state
 from functional_nn.training.step import make_train_step
 
 FILES = ["config.json", "layer_statistics.jsonl", "metrics.jsonl", "model.safetensors", "report.html", "result.json"]
-COMMAND = [sys.executable, "-m", "functional_nn"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -125,9 +126,7 @@ CHANGES = """
 
 @pytest.fixture(scope="module")
 def unchanged(tiny, tmp_path_factory):
-    file = tmp_path_factory.mktemp("unchanged") / "result.json"
-    assert run([*tiny, "--json", str(file)]) == 0
-    return strict_json(file)
+    return result_of(tiny, tmp_path_factory.mktemp("unchanged"))
 
 
 class FitCalled(Exception):
@@ -172,7 +171,8 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
     even = [*tiny, "--devices", "2"]
     refused(even, "devices: expected at most 1", "jax_num_cpu_devices")
     file = tmp_path / "result.json"
-    subprocess.run([*COMMAND, *even, "--json", str(file)], check=True, timeout=120, capture_output=True)
+    with started(*even, "--json", file) as process:
+        assert process.wait(120) == 0
     result = strict_json(file)
     assert result["config"] == {**unchanged["config"], "devices": 2}
     assert result["epochs"] == 2
@@ -203,9 +203,7 @@ def test_every_model_has_values_for_what_was_not_chosen(configuration, name):
 
 
 def test_the_formula_is_trained_on_when_asked_for(tiny, unchanged, tmp_path, configuration):
-    file = tmp_path / "result.json"
-    assert run([*tiny, "--gradient", "formula", "--json", str(file)]) == 0
-    result = strict_json(file)
+    result = result_of([*tiny, "--gradient", "formula"], tmp_path)
     assert result["config"]["gradient"] == "formula"
     assert result["train_loss"] == pytest.approx(unchanged["train_loss"], rel=1e-4)
     derivatives = [configuration(gradient=gradient).network(3).forward for gradient in ("jax", "formula")]
@@ -252,8 +250,8 @@ assert run(["--version"]) == 0
 heavy = {"jax", "numpy", "optax", "safetensors", "PIL", "matplotlib"} & sys.modules.keys()
 sys.exit(f"imported: {heavy}" if heavy else 0)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = python(script)
+    assert done.stderr == ""
     assert done.stdout.count("Usage: functional-nn") == 4
 
 
@@ -269,7 +267,7 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
     PIL.Image.fromarray(np.full((4, 4), 99, np.uint8)).save(tmp_path / "image.png")
     train = [*tiny, "--quiet", "--precision", "float64", "--out", "run", "--json", "result.json"]
     script = f"from functional_nn.cli import run; run({train}); run(['predict', 'run', 'image.png'])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = python(script, cwd=tmp_path)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1].startswith("image.png ")
     assert {a.dtype for a in load_file(tmp_path / "run" / "model.safetensors").values()} == {np.dtype("float64")}
@@ -379,11 +377,6 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch, refused):
 
 
 # Signals
-
-
-def started(*arguments) -> subprocess.Popen:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(process: subprocess.Popen, condition) -> None:

@@ -72,6 +72,10 @@ class Keyboard:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def press_at(self, selector: str, *keys: str, back: bool = False) -> None:
+        self.go_to(selector, back)
+        self.press(*keys)
+
     def text(self, selector: str) -> str:
         return self.page.inner_text(f"{self.root} {selector}").replace("\N{MINUS SIGN}", "-")
 
@@ -86,12 +90,9 @@ class Keyboard:
 @pytest.mark.browser
 def test_neuron(page: Page, float64: None) -> None:
     figure = Keyboard(page, "neuron")
-    figure.go_to("#neuron-w1")
-    figure.press(*["ArrowRight"] * 3)
-    figure.go_to("#neuron-b")
-    figure.press(*["ArrowLeft"] * 2)
-    figure.go_to(".handle")
-    figure.press("ArrowUp", "ArrowUp", "Shift+ArrowLeft")
+    figure.press_at("#neuron-w1", *["ArrowRight"] * 3)
+    figure.press_at("#neuron-b", *["ArrowLeft"] * 2)
+    figure.press_at(".handle", "ArrowUp", "ArrowUp", "Shift+ArrowLeft")
     x1, w1, x2, w2, b = (jnp.asarray(v) for v in (1.0, 1.5, -0.3, 0.8, -0.8))
     names = ("sigmoid", "tanh", "relu", "gelu", "identity")
     figure.go_to("#neuron-f", back=True)
@@ -151,18 +152,15 @@ def test_backpropagation(page: Page, float64: None) -> None:
     first, second = (float(v.strip("()")) for v in filled.split("·"))
     np.testing.assert_allclose([first * second, float(value)], network(numbers)[1]["w5"], atol=1e-3)
 
-    figure.go_to('[data-do="start"]', back=True)
-    figure.press("Enter")
-    figure.go_to('[data-do="next"]')
-    figure.press(*["Enter"] * 6)
+    figure.press_at('[data-do="start"]', "Enter", back=True)
+    figure.press_at('[data-do="next"]', *["Enter"] * 6)
     assert figure.text(".stage") == "6 of 12"
     assert figure.text(".explain").startswith("Backward, step 1 of the text: ")
     np.testing.assert_allclose(
         float(figure.text('[data-value-of="gy"] b')), figure.data('[data-value-of="gy"]'), atol=1e-4
     )
     assert figure.text('[data-value-of="d3"] b') == "?"
-    figure.go_to('[data-do="reset"]')
-    figure.press("Enter")
+    figure.press_at('[data-do="reset"]', "Enter")
     assert figure.text('[data-value-of="loss"] b') == "0.0742"
     assert figure.text(".stage") == "6 of 12"
 
@@ -170,8 +168,7 @@ def test_backpropagation(page: Page, float64: None) -> None:
 @pytest.mark.browser
 def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
     figure = Keyboard(page, "backpropagation")
-    figure.go_to('[data-do="start"]')
-    figure.press("Enter")
+    figure.press_at('[data-do="start"]', "Enter")
     figure.press("ArrowRight", "ArrowRight", "PageDown", "PageDown", "ArrowLeft", "PageUp")
     assert figure.text(".stage") == "2 of 12"
     figure.press(*["PageDown"] * 12)  # the button in focus cannot be pressed any more at the end
@@ -179,17 +176,14 @@ def test_backpropagation_by_arrow_and_page_keys(page: Page) -> None:
     figure.press("PageUp")
     assert figure.text(".stage") == "11 of 12"
     assert figure.text(".formula").endswith("= -0.0142")
-    figure.go_to("#backpropagation-w1")
-    figure.press("ArrowLeft", "PageDown")  # these keys belong to the field
+    figure.press_at("#backpropagation-w1", "ArrowLeft", "PageDown")  # these keys belong to the field
     assert figure.text(".stage") == "11 of 12"
     figure.press("ArrowUp")
     assert page.input_value("#backpropagation-w1") == "0.6"
-    figure.go_to('[data-do="reset"]', back=True)
-    figure.press("Enter")
+    figure.press_at('[data-do="reset"]', "Enter", back=True)
     assert figure.text(".stage") == "11 of 12"
     assert page.input_value("#backpropagation-w1") == "0.5"
-    figure.go_to('[data-do="end"]', back=True)
-    figure.press("Enter")
+    figure.press_at('[data-do="end"]', "Enter", back=True)
 
 
 @pytest.mark.browser
@@ -203,8 +197,7 @@ def test_backpropagation_with_the_four_decimals_of_the_chapter(page: Page) -> No
 
 
 def type_into(figure: Keyboard, name: str, text: str) -> None:
-    figure.go_to(f"#backpropagation-{name}")
-    figure.press("Control+a")
+    figure.press_at(f"#backpropagation-{name}", "Control+a")
     figure.page.keyboard.type(text)
 
 
@@ -227,8 +220,7 @@ def test_backpropagation_takes_a_comma_and_refuses_text_that_is_not_a_number(pag
     assert page.get_attribute("#backpropagation-w1", "aria-invalid") is None
     assert figure.text('[data-value-of="loss"] b') == "0.0742"
 
-    figure.go_to('[data-do="reset"]', back=True)
-    figure.press("Enter")
+    figure.press_at('[data-do="reset"]', "Enter", back=True)
 
 
 @pytest.mark.browser
@@ -252,8 +244,7 @@ def test_learning(page: Page) -> None:
 
     figure.go_to("#learning-points")
     for field, key in {"points": "End", "hidden": "End", "activation": "End", "decay": "End"}.items():
-        figure.go_to(f"#learning-{field}")
-        figure.press(key)
+        figure.press_at(f"#learning-{field}", key)
     figure.go_to('[data-do="step"]')
     for _ in range(3):
         figure.press("Enter")
@@ -265,21 +256,17 @@ def test_learning(page: Page) -> None:
     assert float(figure.text(".formula").split(" = ")[-1]) == pytest.approx(
         float(gradients[1][2, 3]), rel=0.01, abs=1e-4
     )
-    figure.go_to('[data-do="step"]', back=True)
-    figure.press("Enter")
+    figure.press_at('[data-do="step"]', "Enter", back=True)
     for old, gradient, new in zip(before, gradients, matrices("value"), strict=True):
         decay = np.float32([[0.1]] * (len(old) - 1) + [[0]])  # biases are not regularized
         np.testing.assert_allclose(new, old - (gradient + decay * old), rtol=1e-3, atol=1e-5)
 
     for field in ("decay", "activation", "hidden", "points"):
-        figure.go_to(f"#learning-{field}", back=True)
-        figure.press("Home")
+        figure.press_at(f"#learning-{field}", "Home", back=True)
     for _ in range(2):
-        figure.go_to('[data-do="train"]')
-        figure.press("Enter")
+        figure.press_at('[data-do="train"]', "Enter")
         assert figure.data(".status", "loss") < 0.05
-        figure.go_to('[data-do="start"]')
-        figure.press("Enter")
+        figure.press_at('[data-do="start"]', "Enter")
         assert figure.data(".status", "loss") > 0.5
 
 
@@ -324,8 +311,7 @@ def optax_paths(optimizer) -> np.ndarray:
 def test_optimizers(page: Page, float64: None) -> None:
     paths = {name: optax_paths(optimizer) for name, optimizer in OPTIMIZERS.items()}
     figure = Keyboard(page, "optimizers")
-    figure.go_to("#optimizers-surface")
-    figure.press("Home")
+    figure.press_at("#optimizers-surface", "Home")
 
     def check(surface: int, step: int) -> None:
         for name, path in paths.items():
@@ -335,19 +321,14 @@ def test_optimizers(page: Page, float64: None) -> None:
             np.testing.assert_allclose(seen, path[surface, step - 1], atol=1e-5, err_msg=f"{name} on surface {surface}")
 
     for surface in range(len(SURFACES)):
-        figure.go_to("#optimizers-surface", back=True)
-        figure.press(*["ArrowDown"] * (surface > 0))
+        figure.press_at("#optimizers-surface", *["ArrowDown"] * (surface > 0), back=True)
         check(surface, 300)  # motion is not wanted here, so a race is shown at its end
-        figure.go_to("#optimizers-shown")
-        figure.press("Home", "PageUp")
+        figure.press_at("#optimizers-shown", "Home", "PageUp")
         check(surface, 30)
-    figure.go_to('[data-do="reset"]', back=True)
-    figure.press("Enter")
-    figure.go_to('[data-do="step"]', back=True)
-    figure.press(*["Enter"] * 7)
+    figure.press_at('[data-do="reset"]', "Enter", back=True)
+    figure.press_at('[data-do="step"]', *["Enter"] * 7, back=True)
     check(len(SURFACES) - 1, 7)
-    figure.go_to(".handle", back=True)
-    figure.press("ArrowRight", "Shift+ArrowDown")
+    figure.press_at(".handle", "ArrowRight", "Shift+ArrowDown", back=True)
     assert page.get_attribute(f"{figure.root} .handle", "aria-valuetext") == "x −3.6, y 1.6"
     assert figure.data(".racer.o-sgd .reached", "x") != pytest.approx(paths["sgd"][-1, -1, 0], abs=1e-3)
 
@@ -355,8 +336,7 @@ def test_optimizers(page: Page, float64: None) -> None:
 @pytest.mark.browser
 def test_where_grad_is_wrong(page: Page) -> None:
     figure = Keyboard(page, "where_grad_is_wrong")
-    figure.go_to("#where_grad_is_wrong-function")
-    figure.press("Home")
+    figure.press_at("#where_grad_is_wrong-function", "Home")
     assert "jax.grad(f)" in figure.text("pre")
     assert figure.text('[data-name="lost"]') == "all"
     figure.go_to(".handle")
