@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -260,6 +261,9 @@ def unpacked(
         given = {name: _form_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences(given, forms)):
             raise DataError(str(path), "the parameters of this network", different)
+        end = sum(math.prod(one["shape"]) * np.dtype(STORED_TYPES[one["dtype"]]).itemsize for one in header.values())
+        if os.fstat(file.fileno()).st_size != len(beginning) + end:  # so that no more than the arrays is read
+            raise ValueError("it is longer or shorter than its header says")
         # The library can map a file into memory instead, but then the process would crash if somebody cuts the file.
         arrays = {
             name: np.frombuffer(array["data"], STORED_TYPES[array["dtype"]]).reshape(array["shape"])
