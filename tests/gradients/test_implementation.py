@@ -556,9 +556,9 @@ def in_place(ctx, y_bar, sum_bar):
 
 def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
     product_of(product_backward).raise_if_failed()
-    words = "w (call, float64, plain, normal): The gradient is different if this is the only tensor that requires"
+    words = "w (call, float64, plain, normal): The gradient is different if only these require a gradient: w."
     assert words in product_of(of_the_wrong_input).sentence
-    words = "The gradient is different if only result number 1 is used"
+    words = "The gradient is different if only these results are used: 1."
     assert words in product_of(nothing_without_y_bar, unused_are_none=True).sentence
     assert "raises TypeError" in product_of(product_backward, unused_are_none=True).sentence
     assert "The backward pass changes the result of the forward pass" in product_of(in_place).sentence
@@ -582,7 +582,7 @@ def of_the_first_branch(ctx, y_bar):
     ("backward", "words"),
     [
         (of_the_last_call, "different if forward is called with other numbers before the backward pass"),
-        (of_the_first_branch, "different if x requires no gradient"),
+        (of_the_first_branch, "different if only these require a gradient: w, b"),
     ],
 )
 def test_a_gradient_is_the_same_whatever_else_is_computed(backward, words):
@@ -598,6 +598,37 @@ def test_a_gradient_is_the_same_whatever_else_is_computed(backward, words):
     Affine.backward = staticmethod(backward)
     tensors = torch.from_numpy(draw(3)), torch.from_numpy(draw(3)), torch.from_numpy(draw(3))
     assert words in check_torch(Affine.apply, *tensors, second_order=False, other_points=False).sentence
+
+
+def of_parameters_alone(ctx, y_bar, *others):
+    factor = 2 if ctx.needs_input_grad == (False, False, True, True) else 1
+    return y_bar, *(factor * bar if bar is not None else None for bar in others)
+
+
+def without_the_second(ctx, y_bar, h_bar, w_bar, b_bar):
+    return y_bar, h_bar, w_bar if y_bar is None or h_bar is not None else None, b_bar
+
+
+@pytest.mark.parametrize(
+    ("backward", "words"),
+    [
+        (of_parameters_alone, "different if only these require a gradient: w, b."),
+        (without_the_second, "different if only these results are used: 0, 2."),
+    ],
+)
+def test_any_tensors_may_require_a_gradient_and_any_results_may_be_used(backward, words):
+    torch = pytest.importorskip("torch")
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, h, w, b):
+            ctx.set_materialize_grads(False)
+            return x * 1, h * 1, w * 1, b * 1
+
+    Doubled.backward = staticmethod(backward)
+    tensors = [torch.from_numpy(draw(2)) for _ in range(4)]
+    report = check_torch(Doubled.apply, *tensors, second_order=False, other_points=False)
+    assert words in report.sentence
 
 
 def test_other_tensors_are_constants():

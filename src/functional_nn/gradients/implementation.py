@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import compress
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -223,17 +224,17 @@ def _about_graphs(
         ("if the same graph is used a second time", whole, partial(gradient, y, by)),
         ("if forward is called with other numbers before the backward pass", whole, after_another),
     ]
-    for place in by:
-        ways.append(("if this is the only tensor that requires a gradient", whole, partial(of_some, [place])))
-    for place in by if len(by) > 2 else ():
-        others = [other for other in by if other != place]
-        ways.append((f"if {first.names[place]} requires no gradient", whole, partial(of_some, others)))
-    for place in places if len(places) > 1 else ():
-        right = gradient(y, by, {other: bar * (other == place) for other, bar in bars.items()})
-        single = partial(gradient, y, by, {place: bars[place]})
-        ways.append((f"if only result number {place} is used", right, single))
-    notes = []
+    for some in _subsets(list(by)):
+        named = ", ".join(first.names[place] for place in some)
+        ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
+    for some in _subsets(places):
+        right = gradient(y, by, {place: bar * (place in some) for place, bar in bars.items()})
+        used = partial(gradient, y, by, {place: bars[place] for place in some})
+        ways.append((f"if only these results are used: {', '.join(map(str, some))}", right, used))
+    notes: list[tuple[str, str]] = []
     for way, right, of_way in ways:
+        if notes:  # the first way says enough
+            break
         try:
             for place, bar in of_way().items():
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
@@ -243,6 +244,18 @@ def _about_graphs(
     if not all(map(torch.equal, before, y)):
         notes.append(("y", "The backward pass changes the result of the forward pass. Let it compute with a copy."))
     return [Verdict(first.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes]
+
+
+def _subsets(places: Sequence[int]) -> list[list[int]]:
+    """All subsets of at most five places, other than the empty one and the whole; of more places, some of these."""
+    count = len(places)
+    if count <= 5:
+        chosen = np.indices((2,) * count).reshape(count, -1).T == 1
+    else:  # a layer's parameters usually stand behind its inputs, so the last ones are also chosen together
+        one, first = np.eye(count, dtype=bool), np.tri(count, dtype=bool)
+        drawn = np.random.default_rng(0).random((12, count)) < 0.5
+        chosen = np.concatenate([one, ~one, first, ~first, drawn])
+    return [list(compress(places, flags)) for flags in chosen if 0 < flags.sum() < count]
 
 
 def _report(
