@@ -341,6 +341,14 @@ def put_link_before(monkeypatch: pytest.MonkeyPatch, called: str, link: Path, ta
     monkeypatch.setattr(called, swap_and_call)
 
 
+def test_parameters_that_are_replaced_by_a_link_after_their_check_are_not_read(stranger, tmp_path, monkeypatch):
+    parameters = stranger / "model.safetensors"
+    (tmp_path / "private").write_bytes(parameters.read_bytes())
+    put_link_before(monkeypatch, "functional_nn.storage.arrays.unpacked", parameters, tmp_path / "private")
+    with pytest.raises(DataError, match="a symbolic link, which is not followed"):
+        fnn.exchange.load(stranger)
+
+
 @pytest.mark.parametrize("called", ["checkpoints.steps", "checkpoints.read_checkpoint"])
 def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tmp_path, monkeypatch, called):
     """The private run is not shown, whenever the link is put between the look at the folder and the reading."""

@@ -13,6 +13,7 @@ from tests.other_process import started
 
 import functional_nn as fnn
 from functional_nn import cli
+from functional_nn.storage.files import signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -112,7 +113,7 @@ def test_halving_patience_validation_and_metrics(swept, tmp_path, capsys):
 
 
 def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused):
-    out, data = tmp_path / "sweep", fnn.load_dataset("tiny", tiny[4])
+    out, data = tmp_path / (50 * "sweep"), fnn.load_dataset("tiny", tiny[4])  # a name may have 255 bytes
     halving = ["--learning-rate", "1e-9,0.05,0.2", "--epochs", "3", "--halving", "1", "--halving-keep", "0.4"]
     members = result_of([*swept, *halving, "--shift", "1", "--out", out], tmp_path)["members"]
     order = sorted(
@@ -137,6 +138,13 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
     next((out / "batches").glob("*-end.safetensors")).unlink()  # as after Ctrl-C
     with pytest.warns(UserWarning, match="The sweep has not ended. This is the best of 2 of 3 members"):
         fnn.exchange.load(out)
+    settings = json.loads((out / "sweep.json").read_text())
+    settings["grid"] = [member | {"model": ["mlp"]} for member in settings["grid"]]  # by a stranger
+    (out / "sweep.json").write_text(signed_text({name: settings[name] for name in settings if name != "sha256"}))
+    with pytest.raises(
+        fnn.DataError, match=r"sweep\.json: expected a run's configuration, got one with model \['mlp'\]"
+    ):
+        fnn.exchange.load(out, best)
 
 
 @pytest.mark.parametrize(

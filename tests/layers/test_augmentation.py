@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from tests.layers.jitted import jitted
 
 import functional_nn as fnn
@@ -32,6 +33,11 @@ def test_each_example_moves_by_itself_and_every_shift_occurs():
     assert len(counts) == 25
     assert min(counts.values()) > 5
     assert max(counts.values()) < 60
+
+
+def test_a_shift_beyond_the_image_is_an_error():
+    with pytest.raises(fnn.InputError, match="most: expected at most 4, the size of x, got 2147483647"):
+        fnn.random_shift(2**31 - 1).apply({}, {}, jnp.ones((1, 3, 4, 1)), train=True, key=KEY)
 
 
 def interpolated(line: np.ndarray, place: float) -> float:

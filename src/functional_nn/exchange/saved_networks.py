@@ -24,7 +24,7 @@ from functional_nn.core.validation import as_host_array, check_count
 from functional_nn.data.dataset import Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
-from functional_nn.storage.arrays import load_parameters
+from functional_nn.storage.arrays import read_parameters
 from functional_nn.storage.files import JsonObject, check_fits, check_path, kept_open, names_in, temporary_folder
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.parts import good_batches, read_sweep
@@ -130,7 +130,7 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
         path, shapes = folder / run_folder.PARAMETERS, (network.params, network.state)
         run_folder.verify_run_folder(folder, bytes_of(shapes))
         with jax.enable_x64(network.configuration.precision == "float64"):
-            params, state = load_parameters(path, shapes)
+            params, state = read_parameters(path, shapes)
         check_finite(params, state, path, "Train again.")
     return network._replace(params=params, state=state)
 
@@ -223,7 +223,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         yield folder
         return
     with temporary_folder("functional-nn-") as parent:
-        run = parent / f"{folder.resolve().name}-member-{chosen.number}"
+        run = parent / f"{folder.resolve().name[:50]}-member-{chosen.number}"  # a name has at most 255 bytes
         run.mkdir()
         run_folder.create_run_folder(run, values)
         params, state = _parameters(Store(folder, fingerprint), chosen, described(run)[1])
@@ -264,8 +264,9 @@ def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | N
         check("member", member, f"one of {counted(count, 'member')}, from 0", member < count)
         chosen = result.members[member]
     known = {name: value for name, value in identity.items() if name in DEFAULTS or name in ABOUT}
-    base = Configuration.from_dict({**known, "epochs": settings["epochs"]}, folder / SWEEP, is_completed=False)
-    return known | base.of_member(settings["grid"][chosen.number]).to_dict(), chosen, settings[FINGERPRINT]
+    values = {**known, "epochs": settings["epochs"], **settings["grid"][chosen.number]}
+    configuration = Configuration.from_dict(values, folder / SWEEP, is_completed=False).completed()
+    return known | configuration.to_dict(), chosen, settings[FINGERPRINT]
 
 
 def _parameters(store: Store, member: Member, network: SavedNetwork) -> tuple[Params, State]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer
 from functional_nn.core.shapes import wide_type
 from functional_nn.core.validation import check_count, check_input, check_key, check_number
@@ -26,7 +27,7 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
         x_barₙⱼ = y_barₙ₍ⱼ₋ₛ₎, 0 if j - s lies outside
 
     Args:
-        most: the largest shift in positions, 1 or more.
+        most: the largest shift in positions, from 1 to the size of x.
         name: used in parameter trees and in error messages.
 
     >>> import functional_nn as fnn, jax, jax.numpy as jnp
@@ -45,6 +46,8 @@ def random_shift(most: int, *, name: str = "random_shift") -> Layer:
         check_input(x, "(batch, position, …, channels)", remedy="Put it before flatten().")
         if not train:
             return x, state, None
+        longest = max(x.shape[1:-1])
+        check("most", most, f"at most {longest}, the size of x", most <= longest)
         shift = jax.random.randint(check_key(key), (x.shape[0], x.ndim - 2), -most, most + 1)
         return _shifted(x, shift, most), state, shift
 

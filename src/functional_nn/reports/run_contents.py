@@ -16,7 +16,7 @@ from functional_nn.data.dataset import Dataset
 from functional_nn.data.sources import EMBEDDED, path_prefix
 from functional_nn.exchange.saved_networks import SavedNetwork, described
 from functional_nn.storage import checkpoints, run_folder
-from functional_nn.storage.arrays import LARGEST_HEADER, load_parameters
+from functional_nn.storage.arrays import LARGEST_HEADER, read_parameters
 from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.devices import bytes_of
@@ -104,7 +104,7 @@ def _finished(folder: Path, shapes: tuple[Params, State], notes: list[str]) -> T
     """From the folder of a finished run, whose files are verified. Sentences about what is missing go into notes."""
     history = run_folder.read_metrics(folder)
     try:
-        params, state = load_parameters(folder / run_folder.PARAMETERS, shapes)
+        params, state = read_parameters(folder / run_folder.PARAMETERS, shapes)
     except DataError as error:
         notes.append(f"The parameters could not be read, so everything that needs them is left out. {error}")
         return history, None, None

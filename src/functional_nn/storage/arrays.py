@@ -339,8 +339,18 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
             "Give a file in it, such as model.safetensors, or read a run with its network by fnn.exchange.load(folder)."
         )
         raise DataError(str(path), "a file of parameters", "a folder", remedy)
+    if like is not None:
+        is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
+        check("like", like, "a network's parameters and state, as its init gives them", is_pair)
+    return read_parameters(path, like, follow_links=True)
+
+
+def read_parameters(
+    path: Path, like: tuple[Params, State] | None, *, follow_links: bool = False
+) -> tuple[Params, State]:
+    """The same for a file in the folder of a run, which may come from a stranger: no link is followed."""
     if like is None:
-        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=True)
+        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=follow_links)
         named = {"params": {}, "state": {}}
         with reading(path, "arrays below params and state", errors=DAMAGES):
             if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
@@ -349,10 +359,8 @@ def load_parameters(path: str | os.PathLike[str], like: tuple[Params, State] | N
             if len(named) > 2:
                 raise ValueError(shortened(", ".join(found)))
     else:
-        is_pair = isinstance(like, tuple) and len(like) == 2 and all(isinstance(tree, Mapping) for tree in like)
-        check("like", like, "a network's parameters and state, as its init gives them", is_pair)
         named = {"params": like[0], "state": like[1]}
         forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=True)
+        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=follow_links)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]

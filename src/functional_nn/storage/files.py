@@ -236,8 +236,8 @@ def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _cannot_write(argument: str, folder: Path, error: OSError) -> InputError:
-    return InputError(argument, "a folder that can be written to", f"{folder} ({error.strerror})")
+def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
+    return InputError(argument, "a folder that can be written to", f"{path} ({error.strerror})")
 
 
 def _opened_folder(folder: Path) -> int:
@@ -537,8 +537,8 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             remedy = "Wait until it has ended, or use another folder."
             raise InputError(argument, "a folder that nobody else writes to", f"{folder}, {error}", remedy) from None
-        except OSError as error:
-            raise _cannot_write(argument, folder, error) from None
+        except OSError as error:  # the file of a killed process of another user, for example
+            raise _cannot_write(argument, folder / LOCK, error) from None
         remove_leftovers(folder)
         yield
 

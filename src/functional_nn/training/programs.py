@@ -44,7 +44,7 @@ from functional_nn.jaxprs.xla_options import (
     sum_options,
 )
 from functional_nn.storage.arrays import add_to_digest, as_stored
-from functional_nn.training.devices import check_bytes, cores, divided, gigabytes, on_each, rows_of
+from functional_nn.training.devices import bytes_of, check_bytes, cores, divided, gigabytes, on_each, rows_of
 from functional_nn.training.epoch import EpochResult, drawn_batches, named_metrics, of_rows, with_last_batch
 from functional_nn.training.evaluate import (
     Evaluation,
@@ -409,6 +409,7 @@ class Programs:
                     function = mapped(self.spec, name)
                     traced = jax.jit(function, in_shardings=places, out_shardings=self.sharding).trace(*given)
                     jaxpr, results = traced.jaxpr, shapes_of(traced.out_info)
+                    check_bytes("net", bytes_of(results))  # XLA ends the process for an array that is far too large
                     options = program.options(self, jaxpr) if callable(program.options) else program.options
                     options = options | sum_options(jaxpr)
                     options = beside_others(options) if are_several else options
