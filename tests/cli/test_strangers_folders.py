@@ -283,8 +283,11 @@ def test_data_that_the_user_names_read_nothing_outside_of_their_folder(tmp_path)
         fnn.load_dataset("mnist", tmp_path / "pipe")
 
 
-@pytest.mark.parametrize("entry", ["name", "filepathTemplate"])
-def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, entry):
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [("name", "a split train"), ("filepathTemplate", "20 images, got 0"), ("link", "a symbolic link")],
+)
+def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, entry, message):
     prepared = prepare_arrays("mnist", arrays(), tmp_path / "data")
     (tmp_path / "private").mkdir()
     (records,) = prepared.glob("mnist-train*")
@@ -292,7 +295,9 @@ def test_data_that_the_user_names_have_their_records_in_their_folder(tmp_path, e
     about = json.loads((prepared / "dataset_info.json").read_text())
     about["splits"][0][entry] = f"../private/{records.name}"
     (prepared / "dataset_info.json").write_text(json.dumps(about))
-    with pytest.raises(DataError, match="20 images, got 0" if entry != "name" else "a split train"):
+    if entry == "link":
+        records.symlink_to(tmp_path / "private" / records.name)
+    with pytest.raises(DataError, match=message):
         fnn.load_dataset("mnist", tmp_path / "data")
 
 

@@ -120,7 +120,7 @@ def test_a_model_that_does_not_fit_says_what_it_needs(monkeypatch):
 
 def test_a_model_with_more_bytes_than_addresses_does_not_end_the_process():
     with pytest.raises(InputError, match="net: expected a network that fits in"):
-        fit(None, fnn.chain([fnn.dense(2**31 - 1), fnn.dense(2**31 - 1), fnn.dense(3)]))
+        fit(None, fnn.chain(fnn.dense(2**31 - 1), fnn.dense(2**31 - 1), fnn.dense(3)))
 
 
 def test_every_virtual_device_of_a_cpu_needs_memory(monkeypatch):

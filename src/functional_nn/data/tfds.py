@@ -115,9 +115,7 @@ def _read(name: str, folder: Path) -> Dataset:
     """
     remedy = "Delete the folder and prepare it again."
     with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception):
-        about, features = (
-            parsed(read_file(folder / file, follow_links=True)) for file in ("dataset_info.json", "features.json")
-        )
+        about, features = (parsed(read_file(folder / file)) for file in ("dataset_info.json", "features.json"))
         check_data(str(folder), about["name"], f"the prepared set {name}", about["name"] == name)
         keys = about.get("supervisedKeys", {}).get("tuple", {}).get("items", ())
         known = features.get("featuresDict", {}).get("features", {})
@@ -189,7 +187,7 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
     """The records of one split, from the files whose names begin with this path."""
     paths = [str(path) for path in sorted(place.parent.glob(f"{place.name}.{file_format}-*"))]
     for path in paths:
-        opened(Path(path), follow_links=True).close()  # a reader would wait for the other end of a pipe
+        opened(Path(path)).close()  # a reader would follow a link, and wait for the other end of a pipe
     if file_format == "array_record":
         yield from read_records(paths)
     elif file_format == "tfrecord" and find_spec("tensorflow"):
