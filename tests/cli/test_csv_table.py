@@ -1,6 +1,7 @@
 """The commands on a table: ``train``, ``predict``, ``report``, ``sweep``, ``export``, ``--from`` and ``--resume``."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,11 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys, refused):
     network = fnn.exchange.load(folder)
     found = network.predict([[130, -3], [70, -3]])
     np.testing.assert_array_equal(found, np.float32([row["probabilities"] for row in rows]))
+    table = SimpleNamespace(columns=["depth", "size"], __array__=lambda: np.ones((1, 2)))  # of pandas
+    with pytest.raises(fnn.InputError, match=r"expected the columns \['size', 'depth'\], in this order, got"):
+        network.predict(table)
+    with pytest.raises(fnn.InputError, match="examples: expected an array of numbers, got a masked array"):
+        network.predict(np.ma.array([[130, -3]], mask=[[True, False]]))
     new.write_text("size,name\n1,a\n")
     refused(["predict", folder, new], "that the network was trained on, got a table without 'depth'")
 

@@ -42,7 +42,7 @@ def test_quotes_that_never_end_take_no_long_time(tmp_path):
 TOO_MUCH = {
     "a tuple in many members": "[grid]\nhidden = [[" + "1," * 20_000 + "]]\nseed = [" + "1," * 30_000 + "]",
     "a drawn tuple": "[draws]\nnumber = 50000\nhidden = {choice = [[" + "1," * 20_000 + "]]}",
-    "two long lists": "[grid]\na = [" + "1," * 2000 + "]\n[zip]\nb = [" + "1," * 2000 + "]",
+    "two long lists": f"[grid]\na = {[*range(2000)]}\n[zip]\nb = {2000 * [1]}",
     "one long list": "[grid]\na = [" + "1," * 60_000 + "]",
     "axes whose product has many digits": "[grid]\n" + "".join(f"a{i} = [1, 2, 3, 4]\n" for i in range(9000)),
 }
@@ -64,6 +64,12 @@ def test_many_names_are_counted_once():
     assert len(members[0]) == 50_001
     with pytest.raises(InputError, match="got a1, b twice"):
         crossed([{"b": 1, "a1": 1, "c": 1}], [{"a1": 2, "b": 3}])
+
+
+def test_a_value_that_is_given_twice_is_refused():
+    """Its models would be counted twice, and the interval of their mean would be too narrow."""
+    with pytest.raises(InputError, match=r"rate: expected different values, got 0\.01, 2 times"):
+        grid(rate=[0.01, 0.1, 1e-2])
 
 
 def test_values_without_an_end_are_refused():

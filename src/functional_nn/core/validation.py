@@ -237,6 +237,8 @@ def as_host_array(argument: str, value: object) -> np.ndarray:
 
 
 def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")
     try:
         array = in_native_order(convert(in_native_order(value)))
     except (TypeError, ValueError, OverflowError):

@@ -44,6 +44,10 @@ def grid(**axes: Iterable[object]) -> list[Hyperparameters]:
     """
     values = [_values(name, given) for name, given in axes.items()]
     _check_product(values)
+    for name, column in zip(axes, values, strict=True):
+        value, count = Counter(column).most_common(1)[0]
+        if count > 1:  # an interval of these models would be too narrow
+            raise InputError(shortened(name), "different values", f"{shown(value)}, {count} times")
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
