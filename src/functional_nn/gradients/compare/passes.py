@@ -115,6 +115,18 @@ FEW_POINTS = ("other signs", "drawn numbers")
 """The other points of what takes long: derivatives in 50 digits, and second derivatives."""
 
 
+def copies_of(arrays: Arrays, number: int = 0, first: Pass = np.copy, others: Pass = np.copy) -> Arrays:
+    """Copies of arrays: ``first`` makes those of the first ones, ``others`` those of the rest."""
+    return [*map(first, arrays[:number]), *map(others, arrays[number:])]
+
+
+def written_to(memory: Arrays, arrays: Arrays) -> Arrays:
+    """Arrays that are written to the memory of others, and copies of the remaining ones."""
+    for held, array in zip(memory, arrays, strict=False):
+        held[...] = array
+    return [*memory, *copies_of(arrays[len(memory) :])]
+
+
 class Along(NamedTuple):
     """Derivatives of the outputs along directions, (outputs, directions), each of which moves one array.
 
@@ -209,16 +221,16 @@ class Implementation:
         y = flat(self.outputs(drawn).leaves)
         return np.array_equal(y, np.float32(y)) and not np.array_equal(y, np.float16(y))
 
-    def outputs(self, arrays: Arrays, copied: Pass = np.copy) -> DifferentiableLeaves:
+    def outputs(self, arrays: Arrays, copied: Pass = copies_of) -> DifferentiableLeaves:
         """Calls the forward pass with copies of the arrays."""
-        copies = list(map(copied, arrays))
+        copies = copied(arrays)
         with np.errstate(all="ignore"):
             y = self._forward(*copies)
-        self._last_calls["forward"] = arrays, copies
+        self._last_calls["forward"] = arrays, copies_of(copies)
         return problem.differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
 
     def pulled_back(
-        self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = np.copy
+        self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = copies_of
     ) -> Arrays:
         """Calls the backward pass with copies, and gives the flat cotangents of the floating-point arrays.
 
@@ -227,12 +239,12 @@ class Implementation:
             y: what the forward pass gives there.
             row: the cotangent of all outputs, as one vector.
             regime: the name of the point, for an error.
-            copied: makes the copies.
+            copied: makes the copies of the arrays and the cotangents.
         """
         where = "backward" if regime == GIVEN else f"backward ({regime})"
         parts = np.split(row, np.cumsum([leaf.size for leaf in y.leaves])[:-1])
         y_bars = [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, y.leaves, strict=True)]
-        copies = list(map(copied, (*arrays, *y_bars)))
+        copies = copied([*arrays, *y_bars])
         try:
             with np.errstate(all="ignore"):
                 bars = self._backward(*copies[: len(arrays)], y.join_cotangents(copies[len(arrays) :]))
@@ -241,7 +253,7 @@ class Implementation:
         except Exception as error:
             expected = f"cotangents of {', '.join(map(shown, arrays))}, which forward takes"
             raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
-        self._last_calls["backward"] = [*arrays, *y_bars], copies
+        self._last_calls["backward"] = [*arrays, *y_bars], copies_of(copies)
         bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
         inputs = problem.differentiable_leaves(tuple(arrays), self.names)
         bars = problem.one_of_each(bars, self.names, where)
@@ -272,12 +284,11 @@ class Implementation:
         repeated = [x if place in self.places else with_repetitions(x) for place, x in enumerate(self.arrays)]
         if any(not np.array_equal(one, x) for one, x in zip(repeated, self.arrays, strict=True)):
             yield "repeated whole numbers", self.moved(leaves, repeated)
-        lengths = [*dict.fromkeys(length for x in self.arrays for length in x.shape if length)]
-        free = [length for length in lengths if length not in self._fixed]
+        lengths = dict.fromkeys(length for x in self.arrays for length in x.shape)
+        free = [length for length in lengths if length and length not in self._fixed]
         changes: list[dict[int, int]] = [{length: size} for length, size in product(free, SIZES) if size != length]
-        if len(free) > 1:
-            for order in (BOTH_LONG, BOTH_LONG[::-1]):
-                changes.append({length: order[number % 2] for number, length in enumerate(free)})
+        for order in (BOTH_LONG, BOTH_LONG[::-1]) if len(free) > 1 else ():
+            changes.append({length: order[number % 2] for number, length in enumerate(free)})
         for change in changes:
             shapes = [tuple(change.get(int(old), int(old)) for old in x.shape) for x in self.arrays]
             if max(math.prod(shape) for shape in shapes) > MOST_ELEMENTS:
@@ -290,8 +301,7 @@ class Implementation:
                 elif size == SIZES[-1] in new and number in self.places:
                     x = np.sort(x, new.index(size))  # the largest of many has an index that is too large for a byte
                 others.append(x)
-            named = " and ".join(f"axes of length {old} with length {new}" for old, new in change.items())
-            yield named, others
+            yield " and ".join(f"axes of length {old} with length {new}" for old, new in change.items()), others
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""
@@ -362,14 +372,21 @@ class Implementation:
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
         basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
         rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
-        bars, twice = [self.pulled_back(narrow, y, row, regime) for row in rows], rows[[len(basis), -1]]
-        strided = self._strided(narrow, y, twice) if regime == GIVEN else []
-        again = [flat(self.outputs(narrow).leaves), *self.pulled_back(narrow, y, rows[-1], regime)]
-        found = self._about_calls([flat(y.leaves), *bars[-1]], again, precision)
+        calls = [(row, self.pulled_back(narrow, y, row, regime)) for row in rows]
+        calls += self._strided(narrow, y, rows[[len(basis), -1]]) if regime == GIVEN else []
+        all_rows = np.stack([row for row, _ in calls])
+        # A cache may know an array by its address. So the second calls get memory that held the given numbers before.
+        has_given_shapes = [x.shape for x in narrow] == [x.shape for x in self.arrays]
+        before = problem.cast(self.arrays, dtype) if has_given_shapes else narrow
+        memory = partial(written_to, copies_of(before))
+        y_before = self.outputs(before, memory)
+        self.pulled_back(before, y_before, flat(y_before.leaves), regime, memory)
+        bars_again = self.pulled_back(narrow, y, rows[-1], regime, memory)
+        again = [flat(self.outputs(narrow, memory).leaves), *bars_again]
+        found = self._about_calls([flat(y.leaves), *calls[len(rows) - 1][1]], again, precision)
         judged = partial(self._judged, outputs=y.leaves, dtype=dtype, is_given=regime == GIVEN)
         for number, place in enumerate(self.places):
-            name, hand = self.names[place], np.stack([row[number] for row in [*bars, *strided]])
-            all_rows = np.concatenate([rows, twice[: len(strided)]])
+            name, hand = self.names[place], np.stack([bars[number] for _, bars in calls])
             verdict = judged(name, hand, all_rows, along[number], hand[None])
             if verdict.outcome == "fail":
                 along[number] = self._confirmed(arrays, place, flat(y.leaves), regime)
@@ -465,16 +482,25 @@ class Implementation:
             leaves.append(leaf + change * size * random.uniform(-1, 1, leaf.shape))
         return problem.cast(self.moved(leaves, arrays), dtype)
 
-    def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[Arrays]:
-        """The cotangents by arrays with the same numbers that are not contiguous; none where a pass refuses these."""
-        try:
-            if not _agree(flat(self.outputs(arrays, strided_copy).leaves), flat(y.leaves), 0.01):
-                raise ValueError("forward gives other numbers")
-            return [self.pulled_back(arrays, y, row, copied=strided_copy) for row in rows]
-        except Exception as error:
-            given = getattr(error, "given", error)
-            self.skipped.append(("arrays that are not contiguous", f"A pass does not take them: {given}."))
-            return []
+    def _strided(self, arrays: Arrays, y: DifferentiableLeaves, rows: np.ndarray) -> list[tuple[np.ndarray, Arrays]]:
+        """Calls of backward where arrays, cotangents, or both are not contiguous: each cotangent and what it gives.
+
+        Calls that a pass refuses are left out.
+        """
+        axes = range(max(array.ndim for array in (*arrays, *y.leaves)) - 1)
+        found, refused = [], None
+        for way, row in product([strided_copy, *(partial(with_last_in_memory, axis) for axis in axes)], rows):
+            for of_arrays, of_bars in ((way, np.copy), (np.copy, way), (way, way)):
+                copied = partial(copies_of, number=len(arrays), first=of_arrays, others=of_bars)
+                try:
+                    if not _agree(flat(self.outputs(arrays, copied).leaves), flat(y.leaves), 0.01):
+                        raise ValueError("forward gives other numbers")
+                    found.append((row, self.pulled_back(arrays, y, row, copied=copied)))
+                except Exception as error:
+                    refused = getattr(error, "given", error)
+        if refused:
+            self.skipped.append(("arrays that are not contiguous", f"A pass does not take all of them: {refused}."))
+        return found
 
     @np.errstate(all="ignore")
     def _judged(
@@ -552,8 +578,7 @@ class Implementation:
     def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
         """Judges whether two calls give the same results, and whether the arguments are the same after them."""
         notes = []
-        names = [self.names[place] for place in self.places]
-        for name, one, two in zip(["y", *names], first, second, strict=True):
+        for name, one, two in zip(["y", *(self.names[place] for place in self.places)], first, second, strict=True):
             size = np.max(np.abs(one), where=np.isfinite(one), initial=0)
             one, two = np.nan_to_num(one), np.nan_to_num(two)
             differs = np.flatnonzero(np.abs(one - two) > precision.visible * size)
@@ -759,8 +784,7 @@ def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
     if np.count_nonzero(row) > 1:
         return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
     suffix, index = _output(outputs, int(np.flatnonzero(row)[0]))
-    name = f"y_bar{suffix}"
-    return f"Here {name} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
+    return f"Here y_bar{suffix} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float, size: float = 0.0) -> bool:
@@ -792,6 +816,12 @@ def strided_copy(array: np.ndarray) -> np.ndarray:
     if array.size > 1 and np.all(array == array.flat[0]):
         return np.lib.stride_tricks.as_strided(memory, array.shape, (0,) * array.ndim)
     return memory[..., 0].T
+
+
+def with_last_in_memory(axis: int, array: np.ndarray) -> np.ndarray:
+    """A copy with this axis last in memory, if it has the axis: for axis 1 of images, PyTorch's channels_last."""
+    order = sorted(range(array.ndim), key=lambda other: other == axis)
+    return array.transpose(order).copy().transpose(np.argsort(order))
 
 
 def flat(arrays: Leaves) -> np.ndarray:
