@@ -378,6 +378,21 @@ ONLY_HERE = {
         np.array([0.3, -1.0, 2.0]),
         np.array([0, 4, 2]),
     ),
+    "two flags that are equal": (
+        lambda x, square, double: jnp.where(square, x * x, x) * jnp.where(double, 2.0, 1.0),
+        lambda x, square, double, b: (b * jnp.where(square, 2 * x, 1) * jnp.where(square, 2.0, 1.0), None, None),
+        np.array([0.3, -1.0]),
+        np.array(True),
+        np.array(True),
+    ),
+    "two indices that differ": (
+        lambda x, a, i, j: x.at[i].set(a).at[j].set(0),
+        lambda x, a, i, j, b: (b.at[i].set(0).at[j].set(0), b[i], None, None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array(0.7),
+        np.array(1),
+        np.array(2),
+    ),
     "neighbors that differ, in a function of three numbers": (
         lambda x, labels: jnp.log(4.0 - x.size) + jnp.sum(jnp.where(labels[1:] == labels[:-1], x[1:], 0)),
         lambda x, labels, b: (0 * x, None),

@@ -104,7 +104,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
     get one length. In the next two, axes get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and
     the program has no more operations then: a loop of Python over them would take very long to compile. Then
-    permutations change, and all flags are equal. In the last lists, all axes of length 1 get a length that no axis has.
+    permutations change, all flags are equal, and the flags or whole numbers of one argument change alone. Whole numbers
+    without an axis also become equal. In the last lists, all axes of length 1 get a length that no axis has.
     Then one of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of
     different arrays.
 
@@ -155,9 +156,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
         yield [("another permutation", changed(lambda place, x: _other_permutation(x) if _is_permutation(x) else x))]
         repeat = lambda place, x: x // 2 * 2 if _is_permutation(x) else x  # noqa: E731
         yield [(REPEATED_PERMUTATION, changed(repeat))]
-    for flag in (False, True) if any(array.dtype == bool for array in arrays) else ():
-        full = changed(lambda place, x, flag=flag: np.full_like(x, flag) if x.dtype == bool else x)
-        yield [(f"all flags {flag}", full)]
+    for name, new_arrays in _other_whole_numbers(dict(zip(places, arrays, strict=True))):
+        yield [(name, changed(lambda place, x, new_arrays=new_arrays: new_arrays.get(place, x)))]
     axes = [(place, axis, x.shape) for place, x in zip(places, arrays, strict=True) for axis in range(x.ndim)]
     ones = [(place, axis) for place, axis, shape in axes if shape[axis] == 1]
     alone = [(place, axis) for place, axis, shape in axes if shape[axis] == 1 or shape.count(shape[axis]) > 1]
@@ -173,6 +173,20 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     every = [shape[axis] for _, axis, shape in axes]
     shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
     yield [with_shapes("axes of other lengths", with_longer([axis])) for axis in shared if axis not in alone]
+
+
+def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str, dict[int, np.ndarray]]]:
+    """Yields other flags and whole numbers for some of the arrays, with a name: all flags change, then one array."""
+    flags = {place: ~x for place, x in arrays.items() if x.dtype == bool}
+    for flag in (False, True) if flags else ():
+        yield f"all flags {flag}", {place: np.full_like(x, flag) for place, x in flags.items()}
+    others = flags | {place: with_repetitions(x) for place, x in arrays.items() if x.dtype.kind in "iu" and x.ndim}
+    chosen = dict.fromkeys([tuple(flags), *((place,) for place in others)])
+    for places in filter(None, chosen) if len(others) > 1 else ():
+        yield "some flags or whole numbers changed", {place: others[place] for place in places}
+    indices = {place: x for place, x in arrays.items() if x.dtype.kind == "i" and not x.ndim}
+    if len(set(map(int, indices.values()))) > 1:
+        yield "equal whole numbers", dict.fromkeys(indices, min(indices.values()))  # it is an index of every axis
 
 
 def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
