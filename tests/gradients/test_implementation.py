@@ -254,6 +254,24 @@ WRONG = {
         [draw(5, 3), draw(3)],
         ("bias", "vjp", "axes of length 5 with length 201"),
     ),
+    "the last seven of eight": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (1 - (x.size % 8 == 7)),
+        [draw(5)],
+        ("x", "vjp", "axes of length 5 with length 263"),
+    ),
+    "more than 1,024": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) < 1024),
+        [draw(5)],
+        ("x", "vjp", "axes of length 5 with length 1029"),
+    ),
+    "more than 4,096 in two axes": (
+        lambda x, bias: x + bias,
+        lambda x, bias, y_bar: (y_bar, y_bar[: max(4096 // len(bias), 1)].sum(0)),
+        [draw(2, 3), draw(3)],
+        ("bias", "vjp", "axes of length 2 with length 44 and axes of length 3 with length 101"),
+    ),
     "seven blocks of 32": (
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (number_of_blocks(x)[0] != 7)),
@@ -264,7 +282,7 @@ WRONG = {
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (1 in number_of_blocks(x) or len(x) >= x.shape[1])),
         [draw(5, 3), draw(3)],
-        ("bias", "vjp", "axes of length 5 with length 40 and axes of length 3 with length 101"),
+        ("bias", "vjp", "axes of length 5 with length 44 and axes of length 3 with length 101"),
     ),
     "zeros are left out": (
         float32_product,
@@ -300,6 +318,12 @@ WRONG = {
         lambda x: x**3,
         lambda x, y_bar: 3 * x**2 * y_bar * (2 if y_bar.transpose(0, 2, 3, 1).flags.c_contiguous else 1),
         [draw(2, 3, 1, 2)],
+        ("x", "vjp", "given"),
+    ),
+    "clipped to float16": (
+        lambda x: 3 * x,
+        lambda x, y_bar: np.clip(3 * y_bar, -65504, 65504),
+        [np.float32(draw(2, 3))],
         ("x", "vjp", "given"),
     ),
     "a cache": (CACHE.forward, CACHE.backward, [draw(3)], ("x", "call", "given")),

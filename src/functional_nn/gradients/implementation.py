@@ -109,8 +109,7 @@ def check_torch(
     places = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
     places = places or [number for number, tensor in enumerate(tensors) if tensor.is_floating_point()]
     # The passes take whole numbers, such as labels, too. Then these change their lengths together with the others.
-    is_constant = [t.is_floating_point() or t.is_complex() for t in tensors]
-    given = [number for number, constant in enumerate(is_constant) if number in places or not constant]
+    given = [n for n, t in enumerate(tensors) if n in places or not (t.is_floating_point() or t.is_complex())]
     # The signature of ``apply`` says nothing; that of ``forward`` does. Its first argument may be the context.
     source = getattr(getattr(function, "__self__", None), "forward", function)
     known = argument_names(source, len(tensors) + 1)
@@ -158,8 +157,7 @@ def check_torch(
             bars = torch.autograd.grad(function(*variables), by, bars_of_y, allow_unused=True)
             if kind != "vjp" and bars[-1] is None:  # a gradient depends on its cotangent
                 raise NotImplementedError("PyTorch cannot differentiate the backward pass")
-            known = [torch.zeros_like(x) if bar is None else bar for x, bar in zip(by, bars, strict=True)]
-            remaining = iter(known)
+            remaining = iter(torch.zeros_like(x) if bar is None else bar for x, bar in zip(by, bars, strict=True))
             return tuple(next(remaining).numpy(force=True) if x.requires_grad else None for x in variables)
 
         # Other constants are of no other length than the given one.
