@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from functional_nn.core.errors import InputError
+from functional_nn.gradients.compare import passes
 from functional_nn.gradients.implementation import check_implementation, check_torch
 
 RANDOM = np.random.default_rng(0)
@@ -433,6 +434,16 @@ def test_with_a_reference():
 
     wrong = check_implementation(larger, larger_backward, x, reference=jax.nn.sigmoid)
     assert (wrong.failures[0].kind, wrong.failures[0].leaf) == ("value", "y")
+
+
+def test_shapes_with_many_results_are_left_out(monkeypatch):
+    monkeypatch.setattr(passes, "MOST_OUTPUTS", 1000)
+    report = check_implementation(lambda x: x @ x.T, lambda x, y_bar: (y_bar + y_bar.T) @ x, draw(3, 2))
+    report.raise_if_failed()
+    regimes = {verdict.regime for verdict in report.verdicts}
+    assert "axes of length 3 with length 30" in regimes
+    assert "axes of length 3 with length 201" not in regimes
+    assert "axes of length 2 with length 201" in regimes
 
 
 def first_of_tied(x, y_bar):

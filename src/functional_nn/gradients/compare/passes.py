@@ -46,7 +46,7 @@ BOTH_LONG = (44, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
 Together they have more than 4,096 elements."""
 MOST_OUTPUTS = 400_000
-"""At another point than the given one, more outputs take too long, and too much memory."""
+"""Shapes with more outputs than this are left out: they take too long, and too much memory."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 KNOWN = UNKNOWN / LARGE**2
@@ -307,7 +307,9 @@ class Implementation:
                 elif size > 256 and size in new and number in self.places:
                     x = np.sort(x, new.index(size))  # the largest of many has an index that is too large for a byte
                 others.append(x)
-            yield " and ".join(f"axes of length {old} with length {new}" for old, new in change.items()), others
+            y = self.defined(others, self.dtype)
+            if y and flat(y.leaves).size <= MOST_OUTPUTS:
+                yield " and ".join(f"axes of length {old} with length {new}" for old, new in change.items()), others
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""
@@ -339,7 +341,7 @@ class Implementation:
         y = y_by_type[self.dtype]
         if y is None and regime == GIVEN:
             raise InputError("forward", "finite numbers at the given point", "NaN or infinity")
-        if y is None or (regime != GIVEN and flat(y.leaves).size > MOST_OUTPUTS):
+        if y is None:
             return []
         if regime != GIVEN and self.dtype != "float64":
             # There may be nothing but rounding in the values, as in those of x / std(x) for equal numbers.
@@ -352,9 +354,8 @@ class Implementation:
         along = [self._along(arrays, place, most, flat(y.leaves)) for place in self.places]
         found = []
         for dtype, y_in_type in y_by_type.items():
-            if y_in_type is None or has_failed(found):
-                continue
-            if _agree(flat(y_in_type.leaves), flat(y.leaves), PRECISIONS[dtype].visible):
+            visible = PRECISIONS[dtype].visible
+            if y_in_type and not has_failed(found) and _agree(flat(y_in_type.leaves), flat(y.leaves), visible):
                 found += self._in_type(dtype, regime, arrays, y_in_type, along)
         return found
 
@@ -761,9 +762,8 @@ def worst_element(
         error: how far the right numbers may be off.
         scale: the sizes by which errors are divided.
     """
-    none = np.zeros_like(right)
     error = np.where((found == 0) & (right == 0), 0.0, error)  # both passes may give 0 where all terms are 0
-    values = ComparedValues(found, found, right, error, scale, 0.0, none)
+    values = ComparedValues(found, found, right, error, scale, 0.0, np.zeros_like(right))
     if (wrong | known).any():
         values = values.only_at(wrong | known)
     verdict, at = values.verdict(template)
