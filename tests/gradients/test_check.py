@@ -361,6 +361,11 @@ ONLY_HERE = {
         lambda x, b: jnp.where(jnp.arange(x.size) < max(x.size // 64 * 64, min(x.size, 64)), 2 * x * b, 0),
         np.array([0.5, 2.0, -1.0]),
     ),
+    "every rest but three": (
+        lambda x: jnp.sum(x**2),
+        lambda x, b: jnp.where(jnp.arange(x.size) == (x.size - 1 if x.size % 4 == 3 else -1), 0, 2 * x * b),
+        np.array([0.5, 2.0, -1.0, 0.3]),
+    ),
     "numbers without an outlier": (
         lambda x: jnp.minimum(x, jnp.mean(x) + 2 * jnp.std(x)),
         lambda x, b: jnp.where(x < jnp.mean(x) + 2 * jnp.std(x), b, 0),
@@ -377,6 +382,12 @@ ONLY_HERE = {
         lambda x, k, b: (b, None),
         np.array([0.3, -1.0, 2.0]),
         np.array([0, 4, 2]),
+    ),
+    "two of three remainders": (
+        lambda x, k: jnp.where(k % 3 == 2, x * x, x),
+        lambda x, k, b: (b, None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array([0, 3, 4]),
     ),
     "two flags that are equal": (
         lambda x, square, double: jnp.where(square, x * x, x) * jnp.where(double, 2.0, 1.0),

@@ -103,8 +103,7 @@ class FurtherPoint(NamedTuple):
 
     def with_rounding(self, size: Leaves) -> FurtherPoint:
         """The point with a larger scale of errors: how far rounding inside of the formula can move each bar."""
-        pairs = zip(self.found.scale, size, strict=True)
-        scale = [usual + np.asarray(own).reshape(1, -1) for usual, own in pairs]
+        scale = [usual + np.reshape(own, (1, -1)) for usual, own in zip(self.found.scale, size, strict=True)]
         return self._replace(found=self.found._replace(scale=scale))
 
 
@@ -252,7 +251,7 @@ class JacobianComparison:
             regime: their name in the verdicts; by default the numbers of each.
         """
         function = quick_jit(self.problem.function)
-        own_rounding = quick_jit(partial(with_rounding, self.problem.pullback))
+        own_rounding = self._own_rounding(self.problem.pullback)
         judged, calls, right = {True: 0, False: 0}, 0, []
         for point in sorted(points, key=lambda point: -point.disagreement):
             if not point.disagreement <= HALF:
@@ -261,7 +260,7 @@ class JacobianComparison:
                     if calls == MOST_CALLS or judged[point.is_finite] == MOST_JUDGED or not exists:
                         continue
                     point = point._replace(found=self._pullbacks(point.leaves, point.y_bars))
-                    point = point.with_rounding(own_rounding(point.leaves, point.y_bars).size)
+                    point = point.with_rounding(own_rounding(point.leaves, point.y_bars))
                     if not point.disagreement <= HALF:
                         calls += 1
                         wrong, is_smooth = self._by_arbiter(point, regime)
@@ -272,6 +271,19 @@ class JacobianComparison:
                         judged[point.is_finite] += 1
             right.append(point)
         return [], right
+
+    def _own_rounding(self, by_hand: Callable[..., Leaves]) -> Callable[..., Leaves]:
+        """How far rounding inside of the formula can move its results, as a scale of errors at further points.
+
+        If the function rounds to a narrow type, the formula may do so, too. Automatic differentiation shows less of it
+        where its own derivative is 0 in that type, as 1 - tanh² is in the tails.
+        """
+
+        def size(*arguments: PyTree) -> Leaves:
+            _, size, narrow = with_rounding(by_hand, *arguments)
+            return [one + other / HALF for one, other in zip(size, narrow, strict=True)] if self._narrow_types else size
+
+        return quick_jit(size)
 
     def _agreeing(self, points: Sequence[FurtherPoint], regime: str) -> list[Verdict]:
         """The verdicts if nothing is wrong at some points, with the largest disagreement by each leaf."""
@@ -482,7 +494,7 @@ class JacobianComparison:
                 yield replace(missing, regime=regime)
                 return
             linear = self._pullbacks(leaves, self.y_directions)
-        own_rounding = quick_jit(partial(jacobians.rounding_of_second_order, self.problem, derivative))
+        own_rounding = self._own_rounding(partial(jacobians.along_leaves, self.problem.pullback, derivative))
         point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(derivatives, leaves, 1))
         verdicts = self._second_order_at(point, own_rounding, regime=regime, tolerance=tolerance)
         for name, by_s, right, _, scale, narrow in zip(self.problem.names, by_y_bar, *linear, strict=True):
@@ -511,7 +523,7 @@ class JacobianComparison:
                 verdict = self._verdict(name, values, **about)
                 if verdict.outcome == "fail":
                     # JAX's own rules lose digits in the tails, as 1 - tanh² does. That is no mistake of the formula.
-                    own = np.asarray(own_rounding(point.leaves, point.y_bars, self.directions)[number])
+                    own = np.asarray(own_rounding(point.leaves, point.y_bars, self.directions, np.ones(()))[number])
                     verdict = self._verdict(name, replace(values, scale=values.scale + own.reshape(1, -1)), **about)
                 verdicts.append(verdict)
         return verdicts

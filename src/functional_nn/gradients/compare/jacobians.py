@@ -225,14 +225,6 @@ def along_leaves(
     return derivative(lambda t: pullback(moved(leaves, t, directions), y_bars), jnp.zeros(()), size)
 
 
-def rounding_of_second_order(
-    problem: Problem, derivative: Derivative, leaves: Leaves, y_bars: Leaves, directions: Leaves
-) -> Leaves:
-    """How far rounding can move the derivative of the formula along a direction of the leaves, as JAX computes it."""
-    by_hand = partial(along_leaves, problem.pullback, derivative, leaves, y_bars, directions)
-    return with_rounding(by_hand, jnp.ones(())).size
-
-
 def moved(arrays: Leaves, t: Array, along: Leaves) -> Leaves:
     """The arrays plus t times a direction."""
     return [array + t.astype(array.dtype) * direction for array, direction in zip(arrays, along, strict=True)]

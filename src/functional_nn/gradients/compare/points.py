@@ -33,16 +33,19 @@ OUTCOMES = {"eq": np.equal, "ne": np.equal, "lt": np.less, "ge": np.less, "max":
 OUTCOMES |= {"gt": np.greater, "le": np.greater, "min": np.greater}
 """What operations with a whole number and a constant tell apart."""
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
-LONGER = 9
-"""Axes become longer by this number, which makes even lengths odd."""
-SHORT_AND_LONG = (1, 258)
-"""Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest."""
+LONGER = (9, 11)
+"""Axes become longer by one of these numbers, which makes even lengths odd: 11 if a length is a multiple of four."""
+SHORT, LONG = 1, (258, 263, 257)
+"""Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest. The
+long one is the first whose rest modulo 4 is new. So all four rests occur at one axis, as in a loop of four steps."""
 EQUAL = 8
 """The length that all axes get at once: so matrices are square, and blocks of two, four or eight numbers whole."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
 REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
 """The name of arguments for which a formula may be wrong: it may use that none of 0 … n - 1 is missing."""
+MOST_REMAINDERS = 8
+"""Of a divisor up to this one, all remainders are tried. Of a larger one, only those of neighbors are."""
 DIVISORS = {"remainder": 0, "rem": 0, "and": 1}
 """Operations and functions that tell remainders of whole numbers apart. A constant plus this number is the divisor."""
 MOST_CONSTANTS, SMALLEST_CONSTANT, LARGEST_CONSTANT = 12, 1e-30, 1e8
@@ -102,12 +105,12 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
-    get one length. In the next two, axes get the lengths of ``SHORT_AND_LONG``, if the function takes longer ones and
+    get one length. In the next two, axes get the lengths ``SHORT`` and ``LONG``, if the function takes longer ones and
     the program has no more operations then: a loop of Python over them would take very long to compile. Then
     permutations change, all flags are equal, and the flags or whole numbers of one argument change alone. Whole numbers
-    without an axis also become equal. In the last lists, all axes of length 1 get a length that no axis has.
-    Then one of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of
-    different arrays.
+    without an axis also become equal. In the last lists, all axes of length 1 get a length that no axis has. Then one
+    of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of different
+    arrays.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -122,9 +125,13 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     arrays = [np.asarray(leaves[place]) for place in places]
     fixed = {length for array in arrays if _is_permutation(array) for length in array.shape}
     lengths = sorted({length for array in arrays for length in array.shape if length > 1} - fixed)
+    longer = LONGER[any(n % 4 == 0 for n in lengths)]
     new = min({*range(2, len(lengths) + 4)} - {*lengths, *fixed})
 
-    def with_shapes(regime: str, others: PyTree) -> tuple[str, PyTree]:
+    repeats = any(not np.array_equal(with_repetitions(x), x) for x in arrays if x.dtype.kind in "biu")
+    regime = f"axes of other lengths{' and other flags or whole numbers' if repeats else ''}"
+
+    def with_shapes(others: PyTree) -> tuple[str, PyTree]:
         return f"{regime}: {', '.join(str(np.shape(leaf)) for leaf in jax.tree.leaves(others))}", others
 
     def changed(change: Callable[[int, np.ndarray], np.ndarray]) -> PyTree:
@@ -136,22 +143,20 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     def with_lengths(new: Mapping[int, int]) -> PyTree:
         return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape), random))
 
-    def of_lengths(sizes: Mapping[int, int]) -> list[PyTree]:
+    def of_lengths(sizes: Mapping[int, int]) -> list[tuple[str, PyTree]]:
         """All axes get other lengths, then only those of one length."""
         every = dict.fromkeys([tuple(sizes.items()), *((pair,) for pair in sizes.items())])
-        return [with_lengths(dict(chosen)) for chosen in every if chosen]
+        return [with_shapes(with_lengths(dict(chosen))) for chosen in every if chosen]
 
-    first = [with_shapes("axes of other lengths", one) for one in of_lengths({n: n + LONGER for n in lengths})]
-    if any(not np.array_equal(with_repetitions(x), x) for x in arrays if not jnp.issubdtype(x.dtype, np.inexact)):
-        first.append(("repeated whole numbers", with_lengths({})))
-    yield first
-    yield [with_shapes("axes of other lengths", one) for one in of_lengths(dict.fromkeys(lengths, EQUAL))]
+    repeated = [("repeated whole numbers", with_lengths({}))] if repeats else []
+    yield [*of_lengths({n: n + longer for n in lengths}), *repeated]
+    yield of_lengths(dict.fromkeys(lengths, EQUAL))
     usual = operations(arguments)
-    free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + LONGER})) == usual]
-    for order in (SHORT_AND_LONG, SHORT_AND_LONG[::-1]):
-        others = of_lengths({length: order[number % 2] for number, length in enumerate(free)})
-        small = [one for one in others if max(map(np.size, jax.tree.leaves(one))) <= MOST_ELEMENTS]
-        yield [with_shapes("axes of other lengths", one) for one in small]
+    free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + longer})) == usual]
+    long = {n: next(length for length in LONG if length % 4 not in (n % 4, (n + longer) % 4)) for n in free}
+    for first_is_long in (0, 1):
+        others = of_lengths({n: (SHORT, long[n])[(number + first_is_long) % 2] for number, n in enumerate(free)})
+        yield [one for one in others if max(map(np.size, jax.tree.leaves(one[1]))) <= MOST_ELEMENTS]
     if fixed:
         yield [("another permutation", changed(lambda place, x: _other_permutation(x) if _is_permutation(x) else x))]
         repeat = lambda place, x: x // 2 * 2 if _is_permutation(x) else x  # noqa: E731
@@ -169,10 +174,10 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
         return changed(change)
 
     chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
-    yield [with_shapes("axes of other lengths", with_longer(axes)) for axes in chosen]
+    yield [with_shapes(with_longer(axes)) for axes in chosen]
     every = [shape[axis] for _, axis, shape in axes]
     shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
-    yield [with_shapes("axes of other lengths", with_longer([axis])) for axis in shared if axis not in alone]
+    yield [with_shapes(with_longer([axis])) for axis in shared if axis not in alone]
 
 
 def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str, dict[int, np.ndarray]]]:
@@ -209,13 +214,17 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
         array = arrays[place].copy()
         start, limits = int(array.flat[0]) if outcome is np.remainder else constant, np.iinfo(array.dtype)
         nearer = -1 if start > 0 else 1  # an index must not become too large
-        known = outcome(array.astype(float).reshape(-1), constant)
-        for number in (start, start + nearer, *(() if outcome is np.remainder else (start - nearer,))):
+        numbers: Sequence[int] = (start, start + nearer, start - nearer)
+        if outcome is np.remainder:
+            near = constant if constant <= MOST_REMAINDERS else 2
+            numbers = range(max(start - near + 1, min(array.min(), 0)), min(start + near, max(array.max(), 1) + 1))
+        known = {*outcome(array.astype(float).reshape(-1), constant).tolist()}
+        for number in numbers:
             if limits.min <= number <= limits.max and outcome(number, constant) not in known:
+                known.add(outcome(number, constant))
                 array.flat[0] = number
-                others = [array if n == place else leaf for n, leaf in enumerate(leaves)]
+                others = [array.copy() if n == place else leaf for n, leaf in enumerate(leaves)]
                 yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
-                break
 
 
 class Whole(NamedTuple):
