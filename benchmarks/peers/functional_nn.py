@@ -20,7 +20,6 @@ from benchmarks.peers import Peer, available_cores, processes
 from benchmarks.peers.jax_loops import bytes_at_once, forget_programs
 from benchmarks.w2 import BATCH_SIZE, FEW, PRECISION, Member, members, sizes
 from functional_nn.data.dataset import Split
-from functional_nn.sweeps.static_groups import member_spec
 from functional_nn.training.epoch import EpochResult
 from functional_nn.training.precision import as_precision
 from functional_nn.training.programs import Programs, ProgramSpec, shapes_of
@@ -157,8 +156,11 @@ def sweep_programs(
     split = fnn.data.Split(data.train_images, data.train_labels, data.test_images, data.test_labels)
     make_recipe = RecipeFunctions(net, lambda h: optax.adam(h["learning_rate"]), fnn.cross_entropy, None)
     precision = as_precision(PRECISION)
-    shapes = shapes_of(split)
-    spec = member_spec(make_recipe, BATCH_SIZE, precision, shapes, ("learning_rate",), workers=workers, members=mapped)
+    rate = jax.ShapeDtypeStruct((), np.dtype(precision.parameters))
+    rates = (("learning_rate", rate),)
+    spec = ProgramSpec(
+        make_recipe, BATCH_SIZE, precision, shapes_of(split), rates, members=mapped, in_threads=workers > 1
+    )
     return net, split, Programs(spec)
 
 

@@ -105,12 +105,12 @@ def test_predict_refuses_classes_and_image_shapes_that_are_none(unsigned, tmp_pa
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
-    assert captured.err.startswith(f"Error: {folder / 'config.json'}: expected a run's configuration with classes")
-    assert name in captured.err.partition(", got ")[2]
+    assert captured.err.startswith(f"Error: {folder / 'config.json'}: expected a run's configuration")
+    assert name in captured.err
     assert len(captured.err) < len(str(tmp_path)) + 400
 
 
-@pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "up to 1,000,000")])
+@pytest.mark.parametrize(("classes", "said"), [("5000", "model.safetensors"), ("2147483647", "at most 1,000,000")])
 def test_predict_refuses_more_classes_than_parameters(unsigned, tmp_path, monkeypatch, capsys, classes, said):
     monkeypatch.setattr("functional_nn.training.devices.available_bytes", lambda: 2**34)
     folder = written(tmp_path / "run", classes=classes)
