@@ -185,7 +185,7 @@ def failing_as(
     remedy: str = "",
     errors: type[Exception] | tuple[type[Exception], ...] = Exception,
 ) -> Iterator[None]:
-    """Turns an error of code that is not of this package into an ``InputError`` with the first line of its message.
+    """Turns an error of code outside of this package into an ``InputError`` with the first line of its message.
 
     Args:
         argument, expected, remedy: as for ``InputError``.

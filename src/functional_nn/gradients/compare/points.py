@@ -37,7 +37,7 @@ LONGER = (9, 11)
 """Axes become longer by one of these numbers, which makes even lengths odd: 11 if a length is a multiple of four."""
 SHORT, LONG = 1, (258, 263, 257)
 """Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest. The
-long one is the first whose rest modulo 4 is new. So all four rests occur at one axis, as in a loop of four steps."""
+long one is the first that leaves another remainder when divided by 4. So a loop in steps of 4 meets all four."""
 EQUAL = 8
 """The length that all axes get at once: so matrices are square, and blocks of two, four or eight numbers whole."""
 MOST_ELEMENTS = 100_000
@@ -107,8 +107,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
     get one length. In the next two, axes get the lengths ``SHORT`` and ``LONG``, if the function takes longer ones and
     the program has no more operations then: a loop of Python over them would take very long to compile. Then
-    permutations change, all flags are equal, and the flags or whole numbers of one argument change alone. Whole numbers
-    without an axis also become equal. In the last lists, all axes of length 1 get a length that no axis has. Then one
+    permutations change, all flags are equal, and the flags or whole numbers of one argument change alone. Single whole
+    numbers also become equal. In the last lists, all axes of length 1 get a length that no axis has. Then one
     of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of different
     arrays.
 
