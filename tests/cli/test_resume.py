@@ -107,6 +107,17 @@ def test_a_finished_run_and_one_that_never_began(tiny, whole, tmp_path, capsys):
         assert (f"{restored} of them from a checkpoint" in capsys.readouterr().out) == (restored > 0)
 
 
+def test_a_run_goes_on_without_a_damaged_configuration_as_the_message_says(tiny, whole, tmp_path, refused):
+    command, folder = [*tiny, "--epochs", "6", "--out", str(tmp_path / "run"), "--resume"], tmp_path / "run"
+    assert run([*tiny, "--epochs", "4", "--out", str(folder)]) == 0
+    (folder / "config.json").write_text("{")
+    refused(command, "keep only its folder checkpoints, and train with --resume and the same flags")
+    for file in filter(Path.is_file, folder.iterdir()):
+        file.unlink()
+    assert result_of(command, tmp_path)["restored_epochs"] == 4
+    assert outcome(folder) == whole
+
+
 def test_resume_alone_has_the_settings_of_the_run(tiny, whole, tmp_path, refused):
     """Only the data are named again: no folder chooses which files are opened."""
     folder = tmp_path / "run"

@@ -121,8 +121,7 @@ def read_configuration(folder: Path) -> files.JsonObject:
     of_file = " fnn.storage.load_parameters reads a file of parameters." if folder.is_file() else ""
     files.check_folder(folder, "the folder of a run", remedy + of_file)
     if (folder / CHECKPOINTS).is_dir():
-        names = f"{CONFIGURATION}, {METRICS} and {LAYER_STATISTICS}"
-        remedy = f"The checkpoints have everything: delete {names}, and train with --resume and the same flags."
+        remedy = f"If the run is yours, keep only its folder {CHECKPOINTS}, and train with --resume and the same flags."
     with reading(path, "a run's configuration, as it was written", remedy):
         configuration = files.read_signed(files.read_file(path), CONFIGURATION_SCHEMA)
     names = configuration.get("class_names")
