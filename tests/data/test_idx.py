@@ -112,8 +112,8 @@ def test_truncated(tmp_path):
 
 def test_trailing_bytes(tmp_path):
     refused(tmp_path, GOOD + b"\0", "byte 40: expected the end of the file")
-    for more, words in ((b"rubbish", "intact gzip"), (gzip.compress(b"more"), "byte 40")):
-        with pytest.raises(DataError, match=words):
+    for more in (b"rubbish", gzip.compress(b"more")):
+        with pytest.raises(DataError, match="an intact gzip file.*more follows"):
             reading(tmp_path, gzip.compress(GOOD) + more)
     np.testing.assert_array_equal(reading(tmp_path, gzip.compress(GOOD) + bytes(100)), IMAGES)
 

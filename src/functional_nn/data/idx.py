@@ -8,8 +8,10 @@ import math
 import os
 import struct
 import zlib
-from io import BufferedReader
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,7 +31,8 @@ DTYPES = {
 MAXIMUM_BYTES = 4 * 2**30  # also of the four files of a data set together
 MOST_BYTES_OF_LABELS = 2**26  # labels become int32, and are counted as int64
 MAXIMUM_RANK = 64  # the limit of NumPy
-PIECE = 2**20  # bytes that are decompressed at a time
+PIECE = 2**18  # bytes of a gzip file that are decompressed at a time
+MOST_AT_ONCE = 2**22  # bytes that are read at a time, and then copied to where they belong
 DEFLATE_RATIO = 1032  # a byte of a gzip file never holds more bytes than this
 
 FILE_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -68,27 +71,42 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
     """
     file_path = check_path("path", path)
     check("maximum_bytes", maximum_bytes, "a number of bytes", is_count(maximum_bytes, least=0))
-    damages = EOFError, zlib.error, gzip.BadGzipFile
     with (
         reading(path, "a readable file", errors=OSError),
         opened(file_path, follow_links=True) as file,
-        reading(path, "an intact gzip file", "Fetch the file again.", errors=damages),
+        reading(path, "an intact gzip file", "Fetch the file again.", errors=(EOFError, zlib.error)),
     ):
         length = os.fstat(file.fileno()).st_size
         if file.peek(2)[:2] == b"\x1f\x8b":
-            return _parse(gzip.GzipFile(fileobj=file), path, length * DEFLATE_RATIO, maximum_bytes)
-        return _parse(file, path, length, maximum_bytes)
+            gzip_member = zlib.decompressobj(16 + zlib.MAX_WBITS)  # with gzip's header and checksum
+            return _parse(partial(_inflate, file, gzip_member), path, length * DEFLATE_RATIO, maximum_bytes)
+        return _parse(file.read, path, length, maximum_bytes)
 
 
-def _parse(
-    stream: BufferedReader | gzip.GzipFile, path: str | os.PathLike[str], longest: int, maximum_bytes: int
-) -> np.ndarray:
+def _inflate(file: BinaryIO, gzip_member, most: int) -> bytes:
+    """The next bytes of a gzip file's content, at most ``most``. There are none at the end if its checksum is right.
+
+    Python 3.11's ``gzip`` reads 8 KiB at a time, and waits for the interpreter's lock after each. While another thread
+    imports JAX, that takes almost twice as long.
+    """
+    part = b""
+    while not (part or gzip_member.eof):
+        given = gzip_member.unconsumed_tail or file.read(PIECE)
+        part = gzip_member.decompress(given, most)
+        if not (given or part or gzip_member.eof):
+            raise EOFError("the file ends within the compressed data")
+    if not part and (gzip_member.unused_data + file.read(PIECE)).strip(b"\0"):
+        raise zlib.error("more follows the compressed data")
+    return part
+
+
+def _parse(read: Callable[[int], bytes], path: str | os.PathLike[str], longest: int, maximum_bytes: int) -> np.ndarray:
     """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
     def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
         return DataError(f"{path}, byte {byte}", expected, given, remedy)
 
-    magic = stream.read(4)
+    magic = read(4)
     if magic[:2] != b"\0\0":
         remedy = "Only IDX is read here: no pickles, NumPy files or archives."
         raise error(0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
@@ -100,7 +118,7 @@ def _parse(
         raise error(2, f"a type among {known}", f"0x{code:02X}")
     if not 1 <= rank <= MAXIMUM_RANK:
         raise error(3, f"1 to {MAXIMUM_RANK} dimensions", rank)
-    lengths, start = stream.read(4 * rank), 4 + 4 * rank
+    lengths, start = read(4 * rank), 4 + 4 * rank
     if len(lengths) < 4 * rank:
         raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
     shape = struct.unpack(f">{rank}I", lengths)
@@ -115,8 +133,9 @@ def _parse(
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
     # Memory that was taken and not written to yet costs nothing. It is filled piece by piece, without another copy.
     data, count = np.empty(size + 1, np.uint8), 0
-    while read := stream.readinto(data.data[count : count + PIECE]):
-        count += read
+    while count <= size and (part := read(min(size + 1 - count, MOST_AT_ONCE))):
+        data[count : count + len(part)] = np.frombuffer(part, np.uint8)
+        count += len(part)
     if count < size:
         raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
     if count > size:
