@@ -113,7 +113,7 @@ def test_truncated(tmp_path):
 def test_trailing_bytes(tmp_path):
     refused(tmp_path, GOOD + b"\0", "byte 40: expected the end of the file")
     for more in (b"rubbish", gzip.compress(b"more")):
-        with pytest.raises(DataError, match="an intact gzip file.*more follows"):
+        with pytest.raises(DataError, match="more follows the compressed data"):
             reading(tmp_path, gzip.compress(GOOD) + more)
     np.testing.assert_array_equal(reading(tmp_path, gzip.compress(GOOD) + bytes(100)), IMAGES)
 
