@@ -40,13 +40,13 @@ ROUNDINGS = 64
 """An error may be as large as the effect of this many roundings of all numbers."""
 
 
-class ReferenceJacobian(NamedTuple):
-    """Independent derivatives with respect to chosen elements of each leaf, with estimates of their errors.
+class Reference(NamedTuple):
+    """Independent derivatives with respect to chosen elements of one leaf, with estimates of their errors.
 
     Args:
         name: the method that computed them.
-        columns: the indices of the chosen elements in each flat leaf.
-        values: for each leaf the derivatives, (m, columns), where m is the number of elements of all outputs.
+        columns: the indices of the chosen elements in the flat leaf.
+        values: the derivatives, (m, columns), where m is the number of elements of all outputs.
         error: the estimated absolute errors. At a kink, the value is the mean of the two one-sided derivatives, and the
             error is half of their distance. The error is infinite where they do not exist, or where the method cannot
             say.
@@ -55,10 +55,10 @@ class ReferenceJacobian(NamedTuple):
     """
 
     name: str
-    columns: list[np.ndarray]
-    values: list[np.ndarray]
-    error: list[np.ndarray]
-    kink: list[np.ndarray]
+    columns: np.ndarray
+    values: np.ndarray
+    error: np.ndarray
+    kink: np.ndarray
 
 
 def reference_jacobian(
@@ -66,8 +66,8 @@ def reference_jacobian(
     leaves: Leaves,
     doubts: Sequence[np.ndarray] = (),
     columns: Columns = None,
-) -> ReferenceJacobian:
-    """Differentiates a function of float64 leaves without any derivative rule of JAX.
+) -> list[Reference]:
+    """Differentiates a function of float64 leaves by each of them, without any derivative rule of JAX.
 
     The derivatives are computed in 50 digits. If an operation has no rule for that, differences in float64 are taken.
 
@@ -85,18 +85,15 @@ def reference_jacobian(
         return difference_jacobian(function, leaves, columns=chosen or columns)
 
 
-def derivatives_at(
-    function: Function, leaves: Leaves, number: int, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives by some elements of one leaf, and their errors, computed as in ``reference_jacobian``."""
+def derivatives_at(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> Reference:
+    """The derivatives by some elements of one leaf, computed as in ``reference_jacobian``."""
     chosen = [columns if place == number else np.zeros(0, int) for place in range(len(leaves))]
-    found = reference_jacobian(function, leaves, columns=chosen)
-    return found.values[number], found.error[number]
+    return reference_jacobian(function, leaves, columns=chosen)[number]
 
 
 def reference_second_order(
     problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
-) -> ReferenceJacobian:
+) -> list[Reference]:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
     This is a mixed difference of the function in many digits, with a step in t of 2⁻⁶⁰⁰. At a kink of the function or
@@ -119,28 +116,26 @@ def reference_second_order(
         found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts)
     except InputError:  # an operation has no rule
         return _difference_of_pullback(problem, y_bars, directions, doubts)
-    if any(kink.any() for kink in found.kink):  # the direction moves all elements together
-        errors, kinks = [np.full_like(error, np.inf) for error in found.error], list(map(np.ones_like, found.kink))
-        return found._replace(error=errors, kink=kinks)
+    if any(leaf.kink.any() for leaf in found):  # the direction moves all elements together
+        return [leaf._replace(error=np.full_like(leaf.error, np.inf), kink=np.ones_like(leaf.kink)) for leaf in found]
     return found
 
 
 def _difference_of_pullback(
     problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
-) -> ReferenceJacobian:
+) -> list[Reference]:
     """Computes the same derivative as a difference of the formula in float64, with respect to t at t = 0."""
 
     def pulled_back(t: Leaves) -> Leaves:
         at = [leaf + t[0] * direction for leaf, direction in zip(problem.leaves, directions, strict=True)]
         return problem.pullback(at, list(map(jnp.asarray, y_bars)))
 
-    found = difference_jacobian(pulled_back, [np.zeros(())])
+    (found,) = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
     sizes = [doubt.shape[1] for doubt in doubts]
     ends = np.cumsum(sizes)[:-1]
-    rows = ([part.T for part in np.split(column[0], ends)] for column in (found.values, found.error, found.kink))
-    columns = list(map(np.arange, sizes))
-    return ReferenceJacobian(OF_FORMULA, columns, *rows)
+    rows = ([part.T for part in np.split(column, ends)] for column in (found.values, found.error, found.kink))
+    return [Reference(OF_FORMULA, *of_leaf) for of_leaf in zip(map(np.arange, sizes), *rows, strict=True)]
 
 
 def _slope_along(function: Function, y_bars: Leaves, directions: Leaves, step: float, leaves: Leaves) -> Leaves:
@@ -180,7 +175,7 @@ def sensitivity(
         point = list(map(moved, leaves))
         constants = [moved(x, is_simple_fraction(x)) if _is_floating_array(x) else x for x in program.consts]
         function = partial(evaluate, ClosedJaxpr(program.jaxpr, constants))
-        return derivatives_at(function, point, number, columns)[0]
+        return derivatives_at(function, point, number, columns).values
 
     return ROUNDINGS * 2.0**-52 / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
 
@@ -244,7 +239,7 @@ def exact_jacobian(
     digits: int = 50,
     columns: Columns = None,
     doubts: Sequence[np.ndarray] = (),
-) -> ReferenceJacobian:
+) -> list[Reference]:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
     (f(x + h) - f(x - h)) / 2h is computed twice: with h = |x| 10^-60 and 350 additional digits, and with h = |x| 10^-75
@@ -270,8 +265,8 @@ def exact_jacobian(
         InputError: the function uses an operation without a rule.
 
     >>> with jax.enable_x64(True):
-    ...     found = exact_jacobian(lambda leaves: [jnp.exp(leaves[0])], [np.array([0.5, -1.0])])
-    >>> print(found.values[0])
+    ...     (found,) = exact_jacobian(lambda leaves: [jnp.exp(leaves[0])], [np.array([0.5, -1.0])])
+    >>> print(found.values)
     [[1.64872127 0.        ]
      [0.         0.36787944]]
 
@@ -291,8 +286,9 @@ def exact_jacobian(
         some = [at[start : start + at_once] for start in range(0, len(at), at_once)]
         parts = [derivatives(program, leaves, number, columns, digits) for columns in some]
         parts.append((nothing, nothing, nothing.astype(bool)))
-        found.append([np.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)])
-    return ReferenceJacobian(f"{digits} digits", chosen, *map(list, zip(*found, strict=True)))
+        arrays = (np.concatenate(some, 1) for some in zip(*parts, strict=True))
+        found.append(Reference(f"{digits} digits", at, *arrays))
+    return found
 
 
 def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
@@ -301,7 +297,7 @@ def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
     return [np.asarray(chosen, int) for chosen in columns]
 
 
-def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> ReferenceJacobian:
+def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> list[Reference]:
     """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
 
     See ``extrapolated`` for the method. The error is 0 if the output stays the same at all points of the differences,
@@ -313,8 +309,8 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
         columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
 
     >>> with jax.enable_x64(True):
-    ...     found = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
-    >>> print(found.values[0].round(12))
+    ...     (found,) = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
+    >>> print(found.values.round(12))
     [[1.]]
     """
     flat = [np.asarray(leaf).astype(np.float64) for leaf in leaves]
@@ -346,7 +342,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     error = np.where(is_constant, 0, np.where(found.kink, np.inf, found.error))
     splits = np.cumsum([len(c) for c in chosen])[:-1]
     parts = (np.split(array, splits, 1) for array in (found.value, error, found.kink))
-    return ReferenceJacobian("differences", chosen, *parts)
+    return [Reference("differences", *of_leaf) for of_leaf in zip(chosen, *parts, strict=True)]
 
 
 class Extrapolated(NamedTuple):

@@ -75,17 +75,17 @@ class FurtherPoint(NamedTuple):
     Args:
         leaves: the point.
         y_bars: the cotangent that is pulled back.
-        found: the bars by the formula and by automatic differentiation.
+        found: the bars by the formula and by automatic differentiation, of each leaf.
     """
 
     leaves: Leaves
     y_bars: Leaves
-    found: Derivatives
+    found: list[Derivatives]
 
     @property
     def is_finite(self) -> bool:
         """Whether all bars are finite."""
-        return all(bool(np.isfinite(bar).all()) for bar in (*self.found.hand, *self.found.automatic))
+        return all(bool(np.isfinite([leaf.hand, leaf.automatic]).all()) for leaf in self.found)
 
     @property
     def disagreement(self) -> float:
@@ -97,14 +97,14 @@ class FurtherPoint(NamedTuple):
         """The largest difference of the two for each leaf, in units of the scale. NaN counts as infinite."""
         largest = (
             np.max(_disagreement(hand, automatic, usable_scale(scale, np.abs(automatic)) + narrow / HALF), initial=0)
-            for hand, automatic, scale, narrow in zip(*self.found, strict=True)
+            for hand, automatic, scale, narrow in self.found
         )
         return [float(np.nan_to_num(error, nan=np.inf)) for error in largest]
 
     def with_rounding(self, size: Leaves) -> FurtherPoint:
         """The point with a larger scale of errors: how far rounding inside of the formula can move each bar."""
-        scale = [usual + np.reshape(own, (1, -1)) for usual, own in zip(self.found.scale, size, strict=True)]
-        return self._replace(found=self.found._replace(scale=scale))
+        pairs = zip(self.found, size, strict=True)
+        return self._replace(found=[leaf._replace(scale=leaf.scale + np.reshape(own, (1, -1))) for leaf, own in pairs])
 
 
 class JacobianComparison:
@@ -166,7 +166,7 @@ class JacobianComparison:
             leaves, y_bars = (list(map(jnp.asarray, arrays)) for arrays in (self.problem.leaves, self.y_bars))
             called = self.problem.pullback(leaves, y_bars)
             traced = self._pullbacks(leaves, y_bars)
-        for name, one, other, _, scale, narrow in zip(self.problem.names, called, *traced, strict=True):
+        for name, one, (other, _, scale, narrow) in zip(self.problem.names, called, traced, strict=True):
             one = np.asarray(one).reshape(1, -1)
             allowed = VISIBLE_CHANGE * usable_scale(scale, np.abs(other)) + narrow
             differs = np.abs(one - other) > allowed
@@ -196,9 +196,9 @@ class JacobianComparison:
             drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
             reference = arbiter.reference_jacobian(function, leaves, _doubts(found))
-        for number, name in enumerate(self.problem.names):
-            values, note = self._with_arbiter(found, reference, number)
-            judged = partial(self._verdict, name, reference=reference.name, regime=regime, transform="jit", note=note)
+        for number, (name, right) in enumerate(zip(self.problem.names, reference, strict=True)):
+            values, note = self._with_arbiter(found[number], right)
+            judged = partial(self._verdict, name, reference=right.name, regime=regime, transform="jit", note=note)
             verdict = judged(values)
             self._formula_outcome[name] = worst_outcome([self._formula_outcome[name], verdict.outcome])
             self._automatic_is_right[name] &= verdict.automatic_outcome != "fail"
@@ -206,13 +206,13 @@ class JacobianComparison:
             if leaves is self.problem.leaves:
                 with jax.enable_x64(True):
                     condition = partial(arbiter.sensitivity, function, leaves, number, values.arbiter)
-                    relative = compared_values.relative_values(values, reference.columns[number], condition)
+                    relative = compared_values.relative_values(values, right.columns, condition)
                 if relative is not None:
                     yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS["float64"])
             for row, y_bars in enumerate(cotangents):
                 y_bar = np.concatenate([np.reshape(bar, -1).astype(np.float64) for bar in y_bars])
-                bars = (np.asarray(source[number])[[row]] for source in (drawn.hand, drawn.automatic))
-                yield judged(values.multiplied(y_bar, *bars), transform="drawn")
+                hand, automatic = (np.asarray(bars)[[row]] for bars in drawn[number][:2])
+                yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
     @cached_property
     def _constants(self) -> list[float]:
@@ -314,8 +314,8 @@ class JacobianComparison:
             with jax.enable_x64(True):
                 y = np.asarray(program(point.leaves, point.y_bars, directions))
             slopes = (y[1:] - y[0]) / DIFFERENCE_STEPS[1:]  # to the right and to the left, for two steps
-            pairs = zip(point.found.hand, directions, strict=True)
-            of_formula = np.concatenate([bar.reshape(-1) * along.reshape(-1) for bar, along in pairs])
+            pairs = zip(point.found, directions, strict=True)
+            of_formula = np.concatenate([leaf.hand.reshape(-1) * along.reshape(-1) for leaf, along in pairs])
             off = np.abs(np.mean(slopes[2:]) - np.sum(of_formula))
             is_clear = off > UNLIKE * (np.sum(np.abs(of_formula)) + np.abs(np.mean(slopes[2:])))
             if is_clear and np.ptp(slopes) < off / 4:  # not at a kink, and not because of rounding
@@ -334,22 +334,22 @@ class JacobianComparison:
         random = np.random.default_rng(0)
         pulled = partial(_product, self._judged_function(point.leaves), point.y_bars)
         reference = arbiter.reference_jacobian(pulled, point.leaves, _doubts(point.found))
-        parts = (self._with_arbiter(point.found, reference, n) for n in range(len(point.leaves)))
+        parts = map(self._with_arbiter, point.found, reference)
         compared = [values.with_usable_scale() for values, _ in parts]
         kinks = [np.asarray(values.kink) for values in compared]
         steps = [np.where(kink, 0.0, random.normal(size=kink.shape)) for kink in kinks]
         directions = [step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
         along = lambda t: pulled(jacobians.moved(point.leaves, t[0], directions))  # noqa: E731
-        together = arbiter.reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
-        rest, allowed = together.values[0].item(), together.error[0].item()
+        (together,) = arbiter.reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
+        rest, allowed = together.values.item(), together.error.item()
         for values, step in zip(compared, steps, strict=True):
             error = values.arbiter_error + HALF * values.scale + values.narrow
             rest -= np.sum(values.arbiter * step, where=step != 0)
             allowed += np.sum(error * np.abs(step), where=step != 0)
         is_alone = sum(map(np.sum, kinks)) == 1
-        is_smooth = not together.kink[0].any() and abs(rest) <= allowed < np.inf
+        is_smooth = not together.kink.any() and abs(rest) <= allowed < np.inf
         shown = {"regime": regime} if regime else {"regime": self._shown(point), "note": DOMAIN}
-        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=reference.name, **shown)
+        judged = partial(self._verdict, transform="drawn", tolerance=HALF, reference=together.name, **shown)
         verdicts = []
         for name, values, kink in zip(self.problem.names, compared, kinks, strict=True):
             error = np.where(kink, 3.0, 1.0) * values.arbiter_error  # at a kink, half of the distance of the slopes
@@ -385,11 +385,11 @@ class JacobianComparison:
             beyond the end of an array.
         """
 
-        def pulled_back(leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, Derivatives]:
+        def pulled_back(leaves: Leaves, y_bars: Leaves) -> tuple[Leaves, list[Derivatives]]:
             y, automatic = jacobians.values_and_pullback(self.problem, leaves, y_bars)
             scale = [jnp.full_like(bar, jnp.max(jnp.abs(bar), initial=0)) for bar in automatic]
-            exact = list(map(jnp.zeros_like, automatic))
-            return y, Derivatives(self.problem.pullback(leaves, y_bars), automatic, scale, exact)
+            exact = map(jnp.zeros_like, automatic)
+            return y, list(map(Derivatives, self.problem.pullback(leaves, y_bars), automatic, scale, exact))
 
         verdicts = None
         with jax.enable_x64(True):
@@ -398,7 +398,7 @@ class JacobianComparison:
                 leaves = [_with_outlier(leaf, factor) for leaf in self.problem.leaves]
                 leaves = self.problem.domain(leaves) if self.problem.domain else leaves
                 y, found = program(leaves, self.y_bars)
-                point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(found, leaves, 1))
+                point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(found, 1))
                 if not all(np.isfinite(np.asarray(part)).all() for part in y):
                     continue
                 if not point.disagreement <= HALF and self._reads_beyond_the_end():
@@ -421,9 +421,7 @@ class JacobianComparison:
         function = (given or self.problem).function
         return problem.with_stopped_as_constants(function, leaves) if self._stop_gradient_as_constant else function
 
-    def _with_arbiter(
-        self, found: Derivatives, reference: arbiter.ReferenceJacobian, number: int
-    ) -> tuple[ComparedValues, str]:
+    def _with_arbiter(self, found: Derivatives, reference: arbiter.Reference) -> tuple[ComparedValues, str]:
         """Puts the arbiter's values of one leaf beside the others, and writes a note for the reader.
 
         In a large leaf the arbiter computes only some elements; the others get the value of automatic differentiation.
@@ -432,18 +430,15 @@ class JacobianComparison:
         Args:
             found: the derivatives by the formula and by automatic differentiation.
             reference: the arbiter's derivatives.
-            number: the index of the leaf.
         """
-        hand, automatic, scale, narrow = (np.asarray(leaves[number]) for leaves in found)
-        values, error = automatic.copy(), np.zeros_like(automatic)
-        columns = reference.columns[number]
-        values[:, columns] = reference.values[number]
-        error[:, columns] = reference.error[number]
+        hand, automatic, scale, narrow = map(np.asarray, found)
+        values, error, columns = automatic.copy(), np.zeros_like(automatic), reference.columns
+        values[:, columns], error[:, columns] = reference.values, reference.error
         # If automatic differentiation is the only source, and not finite, the derivative is not known.
         error[~np.isfinite(values)] = np.inf
         # At a kink, or where automatic differentiation is wrong, it is no reference for all other elements either.
         off = _disagreement(automatic, values, scale + (error + narrow) / TOLERANCES["float64"])
-        if reference.kink[number].any() or not np.all(off[:, columns] <= TOLERANCES["float64"]):
+        if reference.kink.any() or not np.all(off[:, columns] <= TOLERANCES["float64"]):
             differs = _disagreement(hand, automatic, scale) > TOLERANCES["float64"]
             differs[:, columns] = False
             error[differs] = np.inf
@@ -457,7 +452,7 @@ class JacobianComparison:
             note += f"terms are allowed in {looser.sum():,} of {looser.size:,} derivatives. "
         # Elsewhere an infinite error says that the arbiter knows nothing. That excuses no formula.
         at_kink = np.zeros(values.shape, bool)
-        at_kink[:, columns] = reference.kink[number]
+        at_kink[:, columns] = reference.kink
         # The scale of automatic differentiation may be 0 there. The larger one-sided derivative takes its place.
         scale = np.where(at_kink & np.isfinite(error), np.fmax(scale, np.abs(values) + error), scale)
         if self._kinks_as_automatic and at_kink.any():
@@ -495,9 +490,10 @@ class JacobianComparison:
                 return
             linear = self._pullbacks(leaves, self.y_directions)
         own_rounding = self._own_rounding(partial(jacobians.along_leaves, self.problem.pullback, derivative))
-        point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(derivatives, leaves, 1))
+        point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(derivatives, 1))
         verdicts = self._second_order_at(point, own_rounding, regime=regime, tolerance=tolerance)
-        for name, by_s, right, _, scale, narrow in zip(self.problem.names, by_y_bar, *linear, strict=True):
+        for name, by_s, by_formula in zip(self.problem.names, by_y_bar, linear, strict=True):
+            right, _, scale, narrow = map(np.asarray, by_formula)
             by_s, exact = np.asarray(by_s).reshape(1, -1), np.zeros_like(right)
             values = ComparedValues(by_s, right, right, exact, scale, UNDERFLOW["float64"], narrow)
             known = {"tolerance": tolerance, "regime": regime, "reference": "the formula", "transform": "by y_bar"}
@@ -515,11 +511,11 @@ class JacobianComparison:
         with jax.enable_x64(True):
             problem = self.problem._replace(leaves=point.leaves, function=self._judged_function(point.leaves))
             reference = arbiter.reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
-            for number, name in enumerate(self.problem.names):
-                if reference.name == arbiter.OF_FORMULA and self._formula_outcome[name] == "fail":
+            for number, (name, right) in enumerate(zip(self.problem.names, reference, strict=True)):
+                if right.name == arbiter.OF_FORMULA and self._formula_outcome[name] == "fail":
                     continue  # a wrong formula is no reference
-                values, note = self._with_arbiter(point.found, reference, number)
-                about = {"kind": "second order", "transform": "jit", "reference": reference.name, "note": note, **known}
+                values, note = self._with_arbiter(point.found[number], right)
+                about = {"kind": "second order", "transform": "jit", "reference": right.name, "note": note, **known}
                 verdict = self._verdict(name, values, **about)
                 if verdict.outcome == "fail":
                     # JAX's own rules lose digits in the tails, as 1 - tanh² does. That is no mistake of the formula.
@@ -542,7 +538,7 @@ class JacobianComparison:
             with jax.enable_x64(True):
                 leaves = self.problem.domain(leaves) if self.problem.domain else leaves
                 derivatives, _ = program(leaves, point.y_bars, self.directions, self.y_directions)
-            point = FurtherPoint(leaves, point.y_bars, jacobians.as_rows(derivatives, leaves, 1))
+            point = FurtherPoint(leaves, point.y_bars, jacobians.as_rows(derivatives, 1))
             if judged < MOST_JUDGED and point.is_finite and point.disagreement > VISIBLE_CHANGE:
                 judged += 1
                 known = {"tolerance": HALF, "regime": self._shown(point), "note": DOMAIN}
@@ -574,14 +570,13 @@ class JacobianComparison:
             bars_by_transform, automatic = quick_jit(partial(jacobians.under_transforms, own, transforms))(*stacked)
             automatic = [np.asarray(leaf).astype(np.float64).reshape(len(leaf), -1) for leaf in automatic]
             in_float64 = jacobians.joined([self._pullbacks(*problem.cast(point, "float64")) for point in points])
-            right = [self._right_in_float64(*of_leaf) for of_leaf in zip(self.problem.names, *in_float64, strict=True)]
+            right = list(map(self._right_in_float64, self.problem.names, in_float64))
 
             def differs(found: Sequence[tuple[Array, ...]]) -> bool:
                 """Whether derivatives in this type, with their errors, contradict those in float64."""
-                parts = zip(found, right, in_float64.scale, in_float64.narrow, strict=True)
                 return any(
                     np.any(_disagreement(bars, exact, scale + (narrow + error) / tolerance) > tolerance)
-                    for (bars, error), (exact, _), scale, narrow in parts
+                    for (bars, error), (exact, _), (*_, scale, narrow) in zip(found, right, in_float64, strict=True)
                 )
 
             # If the function reads the type of its arguments, as for ``jnp.finfo``, it is another one in this type.
@@ -596,7 +591,7 @@ class JacobianComparison:
         for transform, bars in bars_by_transform.items():
             for number, name in enumerate(self.problem.names):
                 found = np.asarray(bars[number]).astype(np.float64).reshape(len(bars[number]), -1)
-                arrays = automatic[number], *right[number], in_float64.scale[number], in_float64.narrow[number]
+                arrays = automatic[number], *right[number], *in_float64[number][2:]
                 by_jax, exact, error, scale, narrow = (np.asarray(array)[: len(found)] for array in arrays)
                 # The second point may lie where the function has no derivative. There it does not count.
                 counted = np.isfinite(exact)
@@ -612,7 +607,11 @@ class JacobianComparison:
                         yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
 
     def _in_type_alone(
-        self, problem: Problem, points: Sequence[tuple[Leaves, Leaves]], automatic: Leaves, in_float64: Derivatives
+        self,
+        problem: Problem,
+        points: Sequence[tuple[Leaves, Leaves]],
+        automatic: Leaves,
+        in_float64: Sequence[Derivatives],
     ) -> Sequence[tuple[Array, ...]]:
         """The derivatives by each leaf of the function that is traced in a type, in 50 digits, and their errors.
 
@@ -624,15 +623,15 @@ class JacobianComparison:
         """
         rows = []
         for row, (leaves, y_bars) in enumerate(points):
-            sources = automatic, automatic, in_float64.scale, in_float64.narrow
-            found = Derivatives(*([array[row : row + 1] for array in arrays] for arrays in sources))
+            pairs = zip(automatic, in_float64, strict=True)
+            found = [Derivatives(*(array[[row]] for array in (bar, bar, *other[2:]))) for bar, other in pairs]
             product = partial(_product, self._judged_function(leaves, problem), y_bars)
             try:
                 reference = arbiter.exact_jacobian(product, leaves, doubts=_doubts(found))
             except InputError:  # an operation has no rule, so nothing is known
                 return [(bars, np.full_like(bars, np.inf)) for bars in automatic]
-            compared = (self._with_arbiter(found, reference, number)[0] for number in range(len(leaves)))
-            rows.append([(values.arbiter, values.arbiter_error) for values in compared])
+            compared = map(self._with_arbiter, found, reference)
+            rows.append([(values.arbiter, values.arbiter_error) for values, _ in compared])
         return [tuple(map(np.concatenate, zip(*of_leaf, strict=True))) for of_leaf in zip(*rows, strict=True)]
 
     def _relative_in_type(
@@ -663,7 +662,8 @@ class JacobianComparison:
         with jax.enable_x64(True):
             product = partial(_product, self._judged_function(leaves), y_bars)
             exact, error = values.arbiter.copy(), values.arbiter_error.copy()
-            exact[:, columns], error[:, columns] = arbiter.derivatives_at(product, leaves, number, columns)
+            found = arbiter.derivatives_at(product, leaves, number, columns)
+            exact[:, columns], error[:, columns] = found.values, found.error
             values = replace(values, arbiter=exact, arbiter_error=error)
 
             def condition(columns: np.ndarray) -> np.ndarray:
@@ -672,16 +672,9 @@ class JacobianComparison:
 
             return compared_values.relative_values(values, columns, condition, dtype)
 
-    def _right_in_float64(
-        self, name: str, hand: Array, automatic: Array, scale: Array, narrow: Array
-    ) -> tuple[Array, Array]:
-        """Which of two derivatives in float64 is right, and its error.
-
-        Args:
-            name: the name of the leaf.
-            hand, automatic: the derivatives by the formula and by automatic differentiation, (points, elements).
-            scale, narrow: see ``Derivatives``.
-        """
+    def _right_in_float64(self, name: str, found: Derivatives) -> tuple[Array, Array]:
+        """Which of the two derivatives by a leaf with this name in float64 is right, and its error."""
+        hand, automatic, scale, narrow = found
         if self._formula_outcome[name] == "fail":
             return automatic, np.zeros_like(automatic)
         if not self._automatic_is_right[name]:
@@ -708,7 +701,7 @@ class JacobianComparison:
             right = self._pullbacks(leaves, arguments[-1])
         found, changed = np.zeros(len(mutants), bool), np.zeros(len(mutants), bool)
         tolerance = TOLERANCES["float64"]
-        for name, rows, unchanged, *values in zip(self.problem.names, bars, formula, *right, strict=True):
+        for name, rows, unchanged, values in zip(self.problem.names, bars, formula, right, strict=True):
             rows, unchanged = np.asarray(rows).reshape(len(mutants), -1), np.asarray(unchanged).reshape(-1)
             hand, automatic, scale, narrow = (np.asarray(value).reshape(-1) for value in values)
             truth = automatic if self._automatic_is_right[name] else hand
@@ -753,14 +746,14 @@ def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
         return relative_error(found - other, scale)
 
 
-def _doubts(found: Derivatives) -> list[np.ndarray]:
+def _doubts(found: Sequence[Derivatives]) -> list[np.ndarray]:
     """Two reasons to ask the arbiter about an element, as an array (2, size) for each leaf.
 
     They are how far the formula and automatic differentiation disagree, and how much larger the scale of errors is than
     the derivative. Where it is much larger, terms cancel, so digits may be lost.
     """
     doubts = []
-    for hand, automatic, scale, _ in zip(*found, strict=True):
+    for hand, automatic, scale, _ in found:
         reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
         doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
     return doubts

@@ -24,7 +24,7 @@ SUMS = 8
 
 
 class Derivatives(NamedTuple):
-    """Derivatives by each leaf, as lists of arrays.
+    """Derivatives by one leaf.
 
     Args:
         hand: the derivatives by the hand-derived formula.
@@ -34,10 +34,10 @@ class Derivatives(NamedTuple):
         narrow: how far the derivatives may be off because the function rounds to types narrower than float64.
     """
 
-    hand: Leaves
-    automatic: Leaves
-    scale: Leaves
-    narrow: Leaves
+    hand: Array
+    automatic: Array
+    scale: Array
+    narrow: Array
 
 
 def condensed(problem: Problem) -> Problem:
@@ -77,37 +77,36 @@ class Pullbacks:
     def __init__(self, problem: Problem):
         types = [y.dtype for y in jax.eval_shape(problem.function, problem.leaves)]
 
-        def pulled_back(leaves: Leaves, y_bars: Leaves) -> Derivatives:
+        def pulled_back(leaves: Leaves, y_bars: Leaves) -> list[Derivatives]:
             y_bars = [bar.astype(dtype) for bar, dtype in zip(y_bars, types, strict=True)]
             return _with_scale(problem.pullback(leaves, y_bars), partial(automatic_pullback, problem), leaves, y_bars)
 
         self._program = quick_jit(jax.vmap(pulled_back, (None, 0)))
 
-    def __call__(self, leaves: Leaves, *cotangents: Leaves) -> Derivatives:
-        """The derivatives as matrices, (cotangents, elements of the leaf)."""
+    def __call__(self, leaves: Leaves, *cotangents: Leaves) -> list[Derivatives]:
+        """The derivatives by each leaf as matrices, (cotangents, elements of the leaf)."""
         return self._rows(leaves, [np.stack(bars) for bars in zip(*cotangents, strict=True)])
 
-    def jacobian(self, leaves: Leaves, y: Leaves) -> Derivatives:
+    def jacobian(self, leaves: Leaves, y: Leaves) -> list[Derivatives]:
         """Full Jacobians: every cotangent of the basis is pulled back. Each is 1 at one element of the outputs y."""
         sizes = [leaf.size for leaf in y]
         parts = np.split(np.eye(sum(sizes)), np.cumsum(sizes)[:-1], axis=1)
         return self._rows(leaves, [part.reshape(len(part), *leaf.shape) for part, leaf in zip(parts, y, strict=True)])
 
-    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
+    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> list[Derivatives]:
         parts = []
         for start in range(0, len(y_bars[0]), ROWS):
-            some = [bar[start : start + ROWS] for bar in y_bars]
-            filled = [np.resize(bar, (ROWS, *bar.shape[1:])) for bar in some]  # rows are repeated
-            found = as_rows(Derivatives(*self._program(leaves, filled)), leaves, ROWS)
-            parts.append(Derivatives(*([matrix[: len(some[0])] for matrix in source] for source in found)))
-        return joined(parts)
+            some = (bar[start : start + ROWS] for bar in y_bars)
+            filled = [np.resize(bar, (ROWS, *bar.shape[1:])) for bar in some]  # the last rows are repeated
+            parts.append(as_rows(self._program(leaves, filled), ROWS))
+        return jax.tree.map(lambda matrix: matrix[: len(y_bars[0])], joined(parts))
 
 
-def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> Derivatives:
+def _with_scale(hand: Leaves, automatic: Callable[..., Leaves], *arguments: PyTree) -> list[Derivatives]:
     """Computes the derivatives by automatic differentiation, and the scale of their errors."""
     found = with_rounding(automatic, *arguments)
     scale = [jnp.abs(bar) + size for bar, size in zip(found.value, found.size, strict=True)]
-    return Derivatives(hand, found.value, scale, found.narrow)
+    return list(map(Derivatives, hand, found.value, scale, found.narrow))
 
 
 def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: Leaves) -> Leaves:
@@ -203,7 +202,7 @@ def second_order(
     y_bars: Leaves,
     directions: Leaves,
     y_directions: Leaves,
-) -> tuple[Derivatives, Leaves]:
+) -> tuple[list[Derivatives], Leaves]:
     """Differentiates the pulled-back cotangent along a direction of the leaves, and along one of the cotangent.
 
     Returns:
@@ -241,16 +240,11 @@ def reverse_derivative(function: Callable[[Array], Leaves], t: Array, t_dot: Arr
     return jax.vjp(lambda bars: pullback(bars)[0], results)[1](t_dot)[0]
 
 
-def joined(parts: Sequence[Derivatives]) -> Derivatives:
+def joined(parts: Sequence[list[Derivatives]]) -> list[Derivatives]:
     """Joins the rows of several matrices of each leaf."""
-    sources = zip(*parts, strict=True)
-    return Derivatives(*([np.concatenate(of_leaf) for of_leaf in zip(*source, strict=True)] for source in sources))
+    return jax.tree.map(lambda *matrices: np.concatenate(matrices), *parts)
 
 
-def as_rows(derivatives: Derivatives, leaves: Leaves, rows: int) -> Derivatives:
+def as_rows(derivatives: list[Derivatives], rows: int) -> list[Derivatives]:
     """Reshapes the derivatives to float64 matrices, (rows, elements of the leaf)."""
-
-    def matrix(array: Array, leaf: Array) -> np.ndarray:
-        return np.asarray(array, np.float64).reshape(rows, np.size(leaf))
-
-    return Derivatives(*(list(map(matrix, arrays, leaves)) for arrays in derivatives))
+    return jax.tree.map(lambda array: np.asarray(array, np.float64).reshape(rows, -1), derivatives)

@@ -633,7 +633,7 @@ class PullbacksOfBoth(Pullbacks):
         super().__init__(reference)
         self._implementation = implementation
 
-    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> Derivatives:
+    def _rows(self, leaves: Leaves, y_bars: list[np.ndarray]) -> list[Derivatives]:
         found, implementation = super()._rows(leaves, y_bars), self._implementation
         arrays = implementation.moved(leaves)
         rows = np.concatenate([bar.reshape(len(bar), -1) for bar in y_bars], 1)
@@ -641,14 +641,17 @@ class PullbacksOfBoth(Pullbacks):
             y = implementation.outputs(arrays)
             bars = list(zip(*(implementation.pulled_back(arrays, y, row) for row in rows), strict=True))
         except Exception:  # such as for a singular matrix; at the given point, it has been raised before
-            return found._replace(hand=[np.full_like(bar, np.nan) for bar in found.hand])
-        dtype, narrow = implementation.dtype, found.narrow
-        if dtype != "float64":
-            largest = [np.max(scale, 1, keepdims=True, where=np.isfinite(scale), initial=0) for scale in found.scale]
-            terms = [scale + PRECISIONS[dtype].share * most for scale, most in zip(found.scale, largest, strict=True)]
-            parts = zip(narrow, found.scale, terms, strict=True)
-            narrow = [one + np.where(scale == 0, 0, TOLERANCES[dtype] * size) for one, scale, size in parts]
-        return found._replace(hand=list(map(np.stack, bars)), narrow=narrow)
+            return [leaf._replace(hand=np.full_like(leaf.hand, np.nan)) for leaf in found]
+        return [self._beside(np.stack(bar), leaf) for bar, leaf in zip(bars, found, strict=True)]
+
+    def _beside(self, hand: np.ndarray, leaf: Derivatives) -> Derivatives:
+        """The cotangents of one array by the backward pass, beside the derivatives of the reference."""
+        dtype, scale = self._implementation.dtype, np.asarray(leaf.scale)
+        if dtype == "float64":
+            return leaf._replace(hand=hand)
+        largest = np.max(scale, 1, keepdims=True, where=np.isfinite(scale), initial=0)
+        terms = np.where(scale == 0, 0, scale + PRECISIONS[dtype].share * largest)
+        return leaf._replace(hand=hand, narrow=leaf.narrow + TOLERANCES[dtype] * terms)
 
 
 class ReferenceComparison(JacobianComparison):
