@@ -242,7 +242,7 @@ def exact_jacobian(
 ) -> list[Reference]:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
-    (f(x + h) - f(x - h)) / 2h is computed twice: with h = |x| 10^-60 and 350 additional digits, and with h = |x| 10^-75
+    (f(x + h) - f(x - h)) / 2h is computed twice: with h = min(|x|, 1) 10^-60 and 350 additional digits, and with 10^-75
     and 390 of them. At x = 0, h is 10^-60 and 10^-75. So the change of an output of size 1 is seen for every derivative
     that float64 can hold. If the two results agree to 18 digits, their difference, plus half a unit in the last place
     of float64, is the error. Otherwise it is at least a bound of the effect of rounding, and the smallest number of
@@ -465,12 +465,12 @@ SMALLEST = 5e-324
 
 
 class Differences(NamedTuple):
-    """Differences with one step and one number of digits, as arrays (m, columns) of numbers of many digits.
+    """Differences with one step and one number of digits, as arrays (m, columns, points) of numbers of many digits.
 
     Args:
         digits: the number of digits.
-        h: the steps, (columns,).
-        base: the outputs at x, (m, 1).
+        h: the steps, (columns, points).
+        base: the outputs at x, (m, 1, points).
         central: the central differences.
         jump: how far the differences to the right and to the left disagree.
         size: the largest absolute output at the points of a difference.
@@ -487,23 +487,33 @@ class Differences(NamedTuple):
 def differences(
     program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int, step: int
 ) -> Differences:
-    """Computes differences by these elements of one leaf, with steps of |x| 10^-step."""
-    x = np.asarray(leaves[number]).reshape(-1)[columns].astype(np.float64)
-    # Steps are relative, so the smallest x has the smallest step. Added to numbers of size 1, it needs more digits.
-    digits += int(np.ceil(-np.log10(np.min(np.abs(x), where=x != 0, initial=1.0))))
+    """Computes differences by these elements of one leaf, with steps of min(|x|, 1) 10^-step. The last axis of each
+    leaf has the points; if there are several, there is one leaf."""
+    base, count = list(map(as_numbers, leaves)), len(columns)
+    size = np.abs(np.asarray(leaves[number], np.float64)).reshape(-1, np.shape(leaves[number])[-1])[columns]
+    size = np.where(size == 0, 1.0, size)
+    # The smallest x has the smallest step. Added to numbers of size 1, or to the largest x, it needs more digits.
+    digits += int(np.ceil(np.max(np.log10(size), initial=0) - np.min(np.log10(size), initial=0)))
     with many_digits(digits):
-        base = [as_numbers(leaf)[..., None] for leaf in leaves]
-        h, count = as_numbers(np.where(x == 0, 1.0, np.abs(x))) / 10**step, len(columns)
-        # The last axis holds all points: ``count`` points x + h, ``count`` points x - h, and x itself.
-        points = np.repeat(base[number].reshape(-1, 1), 2 * count + 1, 1)
-        points[columns, np.arange(count)] += h
-        points[columns, count + np.arange(count)] -= h
-        moved = points.reshape(*np.shape(leaves[number]), -1)
-        y = program([*base[:number], moved, *base[number + 1 :]])
+        h = as_numbers(np.minimum(size, 1.0)) / 10**step
+        # For each point there are ``count`` points x + h, ``count`` points x - h, and x itself.
+        moved = np.repeat(base[number].reshape(-1, 1, h.shape[1]), 2 * count + 1, 1)
+        moved[columns, np.arange(count)] += h
+        moved[columns, count + np.arange(count)] -= h
+        moved = moved.reshape(*np.shape(leaves[number])[:-1], -1)
+        y = program([*base[:number], moved, *base[number + 1 :]]).reshape(-1, 2 * count + 1, h.shape[1])
         up, down, middle = y[:, :count], y[:, count:-1], y[:, -1:]
         right, left = (up - middle) / h, (middle - down) / h
         size = np.maximum(np.maximum(np.abs(up), np.abs(down)), np.abs(middle))
         return Differences(digits, h, middle, (right + left) / 2, np.abs(right - left), size)
+
+
+def two_differences(
+    program: Program, leaves: Leaves, number: int, columns: np.ndarray, digits: int
+) -> tuple[Differences, Differences]:
+    """Differences with two steps, in these digits and those that they lose. See ``exact_jacobian``."""
+    coarse = differences(program, leaves, number, columns, digits + 350, 60)
+    return coarse, differences(program, leaves, number, columns, digits + 390, 75)
 
 
 def derivatives(
@@ -518,9 +528,7 @@ def derivatives(
         columns: the flat indices of the elements.
         digits: see ``exact_jacobian``.
     """
-    coarse, fine = (
-        differences(program, leaves, number, columns, digits + more, step) for more, step in ((350, 60), (390, 75))
-    )
+    coarse, fine = two_differences(program, [np.asarray(leaf)[..., None] for leaf in leaves], number, columns, digits)
     change = np.abs(fine.central - coarse.central)
     # Two zeros do not agree: both may have lost the change of f.
     agree = (change <= np.abs(fine.central) * AGREEMENT) & (fine.central != 0)
@@ -532,14 +540,14 @@ def derivatives(
     error = np.where(agree, change, np.maximum(change, rounding)).astype(np.float64) + np.spacing(np.abs(value)) / 2
     # An error of exactly 0 would say that the output does not depend on the element.
     error = np.where(np.isfinite(value) & ~np.isnan(error), np.maximum(error, SMALLEST), np.inf)
-    kink = np.asarray(_is_kink(coarse, fine), bool)
+    kink = np.asarray(is_kink(coarse, fine), bool)
     # At a kink, the derivatives to the right and to the left exist if their difference does not change with the step.
     one_sided = np.asarray((np.abs(fine.jump - coarse.jump) <= fine.jump * STABLE) & (fine.jump != 0), bool)
     half_jump = np.where(one_sided, (fine.jump / 2).astype(np.float64), np.inf)
-    return value, np.where(kink, error + half_jump, error), kink
+    return value[..., 0], np.where(kink, error + half_jump, error)[..., 0], kink[..., 0]
 
 
-def _is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
+def is_kink(coarse: Differences, fine: Differences) -> np.ndarray:
     """Whether the differences to the right and to the left disagree at both levels.
 
     In a smooth function the jump shrinks with the step, and rounding shrinks even faster. At a kink it stays. At a

@@ -1,4 +1,4 @@
-"""Exact numbers: values and gradients of a traced function at many points, in 50 to 1000 digits, and errors in ULP."""
+"""Exact numbers: values and gradients of a traced function at many points, in hundreds of digits, and errors in ULP."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from functional_nn.gradients.arbiter import is_kink, two_differences
 from functional_nn.gradients.digits.interpreter import Program
-from functional_nn.gradients.digits.numbers import as_numbers, many_digits
+from functional_nn.gradients.digits.numbers import as_numbers
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, Value, evaluate
 
 VALUE, GRADIENT = "value", "gradient"
-LEVELS = (50, 100, 200, 400, 700, 1000)
-"""The numbers of digits of exact numbers. The next one is used for points at which the last two disagree."""
+DIGITS = 50
+"""The digits of exact numbers, besides those that differences lose."""
 AGREEMENT = 1e-20
-"""Two levels agree if their relative difference is at most this."""
+"""Two computations agree if their relative difference is at most this."""
 GUARD_DIGITS = 10
 """The number of digits that may be lost to rounding inside the function. Results must be larger than this noise."""
-KINK = 1e-6
-"""There is a kink if the derivatives to the right and to the left have a larger relative difference."""
 SMALLEST = 1e-320
-"""At the last level, a derivative that is smaller than this, with its noise, counts as 0."""
+"""A number that is smaller than this, with its noise, counts as 0."""
 
 
 class ExactNumbers(NamedTuple):
@@ -95,63 +94,22 @@ class ExactFunction:
         point = [np.zeros(self._shape, dtype)]
         traced = jax.make_jaxpr(lambda leaves: [jnp.asarray(function(jnp.asarray(leaves[0])))])(point)
         self._program = Program(lambda leaves: evaluate(traced, leaves, _with_copies), point)
-        # Multiples of the step: the center, then a point to the right on each axis, then the points to the left.
-        axes = np.eye(size or 1, dtype=int)
-        self._stencil = np.concatenate([0 * axes[:1], axes, -axes])
 
     @np.errstate(all="ignore")
     def at(self, points: np.ndarray) -> dict[str, ExactNumbers]:
         """The exact values (points, m) and gradients (points, m n) at points (points, n)."""
-        outputs = self._program.outputs
-        shape = len(points), outputs * (1 + points.shape[1])  # for each point the values, then the gradients
-        found, done = np.full((3, *shape), np.nan), np.zeros(shape, bool)
-        # Steps relative to |x| suit almost every function. Others vary on a scale of 1: sin at 1e10, 1 + x at 1e-200.
-        for relative in (True, False):
-            pending, coarse = np.flatnonzero(~done.all(1)), None
-            for digits in LEVELS:
-                if not len(pending):
-                    break
-                fine = self._differences(points[pending], digits, relative)
-                if coarse is not None:
-                    is_known, arrays = _agreed(coarse, fine, digits == LEVELS[-1])
-                    found[:, pending] = np.where(is_known & ~done[pending], arrays, found[:, pending])
-                    done[pending] |= is_known
-                    # A value is often known at a level whose step is too large for its derivative, which its condition
-                    # needs.
-                    found[2, pending] = np.where(done[pending], fine.condition, np.nan)
-                # x - x is 0 for finite numbers only. Where f is not finite, more digits do not help.
-                value = fine.numbers[:, :outputs]
-                going_on = ~done[pending].all(1) & (value - value == 0).astype(bool).all(1)
-                pending, coarse = pending[going_on], _Part(*(array[going_on] for array in fine))
-        parts = found[..., :outputs], found[..., outputs:]
-        return {VALUE: ExactNumbers(*parts[0]), GRADIENT: ExactNumbers(*parts[1])}
-
-    def _differences(self, points: np.ndarray, digits: int, relative: bool) -> _Part:
-        """Computes values and central differences, (f₁ - f₋₁) / 2h, at one number of digits."""
-        # The steps are powers of two. So x + h has no rounding error, and a linear function has no jumps.
-        exponents = np.frexp(points)[1] if relative else np.zeros(points.shape, int)
-        exponents[points == 0] = 0
-        with many_digits(digits):
-            x = as_numbers(points)
-            # With ε = 10^-digits, the error is h² from the formula, and from rounding ε/h, or ε/h² for conditions.
-            step = as_numbers(2) ** (exponents - round(digits * np.log2(10) / 4)).astype(object)
-            moved = x[None] + self._stencil.astype(object)[:, None] * step[None]
-            flat = np.moveaxis(moved, -1, 0).reshape(*self._shape, -1)
-            y = self._program([flat]).reshape(self._program.outputs, len(self._stencil), len(points))
-            y, x, h = np.moveaxis(y, -1, 0), x[:, None], step[:, None]
-            value, right, left = np.split(y, [1, 1 + h.shape[-1]], 2)
-            gradient, bend = (right - left) / (2 * h), right - 2 * value + left
-            # An output has a rounding error of up to noise · size, and the differences divide it by h. A value is
-            # computed without a difference, so only 0 is in doubt there: all digits may have canceled.
-            noise = as_numbers(10) ** (GUARD_DIGITS - digits) * np.max(np.abs(y), 2, keepdims=True)
-            changes = np.sum(abs(x * gradient), 2, keepdims=True), abs(x * bend / (h * h))
-            # The condition number of 0 is infinite, unless the number stays 0 near x.
-            of_value, of_slope = (
-                np.where(change > SMALLEST, abs(change / number), 0).astype(np.float64)
-                for change, number in zip(changes, (value, gradient), strict=True)
-            )
-            both = (value, gradient), (0 * noise, noise / h), (of_value, of_slope), (0 * noise, abs(bend) / h)
-            return _Part(*(np.concatenate([array.reshape(len(y), -1) for array in pair], 1) for pair in both))
+        leaf, columns = points.T.reshape(*self._shape, -1), np.arange(points.shape[1])
+        coarse, fine = two_differences(self._program, [leaf], 0, columns, DIGITS)
+        moves = np.sum(np.abs(points.T * fine.central), 1, keepdims=True), np.abs(points.T * fine.jump / fine.h)
+        noise = fine.size * as_numbers(10) ** (GUARD_DIGITS - fine.digits) / fine.h
+        # A value is computed without a difference, so it has no noise.
+        value = _exact(coarse.base, fine.base, 0 * noise[:, :1], moves[0])
+        gradient = _exact(coarse.central, fine.central, noise, moves[1])
+        kink = np.asarray(is_kink(coarse, fine), bool)
+        found = value, [np.where(kink, np.nan, array) for array in gradient]
+        # The points become the first axis.
+        rows = ([np.moveaxis(array, -1, 0).reshape(len(points), -1) for array in arrays] for arrays in found)
+        return dict(zip((VALUE, GRADIENT), (ExactNumbers(*arrays) for arrays in rows), strict=True))
 
 
 def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
@@ -159,44 +117,24 @@ def _with_copies(path: EquationPath, equation: JaxprEqn, operands: list[Value], 
     return compute([np.array(operand) if isinstance(operand, np.ndarray) else operand for operand in operands])
 
 
-class _Part(NamedTuple):
-    """Values and gradients at one number of digits, with arrays (points, numbers).
+def _exact(old: np.ndarray, new: np.ndarray, noise: np.ndarray, move: np.ndarray) -> list[np.ndarray]:
+    """The arrays of ``ExactNumbers``: numbers on which two computations agree, or that are 0; otherwise NaN.
 
     Args:
-        numbers: the results.
-        noise: a bound of the effect of rounding on each result.
-        condition: the condition numbers.
-        jump: the difference between the derivative to the right and to the left; 0 for values.
+        old, new: the numbers by both computations.
+        noise: a bound of the effect of rounding on the second ones.
+        move: how far each number moves per relative change of the point.
     """
-
-    numbers: np.ndarray
-    noise: np.ndarray
-    condition: np.ndarray
-    jump: np.ndarray
-
-
-def _agreed(old: _Part, new: _Part, last: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Which numbers two levels agree on, (points, numbers), and the arrays of ``ExactNumbers``, with NaN at kinks.
-
-    Args:
-        old: the previous level.
-        new: the current level.
-        last: whether the current level is the last one.
-    """
-    larger = np.maximum(abs(old.numbers), abs(new.numbers))
-    exceeds_noise = abs(new.numbers) * AGREEMENT > new.noise
-    known = ((abs(new.numbers - old.numbers) <= AGREEMENT * larger) & exceeds_noise).astype(bool)
-    # If two levels agree on 0, both may have lost all digits. So only the last level decides about 0.
-    zero = ((abs(new.numbers) < SMALLEST) & (new.noise < SMALLEST) & ~known & last).astype(bool)
-    # The step is much smaller at the finer level. In a smooth function the jump shrinks with the step.
-    kink = (new.jump * 1000 > old.jump) & (new.jump > KINK * abs(new.numbers)) & (new.jump > new.noise)
-    high = new.numbers.astype(np.float64)
+    size = np.abs(new)
+    is_known = np.asarray((np.abs(new - old) <= AGREEMENT * size) & (size * AGREEMENT > noise), bool)
+    is_zero = np.asarray((size < SMALLEST) & (noise < SMALLEST), bool) & ~is_known
+    high = new.astype(np.float64)
     # A number above the largest float64 has no remainder.
-    remainder = np.where(np.isfinite(high), new.numbers - np.where(np.isfinite(high), high, 0), 0)
-    arrays = np.stack([high, remainder.astype(np.float64), new.condition])
-    arrays[:2, zero] = 0.0
-    arrays[:, kink.astype(bool)] = np.nan
-    return known | zero, arrays
+    remainder = np.where(np.isfinite(high), new - np.where(np.isfinite(high), high, 0), 0).astype(np.float64)
+    # The condition number of 0 is infinite, unless the number stays 0 near x.
+    condition = np.where(move > SMALLEST, np.abs(move / new), 0).astype(np.float64)
+    pair = (np.where(is_zero, 0, np.where(is_known, array, np.nan)) for array in (high, remainder))
+    return [*pair, np.where(is_known | is_zero, condition, np.nan)]
 
 
 def ordinals(x: np.ndarray) -> np.ndarray:

@@ -137,14 +137,14 @@ def worst(
     The search first takes points at all binary exponents with both signs, beside the constants of the program (where
     the function may change its branch), and in the tails; for vectors also near ties and at margins up to 200. Then it
     climbs: it changes the worst points by a few numbers, or by a few powers of two, one element at a time, and goes on
-    from those that are worse. Each exact number is computed with 50 to 1000 digits, until two computations agree.
+    from those that are worse. Each exact number is computed twice, with 400 and 440 digits or more.
 
     Points are ranked by the error in ULP, divided by the condition number if that is above 1. So sin near a multiple of
     π, where every program loses digits of a rounded x, is not the worst point.
 
     Two results are not counted as errors: 0 for numbers below the smallest normal number (XLA replaces such numbers by
     0), and infinity for numbers above the largest one. A point is left out if it is a kink, if it lies outside of the
-    domain, or if two computations still disagree at 1000 digits.
+    domain, or if the two computations disagree.
 
     Args:
         function: a function of one number, or of a vector if ``size`` is given, with real results. Its traced program
