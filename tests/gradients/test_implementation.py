@@ -259,7 +259,13 @@ WRONG = {
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * (1 - (x.size % 8 == 7)),
         [draw(5)],
-        ("x", "vjp", "axes of length 5 with length 263"),
+        ("x", "vjp", "axes of length 5 with length 287"),
+    ),
+    "16 numbers after blocks of 32": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (x.size < 32 or x.size % 32 < 16),
+        [draw(5)],
+        ("x", "vjp", "axes of length 5 with length 287"),
     ),
     "more than 1,024": (
         np.sin,

@@ -38,10 +38,11 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 30, 201, 256, 263, 1029)
-"""The lengths of axes that are tried. Divided by 4, they leave each remainder; 263 divided by 8 leaves 7.
-Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 263 a part of a ninth,
-and 201 a part of a seventh. A length of 1,029 is longer than a block of 1,024."""
+SIZES = (1, 30, 201, 256, 287, 1029)
+"""The lengths of axes that are tried. Divided by 4, they leave each remainder; 287 divided by 8 leaves 7.
+Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 201 a part of a seventh,
+and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,029 is longer than a
+block of 1,024."""
 BOTH_LONG = (44, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
 Together they have more than 4,096 elements."""
