@@ -170,16 +170,3 @@ def test_numbers_that_are_not_finite_are_no_answer(copy, refused, value, words):
     path.write_bytes(packed(arrays, {}))
     sign_run(folder)
     refused(["predict", folder, image], words)
-
-
-def test_batch_norm_and_dropout_are_predicted_as_in_evaluation(tiny, tmp_path, capsys):
-    folder, image = tmp_path / "run", tmp_path / "image.png"
-    assert run([*tiny, "--batch-norm", "--dropout", "0.5", "--out", str(folder)]) == 0
-    PIL.Image.fromarray(np.arange(0, 160, 10, dtype=np.uint8).reshape(4, 4)).save(image)
-    capsys.readouterr()
-    outputs = []
-    for _ in range(2):
-        assert run(["predict", str(folder), str(image)]) == 0
-        outputs.append(capsys.readouterr().out)
-    assert outputs[0] == outputs[1]
-    assert re.search(r"image\.png +\d ", outputs[0])

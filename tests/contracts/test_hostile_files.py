@@ -13,7 +13,6 @@ import PIL.Image
 import pytest
 from tests.other_process import python
 
-from functional_nn.cli import run
 from functional_nn.configuration.settings import Configuration
 from functional_nn.core.errors import InputError
 from functional_nn.data import from_csv, read_idx
@@ -165,14 +164,6 @@ def measured(inputs: int, seed: int, folder: str) -> str:
     return f"{counts['read']} {counts['refused']} {grown}"
 
 
-@pytest.mark.parametrize("axes", [6, 30])
-def test_a_small_file_of_too_many_members(tmp_path, axes):
-    """8⁶ = 262,144 members would take 650 MB, and 8³⁰ all there is."""
-    (tmp_path / "grid.toml").write_bytes(b"".join(MANY.splitlines(keepends=True)[: axes + 1]))
-    with pytest.raises(InputError, match=r"grid: expected at most 50,000 members"):
-        read_grid(tmp_path / "grid.toml")
-
-
 def test_hundreds_of_hostile_files(tmp_path):
     counts = in_process(800, seed=0, folder=tmp_path)
     assert counts["read"] > 40
@@ -185,31 +176,3 @@ def test_a_million_hostile_files(tmp_path):
     for seed in range(1, 11):
         counts = in_process(100_000, seed, tmp_path)
         assert counts["refused"] > 60_000
-
-
-@pytest.mark.parametrize("name", ["json", "image", "safetensors"])
-def test_no_traceback_comes_out_of_predict(name, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "functional_nn.storage.run_folder.verify_run_folder", lambda *about: None
-    )  # or it would answer first
-    chance = random.Random(name)
-    _, seeds = READERS[name]
-    image = tmp_path / "image.png"
-    image.write_bytes(picture("PNG"))
-    for _ in range(10):
-        folder = tmp_path / "run"
-        folder.mkdir(exist_ok=True)
-        (folder / "config.json").write_bytes(CONFIGURATION)
-        (folder / "model.safetensors").write_bytes(packed(ARRAYS, {}))
-        place = {"json": folder / "config.json", "image": image, "safetensors": folder / "model.safetensors"}[name]
-        place.write_bytes(mutated(chance.choice(seeds), seeds, chance))
-        assert run(["predict", str(folder), str(image)]) == 2
-        assert "Traceback" not in capsys.readouterr().err
-
-
-def test_no_traceback_comes_out_of_sweep(tmp_path, capsys):
-    chance, (_, seeds) = random.Random("toml"), READERS["toml"]
-    for _ in range(20):
-        (tmp_path / "grid.toml").write_bytes(mutated(chance.choice(seeds), seeds, chance) + b"\nz = 1\n")
-        assert run(["sweep", "--grid", str(tmp_path / "grid.toml"), "--epochs", "1"]) == 2
-        assert "Traceback" not in capsys.readouterr().err

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import functional_nn as fnn
-from functional_nn import names
-from functional_nn.core.layer import child_keys, is_faster_by_formula
+from functional_nn.core.layer import child_keys
 
 
 def test_equal_names_are_numbered():
@@ -204,9 +203,10 @@ def test_a_layer_that_gives_back_too_little_is_named():
     def bare(params, state, x, *, train, key=None):
         return x
 
-    wrong = fnn.chain(fnn.Layer("mine", lambda key, shape: ({}, {}), bare, lambda residuals, y_bar: ({}, y_bar)))
-    with pytest.raises(fnn.InputError, match=r"mine_0: forward: expected \(y, state, residuals\) to come back"):
-        wrong.apply({}, {}, jnp.ones((1, 2)), train=True)
+    for forward in (bare, lambda params, state, x, *, train, key=None: (x, state)):
+        wrong = fnn.chain(fnn.Layer("mine", lambda key, shape: ({}, {}), forward, lambda residuals, y_bar: ({}, y_bar)))
+        with pytest.raises(fnn.InputError, match=r"mine_0: forward: expected \(y, state, residuals\) to come back"):
+            wrong.apply({}, {}, jnp.ones((1, 2)), train=True)
     half = fnn.chain(fnn.Layer("mine", lambda key, shape: {}, bare, lambda residuals, y_bar: ({}, y_bar)))
     with pytest.raises(fnn.InputError, match=r"mine_0: init: expected \(params, state\) to come back"):
         half.init(jax.random.key(0), (2,))
@@ -341,17 +341,3 @@ def test_cotangents_have_the_types_of_what_they_belong_to(of_params, of_x):
         with jax.numpy_dtype_promotion("standard"):
             params_bar, x_bar = jax.eval_shape(differentiated, params, x)
         assert (params_bar["weight"].dtype, x_bar.dtype) == (of_params, of_x)
-
-
-def test_a_forward_pass_without_residuals():
-    def forward(params, state, x, *, train, key=None):
-        return x @ params["weight"], state
-
-    with pytest.raises(fnn.InputError, match=r"forward: expected \(y, state, residuals\) to come back, got 2 values"):
-        trained(product(forward=forward))
-
-
-@pytest.mark.parametrize("name", names.MODELS)
-def test_named_models_that_train_faster_by_the_formula(name):
-    """Those with convolutions or recurrent layers, as was measured."""
-    assert is_faster_by_formula(names.MODELS[name](10)) == (name not in ("mlp", "transformer"))

@@ -176,13 +176,6 @@ def test_numbers_of_64_bits_are_not_narrowed():
         from_torch(NET, theirs, (4,), check=False)
 
 
-def test_a_safetensors_file(tmp_path):
-    theirs = state_dict()
-    save_file(theirs, tmp_path / "model.safetensors")
-    read = from_torch(NET, tmp_path / "model.safetensors", (4,), check=False)
-    assert_same_bits(read, from_torch(NET, theirs, (4,), check=False))
-
-
 def test_damaged_files(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(state_dict(), path)

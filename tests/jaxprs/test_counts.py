@@ -7,11 +7,20 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
-from tests.jaxprs.counts import count_bytes, count_flops
 
 import functional_nn as fnn
 from functional_nn.jaxprs.counts import bytes_by_scope, flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import equations, flattened, layer_of, trace
+
+
+def count_flops(function, *arguments) -> int:
+    """The floating-point operations of one call; ``arguments`` may be shapes (``jax.ShapeDtypeStruct``)."""
+    return flops_by_scope(trace(function, *arguments)).total()
+
+
+def count_bytes(function, *arguments) -> int:
+    """The fewest bytes that one call moves."""
+    return bytes_by_scope(trace(function, *arguments)).total()
 
 
 def started(layer, in_shape):

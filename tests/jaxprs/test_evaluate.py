@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from functional_nn.jaxprs.evaluate import bind, evaluate
-from functional_nn.jaxprs.walk import CALLS, branches, called_program, inner_programs, scan_parts, while_parts
+from functional_nn.jaxprs.walk import CALLS, called_program, inner_programs
 
 
 @jax.custom_vjp
@@ -117,17 +117,3 @@ def test_a_hook_may_change_operands_and_results():
 
     program = jax.make_jaxpr(lambda x: lax.scan(lambda carry, row: (carry, jnp.sin(row) * 2), 0.0, x)[1])(X)
     np.testing.assert_allclose(evaluate(program, [X], hook)[0], -2 * jnp.sin(X + 1), rtol=1e-6)
-
-
-def test_operands_and_results_of_loops_and_branches_are_told_apart():
-    (equation,) = [e for e in jax.make_jaxpr(scanned)(X).eqns if e.primitive.name == "scan"]
-    scan = scan_parts(equation)
-    assert [len(group) for group in scan.split_operands(equation.invars)] == [1, 1, 1]
-    assert [len(group) for group in scan.split_results(equation.outvars)] == [1, 1]
-    assert (scan.length, scan.reverse) == (3, True)
-    (equation,) = [e for e in jax.make_jaxpr(looped)(X).eqns if e.primitive.name == "while"]
-    loop = while_parts(equation)
-    assert [len(group) for group in loop.split_operands(equation.invars)] == [1, 1, 2]
-    assert [len(program.jaxpr.invars) for program in (loop.condition, loop.body)] == [3, 3]
-    equations = [e for e in jax.make_jaxpr(branched)(X).eqns if e.primitive.name == "cond"]
-    assert [len(branches(e)) for e in equations] == [3, 2]

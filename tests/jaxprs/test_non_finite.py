@@ -158,7 +158,6 @@ def test_what_does_no_harm_is_not_reported(name):
     function, arguments = HARMLESS[name]
     found = find(function, *arguments)
     assert not found
-    assert not found
     assert str(found) == "All results are finite."
 
 
@@ -176,12 +175,8 @@ def planted(spoil):
 SPOILED = {
     "where": lambda y, z: jnp.where(jnp.ones((2, 2), bool), z, y),
     "slices": lambda y, z: jnp.concatenate([y, z])[2:],
-    "rows": lambda y, z: jnp.stack([y, z], axis=1).reshape(4, 2)[jnp.array([1, 3])],
     "a product": lambda y, z: (jnp.concatenate([y, z]) @ jnp.ones((2, 3)))[2:],
-    "a sum": lambda y, z: jnp.sum(jnp.stack([y, z]), axis=(1, 2))[1],
-    "a transpose": lambda y, z: jnp.concatenate([y.T, z.T], axis=1).T[2:],
     "a cumulative sum": lambda y, z: jnp.cumsum(jnp.stack([y, z]), axis=1)[1],
-    "an update": lambda y, z: jnp.concatenate([y, z]).at[:2].set(0.0),
     "jit": jax.jit(lambda y, z: jnp.stack([y, z])[1]),
     "scan": lambda y, z: lax.scan(lambda carry, row: (carry, row), 0.0, jnp.stack([y, z]))[1][1],
     "carry": lambda y, z: lax.scan(lambda carry, row: (row, None), y, jnp.stack([y, z]))[0],

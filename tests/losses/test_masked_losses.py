@@ -96,17 +96,3 @@ def test_fully_masked_gives_zero(loss):
         return value, bar, loss.gradient(fnn.Masked(values, mask), labels).values
 
     assert all((number == 0).all() for number in found(values))
-
-
-def test_totals_of_uneven_batches_add_up():
-    loss = fnn.losses.cross_entropy_with(ignore_index=-1, class_weights=[0.2, 1.0, 3.0, 0.5, 0.7])
-    y, labels = sequences(loss)
-    labels = np.random.default_rng(3).integers(-1, 5, (3, 3))
-
-    @jax.jit
-    def both_ways(masked, labels):
-        first, others = jax.tree.map(lambda a: a[:1], masked), jax.tree.map(lambda a: a[1:], masked)
-        parts = loss.totals(first, labels[:1]), loss.totals(others, labels[1:])
-        return loss.result(jax.tree.map(jnp.add, *parts)), loss(masked, labels)
-
-    np.testing.assert_allclose(*both_ways(fnn.Masked(y.astype(np.float32), MASK), labels), rtol=1e-6)

@@ -5,13 +5,11 @@ import math
 import tracemalloc
 
 import jax
-import numpy as np
 import pytest
 
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage import run_folder
-from functional_nn.storage.arrays import load_parameters
 from functional_nn.storage.files import write_json
 
 EPOCH = {"epoch": 1, "train_loss": 0.5, "test_loss": 0.25, "test_accuracy": 0.75, "seconds": 0.125}
@@ -81,17 +79,6 @@ def test_configurations_that_are_none(tmp_path, content):
 def trained():
     """Parameters and state of a network with both."""
     return fnn.models.mlp(3, hidden=(5,), batch_norm=True).init(jax.random.key(0), (6, 6, 1))
-
-
-def test_a_finished_run_is_written_whole(tmp_path, trained):
-    run_folder.create_run_folder(tmp_path, {"seed": 1})
-    run_folder.finish_run_folder(tmp_path, *trained, [EPOCH], {"test_accuracy": 0.5})
-    names = ["config.json", "metrics.jsonl", "model.safetensors", "result.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    for found, given in zip(load_parameters(tmp_path / "model.safetensors", trained), trained, strict=True):
-        jax.tree.map(np.testing.assert_array_equal, found, given)
-    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] == 0.5
-    run_folder.verify_run_folder(tmp_path)
 
 
 @pytest.mark.parametrize("value", ['"x"', "[1]", "1" + "0" * 400, "NaN"])

@@ -45,21 +45,6 @@ def rows(result):
     return list(map(without_times, result.rows()))
 
 
-@pytest.mark.slow
-def test_the_merged_folder_is_that_of_the_undivided_sweep(blobs, folders, tmp_path):
-    whole, parts = folders
-    merged = fnn.sweeps.merge(parts[::-1], tmp_path / "merged")
-    assert contents(tmp_path / "merged") == contents(whole)
-    result = sweep(blobs, out=whole)
-    assert rows(merged) == rows(result) == rows(read_sweep(whole)[0])
-
-    # The sweep goes on in the merged folder, and has the parameters again.
-    again = sweep(blobs, out=tmp_path / "merged")
-    assert again.restored == tuple(range(12))
-    for member, other in zip(again.members, result.members, strict=True):
-        np.testing.assert_array_equal(member.params["dense_0"]["weight"], other.params["dense_0"]["weight"])
-
-
 def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
     _, parts = folders
     shutil.copytree(parts[1], tmp_path / "cut")

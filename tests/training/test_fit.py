@@ -75,11 +75,6 @@ def test_programs_of_an_optimizer_that_is_gone_are_let_go():
     assert fit(optimizer=optimizer, data=TRAIN, epochs=1).seconds["compile"] == 0
 
 
-def test_an_option_that_xla_lacks_is_left_out(monkeypatch):
-    monkeypatch.setattr(programs, "QUICK", {"xla_no_such_option": True})
-    assert fit(fnn.chain(fnn.dense(3)), data=TRAIN, epochs=1).status == "finished"
-
-
 def test_a_penalty_pulls_on_the_weights_and_not_on_the_reported_loss():
     free, held = (fit(data=TRAIN, penalty=penalty) for penalty in (None, fnn.l2(1.0)))
     norm = lambda run: float(np.linalg.norm(run.params["weight"]))  # noqa: E731

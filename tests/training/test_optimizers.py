@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import functional_nn as fnn
@@ -66,22 +65,9 @@ PARAMS = {
 }
 
 
-def moved(rule, params=PARAMS, updates=None):
-    """The parameters after one update, by default of nothing."""
-    updates = jax.tree.map(jnp.zeros_like, params) if updates is None else updates
-    updates, _ = jax.jit(rule.update)(updates, rule.init(params), params)
-    return optax.apply_updates(params, updates)
-
-
-def test_decay_by_path():
-    """Of gradient descent w ← w - η (g + λ w) for the weights alone."""
-    rule = optax.chain(optax.add_decayed_weights(0.1, mask=fnn.training.path_mask()), optax.sgd(0.5))
-    after = moved(rule, updates=jax.tree.map(jnp.ones_like, PARAMS))
-    np.testing.assert_allclose(after["neuron_0"]["weight"], [3 - 0.5 * (1 + 0.3), 4 - 0.5 * (1 + 0.4)], rtol=1e-6)
-    np.testing.assert_allclose(after["neuron_0"]["bias"], 8.5)
-
-
 def test_a_mask_of_patterns_and_of_functions():
+    weights = {"weight": True, "bias": False}
+    assert fnn.training.path_mask()(PARAMS) == {"dense_0": weights, "neuron_0": weights}
     chosen = {"dense_0": {"weight": False, "bias": True}, "neuron_0": {"weight": True, "bias": True}}
     assert fnn.training.path_mask(["*bias", "neuron_0/*"])(PARAMS) == chosen
     assert fnn.training.path_mask(lambda path: path != "dense_0/weight")(PARAMS) == chosen

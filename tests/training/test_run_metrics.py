@@ -9,8 +9,6 @@ from tests.training.small_run import DATA, LABELS, NET, VALIDATED, X
 
 import functional_nn as fnn
 
-REGRESSION = fnn.data.Split(X[:40], X[:40, :2], X[40:], X[40:, :2])
-
 
 def fit(net=NET, loss=fnn.cross_entropy, data=DATA, **options):
     return small_run.fit(net, loss, data=data, **{"epochs": 2, **options})
@@ -87,12 +85,6 @@ def test_metrics_that_cannot_be_used_are_refused(metrics, words):
 def test_a_loss_that_returns_something_else_is_refused(loss, words):
     with pytest.raises(fnn.InputError, match=words):
         fit(loss=loss)
-
-
-def test_regression_has_no_accuracy():
-    run = fit(fnn.dense(2), fnn.mean_squared_error, REGRESSION)
-    assert list(run.history[-1].metrics) == ["train_loss", "test_loss"]
-    assert np.isnan(run.history[-1].test_accuracy)
 
 
 def test_validation_examples_are_evaluated_in_training_and_test_examples_at_the_end():

@@ -208,22 +208,6 @@ def test_frozen_parameters_start_with_trained_values():
         fnn.frozen(net, "dense_1/bias", start=trained).init(KEY, (4,))
 
 
-def test_with_hand_vjp_uses_the_formula():
-    """A backward pass that is wrong on purpose shows up in jax.grad of the wrapped layer, and only there."""
-    plain = fnn.dense(2)
-    tripled = plain._replace(backward=lambda r, y_bar: jax.tree.map(lambda leaf: 3 * leaf, plain.backward(r, y_bar)))
-    params, state = plain.init(KEY, (3,))
-    x = normal(4, 3)
-
-    def gradient(layer):
-        return jax.jit(jax.grad(lambda p: jnp.sum(layer.apply(p, state, x, train=True)[0] ** 2)))(params)
-
-    expected = gradient(plain)["weight"]
-    np.testing.assert_allclose(gradient(fnn.with_hand_vjp(plain))["weight"], expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient(fnn.with_hand_vjp(tripled))["weight"], 3 * expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient(tripled)["weight"], expected, rtol=1e-6)
-
-
 def test_a_layer_that_drops_the_time_axis_takes_no_mask():
     net = fnn.chain(fnn.flatten())
     with pytest.raises(fnn.InputError, match=r"output: expected one array that keeps the axes \(batch, time\)"):
