@@ -87,9 +87,9 @@ def test_nothing_is_overwritten(finished, tmp_path, refused):
     for kind in ("stablehlo", "torch"):
         refused(["export", finished.folder, "--to", kind, "--out", tmp_path / "file"], "--out", "exists")
     assert (tmp_path / "file").read_text() == "mine"
-    refused(["export", finished.folder, "--to", "hub", "--out", tmp_path], "which has files")
+    refused(["export", finished.folder, "--to", "hub", "--out", tmp_path], "new or empty")
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
-    refused(["export", finished.folder, "--to", "hub", "--out", finished.folder], "which has files")
+    refused(["export", finished.folder, "--to", "hub", "--out", finished.folder], "new or empty")
     refused(["import", tmp_path / "file", "--out", finished.folder], "has one")
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -389,14 +388,16 @@ def test_batches_that_are_replaced_by_a_link_are_not_read_there(tmp_path, monkey
     assert status == ("not run" if called.endswith("names_in") else "finished")
 
 
-@pytest.mark.parametrize("called", ["one_writer", "names_in"])
-def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(trained, tmp_path, monkeypatch, called):
-    (tmp_path / "hub").mkdir()
+@pytest.mark.parametrize(("called", "link"), [("new_folder", "in/hub"), ("run_of", "in/hub"), ("run_of", "in")])
+def test_an_export_overwrites_nothing_behind_a_link_that_is_put_there_meanwhile(
+    trained, tmp_path, monkeypatch, called, link
+):
+    (tmp_path / "in" / "hub").mkdir(parents=True)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "README.md").write_text("mine")
-    put_link_before(monkeypatch, f"functional_nn.exchange.hub.{called}", tmp_path / "hub", tmp_path / "precious")
-    with pytest.raises(InputError, match="new or empty") if called == "one_writer" else nullcontext():
-        fnn.exchange.to_hub(trained, tmp_path / "hub")
+    put_link_before(monkeypatch, f"functional_nn.exchange.hub.{called}", tmp_path / link, tmp_path / "precious")
+    with pytest.raises(InputError, match=r": expected a .*folder.*, got "):
+        fnn.exchange.to_hub(trained, tmp_path / "in" / "hub")
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["README.md"]
     assert (tmp_path / "precious" / "README.md").read_text() == "mine"
 
@@ -517,7 +518,6 @@ def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, tr
 
 SWAPPED = {  # commands, and the file after which the folder is replaced by a link
     "report": ("report {stranger}", "", "stranger"),
-    "export": ("export {stranger} --to hub --out {out}", "README.md", "out"),
     "import": ("import {part}.safetensors {flags} --out {out}", "model.safetensors", "out"),
     "merge": ("merge {part} --out {out}", "members.csv", "out"),
     "sweep": ("sweep {flags} --epochs 1 --seeds 1 --out {out}", "members.csv", "out"),

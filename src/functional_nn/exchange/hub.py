@@ -12,12 +12,12 @@ from pathlib import Path
 from functional_nn.configuration.flag_types import as_written
 from functional_nn.configuration.settings import DEFAULTS, Configuration, flag_of
 from functional_nn.core import trees
-from functional_nn.core.errors import InputError, escaped
+from functional_nn.core.errors import escaped
 from functional_nn.core.texts import counted, words
 from functional_nn.data.sources import path_prefix
 from functional_nn.exchange.saved_networks import ABOUT, ORIGINS, SavedNetwork, load, run_of
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import LOCK, JsonObject, check_path, names_in, one_writer, remove_file, write_whole
+from functional_nn.storage.files import JsonObject, check_path, new_folder, write_whole
 
 MODEL_CARD = "README.md"
 CARD = Path(__file__).with_name("model_card.md")
@@ -40,35 +40,27 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         DataError: if the run has not finished, or is damaged.
         InputError: if the folder has files already, or cannot be written to.
     """
-    run, folder = check_path("run", run), check_path("folder", folder)
-    with run_of(run, member) as source:
-        network = load(source)
-        values, result = run_folder.read_configuration(source), run_folder.read_result(source)
-        metrics = run_folder.read_metrics(source)
-    # Paths of this computer are nobody else's business.
-    dataset = network.configuration.dataset
-    if prefix := path_prefix(dataset):
-        dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
-    public = replace(network.configuration, dataset=dataset, data_dir=None)
-    network = network._replace(configuration=public)
-    config = public.to_dict() | {name: values[name] for name in ABOUT if name in values}
-    origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
-    shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
-    shown |= {"config": public.to_dict()}
-    with one_writer("folder", folder):
-        if names_in(folder) != [LOCK]:
-            given = f"{folder}, which has files"
-            raise InputError("folder", "a new or empty folder", given, "Files are never overwritten.")
-        try:
-            # The model card is written before the result, whose presence shows that the folder is whole.
-            run_folder.create_run_folder(folder, config)
-            write_whole(folder / MODEL_CARD, model_card(network, result, origins))
-            run_folder.finish_run_folder(folder, network.params, network.state, metrics, shown)
-        except BaseException:  # such as a full disk: the same call can be made again later
-            for name in (*run_folder.VERIFIED, run_folder.RESULT, MODEL_CARD):
-                remove_file(folder / name)
-            raise
-    return folder
+    run = check_path("run", run)
+    with new_folder("folder", folder) as whole:
+        with run_of(run, member) as source:
+            network = load(source)
+            values, result = run_folder.read_configuration(source), run_folder.read_result(source)
+            metrics = run_folder.read_metrics(source)
+        # Paths of this computer are nobody else's business.
+        dataset = network.configuration.dataset
+        if prefix := path_prefix(dataset):
+            dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
+        public = replace(network.configuration, dataset=dataset, data_dir=None)
+        network = network._replace(configuration=public)
+        origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
+        shown = {name: value for name, value in result.items() if name not in ("files", "sha256")}
+        config = {name: values[name] for name in ABOUT if name in values}
+        run_folder.create_run_folder(whole, public.to_dict() | config)
+        write_whole(whole / MODEL_CARD, model_card(network, result, origins))
+        run_folder.finish_run_folder(
+            whole, network.params, network.state, metrics, shown | {"config": public.to_dict()}
+        )
+    return Path(folder)
 
 
 def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Mapping[str, JsonObject]) -> str:

@@ -137,7 +137,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     Args:
         step: what ``training_step`` returns.
         x, labels: a batch of the size and types with which the other program will train: arrays, or pytrees of arrays.
-        folder: a new folder.
+        folder: a new or empty folder.
 
     Raises:
         InputError: if jax2onnx cannot convert an operation, if a layer draws random numbers in training, such as
@@ -146,11 +146,8 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     An example is in ``docs/how_to/training_without_python.md``.
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
-    folder = files.check_new_folder("folder", folder)
-    is_new = folder.parent.is_dir() and not os.path.lexists(folder)
-    check("folder", str(folder), "a new folder in one that exists", is_new, "Files are never overwritten.")
-    imported("onnxruntime", "onnxruntime", "net", extra="onnx")
-    with jax.enable_x64(False):
+    imported("onnxruntime", "net", extra="onnx")
+    with files.new_folder("folder", folder) as whole, jax.enable_x64(False):
         x, labels = _batch(x, labels)
         batch = by_name("input", x) | by_name("labels", labels)
         values = dict(sorted(step.values.items()))  # JAX sorts dicts in programs
@@ -171,26 +168,16 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
         _, params, state, *_ = step.start
         names = [name for name in step.values if name.startswith(("params/", "state/"))]
         evaluation = evaluation_model(step.net, params, state, lambda program_of: program_of(x), names)
-    about = {
-        "values": list(values),
-        "batch": {name: {"shape": array.shape, "type": str(array.dtype)} for name, array in batch.items()},
-        "results": list(results),
-    }
-    # Another program never sees a part of the folder.
-    with (
-        files.kept_open(folder.parent),
-        files.temporary_folder(".", f".{files.TEMPORARY}", folder.parent) as beside,
-        files.kept_open(beside),
-    ):
-        whole = beside / "whole"
-        files.make_folder(whole)
-        with files.kept_open(whole, new_files_only=True):
-            files.write_whole(whole / "train.onnx", model.SerializeToString())
-            files.write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
-            files.write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
-            files.write_whole(whole / "names.json", json.dumps(about, indent=1))
-            files.write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
-        files.move(whole, folder)
+        about = {
+            "values": list(values),
+            "batch": {name: {"shape": array.shape, "type": str(array.dtype)} for name, array in batch.items()},
+            "results": list(results),
+        }
+        files.write_whole(whole / "train.onnx", model.SerializeToString())
+        files.write_whole(whole / "evaluate.onnx", evaluation.SerializeToString())
+        files.write_whole(whole / "start.safetensors", packed(named_arrays(values), {}))
+        files.write_whole(whole / "names.json", json.dumps(about, indent=1))
+        files.write_whole(whole / "README.md", GUIDE.read_text("utf-8"))
 
 
 def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: str | os.PathLike[str]) -> None:
@@ -208,7 +195,7 @@ def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: s
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
     path = files.check_path("path", path)
-    imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+    imported("flatbuffers", "path", extra="stablehlo")
     with jax.enable_x64(False), exporting(PLATFORMS) as export:
         program = export(step.function)(step.values, *of_any_batch(_batch(x, labels)))
         write_program(path, program, step.values)

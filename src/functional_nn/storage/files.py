@@ -407,10 +407,37 @@ def remove_file(path: Path) -> None:
         os.unlink(name, dir_fd=above)
 
 
-def move(path: Path, destination: Path) -> None:
-    """Moves a file or folder."""
-    (name, above), (new_name, new_above) = _placed(path), _placed(destination)
-    os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
+@contextmanager
+def new_folder(argument: str, value: object) -> Iterator[Path]:
+    """A folder beside the one to write, which takes its place at the end: other programs never see a part of it.
+
+    If an error is raised, nothing is left of it.
+
+    Args:
+        argument: the name of the argument, for errors.
+        value: the path of a new or empty folder.
+
+    Raises:
+        InputError: names the argument, if there are files in the folder, or if it cannot be made.
+    """
+    folder = check_new_folder(argument, value)
+    is_empty = folder.is_dir() and not folder.is_symlink() and not names_in(folder)
+    if os.path.lexists(folder) and not is_empty:
+        raise InputError(argument, "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
+    with (
+        folder_to_write(argument, folder.parent),
+        temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
+        kept_open(beside),
+    ):
+        whole = beside / "whole"
+        make_folder(whole)
+        with kept_open(whole):
+            yield whole
+        (name, above), (new_name, new_above) = _placed(whole), _placed(folder)
+        try:
+            os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
+        except OSError as error:  # such as for a link that is there meanwhile
+            raise _cannot_write(argument, folder, error) from None
 
 
 def remove_leftovers(parent: Path) -> None:
