@@ -157,11 +157,11 @@ class Split(NamedTuple):
         """
         import jax
 
-        from functional_nn.data.examples import as_host_arrays, check_examples, number_of_examples
+        from functional_nn.data.preparation import as_numpy, check_examples, number_of_examples
 
         check("data", self, "data without validation examples", self.validation_x is None)
-        x = as_host_arrays("data.train_x", self.train_x)
-        labels = as_host_arrays("data.train_labels", self.train_labels)
+        x = as_numpy("data.train_x", self.train_x, in_types_of_jax=False)
+        labels = as_numpy("data.train_labels", self.train_labels, in_types_of_jax=False)
         check_examples("training data", x, labels)
         is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
         rest, kept = training_and_validation(number_of_examples(x), labels if is_class else None, share, seed)

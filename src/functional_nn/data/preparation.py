@@ -1,4 +1,4 @@
-"""Preparation of data for training: arrays of one form, with their shapes checked, and bytes scaled."""
+"""Preparation of data for training: examples and labels as NumPy arrays, checks of their shapes, and bytes scaled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from functional_nn.core.errors import check, shown
-from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import is_array
+from functional_nn.core.trees import PyTree, path_of
+from functional_nn.core.validation import as_host_array, check_integers_fit, is_array
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.examples import as_numpy, check_examples
 
 
 def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
@@ -38,15 +37,14 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
     return jax.tree.map(scaled, x)
 
 
-def as_arrays(data: Any) -> Dataset | Split:
-    """A data set or a split with its arrays in NumPy, in the types that JAX computes in.
+def as_split(data: Any) -> Split:
+    """The examples and labels of a data set or a split in NumPy, in the types that JAX computes in.
 
     Raises:
-        InputError: for anything else, and for examples without labels or labels without examples.
+        InputError: for anything else, for examples without labels or labels without examples, and for parts whose
+            examples have other shapes than those for training.
     """
-    if isinstance(data, Dataset):
-        parts = {name: part for name, part in data._asdict().items() if name.endswith(("_images", "_labels"))}
-        return data._replace(**{name: as_numpy(f"data.{name}", part) for name, part in parts.items()})
+    data = data.split() if isinstance(data, Dataset) else data
     is_split = isinstance(data, tuple) and 2 <= len(data) <= len(Split._fields) and len(data) % 2 == 0
     remedy = "Write Split(table[columns].to_numpy(), labels)." if hasattr(data, "to_numpy") else ""
     check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split, remedy)
@@ -55,26 +53,55 @@ def as_arrays(data: Any) -> Dataset | Split:
         x, labels = split.part(name)
         are_both = (x is None) == (labels is None) and (name != "train" or x is not None)
         check(f"data.{name}_x", (x, labels), "examples together with labels", are_both)
-    return Split(*(as_numpy(f"data.{name}", part) for name, part in zip(Split._fields, split, strict=True)))
-
-
-def as_split(data: Dataset | Split) -> Split:
-    """The examples and labels of a data set or a split, with their shapes checked."""
-    arrays = as_arrays(data)
-    split = arrays.split() if isinstance(arrays, Dataset) else arrays
-    forms = {}
-    for name in ("train", "test", "validation"):
-        x, labels = split.part(name)
         if x is None:
             continue
+        x, labels = as_numpy(f"data.{name}_x", x), as_numpy(f"data.{name}_labels", labels)
         check_examples(f"{name} data", x, labels)
-        forms[name] = jax.tree.map(lambda array: array.shape[1:], x)
-        expected = f"examples of shape {forms['train']}"
-        check(f"{name} data", x, expected, forms[name] == forms["train"])
+        split = split._replace(**{f"{name}_x": x, f"{name}_labels": labels})
+        shapes, expected = (jax.tree.map(lambda array: array.shape[1:], part) for part in (x, split.train_x))
+        check(f"{name} data", x, f"examples of shape {expected}", shapes == expected)
         # Bytes are divided by 255 and other numbers are not, so all parts must be bytes or none.
-        are_bytes, are_bytes_in_training = (
-            [array.dtype == np.uint8 for array in jax.tree.leaves(part)] for part in (x, split.train_x)
-        )
+        are_bytes = [[array.dtype == np.uint8 for array in jax.tree.leaves(part)] for part in (x, split.train_x)]
         expected = f"examples of the type of those for training, {shown(split.train_x)}"
-        check(f"{name} data", x, expected, are_bytes == are_bytes_in_training)
+        check(f"{name} data", x, expected, are_bytes[0] == are_bytes[1])
     return split
+
+
+def as_numpy(argument: str, tree: PyTree, *, in_types_of_jax: bool = True) -> PyTree:
+    """A pytree of arrays as NumPy arrays. Lists of numbers are arrays, too.
+
+    Args:
+        argument: what they belong to, for errors.
+        tree: the arrays.
+        in_types_of_jax: whether they get the types that JAX computes in. This can copy an array that is a file.
+    """
+
+    def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:
+        place = f"{argument}/{path_of(path)}" if path else argument
+        array = as_host_array(place, leaf)
+        if not in_types_of_jax:
+            return array
+        check_integers_fit(place, array)
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+
+    return jax.tree_util.tree_map_with_path(in_numpy, tree, is_leaf=lambda node: isinstance(node, list))
+
+
+def check_examples(part: str, x: PyTree, labels: PyTree) -> None:
+    """Requires at least one example in a part of the data, and a label for each, along axis 0 of all arrays."""
+    leaves = jax.tree.leaves((x, labels))
+    is_one_number = isinstance(x, np.ndarray) and x.ndim < 2
+    are_rows = jax.tree.leaves(x) and not is_one_number and all(leaf.ndim for leaf in leaves)
+    lengths = {len(leaf) for leaf in leaves} if are_rows else set()
+    is_transposed = isinstance(x, np.ndarray) and x.ndim == 2 and lengths == {len(x), x.shape[1]} != {len(x)}
+    remedy = "Examples are along the first axis: write x.T." if is_transposed else ""
+    check(part, (x, labels), "as many labels as examples", len(lengths) == 1, remedy)
+    check(part, x, "at least one example", len(leaves[0]))
+    are_images = any(label.dtype == np.uint8 and label.ndim > 2 for label in jax.tree.leaves(labels))
+    remedy = "Only examples are divided by 255. Divide labels by functional_nn.data.scaled_bytes."
+    check(part, labels, "labels that are not images of bytes", not are_images, remedy)
+
+
+def number_of_examples(x: PyTree) -> int:
+    """The number of examples, which are along axis 0 of every array."""
+    return jax.tree.leaves(x)[0].shape[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from functional_nn.core.functions import settings_of_this_thread
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_part
 from functional_nn.data.dataset import Split
-from functional_nn.data.examples import as_host_arrays, as_numpy, check_examples, number_of_examples
+from functional_nn.data.preparation import as_numpy, check_examples, number_of_examples
 
 Batches: TypeAlias = Iterable[tuple[PyTree, PyTree]]
 """Pairs of examples and labels."""
@@ -131,7 +131,7 @@ class Stream:
         >>> [sorted(labels.tolist()) for _, labels in stream.epoch(1)]
         [[0, 2, 6, 8]]
         """
-        x, labels = as_host_arrays("x", x), as_host_arrays("labels", labels)
+        x, labels = as_numpy("x", x, in_types_of_jax=False), as_numpy("labels", labels, in_types_of_jax=False)
         check_examples("x and labels", x, labels)
         check_count("seed", seed, least=0)
         number, parts = check_part("part", part)
@@ -322,7 +322,9 @@ class StreamReader:
         before = "".join(f"epoch {number}, " for number in epoch)
         # There may be more batches than steps, or the epoch ends early. What a function returned is closed, but a
         # generator of the user may be read on.
-        with nullcontext() if is_training and stream.is_generator else _closing(source):
+        with ExitStack() as stack:
+            if not (is_training and stream.is_generator):
+                stack.callback(getattr(source, "close", lambda: None))
             read, last = 0, like
             for read, pair in enumerate(islice(source, steps), start=1):
                 if like and last and number_of_examples(last.x) < number_of_examples(like.x):
@@ -332,15 +334,6 @@ class StreamReader:
                 like = like or last
                 yield last
             check(f"{argument}: {before}number of batches", read, f"at least {steps or 1}", read >= (steps or 1))
-
-
-@contextmanager
-def _closing(source: Iterator[object]) -> Iterator[None]:
-    """Closes an iterator that may be left before its end, if it can be closed, as a generator can."""
-    try:
-        yield
-    finally:
-        getattr(source, "close", lambda: None)()
 
 
 def _array_types(batch: Batch) -> str:

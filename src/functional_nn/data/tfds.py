@@ -26,7 +26,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
-from functional_nn.data.idx import MAXIMUM_BYTES, find_idx_files, read_idx, read_idx_folder, write_idx
+from functional_nn.data.idx import MAXIMUM_BYTES, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
 from functional_nn.storage.files import opened, parsed, read_file, temporary_folder
@@ -47,14 +47,15 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
         DataError: if the set is unknown, cannot be downloaded, or is not images of one size with a label each.
     """
     root = default_folder() if data_dir is None else Path(data_dir)
-    folder = find_prepared(name, root)
-    if folder is None and data_dir is not None:
-        raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
-    prepared = folder or download(name, root)
-    if data := read_idx_folder(prepared, name, f"the files that TensorFlow Datasets downloads, in {prepared}"):
+    source = f"the files that TensorFlow Datasets downloads, in {root / name}"
+    if data := read_idx_folder(root / name, name, source):
         return data
-    with quiet():
-        return _read(name, prepared)
+    if folder := find_prepared(name, root):
+        with quiet():
+            return _read(name, folder)
+    if data_dir is not None:
+        raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
+    return download(name, root, source)
 
 
 def default_folder() -> Path:
@@ -89,17 +90,13 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
         data_dir: TFDS's folder, with ``<name>/<version>`` in it, or that innermost folder itself.
 
     Returns:
-        The folder that holds ``dataset_info.json``, or the IDX files that ``download`` wrote; None if there is none.
+        The folder that holds ``dataset_info.json``; None if there is none.
 
     Raises:
         DataError: if there are several configurations of it.
     """
     if (data_dir / "dataset_info.json").is_file():
         return data_dir
-    if not name.isidentifier():
-        return None
-    if find_idx_files(data_dir / name, name):
-        return data_dir / name
     prepared = [path.parent for level in ("*", "*/*") for path in (data_dir / name).glob(f"{level}/features.json")]
     if len({folder.parent for folder in prepared}) > 1:
         given = shortened(", ".join(sorted(str(folder.relative_to(data_dir)) for folder in prepared)))
@@ -211,15 +208,13 @@ HOME_PAGE = "https://www.tensorflow.org/datasets"
 
 
 @quiet()
-def download(name: str, data_dir: Path) -> Path:
-    """Downloads a set of TFDS, decodes it, and stores it as IDX files.
+def download(name: str, data_dir: Path, source: str) -> Dataset:
+    """Downloads a set of TFDS, decodes it, and stores it as IDX files in ``<data_dir>/<name>``.
 
     Args:
         name: TFDS's name of it.
         data_dir: the TFDS folder to write into.
-
-    Returns:
-        The folder of the files, ``<data_dir>/<name>``.
+        source: where it came from, in words.
 
     Raises:
         DataError: if the set is unknown, is not an image-classification set, or cannot be downloaded or prepared.
@@ -259,11 +254,12 @@ def download(name: str, data_dir: Path) -> Path:
             complete.mkdir()
             for file, array in zip(IDX_NAMES, arrays, strict=True):
                 write_idx(complete / file.removesuffix(".gz"), array)
-            read_idx_folder(complete, name, "a download")
+            data = read_idx_folder(complete, name, source)
+            assert data is not None  # the files were written above
             folder.mkdir(exist_ok=True)
             for file in complete.iterdir():
                 file.replace(folder / file.name)
-            return folder
+            return data
     except DataError:
         raise
     except ImportError as error:

@@ -20,8 +20,7 @@ from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, is_function, is_numeric
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.examples import check_examples, number_of_examples
-from functional_nn.data.preparation import as_arrays
+from functional_nn.data.preparation import as_split, number_of_examples
 from functional_nn.storage.files import regular_file
 from functional_nn.training.argument_checks import check_seed
 
@@ -232,11 +231,9 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
     >>> list(five)[:2], five["fold_0"].train_images.shape[0], five["fold_0"].test_images.shape[0]
     (['fold_0', 'fold_1'], 3200, 800)
     """
-    data = as_arrays(data)
+    split = as_split(data)
     check_seed(seed)
-    split = data.split() if isinstance(data, Dataset) else data
     x, labels = split.part("train")
-    check_examples("data", x, labels)
     if split.validation_x is not None:
         remedy = "Make folds of all training examples. Call with_validation of each fold if you need it."
         raise InputError("data", "data without validation examples", "data that have some", remedy)
@@ -252,10 +249,7 @@ def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Data
         train, test = np.concatenate([part for i, part in enumerate(parts) if i != number]), parts[number]
         arrays = (chosen(x, train), chosen(labels, train), chosen(x, test), chosen(labels, test))
         if isinstance(data, Dataset):
-            name = f"{data.name}, fold {number} of {count}"
-            return Dataset(
-                name, *arrays, data.classes, data.source, class_names=data.class_names, features=data.features
-            )
+            return Dataset(f"{data.name}, fold {number} of {count}", *arrays, *data[5:])
         return Split(*arrays)
 
     return {f"fold_{number}": fold(number) for number in range(count)}

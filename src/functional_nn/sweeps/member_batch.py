@@ -15,7 +15,7 @@ from functional_nn.core.errors import check
 from functional_nn.core.layer import Params, State
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_counts, check_number
-from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.storage.arrays import is_key
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.sweeps.results import Member

@@ -18,9 +18,8 @@ from functional_nn.core.errors import InputError, inside
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import flatten
 from functional_nn.core.validation import check_count
-from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.examples import number_of_examples
-from functional_nn.data.preparation import as_split
+from functional_nn.data.dataset import Split
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.storage.arrays import form
 from functional_nn.sweeps.grid import Hyperparameters, PlainValue
 from functional_nn.training.data_for_network import data_for_network
@@ -108,7 +107,7 @@ class StaticGroup:
 def static_groups(
     make_recipe: RecipeMaker,
     grid: Sequence[Hyperparameters],
-    data: Mapping[str, Dataset | Split],
+    data: Mapping[str, Split],
     *,
     epochs: int,
     batch_size: int,
@@ -132,13 +131,11 @@ def static_groups(
         raise InputError("static", "names in the grid", ", ".join(unknown), suggest(unknown[0], names))
     traced = traced_names(grid, static)
 
-    # The data are checked once, not for each member.
-    examples, data_shapes = {}, {}
-    for name in dict.fromkeys(member["data"] for member in grid):
-        with inside(name) if name else nullcontext():
-            split = as_split(data[name])
-        examples[name] = number_of_examples(split.train_x)
-        data_shapes[name] = tuple((path, form(array)) for path, array in flatten(split._asdict()).items())
+    examples = {name: number_of_examples(split.train_x) for name, split in data.items()}
+    data_shapes = {
+        name: tuple((path, form(array)) for path, array in flatten(split._asdict()).items())
+        for name, split in data.items()
+    }
 
     # Members share programs if their static values and the shapes of their data are equal.
     members_of: dict[tuple[StaticValues, DataShapes], list[int]] = {}

@@ -18,7 +18,7 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, check_function, check_part
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_arrays, as_split
+from functional_nn.data.preparation import as_split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
 from functional_nn.storage.arrays import checksum_of
@@ -161,7 +161,7 @@ def sweep(
     if out is not None:
         settings = {
             "grid": members,
-            "data": {name: checksum_of("data", as_split(part)._asdict()) for name, part in by_name.items()},
+            "data": {name: checksum_of("data", part._asdict()) for name, part in by_name.items()},
             "epochs": epochs,
             "batch_size": batch_size,
             "precision": [str(part) for part in policy],
@@ -244,13 +244,12 @@ def check_names_of_losses(metrics: Iterable[tuple[str, recipe.MetricFunction]]) 
             raise InputError("metrics", expected, repr(name), remedy)
 
 
-def check_choices(members: list[Hyperparameters], data: Mapping[str, Dataset | Split], patience: object) -> int | None:
+def check_choices(members: list[Hyperparameters], data: Mapping[str, Split], patience: object) -> int | None:
     """Checks what is chosen for each member and for all; returns ``patience`` as a plain number."""
     for number, member in enumerate(members):
         with inside(f"member {number}"):
             check_seed(member["seed"])
-    used = {member["data"]: data[member["data"]] for member in members}
-    parts = {name: (of.split() if isinstance(of, Dataset) else of).evaluated_part for name, of in used.items()}
+    parts = {member["data"]: data[member["data"]].evaluated_part for member in members}
     if len(set(parts.values())) > 1:
         expected = "data sets that are all evaluated on the same part: validation examples, test examples, or none"
         given = ", ".join(f"{name} with {part or 'no'} examples" for name, part in parts.items())
@@ -271,21 +270,24 @@ def check_part_of_sweep(part: object, members: int, halving: object, *, flag: st
 
 def _with_data(
     members: list[Hyperparameters], data: Dataset | Split | Mapping[str, Dataset | Split]
-) -> tuple[list[Hyperparameters], Mapping[str, Dataset | Split]]:
+) -> tuple[list[Hyperparameters], Mapping[str, Split]]:
     """The members, each with a seed and the name of its data, and the data sets by name."""
     if "seed" not in members[0]:
         members = [member | {"seed": 0} for member in members]
     if not isinstance(data, Mapping):
         if "data" in members[0]:
             raise InputError("data", "a dict of data sets by name, because the grid has data", type(data).__name__)
-        return [member | {"data": ""} for member in members], {"": as_arrays(data)}
+        return [member | {"data": ""} for member in members], {"": as_split(data)}
     if not data:
         raise InputError("data", "at least one data set", "none")
-    data = {name: as_arrays(part) for name, part in data.items()}
+    splits: dict[str, Split] = {}
+    for name, part in data.items():
+        with inside(name):
+            splits[name] = as_split(part)
     if "data" not in members[0]:
-        return crossed(members, [{"data": name} for name in data]), data
+        return crossed(members, [{"data": name} for name in data]), splits
     for number, member in enumerate(members):
         if member["data"] not in data:
             remedy = suggest(str(member["data"]), data)
             raise InputError("grid", "the name of a data set", f"{member['data']!r} for member {number}", remedy)
-    return members, data
+    return members, splits

@@ -21,7 +21,7 @@ from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value, values_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.jaxprs.walk import all_equations, array_type
 from functional_nn.losses.loss import Loss, as_labels, ratio
 from functional_nn.metrics import Metric, Totals, accuracy

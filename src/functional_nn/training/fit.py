@@ -24,7 +24,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_choice, check_count, check_flag, check_function
 from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.data.stream import Stream, StreamReader
 from functional_nn.jaxprs.non_finite import NonFinite
 from functional_nn.storage.arrays import checksum_of

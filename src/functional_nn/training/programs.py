@@ -30,7 +30,7 @@ from functional_nn.core.shapes import shape_of
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import is_array
 from functional_nn.data.dataset import Split
-from functional_nn.data.examples import number_of_examples
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.jaxprs.walk import inner_programs
 from functional_nn.jaxprs.xla_options import (
     FIRST_LEVEL,
