@@ -390,7 +390,7 @@ def device_of(chip: Chip) -> Device:
         InputError: if the package is not installed.
     """
     package = COMPILERS[chip.platform]
-    imported(package.replace("-", "_"), package, "chip", extra=f"{chip.platform}-target")
+    imported(package.replace("-", "_"), "chip", extra=f"{chip.platform}-target")
     # On a machine with such a chip, these settings would hide it from the rest of the process.
     has_chip = any(map(glob.glob, FILES[chip.platform]))
     with _environment({} if has_chip else SETTINGS[chip.platform]):

@@ -127,33 +127,6 @@ check_data = partial(check, kind=DataError)
 """The same check for a file or a data set."""
 
 
-@contextmanager
-def reading(
-    place: object,
-    expected: str,
-    remedy: str = "",
-    *,
-    errors: type[Exception] | tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
-    kind: type[DataError] = DataError,
-) -> Iterator[None]:
-    """Turns errors that a file can cause into a ``DataError``. An ``InputError`` is raised as it is.
-
-    Args:
-        place: the path of the file and, where known, the place in it.
-        expected, remedy: as for ``InputError``.
-        errors: the classes of the errors.
-        kind: the class of the new error.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except errors as error:
-        reason = shortened(getattr(error, "strerror", None) or error) or type(error).__name__
-        given = reason if isinstance(error, OSError) else f"a damaged one ({reason})"
-        raise kind(str(place), expected, given, remedy) from error
-
-
 class FormulaMissing(NotImplementedError):
     """A layer or a function has no hand-derived formula, and one is needed. The message begins with its path."""
 
@@ -162,6 +135,42 @@ class FormulaMissing(NotImplementedError):
     def __str__(self) -> str:
         message = super().__str__()
         return f"{'/'.join(self.path)}: {message}" if self.path else message
+
+
+@contextmanager
+def reading(
+    place: object,
+    expected: str,
+    remedy: str = "",
+    *,
+    errors: type[Exception] | tuple[type[Exception], ...] = (OSError, ValueError, RecursionError),
+    given: str = "a damaged one",
+    kind: type[InputError] = DataError,
+) -> Iterator[None]:
+    """Turns errors that a file can cause into a ``DataError``. An ``InputError`` is raised as it is.
+
+    Args:
+        place: the path of the file and, where known, the place in it.
+        expected, remedy: as for ``InputError``.
+        errors: the classes of the errors.
+        given: the words before the first line of the error's message, except for an error of the system.
+        kind: the class of the new error.
+    """
+    try:
+        yield
+    except (InputError, FormulaMissing):
+        raise
+    except errors as error:
+        text = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0].rstrip(".")
+        # Messages of Python's other errors need the class, as in KeyError: 'weight'.
+        if not text or not isinstance(error, OSError | ValueError):
+            text = f"{type(error).__name__}: {text}".removesuffix(": ")
+        text = shortened(text) if isinstance(error, OSError) else f"{given} ({shortened(text)})"
+        raise kind(str(place), expected, text, remedy) from error
+
+
+failing_as = partial(reading, errors=Exception, given="one that raises", kind=InputError)
+"""The same for an argument whose code is not of this package."""
 
 
 @contextmanager
@@ -175,30 +184,6 @@ def inside(name: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"(in layer {name})")
         raise
-
-
-@contextmanager
-def failing_as(
-    argument: str,
-    expected: str,
-    given: str = "",
-    remedy: str = "",
-    errors: type[Exception] | tuple[type[Exception], ...] = Exception,
-) -> Iterator[None]:
-    """Turns an error of code outside of this package into an ``InputError`` with the first line of its message.
-
-    Args:
-        argument, expected, remedy: as for ``InputError``.
-        given: the words before the class of the error, such as ``one that raises``.
-        errors: the classes of the errors.
-    """
-    try:
-        yield
-    except (InputError, FormulaMissing):
-        raise
-    except errors as error:
-        reason = shortened(str(error).strip().partition("\n")[0]).rstrip(".")
-        raise InputError(argument, expected, f"{given} {type(error).__name__}: {reason}".lstrip(), remedy) from error
 
 
 class OtherProcessFailed(RuntimeError):
@@ -244,12 +229,11 @@ def explaining_channels_first(shape: Sequence[int]) -> Iterator[None]:
         raise
 
 
-def imported(module: str, package: str, argument: str, *, extra: str = "") -> ModuleType:
+def imported(module: str, argument: str, *, extra: str = "") -> ModuleType:
     """A module of another library.
 
     Args:
         module: the name by which it is imported.
-        package: the name by which it is installed.
         argument: what needs it, for the message.
         extra: the extra of this package that installs it; by default of the same name.
 
@@ -259,6 +243,7 @@ def imported(module: str, package: str, argument: str, *, extra: str = "") -> Mo
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
         remedy = f"Install it: pip install 'functional-nn[{extra or package}]'"
         raise InputError(argument, f"{package} to be installed", str(error), remedy) from None
 

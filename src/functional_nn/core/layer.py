@@ -109,10 +109,10 @@ class Layer(NamedTuple):
         """
         if self.backward is None:
             with inside(self.name):
-                NO_FORMULA((), None)
+                _no_formula((), None)
         params, state, x = _check_call(self, params, state, x, train, key)
         y, state, residuals = checked_forward(self, params, state, x, train=train, key=key)
-        return y, state, Partial(Pullback(backward_of(self), _shapes(y), TypesByPath.of(params, x)), residuals)
+        return y, state, Partial(Pullback(backward_of(self), _shapes(y), types_of(params, x)), residuals)
 
 
 class Pullback(NamedTuple):
@@ -125,41 +125,33 @@ class Pullback(NamedTuple):
     """
 
     backward: Backward
-    shapes: tuple[object, ...]
-    types: TypesByPath
+    shapes: tuple[str, ...]
+    types: Types
 
     def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
-        expected = f"what the output is, of shape {', '.join(map(str, self.shapes))}"
-        check("y_bar", y_bar, expected, _shapes(y_bar) == self.shapes)
         if isinstance(y_bar, Masked):
             y_bar = Masked(y_bar.values, None)  # a mask has no gradient, whatever is given for it
-        params_bar, x_bar = cotangents_of(self.backward(residuals, validation.tree_of_jax("y_bar", y_bar)))
+        check("y_bar", y_bar, f"what the output is, of shape {', '.join(self.shapes)}", _shapes(y_bar) == self.shapes)
+        params_bar, x_bar = cotangents_of(self.backward(residuals, validation.tree_of_jax("y_bar", y_bar)), self.types)
         return cast_cotangents(self.types, params_bar, x_bar)
 
 
 def backward_of(layer: Layer) -> Backward:
     """A layer's backward pass. If it has none, a function that raises ``FormulaMissing``."""
-    return NO_FORMULA if layer.backward is None else layer.backward
+    return layer.backward or _no_formula
 
 
-class NoFormula(NamedTuple):
-    """Raises ``FormulaMissing`` with a message, in place of a backward pass."""
-
-    message: str
-
-    def __call__(self, residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
-        raise FormulaMissing(self.message)
-
-
-NO_FORMULA = NoFormula(
-    "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
-    "functional_nn.Layer(name, init, forward, backward)."
-)
+def _no_formula(residuals: Residuals, y_bar: Value) -> tuple[Params, Value]:
+    raise FormulaMissing(
+        "this layer has no hand-derived backward pass. Use jax.grad of apply, or give one: "
+        "functional_nn.Layer(name, init, forward, backward), or for a plain function its derivative: "
+        "functional_nn.Activation(name, function, derivative)."
+    )
 
 
 def has_formula(layer: Layer) -> bool:
     """Whether a layer and all layers inside it have a backward pass."""
-    return not isinstance(backward_of(layer), NoFormula) and all(has_formula(inner) for _, inner in layer.layers)
+    return layer.backward is not None and all(has_formula(inner) for _, inner in layer.layers)
 
 
 def is_faster_by_formula(layer: Layer) -> bool:
@@ -211,15 +203,14 @@ def _structure(layer: Layer, name: str, levels: int) -> str:
     return f"{name}({', '.join(inner)})"
 
 
-def _shapes(y: Value) -> tuple[object, ...]:
-    """The shape of each array in an output or its cotangent, and whether it is masked."""
-    if isinstance(y, Masked):
-        return tuple((shape, "masked") for shape in _shapes(y.values))
-    if isinstance(y, dict):
-        return tuple(part for name in sorted(y) for part in (name, *_shapes(y[name])))
-    if isinstance(y, tuple):
-        return tuple(shape for part in y for shape in _shapes(part))
-    return (y.shape,) if validation.is_array(y) and validation.is_numeric(y) else (shown(y),)
+def _shapes(y: Value) -> tuple[str, ...]:
+    """The path and the shape of each array in an output or its cotangent, except for masks, which are booleans."""
+    texts = []
+    for path, leaf in flatten(y).items():
+        is_array = validation.is_array(leaf) and validation.is_numeric(leaf)
+        if not is_array or leaf.dtype != bool:
+            texts.append(f"{path} {leaf.shape if is_array else shown(leaf)}".lstrip())
+    return tuple(texts)
 
 
 def _check_call(
@@ -301,42 +292,30 @@ def as_layer(value: Any) -> Layer:
         raise InputError("layers", "layers, activations or functions of one array", given, remedy)
     function = cast(Callable[[jax.Array], jax.Array], value)
 
-    no_formula = NoFormula(
-        f"{name} is a plain function without a hand-derived backward pass: use jax.grad of apply, or give "
-        f"its derivative with functional_nn.Activation({name!r}, function, derivative)."
-    )
-
     def forward(params, state, x, *, train, key=None):
         y = function(x)
         with inside(name):
             validation.check_arrays("y", y)
         return y, state, ()
 
-    return Layer(name, lambda key, in_shape: ({}, {}), forward, no_formula)
+    return Layer(name, lambda key, in_shape: ({}, {}), forward)
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class TypesByPath:
-    """The shapes and types of all arrays in parameters and in an input, which are known when a program is traced.
-
-    It is a pytree without arrays, so it can travel with the residuals of a forward pass at no cost.
-    """
-
-    types: tuple[tuple[str, jax.ShapeDtypeStruct], ...]
-
-    @classmethod
-    def of(cls, params: Mapping[str, PyTree], x: Value) -> TypesByPath:
-        """The shapes and types in parameters and in the input that belongs to them."""
-        leaves = flatten({"params_bar": params, "x_bar": x}).items()
-        return cls(tuple((path, jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))) for path, leaf in leaves))
+Types: TypeAlias = tuple[tuple[str, jax.ShapeDtypeStruct], ...]
+"""The shapes and types of all arrays in parameters and in an input, by path."""
 
 
-def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
-    """``(params_bar, x_bar)``, as a backward pass returned it.
+def types_of(params: Params, x: Value) -> Types:
+    """The shapes and types in parameters and in the input that belongs to them."""
+    leaves = flatten({"params_bar": params, "x_bar": x}).items()
+    return tuple((path, jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))) for path, leaf in leaves)
+
+
+def cotangents_of(returned: object, types: Types) -> tuple[PyTree, PyTree]:
+    """``(params_bar, x_bar)``, as a backward pass returned it. None, for an array or a tree, stands for no gradient.
 
     Raises:
-        InputError: if it is no pair, or a pair in the other order.
+        InputError: if it is no pair, or a pair in the other order, or if a cotangent is missing or has another shape.
     """
     pair = tuple(returned) if isinstance(returned, list) else returned
     params_bar, x_bar = _returned("backward", pair, ("params_bar", "x_bar"))
@@ -344,30 +323,26 @@ def cotangents_of(returned: object) -> tuple[PyTree, PyTree]:
         remedy = "params_bar is a dict like params, and {} for a layer without parameters."
         given = "(x_bar, params_bar)" if isinstance(x_bar, Mapping) else f"{shown(params_bar)} as params_bar"
         raise InputError("backward", "(params_bar, x_bar) to come back", given, remedy)
-    return params_bar, x_bar
-
-
-def check_cotangents(expected: TypesByPath, params_bar: PyTree, x_bar: PyTree) -> None:
-    """Requires a cotangent for each array, in its shape. None, for an array or a whole tree, stands for no gradient."""
     leaves = leaves_and_none({"params_bar": params_bar, "x_bar": x_bar})
-    given = {path: None if leaf is None else jnp.shape(leaf) for path, leaf in leaves.items()}
-    like = {path: kind.shape for path, kind in expected.types}
-    missing = [path for path in like if not any(is_under(path, returned) for returned in given)]
-    others = [path for path in given if given[path] is not None and path not in like]
+    found = {path: None if leaf is None else jnp.shape(leaf) for path, leaf in leaves.items()}
+    like = {path: kind.shape for path, kind in types}
+    missing = [path for path in like if not any(is_under(path, other) for other in found)]
+    others = [path for path in found if found[path] is not None and path not in like]
     if missing or others:
         wrong = f"none for {missing[0]}" if missing else f"also {others[0]}"
         raise InputError("backward", f"cotangents {', '.join(like)}", wrong, "None stands for no gradient.")
-    for path, shape in given.items():
+    for path, shape in found.items():
         if shape is not None and shape != like[path]:
             raise cotangent_error(f"backward: {path}", shape, like[path])
+    return params_bar, x_bar
 
 
-def cast_cotangents(expected: TypesByPath, params_bar: PyTree, x_bar: PyTree) -> tuple[PyTree, PyTree]:
+def cast_cotangents(types: Types, params_bar: PyTree, x_bar: PyTree) -> tuple[PyTree, PyTree]:
     """The cotangents in the types of what they belong to, as ``jax.vjp`` gives them.
 
     If parameters and input have different types, the products in a formula have the wider one.
     """
-    dtypes = {path: kind.dtype for path, kind in expected.types}
+    dtypes = {path: kind.dtype for path, kind in types}
 
     def cast(path, bar):
         dtype = dtypes.get(path_of(path))

@@ -48,7 +48,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     if backward is not None:
         validation.check_function("backward", backward, "a function (residuals, y_bar) -> (params_bar, x_bar)")
     if is_nnx_module(module):
-        nnx = imported("flax.nnx", "flax", "module")
+        nnx = imported("flax.nnx", "module")
         graph, values = nnx.split(nnx.clone(module))  # without a copy, later changes of the module would be seen
         make = lambda key: nnx.merge(graph, values)  # noqa: E731
     elif is_equinox_module(module):
@@ -56,7 +56,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     else:
         check("module", module, EXPECTED, validation.is_function(module))
         make = module
-    with failing_as("module", EXPECTED, "a function that raises", "It is called with one argument, a key."):
+    with failing_as("module", EXPECTED, "It is called with one argument, a key."):
         made = _example_of(make)
     if is_nnx_module(made):
         named_params, named_rest, values_of, run = parts_of_nnx(make)
@@ -67,7 +67,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
 
     def init(key, in_shape):
         validation.check_key(key)
-        with failing_as("module", "one that can be initialized", "one that raises"):
+        with failing_as("module", "one that can be initialized"):
             params, rest = values_of(make(key))
         nested = trees.unflatten(named_params.by_path(params)), trees.unflatten(named_rest.by_path(rest))
         # Copies, since training may reuse the memory of its parameters. This also makes weak types strong.
@@ -75,7 +75,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
 
     def forward(params, state, x, *, train, key=None):
         remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
-        with failing_as("module", f"one that takes {_described(x)}", "one that raises", remedy):
+        with failing_as("module", f"one that takes {_described(x)}", remedy):
             values = named_params.tree("params", params), named_rest.tree("state", state)
             y, after = run(*values, x, train, key)
             # Some libraries compute statistics in the type of x. The state keeps its types. A module may add variables
@@ -111,7 +111,7 @@ def parts_of_nnx(make: MakeModule) -> ModuleParts:
     Parameters are the variables of type ``nnx.Param``. The keys of random numbers are left out of the state, since each
     call of a layer gets a key.
     """
-    nnx = imported("flax.nnx", "flax", "module")
+    nnx = imported("flax.nnx", "module")
 
     def parts(module: Any) -> tuple[Any, Any, Any, Any]:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
@@ -190,7 +190,7 @@ def parts_of_equinox(make: MakeModule) -> ModuleParts:
 
     Parameters are the arrays of floating-point numbers. The state has all other arrays and those of ``eqx.nn.State``.
     """
-    eqx = imported("equinox", "equinox", "module")
+    eqx = imported("equinox", "module")
 
     def parts(made: Any) -> tuple[PyTree, PyTree, PyTree]:
         """The parameters; the other arrays with those of the state; and what is no array."""
@@ -231,7 +231,7 @@ def _paths_of_memory(module: PyTree, memory: Any) -> tuple[str, ...]:
     Raises:
         InputError: if a module has such indices and no state is given.
     """
-    eqx = imported("equinox", "equinox", "module")
+    eqx = imported("equinox", "module")
 
     def is_index(node: object) -> bool:
         return isinstance(node, eqx.nn.StateIndex)

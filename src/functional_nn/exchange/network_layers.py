@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core import trees
@@ -17,6 +16,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.jaxprs.layer_uses import LayerUse, layer_uses, trace_layers
+from functional_nn.storage.arrays import tree_like
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 """The arrays of one layer by name, such as ``weight`` and ``bias``, or ``query/weight``."""
@@ -120,21 +120,14 @@ def trees_of(
     Raises:
         InputError: for 64-bit numbers while JAX has them switched off.
     """
-    parts: dict[str, list[jax.Array | np.ndarray]] = {}
+    found: Arrays = {}
     for layer, own in zip(layers, arrays, strict=True):
         for name in layer.shapes:
-            parts.setdefault(layer.path_of(name), []).append(own[name])
-
-    def leaf(path: str, like: jax.ShapeDtypeStruct) -> jax.Array:
-        # The copies of a layer inside ``repeat`` lie along the first axis.
-        array = np.stack(parts[path]).reshape(like.shape)
-        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
-            raise InputError(path, "64-bit numbers switched on", array.dtype.name, switch)
-        return jnp.asarray(array)
-
+            path, array = layer.path_of(name), own[name]
+            # The copies of a layer inside ``repeat`` lie along the first axis.
+            found[path] = array if layer.copy is None else np.stack([*found.get(path, ()), array])
     params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-    return trees.map_with_path(leaf, params), trees.map_with_path(leaf, state)
+    return tree_like(params, found, "params", {}), tree_like(state, found, "state", {})
 
 
 def _shapes_by_path(tree: Params) -> dict[str, Shape]:

@@ -101,7 +101,7 @@ def evaluation_model(
     """
     net = as_layer(net)
     check_trees(params, state)
-    imported("onnxruntime", "onnxruntime", "net", extra="onnx")
+    imported("onnxruntime", "net", extra="onnx")
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state)))
     if size > LARGEST:
         raise InputError("params", "at most 2 GB, as in every file of ONNX", f"{size / 1e9:.1f} GB", REMEDY)
@@ -154,7 +154,7 @@ def session_of(model: onnx.ModelProto) -> Callable[[Mapping[str, ArrayLike]], li
     Raises:
         InputError: if the model cannot be loaded or run.
     """
-    onnxruntime = imported("onnxruntime", "onnxruntime", "net", extra="onnx")
+    onnxruntime = imported("onnxruntime", "net", extra="onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is raised, and need not be printed as well
 
@@ -197,7 +197,7 @@ def converted(
             given = f"random numbers in {layer_of(scope)[0] or 'the network'}"
             raise InputError("net", "layers that draw no random numbers", given, REMEDY)
     with _process_left_unchanged():
-        jax2onnx = imported("jax2onnx", "jax2onnx", "net", extra="onnx")
+        jax2onnx = imported("jax2onnx", "net", extra="onnx")
         try:
             model = _convert(jax2onnx, convertible, name, input_names)
         except Exception as error:  # jax2onnx raises errors of many kinds

@@ -72,7 +72,7 @@ def to_stablehlo(
 
     if path is not None:
         path = check_path("path", path)
-        imported("flatbuffers", "flatbuffers", "path", extra="stablehlo")
+        imported("flatbuffers", "path", extra="stablehlo")
 
     trees = {"params": params, "state": state}
     structure, values = jax.tree.structure(trees), flatten(trees)

@@ -267,7 +267,7 @@ class Pairs(NamedTuple):
         """The function that runs a copy of a module in evaluation; None for parameters alone. Channels are last."""
         if not _is_module(module):
             return None
-        torch = imported("torch", "torch", "source")
+        torch = imported("torch", "source")
         has_convolutions = any(module.group == GROUPS["conv"] for _, module in self.pairs)
 
         def run(x: np.ndarray) -> np.ndarray:
@@ -356,7 +356,7 @@ def _is_module(source: object) -> TypeGuard[HasStateDict]:
 
 def _as_tensor(array: np.ndarray) -> Any:
     """An array as a tensor, with a copy of its numbers."""
-    torch = imported("torch", "torch", "like")
+    torch = imported("torch", "like")
     if array.dtype == ml_dtypes.bfloat16:
         return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
     return torch.tensor(np.ascontiguousarray(array))
@@ -376,8 +376,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
 def _in_order_of_numbers(name: str) -> list[tuple[int, str]]:
     """A key that sorts the numbers in a name by their value."""
     # Of two numbers, the larger one has more digits. Python converts only numbers of at most 4,300 digits.
-    parts = re.split(r"(\d+)", name)
-    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part) for part in parts]
+    return [(len(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _as_numpy(name: object, tensor: Any) -> np.ndarray:
@@ -385,7 +384,7 @@ def _as_numpy(name: object, tensor: Any) -> np.ndarray:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":
-            torch = imported("torch", "torch", "source")
+            torch = imported("torch", "source")
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         try:
             tensor = tensor.numpy()

@@ -103,7 +103,7 @@ def check_torch(
     Raises:
         InputError: PyTorch is not installed, or no result of the function depends on the tensors.
     """
-    torch = imported("torch", "torch", "check_torch")
+    torch = imported("torch", "check_torch")
     check_function("function", function, "a function of tensors")
     check_flag("second_order", second_order)
     places = [number for number, tensor in enumerate(tensors) if tensor.requires_grad]
@@ -192,7 +192,7 @@ def _about_graphs(
         variables: its arguments. Those that require a gradient have a cotangent.
         y_bars: a cotangent for each result that depends on them.
     """
-    torch = imported("torch", "torch", "check_torch")
+    torch = imported("torch", "check_torch")
     y, by = results(*variables), {place: x for place, x in enumerate(variables) if x.requires_grad}
     places = [place for place, part in enumerate(y) if part.requires_grad]
     before = [part.detach().clone() for part in y]

@@ -26,7 +26,7 @@ def check_libraries() -> None:
     """Raises an error if a library of the extra ``[plots]`` is missing."""
     import_matplotlib()
     for library in ("jinja2", "latex2mathml", "markdown_it"):
-        imported(library, library, "page", extra="plots")
+        imported(library, "page", extra="plots")
 
 
 def write_template(

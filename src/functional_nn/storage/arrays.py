@@ -167,7 +167,7 @@ def tree_like(like: Tree, found: Mapping[str, np.ndarray], place: str, key_types
         wide = [path for path in paths if jax.dtypes.canonicalize_dtype(found[path].dtype) != found[path].dtype]
         if wide:
             switch = 'Call jax.config.update("jax_enable_x64", True) first, or JAX would quietly narrow them.'
-            raise DataError(place, "64-bit numbers switched on", f"64-bit {', '.join(wide)}", switch)
+            raise DataError(place, "64-bit numbers switched on", f"64-bit {listed(wide)}", switch)
         leaves = {path: jnp.asarray(found[path]) for path in paths}
         leaves |= {path: jax.random.wrap_key_data(leaves[path], impl=key_types[path]) for path in key_types}
     return jax.tree.unflatten(jax.tree.structure(like), leaves.values())

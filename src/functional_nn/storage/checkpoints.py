@@ -321,8 +321,8 @@ class Checkpoint(NamedTuple):
         loss: its loss, or None.
         about: further entries, as JSON values.
         arrays: the arrays by path. A random key is stored as its array of integers.
-        forms: the type and shape of each array by path, and the types of nodes without arrays.
-        key_types: the generator of each random key, by path.
+        entries: by path, the type and shape of each array and, of a random key, its generator. Nodes without arrays
+            have their types.
     """
 
     path: Path
@@ -330,8 +330,7 @@ class Checkpoint(NamedTuple):
     loss: float | None
     about: files.JsonObject
     arrays: dict[str, np.ndarray]
-    forms: dict[str, str]
-    key_types: dict[str, str]
+    entries: dict[str, files.JsonObject]
 
     def tree(self, like: Tree, root: str = "") -> Tree:
         """The saved pytree, or the part of it under a path.
@@ -343,20 +342,21 @@ class Checkpoint(NamedTuple):
         Raises:
             DataError: if the structure, or the shape or type of an array, is different. The error lists the paths.
         """
-        part = self._under(root) if root else self
-        if different := arrays.differences(part.forms, forms(like)):
+
+        def below(named: dict[str, Value]) -> dict[str, Value]:
+            under = {path: value for path, value in named.items() if trees.is_under(path, root)}
+            return {path[len(root) + 1 :]: value for path, value in under.items()} if root else named
+
+        entries = below(self.entries)
+        saved = {path: entry["form"] for path, entry in entries.items()}
+        generators = {path: entry["key"] for path, entry in entries.items() if entry.get("key")}
+        if different := arrays.differences(saved, forms(like)):
             raise DataError(str(self.path), "a tree of the same structure, shapes and types", different)
-        tree = arrays.tree_like(like, part.arrays, str(self.path), part.key_types)
+        tree = arrays.tree_like(like, below(self.arrays), str(self.path), generators)
         # A manifest that fits may still be beside arrays that do not, if somebody made it.
-        if different := arrays.differences(forms(tree), part.forms):
+        if different := arrays.differences(forms(tree), saved):
             raise DataError(str(self.path), "the arrays that its manifest lists", different)
         return tree
-
-    def _under(self, root: str) -> Checkpoint:
-        def below(named: Mapping[str, Value]) -> dict[str, Value]:
-            return {path[len(root) + 1 :]: value for path, value in named.items() if trees.is_under(path, root)}
-
-        return self._replace(arrays=below(self.arrays), forms=below(self.forms), key_types=below(self.key_types))
 
 
 def write_checkpoint(path: Path, step: int, tree: object, loss: float | None, about: Mapping[str, object]) -> None:
@@ -383,9 +383,7 @@ def read_checkpoint(path: Path, step: int | None = None, most_bytes: float | Non
     manifest = _manifest(path, texts)
     if step not in (None, manifest["step"]):
         raise DamagedCheckpoint(str(path), f"the checkpoint of step {step}", f"that of step {manifest['step']}")
-    found = {name: entry["form"] for name, entry in manifest["tree"].items()}
-    generators = {name: entry["key"] for name, entry in manifest["tree"].items() if entry.get("key")}
-    return Checkpoint(path, manifest["step"], manifest.get("loss"), manifest["about"], saved, found, generators)
+    return Checkpoint(path, manifest["step"], manifest.get("loss"), manifest["about"], saved, manifest["tree"])
 
 
 def _manifest(path: Path, texts: Mapping[str, str]) -> files.JsonObject:

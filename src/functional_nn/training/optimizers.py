@@ -250,7 +250,7 @@ def explaining_optimizer(optimizer: optax.GradientTransformation) -> AbstractCon
         return nullcontext()
     expected = "an Optax transformation that can compute updates"
     remedy = "Look at its arguments, such as the learning rate in optax.adam(1e-3)."
-    return failing_as("optimizer", expected, "one that raises", remedy, (TypeError, ValueError, AttributeError))
+    return failing_as("optimizer", expected, remedy, errors=(TypeError, ValueError, AttributeError))
 
 
 def is_gradient_transformation(value: object) -> bool:

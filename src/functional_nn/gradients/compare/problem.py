@@ -21,13 +21,12 @@ from functional_nn.core.layer import (
     Params,
     Residuals,
     State,
-    TypesByPath,
     backward_of,
-    check_cotangents,
     checked_forward,
     checked_init,
     cotangent_error,
     cotangents_of,
+    types_of,
 )
 from functional_nn.core.shapes import Shape, stand_in
 from functional_nn.core.trees import PyTree
@@ -322,9 +321,7 @@ def layer_problem(
             remedy = "Check each of its layers alone: one of them may return a cotangent of a wrong shape."
             raise InputError(f"{layer.name}: backward", "one that runs", given, remedy) from error
         with inside(layer.name):
-            bars = cotangents_of(returned)
-            check_cotangents(TypesByPath.of(params, x), *bars)
-            return bars_of(bars, inputs, "backward")
+            return bars_of(cotangents_of(returned, types_of(params, x)), inputs, "backward")
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         return backward(forward(leaves)[1], y_bars)

@@ -12,14 +12,13 @@ from functional_nn.core.layer import (
     Params,
     Residuals,
     State,
-    TypesByPath,
     as_layer,
     backward_of,
     cast_cotangents,
-    check_cotangents,
     checked_forward,
     cotangents_of,
     for_hand_vjp,
+    types_of,
 )
 from functional_nn.core.masked import Value
 from functional_nn.core.trees import PyTree
@@ -83,14 +82,14 @@ class ByFormula:
             y, new_state, residuals = checked_forward(self.layer, params, state, x, train=train, key=key)
             leaves, tree = jax.tree.flatten(residuals)
             structure[:] = [tree]
-            return (y, new_state, leaves), (residuals, TypesByPath.of(params, x))
+            return (y, new_state, leaves), residuals
 
-        def run_backward(residuals_and_types, cotangents):
-            residuals, types = residuals_and_types
+        types = types_of(params, x)
+
+        def run_backward(residuals, cotangents):
             # JAX's own message about a wrong shape does not name the layer.
             with inside(self.name):
-                bars = cotangents_of(backward_of(self.layer)(residuals, none_for_integers(cotangents[0])))
-                check_cotangents(types, *bars)
+                bars = cotangents_of(backward_of(self.layer)(residuals, none_for_integers(cotangents[0])), types)
                 params_bar, x_bar = cast_cotangents(types, *bars)
             return params_bar, None, x_bar, None
 

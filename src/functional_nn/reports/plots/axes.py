@@ -37,7 +37,7 @@ def import_matplotlib() -> None:
     # The working directory is that of all threads, and may be one that cannot be gone back to.
     is_in_the_way = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
     with chdir(Path(__file__).parent) if is_in_the_way else nullcontext():
-        imported("matplotlib", "matplotlib", "page", extra="plots")
+        imported("matplotlib", "page", extra="plots")
 
 
 def default_style() -> AbstractContextManager[None]:
