@@ -36,8 +36,8 @@ STORED_TYPES = {
 METADATA = "__metadata__"
 """The entry of a safetensors file's header that has texts about the arrays."""
 
-MOST_PARAMETERS = 20_000
-"""The largest number of arrays in a file of parameters. A header from a stranger may list millions of empty arrays."""
+MOST_ARRAYS = 10**5
+"""The largest number of arrays in a file. A header from a stranger may list millions of empty ones."""
 
 LARGEST_HEADER = 10**8
 """The largest header in bytes that the library reads, too."""
@@ -45,8 +45,8 @@ LARGEST_HEADER = 10**8
 MOST_AXES = 64
 """The largest number of axes of a NumPy array. A path in a file may have as many parts."""
 
-BYTES_OF_AN_ENTRY = 400
-"""About the largest number of bytes that an array takes in the header, most of them for its path."""
+HEADER = {METADATA: ({...: str}, None), ...: {"dtype": str, "shape": [int], "data_offsets": [int]}}
+"""The schema of a header."""
 
 DAMAGES = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError)
 """The errors that a damaged header, or one from a stranger, can cause."""
@@ -227,7 +227,6 @@ def unpacked(
     path: Path,
     *,
     has_checksum: bool = True,
-    most: int | None = None,
     most_bytes: float | None = None,
     forms: Mapping[str, str] | None = None,
     follow_links: bool = False,
@@ -238,7 +237,6 @@ def unpacked(
         path: the file.
         has_checksum: whether ``packed`` must have made the file, with a checksum in its header. Otherwise a checksum is
             verified if there is one, and no other text.
-        most: the largest number of arrays; None for no limit.
         most_bytes: the largest number of bytes of the file. A small archive can contain gigabytes.
         forms: the type and the shape that each array must have, by its path. They are compared before the arrays are
             read.
@@ -254,10 +252,7 @@ def unpacked(
         reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
         opened(path, most=most_bytes, follow_links=follow_links) as file,
     ):
-        beginning, header = _header(file, LARGEST_HEADER if most is None else most * BYTES_OF_AN_ENTRY)
-        if most is not None:
-            check_data(str(path), len(header), f"at most {most:,} arrays", len(header) <= most)
-        about = header.pop(METADATA, None) or {}
+        beginning, header, about = _header(file)
         given = {name: _form_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences(given, forms)):
             raise DataError(str(path), "the parameters of this network", different)
@@ -285,21 +280,22 @@ def texts_in(path: Path) -> dict[str, str]:
         one of `DAMAGES`: if the file cannot be read.
     """
     with opened(path) as file:
-        _, header = _header(file, LARGEST_HEADER)
-        return header[METADATA]
+        return _header(file)[2]
 
 
-def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject]:
-    """The first bytes of a safetensors file, and the header in them."""
+def _header(file: BinaryIO) -> tuple[bytes, JsonObject, dict[str, str]]:
+    """The first bytes of a safetensors file, the entries of its arrays in them, and the texts about the arrays."""
     beginning = file.read(8)
-    if (length := int.from_bytes(beginning, "little")) > longest:
-        raise ValueError(f"a header of more than {longest:,} bytes")
+    if (length := int.from_bytes(beginning, "little")) > LARGEST_HEADER:
+        raise ValueError(f"a header of more than {LARGEST_HEADER:,} bytes")
     beginning += file.read(length)
     header = parsed(beginning[8:])
-    if not isinstance(header.get(METADATA, {}), dict):
-        raise ValueError("a header whose texts are no object")
-    check_fits(header.get(METADATA, {}), {...: str})
-    return beginning, header
+    check_fits(header, HEADER)
+    about = header.pop(METADATA, None) or {}
+    # Before the size of an array is computed: the product of a million large numbers takes hours.
+    if len(header) > MOST_ARRAYS or any(len(array["shape"]) > MOST_AXES for array in header.values()):
+        raise ValueError(f"more than {MOST_ARRAYS:,} arrays, or an array of more than {MOST_AXES} axes")
+    return beginning, header, about
 
 
 def save_parameters(path: str | os.PathLike[str], params: Params, state: State) -> None:
@@ -350,7 +346,7 @@ def read_parameters(
 ) -> tuple[Params, State]:
     """The same for a file in the folder of a run, which may come from a stranger: no link is followed."""
     if like is None:
-        found, _ = unpacked(path, most=MOST_PARAMETERS, follow_links=follow_links)
+        found, _ = unpacked(path, follow_links=follow_links)
         named = {"params": {}, "state": {}}
         with reading(path, "arrays below params and state", errors=DAMAGES):
             if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
@@ -361,6 +357,6 @@ def read_parameters(
     else:
         named = {"params": like[0], "state": like[1]}
         forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-        found, _ = unpacked(path, most=MOST_PARAMETERS, forms=forms, follow_links=follow_links)
+        found, _ = unpacked(path, forms=forms, follow_links=follow_links)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
