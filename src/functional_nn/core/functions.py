@@ -20,15 +20,13 @@ def argument_names(function: Callable[..., PyTree], count: int) -> list[str]:
     (['x', 'p[0]', 'p[1]'], ['argument 0'])
     """
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        given = inspect.signature(function).bind_partial(*range(count)).arguments
     except (TypeError, ValueError):  # functions written in C have no signature
-        parameters = []
-    by_place = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [parameter.name for parameter in parameters if parameter.kind in by_place]
-    for parameter in parameters:
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            names += [f"{parameter.name}[{number}]" for number in range(count - len(names))]
-    return names[:count] if len(names) >= count else [f"argument {number}" for number in range(count)]
+        return [f"argument {number}" for number in range(count)]
+    names = []
+    for name, value in given.items():  # a tuple has those of ``*p``
+        names += [f"{name}[{number}]" for number in range(len(value))] if isinstance(value, tuple) else [name]
+    return names
 
 
 def path_name(path: jax.tree_util.KeyPath, names: Sequence[str] = ()) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,11 +109,9 @@ class Dataset(NamedTuple):
         kind, size = "images", "x".join(str(length) for length in self.train_images.shape[1:])
         if self.features is not None:
             kind, size = "rows", counted(len(self.features.names), "feature")
-        train, test = len(self.train_images), len(self.test_images)
-        parts = f"{train:,} training and {test:,} test {kind}"
-        if self.validation_images is not None:
-            parts = f"{train:,} training, {len(self.validation_images):,} validation and {test:,} test {kind}"
-        return f"{parts}, {size}, {self.classes} classes"
+        images = {"training": self.train_images, "validation": self.validation_images, "test": self.test_images}
+        *others, last = (f"{len(array):,} {part}" for part, array in images.items() if array is not None)
+        return f"{', '.join(others)} and {last} {kind}, {size}, {self.classes} classes"
 
 
 class Split(NamedTuple):
@@ -190,6 +188,40 @@ class Split(NamedTuple):
             if x is not None:
                 texts.append(f"{words} examples {shown(x)}, labels {shown(labels)}")
         return f"<Split: {'; '.join(texts)}>"
+
+
+def as_split(data: Any) -> Split:
+    """The examples and labels of a data set or a split in NumPy, in the types that JAX computes in.
+
+    Raises:
+        InputError: for anything else, for examples without labels or labels without examples, and for parts whose
+            examples have other shapes than those for training.
+    """
+    import jax
+
+    from functional_nn.data.preparation import as_numpy, check_examples
+
+    data = data.split() if isinstance(data, Dataset) else data
+    is_split = isinstance(data, tuple) and 2 <= len(data) <= len(Split._fields) and len(data) % 2 == 0
+    remedy = "Write Split(table[columns].to_numpy(), labels)." if hasattr(data, "to_numpy") else ""
+    check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split, remedy)
+    split = Split(*data)
+    for name in ("train", "test", "validation"):
+        x, labels = split.part(name)
+        are_both = (x is None) == (labels is None) and (name != "train" or x is not None)
+        check(f"data.{name}_x", (x, labels), "examples together with labels", are_both)
+        if x is None:
+            continue
+        x, labels = as_numpy(f"data.{name}_x", x), as_numpy(f"data.{name}_labels", labels)
+        check_examples(f"{name} data", x, labels)
+        split = split._replace(**{f"{name}_x": x, f"{name}_labels": labels})
+        shapes, expected = (jax.tree.map(lambda array: array.shape[1:], part) for part in (x, split.train_x))
+        check(f"{name} data", x, f"examples of shape {expected}", shapes == expected)
+        # Bytes are divided by 255 and other numbers are not, so all parts must be bytes or none.
+        are_bytes = [[array.dtype == np.uint8 for array in jax.tree.leaves(part)] for part in (x, split.train_x)]
+        expected = f"examples of the type of those for training, {shown(split.train_x)}"
+        check(f"{name} data", x, expected, are_bytes[0] == are_bytes[1])
+    return split
 
 
 def make_dataset(

@@ -301,8 +301,6 @@ def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width
     # Ink is brighter or darker than the page, whichever stands out more.
     over_page = gray.astype(np.float32) - _brightness_of_border(gray)
     ink = max(np.clip(over_page, 0, None), np.clip(-over_page, 0, None), key=lambda side: float((side**2).sum()))
-    if ink.max() < INK:
-        raise _blank(path)
     ink *= 255 / ink.max()
     # Cut out the digit, and scale its longer side to 20 in 28 pixels.
     rows, columns = (np.flatnonzero((ink > INK).any(axis=axis)) for axis in (1, 0))

@@ -1,18 +1,15 @@
-"""Preparation of data for training: examples and labels as NumPy arrays, checks of their shapes, and bytes scaled."""
+"""Preparation of data for training: examples and labels as NumPy arrays, a label for each example, and bytes scaled."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import check, shown
+from functional_nn.core.errors import check
 from functional_nn.core.trees import PyTree, path_of
 from functional_nn.core.validation import as_host_array, check_integers_fit, is_array
-from functional_nn.data.dataset import Dataset, Split
 
 
 def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
@@ -35,36 +32,6 @@ def scaled_bytes(x: PyTree, dtype: DTypeLike = jnp.float32) -> PyTree:
         return part.astype(dtype) / 255 if part.dtype == jnp.uint8 else part
 
     return jax.tree.map(scaled, x)
-
-
-def as_split(data: Any) -> Split:
-    """The examples and labels of a data set or a split in NumPy, in the types that JAX computes in.
-
-    Raises:
-        InputError: for anything else, for examples without labels or labels without examples, and for parts whose
-            examples have other shapes than those for training.
-    """
-    data = data.split() if isinstance(data, Dataset) else data
-    is_split = isinstance(data, tuple) and 2 <= len(data) <= len(Split._fields) and len(data) % 2 == 0
-    remedy = "Write Split(table[columns].to_numpy(), labels)." if hasattr(data, "to_numpy") else ""
-    check("data", data, "a Dataset or a Split(train_x, train_labels, test_x, test_labels)", is_split, remedy)
-    split = Split(*data)
-    for name in ("train", "test", "validation"):
-        x, labels = split.part(name)
-        are_both = (x is None) == (labels is None) and (name != "train" or x is not None)
-        check(f"data.{name}_x", (x, labels), "examples together with labels", are_both)
-        if x is None:
-            continue
-        x, labels = as_numpy(f"data.{name}_x", x), as_numpy(f"data.{name}_labels", labels)
-        check_examples(f"{name} data", x, labels)
-        split = split._replace(**{f"{name}_x": x, f"{name}_labels": labels})
-        shapes, expected = (jax.tree.map(lambda array: array.shape[1:], part) for part in (x, split.train_x))
-        check(f"{name} data", x, f"examples of shape {expected}", shapes == expected)
-        # Bytes are divided by 255 and other numbers are not, so all parts must be bytes or none.
-        are_bytes = [[array.dtype == np.uint8 for array in jax.tree.leaves(part)] for part in (x, split.train_x)]
-        expected = f"examples of the type of those for training, {shown(split.train_x)}"
-        check(f"{name} data", x, expected, are_bytes[0] == are_bytes[1])
-    return split
 
 
 def as_numpy(argument: str, tree: PyTree, *, in_types_of_jax: bool = True) -> PyTree:

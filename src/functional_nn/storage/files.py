@@ -366,8 +366,6 @@ def _destination(path: Path) -> Path | int | None:
         folder = os.path.realpath(place.parent)
         if folder == f"/proc/{os.getpid()}/fd":
             return int(place.name)
-        if folder.startswith("/proc/"):
-            return None
         place = place.parent / os.readlink(place)
     return Path(os.path.realpath(path))
 

@@ -19,8 +19,8 @@ from functional_nn.core.errors import DataError, InputError, check, reading, sho
 from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, is_function, is_numeric
-from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_split, number_of_examples
+from functional_nn.data.dataset import Dataset, Split, as_split
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.storage.files import regular_file
 from functional_nn.training.argument_checks import check_seed
 

@@ -17,8 +17,7 @@ from functional_nn.core.errors import InputError, check, inside
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, check_function, check_part
-from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_split
+from functional_nn.data.dataset import Dataset, Split, as_split
 from functional_nn.losses.classification import cross_entropy
 from functional_nn.losses.loss import Loss
 from functional_nn.storage.arrays import checksum_of

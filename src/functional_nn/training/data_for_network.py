@@ -14,8 +14,8 @@ from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, checked_init
 from functional_nn.core.shapes import Shape, shape_of
 from functional_nn.core.trees import PyTree
-from functional_nn.data.dataset import Dataset, Split
-from functional_nn.data.preparation import as_split, number_of_examples
+from functional_nn.data.dataset import Dataset, Split, as_split
+from functional_nn.data.preparation import number_of_examples
 from functional_nn.losses.loss import Loss
 from functional_nn.training.step import LossFunction
 
