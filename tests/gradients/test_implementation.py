@@ -310,6 +310,18 @@ WRONG = {
         [draw(2, 3, 1, 2)],
         ("x", "vjp", "given"),
     ),
+    "rows that lie apart": (
+        lambda x: x**3,
+        lambda x, y_bar: 3 * x**2 * (as_in_memory(y_bar) if y_bar.strides[-1] == y_bar.itemsize else y_bar),
+        [draw(3, 4)],
+        ("x", "vjp", "given"),
+    ),
+    "one row for all": (
+        lambda x: x**3,
+        lambda x, y_bar: 3 * x**2 * y_bar * (2 if y_bar.strides[0] == 0 != y_bar.strides[1] else 1),
+        [draw(3, 4)],
+        ("x", "vjp", "given"),
+    ),
     "clipped to float16": (
         lambda x: 3 * x,
         lambda x, y_bar: np.clip(3 * y_bar, -65504, 65504),

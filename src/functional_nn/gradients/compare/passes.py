@@ -496,8 +496,12 @@ class Implementation:
         Calls that a pass refuses are left out.
         """
         axes = range(max(array.ndim for array in (*arrays, *y.leaves)) - 1)
+        ways = [partial(strided_copy, -1), partial(strided_copy, -2)]
+        ways += [partial(with_last_in_memory, axis) for axis in axes]
+        # Numbers that are equal along the first axis only, as those that a sum over a batch passes back.
+        equal = [np.resize(rows[-1][: math.prod(leaf.shape[1:])], leaf.shape) for leaf in y.leaves]
         found, refused = [], None
-        for way, row in product([strided_copy, *(partial(with_last_in_memory, axis) for axis in axes)], rows):
+        for way, row in product(ways, [*rows, flat(equal)]):
             for of_arrays, of_bars in ((way, np.copy), (np.copy, way), (way, way)):
                 copied = partial(copies_of, number=len(arrays), first=of_arrays, others=of_bars)
                 try:
@@ -815,17 +819,19 @@ def _index(at: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(at[0], shape))) if at and shape else ()
 
 
-def strided_copy(array: np.ndarray) -> np.ndarray:
-    """A copy that is not contiguous: without strides if all elements are equal, otherwise transposed and spread out.
+def strided_copy(axis: int, array: np.ndarray) -> np.ndarray:
+    """A copy with gaps between its elements (axis -1) or its rows (axis -2), as those of a part of a wider array.
 
-    The memory between the elements has other numbers, so code that takes it for contiguous stays inside.
+    Axes along which all numbers are equal have no strides. The gaps have other numbers, so code that takes the copy for
+    contiguous stays inside.
     """
-    memory = np.repeat(array.T[..., None], 2, -1)
+    axis = max(axis, -1 - array.ndim)
+    memory = np.repeat(np.expand_dims(array, axis), 2, axis)
+    copy, gaps = np.moveaxis(memory, axis, 0)
     if np.issubdtype(array.dtype, np.floating):  # another integer might be no index
-        memory[..., 1] += 77
-    if array.size > 1 and np.all(array == array.flat[0]):
-        return np.lib.stride_tricks.as_strided(memory, array.shape, (0,) * array.ndim)
-    return memory[..., 0].T
+        gaps += 77
+    strides = [stride if np.diff(array, axis=place).any() else 0 for place, stride in enumerate(copy.strides)]
+    return np.lib.stride_tricks.as_strided(copy, strides=strides)
 
 
 def with_last_in_memory(axis: int, array: np.ndarray) -> np.ndarray:
