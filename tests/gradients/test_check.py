@@ -307,6 +307,10 @@ def summed_sines(x):
     return jax.lax.scan(lambda h, x: (jnp.sin(h) + x, h), 0.0, x)[0]
 
 
+def shown_exponentials(x, mask):
+    return jnp.where(mask, jnp.exp(x - jnp.max(x)), 0)  # the largest number may be one that the mask hides
+
+
 ONLY_HERE = {
     # name: (function, formula that is right for these arguments only, arguments)
     "an even length": (lambda x: jnp.mean(x * x), lambda x, b: 2 * x * b / (x.size // 2 * 2), np.array([0.5, 2.0])),
@@ -403,6 +407,25 @@ ONLY_HERE = {
         np.array(0.7),
         np.array(1),
         np.array(2),
+    ),
+    "lists of indices that differ everywhere": (
+        lambda x, i, j: x[i] * x[j],
+        lambda x, i, j, b: ((0 * x).at[i].add(b * x[j]).at[j].add(jnp.where(i == j, 0, b * x[i])), None, None),
+        np.array([0.3, -1.0, 2.0, 0.7]),
+        np.array([0, 3]),
+        np.array([1, 2]),
+    ),
+    "a row and a column": (
+        lambda x, y: x * x * y,
+        lambda x, y, b: (2 * x * jnp.sum(b * y, 1, keepdims=True), jnp.sum(b * x * x, 0, keepdims=True)),
+        np.array([[0.3], [-1.0]]),
+        np.array([[2.0, 0.7, 1.1]]),
+    ),
+    "hidden numbers that are not large": (
+        lambda x, mask: jax.nn.logsumexp(x, where=mask),
+        lambda x, mask, b: (b * shown_exponentials(x, mask) / jnp.sum(shown_exponentials(x, mask)), None),
+        np.array([0.3, -1.0, 2.0]),
+        np.array([True, False, True]),
     ),
     "neighbors that differ, in a function of three numbers": (
         lambda x, labels: jnp.log(4.0 - x.size) + jnp.sum(jnp.where(labels[1:] == labels[:-1], x[1:], 0)),

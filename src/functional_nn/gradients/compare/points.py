@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ WIDTHS = (0.3, 1.0, 4.0)
 """The standard deviations of the normal numbers."""
 EXTREMES = (1e-4, 3e3)
 """The factors of very small and very large numbers. The exponential function overflows for the latter."""
+LARGE = 1e3
+"""What is added to numbers where a flag is False."""
 DECIMALS = 3
 """Drawn numbers are rounded, so that a report shows all their digits."""
 COMPARING = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "max", "min", "clamp", "add", "sub"))
@@ -107,10 +110,10 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
     get one length. In the next two, axes get the lengths ``SHORT`` and ``LONG``, if the function takes longer ones and
     the program has no more operations then: a loop of Python over them would take very long to compile. Then
-    permutations change, all flags are equal, and the flags or whole numbers of one argument change alone. Single whole
-    numbers also become equal. In the last lists, all axes of length 1 get a length that no axis has. Then one
-    of them alone gets it, or one of two axes of an array that have the same length, and one of two axes of different
-    arrays.
+    permutations change, all flags are equal, numbers are large where a flag is False, and the flags or whole numbers
+    of one argument change alone. Whole numbers of one shape also become equal. In the last lists, all axes of length 1
+    get a length that no axis has. Then one of them alone gets it, or one of two axes of an array that have the same
+    length, and one of two axes of different arrays. Last, an axis of length 1 gets that of another array at its place.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -167,9 +170,9 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     ones = [(place, axis) for place, axis, shape in axes if shape[axis] == 1]
     alone = [(place, axis) for place, axis, shape in axes if shape[axis] == 1 or shape.count(shape[axis]) > 1]
 
-    def with_longer(chosen: Sequence[tuple[int, int]]) -> PyTree:
+    def with_longer(chosen: Sequence[tuple[int, int]], length: int = new) -> PyTree:
         def change(place: int, x: np.ndarray) -> np.ndarray:
-            return resized(x, tuple(new if (place, axis) in chosen else n for axis, n in enumerate(x.shape)), random)
+            return resized(x, tuple(length if (place, axis) in chosen else n for axis, n in enumerate(x.shape)), random)
 
         return changed(change)
 
@@ -178,6 +181,9 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     every = [shape[axis] for _, axis, shape in axes]
     shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
     yield [with_shapes(with_longer([axis])) for axis in shared if axis not in alone]
+    for place, axis, shape in axes:
+        beside = {x.shape[axis - len(shape)] for x in arrays if shape[axis] == 1 and x.ndim >= len(shape) - axis}
+        yield [with_shapes(with_longer([(place, axis)], length)) for length in sorted(beside - {0, 1})]
 
 
 def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str, dict[int, np.ndarray]]]:
@@ -185,13 +191,21 @@ def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str
     flags = {place: ~x for place, x in arrays.items() if x.dtype == bool}
     for flag in (False, True) if flags else ():
         yield f"all flags {flag}", {place: np.full_like(x, flag) for place, x in flags.items()}
+    for hidden in filter(np.any, flags.values()):
+        alike = {place: x for place, x in arrays.items() if x.shape[: hidden.ndim] == hidden.shape}
+        large = {n: (x.T + LARGE * hidden.T).T.astype(x.dtype) for n, x in alike.items() if x.dtype.kind not in "biu"}
+        if large:
+            yield "large numbers where a flag is False", large
     others = flags | {place: with_repetitions(x) for place, x in arrays.items() if x.dtype.kind in "iu" and x.ndim}
     chosen = dict.fromkeys([tuple(flags), *((place,) for place in others)])
     for places in filter(None, chosen) if len(others) > 1 else ():
         yield "some flags or whole numbers changed", {place: others[place] for place in places}
-    indices = {place: x for place, x in arrays.items() if x.dtype.kind == "i" and not x.ndim}
-    if len(set(map(int, indices.values()))) > 1:
-        yield "equal whole numbers", dict.fromkeys(indices, min(indices.values()))  # it is an index of every axis
+    indices = {place: x for place, x in arrays.items() if x.dtype.kind == "i" and not _is_permutation(x)}
+    for (one, x), (other, y) in combinations(indices.items(), 2):
+        if x.shape == y.shape and not np.array_equal(x, y):
+            # The smaller number is an index of both axes. A negative one may have a meaning of its own.
+            least = np.where(np.arange(x.size).reshape(x.shape) % 2, -1, np.minimum(x, y))
+            yield "equal whole numbers", {one: np.where(least < 0, x, least), other: np.where(least < 0, y, least)}
 
 
 def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
