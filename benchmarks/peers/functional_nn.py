@@ -293,7 +293,7 @@ def growth_network(work: Work) -> fnn.Layer:
     if work.network == "lstm":
         return fnn.chain(fnn.with_hand_vjp(fnn.lstm(work.width)), fnn.dense(work.classes))
     if work.network == "attention":
-        return fnn.chain(fnn.residual(fnn.attention(work.heads)), fnn.dense(work.classes))
+        return fnn.chain(fnn.residual(fnn.with_hand_vjp(fnn.attention(work.heads))), fnn.dense(work.classes))
     if work.way == "repeat":
         block = fnn.chain(fnn.dense(work.width), fnn.relu)
         return fnn.chain(fnn.repeat(block, work.depth), fnn.dense(work.classes))

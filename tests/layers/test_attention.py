@@ -31,7 +31,7 @@ def turned(vector, position):
     return np.concatenate([numbers.real, numbers.imag])
 
 
-def looped(q, k, v, *, bias=None, mask=None, causal=False, window=None, scale=None, score_cap=None):
+def looped(q, k, v, *, bias=None, mask=None, causal=False, window=None, scale=None, score_cap=None, **_):
     """The formula for one query of one head at a time."""
     q, k, v = (np.asarray(part) for part in (q, k, v))
     (batch, time, heads, size), (keys_time, groups) = q.shape, k.shape[1:3]
@@ -128,7 +128,11 @@ def test_weights_start_as_matrices_do():
     ("heads", "options", "pairs"),
     [
         ((4, 1), {"causal": True, "window": 2}, ("bias of all heads",)),
-        ((6, 3), {"causal": True, "window": 3, "scale": 0.8, "score_cap": 2.0}, ("bias", "mask of all heads")),
+        (
+            (6, 3),
+            {"causal": True, "window": 3, "scale": 0.8, "score_cap": 2.0, "queries_at_once": 2},
+            ("bias", "mask of all heads"),
+        ),
     ],
     ids=str,
 )
@@ -143,6 +147,23 @@ def test_the_formula(heads, options, pairs):
         named[pair.split()[0]] = np.asarray(array)
     c = run(fnn.dot_product_attention(**options), {}, (q, k, v, *given))
     np.testing.assert_allclose(c, looped(q, k, v, **options, **named), rtol=1e-4, atol=1e-5)
+
+
+def test_many_queries_are_computed_in_blocks():
+    """No array of either pass has a number for each pair of a query and a key."""
+    x = jnp.zeros((1, 300, 2, 4))
+
+    def program(**options):
+        layer = fnn.dot_product_attention(causal=True, **options)
+
+        def both_passes(*x):
+            y, _, pullback = layer.vjp({}, {}, x, train=True)
+            return pullback(y)
+
+        return str(jax.make_jaxpr(both_passes)(x, x, x))
+
+    assert "300,300]" in program(queries_at_once=300)
+    assert "300,300]" not in program()
 
 
 def test_the_last_queries_of_a_causal_sequence_alone():

@@ -59,7 +59,7 @@ class Layer(NamedTuple):
         layers: the layers inside a combinator with their names, ``(("dense_0", layer), …)``, which ``repr`` shows.
         joined_by_jax: whether JAX differentiates what stands between the layers inside, as in ``compose``.
         faster_by_formula: whether networks with this layer were measured to train faster by the formula than by
-            ``jax.grad``, as with convolutions and recurrent layers; see ``is_faster_by_formula``.
+            ``jax.grad``, as with convolutions, recurrent layers and attention; see ``is_faster_by_formula``.
 
     >>> import functional_nn as fnn, jax.numpy as jnp, jax
     >>> layer = fnn.dense(2)

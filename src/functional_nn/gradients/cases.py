@@ -234,7 +234,7 @@ ATTENTION = [
     ),
     LayerCase(
         "dot_product_attention_with_bias_of_each_head",
-        fnn.dot_product_attention(causal=True),
+        fnn.dot_product_attention(causal=True, queries_at_once=2),
         (*GROUPED_HEADS, (4, 3, 5)),
     ),
     LayerCase("attention", fnn.attention(2, causal=True, rotary=True, head_size=4), ATTENDED),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from functional_nn.activations.smooth import tanh
 from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of, without_padding
-from functional_nn.core.products import summed_product
+from functional_nn.core.products import platform, summed_product
 from functional_nn.core.shapes import Shape, Shapes, is_shape, wide_type
 from functional_nn.core.validation import (
     check_count,
@@ -156,7 +157,8 @@ def attention(
 
         # A step that sees nothing has c = 0, but its output would be the bias. So its output is set to 0.
         mask = next((part for part in pairs if part.dtype == bool), None)
-        visible = visible_keys(q, k, mask, causal=causal, window=window)
+        places = query_places(x_values, memory_values) if causal else None
+        visible = visible_keys(places, mask_of(source), mask_of(memory), mask, memory_values.shape[1], window)
         sees = None if visible is None else jnp.any(visible, axis=(1, 3))[:, :, None]
         y = with_mask_of(source, _where(sees, project(params["output"], c)))
 
@@ -187,7 +189,7 @@ def attention(
         # Keys have a mask where the memory has one, so k_bar is ``Masked`` where the memory's cotangent must be.
         return params_bar, (with_mask_of(y_bar, x_bar), with_mask_of(k_bar, memory_bar), *pairs_bar)
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    return Layer(name, init, forward, backward, takes_mask=True, faster_by_formula=True)
 
 
 def _where(sees: jax.Array | None, y: jax.Array) -> jax.Array:
@@ -251,11 +253,8 @@ def cached_attention(
         values = _written(state["value"], v, position)
 
         # A query at position t + i sees the places up to its own, and no place that is still empty.
-        place, query_position = jnp.arange(places)[None, :], position + jnp.arange(time)[:, None]
-        visible = place <= query_position
-        if window is not None:
-            visible = visible & (place > query_position - window)
-        mask = jnp.broadcast_to(visible[None, None], (batch, 1, time, places))
+        visible = earlier_keys(position + jnp.arange(time), places, window)
+        mask = jnp.broadcast_to(visible, (batch, 1, time, places))
         c, _, _ = attend.forward({}, {}, (q, keys, values, mask), train=train)
 
         y = project(params["output"], c)
@@ -278,6 +277,7 @@ def dot_product_attention(
     rotary: bool = False,
     scale: float | None = None,
     score_cap: float | None = None,
+    queries_at_once: int | None = None,
     name: str = "dot_product_attention",
 ) -> Layer:
     """Scaled dot-product attention: for each query, the mean of the values, weighted by its similarity to their keys.
@@ -335,6 +335,8 @@ def dot_product_attention(
         rotary: whether q and k are rotated by their positions. head_size must then be even.
         scale: the factor of the scores, in place of 1 / √head_size.
         score_cap: the largest absolute value of a score before the bias is added; by default there is none.
+        queries_at_once: the number of queries that are computed at once; by default all, and 64 if a CPU computes 256
+            or more. The backward pass computes p of each block again, so no more than a block's scores are stored.
         name: used in parameter trees and in error messages.
 
     Raises:
@@ -364,6 +366,8 @@ def dot_product_attention(
         scale = _fixed_number("scale", scale, positive=False)
     if score_cap is not None:
         score_cap = _fixed_number("score_cap", score_cap, positive=True)
+    if queries_at_once is not None:
+        queries_at_once = check_count("queries_at_once", queries_at_once)
 
     def scaled(s, head_size):
         return s / math.sqrt(head_size) if scale is None else s * scale
@@ -371,51 +375,124 @@ def dot_product_attention(
     def place_of_first_query(queries_time, keys_time):
         return keys_time - queries_time if causal else 0
 
-    def forward(params, state, x, *, train, key=None):
-        queries, keys, values, bias, mask = split_parts(x, causal=causal, rotary=rotary)
-        # Values have no mask of their own: they are padding where their keys are.
-        q, k, v = without_padding(queries), without_padding(keys), without_padding(with_mask_of(keys, values))
-        if rotary:
-            q, k = rotated(q, 1, first=place_of_first_query(q.shape[1], k.shape[1])), rotated(k, 1)
+    def attended(queries, memory):
+        """c of some queries, and what the backward pass needs besides."""
+        (k, v, real_keys), q = memory, queries.q
         s = scaled(scores(q, k), q.shape[-1])
         in_cap = None
         if score_cap is not None:
             in_cap = s / score_cap
             s = score_cap * tanh(in_cap)
-        if bias is not None:
-            s = s + bias.astype(s.dtype)
-        p = _softmax(s, visible_keys(queries, keys, mask, causal=causal, window=window))
-        c = sum_over_keys(p.astype(v.dtype), v)
-        # Residuals are a pytree of arrays, so "keys are masked" is kept as () and "they are not" as None.
-        keys_are_masked = () if isinstance(keys, Masked) else None
-        # For each part after the values: () for a mask, and an empty array with the heads and type of a bias.
-        pairs = tuple(() if part is mask else jnp.zeros((part.shape[1], 0), part.dtype) for part in x[3:])
-        return with_mask_of(queries, c), state, (q, k, v, p, in_cap, pairs, keys_are_masked)
+        if queries.bias is not None:
+            s = s + queries.bias.astype(s.dtype)
+        p = _softmax(s, visible_keys(queries.places, queries.real, real_keys, queries.mask, k.shape[1], window))
+        return sum_over_keys(p.astype(v.dtype), v), (p, in_cap)
 
-    def backward(residuals, y_bar):
-        q, k, v, p, in_cap, pairs, keys_are_masked = residuals
-        c_bar = values_of(y_bar)
+    def attended_backward(queries, memory, saved, c_bar):
+        """The cotangents of k and v; and those of the queries and of their bias."""
+        (k, v, _), q, (p, in_cap) = memory, queries.q, saved
         # c = p v: the cotangents of its two factors. p_barᵢⱼ = c_barᵢ · vⱼ has the form of a score.
         v_bar = sum_over_queries(p.astype(v.dtype), c_bar, v.shape[2])
         p_bar = scores(c_bar, v)
         # The softmax. Where i does not see j, p is 0 and so is s_bar.
         s_bar = softmax_product(p, p_bar)
         # The bias was added after the cap and the scale, so it takes its cotangent before they change s_bar.
-        pairs_bar = tuple(None if isinstance(part, tuple) else _bias_bar(s_bar, part) for part in pairs)
+        bias_bar = None if queries.bias is None else _bias_bar(s_bar, queries.bias)
         if in_cap is not None:
             s_bar = tanh.pullback(in_cap, s_bar)
         s_bar = scaled(s_bar, q.shape[-1])
         # The scores q · k.
         q_bar = sum_over_keys(s_bar.astype(q.dtype), k)
-        k_bar = sum_over_queries(s_bar.astype(q.dtype), q, k.shape[2])
+        return (sum_over_queries(s_bar.astype(q.dtype), q, k.shape[2]), v_bar), (q_bar, bias_bar)
+
+    def forward(params, state, x, *, train, key=None):
+        queries, keys, values, bias, mask = split_parts(x, causal=causal, rotary=rotary)
+        # Values have no mask of their own: they are padding where their keys are.
+        q, k, v = without_padding(queries), without_padding(keys), without_padding(with_mask_of(keys, values))
         if rotary:
-            q_bar = rotated(q_bar, -1, first=place_of_first_query(q.shape[1], k.shape[1]))
+            q, k = rotated(q, 1, first=place_of_first_query(q.shape[1], k.shape[1])), rotated(k, 1)
+        places = query_places(q, k) if causal else None
+        every, memory = Queries(q, places, mask_of(queries), bias, mask), (k, v, mask_of(keys))
+        if queries_at_once or (q.shape[1] >= LONG and platform() == "cpu"):
+            blocks = every.in_blocks(queries_at_once or QUERIES_AT_ONCE)
+            c, saved = _joined(lax.map(lambda some: attended(some, memory)[0], blocks), 1, q.shape[1]), None
+        else:
+            c, saved = attended(every, memory)
+        # Residuals are a pytree of arrays, so "keys are masked" is kept as () and "they are not" as None.
+        keys_are_masked = () if isinstance(keys, Masked) else None
+        return with_mask_of(queries, c), state, (every, memory, saved, x[3:], keys_are_masked)
+
+    def backward(residuals, y_bar):
+        every, memory, saved, pairs, keys_are_masked = residuals
+        c_bar, (k, v, _), time = values_of(y_bar), memory, every.q.shape[1]
+        if saved is not None:
+            (k_bar, v_bar), (q_bar, bias_bar) = attended_backward(every, memory, saved, c_bar)
+        else:
+
+            def add(sums, some):
+                queries, some_c_bar = some
+                _, saved = attended(queries, memory)
+                memory_bar, queries_bar = attended_backward(queries, memory, saved, some_c_bar)
+                return jax.tree.map(jnp.add, sums, memory_bar), queries_bar
+
+            size = queries_at_once or QUERIES_AT_ONCE
+            zeros = tuple(jnp.zeros(part.shape, wide_type(part.dtype)) for part in (k, v))
+            sums, (q_bar, bias_bar) = lax.scan(add, zeros, (every.in_blocks(size), _blocks(c_bar, 1, size)))
+            k_bar, v_bar = (total.astype(part.dtype) for total, part in zip(sums, (k, v), strict=True))
+            q_bar = _joined(q_bar, 1, time)
+            bias_bar = None if bias_bar is None else _joined(bias_bar, 2, time)
+        if rotary:
+            q_bar = rotated(q_bar, -1, first=place_of_first_query(time, k.shape[1]))
             k_bar = rotated(k_bar, -1)
         if keys_are_masked is not None:
             k_bar = Masked(k_bar, None)
+        pairs_bar = (None if pair.dtype == bool else bias_bar for pair in pairs)
         return {}, (with_mask_of(y_bar, q_bar), k_bar, v_bar, *pairs_bar)
 
-    return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True)
+    return Layer(name, lambda key, in_shape: ({}, {}), forward, backward, takes_mask=True, faster_by_formula=True)
+
+
+LONG = 256
+"""From this number of queries on, a CPU computes them in blocks. Their scores stay in its cache: half of the time."""
+
+QUERIES_AT_ONCE = 64
+"""The number of queries in a block."""
+
+
+class Queries(NamedTuple):
+    """Queries, and what differs from query to query: axis 0 of places, 1 of q and real, 2 of bias and mask.
+
+    Args:
+        q: (batch, time, heads, head_size).
+        places: (time,), the place of each query among the keys, if the attention is causal.
+        real: (batch, time), where a query is not padding.
+        bias, mask: (batch, heads or 1, time, keys).
+    """
+
+    q: jax.Array
+    places: jax.Array | None = None
+    real: jax.Array | None = None
+    bias: jax.Array | None = None
+    mask: jax.Array | None = None
+
+    def in_blocks(self, size: int) -> Queries:
+        """Blocks of this number of queries, along a new first axis."""
+        axes = (1, 0, 1, 2, 2)
+        parts = zip(self, axes, strict=True)
+        return Queries._make(None if part is None else _blocks(part, axis, size) for part, axis in parts)
+
+
+def _blocks(x: jax.Array, axis: int, size: int) -> jax.Array:
+    """x in blocks along a new first axis. The last one is filled with zeros, whose cotangents are zeros, too."""
+    count = -(-x.shape[axis] // size)
+    widths = [(0, count * size - x.shape[axis] if place == axis else 0) for place in range(x.ndim)]
+    return jnp.moveaxis(jnp.pad(x, widths).reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+
+def _joined(blocks: jax.Array, axis: int, length: int) -> jax.Array:
+    """Undoes ``_blocks``."""
+    x = jnp.moveaxis(blocks, 0, axis)
+    return lax.slice_in_dim(x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :]), 0, length, axis=axis)
 
 
 def _fixed_number(argument: str, value: float, *, positive: bool) -> float:
@@ -446,32 +523,43 @@ def _bias_bar(s_bar: jax.Array, bias: jax.Array) -> jax.Array:
     return s_bar.astype(bias.dtype)
 
 
+def query_places(q: jax.Array, k: jax.Array) -> jax.Array:
+    """The place of each query among the keys. The last query is at the last key."""
+    return k.shape[1] - q.shape[1] + jnp.arange(q.shape[1])
+
+
+def earlier_keys(places: jax.Array, keys_time: int, window: int | None) -> jax.Array:
+    """(1, 1, time, keys): whether each key is one of the last ``window`` keys up to the place of each query."""
+    place, last = jnp.arange(keys_time)[None, :], places[:, None]
+    return (place <= last if window is None else (place <= last) & (place > last - window))[None, None]
+
+
 def visible_keys(
-    queries: Value, keys: Value, mask: jax.Array | None, *, causal: bool, window: int | None
+    places: jax.Array | None,
+    real_queries: jax.Array | None,
+    real_keys: jax.Array | None,
+    mask: jax.Array | None,
+    keys_time: int,
+    window: int | None,
 ) -> jax.Array | None:
     """Whether each query (axis 2) sees each key (axis 3); None if every query sees every key.
 
     Args:
-        queries: (batch, time, …), may be ``Masked``. A query that is padding sees nothing.
-        keys: (batch, keys, …), may be ``Masked``. Padding is not seen.
-        mask: (batch, heads or 1, time, keys), or None.
-        causal: whether query i of n sees key j of m only if j ≤ i + (m - n).
-        window: w, if also j > i + (m - n) - w; otherwise None.
+        places: (time,), if a query sees only keys up to its place.
+        real_queries: (batch, time), if queries can be padding, which sees nothing.
+        real_keys: (batch, keys), if keys can be padding, which is not seen.
+        mask: (batch, heads or 1, time, keys).
+        keys_time: the number of keys.
+        window: the number of keys up to its place that a query sees.
     """
-    visible = None
-    if causal:
-        time, keys_time = values_of(queries).shape[1], values_of(keys).shape[1]
-        earlier = keys_time - time
-        visible = jnp.tri(time, keys_time, earlier, dtype=bool)[None, None]
-        if window is not None:
-            # Keys j ≤ i + (m - n) - w are before the window.
-            visible = visible & ~jnp.tri(time, keys_time, earlier - window, dtype=bool)[None, None]
-    for real, axes in ((mask_of(queries), (1, 3)), (mask_of(keys), (1, 2))):
+    visible = mask
+    if places is not None:
+        earlier = earlier_keys(places, keys_time, window)
+        visible = earlier if visible is None else visible & earlier
+    for real, axes in ((real_queries, (1, 3)), (real_keys, (1, 2))):
         if real is not None:
             real = jnp.expand_dims(real, axes)
             visible = real if visible is None else visible & real
-    if mask is not None:
-        visible = mask if visible is None else visible & mask
     return visible
 
 

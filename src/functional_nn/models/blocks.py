@@ -9,7 +9,7 @@ import jax
 from functional_nn.activations.activation_types import Activation, VectorActivation
 from functional_nn.activations.piecewise import relu
 from functional_nn.activations.smooth import gelu
-from functional_nn.core.layer import Layer, backward_of
+from functional_nn.core.layer import Layer, backward_of, is_faster_by_formula
 from functional_nn.core.masked import values_of
 from functional_nn.core.validation import check_count, check_flag, check_one_array, check_shape
 from functional_nn.layers.attention import attention
@@ -117,7 +117,8 @@ def block_around(
     def backward(residuals, y_bar):
         return backward_of(block(values_of(y_bar).shape[-1]))(residuals, y_bar)
 
-    return Layer(name, init, forward, backward, takes_mask=True)
+    # Whether there is a formula does not depend on the number of features.
+    return Layer(name, init, forward, backward, takes_mask=True, faster_by_formula=is_faster_by_formula(block(1)))
 
 
 def residual_block(

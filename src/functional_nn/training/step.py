@@ -64,7 +64,7 @@ def make_train_step(
 
     The step follows the gradient of loss plus penalty over the batch. ``"jax"`` computes it by automatic
     differentiation, and ``"formula"`` by the network's hand-derived backward pass, as for ``with_hand_vjp``. ``"auto"``
-    takes the formula where a layer of the network is faster by it: convolutions and recurrent layers. The returned loss
+    takes the formula where a layer is faster by it: convolutions, recurrent layers and attention. The returned loss
     is without the penalty. If the loss function returns a pair ``(loss, {name: number})``, so does the step.
 
     A function as ``gradient`` takes the place of ``jax.value_and_grad`` and has its interface: ``gradient(objective,
