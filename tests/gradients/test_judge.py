@@ -17,6 +17,7 @@ from functional_nn.gradients.compare.points import branch_constants
 from functional_nn.gradients.compare.problem import cast, function_problem
 
 F64 = np.float64
+QUICK = {"second_order": False, "mutants": False}
 sigmoid, softmax = jax.nn.sigmoid, jax.nn.softmax
 
 
@@ -229,16 +230,15 @@ def test_of_many_elements_the_doubtful_ones_are_compared_with_the_arbiter(monkey
     """Five elements are in the tail, where ``jax.grad`` is as wrong as the formula."""
     monkeypatch.setattr(arbiter, "MOST_EXACT_NUMBERS", 10_000)
     function, x = lambda x: jnp.sum(jnp.tanh(x)), np.linspace(-2, 2, 100)
-    quick = {"second_order": False, "mutants": False}
-    report = check_vjp(function, lambda x, g: g * accurate_tanh_derivative(x), x, **quick)
+    report = check_vjp(function, lambda x, g: g * accurate_tanh_derivative(x), x, **QUICK)
     assert re.search(r"x: \d+ of 100 elements were compared with the arbiter, all others with", report.sentence)
     x[[7, 20, 21, 50, 99]] = 19.5, -20, 22, 25, -30
-    assert not check_vjp(function, lambda x, g: g * (1 - jnp.tanh(x) ** 2), x, **quick).passed
+    assert not check_vjp(function, lambda x, g: g * (1 - jnp.tanh(x) ** 2), x, **QUICK).passed
 
 
 def test_a_report_says_which_derivatives_have_the_digits_of_float32():
     half = lambda x: (jnp.sin(x.astype(jnp.float32)).astype(x.dtype), jnp.sin(x))  # noqa: E731
-    report = check_vjp(half, lambda x, g: jnp.cos(x) * (g[0] + g[1]), F64([0.3]), second_order=False, mutants=False)
+    report = check_vjp(half, lambda x, g: jnp.cos(x) * (g[0] + g[1]), F64([0.3]), **QUICK)
     report.raise_if_failed()
     assert re.search(r"So errors up to \de-0[56] of the terms are allowed in 1 of 2 derivatives\.", report.sentence)
 
@@ -256,11 +256,11 @@ def test_a_formula_that_agrees_with_an_uncertain_arbiter_is_right_to_some_digits
     """The arbiter has no rule for complex matrices, so it takes differences in float64."""
     random = np.random.default_rng(0)
     matrix = random.normal(size=(2, 2)) + 1j * random.normal(size=(2, 2))
-    report = check_vjp(singular_values, singular_values_vjp, matrix, second_order=False, mutants=False)
+    report = check_vjp(singular_values, singular_values_vjp, matrix, **QUICK)
     assert report.passed, report
     assert re.search(r"right to 1\d digits", report.sentence)
     wrong = lambda matrix, y_bar: (1 + 1e-8) * singular_values_vjp(matrix, y_bar)  # noqa: E731
-    report = check_vjp(singular_values, wrong, matrix, second_order=False, mutants=False)
+    report = check_vjp(singular_values, wrong, matrix, **QUICK)
     assert report.failures[0].outcome == "fail"
 
 
@@ -293,7 +293,7 @@ def test_a_function_that_reads_its_type_is_judged_in_this_type_alone(reads_type)
         return g * smallest(x if reads_type else F64(0)) / (x**2 + smallest(x if reads_type else F64(0))) ** 1.5
 
     at = np.float32([0.3, -0.02])
-    report = check_vjp(lambda x: x / jnp.sqrt(x**2 + smallest(x)), formula, at, second_order=False, mutants=False)
+    report = check_vjp(lambda x: x / jnp.sqrt(x**2 + smallest(x)), formula, at, **QUICK)
     assert report.passed == reads_type
     assert {verdict.dtype for verdict in report.failures} == (set() if reads_type else {"float32"})
     assert not report.wrong_automatic
@@ -367,7 +367,7 @@ def test_points_where_the_formula_itself_cannot_be_judged_find_no_errors(functio
 
 def test_a_formula_that_always_takes_its_first_point_is_rejected():
     at = F64([0.3, -1.2])
-    report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, second_order=False, mutants=False)
+    report = check_vjp(jnp.sin, lambda x, y_bar: jnp.cos(at) * y_bar, at, **QUICK)
     assert {verdict.transform for verdict in report.verdicts if verdict.outcome == "fail"} == {"drawn", "vmap", "scan"}
 
 
@@ -452,7 +452,7 @@ def test_a_second_order_that_cannot_be_compared_does_not_pass():
     report = check_vjp(function, formula, at, mutants=False)
     assert not report.passed
     assert report.sentence.startswith("lambda: second order: not compared, because JAX cannot differentiate")
-    check_vjp(function, formula, at, mutants=False, second_order=False).raise_if_failed()
+    check_vjp(function, formula, at, **QUICK).raise_if_failed()
 
 
 ELSEWHERE = {
@@ -569,20 +569,19 @@ def test_further_points_reject_no_right_formula(name):
 
 
 def test_a_formula_for_some_numbers_has_a_domain():
-    quick = {"second_order": False, "mutants": False}
     root = lambda x, scale: scale * jnp.sqrt(x**2)  # noqa: E731
     formula = lambda x, scale, g: (scale * g, x * g)  # noqa: E731
     at = F64([0.3, 1.5]), F64([0.7, -2.0])
-    assert "give check_vjp a domain" in check_vjp(root, formula, *at, **quick).sentence
-    check_vjp(root, formula, *at, domain=lambda x, scale: (jnp.abs(x), scale), **quick).raise_if_failed()
+    assert "give check_vjp a domain" in check_vjp(root, formula, *at, **QUICK).sentence
+    check_vjp(root, formula, *at, domain=lambda x, scale: (jnp.abs(x), scale), **QUICK).raise_if_failed()
     with pytest.raises(InputError, match=r"domain: expected a tuple of 2 arguments \(x, scale\)"):
-        check_vjp(root, formula, *at, domain=lambda x, scale: jnp.abs(x), **quick)
+        check_vjp(root, formula, *at, domain=lambda x, scale: jnp.abs(x), **QUICK)
 
 
 @pytest.mark.parametrize("at_zero", [7.0, -1.001])
 def test_a_value_outside_of_both_one_sided_derivatives_is_wrong(at_zero):
     formula = lambda x, g: g * jnp.where(x == 0, at_zero, jnp.sign(x))  # noqa: E731
-    report = check_vjp(jnp.abs, formula, F64([0.0, 0.4]), second_order=False, mutants=False)
+    report = check_vjp(jnp.abs, formula, F64([0.0, 0.4]), **QUICK)
     assert report.failures[0].outcome == "fail"
     assert "The right value lies between -1 and 1." in report.sentence
     assert report.verdicts[0].automatic_outcome != "fail"
@@ -650,9 +649,8 @@ WHOLE_NUMBERS = {
 def test_whole_numbers_that_the_function_compares_with(name):
     function, right, wrong, number = WHOLE_NUMBERS[name]
     given = F64([0.3, -1.2, 0.7]), np.array([2, 1, 2])
-    quick = {"second_order": False, "mutants": False}
-    check_vjp(function, right, *given, **quick).raise_if_failed()
-    assert f"a whole number is {number}" in check_vjp(function, wrong, *given, **quick).sentence
+    check_vjp(function, right, *given, **QUICK).raise_if_failed()
+    assert f"a whole number is {number}" in check_vjp(function, wrong, *given, **QUICK).sentence
 
 
 def test_a_flag_that_is_the_constant_gets_another_value():
@@ -662,8 +660,7 @@ def test_a_flag_that_is_the_constant_gets_another_value():
             lambda x, n: jnp.where(n == 1, 2 * x, x),
             lambda x, n, g, factor=factor: (g * factor(n), None),
             *(F64([0.3, -1.2]), np.array(1)),
-            second_order=False,
-            mutants=False,
+            **QUICK,
         )
         for factor in formulas
     ]
@@ -675,8 +672,7 @@ def test_indices_of_several_rows_are_no_permutation():
         lambda x, n: jnp.take_along_axis(x, n, 1),
         lambda x, n, g: (jnp.zeros_like(x).at[jnp.arange(x.shape[0])[:, None], n].set(g), None),
         *(F64([[0.3, -1.2, 0.7, 0.1], [1.1, 0.2, -0.4, 0.9]]), np.array([[0, 2], [3, 1]])),
-        second_order=False,
-        mutants=False,
+        **QUICK,
     )
     assert "axes of other lengths and other flags or whole numbers" in report.sentence
     assert not report.passed
@@ -713,7 +709,7 @@ OTHER_LENGTHS = {
 
 @pytest.mark.parametrize("name", OTHER_LENGTHS)
 def test_formulas_that_are_wrong_at_other_lengths(name):
-    report = check_vjp(*OTHER_LENGTHS[name], mutants=False, second_order=False)
+    report = check_vjp(*OTHER_LENGTHS[name], **QUICK)
     assert not report.passed
     assert "axes of other lengths" in report.sentence
 
@@ -759,15 +755,14 @@ def test_whole_numbers_that_nobody_compares_with_are_not_tried():
         return -g * labels * (labels * x < 1) + g * jnp.sum(jax.nn.one_hot(jnp.abs(labels), 3, dtype=x.dtype), 0), None
 
     given = F64([0.3, -1.2, 0.7]), np.array([1, -1, 1])
-    check_vjp(hinge, hinge_vjp, *given, second_order=False, mutants=False).raise_if_failed()
+    check_vjp(hinge, hinge_vjp, *given, **QUICK).raise_if_failed()
 
 
 def test_at_other_lengths_whole_numbers_are_of_the_given_kind():
     """A label of 0 is neither 1 nor -1, and -1 is no index."""
-    quick = {"second_order": False, "mutants": False}
     hinge = lambda x, labels: jnp.sum(jnp.where(labels > 0, jax.nn.relu(1 - x), jax.nn.relu(1 + x)))  # noqa: E731
     hinge_vjp = lambda x, labels, g: (-g * labels * (labels * x < 1), None)  # noqa: E731
-    check_vjp(hinge, hinge_vjp, F64([0.3, -1.2, 0.7]), np.array([1, -1, 1]), **quick).raise_if_failed()
+    check_vjp(hinge, hinge_vjp, F64([0.3, -1.2, 0.7]), np.array([1, -1, 1]), **QUICK).raise_if_failed()
     signed = lambda x, k: x[k] * jnp.where(k % 2 == 0, 1.0, -1.0)  # noqa: E731
     signed_vjp = lambda x, k, g: (jnp.zeros_like(x).at[k].add(g * jnp.where(k % 2 == 0, 1.0, -1.0)), None)  # noqa: E731
-    check_vjp(signed, signed_vjp, F64([0.3, -1.2, 0.7]), np.array([2, 2]), **quick).raise_if_failed()
+    check_vjp(signed, signed_vjp, F64([0.3, -1.2, 0.7]), np.array([2, 2]), **QUICK).raise_if_failed()

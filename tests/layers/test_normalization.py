@@ -96,13 +96,6 @@ def test_batch_norm_refuses_single_examples():
         jax.vmap(lambda x: layer.apply(params, state, x[None], train=True)[0], axis_name=EXAMPLES)(jnp.ones((3, 4)))
 
 
-def test_batch_norm_uses_the_biased_variance_and_remembers_the_unbiased():
-    x = jnp.array([[1.0], [2.0], [6.0]])
-    y, state = applied(fnn.batch_norm(momentum=0.0, epsilon=0.0), x)
-    np.testing.assert_allclose(y, (x - 3) / np.sqrt(14 / 3), rtol=1e-6)
-    np.testing.assert_allclose([state["mean"][0], state["variance"][0]], [3, 7], rtol=1e-6)
-
-
 @pytest.mark.parametrize("layer", NORMS, ids=by_name)
 def test_norms_far_from_zero(layer):
     """A mean a hundred thousand times the deviation: the digits that x has are kept."""

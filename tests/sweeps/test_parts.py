@@ -48,9 +48,9 @@ def rows(result):
 def test_an_unfinished_part_is_named_by_its_members(folders, tmp_path):
     _, parts = folders
     shutil.copytree(parts[1], tmp_path / "cut")
-    # A damaged file counts as missing.
+    # A damaged file counts as missing, although its texts have a sense.
     file = sorted((tmp_path / "cut" / "batches").iterdir())[0]
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes().replace(b'seconds\\": ', b'seconds\\":1'))
     with (
         pytest.warns(UserWarning, match="count as not run"),
         pytest.raises(InputError, match=r"without 1 member \(1\)\.?$"),
