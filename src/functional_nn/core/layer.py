@@ -22,7 +22,7 @@ from functional_nn.core.errors import FormulaMissing, InputError, check, inside,
 from functional_nn.core.masked import Masked, Value, check_mask, without_padding
 from functional_nn.core.shapes import Shape, Shapes, shape_of, traced
 from functional_nn.core.texts import counted
-from functional_nn.core.trees import PyTree, flatten, is_under, path_of
+from functional_nn.core.trees import PyTree, flatten, is_under, map_with_path
 
 Params: TypeAlias = Mapping[str, PyTree]
 """Parameters: a nested dict of arrays."""
@@ -345,19 +345,18 @@ def cast_cotangents(types: Types, params_bar: PyTree, x_bar: PyTree) -> tuple[Py
     dtypes = {path: kind.dtype for path, kind in types}
 
     def cast(path, bar):
-        dtype = dtypes.get(path_of(path))
+        dtype = dtypes.get(path)
         if dtype is None or not all(jnp.issubdtype(kind, jnp.floating) for kind in (dtype, jnp.result_type(bar))):
             return bar
         return bar if jnp.result_type(bar) == dtype else jnp.asarray(bar, dtype)
 
-    bars = jax.tree_util.tree_map_with_path(cast, {"params_bar": params_bar, "x_bar": x_bar})
+    bars = map_with_path(cast, {"params_bar": params_bar, "x_bar": x_bar})
     return bars["params_bar"], bars["x_bar"]
 
 
 def leaves_and_none(tree: PyTree) -> dict[str, PyTree]:
     """Each array by its path, and None where it stands in place of an array or a tree."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
-    return {path_of(path): leaf for path, leaf in leaves}
+    return flatten(tree, lambda node: node is None)
 
 
 def cotangent_error(argument: str, given: Shape, expected: Shape) -> InputError:

@@ -125,17 +125,12 @@ def missing_name(name: str, top_level: Iterable[str], namespaces: Mapping[str, I
     """
     qualified = {inner: f"fnn.{namespace}.{inner}" for namespace, names in namespaces.items() for inner in names}
     places = qualified | {top: top for top in top_level}
-    if name not in places and (optax_name := _in_optax(name)):
+    import optax
+
+    if name not in places and (optax_name := next((n for n in (name, name.lower()) if hasattr(optax, n)), None)):
         remedy = f"Optimizers and schedules are Optax's: use optax.{optax_name}."
     elif meant := nearest(name, places):
         remedy = f"Did you mean {places[meant]}?"
     else:
         remedy = "See docs/reference/index.md for all names."
     return AttributeError(f"module 'functional_nn' has no attribute {name!r}. {remedy}", name=name)
-
-
-def _in_optax(name: str) -> str | None:
-    """The name in Optax, which is in lower case; None where Optax does not have it."""
-    import optax
-
-    return next((spelling for spelling in (name, name.lower()) if hasattr(optax, spelling)), None)

@@ -17,13 +17,13 @@ PyTree: TypeAlias = Any
 Paths: TypeAlias = str | Sequence[str] | Callable[[str], bool]
 
 
-def flatten(tree: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The leaves of a nested dict by path, in the order of the tree.
+def flatten(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, PyTree]:
+    """The leaves of a nested dict by path, in the order of the tree. Nodes for which ``is_leaf`` is true are leaves.
 
     >>> flatten({"dense_0": {"weight": 1, "bias": 2}})
     {'dense_0/bias': 2, 'dense_0/weight': 1}
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
     return {path_of(path): leaf for path, leaf in leaves}
 
 
@@ -43,7 +43,7 @@ def unflatten(leaves: Mapping[str, PyTree]) -> dict[str, PyTree]:
     return tree
 
 
-def map_with_path(function: Callable[[str, PyTree], PyTree], tree: Mapping[str, PyTree]) -> PyTree:
+def map_with_path(function: Callable[[str, PyTree], PyTree], tree: PyTree) -> PyTree:
     """The tree with ``function(path, leaf)`` in place of every leaf.
 
     >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"dense_0": {"bias": 2}})

@@ -98,14 +98,14 @@ def check_flag(argument: str, value: object, remedy: str = "") -> bool:
     return bool(value)
 
 
-def check_dtype(argument: str, value: DTypeLike | None) -> np.dtype:
+def check_dtype(value: DTypeLike | None) -> np.dtype:
     """Requires a type of numbers; gives it as a NumPy type."""
     try:
         dtype = jnp.dtype(value)
     except (TypeError, ValueError):
         dtype = None
     if value is None or dtype is None or dtype.hasobject or not is_numeric(np.zeros((), dtype)):
-        raise InputError(argument, "a type of numbers, such as jax.numpy.float32", shown(value))
+        raise InputError("dtype", "a type of numbers, such as jax.numpy.float32", shown(value))
     return dtype
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from functional_nn.core import trees, validation
-from functional_nn.core.errors import InputError, check, failing_as, imported, inside
+from functional_nn.core.errors import InputError, check, failing_as, imported, inside, shown
 from functional_nn.core.layer import Backward, Layer, check_name
 from functional_nn.core.trees import PyTree
 
@@ -75,7 +75,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
 
     def forward(params, state, x, *, train, key=None):
         remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
-        with failing_as("module", f"one that takes {_described(x)}", remedy):
+        with failing_as("module", f"one that takes {', '.join(map(shown, jax.tree.leaves(x)))}", remedy):
             values = named_params.tree("params", params), named_rest.tree("state", state)
             y, after = run(*values, x, train, key)
             # Some libraries compute statistics in the type of x. The state keeps its types. A module may add variables
@@ -93,10 +93,6 @@ def _example_of(make: MakeModule, look: Callable[[Any], Any] = lambda made: made
     seen: list[Any] = []
     jax.eval_shape(lambda key: seen.append(look(make(key))), jax.random.key(0))
     return seen[0]
-
-
-def _described(x: Any) -> str:
-    return ", ".join(f"{leaf.dtype} of shape {leaf.shape}" for leaf in jax.tree.leaves(x))
 
 
 def is_nnx_module(value: object) -> bool:
@@ -127,9 +123,9 @@ def parts_of_nnx(make: MakeModule) -> ModuleParts:
     graph, named_params, named_rest, random_structure, random_shapes, couples_examples = made
 
     def random_leaves(key: jax.Array) -> list[jax.Array]:
-        """A key of its own for each random generator, and counts from 0."""
+        """A key of its own for each random generator, and counts from 0. ``nnx.vmap`` makes arrays of generators."""
         return [
-            _keys(jax.random.fold_in(key, number), one.shape)
+            jax.random.split(jax.random.fold_in(key, number), one.shape)
             if jnp.issubdtype(one.dtype, jax.dtypes.prng_key)
             else jnp.zeros(one.shape, one.dtype)
             for number, one in enumerate(random_shapes)
@@ -164,11 +160,6 @@ def _name(variables: Any) -> NamedLeaves:
     """The paths of variables, without the ``value`` that NNX adds to each."""
     named = name_leaves(variables)
     return named._replace(paths=tuple(path.removesuffix("/value") for path in named.paths))
-
-
-def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A key, or an array of keys for modules that ``nnx.vmap`` or ``nnx.scan`` made."""
-    return jax.random.split(key, shape) if shape else key
 
 
 BATCH = "batch"

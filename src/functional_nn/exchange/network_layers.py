@@ -77,8 +77,9 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
     net = as_layer(net)
     program, params = trace_layers(net, in_shape)
     _, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-    shapes = _shapes_by_path({net.name: params})
-    state_shapes = _shapes_by_path({net.name: state})
+    shapes, state_shapes = (
+        {path: leaf.shape for path, leaf in trees.flatten({net.name: tree}).items()} for tree in (params, state)
+    )
     uses = layer_uses(program, list(shapes))
     layers = _with_what_runs_before(uses, _names_of_layers(net, net.name), shapes, state_shapes)
     if left := [*shapes, *state_shapes]:
@@ -128,10 +129,6 @@ def trees_of(
             found[path] = array if layer.copy is None else np.stack([*found.get(path, ()), array])
     params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     return tree_like(params, found, "params", {}), tree_like(state, found, "state", {})
-
-
-def _shapes_by_path(tree: Params) -> dict[str, Shape]:
-    return {path: leaf.shape for path, leaf in trees.flatten(tree).items()}
 
 
 def _inside(path: str, name: str) -> str:

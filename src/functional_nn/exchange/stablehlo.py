@@ -16,7 +16,7 @@ from functional_nn.core.errors import check, imported
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import SEVERAL_PLATFORMS, tracing_for
 from functional_nn.core.shapes import Shapes, traced
-from functional_nn.core.trees import PyTree, flatten
+from functional_nn.core.trees import PyTree, flatten, map_with_path
 from functional_nn.core.validation import check_dtype, check_flag, check_trees
 from functional_nn.storage.arrays import named_arrays, packed
 from functional_nn.storage.files import check_path, write_whole
@@ -68,19 +68,17 @@ def to_stablehlo(
     check_trees(params, state)
     gradient = check_flag("gradient", gradient)
     if dtype is not None:
-        check_dtype("dtype", dtype)
+        check_dtype(dtype)
 
     if path is not None:
         path = check_path("path", path)
         imported("flatbuffers", "path", extra="stablehlo")
 
     trees = {"params": params, "state": state}
-    structure, values = jax.tree.structure(trees), flatten(trees)
-    names = list(values)
+    values = flatten(trees)
 
     def apply(values: Mapping[str, jax.Array], x: PyTree) -> PyTree:
-        trees = jax.tree.unflatten(structure, [values[name] for name in names])
-        return net.apply(**trees, x=x, train=False)[0]
+        return net.apply(**map_with_path(lambda path, leaf: values[path], trees), x=x, train=False)[0]
 
     apply.__name__ = net.name
     with exporting(platforms) as export:

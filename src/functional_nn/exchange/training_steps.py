@@ -17,7 +17,7 @@ import optax
 from functional_nn.core.errors import InputError, check, imported
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import ONNX, tracing_for
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, flatten, map_with_path
 from functional_nn.core.validation import check_trees, tree_in_native_order
 from functional_nn.exchange.onnx_models import REMEDY, as_float32, by_name, converted, evaluation_model, session_of
 from functional_nn.exchange.stablehlo import PLATFORMS, exporting, of_any_batch, write_program
@@ -112,13 +112,11 @@ def training_step(
     with jax.enable_x64(False), explaining_optimizer(optimizer):
         params, state = jax.tree.map(as_float32, (params, state))
         start = TrainState(jnp.zeros((), jnp.int32), params, state, optimizer.init(params), jax.random.key(0))
-    structure, names = jax.tree.structure(start), list(named_arrays(start))
 
     def function(values: Values, x: PyTree, labels: PyTree) -> tuple[Values, Values]:
-        before: TrainState = jax.tree.unflatten(structure, [values[name] for name in names])
+        before: TrainState = map_with_path(lambda path, leaf: values[path], start)
         after, (value, reports) = step(before._replace(key=jax.random.wrap_key_data(before.key)), x, labels)
-        new = jax.tree.leaves(after._replace(key=before.key))
-        return {"loss": value, **reports}, dict(zip(names, new, strict=True))
+        return {"loss": value, **reports}, flatten(after._replace(key=before.key))
 
     return TrainingStep(function, start, net)
 
@@ -147,7 +145,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
     imported("onnxruntime", "net", extra="onnx")
-    with files.new_folder("folder", folder) as whole, jax.enable_x64(False):
+    with files.new_folder(folder) as whole, jax.enable_x64(False):
         x, labels = _batch(x, labels)
         batch = by_name("input", x) | by_name("labels", labels)
         values = dict(sorted(step.values.items()))  # JAX sorts dicts in programs

@@ -67,7 +67,7 @@ def summary(net: Layer, in_shape: Shape | list[int], *, dtype: DTypeLike | None 
     in_shape = tuple(in_shape) if isinstance(in_shape, list) else in_shape
     stand_in(in_shape)
     if dtype is not None:
-        check_dtype("dtype", dtype)
+        check_dtype(dtype)
     program, params = trace_layers(net, in_shape, dtype)
     leaves = trees.flatten({net.name: params})
     rows = []

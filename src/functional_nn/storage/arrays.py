@@ -103,8 +103,7 @@ def is_key(leaf: Shaped) -> bool:
 
 def key_types(tree: PyTree) -> dict[str, str]:
     """The generator of each random key in a pytree, by its path."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {trees.path_of(path): str(jax.random.key_impl(leaf)) for path, leaf in leaves if is_key(leaf)}
+    return {path: str(jax.random.key_impl(leaf)) for path, leaf in trees.flatten(tree).items() if is_key(leaf)}
 
 
 def form(leaf: Shaped) -> str:

@@ -408,11 +408,9 @@ def forms(tree: object) -> dict[str, str]:
 
     # JAX drops nodes without arrays. Here they count, since they tell two optimizers without a state of their own
     # apart.
-    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
-    named = {trees.path_of(path): node for path, node in nodes}
     return {
         path: _kind(node) if is_empty(node) else arrays.form(arrays.check_array(path, node))
-        for path, node in named.items()
+        for path, node in trees.flatten(tree, is_empty).items()
     }
 
 

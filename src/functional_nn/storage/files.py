@@ -406,24 +406,23 @@ def remove_file(path: Path) -> None:
 
 
 @contextmanager
-def new_folder(argument: str, value: object) -> Iterator[Path]:
+def new_folder(value: object) -> Iterator[Path]:
     """A folder beside the one to write, which takes its place at the end: other programs never see a part of it.
 
     If an error is raised, nothing is left of it.
 
     Args:
-        argument: the name of the argument, for errors.
         value: the path of a new or empty folder.
 
     Raises:
-        InputError: names the argument, if there are files in the folder, or if it cannot be made.
+        InputError: for the argument ``folder``, if there are files in the folder, or if it cannot be made.
     """
-    folder = check_new_folder(argument, value)
+    folder = check_new_folder("folder", value)
     is_empty = folder.is_dir() and not folder.is_symlink() and not names_in(folder)
     if os.path.lexists(folder) and not is_empty:
-        raise InputError(argument, "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
+        raise InputError("folder", "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
     with (
-        folder_to_write(argument, folder.parent),
+        folder_to_write("folder", folder.parent),
         temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
         kept_open(beside),
     ):
@@ -433,9 +432,11 @@ def new_folder(argument: str, value: object) -> Iterator[Path]:
             yield whole
         (name, above), (new_name, new_above) = _placed(whole), _placed(folder)
         try:
+            with suppress(FileNotFoundError):
+                os.rmdir(new_name, dir_fd=new_above)  # an empty one, which Windows does not replace
             os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
         except OSError as error:  # such as for a link that is there meanwhile
-            raise _cannot_write(argument, folder, error) from None
+            raise _cannot_write("folder", folder, error) from None
 
 
 def remove_leftovers(parent: Path) -> None:

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from functional_nn import names
-from functional_nn.core.functions import path_name
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_flag, check_key, check_trees, tree_in_native_order
 from functional_nn.jaxprs.non_finite import NonFinite, find_origin
 from functional_nn.layers.combinators.hand_vjp import ByFormula
@@ -180,7 +179,7 @@ def _search(recipe: Recipe, precision: Precision, step: BadStep) -> NonFinite:
         after, _ = train_step(train_state, x, labels)
         # The states of some optimizers contain infinite numbers from the start, and random keys are not numbers.
         pairs = zip(numbers(train_state), numbers(after), strict=True)
-        paths = [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(after) if is_number(leaf)]
+        paths = [path for path, leaf in flatten(after).items() if is_number(leaf)]
         return {path: jnp.where(jnp.isfinite(old), new, 0) for path, (old, new) in zip(paths, pairs, strict=True)}
 
     found = find_origin(update, (before, x, labels), ("train state", "x", "labels"), only_if_quick=True)

@@ -58,7 +58,7 @@ def check_activation(
     """
     if not isinstance(activation, Activation):
         raise InputError("activation", "an Activation, which acts on every element alone", shown(activation))
-    dtype = np.dtype(check_dtype("dtype", dtype))
+    dtype = np.dtype(check_dtype(dtype))
     if dtype.name not in DTYPES:
         raise InputError("dtype", f"a floating-point type: {', '.join(DTYPES)}", dtype.name)
     if points is None:
