@@ -292,8 +292,17 @@ def _integer_power(equation: JaxprEqn, x: jax.Array) -> jax.Array:
 
 
 def _sum(equation: JaxprEqn, x: jax.Array) -> jax.Array:
-    """``lax.reduce_sum`` axis by axis. Over several axes at once, ONNX Runtime rounds ten times more than XLA."""
-    return reduce(jnp.sum, sorted(equation.params["axes"], reverse=True), x)
+    """``lax.reduce_sum`` axis by axis, and an axis of more than 32 numbers in two steps of about √size numbers.
+
+    ONNX Runtime adds one number after the other. At once it rounds ten to 70 times more than XLA.
+    """
+    for axis in sorted(equation.params["axes"], reverse=True):
+        size = x.shape[axis]
+        if is_known(x.size) and size > 32:
+            part = max(part for part in range(1, math.isqrt(size) + 1) if size % part == 0)
+            x = jnp.sum(x.reshape(*x.shape[:axis], size // part, part, *x.shape[axis + 1 :]), axis + 1)
+        x = jnp.sum(x, axis)
+    return x
 
 
 def _rounded(equation: JaxprEqn, x: jax.Array) -> jax.Array:
