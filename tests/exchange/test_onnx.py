@@ -80,7 +80,7 @@ def test_masked_sequences_and_inputs_in_a_dict():
     assert found["output_a"].tolist() == [[1, 1]]
 
 
-def test_long_sums_are_as_exact_as_in_jax():
+def test_long_sums_lose_few_digits():
     x = np.random.default_rng(0).uniform(size=(10_000, 4)).astype(np.float32)
     model = onnx_models.converted(jax.make_jaxpr(lambda x: jnp.sum(x, axis=0))(x), "sum", ["x"], ["y"])
     np.testing.assert_allclose(run(model, x=x)["y"], np.sum(x, axis=0, dtype=np.float64), rtol=3e-7)
