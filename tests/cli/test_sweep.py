@@ -39,14 +39,11 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
     report = json.loads(result.read_text())
     assert report["compilations"] == 1
     assert report["plan"]["members_at_once"] == 1
-    assert report["seconds"] > 0
     assert report["seconds_per_model_epoch"] > 0
     assert report["config"]["hidden"] == [8]
     assert len(report["members"]) == 12
     for member in report["members"]:
         assert member["status"] == "finished"
-        assert 0 <= member["test_accuracy"] <= 1
-        assert member["test_loss"] > 0
         assert 0 < member["seconds_per_epoch"] < report["seconds"]
     assert {(m["learning_rate"], m["dropout"], m["seed"]) for m in report["members"]} == {
         (rate, dropout, seed) for rate in (0.01, 0.1) for dropout in (0.0, 0.3) for seed in range(3)

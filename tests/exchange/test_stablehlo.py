@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tests.other_process import python
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
@@ -50,23 +49,6 @@ def test_a_program_has_the_convolutions_of_its_platforms(platforms, convolutions
     net = fnn.chain(fnn.conv(2, 3), fnn.relu)
     program = to_stablehlo(net, *net.init(jax.random.key(0), (6, 6, 1)), (6, 6, 1), platforms=platforms)
     assert program.mlir_module().count("stablehlo.convolution") == convolutions
-
-
-@pytest.mark.processes
-def test_the_file_is_read_without_this_package(tmp_path):
-    """Another process reads it and does not import this package."""
-    net = fnn.dense(2)
-    params, state = net.init(jax.random.key(0), (3,))
-    path = tmp_path / "net.stablehlo"
-    to_stablehlo(net, params, state, (3,), path, platforms=["cpu"])
-    program = (
-        "import sys, jax, numpy as np; from safetensors.numpy import load_file; file = load_file(sys.argv[1]);"
-        "exported = jax.export.deserialize(bytearray(file.pop('program').tobytes()));"
-        "assert 'functional_nn' not in sys.modules;"
-        "print(np.asarray(exported.call(file, np.ones((1, 3), np.float32))).tolist())"
-    )
-    expected = net.apply(params, state, np.ones((1, 3), np.float32), train=False)[0]
-    np.testing.assert_allclose(eval(python(program, path).stdout), expected, rtol=1e-6)
 
 
 def test_wrong_platforms():
