@@ -99,8 +99,7 @@ def _bar_in_a_notebook(title: str, total: int) -> Iterator[Callable[[str], None]
     start, done, text = time.perf_counter(), 0, ""
 
     def shown(more: str = "") -> dict[str, str]:
-        seconds = time.perf_counter() - start
-        line = f"{title} {done}/{total}, {seconds:.1f} s{text and f', {text}'}{more}"
+        line = f"{title} {done}/{total}, {time.perf_counter() - start:.1f} s{text and f', {text}'}{more}"
         bar = f'<progress max="{total}" value="{done}" aria-label="{escape(title)}"></progress>'
         return {"text/plain": line, "text/html": f"<p>{bar} {escape(line)}</p>"}
 

@@ -252,8 +252,7 @@ def held_arrays(value: object) -> list[jax.Array]:
     Functions, methods and classes hold none. ``functools.partial`` counts as a function: who writes one chooses what is
     constant.
     """
-    functions = FunctionType, MethodType, BuiltinFunctionType, functools.partial, type
-    if isinstance(value, functions):
+    if isinstance(value, FunctionType | MethodType | BuiltinFunctionType | functools.partial | type):
         return []
     leaves = jax.tree.leaves(value)
     if any(leaf is value for leaf in leaves):  # not a pytree, so its attributes are looked at

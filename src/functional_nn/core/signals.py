@@ -85,7 +85,7 @@ class Signals:
             # Another handler may have been set in the meantime. It stays.
             if signal.getsignal(number) == self._handle:
                 # A handler that was not set by Python is None here, and cannot be set again.
-                signal.signal(number, signal.SIG_DFL if before is None else before)
+                signal.signal(number, before or signal.SIG_DFL)
 
 
 def _say(text: str) -> None:

@@ -40,9 +40,8 @@ def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> l
     texts = len(widths) if numbers_from is None else numbers_from
 
     def line(row: Sequence[str]) -> str:
-        names = map(str.ljust, row[:texts], widths)
-        numbers = map(str.rjust, row[texts:], widths[texts:])
-        return "  ".join((*names, *numbers)).rstrip()
+        cells = *map(str.ljust, row[:texts], widths), *map(str.rjust, row[texts:], widths[texts:])
+        return "  ".join(cells).rstrip()
 
     return list(map(line, rows))
 

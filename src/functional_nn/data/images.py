@@ -142,8 +142,7 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
         DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.
     """
     with _opened(place, content) as image:
-        pixels = np.asarray(image.convert(MODES.get(channels, image.mode)))
-        return pixels.reshape(image.height, image.width, -1)
+        return np.asarray(image.convert(MODES.get(channels, image.mode))).reshape(image.height, image.width, -1)
 
 
 def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
@@ -311,10 +310,9 @@ def _centered(path: str | os.PathLike[str], gray: np.ndarray, height: int, width
         raise _blank(path)
     # Move the center of mass to the middle of the image, as far as the digit stays inside. Pixel i is from i to i + 1,
     # so its center is at i + 1/2.
-    mass = digit.astype(float)
     offsets = []
     for axis, size in ((0, height), (1, width)):
-        along = mass.sum(axis=1 - axis)
+        along = digit.sum(axis=1 - axis, dtype=float)
         center = (along @ np.arange(len(along)) + along.sum() / 2) / along.sum()
         offsets.append(int(np.clip(round(size / 2 - center), 0, size - len(along))))
     canvas = np.zeros((height, width), np.uint8)

@@ -34,8 +34,7 @@ def random_batch(x: PyTree, program: ClosedJaxpr, size: int) -> PyTree:
     def draw(like: jax.ShapeDtypeStruct) -> np.ndarray:
         shape = (size, *like.shape[1:])
         if like.dtype == bool:
-            lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-            return np.arange(shape[-1]) < lengths
+            return np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
         if jnp.issubdtype(like.dtype, jnp.integer):
             return rng.integers(0, tokens, shape).astype(like.dtype)
         return rng.normal(size=shape).astype(like.dtype)

@@ -139,8 +139,7 @@ def parts_of_nnx(make: MakeModule) -> ModuleParts:
         if train and couples_examples:
             validation.check_batch_is_whole()
         leaves = random_leaves(jax.random.key(0) if key is None else key)
-        random = jax.tree.unflatten(random_structure, leaves)
-        module = nnx.merge(graph, params, random, rest)
+        module = nnx.merge(graph, params, jax.tree.unflatten(random_structure, leaves), rest)
         if train:
             module.train()
         else:

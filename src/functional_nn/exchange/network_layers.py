@@ -88,8 +88,7 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
         remedy *= any("frozen" in path.split("/") for path in left)
         expected = "parameters of layers that run, and running statistics of batch_norm"
         raise InputError("net", expected, f"also {given}", remedy)
-    ordered = _in_order_of_copies(layers, uses)
-    return [layer._replace(path=_inside(layer.path, net.name)) for layer in ordered]
+    return [layer._replace(path=_inside(layer.path, net.name)) for layer in _in_order_of_copies(layers, uses)]
 
 
 def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np.ndarray]:

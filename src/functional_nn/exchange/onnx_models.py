@@ -231,8 +231,7 @@ def _scanned_forward(path: EquationPath, equation: JaxprEqn, operands: list[Valu
         return evaluate(scan.body, arguments, _replaced, path)
 
     operands = [*constants, *carry, *(lax.rev(x, [0]) for x in inputs)]
-    results = run_scan(scan._replace(reverse=False), operands, body)
-    carry, outputs = scan.split_results(results)
+    carry, outputs = scan.split_results(run_scan(scan._replace(reverse=False), operands, body))
     return [*carry, *(lax.rev(y, [0]) for y in outputs)]
 
 

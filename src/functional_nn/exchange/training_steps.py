@@ -195,8 +195,7 @@ def to_stablehlo_training(step: TrainingStep, x: PyTree, labels: PyTree, path: s
     path = files.check_path("path", path)
     imported("flatbuffers", "path", extra="stablehlo")
     with jax.enable_x64(False), exporting(PLATFORMS) as export:
-        program = export(step.function)(step.values, *of_any_batch(_batch(x, labels)))
-        write_program(path, program, step.values)
+        write_program(path, export(step.function)(step.values, *of_any_batch(_batch(x, labels))), step.values)
 
 
 def _batch(x: PyTree, labels: PyTree) -> tuple[PyTree, PyTree]:
