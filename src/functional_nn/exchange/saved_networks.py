@@ -178,7 +178,7 @@ def examples_of(values: JsonObject, path: Path) -> tuple[tuple[int, ...], int, t
         check_fits(values, EXAMPLES)
     found: dict[str, Any] = {name: values.get(name) for name in EXAMPLES}
     classes, names, features = found["classes"], found["class_names"], None
-    check_data(str(path), classes, f"{kind} with 1 to {MOST_CLASSES:,} classes", 0 < classes <= MOST_CLASSES)
+    check_data(str(path), classes, f"{kind} with classes, at most {MOST_CLASSES:,}", 0 < classes <= MOST_CLASSES)
     if found["features"] is not None:
         features = Features(*(tuple(found["features"][name]) for name in Features._fields))
         has_columns = len(set(map(len, features))) == 1 and features.names and min(features.deviation) > 0

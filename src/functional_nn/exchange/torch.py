@@ -27,7 +27,7 @@ from functional_nn.core.validation import check_trees, is_function
 from functional_nn.exchange.comparison import difference, random_batch
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, read_arrays, write_arrays
-from functional_nn.storage.arrays import MOST_LISTED, listed, unpacked
+from functional_nn.storage.arrays import HEADER_OF_PARAMETERS, MOST_LISTED, listed, unpacked
 from functional_nn.storage.files import check_path
 
 RECURRENT = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l\d+(?:_reverse)?)?")
@@ -368,7 +368,7 @@ def _arrays_of_file(argument: str, path: Path) -> dict[str, np.ndarray]:
         raise DataError(str(path), "a file of PyTorch parameters", "no such file")
     remedy = "PyTorch converts its files: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
     check_data(str(path), path.name, "a file that ends in .safetensors", path.suffix == ".safetensors", remedy)
-    arrays, _ = unpacked(path, has_checksum=False, follow_links=True)
+    arrays, _ = unpacked(path, has_checksum=False, longest=HEADER_OF_PARAMETERS, follow_links=True)
     # The file is in alphabetical order, in which "10" comes before "2".
     return arrays_of_model(argument, dict(sorted(arrays.items(), key=lambda item: _in_order_of_numbers(item[0]))))
 

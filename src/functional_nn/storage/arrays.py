@@ -42,6 +42,9 @@ MOST_ARRAYS = 10**5
 LARGEST_HEADER = 10**8
 """The largest header in bytes that the library reads, too."""
 
+HEADER_OF_PARAMETERS = 8 * 10**6
+"""The largest header of a file of parameters, which strangers share: 20,000 arrays with long paths."""
+
 MOST_AXES = 64
 """The largest number of axes of a NumPy array. A path in a file may have as many parts."""
 
@@ -226,6 +229,7 @@ def unpacked(
     path: Path,
     *,
     has_checksum: bool = True,
+    longest: int = LARGEST_HEADER,
     most_bytes: float | None = None,
     forms: Mapping[str, str] | None = None,
     follow_links: bool = False,
@@ -236,6 +240,7 @@ def unpacked(
         path: the file.
         has_checksum: whether ``packed`` must have made the file, with a checksum in its header. Otherwise a checksum is
             verified if there is one, and no other text.
+        longest: the largest number of bytes of the header.
         most_bytes: the largest number of bytes of the file. A small archive can contain gigabytes.
         forms: the type and the shape that each array must have, by its path. They are compared before the arrays are
             read.
@@ -251,7 +256,7 @@ def unpacked(
         reading(path, "a safetensors file", errors=(*DAMAGES, SafetensorError)),
         opened(path, most=most_bytes, follow_links=follow_links) as file,
     ):
-        beginning, header, about = _header(file)
+        beginning, header, about = _header(file, longest)
         given = {name: _form_in_header(path, array) for name, array in header.items()}
         if forms is not None and (different := differences(given, forms)):
             raise DataError(str(path), "the parameters of this network", different)
@@ -279,14 +284,14 @@ def texts_in(path: Path) -> dict[str, str]:
         one of `DAMAGES`: if the file cannot be read.
     """
     with opened(path) as file:
-        return _header(file)[2]
+        return _header(file, LARGEST_HEADER)[2]
 
 
-def _header(file: BinaryIO) -> tuple[bytes, JsonObject, dict[str, str]]:
+def _header(file: BinaryIO, longest: int) -> tuple[bytes, JsonObject, dict[str, str]]:
     """The first bytes of a safetensors file, the entries of its arrays in them, and the texts about the arrays."""
     beginning = file.read(8)
-    if (length := int.from_bytes(beginning, "little")) > LARGEST_HEADER:
-        raise ValueError(f"a header of more than {LARGEST_HEADER:,} bytes")
+    if (length := int.from_bytes(beginning, "little")) > longest:
+        raise ValueError(f"a header of more than {longest:,} bytes")
     beginning += file.read(length)
     header = parsed(beginning[8:])
     check_fits(header, HEADER)
@@ -345,7 +350,7 @@ def read_parameters(
 ) -> tuple[Params, State]:
     """The same for a file in the folder of a run, which may come from a stranger: no link is followed."""
     if like is None:
-        found, _ = unpacked(path, follow_links=follow_links)
+        found, _ = unpacked(path, longest=HEADER_OF_PARAMETERS, follow_links=follow_links)
         named = {"params": {}, "state": {}}
         with reading(path, "arrays below params and state", errors=DAMAGES):
             if any(not 0 < name.count("/") < MOST_AXES for name in found):  # JAX could not go deeper
@@ -356,6 +361,6 @@ def read_parameters(
     else:
         named = {"params": like[0], "state": like[1]}
         forms = {path: form(check_array(path, leaf)) for path, leaf in trees.flatten(named).items()}
-        found, _ = unpacked(path, forms=forms, follow_links=follow_links)
+        found, _ = unpacked(path, longest=HEADER_OF_PARAMETERS, forms=forms, follow_links=follow_links)
     read = tree_like(named, found, str(path), {})
     return read["params"], read["state"]
