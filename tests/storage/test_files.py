@@ -24,6 +24,7 @@ from functional_nn.storage.files import (
     read_signed,
     remove_leftovers,
     signed_text,
+    temporary_folder,
     write_whole,
 )
 
@@ -111,6 +112,38 @@ def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
     remove_leftovers(parent)
     assert not list(parent.glob(".*"))
     assert (target / "folder").is_dir()
+
+
+def test_a_temporary_folder_that_was_renamed_does_not_remove_another_one(tmp_path):
+    """Another user of a shared folder renames the temporary one, and gives its name to results."""
+    results, away = tmp_path / "results", tmp_path / "away"
+    (results / "run").mkdir(parents=True)
+    with temporary_folder(".", above=tmp_path) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").touch()
+        (folder / "link").symlink_to(results)
+        folder.rename(away)
+        results.rename(folder)
+    assert (folder / "run").is_dir()
+    assert list(away.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monkeypatch, kind):
+    results = tmp_path / "results"
+    (results / "run").mkdir(parents=True)
+    make = files.mkdtemp
+
+    def swapped(*arguments):
+        place = Path(make(*arguments))
+        place.rmdir()
+        results.rename(place) if kind == "folder" else place.symlink_to(results)
+        return str(place)
+
+    monkeypatch.setattr(files, "mkdtemp", swapped)
+    with pytest.raises(OSError, match=r"took the place|Not a directory"), temporary_folder(".", above=tmp_path):
+        pass
+    assert len(list(tmp_path.glob("*/run"))) == (2 if kind == "link" else 1)
 
 
 def test_a_lock_is_for_its_owner_alone(tmp_path):

@@ -24,7 +24,7 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import DataError, InputError, shortened, shown
@@ -175,7 +175,7 @@ _NEW_FILES_ONLY: set[int] = set()
 
 
 @contextmanager
-def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
+def kept_open(folder: Path, *, new_files_only: bool = False, follow_links: bool = True) -> Iterator[None]:
     """Keeps a folder open. Until the context ends, the functions of this module read and write in the open folder.
 
     Another user who can write to the folder above may rename this one at any moment, and put a link to another folder
@@ -185,6 +185,7 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
     Args:
         folder: the folder.
         new_files_only: whether to write a file that exists is an error.
+        follow_links: whether the folder may be a link. Inside one that is kept open, it never may.
     """
     if os.open not in os.supports_dir_fd:
         yield
@@ -192,7 +193,7 @@ def kept_open(folder: Path, *, new_files_only: bool = False) -> Iterator[None]:
     path = os.path.abspath(folder)
     with _OPENING:
         if path not in _KEPT_OPEN:
-            _KEPT_OPEN[path] = _opened_folder(folder)
+            _KEPT_OPEN[path] = _opened_folder(folder, follow_links=follow_links)
         descriptor = _KEPT_OPEN[path]
         _USERS[path] += 1
         if new_files_only:
@@ -240,13 +241,14 @@ def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
     return InputError(argument, "a folder that can be written to", f"{path} ({error.strerror})")
 
 
-def _opened_folder(folder: Path) -> int:
+def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
     """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
     if (kept := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
         # Not a copy of the descriptor: listings of a copy would continue where another one stopped.
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=kept)
     name, above = _placed(folder)
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | (0 if above is None else os.O_NOFOLLOW), dir_fd=above)
+    follow = 0 if above is None and follow_links else os.O_NOFOLLOW
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=above)
 
 
 def check_not_removed(folder: Path) -> None:
@@ -393,9 +395,40 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
 
 @contextmanager
 def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -> Iterator[Path]:
-    """A folder that is removed at the end, also if a signal ends the process: in the one above, or in the system's."""
-    with TemporaryDirectory(prefix=prefix, suffix=suffix, dir=above) as name, removed_by_signals(partial(rmtree, name)):
-        yield Path(name)
+    """A folder that is removed at the end, also if a signal ends the process: in the one above, or in the system's.
+
+    It is kept open (see ``kept_open``).
+    """
+    folder = Path(os.path.abspath(mkdtemp(suffix, prefix, above)))
+    remove = partial(_remove_temporary, folder)
+    with kept_open(folder, follow_links=False):
+        if names_in(folder):
+            raise FileExistsError(errno.EEXIST, "Another folder took the place of a new one", str(folder))
+        with removed_by_signals(remove):
+            try:
+                yield folder
+            finally:
+                remove()
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Removes a folder that is kept open, and what is in it.
+
+    Another user may have given its name to another folder. So its content is removed by its descriptor. By its name
+    only an empty folder is removed.
+    """
+    descriptor = _KEPT_OPEN.get(str(folder))
+    if descriptor is None:  # Windows
+        rmtree(folder)
+        return
+    for name in os.listdir(descriptor):
+        try:
+            os.unlink(name, dir_fd=descriptor)
+        except (IsADirectoryError, PermissionError):  # the second one for a folder on macOS
+            rmtree(name, dir_fd=descriptor)
+    name, above = _placed(folder)
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=above)
 
 
 def remove_file(path: Path) -> None:
@@ -424,7 +457,6 @@ def new_folder(value: object) -> Iterator[Path]:
     with (
         folder_to_write("folder", folder.parent),
         temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
-        kept_open(beside),
     ):
         whole = beside / "whole"
         make_folder(whole)
