@@ -619,8 +619,16 @@ def in_place(ctx, y_bar, sum_bar):
     return bars
 
 
+def adds_to_grad(ctx, y_bar, sum_bar):
+    x_bar, w_bar = product_backward(ctx, y_bar, sum_bar)
+    if ctx.saved_tensors[1].is_leaf:
+        ctx.saved_tensors[1].grad = w_bar.detach()
+    return x_bar, w_bar
+
+
 def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
     product_of(product_backward).raise_if_failed()
+    assert "w (call, float64, plain, normal): The backward pass changes .grad" in product_of(adds_to_grad).sentence
     words = "w (call, float64, plain, normal): The gradient is different if only these require a gradient: w."
     assert words in product_of(of_the_wrong_input).sentence
     words = "The gradient is different if only these results are used: 1."
@@ -650,6 +658,25 @@ def test_a_gradient_is_the_same_whatever_else_is_computed():
     tensors = torch.from_numpy(draw(3)), torch.from_numpy(draw(3)), torch.from_numpy(draw(3))
     words = "different if forward is called with other numbers before the backward pass"
     assert words in check_torch(Affine.apply, *tensors, second_order=False, other_points=False).sentence
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_result_that_is_changed_in_place(saves):
+    torch = pytest.importorskip("torch")
+
+    class Exponential(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.y = x.exp()
+            ctx.save_for_backward(ctx.y)
+            return ctx.y
+
+        @staticmethod
+        def backward(ctx, y_bar):
+            return y_bar * (ctx.saved_tensors[0] if saves else ctx.y)
+
+    report = check_torch(Exponential.apply, torch.from_numpy(draw(3)), other_points=False)
+    assert report.passed if saves else "different if its result is changed in place" in report.sentence
 
 
 def of_parameters_alone(ctx, y_bar, *others):

@@ -19,6 +19,9 @@ from functional_nn.gradients.compare.passes import Arrays, Implementation, Pass
 from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.mutation.planting import plant
 
+IN_PLACE = "if its result is changed in place before the backward pass. PyTorch sees this with ctx.save_for_backward"
+CHANGED_GRAD = "The backward pass changes .grad of this tensor. Let it only return the gradient."
+
 
 def check_implementation(
     forward: Pass,
@@ -209,6 +212,11 @@ def _about_graphs(
         results(*((0.5 * x.detach()).requires_grad_() if x.requires_grad else x for x in variables))
         return gradient(first, by)
 
+    def after_change(place: int) -> dict[int, np.ndarray]:
+        changed = results(*variables)
+        changed[place].mul_(2)
+        return gradient(changed, by, {place: bars[place]})
+
     def of_some(some: Sequence[int]) -> dict[int, np.ndarray]:
         given = [variable if number in some else variable.detach() for number, variable in enumerate(variables)]
         return gradient(results(*given), {place: given[place] for place in some})
@@ -225,6 +233,9 @@ def _about_graphs(
         right = gradient(y, by, {place: bar * (place in some) for place, bar in bars.items()})
         used = partial(gradient, y, by, {place: bars[place] for place in some})
         ways.append((f"if only these results are used: {', '.join(map(str, some))}", right, used))
+    for place in places:
+        right = gradient(y, by, {number: 2 * bar * (number == place) for number, bar in bars.items()})
+        ways.append((IN_PLACE, right, partial(after_change, place)))
     notes: list[tuple[str, str]] = []
     for way, right, of_way in ways:
         try:
@@ -232,7 +243,9 @@ def _about_graphs(
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
                     notes.append((first.names[place], f"The gradient is different {way}."))
         except Exception as error:
-            notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
+            if way != IN_PLACE or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most such changes
+                notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
+    notes += [(first.names[place], CHANGED_GRAD) for place, x in by.items() if x.grad is not None]
     if not all(map(torch.equal, before, y)):
         notes.append(("y", "The backward pass changes the result of the forward pass. Let it compute with a copy."))
     return [Verdict(first.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes[:1]]

@@ -496,8 +496,7 @@ class Implementation:
         Calls that a pass refuses are left out.
         """
         axes = range(max(array.ndim for array in (*arrays, *y.leaves)) - 1)
-        ways = [partial(strided_copy, -1), partial(strided_copy, -2)]
-        ways += [partial(with_last_in_memory, axis) for axis in axes]
+        ways = [partial(strided_copy, -1), partial(strided_copy, -2), *(partial(with_last_in_memory, n) for n in axes)]
         # Numbers that are equal along the first axis only, as those that a sum over a batch passes back.
         equal = [np.resize(rows[-1][: math.prod(leaf.shape[1:])], leaf.shape) for leaf in y.leaves]
         found, refused = [], None
@@ -826,8 +825,7 @@ def strided_copy(axis: int, array: np.ndarray) -> np.ndarray:
     contiguous stays inside.
     """
     axis = max(axis, -1 - array.ndim)
-    memory = np.repeat(np.expand_dims(array, axis), 2, axis)
-    copy, gaps = np.moveaxis(memory, axis, 0)
+    copy, gaps = np.moveaxis(np.repeat(np.expand_dims(array, axis), 2, axis), axis, 0)
     if np.issubdtype(array.dtype, np.floating):  # another integer might be no index
         gaps += 77
     strides = [stride if np.diff(array, axis=place).any() else 0 for place, stride in enumerate(copy.strides)]
