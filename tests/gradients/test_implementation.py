@@ -548,6 +548,12 @@ def detached(ctx, y_bar):
     return y_bar * s * (1 + x.detach() * (1 - s))
 
 
+def detached_beyond_32(ctx, y_bar):
+    (x,) = ctx.saved_tensors
+    s, x = x.sigmoid(), x if len(x) <= 32 else x.detach()
+    return y_bar * s * (1 + x * (1 - s))
+
+
 def without_strides(ctx, y_bar):
     return swish_backward(ctx, y_bar * y_bar.is_contiguous())
 
@@ -566,7 +572,12 @@ def test_a_gradient_without_strides():
 
 @pytest.mark.parametrize(
     ("backward", "kind"),
-    [(lambda ctx, y_bar: y_bar, "vjp"), (detached, "second order"), (detached_elsewhere, "second order")],
+    [
+        (lambda ctx, y_bar: y_bar, "vjp"),
+        (detached, "second order"),
+        (detached_elsewhere, "second order"),
+        (detached_beyond_32, "second order"),
+    ],
 )
 def test_wrong_functions_of_pytorch(backward, kind):
     torch, swish = swish_of(backward)
@@ -729,6 +740,8 @@ def test_the_sentence_says_where_y_bar_is_1():
 
     one = sentence(np.sin, lambda x, y_bar: [[1], [2]] * y_bar * np.cos(x))
     assert "It is 2 times too large. Here y_bar is 1 at (1, 0), and 0 elsewhere." in one
+    ties = sentence(lambda x: x.max(0), lambda x, y_bar: y_bar * (x == x.max(0)))
+    assert "moved together by 1, 1: this is the sum of their derivatives times these steps. Here y_bar is 1." in ties
     two = sentence(lambda x: (x[0], x), lambda x, y_bars: [[1], [0]] * y_bars[0] + 3 * y_bars[1])
     assert "It is 3 times too large. Here y_bar[1] is 1 at (0, 0), and 0 elsewhere." in two
 

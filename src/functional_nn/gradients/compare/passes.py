@@ -38,7 +38,9 @@ ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
-SIZES = (1, 30, 201, 256, 287, 1029)
+ALSO_SECOND = 287
+"""The length of axes at which second derivatives are compared, too."""
+SIZES = (1, 30, 201, 256, ALSO_SECOND, 1029)
 """The lengths of axes that are tried. Divided by 4, they leave each remainder; 287 divided by 8 leaves 7.
 Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 201 a part of a seventh,
 and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,029 is longer than a
@@ -270,7 +272,7 @@ class Implementation:
         """Judges the backward pass at the given point, then at others, until one fails."""
         found = self._at(GIVEN, self.arrays)
         for regime, arrays in self.points() if other_points and not has_failed(found) else ():
-            if self._kind != "vjp" and regime not in FEW_POINTS:
+            if self._kind != "vjp" and regime not in FEW_POINTS and not regime.endswith(f" {ALSO_SECOND}"):
                 continue
             try:
                 found += [] if has_failed(found) else self._at(regime, arrays)
@@ -455,9 +457,9 @@ class Implementation:
         apart = np.abs(value[:, :groups].sum(1) - value[:, groups]) - of_sum - 2 * of_groups
         terms = np.abs(value[:, :groups]).sum(1)
         error[apart > PRECISIONS[self.dtype].visible * terms, :groups] = UNKNOWN
-        if groups == x.size:  # each group is one element
-            directions[:groups], value[:, :groups] = np.eye(groups), value[:, :groups] / together
-            error[:, :groups] /= np.abs(together)
+        # The largest step of each direction is 1 from here on, so a single element gives its derivative.
+        largest = np.copysign(np.max(np.abs(directions), 1, initial=1), directions.sum(1))
+        directions, value, error = directions / largest[:, None], value / largest, error / np.abs(largest)
         along = Along(y, directions, value, error, kink, np.maximum(np.abs(y)[:, None], farthest))
         if self.dtype == "float64" or factor < SMALLEST_FACTOR or not (doubtful | (error > KNOWN)).any():
             return along
@@ -578,12 +580,15 @@ class Implementation:
         if not (known & ((found != 0) | (right != 0))).any() and not at_zero:
             known[:] = False  # that some derivatives are 0 says nothing about those that are not known
         verdict, at = worst_element(template, wrong, known, found, right, error, scale)
-        moved = np.flatnonzero(along.directions[at[1]])
-        index = tuple(moved.tolist()) if len(moved) == 1 else ()
-        note = ""
+        steps = along.directions[at[1]]
+        moved = np.flatnonzero(steps)
+        index, note = tuple(moved.tolist()) if len(moved) == 1 else (), ""
         if verdict.outcome == "fail":
-            note = "" if index else "Several elements are moved together: this is the sum of their derivatives. "
-            note += _about_cotangent(rows[at[0]], outputs)
+            listed = ", ".join(f"{step:g}" for step in steps[moved[:8]]) + ", ..." * (len(moved) > 8)
+            together = f"Elements {moved[0]} to {moved[-1]} of the flat array are moved together by {listed}: "
+            note = "" if index else together + "this is the sum of their derivatives times these steps. "
+            bar = "y_bar" if self._kind == "vjp" else "the cotangent of the gradient"
+            note += f"Here {bar}{_about_cotangent(rows[at[0]], outputs)}"
         return replace(verdict, reference=DIFFERENCES, index=index, note=note)
 
     def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
@@ -786,18 +791,18 @@ def worst_element(
 
 
 def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
-    """Which cotangent was pulled back, in words.
+    """Which cotangent was pulled back, as the rest of a sentence about it.
 
     Args:
         row: the cotangent of all outputs, as one vector.
         outputs: arrays of the shapes of the outputs.
     """
     if np.all(row == row[0]):
-        return f"Here y_bar is {row[0]:g}{' everywhere' if row.size > 1 else ''}."
+        return f" is {row[0]:g}{' everywhere' if row.size > 1 else ''}."
     if np.count_nonzero(row) > 1:
-        return f"Here y_bar has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
+        return f" has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
     suffix, index = _output(outputs, int(np.flatnonzero(row)[0]))
-    return f"Here y_bar{suffix} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
+    return f"{suffix} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float, size: float = 0.0) -> bool:
