@@ -46,8 +46,10 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys, refused):
     table = SimpleNamespace(columns=["depth", "size"], __array__=lambda: np.ones((1, 2)))  # of pandas
     with pytest.raises(fnn.InputError, match=r"expected the columns \['size', 'depth'\], in this order, got"):
         network.predict(table)
-    with pytest.raises(fnn.InputError, match="examples: expected an array of numbers, got a masked array"):
-        network.predict(np.ma.array([[130, -3]], mask=[[True, False]]))
+    masked = np.ma.array([[130, -3]], mask=[[True, False]])
+    for convert in (network.predict, network.features.standardized):
+        with pytest.raises(fnn.InputError, match="expected an array of numbers, got a masked array"):
+            convert(masked)
     new.write_text("size,name\n1,a\n")
     refused(["predict", folder, new], "that the network was trained on, got a table without 'depth'")
 

@@ -72,6 +72,7 @@ def test_the_best_epoch_is_kept_by_a_resumed_run(tiny, tmp_path, monkeypatch):
     best, result = check_best_is_kept(tmp_path / "run")
     assert result["status"] == "interrupted"
     assert result["test_loss"] is None  # the test examples are evaluated at the end of a run
+    command.remove("--keep-best")  # it goes on with its own settings
     assert run([*command, "--resume"]) == 0
     again, result = check_best_is_kept(tmp_path / "run")
     assert (again, result["restored_epochs"]) == (best, 5)

@@ -179,7 +179,7 @@ def test_several_devices_have_to_be_asked_for_before_jax_begins(tiny, unchanged,
 
 
 def test_every_choice_has_a_flag_and_a_test():
-    in_other_tests = "dataset data_dir image_size image_color label metrics patience validation freeze"
+    in_other_tests = "dataset data_dir image_size image_color label metrics patience validation freeze keep_best"
     names_of_flags = {flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in CHANGES.split()}
     assert names_of_flags == SETTINGS.keys() - in_other_tests.split()
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from functional_nn import DataError, InputError, grid
-from functional_nn.sweeps import choice, crossed, uniform, zipped
+from functional_nn.sweeps import choice, crossed, draws, uniform, zipped
 from functional_nn.sweeps import grid as grids
 from functional_nn.sweeps.grid import read_grid
 
@@ -41,8 +41,8 @@ def test_quotes_that_never_end_take_no_long_time(tmp_path):
 
 TOO_MUCH = {
     "a tuple in many members": "[grid]\nhidden = [[" + "1," * 20_000 + "]]\nseed = [" + "1," * 30_000 + "]",
-    "a drawn tuple": "[draws]\nnumber = 50000\nhidden = {choice = [[" + "1," * 20_000 + "]]}",
-    "two long lists": f"[grid]\na = {[*range(2000)]}\n[zip]\nb = {2000 * [1]}",
+    "a drawn tuple": "[draws]\nnumber = 50000\nhidden = {choice = [[" + "1," * 20_000 + "]]}\nx = {uniform = [0, 1]}",
+    "two long lists": f"[grid]\na = {[*range(2000)]}\n[zip]\nb = {[*range(2000)]}",
     "one long list": "[grid]\na = [" + "1," * 60_000 + "]",
     "axes whose product has many digits": "[grid]\n" + "".join(f"a{i} = [1, 2, 3, 4]\n" for i in range(9000)),
 }
@@ -68,8 +68,16 @@ def test_many_names_are_counted_once():
 
 def test_a_value_that_is_given_twice_is_refused():
     """Its models would be counted twice, and the interval of their mean would be too narrow."""
-    with pytest.raises(InputError, match=r"rate: expected different values, got 0\.01, 2 times"):
-        grid(rate=[0.01, 0.1, 1e-2])
+    rate = [0.01, 0.1, 1e-2]
+    for make in (grid, zipped):
+        with pytest.raises(InputError, match=r"different members, got \{'rate': 0\.01\} again for member 2"):
+            crossed(make(rate=rate), grid(seed=[0, 1]))
+
+
+def test_no_member_is_drawn_twice():
+    assert {member["x"] for member in draws(3, x=choice([4, 5, 6]))} == {4, 5, 6}
+    with pytest.raises(InputError, match="as many members as there are different ones, such as 3, got 4"):
+        draws(4, x=choice([4, 5, 6]))
 
 
 def test_values_without_an_end_are_refused():

@@ -58,7 +58,6 @@ FEW_STEPS = 50
     default=0.0,
     help="Least time between two checkpoints; 0 saves one after every epoch.",
 )
-@click.option("--keep-best", is_flag=True, help="Keep the epoch with the lowest loss, not the last one; needs --out.")
 @click.option(
     "--distributed",
     is_flag=True,
@@ -78,7 +77,6 @@ def train(
     from_run: Path | None,
     resume: bool,
     checkpoint_minutes: float,
-    keep_best: bool,
     member: int | None,
     json_file: Path | None,
     quiet: bool,
@@ -107,6 +105,7 @@ def train(
             values = run_folder.read_configuration(out)
             groups = settings.DATA, settings.NETWORK, settings.TRAINING
             configuration = with_settings_of("--resume", out, values, configuration, *groups)
+    keep_best = configuration.keep_best
     for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
         if is_set and out is None:
             raise InputError(flag, "the run's folder in --out", "none")

@@ -186,6 +186,14 @@ class Configuration:
         several="Stop a model after this number of epochs without a lower loss.",
         may_change=True,
     )
+    keep_best: bool = setting(
+        TRAINING,
+        click.BOOL,
+        False,
+        "Keep the epoch with the lowest loss, not the last one; needs --out.",
+        alone=True,
+        may_change=True,
+    )
     seed: int = setting(
         TRAINING, SEED, 0, "For initial values, shuffling and noise.", several="The first seed.", swept="file"
     )

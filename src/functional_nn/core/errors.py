@@ -127,6 +127,14 @@ check_data = partial(check, kind=DataError)
 """The same check for a file or a data set."""
 
 
+def check_no_gaps(argument: str, value: object) -> None:
+    """Refuses a masked array of NumPy. In most conversions the hidden numbers would take the place of the gaps."""
+    from numpy.ma import MaskedArray
+
+    if isinstance(value, MaskedArray):
+        raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")
+
+
 class FormulaMissing(NotImplementedError):
     """A layer or a function has no hand-derived formula, and one is needed. The message begins with its path."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from functional_nn.core.errors import InputError, check, shortened, shown
+from functional_nn.core.errors import InputError, check, check_no_gaps, shortened, shown
 from functional_nn.core.masked import Masked
 from functional_nn.core.shapes import Shape, is_shape, shape_error
 from functional_nn.core.texts import counted, is_count, suggest
@@ -237,8 +237,7 @@ def as_host_array(argument: str, value: object) -> np.ndarray:
 
 
 def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any:
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")
+    check_no_gaps(argument, value)
     try:
         array = in_native_order(convert(in_native_order(value)))
     except (TypeError, ValueError, OverflowError):

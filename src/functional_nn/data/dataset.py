@@ -34,7 +34,17 @@ class Features(NamedTuple):
     deviation: tuple[float, ...]
 
     def standardized(self, rows: ArrayLike) -> np.ndarray:
-        """Rows in the units of the table, as the network takes them."""
+        """Rows in the units of the table, as the network takes them.
+
+        Raises:
+            InputError: for a table of pandas whose columns have other names or another order, and for gaps.
+        """
+        errors.check_no_gaps("rows", rows)
+        columns = list(getattr(rows, "columns", ()))
+        is_named = any(isinstance(name, str) for name in columns)
+        check(
+            "rows", columns, f"the columns {list(self.names)}, in this order", not is_named or columns == [*self.names]
+        )
         return ((np.asarray(rows) - self.mean) / self.deviation).astype(np.float32)
 
     def in_units(self, x: np.ndarray) -> np.ndarray:
@@ -291,8 +301,10 @@ def check_name(name: str) -> None:
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
     with errors.reading(f"{part} images", "an array", errors=(TypeError, ValueError)):
+        errors.check_no_gaps(f"{part} images", images)
         images = np.asarray(images)
     with errors.reading(f"{part} labels", "an array", errors=(TypeError, ValueError)):
+        errors.check_no_gaps(f"{part} labels", labels)
         labels = np.asarray(labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]

@@ -75,16 +75,12 @@ class SavedNetwork(NamedTuple):
         Raises:
             InputError: for examples of another shape, and for images of numbers below 0 or above 1 that are not bytes.
         """
-        columns = list(getattr(examples, "columns", ()))  # of a table of pandas
-        if self.features is not None and any(isinstance(name, str) for name in columns):
-            names = list(self.features.names)
-            check("examples", columns, f"the columns {names}, in this order", columns == names)
         x = as_host_array("examples", examples)
         expected = f"a batch of examples, (examples, {', '.join(map(str, self.in_shape))})"
         remedy = "For one example, give examples[None]." if x.shape == self.in_shape else ""
         check("examples", x, expected, x.shape[1:] == self.in_shape, remedy)
         if self.features is not None:
-            x = self.features.standardized(x)
+            x = self.features.standardized(examples)
         elif x.dtype != np.uint8 and x.size and not (x.min() >= 0 and x.max() <= 1):
             given = f"{x.dtype} from {x.min():g} to {x.max():g}"
             remedy = "Divide them by 255, or give them as uint8."

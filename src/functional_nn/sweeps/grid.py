@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 import jax
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, reading, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check, check_no_gaps, reading, shortened, shown
 from functional_nn.core.texts import is_count, suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_count, check_number, is_function, is_numeric
@@ -29,6 +29,9 @@ PlainValue: TypeAlias = Any
 
 Hyperparameters: TypeAlias = dict[str, PlainValue]
 Distribution: TypeAlias = Callable[[np.random.Generator], object]
+MOST_REPEATED = 1000
+"""``draws`` gives up after drawing this number of known members one after another."""
+
 MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
 """The most members of a grid, and the most values of all members together. A tuple counts as many values as it holds.
 Without these limits a file of a hundred bytes could describe a grid that does not fit into memory."""
@@ -43,11 +46,7 @@ def grid(**axes: Iterable[object]) -> list[Hyperparameters]:
     """
     values = [_values(name, given) for name, given in axes.items()]
     _check_product(values)
-    for name, column in zip(axes, values, strict=True):
-        value, count = Counter(column).most_common(1)[0]
-        if count > 1:  # an interval of these models would be too narrow
-            raise InputError(shortened(name), "different values", f"{shown(value)}, {count} times")
-    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)]
+    return check_grid([dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*values)])
 
 
 def zipped(**axes: Iterable[object]) -> list[Hyperparameters]:
@@ -91,6 +90,8 @@ def crossed(*grids: Sequence[Mapping[str, object]]) -> list[Hyperparameters]:
 def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperparameters]:
     """Random members: the value of each axis is drawn from its distribution. The same seed draws the same members.
 
+    No two members are equal: a member that is drawn a second time is left out, and another one takes its place.
+
     Args:
         number: the number of members.
         seed: the seed of the drawing. To give the members a ``seed`` for training, use ``crossed``.
@@ -107,14 +108,18 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
     for name, distribution in axes.items():
         check(name, distribution, "a distribution", is_function(distribution), "Use uniform, log_uniform or choice.")
     generator = np.random.default_rng(seed)
-    members: list[Hyperparameters] = []
-    values = 0
-    for _ in range(number):
-        member = {name: _plain(draw(generator)) for name, draw in axes.items()}
-        members.append(member)
-        values += _count_values(tuple(member.values()))
-        check_size(len(members), values)
-    return members
+    members: dict[frozenset[object], Hyperparameters] = {}
+    values = repeated = 0
+    while len(members) < number:
+        member = {name: _checked(name, draw(generator)) for name, draw in axes.items()}
+        is_new = members.setdefault(frozenset(member.items()), member) is member
+        repeated = 0 if is_new else repeated + 1
+        expected = f"as many members as there are different ones, such as {len(members)}"
+        check("number", number, expected, repeated < MOST_REPEATED)
+        if is_new:
+            values += _count_values(tuple(member.values()))
+            check_size(len(members), values)
+    return list(members.values())
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -169,7 +174,15 @@ def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> li
         if different:
             given = f"member {number} that differs from the first in {shortened(', '.join(different))}"
             raise InputError(argument, "the same hyper-parameters for all members", given)
-    return [{name: _checked(name, value) for name, value in member.items()} for member in members]
+    checked = [{name: _checked(name, value) for name, value in member.items()} for member in members]
+    # Statistics over seeds would take equal models for independent ones, and an interval would be too narrow.
+    known: set[frozenset[object]] = set()
+    for number, member in enumerate(checked):
+        values = frozenset(member.items())
+        if values in known:
+            raise InputError(argument, "different members", f"{shown(member)} again for member {number}")
+        known.add(values)
+    return checked
 
 
 def check_size(members: int, values: int) -> None:
@@ -291,6 +304,7 @@ def _values(name: str, given: object) -> list[PlainValue]:
 
 
 def _checked(name: str, given: object) -> PlainValue:
+    check_no_gaps(shortened(name), given)
     value = _plain(given)
     if isinstance(value, tuple):
         return tuple(_checked(name, part) for part in value)
