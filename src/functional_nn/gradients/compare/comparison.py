@@ -137,27 +137,17 @@ class JacobianComparison:
         self._stop_gradient_as_constant = stop_gradient_as_constant
         with jax.enable_x64(True):
             self.problem = jacobians.condensed(problem_in("float64"))
-            self.y_bars, self.directions, self.y_directions = self._drawn(seed)
+            outputs, random = jax.eval_shape(self.problem.function, self.problem.leaves), np.random.default_rng(seed)
+            # Nearly all of these multiples of 1/128 are exact in every type; bfloat16 rounds those beyond ±2.
+            self.y_bars, self.directions, self.y_directions = (
+                [((np.round(random.normal(size=x.shape) * 64) + 0.5) / 64).astype(x.dtype) for x in leaves]
+                for leaves in (outputs, self.problem.leaves, outputs)
+            )
             self._pullbacks = Pullbacks(self.problem)
-            self._program = jax.make_jaxpr(self.problem.function)(self.problem.leaves)
-            self._narrow_types = narrow_types(self._program)
+            self.program = jax.make_jaxpr(self.problem.function)(self.problem.leaves)
+            self._narrow_types = narrow_types(self.program)
         self._formula_outcome: dict[str, Outcome] = dict.fromkeys(self.problem.names, "pass")
         self._automatic_is_right = dict.fromkeys(self.problem.names, True)
-
-    def _drawn(self, seed: int) -> tuple[Leaves, Leaves, Leaves]:
-        """Draws a cotangent of the outputs, a direction of the leaves, and one of the cotangent.
-
-        Their numbers are multiples of 1/128. Nearly all are exact in every type; bfloat16 rounds those beyond ±2.
-        """
-        random = np.random.default_rng(seed)
-
-        def draw(leaf: Array | jax.ShapeDtypeStruct) -> np.ndarray:
-            return ((np.round(random.normal(size=leaf.shape) * 64) + 0.5) / 64).astype(leaf.dtype)
-
-        outputs = jax.eval_shape(self.problem.function, self.problem.leaves)
-        structures = outputs, self.problem.leaves, outputs
-        y_bars, directions, y_directions = ([draw(leaf) for leaf in leaves] for leaves in structures)
-        return y_bars, directions, y_directions
 
     @np.errstate(invalid="ignore")
     def check_purity(self) -> None:
@@ -219,7 +209,7 @@ class JacobianComparison:
         """The constants at which the function or the formula may change its branch."""
         with jax.enable_x64(True):
             pullback = jax.make_jaxpr(self.problem.pullback)(self.problem.leaves, self.y_bars)
-        return list(dict.fromkeys([*branch_constants(self._program), *branch_constants(pullback)]))
+        return list(dict.fromkeys([*branch_constants(self.program), *branch_constants(pullback)]))
 
     @cached_property
     def further_points(self) -> list[FurtherPoint]:
@@ -299,7 +289,7 @@ class JacobianComparison:
         Automatic differentiation is wrong where the code says so (``stop_gradient``, a custom rule), and where it loses
         a path, as in ``where(x == y, f(x), ...)``. A formula may have the same mistake.
         """
-        names = {equation.primitive.name for equation in all_equations(self._program)}
+        names = {equation.primitive.name for equation in all_equations(self.program)}
         if self._stop_gradient_as_constant or self._narrow_types or not any(map(MISLEADING.match, names)):
             return []
         random, found = np.random.default_rng(2), []
@@ -471,8 +461,7 @@ class JacobianComparison:
         The first is a Hessian-vector product. The second has to be what the formula gives for the direction in place of
         the cotangent, because a pullback is linear. ``first_order`` has compared that with the arbiter.
         """
-        leaves = self.problem.leaves
-        tolerance = SECOND_ORDER_TOLERANCE
+        leaves, tolerance = self.problem.leaves, SECOND_ORDER_TOLERANCE
         with jax.enable_x64(True):
             reasons = []
             for derivative in (jacobians.forward_derivative, jacobians.reverse_derivative):
@@ -543,8 +532,8 @@ class JacobianComparison:
                 judged += 1
                 known = {"tolerance": HALF, "regime": self._shown(point), "note": DOMAIN}
                 verdicts = self._second_order_at(point, own_rounding, **known)
-                if has_failed(verdicts):
-                    return [verdict for verdict in verdicts if verdict.outcome == "fail"]
+                if wrong := [verdict for verdict in verdicts if verdict.outcome == "fail"]:
+                    return wrong
         return []
 
     def in_type(
@@ -602,16 +591,12 @@ class JacobianComparison:
                 yield judged(values, reference=f"50 digits, {dtype}" if is_alone else "float64")
                 # A formula that is wrong in float64 needs no second verdict.
                 if transform == "jit" and not is_alone and self._formula_outcome[name] != "fail":
-                    relative = self._relative_in_type(dtype, number, values, *problem.cast(point, "float64"))
+                    relative = self._relative_in_type(dtype, number, values, problem.cast(point, "float64"))
                     if relative is not None:
                         yield judged(relative, unit="relative", tolerance=HALF_OF_DIGITS[dtype])
 
     def _in_type_alone(
-        self,
-        problem: Problem,
-        points: Sequence[tuple[Leaves, Leaves]],
-        automatic: Leaves,
-        in_float64: Sequence[Derivatives],
+        self, problem: Problem, points: list[tuple[Leaves, Leaves]], automatic: Leaves, in_float64: list[Derivatives]
     ) -> Sequence[tuple[Array, ...]]:
         """The derivatives by each leaf of the function that is traced in a type, in 50 digits, and their errors.
 
@@ -635,12 +620,7 @@ class JacobianComparison:
         return [tuple(map(np.concatenate, zip(*of_leaf, strict=True))) for of_leaf in zip(*rows, strict=True)]
 
     def _relative_in_type(
-        self,
-        dtype: str,
-        number: int,
-        values: ComparedValues,
-        leaves: Leaves,
-        y_bars: Leaves,
+        self, dtype: str, number: int, values: ComparedValues, point: tuple[Leaves, Leaves]
     ) -> ComparedValues | None:
         """The values with the size of the derivative as their scale, where digits are lost in a type; otherwise None.
 
@@ -651,9 +631,9 @@ class JacobianComparison:
             dtype: the type.
             number: the index of the leaf.
             values: the values in this type, with those of float64 as the arbiter's.
-            leaves: the point x, in float64.
-            y_bars: the cotangent ȳ, in float64.
+            point: the point x and the cotangent ȳ, in float64.
         """
+        leaves, y_bars = point
         far = relative_error(values.hand - values.arbiter, np.abs(values.arbiter))
         doubts = np.where(compared_values.needs_relative(values, dtype) & ~(far <= HALF_OF_DIGITS[dtype]), far, 0.0)
         columns = np.argsort(-doubts[0])[: min(arbiter.MOST_COLUMNS, np.count_nonzero(doubts))]

@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 
 from functional_nn.core.trees import PyTree
 from functional_nn.gradients.compare.problem import Array, is_simple_fraction
+from functional_nn.jaxprs.counts import ELEMENTWISE
 from functional_nn.jaxprs.evaluate import Compute, EquationPath, bind, evaluate
 from functional_nn.jaxprs.walk import all_equations, array_type, inner_programs
 
@@ -27,12 +28,8 @@ on arrays of usual sizes rarely take the same errors."""
 
 SUMS = frozenset(("conv_general_dilated", "cumsum", "dot_general", "reduce_sum", "reduce_window_sum"))
 """Operations that round after every term that they add."""
-ROUNDED = (
-    SUMS
-    | {"acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"}
-    | {"div", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "integer_pow", "lgamma", "log", "log1p", "logistic"}
-    | {"mul", "pow", "rsqrt", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh"}
-)
+EXACT = frozenset(("abs", "ceil", "clamp", "floor", "max", "min", "neg", "rem", "round", "sign"))
+ROUNDED = SUMS | {"digamma", "lgamma"} | (ELEMENTWISE - EXACT)
 """Operations that round their results. Maxima, selections and moves of elements are exact, so they get no error."""
 SOLVERS = frozenset(
     ("cholesky", "custom_linear_solve", "eigh", "fft", "householder_product", "lu", "qr", "svd", "triangular_solve")
@@ -209,7 +206,9 @@ class Noise:
         if name == "custom_linear_solve":  # L and U are in one matrix, and the numbers of U may be much larger
             return bind(equation, [self.with_relative_error(x, share) for x in operands])
         if name in SOLVERS:
-            return bind(equation, [self._with_error(x, _largest_of_matrix(x), share) for x in operands])
+            axes = -2, -1  # those of a matrix
+            largest = [jnp.max(jnp.abs(x), axes[-x.ndim :], keepdims=True, initial=0) for x in operands]
+            return bind(equation, [self._with_error(*pair, share) for pair in zip(operands, largest, strict=True)])
         (result,) = compute(operands)
         if name not in SUMS:
             return [self.with_relative_error(result, share)]
@@ -253,9 +252,3 @@ def _without_noise(operand: jax.Array) -> jax.Array:
         return operand
     whole = jnp.round(operand)
     return jnp.where(jnp.abs(operand - whole) <= NEARLY_WHOLE * jnp.abs(whole), whole, operand)
-
-
-def _largest_of_matrix(operand: jax.Array) -> jax.Array:
-    """The largest absolute value in the last two axes, which are those of a matrix."""
-    axes = tuple(range(operand.ndim))[-2:]
-    return jnp.max(jnp.abs(operand), axes, keepdims=True, initial=0)

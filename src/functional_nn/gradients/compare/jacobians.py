@@ -130,10 +130,8 @@ def unavoidable_rounding(problem: Problem, size: float, leaves: Leaves, y_bars: 
         def rounded(arrays: Leaves) -> Leaves:
             return [noise.with_relative_error(jnp.asarray(array), 1.0) for array in arrays]
 
-        def function(leaves: Leaves) -> Leaves:
-            return evaluate(program, [*rounded(leaves), *y_bars], noise)
-
-        return automatic_pullback(problem._replace(function=function), leaves, rounded(y_bars))
+        noisy = problem._replace(function=lambda leaves: evaluate(program, [*rounded(leaves), *y_bars], noise))
+        return automatic_pullback(noisy, leaves, rounded(y_bars))
 
     original = automatic_pullback(problem, leaves, y_bars)
     return list(map(largest_change, jax.vmap(pulled_back)(size * drawn_errors(program)), original))
@@ -181,13 +179,11 @@ def under_transforms(
     def pulled_back(point: tuple[Leaves, Leaves]) -> Leaves:
         return problem.pullback(*point)
 
-    first = jax.tree.map(lambda array: array[0], (points, y_bars))
-    by_transform: dict[str, Callable[[], Leaves]] = {
-        "jit": lambda: [bar[None] for bar in pulled_back(first)],
-        "vmap": lambda: jax.vmap(pulled_back)((points, y_bars)),
-        "scan": lambda: jax.lax.map(pulled_back, (points, y_bars)),
-    }
-    bars = {transform: by_transform[transform]() for transform in transforms}
+    def of_first(both: tuple[Leaves, Leaves]) -> Leaves:
+        return [bar[None] for bar in pulled_back(jax.tree.map(lambda array: array[0], both))]
+
+    under = {"jit": of_first, "vmap": jax.vmap(pulled_back), "scan": partial(jax.lax.map, pulled_back)}
+    bars = {transform: under[transform]((points, y_bars)) for transform in transforms}
     return bars, jax.lax.map(lambda point: automatic_pullback(problem, *point), (points, y_bars))
 
 
@@ -196,12 +192,7 @@ Derivative: TypeAlias = Callable[[Callable[[Array], Leaves], Array, Array], Leav
 
 
 def second_order(
-    problem: Problem,
-    derivative: Derivative,
-    leaves: Leaves,
-    y_bars: Leaves,
-    directions: Leaves,
-    y_directions: Leaves,
+    problem: Problem, derivative: Derivative, leaves: Leaves, y_bars: Leaves, directions: Leaves, y_directions: Leaves
 ) -> tuple[list[Derivatives], Leaves]:
     """Differentiates the pulled-back cotangent along a direction of the leaves, and along one of the cotangent.
 

@@ -83,8 +83,7 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     points: list[list[np.ndarray]] = [[width * normal(leaf) for leaf in leaves] for width in WIDTHS * repetitions]
     points.append([random.permutation(spread(leaf).reshape(-1)).reshape(leaf.shape) for leaf in leaves])
     points += [[sign * spread(leaf) for leaf in leaves] for sign in (1, -1)]
-    points.append([np.round(normal(leaf)) for leaf in leaves])
-    points.append([np.abs(normal(leaf)) for leaf in leaves])
+    points += [[change(normal(leaf)) for leaf in leaves] for change in (np.round, np.abs)]
     points.append([np.zeros(leaf.shape) for leaf in leaves])
     points.append([np.full(leaf.shape, random.normal()) for leaf in leaves])
     for start in (0, 1):
@@ -126,6 +125,7 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     random, (leaves, structure) = np.random.default_rng(2), jax.tree.flatten(arguments)
     places = [place for place, x in enumerate(leaves) if is_array(x) and jnp.issubdtype(x.dtype, np.generic)]
     arrays = [np.asarray(leaves[place]) for place in places]
+    axes = [(place, axis, x.shape) for place, x in zip(places, arrays, strict=True) for axis in range(x.ndim)]
     fixed = {length for array in arrays if _is_permutation(array) for length in array.shape}
     lengths = sorted({length for array in arrays for length in array.shape if length > 1} - fixed)
     longer = LONGER[any(n % 4 == 0 for n in lengths)]
@@ -143,8 +143,14 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
             others[place] = change(place, array)
         return jax.tree.unflatten(structure, others.values())
 
+    def with_axes(new: Mapping[tuple[int, int], int]) -> PyTree:
+        def change(place: int, x: np.ndarray) -> np.ndarray:
+            return resized(x, tuple(new.get((place, axis), n) for axis, n in enumerate(x.shape)), random)
+
+        return changed(change)
+
     def with_lengths(new: Mapping[int, int]) -> PyTree:
-        return changed(lambda place, x: resized(x, tuple(new.get(length, length) for length in x.shape), random))
+        return with_axes({(place, axis): new[shape[axis]] for place, axis, shape in axes if shape[axis] in new})
 
     def of_lengths(sizes: Mapping[int, int]) -> list[tuple[str, PyTree]]:
         """All axes get other lengths, then only those of one length."""
@@ -166,24 +172,16 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
         yield [(REPEATED_PERMUTATION, changed(repeat))]
     for name, new_arrays in _other_whole_numbers(dict(zip(places, arrays, strict=True))):
         yield [(name, changed(lambda place, x, new_arrays=new_arrays: new_arrays.get(place, x)))]
-    axes = [(place, axis, x.shape) for place, x in zip(places, arrays, strict=True) for axis in range(x.ndim)]
     ones = [(place, axis) for place, axis, shape in axes if shape[axis] == 1]
     alone = [(place, axis) for place, axis, shape in axes if shape[axis] == 1 or shape.count(shape[axis]) > 1]
-
-    def with_longer(chosen: Sequence[tuple[int, int]], length: int = new) -> PyTree:
-        def change(place: int, x: np.ndarray) -> np.ndarray:
-            return resized(x, tuple(length if (place, axis) in chosen else n for axis, n in enumerate(x.shape)), random)
-
-        return changed(change)
-
     chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
-    yield [with_shapes(with_longer(axes)) for axes in chosen]
+    yield [with_shapes(with_axes(dict.fromkeys(axes, new))) for axes in chosen]
     every = [shape[axis] for _, axis, shape in axes]
     shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
-    yield [with_shapes(with_longer([axis])) for axis in shared if axis not in alone]
+    yield [with_shapes(with_axes({axis: new})) for axis in shared if axis not in alone]
     for place, axis, shape in axes:
         beside = {x.shape[axis - len(shape)] for x in arrays if shape[axis] == 1 and x.ndim >= len(shape) - axis}
-        yield [with_shapes(with_longer([(place, axis)], length)) for length in sorted(beside - {0, 1})]
+        yield [with_shapes(with_axes({(place, axis): length})) for length in sorted(beside - {0, 1})]
 
 
 def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str, dict[int, np.ndarray]]]:

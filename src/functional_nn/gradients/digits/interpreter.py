@@ -111,12 +111,9 @@ def scan(equation: JaxprEqn, operands: Sequence[Operand]) -> Results:
         return jnp.stack(cast("Sequence[Array]", values))
 
     # Reading one step is fast in NumPy. Random keys exist only as JAX arrays and stay so.
-    in_memory = [x if isinstance(x, Points) or _is_key(x) else np.asarray(x) for x in operands]
+    stay = [isinstance(x, Points) or jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in operands]
+    in_memory = [x if stays else np.asarray(x) for x, stays in zip(operands, stay, strict=True)]
     return scan_in_steps(equation, in_memory, run, _at, stacked)
-
-
-def _is_key(x: Operand) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _at(x: Operand, step: int) -> Operand:

@@ -149,22 +149,13 @@ def change_result(number: int, text: str, change: Change) -> Alternative:
     return Alternative(text, after=lambda _, results: replaced(results, number, change(results[number])))
 
 
-def exchange_operands(text: str, one: int, other: int) -> Alternative:
-    """Makes an error that swaps two operands."""
-    return Alternative(text, before=lambda operands: exchanged(operands, one, other))
-
-
-def exchange_results(text: str, one: int, other: int) -> Alternative:
-    """Makes an error that swaps two results."""
-    return Alternative(text, after=lambda _, results: exchanged(results, one, other))
-
-
 def replaced(values: Sequence[jax.Array], number: int, value: jax.Array) -> Arrays:
     """Copies a list of values and replaces the value at one index."""
     return [*values[:number], value, *values[number + 1 :]]
 
 
-def exchanged(values: Sequence[jax.Array], one: int, other: int) -> Arrays:
+def exchanged(one: int, other: int, values: Arrays) -> Arrays:
+    """Copies a list of values and swaps two of them."""
     return replaced(replaced(values, one, values[other]), other, values[one])
 
 
@@ -197,10 +188,10 @@ def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
 def parts(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``concatenate``, ``stack`` and their inverses: two neighboring parts of a shape are swapped."""
     joins = equation.primitive.name in ("concatenate", "stack")
-    exchange = exchange_operands if joins else exchange_results
     for number, (one, other) in enumerate(pairwise(equation.invars if joins else equation.outvars)):
         if shape_of(one) == shape_of(other) and one is not other:
-            yield exchange(f"parts {number + 1} and {number + 2} exchanged", number, number + 1)
+            text, swap = f"parts {number + 1} and {number + 2} exchanged", partial(exchanged, number, number + 1)
+            yield Alternative(text, swap) if joins else Alternative(text, after=lambda _, made, swap=swap: swap(made))
 
 
 def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -481,7 +472,8 @@ def cotangent_alternatives(
             yield number, change_result(number, text, change)
         same = [other for other in numbers if other > number and bars[other].shape == bars[number].shape]
         if same and bars[same[0]].dtype == bars[number].dtype:
-            yield number, exchange_results(f"exchanged with the bar number {same[0] + 1}", number, same[0])
+            text, swap = f"exchanged with the bar number {same[0] + 1}", partial(exchanged, number, same[0])
+            yield number, Alternative(text, after=lambda _, made, swap=swap: swap(made))
 
 
 def changes(shape: tuple[int, ...], batch: int | None) -> Iterator[tuple[str, Change]]:
