@@ -19,15 +19,6 @@ from functional_nn.gradients.digits.operations import RULES, no_rule
 from functional_nn.jaxprs.evaluate import bind
 
 
-def _matrices(x: Values) -> np.ndarray:
-    """A copy with rows and columns as the first two axes. So m[i, j] holds the element (i, j) of all matrices."""
-    return np.moveaxis(x, (-3, -2), (0, 1)).copy()
-
-
-def _values(matrices: np.ndarray) -> Values:
-    return np.moveaxis(matrices, (0, 1), (-3, -2))
-
-
 def _transposed(x: Values) -> Values:
     return np.swapaxes(x, -3, -2)
 
@@ -40,34 +31,17 @@ def _symmetric(x: Values, lower: bool = True) -> Values:
 
 def _cholesky(equation: JaxprEqn, x: Values) -> Values:
     """L with L Lᵀ = x. Only the lower triangle of x is read."""
-
-    def decompose(a: Any) -> list[Any]:
-        try:
-            return [mpmath.cholesky(a)]
-        except ValueError:
-            return [a * mpmath.nan]  # it is not positive definite: NaN, as in JAX
-
-    return _by_mpmath(decompose, _symmetric(x))[0]
+    return _by_mpmath(_or_nan(mpmath.cholesky), _symmetric(x))[0]
 
 
 def _triangular_solve(equation: JaxprEqn, a: Values, b: Values) -> Values:
-    """Solves a x = b, or x a = b, by substitution. Only one triangle of a is read."""
-    parameters = equation.params
-    from_left, is_lower = parameters["left_side"], parameters["lower"]
-    if not from_left:  # x a = b is the same as aᵀ xᵀ = bᵀ
-        b = _transposed(b)
-    # From the left, aᵀ is needed if ``transpose_a`` says so. From the right, it is needed if not: the two cancel.
-    if bool(parameters["transpose_a"]) == from_left:
-        a, is_lower = _transposed(a), not is_lower
-    matrix, right = _matrices(a), _matrices(b)
-    n = len(matrix)
-    points = np.broadcast_shapes(matrix.shape[2:], right.shape[2:])
-    x = np.empty((*right.shape[:2], *points), object)
-    for i in range(n) if is_lower else reversed(range(n)):
-        known = slice(0, i) if is_lower else slice(i + 1, n)
-        rest = right[i] - np.sum(matrix[i, known, None] * x[known], 0)
-        x[i] = rest if parameters["unit_diagonal"] else rest / matrix[i, i]
-    return _values(x) if from_left else _transposed(_values(x))
+    """Solves a x = b, or x a = b, by the inverse of a. Only one triangle of a is read."""
+    read = np.tri(a.shape[-2], k=-1 if equation.params["unit_diagonal"] else 0, dtype=bool)[..., None]
+    a = np.where(read if equation.params["lower"] else _transposed(read), a, as_numbers(0))
+    if equation.params["unit_diagonal"]:
+        a = a + as_numbers(np.eye(a.shape[-2]))[..., None]
+    (inverse,) = _by_mpmath(_or_nan(mpmath.inverse), _transposed(a) if equation.params["transpose_a"] else a)
+    return np.einsum("...ijp,...jkp->...ikp", *((inverse, b) if equation.params["left_side"] else (b, inverse)))
 
 
 def _lu(equation: JaxprEqn, x: Values) -> list[Values]:
@@ -76,13 +50,14 @@ def _lu(equation: JaxprEqn, x: Values) -> list[Values]:
     Gaussian elimination, with the rows in the order that JAX chooses in float64.
     """
     pivots, order = (np.moveaxis(found, 0, -1) for found in _in_float64(equation, x)[1:])
-    a = _matrices(np.take_along_axis(x, order[..., None, :], -3))
+    # With rows and columns as the first two axes, a[i, j] holds the element (i, j) of all matrices.
+    a = np.moveaxis(np.take_along_axis(x, order[..., None, :], -3), (-3, -2), (0, 1)).copy()
     for k in range(min(a.shape[:2])):
         # A column of zeros has no pivot. Its factors are 0.
         divisor = np.where(a[k, k] == 0, as_numbers(1.0), a[k, k])
         a[k + 1 :, k] = a[k + 1 :, k] / divisor
         a[k + 1 :, k + 1 :] = a[k + 1 :, k + 1 :] - a[k + 1 :, k, None] * a[k, None, k + 1 :]
-    return [_values(a), pivots, order]
+    return [np.moveaxis(a, (0, 1), (-3, -2)), pivots, order]
 
 
 def _qr(equation: JaxprEqn, x: Values) -> list[Values]:
@@ -119,6 +94,18 @@ def _svd(equation: JaxprEqn, x: Values) -> list[Values]:
         return [values[..., 0, :]]
     signs = _signs(equation, x, u, 1)
     return [values[..., 0, :], u * signs, v * _transposed(signs)]
+
+
+def _or_nan(decompose: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """A function of a matrix that gives NaN, as JAX does, if the matrix is singular or not positive definite."""
+
+    def decompose_or_nan(a: Any) -> list[Any]:
+        try:
+            return [decompose(a)]
+        except (ValueError, ZeroDivisionError):
+            return [a * mpmath.nan]
+
+    return decompose_or_nan
 
 
 def _by_mpmath(decompose: Callable[..., Any], x: Values) -> list[Values]:
