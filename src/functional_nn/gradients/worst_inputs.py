@@ -163,26 +163,6 @@ def worst(
     >>> found.rows[0].quantity, found.rows[0].error > 1e6
     ('value', True)
     """
-    function, hand_vjp, size, name = _parts(function, hand_vjp, size)
-    chosen = _types(dtypes)
-    check_count("evaluations", evaluations)
-    check_count("seed", seed, least=0)
-    _check_outputs(function, size)
-    searches = [_Search(function, hand_vjp, size, dtype, evaluations, seed) for dtype in chosen]
-    refused = {quantity: message for search in searches for quantity, message in search.refused.items()}
-    rows = tuple(row for search in searches for row in search.rows())
-    return Worst(name, rows, sum(len(search.points) for search in searches), refused)
-
-
-def shown_point(point: float | tuple[float, ...]) -> str:
-    """A point with all its digits."""
-    return f"x = {list(point) if isinstance(point, tuple) else point!r}"
-
-
-def _parts(
-    function: VectorFunction | Activation | VectorActivation, hand_vjp: HandVJP | None, size: int | None
-) -> tuple[VectorFunction, HandVJP | None, int | None, str]:
-    """The function, its formula, its size and its name."""
     check_function("function", function, "a function of one number, or of a vector")
     if hand_vjp is not None:
         check_function("hand_vjp", hand_vjp, "a function of x and a cotangent")
@@ -192,8 +172,20 @@ def _parts(
         check_count("size", size, most=MOST_ELEMENTS)
     elif isinstance(function, VectorActivation):
         size = VECTOR_SIZE
+    chosen = _types(dtypes)
+    check_count("evaluations", evaluations)
+    check_count("seed", seed, least=0)
+    _check_outputs(function, size)
+    searches = [_Search(function, hand_vjp, size, dtype, evaluations, seed) for dtype in chosen]
+    refused = {quantity: message for search in searches for quantity, message in search.refused.items()}
+    rows = tuple(row for search in searches for row in search.rows())
     name = getattr(function, "name", None) or getattr(function, "__name__", "function").strip("<>")
-    return function, hand_vjp, size, str(name)
+    return Worst(str(name), rows, sum(len(search.points) for search in searches), refused)
+
+
+def shown_point(point: float | tuple[float, ...]) -> str:
+    """A point with all its digits."""
+    return f"x = {list(point) if isinstance(point, tuple) else point!r}"
 
 
 def _types(dtypes: Sequence[str]) -> list[np.dtype]:
@@ -263,8 +255,7 @@ class _Search:
             self._in_other_type = ExactFunction(function, size, self._other)
         with converted_anew(at_zeros), _precision(dtype):
             self._exact = ExactFunction(function, size, dtype)
-            self._computed = _ComputedFunction(function, hand_vjp, size, dtype)
-            self.refused = self._computed.refused
+            self._computed, self.refused = _computed_function(function, hand_vjp, size, dtype)
             if size is None:
                 sweep = _number_points(branch_constants(jax.make_jaxpr(function)(np.zeros((), dtype))), dtype, random)
             else:
@@ -363,7 +354,7 @@ class _Search:
 
     @np.errstate(all="ignore")
     def _evaluate(self, points: np.ndarray) -> None:
-        exact, results = self._exact.at(points.astype(np.float64)), self._computed.at(points)
+        exact, results = self._exact.at(points.astype(np.float64)), self._computed(points)
         limits = np.finfo(self._dtype)
         self.points = np.concatenate([self.points, points])
         self._confirmed = np.concatenate([self._confirmed, np.zeros(len(points), bool)])
@@ -397,51 +388,51 @@ def _precision(dtype: np.dtype) -> Iterator[None]:
         yield
 
 
-class _ComputedFunction:
+def _computed_function(
+    function: VectorFunction, hand_vjp: HandVJP | None, size: int | None, dtype: np.dtype
+) -> tuple[Callable[[np.ndarray], dict[str, np.ndarray]], dict[str, str]]:
     """A function, its gradient and its formula as JAX computes them in one type, in one compiled program.
 
-    ``refused`` has the message for each quantity that JAX cannot compute. For the other arguments see ``_Search``.
+    For the arguments see ``_Search``.
+
+    Returns:
+        ``computed(points)`` gives all quantities at points (points, n): values (points, m), and derivatives
+        (points, m, *shape). And the message for each quantity that JAX cannot compute.
     """
+    shape = () if size is None else (size,)
+    point = jax.ShapeDtypeStruct(shape, dtype)
 
-    def __init__(self, function: VectorFunction, hand_vjp: HandVJP | None, size: int | None, dtype: np.dtype):
-        self._dtype = dtype
-        self._shape = () if size is None else (size,)
-        point = jax.ShapeDtypeStruct(self._shape, dtype)
+    def outputs(x: jax.Array) -> jax.Array:
+        return jnp.reshape(function(x), (-1,))
 
-        def outputs(x: jax.Array) -> jax.Array:
-            return jnp.reshape(function(x), (-1,))
+    def by_hand(x: jax.Array) -> jax.Array:
+        y = jax.eval_shape(function, point)
+        one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
+        return jnp.stack([x_bar(x, y_bar) for y_bar in one_hot])
 
-        def by_hand(x: jax.Array) -> jax.Array:
-            y = jax.eval_shape(function, point)
-            one_hot = jnp.reshape(jnp.eye(y.size, dtype=y.dtype), (y.size, *y.shape))
-            return jnp.stack([x_bar(x, y_bar) for y_bar in one_hot])
+    def x_bar(x: jax.Array, y_bar: jax.Array) -> jax.Array:
+        (bar,) = jax.tree.leaves(hand_vjp(x, y_bar) if hand_vjp else None)
+        return jnp.reshape(bar, shape)
 
-        def x_bar(x: jax.Array, y_bar: jax.Array) -> jax.Array:
-            (bar,) = jax.tree.leaves(hand_vjp(x, y_bar) if hand_vjp else None)
-            return jnp.reshape(bar, self._shape)
+    computable = {VALUE: outputs, GRADIENT: jax.jacrev(outputs)} | ({FORMULA: by_hand} if hand_vjp else {})
+    refused: dict[str, str] = {}
+    for quantity, compute in list(computable.items()):
+        try:
+            jax.eval_shape(compute, point)
+        except Exception as error:  # JAX has many kinds of errors for "not differentiable"
+            refused[quantity] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            del computable[quantity]
 
-        wanted = {VALUE: outputs, GRADIENT: jax.jacrev(outputs)} | ({FORMULA: by_hand} if hand_vjp else {})
-        self.refused: dict[str, str] = {}
-        computable = {}
-        for quantity, compute in wanted.items():
-            try:
-                jax.eval_shape(compute, point)
-                computable[quantity] = compute
-            except Exception as error:  # JAX has many kinds of errors for "not differentiable"
-                self.refused[quantity] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    # The points are computed one after the other, as a user does it. Under vmap, some loops of JAX never end.
+    run = jax.jit(partial(jax.lax.map, lambda x: {name: compute(x) for name, compute in computable.items()}))
 
-        def at_one(x: jax.Array) -> dict[str, jax.Array]:
-            return {name: compute(x) for name, compute in computable.items()}
-
-        # The points are computed one after the other, as a user does it. Under vmap, some loops of JAX never end.
-        self._run = jax.jit(partial(jax.lax.map, at_one))
-
-    def at(self, points: np.ndarray) -> dict[str, np.ndarray]:
-        """Computes all quantities at points (points, n): values (points, m), and derivatives (points, m, *shape)."""
+    def computed(points: np.ndarray) -> dict[str, np.ndarray]:
         # They are filled up with copies, so that one compiled program fits all.
-        filled = np.concatenate([points, np.repeat(points[-1:], BATCH - len(points), 0)]).astype(self._dtype)
-        results = self._run(jnp.asarray(filled.reshape(BATCH, *self._shape)))
-        return {name: np.asarray(results[name], np.float64)[: len(points)] for name in EXACT if name in results}
+        filled = np.concatenate([points, np.repeat(points[-1:], BATCH - len(points), 0)]).astype(dtype)
+        results = run(jnp.asarray(filled.reshape(BATCH, *shape)))
+        return {name: np.asarray(results[name], np.float64)[: len(points)] for name in computable}
+
+    return computed, refused
 
 
 def _number_points(special: Iterable[float], dtype: np.dtype, random: np.random.Generator) -> np.ndarray:

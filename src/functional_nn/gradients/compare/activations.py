@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -25,8 +26,9 @@ from jax.typing import ArrayLike, DTypeLike
 from functional_nn.activations.activation_types import ACTIVATIONS, Activation
 from functional_nn.core.errors import InputError, shown
 from functional_nn.core.validation import as_host_array, check_dtype
+from functional_nn.gradients.compare.compared_values import ComparedValues
 from functional_nn.gradients.compare.problem import converted_anew
-from functional_nn.gradients.compare.report import Outcome, Report, Verdict
+from functional_nn.gradients.compare.report import Report, Verdict
 from functional_nn.gradients.exact_numbers import GRADIENT, VALUE, ExactFunction, ExactNumbers, beside, ulp_errors
 
 TOLERANCES = {"vjp": 4.0, "value": 16.0}
@@ -94,7 +96,10 @@ def _verdicts(activation: Activation, regimes: Mapping[str, np.ndarray]) -> Iter
         for kind, right in exact.items():
             numbers = ExactNumbers(*(array[:, part] for array in right))
             other = automatic[part] if kind == "vjp" else None
-            yield _verdict(activation, kind, regime, points, numbers, by_kind[kind][part], other)
+            template = Verdict(activation.name, "x", "pass", 0.0, TOLERANCES[kind], kind, x.dtype.name, regime=regime)
+            template = replace(template, unit="ULP", reference="many digits")
+            least = LEAST_GATE.get(activation.name, 0.0) if kind == "value" else 0.0
+            yield _verdict(template, least, points, numbers, by_kind[kind][part], other)
 
 
 def _exact(activation: Activation, x: np.ndarray) -> dict[str, ExactNumbers]:
@@ -117,55 +122,36 @@ def _exact(activation: Activation, x: np.ndarray) -> dict[str, ExactNumbers]:
 
 
 def _verdict(
-    activation: Activation,
-    kind: str,
-    regime: str,
-    x: np.ndarray,
-    exact: ExactNumbers,
-    hand: np.ndarray,
-    automatic: np.ndarray | None,
+    template: Verdict, least: float, x: np.ndarray, exact: ExactNumbers, hand: np.ndarray, automatic: np.ndarray | None
 ) -> Verdict:
     """The verdict at the point where the formula has its largest error.
 
     If only automatic differentiation fails, the verdict shows the values at its worst point. Where the exact number is
     not known, neither is certain to be wrong.
+
+    Args:
+        template: a verdict with the fields that are already known.
+        least: the unit is at least that of this number times |x|.
+        x: the points.
+        exact: the right numbers, see ``_exact``.
+        hand: the numbers of the activation.
+        automatic: the derivatives by automatic differentiation; None for the function.
     """
-    least = (LEAST_GATE.get(activation.name, 0.0) if kind == "value" else 0.0) * np.abs(x.astype(np.float64))
-    tolerance = TOLERANCES[kind]
-    is_unknown = np.any(np.isnan(exact.high), 0)
-
-    def errors(found: np.ndarray, of_unknown: float) -> np.ndarray:
-        return np.where(is_unknown, of_unknown, ulp_errors(found, exact, x.dtype, at_least=least).min(0))
-
-    error = errors(hand, np.inf)
-    fails = (error > tolerance) & ~is_unknown
-    outcome: Outcome = "fail" if fails.any() else "inconclusive" if is_unknown.any() else "pass"
-    shown_at = worst = int(np.argmax(np.where(fails, error, -1) if fails.any() else error))
-    automatic_error = None
-    if automatic is not None:
-        automatic_errors = errors(automatic, 0.0)
-        automatic_error = float(np.max(automatic_errors))
-        if outcome == "pass" and automatic_error > tolerance:
-            shown_at = int(np.argmax(automatic_errors))
-    return Verdict(
-        activation.name,
-        "x",
-        outcome,
-        float(error[worst]),
-        tolerance,
-        kind=kind,
-        dtype=x.dtype.name,
-        regime=regime,
-        unit="ULP",
-        automatic_error=automatic_error,
-        reference="many digits",
-        reference_error=math.inf if is_unknown[worst] else 0.0,
-        index=(shown_at,),
-        hand=float(hand[shown_at]),
-        automatic=None if automatic is None else float(automatic[shown_at]),
-        arbiter=float(exact.high[0, shown_at]),
-        note=f"x = {float(x[shown_at])!r}",
+    is_unknown, sizes = np.any(np.isnan(exact.high), 0), least * np.abs(x.astype(np.float64))
+    errors, by_jax = (
+        np.where(is_unknown, np.inf, ulp_errors(found, exact, x.dtype, at_least=sizes).min(0))
+        for found in (hand, hand if automatic is None else automatic)
     )
+    nothing, unknown = np.zeros(x.shape), np.where(is_unknown, np.inf, 0.0)
+    values = ComparedValues(errors, by_jax, nothing, unknown, np.ones(x.shape), 0.0, nothing)
+    verdict, (at,) = values.verdict(template)
+    if verdict.outcome == "pass" and verdict.automatic_outcome == "fail":
+        at = int(np.argmax(by_jax))
+    verdict = replace(verdict, index=(at,), hand=float(hand[at]), arbiter=float(exact.high[0, at]))
+    verdict = replace(verdict, note=f"x = {float(x[at])!r}", automatic=None)
+    if automatic is None:
+        return replace(verdict, automatic_error=None)
+    return replace(verdict, automatic=float(automatic[at]))
 
 
 def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> dict[str, np.ndarray]:
