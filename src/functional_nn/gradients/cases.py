@@ -84,12 +84,9 @@ def ties(in_shape: tuple[int, ...], random: np.random.Generator, batch: int) -> 
     return random.integers(0, 3, (batch, *in_shape)).astype(float)
 
 
-NEURONS = [LayerCase(f"neuron_{f.name}", fnn.neuron(f), (5,)) for f in (fnn.sigmoid, fnn.tanh, fnn.relu)]
-ACTIVATIONS = [LayerCase(name, f.as_layer(), (5, 3)) for name, f in fnn.activations.ACTIVATIONS.items()]
-
 CORE = [
     layer_case(fnn.neuron(), (5,)),
-    *NEURONS,
+    *(layer_case(fnn.neuron(f), (5,), f.name) for f in (fnn.sigmoid, fnn.tanh, fnn.relu)),
     layer_case(fnn.dense(3), (5,)),
     layer_case(fnn.dense(3, bias=False), (5,), "without_bias"),
     layer_case(fnn.dense(3), (11, 5), "on_sequences"),
@@ -101,7 +98,7 @@ CORE = [
     layer_case(
         fnn.chain(fnn.chain(fnn.dense(3), fnn.gelu), fnn.chain(fnn.dropout(0.5))), (5,), "of_chains", draws=True
     ),
-    *ACTIVATIONS,
+    *(LayerCase(name, f.as_layer(), (5, 3)) for name, f in fnn.activations.ACTIVATIONS.items()),
 ]
 
 
@@ -157,8 +154,8 @@ DROPOUT = [
 
 
 def tokens(in_shape, random, batch):
-    """Makes sequences of tokens, out of eleven."""
-    return random.integers(0, 11, (batch, *in_shape))
+    """Makes sequences of tokens, out of five."""
+    return random.integers(0, 5, (batch, *in_shape))
 
 
 EMBEDDING = [
@@ -331,6 +328,9 @@ COMBINATORS = [
 
 MOVED_KINK = "rounded to 8 bits, numbers that max pooling compares become equal, and the kink moves"
 """The reason why networks with max pooling are not compared in bfloat16."""
+language = fnn.models.language_model(
+    5, 4, features=4, depth=2, heads=2, key_value_heads=1, window=2, positions="learned"
+)
 MODELS = [
     layer_case(fnn.models.mlp(3, hidden=(11, 7)), (5, 2)),
     layer_case(
@@ -350,13 +350,7 @@ MODELS = [
     layer_case(fnn.models.residual_block(3, projection=True, activation=fnn.tanh), (5, 3, 2)),
     layer_case(fnn.model("resnet", 3, hidden=(2, 3), activation=fnn.tanh), (5, 3, 2)),
     *(LayerCase(f"{name}_model", fnn.model(name, 3, hidden=(5, 2)), (3, 2, 2)) for name in ("rnn", "lstm", "gru")),
-    layer_case(
-        fnn.models.language_model(
-            5, 4, features=4, depth=2, heads=2, key_value_heads=1, window=2, positions="learned"
-        ).layer,
-        (4,),
-        make_x=lambda in_shape, random, batch: random.integers(0, 5, (batch, *in_shape)),
-    ),
+    layer_case(language.layer, (4,), make_x=tokens),
     layer_case(fnn.model("transformer", 3, hidden=(4, 4), heads=2), (3, 5)),
 ]
 

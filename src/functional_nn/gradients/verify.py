@@ -124,15 +124,9 @@ def subjects() -> dict[str, Check]:
 
 def public_name(subject: str) -> str:
     """The longest public name at the start of a subject's name. If there is none, the subject's own name."""
-    name = subject.removesuffix(IN_ULP)
-    known = (public for public in public_values() if name == public or name.startswith(f"{public}_"))
-    return max(known, key=len, default=name)
-
-
-def public_values() -> dict[str, object]:
-    """The public values of the top level and of the namespaces with derivatives, by name without the namespace."""
-    namespaces = fnn, fnn.activations, fnn.losses, fnn.models
-    return {name: getattr(namespace, name) for namespace in namespaces for name in namespace.__all__}
+    name, namespaces = subject.removesuffix(IN_ULP), (fnn, fnn.activations, fnn.losses, fnn.models)
+    public = {public for namespace in namespaces for public in namespace.__all__}
+    return max((one for one in public if f"{name}_".startswith(f"{one}_")), key=len, default=name)
 
 
 def quick_subjects() -> list[str]:
@@ -142,10 +136,7 @@ def quick_subjects() -> list[str]:
     """
     jacobians = [subject for subject in subjects() if not subject.endswith(IN_ULP)]
     first_of = {public_name(subject): subject for subject in reversed(jacobians)}
-    chosen = set()
-    for name, first in first_of.items():
-        if name not in COMPOSED:
-            chosen.add(name if name in jacobians else first)
+    chosen = {name if name in jacobians else first for name, first in first_of.items() if name not in COMPOSED}
     return [subject for subject in subjects() if subject in chosen or subject.endswith(IN_ULP)]
 
 
@@ -182,8 +173,8 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     report = compare(training, types, second_order=not quick, limit=0 if quick else MUTANTS, regime=regime)
     if not quick and not composed:
         more += training.first_order(_with_zeros(training.problem), regime="zeros")
-    if not quick and _differs_in_evaluation(case.layer, params, state, x, key):
-        more += comparison(False).first_order(regime="evaluation")
+    if not quick and str((evaluation := comparison(False)).program) != str(training.program):
+        more += evaluation.first_order(regime="evaluation")
     return replace(report, verdicts=(*report.verdicts, *more), skipped=skipped)
 
 
@@ -191,14 +182,6 @@ def _with_zeros(problem: Problem) -> Leaves:
     """The leaves of a layer's problem, with zeros as its input."""
     named = zip(problem.names, problem.leaves, strict=True)
     return [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
-
-
-def _differs_in_evaluation(layer: fnn.Layer, params: PyTree, state: PyTree, x: PyTree, key: jax.Array) -> bool:
-    def program(train: bool) -> str:
-        apply = lambda params, state, x: layer.apply(params, state, x, train=train, key=key)[0]  # noqa: E731
-        return str(jax.make_jaxpr(apply)(params, state, x))
-
-    return program(True) != program(False)
 
 
 def _check_loss_case(case: LossCase, quick: bool) -> Report:
