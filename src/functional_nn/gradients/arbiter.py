@@ -62,10 +62,7 @@ class Reference(NamedTuple):
 
 
 def reference_jacobian(
-    function: Function,
-    leaves: Leaves,
-    doubts: Sequence[np.ndarray] = (),
-    columns: Columns = None,
+    function: Function, leaves: Leaves, doubts: Sequence[np.ndarray] = (), columns: Columns = None
 ) -> list[Reference]:
     """Differentiates a function of float64 leaves by each of them, without any derivative rule of JAX.
 
@@ -173,15 +170,12 @@ def sensitivity(
 
     def derivatives() -> np.ndarray:
         point = list(map(moved, leaves))
-        constants = [moved(x, is_simple_fraction(x)) if _is_floating_array(x) else x for x in program.consts]
+        is_number = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.floating)  # noqa: E731
+        constants = [moved(x, is_simple_fraction(x)) if is_number(x) else x for x in program.consts]
         function = partial(evaluate, ClosedJaxpr(program.jaxpr, constants))
         return derivatives_at(function, point, number, columns).values
 
     return ROUNDINGS * 2.0**-52 / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
-
-
-def _is_floating_array(value: object) -> bool:
-    return isinstance(value, jax.Array | np.ndarray) and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
@@ -215,11 +209,6 @@ class Steps(NamedTuple):
     small: np.ndarray
     clear: float
 
-    @property
-    def epsilon(self) -> float:
-        """The distance from 1 to the next number of the type."""
-        return float(np.finfo(self.dtype).eps)
-
 
 STEPS = Steps(np.float64, 2.0 ** -np.arange(2, 16), 2.0 ** -np.array([18, 21, 24, 27]), 1000)
 FLOAT32_STEPS = Steps(np.float32, 2.0 ** -np.arange(1, 9), 2.0 ** -np.array([6, 9, 12]), 16)
@@ -233,12 +222,7 @@ ORDERS = 7
 
 @np.errstate(all="ignore")
 def exact_jacobian(
-    function: Function,
-    leaves: Leaves,
-    *,
-    digits: int = 50,
-    columns: Columns = None,
-    doubts: Sequence[np.ndarray] = (),
+    function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None, doubts: Sequence[np.ndarray] = ()
 ) -> list[Reference]:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
@@ -323,11 +307,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
 
     def at(places: np.ndarray, moved: np.ndarray) -> jax.Array:
         """Evaluates the outputs at several points. Each differs from the given point in one element only."""
-        points = jnp.asarray(places), jnp.asarray(moved)
-        try:
-            return jax.jit(lambda points: jax.lax.map(at_one, points, batch_size=64))(points)
-        except NotImplementedError:  # some operations, such as a callback, do not work under vmap
-            return jax.jit(lambda points: jax.lax.map(at_one, points))(points)
+        return jax.jit(partial(jax.lax.map, at_one))((jnp.asarray(places), jnp.asarray(moved)))
 
     chosen = _chosen_columns(leaves, columns)
     starts = np.cumsum([0, *(leaf.size for leaf in flat[:-1])])
@@ -395,7 +375,7 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
     up, down = y[1 : count + 1], y[count + 1 :]
     # The actual steps, after x + h and x - h were rounded.
     ahead, back = (moved[1 : count + 1] - x)[:, None], (x - moved[count + 1 :])[:, None]
-    usual, epsilon = len(steps.usual), steps.epsilon
+    usual, epsilon = len(steps.usual), float(np.finfo(steps.dtype).eps)
     right, left = (up - middle) / ahead, (middle - down) / back
     differences = (up - down) / (ahead + back)
     larger, smaller = differences[usual:-1], differences[usual + 1 :]

@@ -23,7 +23,7 @@ from functional_nn.gradients.compare import problem
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.points import REPEATED_PERMUTATION, at_compared_integers, other_arguments
-from functional_nn.gradients.compare.problem import Leaves, Problem
+from functional_nn.gradients.compare.problem import Problem
 from functional_nn.gradients.compare.report import Report, has_failed
 from functional_nn.gradients.mutation.planting import MOST_MUTANTS, plant
 from functional_nn.jaxprs.walk import all_equations
@@ -98,10 +98,6 @@ def check_vjp(
     def problem_in(dtype: str, arguments: PyTree = arguments) -> Problem:
         return problem.function_problem(function, hand_vjp, problem.cast(arguments, dtype), domain)
 
-    def moved(dtype: str, arguments: PyTree) -> Problem:
-        at = problem_in(dtype, arguments)
-        return at._replace(leaves=at.domain(at.leaves)) if at.domain else at
-
     def traced(given: PyTree = arguments) -> ClosedJaxpr:
         """The function and the formula as functions of all arguments, also of whole numbers."""
         both = lambda *given: problem.pulled_back(lambda _: problem.function_problem(function, hand_vjp, given))  # noqa: E731
@@ -119,7 +115,7 @@ def check_vjp(
         problem_in,
         types,
         others=(
-            [(regime, partial(moved, arguments=other)) for regime, other in others]
+            [(regime, partial(problem_in, arguments=other)) for regime, other in others]
             for others in chain(other_arguments(arguments, operations), at_compared_integers(traced, arguments))
         ),
         seed=seed,
@@ -265,7 +261,7 @@ def check_gradients(
     validation.check_arrays("x", x)
     params, state, x = validation.tree_in_native_order((params, state, x))
     types = _checked_types("params", params)
-    _check_finite("x", problem.differentiable_leaves(x).leaves)
+    problem.check_finite("x", problem.differentiable_leaves(x).leaves)
     labels = validation.as_array("labels", labels)
     weights = None if weights is None else validation.as_array("weights", weights)
     if not isinstance(penalties, Sequence) or not all(isinstance(penalty, Penalty) for penalty in penalties):
@@ -330,15 +326,9 @@ def _checked_types(argument: str, tree: PyTree) -> list[str]:
     if not leaves:
         remedy = "A derivative is by floating-point numbers: give 1.0, not 1."
         raise InputError(argument, "at least one array of floating-point numbers", "none", remedy)
-    _check_finite(argument, leaves)
+    problem.check_finite(argument, leaves)
     widest = str(max((np.asarray(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize))
     return ["float64"] if widest == "float64" else ["float64", widest]
-
-
-def _check_finite(argument: str, leaves: Leaves) -> None:
-    for leaf in map(np.asarray, leaves):
-        if not np.isfinite(leaf).all():
-            raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(leaf)}")
 
 
 def check_problem(
@@ -375,7 +365,10 @@ def check_problem(
         validation.check_flag(name, flag)
     started = time.perf_counter()
     comparison_of = partial(JacobianComparison, subject, seed=seed, **settings)
-    with problem.nothing_kept(), problem.converted_anew(partial(problem.pulled_back, problem_in)):
+    with (
+        problem.in_plain_words("function or hand_vjp"),
+        problem.converted_anew(partial(problem.pulled_back, problem_in)),
+    ):
         comparison = comparison_of(problem_in)
         comparison.check_purity()
         report = compare(
@@ -399,12 +392,13 @@ def check_problem(
                     reason = f"The formula raises {type(error).__name__}: {shortened(error)}"
                     refusals.append((f"{subject}, {regime}", reason))
                     continue
-                if regime == REPEATED_PERMUTATION and has_failed(found or ()):
+                if found is None:
+                    continue
+                if regime == REPEATED_PERMUTATION and has_failed(found):
                     skipped = (*skipped, (f"{subject}, {regime}", FOR_PERMUTATIONS))
-                elif found is not None:
+                else:
                     report = replace(report, verdicts=(*report.verdicts, *found))
-                if found is not None:
-                    break
+                break
             else:
                 if not number and problems and not refusals:
                     refusals.append((f"{subject}, {problems[0][0]}", "The function does not take them."))

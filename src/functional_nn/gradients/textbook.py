@@ -26,7 +26,7 @@ from functional_nn.core.errors import InputError, shown
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count
 from functional_nn.gradients.compare.compared_values import relative_error
-from functional_nn.gradients.compare.problem import converted_anew
+from functional_nn.gradients.compare.problem import check_finite, converted_anew
 from functional_nn.gradients.compare.report import Outcome, Report, Verdict
 
 Number: TypeAlias = Any
@@ -259,31 +259,6 @@ def mean(b: Number, old: Array, new: Array) -> Array:
     return b * old + (1 - b) * new
 
 
-@dataclass(frozen=True)
-class TrajectoryVerdict(Verdict):
-    """The verdict on the trajectory of one parameter. ``hand`` is Optax's value; ``arbiter`` is the rule's.
-
-    Args:
-        step: the first step, counted from 1, that decides the outcome. If all steps agree, the step with the largest
-            error.
-    """
-
-    step: int = 0
-
-    @property
-    def sentence(self) -> str:
-        """A sentence that says at which step Optax and the textbook rule differ."""
-        size = f"error {self.error:.2g} {self.unit}, {self.tolerance:.2g} allowed"
-        if self.outcome == "pass":
-            conclusion = f"Optax and the textbook rule agree ({size})"
-        elif self.outcome == "fail":
-            values = f"Optax {self.hand:.9g}, textbook {self.arbiter:.9g}"
-            conclusion = f"differs first at step {self.step}: {values} ({size})"
-        else:
-            conclusion = f"cannot be told from step {self.step} on, because rounding alone is too large ({size})"
-        return f"{self._place}: {conclusion}. {self.note}".strip()
-
-
 def check_optimizer(
     transformation: optax.GradientTransformation,
     textbook_rule: TextbookRule,
@@ -350,7 +325,7 @@ def check_optimizer(
 
     title, tolerance = subject or type(textbook_rule).__name__, TOLERANCES[dtype]
     same = {"tolerance": tolerance, "kind": "trajectory", "dtype": dtype, "transform": "scan", "reference": REFERENCE}
-    verdict = partial(TrajectoryVerdict, title, **same)
+    verdict = partial(Verdict, title, **same)
     verdicts = []
     with converted_anew(one_step), jax.enable_x64(dtype == "float64"):
         for regime, scenario in runs.items():
@@ -458,8 +433,7 @@ def _given_scenario(parameters: PyTree, gradients: PyTree) -> Scenario:
 
 def _finite(argument: str, array: ArrayLike) -> np.ndarray:
     numbers = as_host_array(argument, array)
-    if not np.isfinite(numbers).all():
-        raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(numbers)}")
+    check_finite(argument, [numbers])
     return numbers
 
 
@@ -502,9 +476,9 @@ def rule_trajectory(rule: TextbookRule, scenario: Scenario, digits: int | None =
 
 
 def _compared(
-    rule: TextbookRule, scenario: Scenario, visited: PyTree, tolerance: float, verdict: Callable[..., TrajectoryVerdict]
-) -> Iterator[TrajectoryVerdict]:
-    """One verdict for each array of parameters.
+    rule: TextbookRule, scenario: Scenario, visited: PyTree, tolerance: float, verdict: Callable[..., Verdict]
+) -> Iterator[Verdict]:
+    """One verdict for each array of parameters. ``hand`` is Optax's value; ``arbiter`` is the rule's.
 
     Args:
         rule: the textbook rule.
@@ -531,7 +505,13 @@ def _compared(
         step, *index = place
         size, by_optax, by_rule = (float(array[place]) for array in (rounding, ours, right))
         found = {"reference_error": size, "hand": by_optax, "arbiter": by_rule, "index": tuple(index)}
-        yield verdict(path, outcome, float(error[place]), step=step + 1, **found)
+        numbers = f"(error {error[place]:.2g} terms, {tolerance:.2g} allowed)."
+        notes = {
+            "pass": "",
+            "fail": f"differs first at step {step + 1}: Optax {by_optax:.9g}, textbook {by_rule:.9g} {numbers}",
+            "inconclusive": f"cannot be told from step {step + 1} on: rounding alone is too large {numbers}",
+        }
+        yield verdict(path, outcome, float(error[place]), note=notes[outcome], **found)
 
 
 def _decide(error: np.ndarray, rounding: np.ndarray, tolerance: float) -> tuple[Outcome, tuple[int, ...]]:

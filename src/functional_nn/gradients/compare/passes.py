@@ -186,8 +186,7 @@ class Implementation:
         if not any(arrays[place].size for place in self.places):
             given = ", ".join(map(shown, arrays)) or "none"
             raise InputError("arrays", "at least one floating-point number", given, "Give 1.0, not 1.")
-        if not all(np.isfinite(arrays[place].astype(float)).all() for place in self.places):
-            raise InputError("arrays", "finite numbers", "NaN or infinity")
+        problem.check_finite("arrays", [arrays[place] for place in self.places])
         self._last_calls: dict[str, tuple[Arrays, Arrays]] = {}  # the arguments of both passes, before and after
         self._usual: dict[str, float] = {}  # the largest derivative by each array, at the given point
         self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
@@ -448,7 +447,7 @@ class Implementation:
         value, error, kink, doubtful = arbiter.extrapolated(outputs[: len(moved)], moved, steps)
         # A derivative that is 0 may be too small to be seen, beside the output itself or what it is farther away.
         farthest = np.nan_to_num(np.abs(outputs)).max(0)
-        error += np.where(value == 0, steps.epsilon * farthest, 0.0)
+        error += np.where(value == 0, np.finfo(steps.dtype).eps * farthest, 0.0)
         is_known, is_zero = error < np.inf, (np.abs(value) <= error) & ~kink
         error = np.where(is_known, error + np.where(is_zero, np.abs(value), 0.0), UNKNOWN)
         value = np.where(is_known & ~is_zero, value, 0.0)

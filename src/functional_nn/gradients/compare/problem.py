@@ -150,6 +150,13 @@ def cast(tree: PyTree, dtype: str | np.dtype | type[np.generic]) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
+def check_finite(argument: str, leaves: Leaves) -> None:
+    """Raises InputError if a number is not finite."""
+    for leaf in map(np.asarray, leaves):
+        if not np.isfinite(leaf).all():
+            raise InputError(argument, "finite numbers", f"NaN or infinity in {shown(leaf)}")
+
+
 def function_problem(
     function: Callable[..., PyTree],
     hand_vjp: Callable[..., PyTree],
@@ -172,16 +179,16 @@ def function_problem(
         return [np.asarray(leaf, np.float64) for leaf in moved]
 
     def outputs(leaves: Leaves) -> Leaves:
-        with _operations_of_jax("function"):
+        with in_plain_words("function"):
             y = differentiable_leaves(function(*inputs.join(leaves))).leaves
             return list(map(jnp.asarray, y))  # an output may be a number of Python
 
     def pullback(leaves: Leaves, y_bars: Leaves) -> Leaves:
         joined = inputs.join(leaves)
         # Only the structure of y is needed here, so y is not computed.
-        with _operations_of_jax("function"):
+        with in_plain_words("function"):
             y = differentiable_leaves(jax.eval_shape(function, *joined))
-        with _operations_of_jax("hand_vjp"):
+        with in_plain_words("hand_vjp"):
             bars = hand_vjp(*joined, y.join_cotangents(y_bars))
         return bars_of(one_of_each(bars, names, "hand_vjp"), inputs)
 
@@ -221,24 +228,17 @@ def one_of_each(values: PyTree, names: Sequence[str], argument: str, what: str =
 
 
 @contextmanager
-def _operations_of_jax(argument: str) -> Iterator[None]:
-    """Says in plain words that a function of the user cannot be traced."""
+def in_plain_words(argument: str) -> Iterator[None]:
+    """Says in plain words that a function of the user cannot be traced, or keeps a traced value for a later call."""
     try:
         yield
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         remedy = "Use jax.numpy in place of numpy and math, and jnp.where in place of if."
         given = "one that needs the values of its arguments"
         raise InputError(argument, "a function that JAX can trace", given, remedy) from error
-
-
-@contextmanager
-def nothing_kept() -> Iterator[None]:
-    """Says in plain words that a function of the user keeps a traced value for a later call."""
-    try:
-        yield
     except jax.errors.UnexpectedTracerError as error:
         given = "one that uses a value of an earlier call, as from a cache"
-        raise InputError("function or hand_vjp", "a function of its arguments alone", given, IMPURE) from error
+        raise InputError(argument, "a function of its arguments alone", given, IMPURE) from error
 
 
 IMPURE = (
@@ -302,7 +302,7 @@ def layer_problem(
 
     def forward(leaves: Leaves) -> tuple[PyTree, Residuals]:
         params, x = inputs.join(leaves)
-        with _operations_of_jax(f"{layer.name}: forward"):
+        with in_plain_words(f"{layer.name}: forward"):
             y, _, residuals = checked_forward(layer, params, state, x, train=train, key=key)
         return y, residuals
 
@@ -311,7 +311,7 @@ def layer_problem(
     def backward(residuals: Residuals, y_bars: Leaves) -> Leaves:
         y_bar = differentiable_leaves(y_shape).join_cotangents(y_bars)
         try:
-            with _operations_of_jax(f"{layer.name}: backward"):
+            with in_plain_words(f"{layer.name}: backward"):
                 returned = backward_of(layer)(residuals, y_bar)
         except (TypeError, ValueError, IndexError) as error:
             # A layer inside got what another one returned. The message of its operation does not say so.
@@ -378,7 +378,9 @@ def with_stopped_as_constants(function: Function, leaves: Leaves) -> Function:
     program = jax.make_jaxpr(lambda leaves: list(function(leaves)))(list(leaves))
     stopped: dict[EquationPath, list[Value]] = {}
 
-    def record(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+    def hook(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
+        if path in stopped:
+            return stopped[path]
         results = compute(operands)
         if equation.primitive.name == "stop_gradient":
             if isinstance(results[0], Tracer):
@@ -387,11 +389,8 @@ def with_stopped_as_constants(function: Function, leaves: Leaves) -> Function:
             stopped[path] = results
         return results
 
-    def replay(path: EquationPath, equation: JaxprEqn, operands: list[Value], compute: Compute) -> list[Value]:
-        return stopped[path] if path in stopped else compute(operands)
-
-    evaluate(program, [jnp.asarray(leaf) for leaf in leaves], record)
-    return lambda leaves: evaluate(program, list(leaves), replay)
+    evaluate(program, [jnp.asarray(leaf) for leaf in leaves], hook)  # this fills ``stopped``
+    return lambda leaves: evaluate(program, list(leaves), hook)
 
 
 def inner_product(y_bars: Leaves, y: Leaves) -> Leaves:

@@ -389,7 +389,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """A sentence that says which values disagree, at which element, and which of the three sources is right."""
-        if self.note and not self._values:
+        if self.note and (self.kind == "trajectory" or not self._values):
             return f"{self._place if self.leaf else f'{self.subject}: {self.kind}'}: {self.note}"
         return f"{self._place}: {self._values}. {self._conclusion}".strip()
 
