@@ -188,6 +188,15 @@ def test_second_derivatives_are_right_in_the_tails(x):
     assert 0 < error < 1e-15 * value
 
 
+def test_second_derivatives_of_products_with_zeros_are_known():
+    """With an inner step of 2^-1000 in place of 2^-600, kinks are seen here."""
+    x, u = np.array([0.0, 2.0, 0.0, 3.0]), np.array([1.0, 0.5, -1.5, 2.0])
+    problem = Problem(["x"], [x], lambda leaves: [jnp.sum(jnp.cumprod(leaves[0]))], lambda leaves, y_bars: y_bars)
+    (found,) = reference_second_order(problem, [np.ones(())], [u], [np.zeros((2, 4))])
+    np.testing.assert_allclose(found.values, [[-11.5, 1, 8, 0]], rtol=1e-14)
+    assert np.max(found.error) < 1e-13
+
+
 def test_second_derivatives_at_kinks_have_an_infinite_error():
     for kinked in (nn.relu, lambda x: nn.relu(x) ** 2, lambda x: x * jnp.abs(x)):
         assert second_order_of(kinked, 0.0)[1] == np.inf
