@@ -10,7 +10,7 @@ from functional_nn.core.errors import InputError
 from functional_nn.gradients.check import check_gradients, check_layer, check_vjp
 from functional_nn.gradients.compare import jacobians
 from functional_nn.gradients.compare.comparison import JacobianComparison
-from functional_nn.gradients.compare.problem import Problem
+from functional_nn.gradients.compare.problem import Problem, cast, function_problem
 from functional_nn.gradients.compare.report import has_failed
 
 QUICK = {"second_order": False, "mutants": False}
@@ -122,6 +122,23 @@ def test_where_automatic_differentiation_is_wrong_the_right_formula_passes():
 def test_a_formula_as_wrong_as_automatic_differentiation_does_not_pass():
     report = check_vjp(cube, lambda x, y_bar: 3.001 * x**2 * y_bar, draw(3), **QUICK)
     assert "The formula and automatic differentiation are wrong" in report.sentence
+
+
+def test_a_square_that_overflows_in_float16_at_larger_numbers_is_found():
+    """The function divides by the largest number first."""
+
+    def norm(x):
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
+        return largest * jnp.sqrt(jnp.sum((x / largest) ** 2))
+
+    formula = lambda x, y_bar: y_bar * x / jnp.sqrt(jnp.sum(x * x))  # noqa: E731
+    at = (np.float16([0.5, -2]),)
+    compared = JacobianComparison("norm", lambda dtype: function_problem(norm, formula, cast(at, dtype)))
+    assert {(v.transform, v.outcome) for v in compared.in_type("float16")} == {
+        ("jit", "pass"),
+        ("vmap", "fail"),
+        ("scan", "fail"),
+    }
 
 
 def test_an_error_in_float32_alone_is_found_there():

@@ -405,6 +405,13 @@ def test_a_formula_that_depends_on_more_than_its_arguments_is_refused(formula):
         check_vjp(function, from_cache if formula == "cache" else by_number, F64([0.3]), mutants=False)
 
 
+def test_a_wrong_batching_rule_is_named_as_a_cause():
+    reverse = jax.custom_batching.custom_vmap(lambda x: x[::-1])
+    reverse.def_vmap(lambda size, batched, x: (x[::-1], True))  # of the batch
+    with pytest.raises(InputError, match="A wrong rule of custom_vmap"):
+        check_vjp(lambda x: x[::-1], lambda x, g: reverse(g), F64([0.3, -1.2, 2]), mutants=False)
+
+
 def test_straight_through_estimators_are_declared():
     rounded = lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x)  # noqa: E731
     at = np.float32([0.3, 1.8])

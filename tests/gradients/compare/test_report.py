@@ -55,6 +55,7 @@ def test_what_may_be_wrong_never_passes_and_what_may_be_right_never_fails(error,
 def test_only_what_was_compared_and_tried_passes(verdicts, survivors, passed):
     report = Report(tuple(verdicts), len(survivors), tuple(survivors))
     assert report.passed is passed
+    assert ("Could not be told apart" in str(report)) == (passed and bool(survivors))
     if passed:
         report.raise_if_failed()
     else:

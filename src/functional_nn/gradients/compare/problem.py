@@ -243,7 +243,7 @@ def in_plain_words(argument: str) -> Iterator[None]:
 
 IMPURE = (
     "Does it read a cache, a counter or random numbers outside of its arguments? Compute in it all that it needs, or "
-    "pass it as an argument."
+    "pass it as an argument. A wrong rule of custom_vmap shows in the same way."
 )
 
 

@@ -168,7 +168,7 @@ class Report:
         parts = [textwrap.fill(f"{passed}. {self.sentence}", WIDTH, break_on_hyphens=False)]
         if self.verdicts:
             parts.append(text_table(self.verdicts))
-        alike = self._alike_by_line
+        alike = self._alike_by_line if self.passed else []
         if alike:
             more = [f"  and {len(alike) - MOST_LINES:,} more lines: report.survivors"] if alike[MOST_LINES:] else []
             parts.append("\n".join([textwrap.fill(ALIKE, WIDTH), *alike[:MOST_LINES], *more]))
