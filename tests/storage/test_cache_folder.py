@@ -36,6 +36,15 @@ def test_it_is_made_for_its_user_alone(base):
     assert cache_folder() == base / "functional_nn"
 
 
+def test_a_folder_that_others_can_read_becomes_private(base):
+    """Otherwise they could open a program in the moment in which it is written with the permissions of the umask."""
+    folder = cache_folder("compiled")
+    for part in (folder, folder.parent):
+        part.chmod(0o755)
+    cache_folder("compiled")
+    assert [part.stat().st_mode & 0o777 for part in (folder, folder.parent)] == [0o700, 0o700]
+
+
 def test_the_environment_names_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FUNCTIONAL_NN_CACHE", str(tmp_path / "one"))
     assert cache_folder("compiled") == tmp_path / "one/functional_nn/compiled"

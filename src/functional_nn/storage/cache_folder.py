@@ -23,7 +23,7 @@ def cache_folder(name: str = "") -> Path:
     is safe to delete.
 
     A file in the folder that others may write to is removed: the user may have moved it there from a shared place, and
-    somebody may still have it open. The package makes its own files private, whatever the umask is.
+    somebody may still have it open. Others cannot enter the folder, whatever the umask is.
 
     Args:
         name: the name of a folder in the cache; empty for the cache itself.
@@ -50,6 +50,7 @@ def cache_folder(name: str = "") -> Path:
             _check_folder(folder)
             if not os.access(folder, os.W_OK):
                 raise UnsafeCache(f"{folder} cannot be written to")
+            _make_private(folder)
         # Another user may have made a folder between the first check and mkdir.
         for parent in (base, *base.parents):
             _check_folder(parent, is_own=False)
@@ -73,6 +74,17 @@ def _check_folder(folder: Path, is_own: bool = True) -> None:
     if _others_may_write(about) and (is_own or not about.st_mode & stat.S_ISVTX):
         raise UnsafeCache(f"other users may write to {folder}")
     _check_owner(folder, about, is_own)
+
+
+def _make_private(folder: Path) -> None:
+    """Lets nobody else enter a folder. JAX writes files in it with the permissions of the umask."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _check_owner(folder, os.fstat(descriptor))
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
 
 
 def _check_entry(entry: Path) -> None:
