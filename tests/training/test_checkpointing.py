@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from tests.training.small_run import DATA, DEEP
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
-from functional_nn.storage.checkpoints import CheckpointWriter, steps
+from functional_nn.storage.checkpoints import CheckpointWriter, newest, steps
+from functional_nn.training.checkpointing import RunSaver
 from functional_nn.training.programs import fingerprint
 
 SCHEDULE = optax.cosine_decay_schedule(0.05, 5 * 2)
@@ -173,6 +175,33 @@ def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minut
         small_run.fit(epochs=5, checkpoints=choice, on_epoch=on_epoch)
     assert reached == [1, 2]
     assert not list(tmp_path.glob("run/*"))
+
+
+def test_other_processes_get_the_checkpoint_of_the_folder_that_is_open(tmp_path):
+    """Another user, who can write to the folder above, gives its name to another folder."""
+    folder, sent = tmp_path / "run", []
+    fnn.storage.save_checkpoint(folder, 1, {})
+    (path,) = folder.glob("*.safetensors")
+    saved = path.read_bytes()
+
+    class Several:
+        are_several = True
+
+        def first(self, action):
+            return action()
+
+        def bytes_from_first(self, contents):
+            sent.append(contents)
+            return b""
+
+    with CheckpointWriter(folder):
+        saver: Any = RunSaver(Several(), {})  # pyright: ignore[reportArgumentType]
+        saver._restored, saver._found = lambda *arguments: None, newest(folder)
+        folder.rename(tmp_path / "away")
+        folder.mkdir()
+        path.write_bytes(b"of another user")
+        saver.restored(None, {})
+    assert sent == [saved]
 
 
 def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def opened(path: Path, *, most: float | None = None, follow_links: bool = False)
     return open(path, "rb", opener=partial(regular_file, follow_links=follow_links, most=most))
 
 
-def read_file(path: Path, most: int = MOST_BYTES, *, follow_links: bool = False) -> bytes:
+def read_file(path: Path, most: float = MOST_BYTES, *, follow_links: bool = False) -> bytes:
     """The content of a file; see ``opened``."""
     with opened(path, most=most, follow_links=follow_links) as file:
         return file.read()

@@ -16,7 +16,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError, check, shown
 from functional_nn.core.validation import check_number
 from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest, read_checkpoint
-from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit
+from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit, read_file
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
 from functional_nn.training.processes import Processes
@@ -161,8 +161,8 @@ class RunSaver:
         found, self._found = self._found, None
         if not self._processes.are_several:
             return reached
-        # The other processes read the same file.
-        received = self._processes.bytes_from_first(b"" if found is None else found.path.read_bytes())
+        # The other processes read the same file, which is read from the folder that is kept open.
+        received = self._processes.bytes_from_first(b"" if found is None else read_file(found.path, math.inf))
         if not received:
             return None
         with TemporaryDirectory() as folder:
