@@ -137,6 +137,15 @@ def test_outputs_that_are_not_finite_have_no_confusion_matrix_and_the_page_says_
     assert "A note." in text
 
 
+def test_a_name_that_is_half_a_character(tmp_path):
+    """JSON may have half of a pair of surrogates."""
+    rows = [{"epoch": epoch, "x\ud800": 1.0, "train_loss": 1.0} for epoch in (1, 2)]
+    statistics = [row(epoch, **{"x\ud800": {"units": 4, "dead": 1, "zeros": 0.5}}) for epoch in (1, 2)]
+    for of_row in statistics:
+        of_row["gradients"] = {"x\ud800": {"gradient": 0.1, "weight": 1.0}}
+    assert "x\\ud800" in written(tmp_path, known(rows, statistics=statistics))
+
+
 def test_a_run_of_which_nothing_is_known(tmp_path):
     text = written(tmp_path, known([], notes=["<why>"]))
     assert "for 0 of 1 epoch. It has not finished, or it was killed." in text

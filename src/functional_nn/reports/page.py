@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from functional_nn.core.errors import imported, reading
+from functional_nn.core.errors import escaped, imported, reading
 from functional_nn.reports.plots.axes import import_matplotlib, with_plain_texts
 from functional_nn.storage.files import check_path, write_whole
 
@@ -75,7 +75,7 @@ def as_svg(figure: Figure, name: str, label: str, colors: Mapping[str, str]) -> 
 
     stream = io.StringIO()
     # Texts stay texts, in the font of the page.
-    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": escaped(name)}):
         # The font may lack letters of a name, and long texts leave no room.
         warnings.filterwarnings("ignore", "Glyph .* missing from|constrained_layout not applied")
         with_plain_texts(figure).savefig(stream, format="svg", transparent=True, metadata={"Date": None})
