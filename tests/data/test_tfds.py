@@ -242,6 +242,31 @@ def test_a_missing_set_is_downloaded_and_prepared_without_tensorflow(online, tmp
         assert_same_arrays(load_dataset("kmnist", data_dir), given)
 
 
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_download_follows_no_link_that_another_user_made(online, tmp_path, monkeypatch, moment):
+    """He can write to the folder of the sets, too. Files in the link's folder would be replaced."""
+    serve(online, arrays(50))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "tfds").mkdir(exist_ok=True)
+    read = tfds.read_idx_folder
+
+    def link():
+        (tmp_path / "tfds" / "kmnist").symlink_to(tmp_path / "mine")
+
+    def read_and_link(folder, *rest):
+        if folder.name == "complete":
+            link()
+        return read(folder, *rest)
+
+    if moment == "before":
+        link()
+    monkeypatch.setattr(tfds, "read_idx_folder", read_and_link)
+    with pytest.raises(DataError, match="a symbolic link, which is not followed"):
+        load_dataset("kmnist")
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["kmnist"]
+
+
 def test_a_downloaded_set_of_images_is_decoded_once(tmp_path, monkeypatch):
     splits = {"train": colors(8), "test": colors(4)}
     builders = {"own_images": own_builder(splits), "mnist": tensorflow_datasets.builder_cls("mnist")}

@@ -29,7 +29,17 @@ from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import MAXIMUM_BYTES, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
-from functional_nn.storage.files import opened, parsed, read_file, temporary_folder
+from functional_nn.storage.files import (
+    LINK,
+    kept_open,
+    make_folder,
+    move,
+    names_in,
+    opened,
+    parsed,
+    read_file,
+    temporary_folder,
+)
 
 
 def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -48,6 +58,8 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     """
     root = default_folder() if data_dir is None else Path(data_dir)
     source = f"the files that TensorFlow Datasets downloads, in {root / name}"
+    if os.path.islink(root / name):
+        raise DataError(str(root / name), "a folder", LINK, "Give data_dir the folder that has the set.")
     if data := read_idx_folder(root / name, name, source):
         return data
     if folder := find_prepared(name, root):
@@ -241,7 +253,8 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         data_dir.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(".download-", above=data_dir) as download_dir:
+        # Others may write to this folder, too. So no link in it is followed.
+        with kept_open(data_dir), temporary_folder(".download-", above=data_dir) as download_dir:
             if is_mnist_like:
                 manager = tfds.download.DownloadManager(download_dir=str(download_dir), url_infos=known_urls)
                 arrays = [read_idx(manager.download(url)) for url in urls]
@@ -256,9 +269,10 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
                 write_idx(complete / file.removesuffix(".gz"), array)
             data = read_idx_folder(complete, name, source)
             assert data is not None  # the files were written above
-            folder.mkdir(exist_ok=True)
-            for file in complete.iterdir():
-                file.replace(folder / file.name)
+            make_folder(folder)
+            with kept_open(complete), kept_open(folder):
+                for file in names_in(complete):
+                    move(complete / file, folder / file)
             return data
     except DataError:
         raise

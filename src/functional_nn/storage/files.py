@@ -248,7 +248,11 @@ def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=kept)
     name, above = _placed(folder)
     follow = 0 if above is None and follow_links else os.O_NOFOLLOW
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=above)
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=above)
+    except OSError as error:
+        is_link = follow and os.path.islink(folder)
+        raise OSError(error.errno, LINK if is_link else error.strerror, str(folder)) from None
 
 
 def check_not_removed(folder: Path) -> None:
@@ -462,13 +466,19 @@ def new_folder(value: object) -> Iterator[Path]:
         make_folder(whole)
         with kept_open(whole):
             yield whole
-        (name, above), (new_name, new_above) = _placed(whole), _placed(folder)
+        name, above = _placed(folder)
         try:
             with suppress(FileNotFoundError):
-                os.rmdir(new_name, dir_fd=new_above)  # an empty one, which Windows does not replace
-            os.rename(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
+                os.rmdir(name, dir_fd=above)  # an empty one, which Windows does not replace
+            move(whole, folder)
         except OSError as error:  # such as for a link that is there meanwhile
             raise _cannot_write("folder", folder, error) from None
+
+
+def move(source: Path, target: Path) -> None:
+    """Moves a file or a folder. A file that is there is replaced."""
+    (name, above), (new_name, new_above) = _placed(source), _placed(target)
+    os.replace(name, new_name, src_dir_fd=above, dst_dir_fd=new_above)
 
 
 def remove_leftovers(parent: Path) -> None:
