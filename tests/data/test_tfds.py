@@ -178,6 +178,17 @@ def test_tfrecord_without_tensorflow_says_what_it_needs(tmp_path, monkeypatch):
         load_dataset("mnist", tmp_path)
 
 
+def test_the_file_format_names_no_other_folder(tmp_path):
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path / "there")
+    (prepared.parent / "elsewhere").mkdir()
+    (prepared / "mnist-train.x").mkdir()
+    (prepared.parent / "elsewhere" / "a-link").symlink_to("nowhere")
+    info = prepared / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"x/../../elsewhere/*"'))
+    with pytest.raises(DataError, match="expected the file format array_record, got x/"):
+        load_dataset("mnist", prepared)
+
+
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
 def test_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):

@@ -194,17 +194,18 @@ def _read_split(
 
 def _records(place: Path, file_format: str) -> Iterator[bytes]:
     """The records of one split, from the files whose names begin with this path."""
-    paths = [str(path) for path in sorted(place.parent.glob(f"{place.name}.{file_format}-*"))]
+    if file_format != "array_record" and not (file_format == "tfrecord" and find_spec("tensorflow")):
+        remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
+        raise DataError(str(place.parent), "the file format array_record", file_format, remedy)
+    names = sorted(name for name in names_in(place.parent) if name.startswith(f"{place.name}.{file_format}-"))
+    paths = [str(place.parent / name) for name in names]
     for path in paths:
         opened(Path(path)).close()  # a reader would follow a link, and wait for the other end of a pipe
     if file_format == "array_record":
         yield from read_records(paths)
-    elif file_format == "tfrecord" and find_spec("tensorflow"):
+    else:
         tensorflow: Any = import_module("tensorflow")
         yield from tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
-    else:
-        remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
-        raise DataError(str(place.parent), "the file format array_record", file_format, remedy)
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
