@@ -189,6 +189,32 @@ def test_the_file_format_names_no_other_folder(tmp_path):
         load_dataset("mnist", prepared)
 
 
+@pytest.mark.parametrize("which", ["mnist", "mnist/3.0.1"])
+def test_a_folder_of_a_prepared_set_that_is_a_link_is_not_followed(tmp_path, which):
+    prepare_arrays("mnist", arrays(20), tmp_path)
+    (tmp_path / which).rename(tmp_path / "private")
+    (tmp_path / which).symlink_to(tmp_path / "private")
+    with pytest.raises(DataError, match="a symbolic link, which is not followed"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_records_are_those_of_the_files_that_were_checked(tmp_path, monkeypatch):
+    """Another user gives their names to links in the moment before they are read."""
+    given = arrays(20)
+    prepared = prepare_arrays("mnist", given, tmp_path)
+    private = prepare_arrays("mnist", (255 - given[0], *given[1:]), tmp_path / "private")
+    read = tfds.read_records
+
+    def swap_and_read(*arguments):
+        for file in prepared.glob("mnist-train*"):
+            file.unlink()
+            file.symlink_to(private / file.name)
+        return read(*arguments)
+
+    monkeypatch.setattr(tfds, "read_records", swap_and_read)
+    assert_same_arrays(load_dataset("mnist", tmp_path), given)
+
+
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "overwritten"])
 def test_a_damaged_prepared_set_is_an_error(pattern, damage, tmp_path):

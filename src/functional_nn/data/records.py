@@ -24,8 +24,12 @@ LENGTH = struct.Struct("<Q")
 """How the length of a record stands before it."""
 
 
-def read_records(paths: Sequence[str]) -> Iterator[bytes]:
+def read_records(paths: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator[bytes]:
     """The records of some files of the format ArrayRecord, one after the other.
+
+    Args:
+        paths: the files.
+        descriptors: those of open files that paths such as ``/dev/fd/3`` lead to.
 
     Raises:
         ValueError: if a file is damaged, or if its records are much larger in memory than in the file.
@@ -35,7 +39,9 @@ def read_records(paths: Sequence[str]) -> Iterator[bytes]:
     # With one arena, threads of C++ reserve no memory that they do not use.
     environment = os.environ | {"PYTHONPATH": modules, "MALLOC_ARENA_MAX": "1"}
     command, silent = [sys.executable, "-P", "-c", program, *paths], subprocess.DEVNULL
-    with subprocess.Popen(command, env=environment, stdin=silent, stdout=subprocess.PIPE, stderr=silent) as process:
+    with subprocess.Popen(
+        command, env=environment, stdin=silent, stdout=subprocess.PIPE, stderr=silent, pass_fds=descriptors
+    ) as process:
         assert process.stdout is not None  # it is a pipe
         try:
             while head := process.stdout.read(LENGTH.size):

@@ -14,9 +14,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
+from operator import truediv
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
@@ -64,7 +66,7 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
         return data
     if folder := find_prepared(name, root):
         with quiet():
-            return _read(name, folder)
+            return _read(name, root, folder)
     if data_dir is not None:
         raise unavailable(name, f"neither IDX files nor a prepared TFDS set in {data_dir}")
     return download(name, root, source)
@@ -116,14 +118,16 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     return max(prepared, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))), default=None)
 
 
-def _read(name: str, folder: Path) -> Dataset:
-    """Reads a prepared set of TFDS and decodes its images.
+def _read(name: str, data_dir: Path, folder: Path) -> Dataset:
+    """Reads a prepared set of TFDS and decodes its images. No link inside of ``data_dir`` is followed.
 
     Its files may come from a stranger. So TFDS does not read them: it imports the modules that they name, opens files
     that they name, and decodes all features, also those that are of no use here.
     """
     remedy = "Delete the folder and prepare it again."
-    with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception):
+    with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception), ExitStack() as stack:
+        for place in accumulate((data_dir, *folder.relative_to(data_dir).parts), truediv):
+            stack.enter_context(kept_open(place))
         about, features = (parsed(read_file(folder / file)) for file in ("dataset_info.json", "features.json"))
         check_data(str(folder), about["name"], f"the prepared set {name}", about["name"] == name)
         keys = about.get("supervisedKeys", {}).get("tuple", {}).get("items", ())
@@ -198,14 +202,16 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
         raise DataError(str(place.parent), "the file format array_record", file_format, remedy)
     names = sorted(name for name in names_in(place.parent) if name.startswith(f"{place.name}.{file_format}-"))
-    paths = [str(place.parent / name) for name in names]
-    for path in paths:
-        opened(Path(path)).close()  # a reader would follow a link, and wait for the other end of a pipe
-    if file_format == "array_record":
-        yield from read_records(paths)
-    else:
-        tensorflow: Any = import_module("tensorflow")
-        yield from tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
+    with ExitStack() as stack:
+        # A reader would follow a link, and wait for the other end of a pipe. So it gets files that are open.
+        files = [stack.enter_context(opened(place.parent / name)) for name in names]
+        descriptors = [file.fileno() for file in files] if os.path.exists("/dev/fd") else []  # not in Windows
+        paths = [f"/dev/fd/{number}" for number in descriptors] or [file.name for file in files]
+        if file_format == "array_record":
+            yield from read_records(paths, descriptors)
+        else:
+            tensorflow: Any = import_module("tensorflow")
+            yield from tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
@@ -262,7 +268,7 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
             else:
                 builder = builder_class(data_dir=str(download_dir))
                 builder.download_and_prepare(download_dir=str(download_dir), file_format="array_record")
-                arrays = _read(name, Path(builder.data_path)).split()[:4]
+                arrays = _read(name, download_dir, Path(builder.data_path)).split()[:4]
             # They are decoded once, and get their places when all of them are whole.
             complete, folder = download_dir / "complete", data_dir / name
             complete.mkdir()
