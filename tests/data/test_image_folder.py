@@ -103,15 +103,16 @@ def test_train_may_be_a_class(tmp_path):
     assert loaded(write_classes(tmp_path, 3, ("plane", "train"))).class_names == ("plane", "train")
 
 
-def test_links_to_images_and_to_folders_of_classes(tmp_path):
+def test_links_to_images_are_followed_and_links_to_folders_are_an_error(tmp_path):
     write_classes(tmp_path / "there", 3)
     folder = tmp_path / "here"
-    folder.mkdir()
-    (folder / "cat").symlink_to(tmp_path / "there" / "cat")
-    (folder / "dog").mkdir()
-    for number in (0, 1):
-        (folder / "dog" / f"{number}.png").symlink_to(tmp_path / "there" / "dog" / f"{number}.png")
-    assert len(loaded(folder).train_images) == 3
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in (0, 1):
+            (folder / name / f"{number}.png").symlink_to(tmp_path / "there" / name / f"{number}.png")
+    assert len(loaded(folder).train_images) == 2
+    (folder / "private").symlink_to(tmp_path / "there" / "cat")
+    refused(folder, "private: expected an image, or a folder of images, got a link to a folder")
 
 
 NAMES = ("ñandú 猫 😀", "a 'b' $c$ %s {0}", "-rf", "two\nlines", "\udcff\udcfe")

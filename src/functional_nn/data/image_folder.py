@@ -295,10 +295,6 @@ def _files_of_class(folder: Path, left_out: Counter[str], least: int) -> list[Pa
     pending = [folder]
     while pending:
         content = _content(pending.pop())
-        for path in content.folders:
-            if path.is_symlink():
-                remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
-                raise DataError(str(path), "an image, or a folder of images", "a link to a folder", remedy)
         pending += content.folders
         found += [path for path in content.files if is_image_name(path.name)]
         others.update(path.suffix.lower() for path in content.files if not is_image_name(path.name))
@@ -351,7 +347,7 @@ def is_image_name(name: str) -> bool:
 
 
 class Content(NamedTuple):
-    """What is in a folder, sorted by name, without hidden files and those that systems make. Links are followed."""
+    """What is in a folder, sorted by name, without hidden files and those of systems. Links to files are followed."""
 
     folders: list[Path]
     files: list[Path]
@@ -365,6 +361,9 @@ def _content(folder: Path) -> Content:
     for entry in sorted(entries, key=lambda entry: entry.name):
         with reading(entry.path, "a file or a folder", "Remove it.", errors=OSError):  # a link may lead to itself
             if entry.is_dir():
+                if entry.is_symlink():
+                    remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
+                    raise DataError(entry.path, "an image, or a folder of images", "a link to a folder", remedy)
                 content.folders.append(Path(entry.path))
             elif entry.is_file():
                 content.files.append(Path(entry.path))
