@@ -271,15 +271,16 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
                 arrays = _read(name, download_dir, Path(builder.data_path)).split()[:4]
             # They are decoded once, and get their places when all of them are whole.
             complete, folder = download_dir / "complete", data_dir / name
-            complete.mkdir()
-            for file, array in zip(IDX_NAMES, arrays, strict=True):
-                write_idx(complete / file.removesuffix(".gz"), array)
-            data = read_idx_folder(complete, name, source)
-            assert data is not None  # the files were written above
-            make_folder(folder)
-            with kept_open(complete), kept_open(folder):
-                for file in names_in(complete):
-                    move(complete / file, folder / file)
+            make_folder(complete)
+            with kept_open(complete):
+                for file, array in zip(IDX_NAMES, arrays, strict=True):
+                    write_idx(complete / file.removesuffix(".gz"), array)
+                data = read_idx_folder(complete, name, source)
+                assert data is not None  # the files were written above
+                make_folder(folder)
+                with kept_open(folder):
+                    for file in names_in(complete):
+                        move(complete / file, folder / file)
             return data
     except DataError:
         raise
