@@ -94,7 +94,8 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     if data is None:
         data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]
-    if result is not None and statistics and statistics[-1]["epoch"] < len(history):
+    last = statistics[-1]["epoch"] if statistics else 0
+    if result is not None and last < len(history) and (folder / run_folder.LAYER_STATISTICS).exists():
         notes.append(f"The file {run_folder.LAYER_STATISTICS} has lost its last lines, and the last epoch with them.")
     settings = values | network.configuration.to_dict()
     return RunContents(settings, network.net, history, params, state, result, statistics, data, notes)
