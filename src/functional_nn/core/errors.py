@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -129,9 +130,9 @@ check_data = partial(check, kind=DataError)
 
 def check_no_gaps(argument: str, value: object) -> None:
     """Refuses a masked array of NumPy. In most conversions the hidden numbers would take the place of the gaps."""
-    from numpy.ma import MaskedArray
-
-    if isinstance(value, MaskedArray):
+    # There are none before NumPy's module is imported. Here it is not, since another thread may import it right now.
+    kind = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())
+    if isinstance(value, kind):
         raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")
 
 
