@@ -518,7 +518,7 @@ def _softmax(s: jax.Array, visible: jax.Array | None) -> jax.Array:
 
 def _bias_bar(s_bar: jax.Array, bias: jax.Array) -> jax.Array:
     """The cotangent of a bias. If it has one head for all heads of the scores, they are summed."""
-    if bias.shape[0] != s_bar.shape[1]:
+    if bias.shape[1] != s_bar.shape[1]:
         s_bar = jnp.sum(s_bar, axis=1, keepdims=True)
     return s_bar.astype(bias.dtype)
 
