@@ -657,6 +657,7 @@ class JacobianComparison:
 
             return compared_values.relative_values(values, columns, condition, dtype)
 
+    @np.errstate(invalid="ignore")  # both may be infinite
     def _right_in_float64(self, name: str, found: Derivatives) -> tuple[Array, Array]:
         """Which of the two derivatives by a leaf with this name in float64 is right, and its error."""
         hand, automatic, scale, narrow = found
