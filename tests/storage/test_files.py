@@ -270,3 +270,11 @@ with Signals(signal.SIGTERM), temporary_folder(".", above=folder), opened_whole(
     ended = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "2\n", "\nStopped.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="the system does not list the files that are open")
+def test_folders_are_closed_when_nobody_keeps_them_open(tmp_path):
+    before = os.listdir("/dev/fd")
+    with files.kept_open(tmp_path), files.kept_open(tmp_path):
+        assert len(os.listdir("/dev/fd")) == len(before) + 1
+    assert len(os.listdir("/dev/fd")) == len(before)
