@@ -96,6 +96,7 @@ def test_a_killed_run_has_a_page_from_its_newest_checkpoint(killed, data_dir):
 
 def test_the_epochs_of_a_killed_run_are_those_of_its_checkpoints(killed):
     good, path = reported(killed), killed / "metrics.jsonl"
+    assert path.name not in good
     text = path.read_text()
     for changed, said in (
         (text.replace("0.1", "0.2", 1).replace("0.3", "0.4", 1), "differs from the checkpoint"),
