@@ -76,7 +76,7 @@ def test_a_value_that_is_given_twice_is_refused():
 
 def test_no_member_is_drawn_twice():
     assert {member["x"] for member in draws(3, x=choice([4, 5, 6]))} == {4, 5, 6}
-    with pytest.raises(InputError, match="as many members as there are different ones, such as 3, got 4"):
+    with pytest.raises(InputError, match="at most 3, because no other members were drawn, got 4"):
         draws(4, x=choice([4, 5, 6]))
 
 

@@ -130,7 +130,8 @@ check_data = partial(check, kind=DataError)
 
 def check_no_gaps(argument: str, value: object) -> None:
     """Refuses a masked array of NumPy. In most conversions the hidden numbers would take the place of the gaps."""
-    # There are none before NumPy's module is imported. Here it is not, since another thread may import it right now.
+    # Masked arrays exist only if NumPy's module for them is imported. Another thread may be importing it right now, so
+    # it is not imported here.
     kind = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())
     if isinstance(value, kind):
         raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")

@@ -37,7 +37,7 @@ class Features(NamedTuple):
         """Rows in the units of the table, as the network takes them.
 
         Raises:
-            InputError: for a table of pandas whose columns have other names or another order, and for gaps.
+            InputError: for a table of pandas whose columns have other names or another order, and for a masked array.
         """
         errors.check_no_gaps("rows", rows)
         columns = list(getattr(rows, "columns", ()))

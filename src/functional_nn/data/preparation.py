@@ -40,7 +40,8 @@ def as_numpy(argument: str, tree: PyTree, *, in_types_of_jax: bool = True) -> Py
     Args:
         argument: what they belong to, for errors.
         tree: the arrays.
-        in_types_of_jax: whether they get the types that JAX computes in. This can copy an array that is a file.
+        in_types_of_jax: whether they get the types that JAX computes in. This can copy an array
+            whose numbers are in a file.
     """
 
     def in_numpy(path: jax.tree_util.KeyPath, leaf: object) -> np.ndarray:

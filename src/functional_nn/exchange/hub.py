@@ -46,7 +46,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
             network = load(source)
             values, result = run_folder.read_configuration(source), run_folder.read_result(source)
             metrics = run_folder.read_metrics(source)
-        # Paths of this computer are nobody else's business.
+        # Whoever gets the folder must not see the paths of this computer.
         dataset = network.configuration.dataset
         if prefix := path_prefix(dataset):
             dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name

@@ -293,7 +293,7 @@ def _integer_power(equation: JaxprEqn, x: jax.Array) -> jax.Array:
 def _sum(equation: JaxprEqn, x: jax.Array) -> jax.Array:
     """``lax.reduce_sum`` axis by axis, and an axis of more than 32 numbers in two steps of about √size numbers.
 
-    ONNX Runtime adds one number after the other. At once it rounds ten to 70 times more than XLA.
+    ONNX Runtime adds one number after the other, and with one step its rounding error was up to 70 times that of XLA.
     """
     for axis in sorted(equation.params["axes"], reverse=True):
         size = x.shape[axis]

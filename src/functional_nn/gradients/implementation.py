@@ -100,8 +100,8 @@ def check_torch(
             tensors. Other floating-point tensors are constants. Whole numbers, such as labels, change with the shapes.
         reference: the same function in ``jax.numpy``, of the tensors with a derivative and those of whole numbers;
             see ``check_implementation``.
-        second_order: whether the second derivatives are compared, too: at the given point, at two others, and at that
-            with 287 in place of the length of an axis.
+        second_order: whether the second derivatives are compared, too: at the given point, at two others, and with
+            287 in place of an axis's length.
         other_points, mutants, subject, seed: see ``check_implementation``.
 
     Raises:

@@ -336,7 +336,7 @@ def dot_product_attention(
         scale: the factor of the scores, in place of 1 / √head_size.
         score_cap: the largest absolute value of a score before the bias is added; by default there is none.
         queries_at_once: the number of queries that are computed at once; by default all, and 64 if a CPU computes 256
-            or more. The backward pass computes p of each block again, so no more than a block's scores are stored.
+            or more. The backward pass computes p of each block again, so only the scores of one block are stored.
         name: used in parameter trees and in error messages.
 
     Raises:
@@ -372,9 +372,6 @@ def dot_product_attention(
     def scaled(s, head_size):
         return s / math.sqrt(head_size) if scale is None else s * scale
 
-    def place_of_first_query(queries_time, keys_time):
-        return keys_time - queries_time if causal else 0
-
     def attended(queries, memory):
         """c of some queries, and what the backward pass needs besides."""
         (k, v, real_keys), q = memory, queries.q
@@ -409,9 +406,9 @@ def dot_product_attention(
         queries, keys, values, bias, mask = split_parts(x, causal=causal, rotary=rotary)
         # Values have no mask of their own: they are padding where their keys are.
         q, k, v = without_padding(queries), without_padding(keys), without_padding(with_mask_of(keys, values))
-        if rotary:
-            q, k = rotated(q, 1, first=place_of_first_query(q.shape[1], k.shape[1])), rotated(k, 1)
         places = query_places(q, k) if causal else None
+        if rotary:
+            q, k = rotated(q, 1, places), rotated(k, 1)
         every, memory = Queries(q, places, mask_of(queries), bias, mask), (k, v, mask_of(keys))
         if queries_at_once or (q.shape[1] >= LONG and platform() == "cpu"):
             blocks = every.in_blocks(queries_at_once or QUERIES_AT_ONCE)
@@ -442,7 +439,7 @@ def dot_product_attention(
             q_bar = _joined(q_bar, 1, time)
             bias_bar = None if bias_bar is None else _joined(bias_bar, 2, time)
         if rotary:
-            q_bar = rotated(q_bar, -1, first=place_of_first_query(time, k.shape[1]))
+            q_bar = rotated(q_bar, -1, query_places(every.q, k) if causal else None)
             k_bar = rotated(k_bar, -1)
         if keys_are_masked is not None:
             k_bar = Masked(k_bar, None)
@@ -453,7 +450,7 @@ def dot_product_attention(
 
 
 LONG = 256
-"""From this number of queries on, a CPU computes them in blocks. Their scores stay in its cache: half of the time."""
+"""From this number of queries on, a CPU computes them in blocks. The scores of a block stay in its cache."""
 
 QUERIES_AT_ONCE = 64
 """The number of queries in a block."""
@@ -470,7 +467,7 @@ class Queries(NamedTuple):
     """
 
     q: jax.Array
-    places: jax.Array | None = None
+    places: jax.Array | np.ndarray | None = None
     real: jax.Array | None = None
     bias: jax.Array | None = None
     mask: jax.Array | None = None
@@ -482,7 +479,7 @@ class Queries(NamedTuple):
         return Queries._make(None if part is None else _blocks(part, axis, size) for part, axis in parts)
 
 
-def _blocks(x: jax.Array, axis: int, size: int) -> jax.Array:
+def _blocks(x: jax.Array | np.ndarray, axis: int, size: int) -> jax.Array:
     """x in blocks along a new first axis. The last one is filled with zeros, whose cotangents are zeros, too."""
     count = -(-x.shape[axis] // size)
     widths = [(0, count * size - x.shape[axis] if place == axis else 0) for place in range(x.ndim)]
@@ -523,19 +520,19 @@ def _bias_bar(s_bar: jax.Array, bias: jax.Array) -> jax.Array:
     return s_bar.astype(bias.dtype)
 
 
-def query_places(q: jax.Array, k: jax.Array) -> jax.Array:
+def query_places(q: jax.Array, k: jax.Array) -> np.ndarray:
     """The place of each query among the keys. The last query is at the last key."""
-    return k.shape[1] - q.shape[1] + jnp.arange(q.shape[1])
+    return np.arange(k.shape[1] - q.shape[1], k.shape[1])
 
 
-def earlier_keys(places: jax.Array, keys_time: int, window: int | None) -> jax.Array:
+def earlier_keys(places: jax.Array | np.ndarray, keys_time: int, window: int | None) -> jax.Array:
     """(1, 1, time, keys): whether each key is one of the last ``window`` keys up to the place of each query."""
     place, last = jnp.arange(keys_time)[None, :], places[:, None]
     return (place <= last if window is None else (place <= last) & (place > last - window))[None, None]
 
 
 def visible_keys(
-    places: jax.Array | None,
+    places: jax.Array | np.ndarray | None,
     real_queries: jax.Array | None,
     real_keys: jax.Array | None,
     mask: jax.Array | None,
@@ -599,10 +596,9 @@ def _rows_in_groups(weights: jax.Array, groups: int) -> jax.Array:
     return weights.reshape(weights.shape[0], groups, weights.shape[1] // groups, *weights.shape[2:])
 
 
-def rotated(x: jax.Array, direction: int, *, first: int = 0) -> jax.Array:
-    """Rᵢ xᵢ for every step i, or Rᵢᵀ xᵢ for the direction -1. The first step is at position ``first``."""
-    time, size = x.shape[1], x.shape[3]
-    cosine, sine = _cosines_and_sines(np.arange(first, first + time), size, direction)
+def rotated(x: jax.Array, direction: int, places: np.ndarray | None = None) -> jax.Array:
+    """Rᵢ xᵢ for every step, or Rᵢᵀ xᵢ for the direction -1. i is its place, by default 0, 1, ..."""
+    cosine, sine = _cosines_and_sines(np.arange(x.shape[1]) if places is None else places, x.shape[3], direction)
     return _turned(x, jnp.asarray(cosine, x.dtype), jnp.asarray(sine, x.dtype))
 
 

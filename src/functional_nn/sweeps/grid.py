@@ -30,7 +30,7 @@ PlainValue: TypeAlias = Any
 Hyperparameters: TypeAlias = dict[str, PlainValue]
 Distribution: TypeAlias = Callable[[np.random.Generator], object]
 MOST_REPEATED = 1000
-"""``draws`` gives up after drawing this number of known members one after another."""
+"""``draws`` ends with an error if it draws a known member this many times in a row."""
 
 MOST_MEMBERS, MOST_VALUES = 50_000, 500_000
 """The most members of a grid, and the most values of all members together. A tuple counts as many values as it holds.
@@ -90,7 +90,7 @@ def crossed(*grids: Sequence[Mapping[str, object]]) -> list[Hyperparameters]:
 def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperparameters]:
     """Random members: the value of each axis is drawn from its distribution. The same seed draws the same members.
 
-    No two members are equal: a member that is drawn a second time is left out, and another one takes its place.
+    No two members are equal: a member that is drawn again is left out, and another one is drawn.
 
     Args:
         number: the number of members.
@@ -114,7 +114,7 @@ def draws(number: int, *, seed: int = 0, **axes: Distribution) -> list[Hyperpara
         member = {name: _checked(name, draw(generator)) for name, draw in axes.items()}
         is_new = members.setdefault(frozenset(member.items()), member) is member
         repeated = 0 if is_new else repeated + 1
-        expected = f"as many members as there are different ones, such as {len(members)}"
+        expected = f"at most {len(members)}, because no other members were drawn"
         check("number", number, expected, repeated < MOST_REPEATED)
         if is_new:
             values += _count_values(tuple(member.values()))

@@ -112,7 +112,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     permutations change, all flags are equal, numbers are large where a flag is False, and the flags or whole numbers
     of one argument change alone. Whole numbers of one shape also become equal. In the last lists, all axes of length 1
     get a length that no axis has. Then one of them alone gets it, or one of two axes of an array that have the same
-    length, and one of two axes of different arrays. Last, an axis of length 1 gets that of another array at its place.
+    length, and one of two axes of different arrays. Last, an axis of length 1 gets the
+    length of the same axis of another array.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
