@@ -227,7 +227,7 @@ def read_grid(path: str | Path) -> list[Hyperparameters]:
     except DataError:  # it names the file already
         raise
     except InputError as error:
-        raise DataError(str(path), "a grid", f"one where {error}") from None
+        raise DataError(str(path), "a grid", f"one where {str(error).removesuffix('.')}") from None
 
 
 def folds(data: Dataset | Split, count: int, *, seed: int = 0) -> dict[str, Dataset | Split]:
