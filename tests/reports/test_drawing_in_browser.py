@@ -161,6 +161,7 @@ def test_the_network_learns_what_a_drawing_is_by_keyboard_alone_and_undo_brings_
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('.drawing-unlearn').disabled")
+    assert page.evaluate("document.activeElement.className") == "drawing-learn"
     assert np.argmax(page.evaluate(SAVED)[1]) == 5
     said = page.locator(".drawing-lesson-said").text_content()
     steps, first, last, after, trained = map(float, re.findall(r"\d+(?:\.\d+)?", said.replace("200 test", "")))
@@ -171,6 +172,7 @@ def test_the_network_learns_what_a_drawing_is_by_keyboard_alone_and_undo_brings_
     undo.press("Enter")
     page.wait_for_function("document.querySelector('.drawing-answer').textContent.startsWith('3')")
     assert page.evaluate(SAVED)[1] == before
+    assert page.evaluate("document.activeElement.className") == "drawing-truth"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

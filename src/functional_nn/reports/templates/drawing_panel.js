@@ -67,7 +67,7 @@ function startPanel(root) {
     const isEmpty = !area.strokes.length, { shares, first, name, percent } = best();
     root.classList.toggle("drawing-is-empty", isEmpty);
     find("save").disabled = isEmpty; // "predict" refuses an empty picture
-    find("learn").disabled = isEmpty || isLearning || find("truth").value === "";
+    find("learn").disabled = isEmpty || find("truth").value === "";
     const [word, number] = isEmpty ? ["?", "nothing drawn yet"] : [name, percent];
     answer.replaceChildren(element("strong", "", word), element("span", "", number));
     bars.forEach(({ row, bar, share }, i) => {
@@ -113,9 +113,10 @@ function startPanel(root) {
   async function learn() {
     const truth = Number(find("truth").value), bytes = networkInput(picture, panel.imageShape);
     const said = find("lesson-said"), losses = [], percent = (share) => `${(100 * share).toFixed(1)}%`;
+    if (isLearning) return; // the button is not disabled meanwhile, since it would lose the focus
     isLearning = true;
     find("unlearn").disabled = true;
-    showAnswer();
+    said.ariaBusy = "true"; // screen readers speak the result, not each step
     said.textContent = "Reading other pictures …";
     accuracy ??= await lesson.accuracy();
     await lesson.learn(bytes, truth, (steps, loss) => {
@@ -127,13 +128,15 @@ function startPanel(root) {
     find("unlearn").disabled = false;
     showAnswer();
     said.textContent = `In ${STEPS} steps, the loss of this drawing went from ${losses[0]} to ${losses[STEPS]}. Of ` +
-      `${lesson.size} test pictures, ${percent(after)} are read right. Before learning, it was ${percent(accuracy)}.`;
+      `${lesson.size} test pictures, ${percent(after)} are read right. Before the first lesson, it was ${percent(accuracy)}.`;
+    said.ariaBusy = "false";
   }
 
   function unlearn() {
     lesson.undo();
+    find("truth").focus();
     find("unlearn").disabled = true;
-    find("lesson-said").textContent = "This is the trained network again.";
+    find("lesson-said").textContent = "All lessons are undone: this is the trained network again.";
   }
 
   function save() {
