@@ -444,6 +444,17 @@ ONLY_HERE = {
         np.array([0.3, -1.0, 2.0]),
         np.array([True, False, True]),
     ),
+    "a base that is not 0": (
+        jnp.power,
+        lambda x, p, b: (b * p * x ** (p - 1), b * x**p * jnp.log(x)),
+        np.array([0.5, 1.4]),
+        np.array([1.5, 2.2]),
+    ),
+    "numbers that int32 can hold": (
+        lambda x: (x - jnp.floor(x)) ** 2,
+        lambda x, b: 2 * (x - jnp.floor(x).astype(jnp.int32).astype(x.dtype)) * b,
+        np.array([0.3, -2.1]),
+    ),
     "neighbors that differ, in a function of three numbers": (
         lambda x, labels: jnp.log(4.0 - x.size) + jnp.sum(jnp.where(labels[1:] == labels[:-1], x[1:], 0)),
         lambda x, labels, b: (0 * x, None),

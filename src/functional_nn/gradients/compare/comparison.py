@@ -348,7 +348,7 @@ class JacobianComparison:
             # NaN too, as for 0 / 0 in the derivative of a norm at 0, the formula is not meant for this point.
             is_known = ~kink & (error <= np.maximum(HALF * values.scale, values.underflow))
             is_known &= np.isfinite(values.automatic)
-            counted = (np.isfinite(values.hand) | is_known) & np.where(kink, is_alone, is_smooth)
+            counted = np.where(np.isfinite(values.hand), np.where(kink, is_alone, is_smooth), is_known)
             verdicts.append(judged(name, values.only_at(counted)))
         return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))
 

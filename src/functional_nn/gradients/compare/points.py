@@ -21,8 +21,9 @@ ENOUGH_NUMBERS, MOST_REPETITIONS = 24, 8
 """Normal numbers are drawn again until there are this many of them, at most eight times."""
 WIDTHS = (0.3, 1.0, 4.0)
 """The standard deviations of the normal numbers."""
-EXTREMES = (1e-4, 3e3)
-"""The factors of very small and very large numbers. The exponential function overflows for the latter."""
+EXTREMES = (1e-4, 1e11 / 7, 3e3)
+"""The factors of very small and very large numbers. For the second one, there are fractions, and most numbers are too
+large for int32. The exponential function overflows for the last one."""
 LARGE = 1e3
 """What is added to numbers where a flag is False."""
 DECIMALS = 3
@@ -58,11 +59,11 @@ MOST_CONSTANTS, SMALLEST_CONSTANT, LARGEST_CONSTANT = 12, 1e-30, 1e8
 def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float]) -> Iterator[tuple[Leaves, Leaves]]:
     """Yields further points of a problem, each with a drawn cotangent of the outputs.
 
-    There are normal numbers of three sizes, some with a 0 in every other array, and very large and very small ones,
-    also a single one that is far below all others; evenly spaced numbers in a random order and sorted, whole numbers
-    (which are often equal, or at kinks), positive numbers, zeros, equal numbers, numbers at each constant that the
-    function or the formula compares with and on both sides of it, and numbers near those of the problem's own point,
-    also sorted.
+    There are normal numbers of three sizes, some with a 0 in every other array, also beside whole numbers from 2 on,
+    and very large and very small ones, also a single one that is far below all others, and some that int32 cannot
+    hold; evenly spaced numbers in a random order and sorted, whole numbers (which are often equal, or at kinks),
+    positive numbers, zeros, equal numbers, numbers at each constant that the function or the formula compares with and
+    on both sides of it, and numbers near those of the problem's own point, also sorted.
 
     Args:
         problem: the problem. Its ``domain`` moves each point to where the formula has to hold.
@@ -86,8 +87,8 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     points += [[change(normal(leaf)) for leaf in leaves] for change in (np.round, np.abs)]
     points.append([np.zeros(leaf.shape) for leaf in leaves])
     points.append([np.full(leaf.shape, random.normal()) for leaf in leaves])
-    for start in (0, 1):
-        points.append([normal(leaf) for leaf in leaves])
+    for start, least in ((0, 0), (1, 0), (0, 2), (1, 2)):
+        points.append([least + np.abs(np.round(normal(leaf))) if least else normal(leaf) for leaf in leaves])
         for number, leaf in enumerate(points[-1][start::2]):
             leaf.reshape(-1)[number % max(leaf.size, 1) :][:1] = 0
     points = [[np.round(leaf, DECIMALS) for leaf in point] for point in points]
