@@ -80,9 +80,9 @@ def of_equinox(rate):
         return (
             y,
             {
-                "norm/batch_counter": new.get(net.norm.batch_counter),
-                "norm/batch_state_index/0": mean,
-                "norm/batch_state_index/1": variance,
+                "state/0": new.get(net.norm.batch_counter),
+                "state/1/0": mean,
+                "state/1/1": variance,
             },
             {
                 f"{part}/{name}": getattr(getattr(gradient, part), name)
