@@ -86,14 +86,14 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
-    from functional_nn.exchange.torch import arrays_of_model, from_state_dict
+    from functional_nn.exchange.torch import arrays_of_model, from_torch
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
-    arrays = arrays_of_model("path", file)
+    arrays = {name: array.astype(dtype) for name, array in arrays_of_model("path", file).items()}
     try:
-        return from_state_dict(net, arrays, in_shape, names, dtype)
+        return from_torch(net, arrays, in_shape, names=names, check=False)
     except InputError as error:
         error.remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
         raise

@@ -15,6 +15,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shape, Shapes
+from functional_nn.core.validation import check_entry_shapes
 from functional_nn.jaxprs.layer_uses import LayerUse, layer_uses, trace_layers
 from functional_nn.storage.arrays import tree_like
 
@@ -98,18 +99,11 @@ def arrays_of(layer: NetworkLayer, params: Params, state: State) -> dict[str, np
         InputError: if an array is missing or has another shape.
     """
     leaves = trees.flatten(params) | trees.flatten(state)
-    arrays = {}
-    for name, shape in layer.shapes.items():
-        path = layer.path_of(name)
-        expected = shape if layer.copy is None else (layer.copies, *shape)
-        array = None if path not in leaves else np.asarray(leaves[path])
-        if array is None or array.shape != expected:
-            given = "none" if array is None else array.shape
-            remedy = "Give the trees that this network's init returns."
-            raise InputError("params", f"{path} of shape {expected}", given, remedy)
-        # A copy, since the array may be passed on to a library that changes arrays in place.
-        arrays[name] = np.array(array if layer.copy is None else array[layer.copy])
-    return arrays
+    copies = () if layer.copy is None else (layer.copies,)
+    shapes = {layer.path_of(name): (*copies, *shape) for name, shape in layer.shapes.items()}
+    check_entry_shapes("params", leaves, shapes)
+    arrays = {name: np.asarray(leaves[layer.path_of(name)]) for name in layer.shapes}
+    return arrays if layer.copy is None else {name: array[layer.copy] for name, array in arrays.items()}
 
 
 def trees_of(

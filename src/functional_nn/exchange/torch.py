@@ -20,13 +20,13 @@ import numpy as np
 from functional_nn.core import errors
 from functional_nn.core.errors import DataError, InputError, check_data, failing_as, imported, shortened
 from functional_nn.core.layer import Layer, Params, State, as_layer
-from functional_nn.core.shapes import Shape, Shapes, is_shape, traced
+from functional_nn.core.shapes import Shapes, is_shape, traced
 from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import check_trees, is_function
 from functional_nn.exchange.comparison import difference, random_batch
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
-from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, read_arrays, write_arrays
+from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, have_shapes_of, read_arrays, write_arrays
 from functional_nn.storage.arrays import HEADER_OF_PARAMETERS, MOST_LISTED, listed, unpacked
 from functional_nn.storage.files import check_path
 
@@ -176,13 +176,6 @@ def arrays_of_model(argument: str, source: Source) -> dict[str, np.ndarray]:
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
 
 
-def from_state_dict(
-    net: Layer, arrays: Arrays, in_shape: Shapes, names: Names | None, dtype: np.dtype
-) -> tuple[Params, State]:
-    """As ``from_torch`` with ``check=False``, for the arrays of a file, which are converted to a type if they fit."""
-    return paired(net, in_shape, _modules(arrays), names).read(dtype)
-
-
 class Pairs(NamedTuple):
     """A network whose layers are paired with modules.
 
@@ -196,33 +189,32 @@ class Pairs(NamedTuple):
     in_shape: Shapes
     pairs: Sequence[tuple[NetworkLayer, Module]]
 
-    def read(self, dtype: np.dtype | None = None) -> tuple[Params, State]:
-        """The trees of the network with the arrays of the modules, in their types or in one: ``(params, state)``."""
-        arrays = [read_arrays(layer, module.arrays, dtype) for layer, module in self.pairs]
+    def read(self) -> tuple[Params, State]:
+        """The trees of the network with the arrays of the modules: ``(params, state)``."""
+        arrays = [read_arrays(layer, module.arrays) for layer, module in self.pairs]
         self._check_fit(arrays)
-        layers = [layer for layer, _ in self.pairs]
-        return trees_of(self.net, self.in_shape, layers, [ours for ours in arrays if ours is not None])
+        return trees_of(self.net, self.in_shape, [layer for layer, _ in self.pairs], arrays)
 
     def write(self, params: Params, state: State) -> Arrays:
         """The arrays of the network for the modules, by their full names in the model."""
-        fitting: list[Arrays | None] = []
+        fitting: list[Arrays] = []
         for layer, module in self.pairs:
-            theirs = write_arrays(layer, arrays_of(layer, params, state), module.arrays) or {}
+            theirs = write_arrays(layer, arrays_of(layer, params, state), module.arrays)
             # A bias of zeros that the module does not have changes nothing.
             spare = {name for name in set(theirs) - set(module.arrays) if "bias" in name and not np.any(theirs[name])}
             theirs = {name: array for name, array in theirs.items() if name not in spare}
-            fitting.append(theirs if _shapes(theirs) == _shapes(module.arrays) else None)
+            fitting.append(theirs if have_shapes_of(theirs, module.arrays) else {})
         self._check_fit(fitting)
         # In C order, since safetensors writes the memory of an array as it is, also of a transposed one.
         return {
             module.names[name]: np.array(array, order="C")
             for (_, module), theirs in zip(self.pairs, fitting, strict=True)
-            for name, array in (theirs or {}).items()
+            for name, array in theirs.items()
         }
 
-    def _check_fit(self, exchanged: Sequence[Arrays | None]) -> None:
+    def _check_fit(self, exchanged: Sequence[Arrays]) -> None:
         """Requires arrays for each pair."""
-        problems = [_misfit(*pair) for pair, arrays in zip(self.pairs, exchanged, strict=True) if arrays is None]
+        problems = [_misfit(*pair) for pair, arrays in zip(self.pairs, exchanged, strict=True) if not arrays]
         if problems:
             raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
 
@@ -292,11 +284,11 @@ def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names
     Without modules, they are made for the layers.
     """
     layers = network_layers(net, in_shape)
-    modules = [_default_module(layer) for layer in layers] if modules is None else modules
     unknown = [layer for layer in layers if layer.kind not in PYTORCH]
     if unknown:
         given = ", ".join(f"{layer.label} ({layer.kind})" for layer in unknown)
         raise InputError("net", f"layers that PyTorch has too ({', '.join(PYTORCH)})", given)
+    modules = [_default_module(layer) for layer in layers] if modules is None else modules
     by_label = {layer.label: layer for layer in layers}
     by_path = {module.path: module for module in modules}
     chosen: dict[str, Module] = {}
@@ -332,10 +324,6 @@ def check_argument(value: Any) -> Check:
     return value
 
 
-def _shapes(arrays: Arrays) -> dict[str, Shape]:
-    return {name: tuple(array.shape) for name, array in arrays.items()}
-
-
 def _path(module: Module) -> str:
     return shortened(module.path) or "the model itself"
 
@@ -344,7 +332,7 @@ def _misfit(layer: NetworkLayer, module: Module) -> str:
     """A layer and a module that do not fit, with the shapes of their arrays."""
     ours, theirs = (
         ", ".join(f"{shortened(name)} {shape}" for name, shape in sorted(shapes.items())[:MOST_LISTED])
-        for shapes in (layer.shapes, _shapes(module.arrays))
+        for shapes in (layer.shapes, {name: array.shape for name, array in module.arrays.items()})
     )
     return f"{layer.label} ({layer.kind}: {ours}) does not fit {_path(module)} ({theirs})"
 
@@ -437,7 +425,7 @@ def _default_module(layer: NetworkLayer) -> Module:
     """The module of a layer whose path is the layer's, with points in place of slashes."""
     zeros = {name: np.zeros(shape, np.bool_) for name, shape in layer.shapes.items()}
     path = layer.path.replace("/", ".") + (f".{layer.copy}" if layer.copy is not None else "")
-    arrays = write_arrays(layer, zeros, {}) or {} if layer.kind in PYTORCH else {}
+    arrays = write_arrays(layer, zeros, {})
     suffix = "_l0" if "weight_ih" in arrays else ""
     names = {name: f"{path}.{name}{suffix}".lstrip(".") for name in arrays}
-    return Module(path, GROUPS.get(layer.kind, GROUPS["others"]), arrays, names)
+    return Module(path, GROUPS[layer.kind], arrays, names)

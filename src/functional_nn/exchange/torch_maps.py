@@ -57,8 +57,8 @@ class Module(NamedTuple):
     names: dict[str, str]
 
 
-def write_arrays(layer: NetworkLayer, ours: Arrays, like: Arrays) -> Arrays | None:
-    """The arrays of a module from those of a layer; None if the layer lacks some. ``like`` are those that it has."""
+def write_arrays(layer: NetworkLayer, ours: Arrays, like: Arrays) -> Arrays:
+    """The arrays of a module from those of a layer; none if the layer lacks some. ``like`` are those that it has."""
     theirs = _mapped(layer, ours, like, np.zeros_like)
     if theirs and layer.kind == "prelu" and "weight" in like and like["weight"].size == 1:
         # Other libraries may have one slope for all features; here each feature has its own.
@@ -68,14 +68,14 @@ def write_arrays(layer: NetworkLayer, ours: Arrays, like: Arrays) -> Arrays | No
     return theirs
 
 
-def read_arrays(layer: NetworkLayer, theirs: Arrays, dtype: np.dtype | None = None) -> Arrays | None:
-    """The arrays of a layer from those of a module; None if they do not fit, or if one of them would not be read.
-
-    They are converted to ``dtype``, if it is given, only when they fit: a tensor of one number can have any shape.
-    """
+def read_arrays(layer: NetworkLayer, theirs: Arrays) -> Arrays:
+    """The arrays of a layer from those of a module; none if they do not fit, or if one of them would not be read."""
     if layer.kind == "prelu" and [array.size for array in theirs.values()] == [1]:
         shape = layer.shapes["negative_slope"]
         theirs = {name: np.broadcast_to(array.reshape(-1), shape) for name, array in theirs.items()}
+    if layer.kind in RECURRENT and not any("bias" in name for name in theirs):  # a recurrent module without biases
+        zeros = np.zeros(layer.shapes.get("bias", ()), next(iter(theirs.values())).dtype)
+        theirs = {**theirs, "bias_ih": zeros, "bias_hh": zeros}
     # Each number of the layer has a place. The place 0 is for numbers of the module that have no effect.
     places: Arrays = {}
     size = 1
@@ -83,36 +83,32 @@ def read_arrays(layer: NetworkLayer, theirs: Arrays, dtype: np.dtype | None = No
         places[name] = np.arange(size, size + math.prod(shape)).reshape(shape)
         size += places[name].size
     where = _mapped(layer, places, theirs, lambda array: array)
-    if where is None or any(name not in where or where[name].shape != theirs[name].shape for name in theirs):
-        return None
-    if ("bias_ih" in theirs) != ("bias_hh" in theirs):
-        return None  # a recurrent module has both biases or none
-    if dtype is not None:
-        theirs = {name: array.astype(dtype) for name, array in theirs.items()}
-    # NumPy has no type for both float16 and bfloat16; float64 holds the numbers of all floating-point types.
-    types = [np.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype for array in theirs.values()]
-    # The sum of -0 and a number is that number, also of -0.
-    read, is_read = np.full(size, -0.0, np.result_type(*types)), np.zeros(size, bool)
+    if not have_shapes_of(where, theirs):
+        return {}
+    # Float64 holds the numbers of all floating-point types. The sum of -0 and a number is that number, also of -0.
+    read = np.full(size, -0.0)
     for name, array in theirs.items():
         read[where[name]] += array
-        is_read[where[name]] = True
     ours = {}
     for name, own in places.items():
-        if not is_read[own].all():
-            if layer.kind not in RECURRENT or "bias" not in name:
-                return None
-            read[own] = 0  # a recurrent module without biases
         sources = [array.dtype for other, array in theirs.items() if (where[other] == own.flat[0]).any()]
-        ours[name] = read[own].astype(np.result_type(*sources or [theirs["weight_ih"]]))
+        if not sources:
+            return {}
+        ours[name] = read[own].astype(np.result_type(*sources))
     return ours
 
 
-def _mapped(layer: NetworkLayer, arrays: Arrays, has: Collection[str], spare: Spare) -> Arrays | None:
-    """The arrays of a module; None if those of the layer are not what its kind has."""
+def have_shapes_of(arrays: Arrays, others: Arrays) -> bool:
+    """Whether two modules have arrays of the same names and shapes."""
+    return jax.tree.map(np.shape, arrays) == jax.tree.map(np.shape, others)
+
+
+def _mapped(layer: NetworkLayer, arrays: Arrays, has: Collection[str], spare: Spare) -> Arrays:
+    """The arrays of a module; none if those of the layer are not what its kind has."""
     try:
         return PYTORCH[layer.kind](arrays, layer, has, spare)
     except (KeyError, ValueError, IndexError):
-        return None
+        return {}
 
 
 def _same(ours: Arrays, layer: NetworkLayer, has: Collection[str], spare: Spare) -> Arrays:
