@@ -86,14 +86,16 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import jax
     import numpy as np
 
+    from functional_nn.core.shapes import cast
     from functional_nn.exchange.torch import arrays_of_model, from_torch
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
-    arrays = {name: array.astype(dtype) for name, array in arrays_of_model("path", file).items()}
+    arrays = arrays_of_model("path", file)
     try:
-        return from_torch(net, arrays, in_shape, names=names, check=False)
+        with jax.enable_x64(True):  # a file may have numbers of 64 bits
+            return cast(from_torch(net, arrays, in_shape, names=names, check=False), dtype)
     except InputError as error:
         error.remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
         raise

@@ -106,7 +106,11 @@ def _training(
     """How the parameters came about: the command with the settings, or the file that they were imported from."""
     if "imported_from" in origins:
         return [f"The parameters were imported from the file `{_name(origins['imported_from'].get('file'))}`."]
-    lines = ["```sh", escaped(command_of(configuration)), "```"]
+    command = ["functional-nn", "train"]
+    for name, value in configuration.to_dict().items():
+        if value != DEFAULTS[name]:
+            command += [flag_of(name)] if value is True else [flag_of(name), as_written(value)]
+    lines = ["```sh", escaped(shlex.join(command)), "```"]
     epochs = result.get("epochs")
     if isinstance(epochs, int):
         lines += ["", f"The run had {counted(epochs, 'epoch')}."]
@@ -129,12 +133,3 @@ def _listed(names: Iterable[str]) -> str:
 def _plain(text: str) -> str:
     """A text from a file, in which Markdown sees no syntax, HTML or link. Readers see the same characters."""
     return re.sub(r"[^\w :-]", lambda other: f"&#{ord(other[0])};", escaped(text))
-
-
-def command_of(configuration: Configuration) -> str:
-    """The command that trains with a configuration. Flags that have their default value are left out."""
-    words = ["functional-nn", "train"]
-    for name, value in configuration.to_dict().items():
-        if value != DEFAULTS[name]:
-            words += [flag_of(name)] if value is True else [flag_of(name), as_written(value)]
-    return shlex.join(words)

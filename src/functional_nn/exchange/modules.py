@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -73,11 +73,7 @@ def layer_of(module: Any, *, name: str = "module", backward: Backward | None = N
     def forward(params, state, x, *, train, key=None):
         remedy = "If it draws random numbers, pass key=jax.random.key(seed)." if train and key is None else ""
         with failing_as("module", f"one that takes {', '.join(map(shown, jax.tree.leaves(x)))}", remedy):
-            values = []
-            for argument, nested, of_part in zip(("params", "state"), (params, state), names, strict=True):
-                leaves = trees.flatten(nested)
-                validation.check_entries(argument, leaves, jax.tree.leaves(of_part))
-                values.append(jax.tree.map(leaves.__getitem__, of_part))
+            values = _with_leaves("params", names[0], params), _with_leaves("state", names[1], state)
             y, after = run(*values, x, train, key)
             # Some libraries compute statistics in the type of x. The state keeps its types. A module may add variables
             # during a call, such as intermediate values, which are not kept.
@@ -111,6 +107,13 @@ def _names(tree: PyTree, ending: str = "") -> PyTree:
 
 def _by_name(names: PyTree, tree: PyTree) -> dict[str, Any]:
     return dict(zip(jax.tree.leaves(names), jax.tree.leaves(tree), strict=True))
+
+
+def _with_leaves(argument: str, names: PyTree, nested: Mapping[str, PyTree]) -> PyTree:
+    """The tree with the leaves of a nested dict in place of their names."""
+    leaves = trees.flatten(nested)
+    validation.check_entries(argument, leaves, jax.tree.leaves(names))
+    return jax.tree.map(leaves.__getitem__, names)
 
 
 def is_nnx_module(value: object) -> bool:

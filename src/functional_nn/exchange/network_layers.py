@@ -6,6 +6,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -180,27 +181,24 @@ def _in_order_of_copies(
     layers: Sequence[tuple[LayerUse, NetworkLayer]], uses: Sequence[LayerUse]
 ) -> list[NetworkLayer]:
     """The layers, with a layer inside ``repeat`` once for each copy. A copy runs whole before the next one."""
-    ordered: list[NetworkLayer] = []
-    inside_loop: dict[str, list[NetworkLayer]] = {}
-    for use, layer in layers:
+    placed: list[tuple[tuple[int, int], NetworkLayer]] = []
+    first_of_loop: dict[str, int] = {}
+    for place, (use, layer) in enumerate(layers):
         if not use.loops:
-            ordered.append(layer)
+            placed.append(((place, 0), layer))
             continue
         if use.loops > 1:
             given = f"{layer.path}, inside a repeat in a repeat"
             raise InputError("net", "layers in at most one repeat", given, "Write the outer one as a chain.")
         # The innermost path around the layer that is in no loop is that of ``repeat``.
         outside = [other.scope for other in uses if not other.loops and trees.is_under(use.scope, other.scope)]
-        copies = inside_loop.setdefault(max(outside, key=len), [])
-        start = len(ordered) - len(copies)
+        place_of_loop = first_of_loop.setdefault(max(outside, key=len), place)
         # The arrays have a leading axis for the copies.
         shapes = {name: shape[1:] for name, shape in layer.shapes.items()}
         of_one = layer._replace(shapes=shapes, kind=_kind(layer.kind, shapes), copies=use.repeats)
-        copies += [of_one._replace(copy=copy) for copy in range(use.repeats)]
-        # The sort is stable, so the layers of a copy keep their order.
-        copies.sort(key=lambda layer: layer.copy or 0)
-        ordered[start:] = copies
-    return ordered
+        placed += [((place_of_loop, copy), of_one._replace(copy=copy)) for copy in range(use.repeats)]
+    # The sort is stable, so the layers of a copy keep their order.
+    return [layer for _, layer in sorted(placed, key=itemgetter(0))]
 
 
 def _kind(name: str, shapes: Mapping[str, Shape]) -> str:

@@ -25,7 +25,7 @@ from functional_nn.core.errors import InputError, failing_as, imported, shortene
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.products import ONNX, tracing_for
 from functional_nn.core.shapes import Shapes, is_known, traced
-from functional_nn.core.trees import PyTree
+from functional_nn.core.trees import PyTree, flatten
 from functional_nn.core.validation import check_trees
 from functional_nn.exchange.comparison import difference, random_batch
 from functional_nn.exchange.stablehlo import of_any_batch
@@ -143,9 +143,7 @@ def as_float32(leaf: jax.Array | np.ndarray) -> jax.Array:
 
 def by_name(prefix: str, tree: PyTree) -> dict[str, jax.Array]:
     """The arrays of a tree by their names: the prefix and the keys that lead to them."""
-    paths, _ = jax.tree.flatten_with_path(tree)
-    keys = [jax.tree_util.keystr(path, simple=True, separator="_") for path, _ in paths]
-    return {f"{prefix}_{key}" if key else prefix: leaf for key, (_, leaf) in zip(keys, paths, strict=True)}
+    return {f"{prefix}/{path}".rstrip("/").replace("/", "_"): leaf for path, leaf in flatten(tree).items()}
 
 
 def session_of(model: onnx.ModelProto) -> Callable[[Mapping[str, ArrayLike]], list[np.ndarray]]:

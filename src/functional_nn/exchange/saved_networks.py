@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -172,16 +172,15 @@ def examples_of(values: JsonObject, path: Path) -> tuple[tuple[int, ...], int, t
     kind = "a run's configuration"
     with reading(path, kind):
         check_fits(values, EXAMPLES)
-    found: dict[str, Any] = {name: values.get(name) for name in EXAMPLES}
-    classes, names, features = found["classes"], found["class_names"], None
+    classes, names, columns, features = values["classes"], values.get("class_names"), values.get("features"), None
     check_data(str(path), classes, f"{kind} with classes, at most {MOST_CLASSES:,}", 0 < classes <= MOST_CLASSES)
-    if found["features"] is not None:
-        features = Features(*(tuple(found["features"][name]) for name in Features._fields))
+    if columns is not None:
+        features = Features(*(tuple(columns[name]) for name in Features._fields))
         has_columns = len(set(map(len, features))) == 1 and features.names and min(features.deviation) > 0
         check_data(str(path), features, f"{kind} with as many names as numbers in features", has_columns)
         shape = (len(features.names),)
     else:
-        shape = tuple(found["image_shape"] or ())
+        shape = tuple(values.get("image_shape") or ())
         is_shape = len(shape) == 3 and min(shape) > 0 and math.prod(shape) <= MOST_PIXELS
         expected = f"{kind} with height, width and channels in image_shape, at most {MOST_PIXELS:,} numbers"
         check_data(str(path), shape, expected, is_shape)

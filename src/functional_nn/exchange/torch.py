@@ -18,12 +18,11 @@ import ml_dtypes
 import numpy as np
 
 from functional_nn.core import errors
-from functional_nn.core.errors import DataError, InputError, check_data, failing_as, imported, shortened
+from functional_nn.core.errors import DataError, InputError, check_data, failing_as, imported, shortened, shown
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.shapes import Shapes, is_shape, traced
-from functional_nn.core.texts import suggest
 from functional_nn.core.trees import PyTree
-from functional_nn.core.validation import check_trees, is_function
+from functional_nn.core.validation import check_choice, check_trees, is_function
 from functional_nn.exchange.comparison import difference, random_batch
 from functional_nn.exchange.network_layers import Arrays, NetworkLayer, arrays_of, network_layers, trees_of
 from functional_nn.exchange.torch_maps import GROUPS, PYTORCH, Module, have_shapes_of, read_arrays, write_arrays
@@ -102,10 +101,9 @@ def from_torch(
     >>> net.apply(params, state, np.ones((1, 4), "float32"), train=False)[0]
     Array([[16., 16.]], dtype=float32)
     """
-    net, check = as_layer(net), check_argument(check)
-    pairs = paired(net, in_shape, _modules(arrays_of_model("source", source)), names)
+    pairs = paired(net, in_shape, _modules(arrays_of_model("source", source)), names, check)
     params, state = pairs.read()
-    pairs.check(params, state, check, source)
+    pairs.compare(params, state, source)
     return params, state
 
 
@@ -143,20 +141,19 @@ def to_torch(
     >>> {name: array.shape for name, array in state_dict.items()}
     {'dense_0.weight': (3, 4), 'dense_0.bias': (3,), 'dense_1.weight': (2, 3), 'dense_1.bias': (2,)}
     """
-    net, check = as_layer(net), check_argument(check)
     check_trees(params, state)
-    pairs = paired(net, in_shape, None if like is None else _modules(arrays_of_model("like", like)), names)
+    pairs = paired(net, in_shape, None if like is None else _modules(arrays_of_model("like", like)), names, check)
     written = pairs.write(params, state)
     if not _is_module(like):
         if like is not None:
-            pairs.check(params, state, check, like)
+            pairs.compare(params, state, like)
         return written
     tensors = {name: tensor.clone() for name, tensor in like.state_dict().items()}
     tensors |= {name: _as_tensor(array) for name, array in written.items()}
     if check:
         module: Any = copy.deepcopy(like)
         module.load_state_dict(tensors)
-        pairs.check(params, state, check, module)
+        pairs.compare(params, state, module)
     return tensors
 
 
@@ -168,9 +165,9 @@ def arrays_of_model(argument: str, source: Source) -> dict[str, np.ndarray]:
         source = source.state_dict()
     if isinstance(source, Mapping) and isinstance(source.get("state_dict"), Mapping):
         source = source["state_dict"]  # a checkpoint that has a state dict beside other things
+    expected = "a torch.nn.Module, a state dict, or the path of a file with one"
     if not isinstance(source, Mapping) or not source:
-        expected = "a torch.nn.Module, a state dict, or the path of a file with one"
-        raise InputError(argument, expected, "an empty dict" if isinstance(source, Mapping) else type(source).__name__)
+        raise InputError(argument, expected, shown(source))
     arrays = {name: _as_numpy(name, tensor) for name, tensor in source.items()}
     # Integers are no parameters: counters, positions and the like.
     return {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.floating)}
@@ -183,11 +180,13 @@ class Pairs(NamedTuple):
         net: the network.
         in_shape: the shape of an example.
         pairs: each layer with its module, in the order in which the layers run.
+        check: whether outputs are compared, or the function that computes the model's.
     """
 
     net: Layer
     in_shape: Shapes
     pairs: Sequence[tuple[NetworkLayer, Module]]
+    check: Check
 
     def read(self) -> tuple[Params, State]:
         """The trees of the network with the arrays of the modules: ``(params, state)``."""
@@ -218,17 +217,11 @@ class Pairs(NamedTuple):
         if problems:
             raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
 
-    def check(self, params: Params, state: State, check: Check, source: Source) -> None:
-        """Runs the network and the model on a random batch, and compares their outputs.
-
-        Args:
-            params, state: the trees of the network.
-            check: whether they are compared, or the function that computes the model's.
-            source: the model.
-        """
-        if not check:
+    def compare(self, params: Params, state: State, source: Source) -> None:
+        """Runs the network with these trees and the model on a random batch, and compares their outputs."""
+        if not self.check:
             return
-        outputs = self._outputs_of(source) if check is True else check
+        outputs = self._outputs_of(source) if self.check is True else self.check
         if outputs is None:
             expected = "False, or a function that computes the model's outputs, since a state dict cannot be run"
             raise InputError("check", expected, "True")
@@ -278,11 +271,14 @@ class Pairs(NamedTuple):
         return run
 
 
-def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names: Names | None) -> Pairs:
+def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names: Names | None, check: Check) -> Pairs:
     """Pairs each layer with its module: those that ``names`` says, and the others of each group in their order.
 
     Without modules, they are made for the layers.
     """
+    is_known = isinstance(check, bool) or is_function(check)
+    errors.check("check", check, "True, False, or a function from inputs to outputs", is_known)
+    net = as_layer(net)
     layers = network_layers(net, in_shape)
     unknown = [layer for layer in layers if layer.kind not in PYTORCH]
     if unknown:
@@ -296,11 +292,8 @@ def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names
     are_texts = isinstance(names, Mapping) and all(isinstance(text, str) for pair in names.items() for text in pair)
     errors.check("names", names, "a dict from paths of layers to paths of modules", are_texts)
     for label, path in names.items():
-        known = (label, by_label, "layers of the network"), (path, by_path, "modules of the PyTorch model")
-        for name, among, expected in known:
-            if name not in among:
-                raise InputError("names", expected, repr(name), suggest(name, among))
-        chosen[label] = by_path.pop(path)
+        check_choice("a layer in names", label, by_label)
+        chosen[label] = by_path.pop(check_choice("a module in names", path, by_path))
     problems = []
     for group in dict.fromkeys(GROUPS.values()):
         ours = [layer.label for layer in layers if GROUPS[layer.kind] == group and layer.label not in chosen]
@@ -314,14 +307,7 @@ def paired(net: Layer, in_shape: Shapes, modules: Sequence[Module] | None, names
     if problems:
         remedy = "Change the network, or pair them yourself: names={path of a layer: path of its module}."
         raise InputError("net", "as many layers of each kind as the PyTorch model has", listed(problems), remedy)
-    return Pairs(net, in_shape, [(layer, chosen[layer.label]) for layer in layers])
-
-
-def check_argument(value: Any) -> Check:
-    """Requires a flag or a function."""
-    is_known = isinstance(value, bool) or is_function(value)
-    errors.check("check", value, "True, False, or a function from inputs to outputs", is_known)
-    return value
+    return Pairs(net, in_shape, [(layer, chosen[layer.label]) for layer in layers], check)
 
 
 def _path(module: Module) -> str:
