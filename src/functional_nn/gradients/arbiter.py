@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -61,9 +61,11 @@ class Reference(NamedTuple):
     kink: np.ndarray
 
 
-def reference_jacobian(
-    function: Function, leaves: Leaves, doubts: Sequence[np.ndarray] = (), columns: Columns = None
-) -> list[Reference]:
+Columns: TypeAlias = Callable[[int], Sequence[np.ndarray]]
+"""``columns(count)`` gives the flat indices of about ``count`` elements of each leaf by which to differentiate."""
+
+
+def reference_jacobian(function: Function, leaves: Leaves, columns: Columns | None = None) -> list[Reference]:
     """Differentiates a function of float64 leaves by each of them, without any derivative rule of JAX.
 
     The derivatives are computed in 50 digits. If an operation has no rule for that, differences in float64 are taken.
@@ -71,25 +73,22 @@ def reference_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point.
-        doubts: for each leaf, reasons to compute an element, as an array (reasons, elements). In a large leaf, only the
-            elements with the greatest number for each reason are computed, and others at regular distances.
-        columns: in place of ``doubts``, the indices of the elements in each flat leaf.
+        columns: the elements; None for all.
     """
     try:
-        return exact_jacobian(function, leaves, doubts=doubts, columns=columns)
+        return exact_jacobian(function, leaves, columns=columns)
     except InputError:  # an operation has no rule
-        chosen = [_chosen(doubt, MOST_COLUMNS) for doubt in doubts]
-        return difference_jacobian(function, leaves, columns=chosen or columns)
+        return difference_jacobian(function, leaves, columns)
 
 
 def derivatives_at(function: Function, leaves: Leaves, number: int, columns: np.ndarray) -> Reference:
     """The derivatives by some elements of one leaf, computed as in ``reference_jacobian``."""
     chosen = [columns if place == number else np.zeros(0, int) for place in range(len(leaves))]
-    return reference_jacobian(function, leaves, columns=chosen)[number]
+    return reference_jacobian(function, leaves, lambda count: chosen)[number]
 
 
 def reference_second_order(
-    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
+    problem: Problem, y_bars: Leaves, directions: Leaves, columns: Columns | None = None
 ) -> list[Reference]:
     """Differentiates the pulled-back cotangent along u: ∂²⟨ȳ, f(x + t u)⟩ / ∂x ∂t. The result has one row per leaf.
 
@@ -100,7 +99,7 @@ def reference_second_order(
         problem: the function, its pullback and the point x.
         y_bars: the cotangent ȳ.
         directions: the direction u.
-        doubts: see ``reference_jacobian``.
+        columns: see ``reference_jacobian``.
     """
     try:
         elements = np.concatenate([np.abs(np.asarray(leaf, np.float64)).reshape(-1) for leaf in problem.leaves])
@@ -110,17 +109,15 @@ def reference_second_order(
         slope = partial(_slope_along, problem.function, y_bars, directions, step)
         # Steps relative to the smallest element get lost beside the largest one, unless there are more digits.
         digits = SECOND_ORDER_DIGITS + max(0, int(np.ceil(np.log10(largest) - np.log10(smallest))) - USUAL_RANGE)
-        found = exact_jacobian(slope, problem.leaves, digits=digits, doubts=doubts)
+        found = exact_jacobian(slope, problem.leaves, columns, digits=digits)
     except InputError:  # an operation has no rule
-        return _difference_of_pullback(problem, y_bars, directions, doubts)
+        return _difference_of_pullback(problem, y_bars, directions)
     if any(leaf.kink.any() for leaf in found):  # the direction moves all elements together
         return [leaf._replace(error=np.full_like(leaf.error, np.inf), kink=np.ones_like(leaf.kink)) for leaf in found]
     return found
 
 
-def _difference_of_pullback(
-    problem: Problem, y_bars: Leaves, directions: Leaves, doubts: list[np.ndarray]
-) -> list[Reference]:
+def _difference_of_pullback(problem: Problem, y_bars: Leaves, directions: Leaves) -> list[Reference]:
     """Computes the same derivative as a difference of the formula in float64, with respect to t at t = 0."""
 
     def pulled_back(t: Leaves) -> Leaves:
@@ -129,7 +126,7 @@ def _difference_of_pullback(
 
     (found,) = difference_jacobian(pulled_back, [np.zeros(())])
     # The Jacobian has one column, t. Its rows are the elements of all leaves; each leaf gets its part as one row.
-    sizes = [doubt.shape[1] for doubt in doubts]
+    sizes = list(map(np.size, problem.leaves))
     ends = np.cumsum(sizes)[:-1]
     rows = ([part.T for part in np.split(column, ends)] for column in (found.values, found.error, found.kink))
     return [Reference(OF_FORMULA, *of_leaf) for of_leaf in zip(map(np.arange, sizes), *rows, strict=True)]
@@ -178,19 +175,18 @@ def sensitivity(
     return ROUNDINGS * 2.0**-52 / CHANGE * np.max([np.abs(derivatives() - at_point[:, columns]) for _ in range(2)], 0)
 
 
-def _chosen(doubt: np.ndarray, count: int) -> np.ndarray:
-    """Chooses elements: a third of ``count`` for each of two reasons, at least one, the others at regular distances."""
-    count, size = min(count, MOST_COLUMNS), doubt.shape[1]
+def doubtful(doubt: np.ndarray, count: int) -> np.ndarray:
+    """Chooses elements of a leaf: a third of ``count`` for each of two reasons, the others at regular distances.
+
+    ``doubt`` has a number for each reason and element, (reasons, elements). The elements with the largest are chosen.
+    """
+    size = doubt.shape[1]
     if size <= count:
         return np.arange(size)
     share = -(-count // (len(doubt) + 1))
     worst = [np.argsort(-np.nan_to_num(row, nan=np.inf))[: min(share, np.count_nonzero(row))] for row in doubt]
     spread = np.linspace(0, size - 1, max(0, count - sum(map(len, worst)))).astype(int)
     return np.unique(np.concatenate([*worst, spread]))
-
-
-Columns: TypeAlias = Sequence[np.ndarray] | None
-"""For each leaf, the flat indices of the elements to differentiate by; None for all."""
 
 
 class Steps(NamedTuple):
@@ -222,7 +218,7 @@ ORDERS = 7
 
 @np.errstate(all="ignore")
 def exact_jacobian(
-    function: Function, leaves: Leaves, *, digits: int = 50, columns: Columns = None, doubts: Sequence[np.ndarray] = ()
+    function: Function, leaves: Leaves, columns: Columns | None = None, *, digits: int = 50
 ) -> list[Reference]:
     """Computes central differences of the forward pass in many digits, right to the last digit of float64.
 
@@ -241,9 +237,8 @@ def exact_jacobian(
     Args:
         function: ``function(leaves) -> outputs``.
         leaves: the point. Its binary values are taken as exact; the function is traced for their types.
+        columns: the elements to differentiate by; None for all.
         digits: 50, or more for a function that loses digits itself, such as a difference with a tiny step.
-        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
-        doubts: reasons to choose elements in place of ``columns``, see ``reference_jacobian``.
 
     Raises:
         InputError: the function uses an operation without a rule.
@@ -259,11 +254,9 @@ def exact_jacobian(
         digits to spare make harmless.
     """
     program = Program(function, leaves)
-    if doubts:
-        # A central difference evaluates the function at two points, each in two precisions.
-        count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
-        columns = [_chosen(doubt, count) for doubt in doubts]
-    chosen = _chosen_columns(leaves, columns)
+    # A central difference evaluates the function at two points, each in two precisions.
+    count = max(1, MOST_EXACT_NUMBERS // (4 * program.numbers) // len(leaves))
+    chosen = _chosen(leaves, columns, min(count, MOST_COLUMNS))
     at_once, nothing = max(1, AT_ONCE // (2 * program.numbers)), np.zeros((program.outputs, 0))  # two points for each
     found = []
     for number, at in enumerate(chosen):
@@ -275,13 +268,11 @@ def exact_jacobian(
     return found
 
 
-def _chosen_columns(leaves: Leaves, columns: Columns) -> list[np.ndarray]:
-    if columns is None:
-        return [np.arange(np.size(leaf)) for leaf in leaves]
-    return [np.asarray(chosen, int) for chosen in columns]
+def _chosen(leaves: Leaves, columns: Columns | None, count: int) -> Sequence[np.ndarray]:
+    return columns(count) if columns else [np.arange(np.size(leaf)) for leaf in leaves]
 
 
-def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns = None) -> list[Reference]:
+def difference_jacobian(function: Function, leaves: Leaves, columns: Columns | None = None) -> list[Reference]:
     """Computes central differences of the float64 function as JAX runs it, extrapolated to a step of 0.
 
     See ``extrapolated`` for the method. The error is 0 if the output stays the same at all points of the differences,
@@ -290,7 +281,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
     Args:
         function: ``function(leaves) -> outputs``, anything that JAX can run.
         leaves: the point; it is converted to float64.
-        columns: for each leaf, the flat indices of the elements to differentiate by; None for all.
+        columns: the elements to differentiate by; None for all.
 
     >>> with jax.enable_x64(True):
     ...     (found,) = difference_jacobian(lambda leaves: [jnp.sin(leaves[0])], [np.array([0.0])])
@@ -309,7 +300,7 @@ def difference_jacobian(function: Function, leaves: Leaves, *, columns: Columns 
         """Evaluates the outputs at several points. Each differs from the given point in one element only."""
         return jax.jit(partial(jax.lax.map, at_one))((jnp.asarray(places), jnp.asarray(moved)))
 
-    chosen = _chosen_columns(leaves, columns)
+    chosen = _chosen(leaves, columns, MOST_COLUMNS)
     starts = np.cumsum([0, *(leaf.size for leaf in flat[:-1])])
     places = np.concatenate([c + start for c, start in zip(chosen, starts, strict=True)])
     x = np.asarray(everything)[places]

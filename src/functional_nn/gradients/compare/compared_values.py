@@ -64,9 +64,10 @@ class ComparedValues:
 
     def only_at(self, counted: np.ndarray) -> ComparedValues:
         """The same values. Only the chosen elements count; all others get an error of 0."""
-        hand, automatic = (np.where(counted, found, self.arbiter) for found in (self.hand, self.automatic))
+        right = np.where(np.isnan(self.arbiter) & ~counted, 0.0, self.arbiter)
+        hand, automatic = (np.where(counted, found, right) for found in (self.hand, self.automatic))
         error, scale = np.where(counted, self.arbiter_error, 0.0), np.where(counted, self.scale, 1.0)
-        return replace(self, hand=hand, automatic=automatic, arbiter_error=error, scale=scale)
+        return replace(self, hand=hand, automatic=automatic, arbiter=right, arbiter_error=error, scale=scale)
 
     @np.errstate(invalid="ignore")
     def verdict(self, template: Verdict) -> tuple[Verdict, tuple[int, ...]]:

@@ -185,7 +185,7 @@ class JacobianComparison:
             cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
             drawn = self._pullbacks(leaves, *cotangents)
             function = self._judged_function(leaves)
-            reference = arbiter.reference_jacobian(function, leaves, _doubts(found))
+            reference = arbiter.reference_jacobian(function, leaves, _doubtful(found))
         for number, (name, right) in enumerate(zip(self.problem.names, reference, strict=True)):
             values, note = self._with_arbiter(found[number], right)
             judged = partial(self._verdict, name, reference=right.name, regime=regime, transform="jit", note=note)
@@ -323,14 +323,14 @@ class JacobianComparison:
         """
         random = np.random.default_rng(0)
         pulled = partial(_product, self._judged_function(point.leaves), point.y_bars)
-        reference = arbiter.reference_jacobian(pulled, point.leaves, _doubts(point.found))
+        reference = arbiter.reference_jacobian(pulled, point.leaves, _doubtful(point.found))
         parts = map(self._with_arbiter, point.found, reference)
         compared = [values.with_usable_scale() for values, _ in parts]
         kinks = [np.asarray(values.kink) for values in compared]
         steps = [np.where(kink, 0.0, random.normal(size=kink.shape)) for kink in kinks]
         directions = [step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
         along = lambda t: pulled(jacobians.moved(point.leaves, t[0], directions))  # noqa: E731
-        (together,) = arbiter.reference_jacobian(along, [np.zeros(())], [np.zeros((2, 1))])
+        (together,) = arbiter.reference_jacobian(along, [np.zeros(())])
         rest, allowed = together.values.item(), together.error.item()
         for values, step in zip(compared, steps, strict=True):
             error = values.arbiter_error + HALF * values.scale + values.narrow
@@ -499,7 +499,7 @@ class JacobianComparison:
         verdicts = []
         with jax.enable_x64(True):
             problem = self.problem._replace(leaves=point.leaves, function=self._judged_function(point.leaves))
-            reference = arbiter.reference_second_order(problem, point.y_bars, self.directions, _doubts(point.found))
+            reference = arbiter.reference_second_order(problem, point.y_bars, self.directions, _doubtful(point.found))
             for number, (name, right) in enumerate(zip(self.problem.names, reference, strict=True)):
                 if right.name == arbiter.OF_FORMULA and self._formula_outcome[name] == "fail":
                     continue  # a wrong formula is no reference
@@ -590,7 +590,6 @@ class JacobianComparison:
                 counted[0] = True
                 # Numbers may be too large at the third one. It counts only if automatic differentiation is right there.
                 counted[2:] &= np.all(_disagreement(by_jax, exact, scale + narrow / tolerance)[2:] <= tolerance)
-                exact = np.where(counted, exact, 0.0)
                 values = ComparedValues(found, by_jax, exact, error, scale, underflow, narrow).only_at(counted)
                 judged = partial(self._verdict, name, dtype=dtype, transform=transform, regime=regime, note=note)
                 yield judged(values, reference=f"50 digits, {dtype}" if is_alone else "float64")
@@ -617,7 +616,7 @@ class JacobianComparison:
             found = [Derivatives(*(array[[row]] for array in (bar, bar, *other[2:]))) for bar, other in pairs]
             product = partial(_product, self._judged_function(leaves, problem), y_bars)
             try:
-                reference = arbiter.exact_jacobian(product, leaves, doubts=_doubts(found))
+                reference = arbiter.exact_jacobian(product, leaves, _doubtful(found))
             except InputError:  # an operation has no rule, so nothing is known
                 return [(bars, np.full_like(bars, np.inf)) for bars in automatic]
             compared = map(self._with_arbiter, found, reference)
@@ -732,8 +731,8 @@ def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
         return relative_error(found - other, scale)
 
 
-def _doubts(found: Sequence[Derivatives]) -> list[np.ndarray]:
-    """Two reasons to ask the arbiter about an element, as an array (2, size) for each leaf.
+def _doubtful(found: Sequence[Derivatives]) -> arbiter.Columns:
+    """The elements about which the arbiter is asked, for two reasons.
 
     They are how far the formula and automatic differentiation disagree, and how much larger the scale of errors is than
     the derivative. Where it is much larger, terms cancel, so digits may be lost.
@@ -742,4 +741,4 @@ def _doubts(found: Sequence[Derivatives]) -> list[np.ndarray]:
     for hand, automatic, scale, _ in found:
         reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
         doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
-    return doubts
+    return lambda count: [arbiter.doubtful(doubt, count) for doubt in doubts]

@@ -140,7 +140,6 @@ class Along(NamedTuple):
     """Derivatives of the outputs along directions, (outputs, directions), each of which moves one array.
 
     Args:
-        y: the outputs, as one vector.
         directions: (directions, elements of the array). Each of the first ones moves a group of elements, a single one
             if there are few. The last two move all elements: first the sum of the groups, then all by the same step.
         value: the derivatives, or 0.
@@ -149,7 +148,6 @@ class Along(NamedTuple):
         farthest: the largest absolute values of the outputs at all points of the differences.
     """
 
-    y: np.ndarray
     directions: np.ndarray
     value: np.ndarray
     error: np.ndarray
@@ -315,10 +313,8 @@ class Implementation:
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""
-        changed = list(arrays or self.arrays)
-        for place, leaf in zip(self.places, leaves, strict=True):
-            changed[place] = np.asarray(leaf).astype(self.dtype)
-        return changed
+        whole = problem.differentiable_leaves(list(arrays or self.arrays))
+        return whole.join([np.asarray(leaf).astype(self.dtype) for leaf in leaves])
 
     def defined(self, arrays: Arrays, dtype: str) -> DifferentiableLeaves | None:
         """What the forward pass gives in a type; None if it refuses, or gives no numbers, or one that is not finite."""
@@ -459,7 +455,7 @@ class Implementation:
         # The largest step of each direction is 1 from here on, so a single element gives its derivative.
         largest = np.copysign(np.max(np.abs(directions), 1, initial=1), directions.sum(1))
         directions, value, error = directions / largest[:, None], value / largest, error / np.abs(largest)
-        along = Along(y, directions, value, error, kink, np.maximum(np.abs(y)[:, None], farthest))
+        along = Along(directions, value, error, kink, np.maximum(np.abs(y)[:, None], farthest))
         if self.dtype == "float64" or factor < SMALLEST_FACTOR or not (doubtful | (error > KNOWN)).any():
             return along
         # Numbers far from 0 that are close together, as 500 ± 1: relative to their size, the usual steps are too large.
@@ -468,8 +464,8 @@ class Implementation:
         too_large = doubtful & differs
         # Where the steps are too large for one derivative, all others are finer too, but at kinks that both find.
         is_finer = too_large | (error > KNOWN) | (too_large.any() & ~(kink & finer.kink))
-        pairs = zip(finer[2:], along[2:], strict=True)
-        return Along(y, directions, *(np.where(is_finer, *pair) for pair in pairs))
+        pairs = zip(finer[1:], along[1:], strict=True)
+        return Along(directions, *(np.where(is_finer, *pair) for pair in pairs))
 
     def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
         """Differences with other steps. At another point than the given one, those with all steps have to agree."""
@@ -542,7 +538,7 @@ class Implementation:
         groups, precision, limits = len(along.directions) - 2, PRECISIONS[dtype], np.finfo(dtype)
         if not is_given and dtype != self.dtype:
             # Nobody has chosen this point, so digits that the type loses by rounding or underflow do not count.
-            lost = arbiter.ROUNDINGS * limits.eps * np.abs(along.y)[:, None] + limits.tiny
+            lost = arbiter.ROUNDINGS * limits.eps * np.abs(flat(outputs))[:, None] + limits.tiny
             along = along._replace(error=along.error + lost * np.max(np.abs(along.directions), 1))
         found = np.nan_to_num(hand) @ along.directions.T
         rounding = arbiter.ROUNDINGS * np.sqrt(limits.eps) * np.nan_to_num(np.abs(near[0] - hand))
@@ -578,7 +574,15 @@ class Implementation:
         at_zero = is_given and not is_singular.all() and known[:, ~is_singular].all()
         if not (known & ((found != 0) | (right != 0))).any() and not at_zero:
             known[:] = False  # that some derivatives are 0 says nothing about those that are not known
-        verdict, at = worst_element(template, wrong, known, found, right, error, scale)
+        error = np.where((found == 0) & (right == 0), 0.0, error)  # both may give 0 where all terms are 0
+        verdict, at = _at_worst(template, wrong | known, found, right, error, scale)
+        if wrong.any():
+            verdict = replace(verdict, outcome="fail")
+        elif known.any():  # what differences cannot tell is allowed
+            allowed = template.tolerance + verdict.error + verdict.reference_error
+            verdict = replace(verdict, outcome="pass", tolerance=allowed)
+        else:  # where all terms are 0, the relative error is given as 0
+            verdict = replace(verdict, outcome="inconclusive", reference_error=verdict.reference_error or np.inf)
         steps = along.directions[at[1]]
         moved = np.flatnonzero(steps)
         index, note = tuple(moved.tolist()) if len(moved) == 1 else (), ""
@@ -729,8 +733,7 @@ class ReferenceComparison(JacobianComparison):
             return []
         tolerance = max(PRECISIONS[dtype].visible, HALF_OF_DIGITS["float64"])
         template = Verdict(self.subject, "y", "pass", 0.0, tolerance, "value", dtype, "plain", regime, "relative")
-        wrong = known & ~(np.abs(found - right) <= tolerance * scale)
-        verdict, at = worst_element(template, wrong, known, found, right, np.zeros_like(right), scale)
+        verdict, at = _at_worst(template, known, found, right, np.where(known, 0.0, np.inf), scale)
         suffix, index = _output(y.leaves, *at) if at else ("", ())
         return [replace(verdict, leaf=f"y{suffix}", reference=f"{DIGITS} digits", index=index)]
 
@@ -753,40 +756,16 @@ class ReferenceComparison(JacobianComparison):
                 return np.stack([flat(outputs([leaf[..., place] for leaf in leaves])) for place in range(VALUES)])
 
 
-@np.errstate(all="ignore")
-def worst_element(
-    template: Verdict,
-    wrong: np.ndarray,
-    known: np.ndarray,
-    found: np.ndarray,
-    right: np.ndarray,
-    error: np.ndarray,
-    scale: np.ndarray,
+def _at_worst(
+    template: Verdict, counted: np.ndarray, found: np.ndarray, right: np.ndarray, error: np.ndarray, scale: np.ndarray
 ) -> tuple[Verdict, tuple[int, ...]]:
-    """The verdict at the worst element, and the index of that element.
+    """The verdict on numbers without a source besides the right ones and their error; see ``ComparedValues.verdict``.
 
-    Args:
-        template: the fields that are already known.
-        wrong, known: which elements are wrong for certain, and which are known well enough.
-        found: the numbers that are judged.
-        right: the right numbers.
-        error: how far the right numbers may be off.
-        scale: the sizes by which errors are divided.
+    Elements that are not ``counted`` are left out, if there are others.
     """
-    error = np.where((found == 0) & (right == 0), 0.0, error)  # both passes may give 0 where all terms are 0
     values = ComparedValues(found, found, right, error, scale, 0.0, np.zeros_like(right))
-    if (wrong | known).any():
-        values = values.only_at(wrong | known)
-    verdict, at = values.verdict(template)
-    verdict = replace(verdict, automatic=None, automatic_error=None)
-    if wrong.any():
-        return replace(verdict, outcome="fail"), at
-    if not known.any():
-        # Where all terms are 0, the relative error is given as 0.
-        return replace(verdict, outcome="inconclusive", reference_error=verdict.reference_error or np.inf), at
-    # What differences cannot tell is allowed.
-    allowed = template.tolerance + verdict.error + verdict.reference_error
-    return replace(verdict, outcome="pass", tolerance=allowed), at
+    verdict, at = (values.only_at(counted) if counted.any() else values).verdict(template)
+    return replace(verdict, automatic=None, automatic_error=None), at
 
 
 def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
