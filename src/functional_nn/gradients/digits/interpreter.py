@@ -67,11 +67,12 @@ def in_many_digits(path: EquationPath, equation: JaxprEqn, operands: Sequence[Op
         return [*bind(equation, operands)]
     if name in CONTROL:
         return CONTROL[name](equation, operands)
-    if not operations.has_rule(equation):
+    try:
+        rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
+        outputs = rule(equation, *map(lift, operands))
+    except (AttributeError, KeyError, TypeError) as error:  # some functions of gmpy2 and mpmath take only real numbers
         given = f"{name}, used in {place_of(equation) or 'an unknown place'}"
-        raise operations.no_rule("operations with a rule", given)
-    rule = operations.by_jax if operations.is_discrete(equation) else operations.RULES[name]
-    outputs = rule(equation, *map(lift, operands))
+        raise operations.no_rule("operations with a rule", given) from error
     return [Points(output) for output in (outputs if isinstance(outputs, list) else [outputs])]
 
 

@@ -21,14 +21,6 @@ from functional_nn.jaxprs.walk import array_type
 
 MOVED_BY_JAX = ("concatenate", "pad", "rev", "slice", "split", "stack", "tile", "unstack")
 """Operations that move elements to places that do not depend on any number."""
-COMPLEX = (
-    {"abs", "add", "add_any", "broadcast_in_dim", "complex", "conj", "convert_element_type", "copy", "cos", "cosh"}
-    | {"cumprod", "cumsum", "device_put", "div", "dot_general", "dynamic_slice", "dynamic_update_slice", "eq", "exp"}
-    | {"conv_general_dilated", "fft", "gather", "imag", "integer_pow", "log", "mul", "name", "ne", "neg", "pow", "real"}
-    | {"reduce_prod", "reduce_sum", "reshape", "scatter", "scatter-add", "scatter-mul", "scatter-sub", "select_n"}
-    | {"sign", "sin", "sinh", "sqrt", "square", "squeeze", "sub", "tanh", "transpose", *MOVED_BY_JAX}
-)
-"""Operations whose rules hold for complex numbers too."""
 
 
 def is_floating(array: jax.Array | np.ndarray | ShapedArray) -> bool:
@@ -40,19 +32,8 @@ def is_complex(array: jax.Array | np.ndarray | ShapedArray) -> bool:
     return jnp.issubdtype(array.dtype, np.complexfloating)
 
 
-def gives_floating(equation: JaxprEqn) -> bool:
-    return is_floating(array_type(equation.outvars[0]))
-
-
 def gives_complex(equation: JaxprEqn) -> bool:
     return is_complex(array_type(equation.outvars[0]))
-
-
-def has_rule(equation: JaxprEqn) -> bool:
-    """Whether there is a rule for an equation and its type of numbers."""
-    name = equation.primitive.name
-    complex_operands = any(is_complex(array_type(variable)) for variable in (*equation.invars, *equation.outvars))
-    return is_discrete(equation) or (name in COMPLEX if complex_operands else name in RULES)
 
 
 def is_discrete(equation: JaxprEqn) -> bool:
@@ -133,7 +114,7 @@ def _bitcast_convert_type(equation: JaxprEqn, x: Values) -> Values:
     The derivatives are 0, as for all integers. There is no rule for the other direction, from bits to numbers.
     """
     given, made = array_type(equation.invars[0]), array_type(equation.outvars[0])
-    if gives_floating(equation) or given.dtype.itemsize != made.dtype.itemsize:
+    if is_floating(made) or given.dtype.itemsize != made.dtype.itemsize:
         raise no_rule("bits of numbers as integers of the same size", made.str_short())
     # Numbers of many digits have no bits of a type, so they are rounded to it first.
     return x.astype(np.float64).astype(given.dtype).view(made.dtype)
@@ -141,18 +122,18 @@ def _bitcast_convert_type(equation: JaxprEqn, x: Values) -> Values:
 
 def _convert_element_type(equation: JaxprEqn, x: Values) -> Values:
     """Converts numbers to another type. Floating-point types lose no digits here; integers lose the fraction."""
-    given, dtype = array_type(equation.invars[0]), array_type(equation.outvars[0]).dtype
-    if is_complex(given) and not gives_complex(equation):
+    given, made = array_type(equation.invars[0]), array_type(equation.outvars[0])
+    if is_complex(given) and not is_complex(made):
         x = functions.real(x)
-    if gives_floating(equation):
+    if is_floating(made):
         x = x if is_floating(given) else as_numbers(x)
-        return _as_complex(x) if gives_complex(equation) else x
-    if np.issubdtype(dtype, bool):
+        return _as_complex(x) if is_complex(made) else x
+    if made.dtype == bool:
         return x != 0
     # As XLA does on a CPU: NaN becomes 0, and numbers outside of the type become its smallest or largest number.
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(made.dtype)
     within = minimum(maximum(x, as_numbers(limits.min)), as_numbers(limits.max))
-    return TRUNCATED(np.where(x == x, within, 0)).astype(dtype)
+    return TRUNCATED(np.where(x == x, within, 0)).astype(made.dtype)
 
 
 COMBINING = {"sum": np.add, "prod": np.multiply, "max": maximum, "min": minimum, "logsumexp": log_add_exp}
