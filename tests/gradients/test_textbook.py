@@ -80,8 +80,8 @@ class Forgetful(Wrong):
 
 
 class OneSquareMissing(Adam):
-    def direction(self, w, g, state, t):
-        return super().direction(w, g, (state[0], 0 * state[1]) if t == 30 else state, t)
+    def update_leaf(self, w, g, state, t):
+        return super().update_leaf(w, g, (state[0], 0 * state[1]) if t == 30 else state, t)
 
 
 @pytest.mark.parametrize("name", PLANTED)

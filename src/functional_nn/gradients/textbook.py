@@ -95,7 +95,7 @@ class TextbookRule:
 
 @dataclass(frozen=True)
 class GradientDescent(TextbookRule):
-    """A step against the gradient: w = w - learning_rate g. The rules below take another direction than g.
+    """A step against the gradient: w = w - learning_rate g.
 
     ``learning_rate`` is a number or a schedule. A schedule counts the steps done, from 0, as Optax does; papers write
     alpha_t with t = 1 at the first step.
@@ -110,13 +110,8 @@ class GradientDescent(TextbookRule):
         """The learning rate of step t."""
         return self.learning_rate(t - 1) if callable(self.learning_rate) else self.learning_rate
 
-    def direction(self, w: Array, g: Array, state: RuleState, t: int) -> tuple[Array, RuleState]:
-        """The direction of step t, which the learning rate multiplies, and the state after it."""
-        return g, state
-
     def update_leaf(self, w, g, state, t):
-        direction, state = self.direction(w, g, state, t)
-        return w - self.rate(t) * direction, state
+        return w - self.rate(t) * g, state
 
 
 @dataclass(frozen=True)
@@ -135,9 +130,9 @@ class Momentum(GradientDescent):
     def start_leaf(self, w):
         return 0 * w
 
-    def direction(self, w, g, state, t):
+    def update_leaf(self, w, g, state, t):
         m = self.momentum * state + g
-        return m, m
+        return w - self.rate(t) * m, m
 
 
 class Nesterov(Momentum):
@@ -150,9 +145,9 @@ class Nesterov(Momentum):
         Nesterov 1983; Sutskever et al. 2013, equations 3 and 4; Bengio, Boulanger-Lewandowski, Pascanu 2013.
     """
 
-    def direction(self, w, g, state, t):
+    def update_leaf(self, w, g, state, t):
         m = self.momentum * state + g
-        return g + self.momentum * m, m
+        return w - self.rate(t) * (g + self.momentum * m), m
 
 
 @dataclass(frozen=True)
@@ -173,10 +168,10 @@ class AdaGrad(GradientDescent):
     def start_leaf(self, w):
         return 0 * w + self.initial
 
-    def direction(self, w, g, state, t):
+    def update_leaf(self, w, g, state, t):
         s = state + g * g
         divisor = np.where(s > 0, np.sqrt(s + self.eps_root) + self.eps, 1)
-        return g / divisor, s
+        return w - self.rate(t) * (g / divisor), s
 
 
 @dataclass(frozen=True)
@@ -228,11 +223,11 @@ class Adam(GradientDescent):
     def start_leaf(self, w):
         return 0 * w, 0 * w
 
-    def direction(self, w, g, state, t):
+    def update_leaf(self, w, g, state, t):
         m, v = state
         m, v = mean(self.b1, m, g), mean(self.b2, v, g * g)
         m_hat, v_hat = m / (1 - self.b1**t), v / (1 - self.b2**t)
-        return m_hat / (np.sqrt(v_hat + self.eps_root) + self.eps), (m, v)
+        return w - self.rate(t) * (m_hat / (np.sqrt(v_hat + self.eps_root) + self.eps)), (m, v)
 
 
 @dataclass(frozen=True)
@@ -249,9 +244,9 @@ class AdamW(Adam):
 
     weight_decay: Number = 1e-4
 
-    def direction(self, w, g, state, t):
-        d, state = super().direction(w, g, state, t)
-        return d + self.weight_decay * w, state
+    def update_leaf(self, w, g, state, t):
+        moved, state = super().update_leaf(w, g, state, t)
+        return moved - self.rate(t) * self.weight_decay * w, state
 
 
 def mean(b: Number, old: Array, new: Array) -> Array:
@@ -372,12 +367,12 @@ class Scenario(NamedTuple):
     Args:
         parameters: a tree of NumPy arrays of one floating type.
         gradients: the same tree, of arrays of shape (steps, *shape of the parameter).
-        curvature: a number of that type, as an array without axes.
+        curvature: a number.
     """
 
     parameters: PyTree
     gradients: PyTree
-    curvature: np.ndarray
+    curvature: float = 0.0
 
 
 def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
@@ -393,8 +388,7 @@ def scenarios(parameters: PyTree, steps: int) -> dict[str, Scenario]:
 
     def recorded(draw: Callable[[tuple[int, ...]], np.ndarray], curvature: float = 0.0) -> Scenario:
         gradients = jax.tree.map(lambda w: draw((steps, *w.shape)).astype(w.dtype), parameters)
-        (dtype,) = {leaf.dtype for leaf in jax.tree.leaves(parameters)}
-        return Scenario(parameters, gradients, np.asarray(curvature, dtype))
+        return Scenario(parameters, gradients, curvature)
 
     def zeros(shape):
         drawn = random.normal(size=shape) * (random.random(shape) < 0.1)
@@ -428,7 +422,7 @@ def _given_scenario(parameters: PyTree, gradients: PyTree) -> Scenario:
     for (path, w), g in zip(trees.flatten(parameters).items(), jax.tree.leaves(gradients), strict=True):
         if g.shape[1:] != w.shape:
             raise InputError(f"gradients of {path}", f"shape (steps, *{w.shape})", g.shape)
-    return Scenario(parameters, gradients, np.zeros((), jax.tree.leaves(parameters)[0].dtype))
+    return Scenario(parameters, gradients)
 
 
 def _finite(argument: str, array: ArrayLike) -> np.ndarray:
@@ -458,7 +452,7 @@ def rule_trajectory(rule: TextbookRule, scenario: Scenario, digits: int | None =
     The decimal numbers are the standard library's ``Decimal``, in C: seven times as fast as mpmath's, with the same
     result. It is rounded at the very end.
     """
-    number, convert = scenario.curvature.dtype.type, np.asarray
+    number, convert = jax.tree.leaves(scenario.parameters)[0].dtype.type, np.asarray
     if digits is not None:
         exact = np.vectorize(Decimal, otypes=[object])
         number, convert = Decimal, lambda array: exact(array.astype(np.float64))
@@ -466,7 +460,7 @@ def rule_trajectory(rule: TextbookRule, scenario: Scenario, digits: int | None =
         rule = rule.in_arithmetic(number)
         parameters = [convert(leaf) for leaf in jax.tree.leaves(scenario.parameters)]
         recorded = [convert(leaf) for leaf in jax.tree.leaves(scenario.gradients)]
-        curvature = convert(scenario.curvature)
+        curvature = number(scenario.curvature)
         state, visited = rule.start(parameters), []
         for index in range(len(recorded[0])):
             gradients = [g[index] + curvature * w for g, w in zip(recorded, parameters, strict=True)]
