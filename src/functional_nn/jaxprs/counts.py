@@ -158,12 +158,8 @@ def flops_of(equation: JaxprEqn) -> int:
         # Over axes of length 1, nothing is added.
         elements = operands[0].size if is_running_total or operands[0].size > result.size else 0
         return _per_element(name, operands[0].dtype) * elements
-    if name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        products = result.size * math.prod(operands[0].shape[axis] for axis in contracted)
-        return (8 if _is_complex(equation) else 2) * products
-    if name == "ragged_dot_general":
-        return _ragged_flops(equation)
+    if name in ("dot_general", "ragged_dot_general"):
+        return _product_flops(equation)
     if name == "fft":
         return _fourier_flops(equation)
     if name == "conv_general_dilated":
@@ -188,14 +184,14 @@ def _per_element(name: str, dtype: DTypeLike) -> int:
     return 1 if jnp.issubdtype(dtype, jnp.floating) else 0
 
 
-def _ragged_flops(equation: JaxprEqn) -> int:
-    """Every element of the left operand meets each free element of the right one, in one of the groups."""
+def _product_flops(equation: JaxprEqn) -> int:
+    """Every element of the left operand meets each free element of the right one; in a ragged product in one group."""
     left, right = (walk.array_type(variable) for variable in equation.invars[:2])
-    numbers = equation.params["ragged_dot_dimension_numbers"]
-    (_, contracted), (_, batch) = numbers.dot_dimension_numbers
-    taken = {*contracted, *batch, *numbers.rhs_group_dimensions}
+    ragged = equation.params.get("ragged_dot_dimension_numbers")
+    (_, contracted), (_, batch) = ragged.dot_dimension_numbers if ragged else equation.params["dimension_numbers"]
+    taken = {*contracted, *batch, *(ragged.rhs_group_dimensions if ragged else ())}
     free = math.prod(size for axis, size in enumerate(right.shape) if axis not in taken)
-    return 2 * left.size * free
+    return (8 if _is_complex(equation) else 2) * left.size * free
 
 
 def _fourier_flops(equation: JaxprEqn) -> int:
@@ -238,15 +234,8 @@ def bytes_by_scope(program: ClosedJaxpr, scope: str = "") -> Counter[str]:
     flat = walk.flattened(program, scope)
     counts: Counter[str] = Counter()
     given = {*flat.inputs, *flat.constants}
-    # A view has no memory of its own: it is replaced by the array that it shows. A view of an argument that is a result
-    # is a copy.
-    shown: dict[int, int] = {}
-    for step in flat.steps:
-        source = step.inputs[0] if step.inputs else None
-        if step.equation.primitive.name in VIEWS and isinstance(source, int):
-            view, array = step.outputs[0], shown.get(source, source)
-            if not (view in flat.outputs and array in given):
-                shown[view] = array
+    # A view of an argument that is a result is a copy.
+    shown = {view: array for view, array in _viewed(flat).items() if view not in flat.outputs or array not in given}
     steps = [step for step in flat.steps if shown.keys().isdisjoint(step.outputs)]
 
     def arrays(places: Iterable[walk.Place]) -> set[int]:
@@ -266,6 +255,15 @@ def bytes_by_scope(program: ClosedJaxpr, scope: str = "") -> Counter[str]:
         written = needed.intersection(step.outputs)
         counts[step.scope] += sum(size_of(flat.shapes[place]) for place in (*read, *written))
     return counts
+
+
+def _viewed(flat: walk.Flat) -> dict[int, int]:
+    """For each view, the array that it shows. A view has no memory of its own."""
+    viewed: dict[int, int] = {}
+    for step in flat.steps:
+        if step.equation.primitive.name in VIEWS and isinstance(source := step.inputs[0], int):
+            viewed[step.outputs[0]] = viewed.get(source, source)
+    return viewed
 
 
 def size_of(array: object) -> int:
@@ -328,19 +326,14 @@ def least_bytes(program: ClosedJaxpr) -> int:
 
 def _read_whole(flat: walk.Flat) -> list[bool]:
     """Which arguments of a program it reads whole for certain, in the order of the arguments."""
-    viewed: dict[int, int] = {}  # the array that a view shows
-    reordered: set[int] = set()  # views with their elements in another order
+    viewed, reordered = _viewed(flat), set[int]()  # views with their elements in another order
     read: set[int] = set()
     for step in flat.steps:
-        name, source = step.equation.primitive.name, step.inputs[0] if step.inputs else None
-        operands = [viewed.get(place, place) if isinstance(place, int) else None for place in step.inputs]
-        if name in VIEWS and operands[0] is not None:
-            viewed[step.outputs[0]] = operands[0]
-            if name == "transpose" or source in reordered:
-                reordered.add(step.outputs[0])
-            continue
-        whole = _operands_read_whole(step)
-        read |= {place for place, is_whole in zip(operands, whole, strict=True) if is_whole and place is not None}
+        if viewed.keys().isdisjoint(step.outputs):
+            operands = zip(step.inputs, _operands_read_whole(step), strict=True)
+            read |= {viewed.get(place, place) for place, whole in operands if whole and isinstance(place, int)}
+        elif step.equation.primitive.name == "transpose" or step.inputs[0] in reordered:
+            reordered.update(step.outputs)
     read |= {viewed[place] for place in reordered.intersection(flat.outputs)}
     return [place in read for place in flat.inputs]
 

@@ -134,7 +134,8 @@ class Around(NamedTuple):
 
     def inside(self, equation: JaxprEqn, *step: tuple[str, int]) -> Around:
         """What is around the equations of a program in this equation, which may be a step of a loop."""
-        function = self.function or (equation.params["name"].strip("_") if walk.is_of_jax(equation) else "")
+        is_of_jax = equation.primitive.name == "jit" and walk.is_of_jax(equation.params["jaxpr"])
+        function = self.function or (equation.params["name"].strip("_") if is_of_jax else "")
         return Around(walk.within(self.scope, equation), (*self.steps, *step), function, self.place_of(equation))
 
     def place_of(self, equation: JaxprEqn) -> walk.SourceLine | None:

@@ -405,16 +405,9 @@ def place_of(equation: JaxprEqn) -> SourceLine | None:
     return None
 
 
-def is_of_jax(equation: JaxprEqn) -> bool:
-    """Whether an equation calls one of JAX's own functions, such as ``jax.numpy.linalg.norm``."""
-    if equation.primitive.name != "jit":
-        return False
-    return is_file_of_jax(equation.params["jaxpr"].jaxpr.debug_info.func_filename)
+def is_of_jax(program: ClosedJaxpr) -> bool:
+    """Whether a program was traced from one of JAX's own functions, such as ``jax.numpy.linalg.norm``.
 
-
-def is_file_of_jax(path: str | None) -> bool:
-    """Whether a path, such as that of a traced program's function, is that of a file of JAX.
-
-    JAX caches the traces of its own functions, so their source lines may belong to another caller.
+    JAX caches these traces, so their source lines may belong to another caller.
     """
-    return (path or "").startswith(OF_JAX[0])
+    return (program.jaxpr.debug_info.func_filename or "").startswith(OF_JAX[0])

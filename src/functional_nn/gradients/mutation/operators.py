@@ -20,8 +20,7 @@ from functional_nn.layers.combinators.hand_vjp import ByFormula
 Variable: TypeAlias = Var | Literal
 
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
-DECIDING = COMPARISONS | {"select_n"}
-SELECTION = DECIDING | {"broadcast_in_dim", "convert_element_type"}
+SELECTION = COMPARISONS | {"select_n", "broadcast_in_dim", "convert_element_type"}
 """Operations that select values, and the other operations inside ``jnp.where``."""
 
 
@@ -93,23 +92,19 @@ def sites(
         here, place = (*path, number), library_place or place
         yield Site(here, equation, place, in_library)
         for inner_number, inner in enumerate(bodies(equation)):
-            of_jax = walk.is_file_of_jax(inner.jaxpr.debug_info.func_filename)
+            of_jax = walk.is_of_jax(inner)
             inside = of_jax and (in_library or has_guard(equation))
             yield from sites(inner, (*here, inner_number), place if of_jax else library_place, inside)
 
 
-def is_selection(equation: JaxprEqn) -> bool:
-    """Whether an equation is a selection or its condition, or a call that does nothing else, as ``jnp.where`` is."""
-    inside = [inner.primitive.name for program in walk.inner_programs(equation) for inner in program.jaxpr.eqns]
-    names = set(inside) or {equation.primitive.name}
-    return bool(names & DECIDING) and names <= SELECTION
-
-
 def has_guard(equation: JaxprEqn) -> bool:
-    """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``."""
-    inside = [inner for program in walk.inner_programs(equation) for inner in walk.all_equations(program)]
-    is_call = equation.primitive.name in walk.CALLS and not is_selection(equation)
-    return is_call and any(inner.primitive.name == "select_n" for inner in inside)
+    """Whether an equation is a call with a selection among others, such as the rule for infinity in ``softplus``.
+
+    A call that does nothing but select, as ``jnp.where``, is no guard.
+    """
+    programs = walk.inner_programs(equation)
+    names = {inner.primitive.name for program in programs for inner in walk.all_equations(program)}
+    return equation.primitive.name in walk.CALLS and "select_n" in names and not names <= SELECTION
 
 
 Arrays: TypeAlias = list[jax.Array]
@@ -162,11 +157,6 @@ def exchanged(one: int, other: int, values: Arrays) -> Arrays:
 def shift_along(axis: int) -> Change:
     """Makes the function that shifts an array by one along an axis. The last element becomes the first."""
     return lambda array: jnp.roll(array, 1, axis)
-
-
-def transpositions(equation: JaxprEqn) -> Iterator[Alternative]:
-    if shape_of(equation.invars[0]) == shape_of(equation.outvars[0]):
-        yield replace_result("dropped", lambda array: array)
 
 
 def slices(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -414,10 +404,10 @@ def convolutions(equation: JaxprEqn) -> Iterator[Alternative]:
 
 
 def unary(**siblings: Callable[[jax.Array], jax.Array]) -> Callable[[JaxprEqn], Iterable[Alternative]]:
-    """Makes the rule that drops a function of one operand, or replaces it by a similar function."""
+    """Makes the rule that drops a function of one operand, if the shape stays, or replaces it by a similar function."""
     found = [replace_result("dropped", lambda array: array)]
     found += [replace_result(f"became {name}", function) for name, function in siblings.items()]
-    return lambda equation: found
+    return lambda equation: found if shape_of(equation.invars[0]) == shape_of(equation.outvars[0]) else found[1:]
 
 
 RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
@@ -434,14 +424,13 @@ RULES: dict[str, Callable[[JaxprEqn], Iterable[Alternative]]] = {
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), cumulations),
     "dot_general": matrix_products,
     "conv_general_dilated": convolutions,
-    "transpose": transpositions,
     **dict.fromkeys(("slice", "dynamic_slice", "gather"), slices),
     "pad": paddings,
     **dict.fromkeys(("concatenate", "stack", "split", "unstack"), parts),
     **dict.fromkeys(("scatter-add", "scatter_add"), additions_at),
     "scan": scans,
     "cond": exchanged_branches,
-    **dict.fromkeys(("square", "rev", "neg", "abs", "sign"), unary()),
+    **dict.fromkeys(("square", "rev", "neg", "abs", "sign", "transpose"), unary()),
     "exp": unary(expm1=jnp.expm1),
     **dict.fromkeys(("exp2", "expm1"), unary(exp=jnp.exp)),
     "log": unary(log1p=jnp.log1p),
