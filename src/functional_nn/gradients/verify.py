@@ -26,7 +26,7 @@ from functional_nn.gradients.check import compare, joined_by_jax
 from functional_nn.gradients.compare import problem
 from functional_nn.gradients.compare.activations import check_activation, regime_points
 from functional_nn.gradients.compare.comparison import TRANSFORMS, JacobianComparison
-from functional_nn.gradients.compare.problem import Leaves, Problem
+from functional_nn.gradients.compare.problem import Problem
 from functional_nn.gradients.compare.report import Report, Verdict, combine_reports
 from functional_nn.gradients.textbook import optimizer_verdicts
 from functional_nn.losses.loss import expand
@@ -172,16 +172,12 @@ def _check_layer_case(case: LayerCase, quick: bool) -> Report:
     training, more = comparison(True), list[Verdict]()
     report = compare(training, types, second_order=not quick, limit=0 if quick else MUTANTS, regime=regime)
     if not quick and not composed:
-        more += training.first_order(_with_zeros(training.problem), regime="zeros")
+        named = zip(training.problem.names, training.problem.leaves, strict=True)
+        at_zeros = [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
+        more += training.first_order(at_zeros, regime="zeros")
     if not quick and str((evaluation := comparison(False)).program) != str(training.program):
         more += evaluation.first_order(regime="evaluation")
     return replace(report, verdicts=(*report.verdicts, *more), skipped=skipped)
-
-
-def _with_zeros(problem: Problem) -> Leaves:
-    """The leaves of a layer's problem, with zeros as its input."""
-    named = zip(problem.names, problem.leaves, strict=True)
-    return [np.zeros(np.shape(leaf)) if name.startswith("x") else leaf for name, leaf in named]
 
 
 def _check_loss_case(case: LossCase, quick: bool) -> Report:

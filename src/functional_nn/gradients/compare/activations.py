@@ -147,11 +147,9 @@ def _verdict(
     verdict, (at,) = values.verdict(template)
     if verdict.outcome == "pass" and verdict.automatic_outcome == "fail":
         at = int(np.argmax(by_jax))
-    verdict = replace(verdict, index=(at,), hand=float(hand[at]), arbiter=float(exact.high[0, at]))
-    verdict = replace(verdict, note=f"x = {float(x[at])!r}", automatic=None)
-    if automatic is None:
-        return replace(verdict, automatic_error=None)
-    return replace(verdict, automatic=float(automatic[at]))
+    beside = {"automatic": None, "automatic_error": None} if automatic is None else {"automatic": float(automatic[at])}
+    at_point = {"index": (at,), "hand": float(hand[at]), "arbiter": float(exact.high[0, at])}
+    return replace(verdict, note=f"x = {float(x[at])!r}", **at_point, **beside)
 
 
 def regime_points(activation: Activation, dtype: np.dtype, density: int = 1) -> dict[str, np.ndarray]:

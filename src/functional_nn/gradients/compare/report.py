@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Literal, NamedTuple
 
-from functional_nn.core.texts import aligned, counted
+from functional_nn.core.texts import WIDTH, aligned, counted, cut_to_end
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,6 @@ ALIKE = (
 )
 MOST_LINES = 5
 """The largest number of lines of a formula that a report shows with these words."""
-WIDTH = 80
-"""The width of a terminal in characters."""
 MOST_NOTES = 3
 """If there are more notes, the sentence of a report has only their number."""
 MOST_ROWS = 40
@@ -254,12 +252,12 @@ def text_table(verdicts: Sequence[Verdict]) -> str:
     # Only names of arguments can be too long. Their column gets the width that is left, and keeps the ends of names.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     width = WIDTH - sum(widths) + widths[1] - 2 * (len(HEADS) - 1)
-    cut = [(mark, _cut_at_the_start(name, width), *others) for mark, name, *others in rows]
+    cut = [(mark, cut_to_end(name, width), *others) for mark, name, *others in rows]
     head, *body = aligned(cut, NUMBERS_FROM)
     by_subject: dict[str, list[str]] = {}
     for group, line in zip(groups, body, strict=True):
         subject = group.worst.subject
-        by_subject.setdefault(subject, ["", _cut_at_the_start(subject, WIDTH)]).append(line)
+        by_subject.setdefault(subject, ["", cut_to_end(subject, WIDTH)]).append(line)
     left = ["", f"… and {left_out:,} more comparisons that pass"] if left_out else []
     return "\n".join([head, *chain.from_iterable(by_subject.values()), *left])
 
@@ -277,11 +275,6 @@ def table_cells(group: VerdictGroup) -> tuple[str, ...]:
         f"{verdict.tolerance:.2g}{unit}" if verdict.digits is None else f"{verdict.digits} digits",
         "" if automatic is None else f"{automatic:.2g}",
     )
-
-
-def _cut_at_the_start(text: str, width: int) -> str:
-    """Cuts a long text at its start and keeps its end, because names of parameters differ at the end."""
-    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
