@@ -14,7 +14,7 @@ import numpy as np
 
 from functional_nn.core import trees
 from functional_nn.core.errors import InputError
-from functional_nn.core.layer import Layer, Params, State, as_layer
+from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shape, Shapes
 from functional_nn.core.validation import check_entry_shapes
 from functional_nn.jaxprs.layer_uses import LayerUse, layer_uses, trace_layers
@@ -76,7 +76,6 @@ def network_layers(net: Layer, in_shape: Shapes) -> list[NetworkLayer]:
 
     Nothing is computed: the layers are read from the traced program of the forward pass.
     """
-    net = as_layer(net)
     program, params = trace_layers(net, in_shape)
     _, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     shapes, state_shapes = (

@@ -369,8 +369,6 @@ def _first_that_fails(jax2onnx: ModuleType, program: ClosedJaxpr) -> str:
     Beginnings of the program are converted: longer ones as long as they convert, and shorter ones otherwise.
     """
     operations = program.jaxpr.eqns
-    if not operations:
-        return "a network without operations"
 
     def fails(count: int) -> bool:
         beginning = program.jaxpr.replace(eqns=operations[:count], outvars=operations[count - 1].outvars)

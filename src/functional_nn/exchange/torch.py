@@ -221,10 +221,9 @@ class Pairs(NamedTuple):
         """Runs the network with these trees and the model on a random batch, and compares their outputs."""
         if not self.check:
             return
+        expected = "False, or a function that computes the model's outputs, since a state dict cannot be run"
+        errors.check("check", True, expected, self.check is not True or _is_module(source))
         outputs = self._outputs_of(source) if self.check is True else self.check
-        if outputs is None:
-            expected = "False, or a function that computes the model's outputs, since a state dict cannot be run"
-            raise InputError("check", expected, "True")
         if not is_shape(self.in_shape):
             remedy = "Give check=False, and compare the outputs yourself."
             raise InputError("check", "a network of one array", f"one with the inputs {self.in_shape}", remedy)
@@ -248,10 +247,8 @@ class Pairs(NamedTuple):
             )
             raise InputError("net", "a network with the outputs of the model", given, remedy)
 
-    def _outputs_of(self, module: Source) -> Outputs | None:
-        """The function that runs a copy of a module in evaluation; None for parameters alone. Channels are last."""
-        if not _is_module(module):
-            return None
+    def _outputs_of(self, module: Any) -> Outputs:
+        """The function that runs a copy of a module in evaluation. Channels are last."""
         torch = imported("torch", "source")
         has_convolutions = any(module.group == GROUPS["conv"] for _, module in self.pairs)
 
@@ -260,7 +257,7 @@ class Pairs(NamedTuple):
             # places and channels if the model has a convolution, and otherwise time and features, in the same order.
             is_moved = x.ndim > 3 or (x.ndim == 3 and has_convolutions)
             tensor = _as_tensor(np.moveaxis(x, -1, 1) if is_moved else x)
-            in_evaluation: Any = copy.deepcopy(module)
+            in_evaluation = copy.deepcopy(module)
             in_evaluation.eval()
             device = next(iter(in_evaluation.parameters())).device
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -358,8 +355,7 @@ def _as_numpy(name: object, tensor: Any) -> np.ndarray:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         if str(tensor.dtype) == "torch.bfloat16":
-            torch = imported("torch", "source")
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            return tensor.view(imported("torch", "source").int16).numpy().view(ml_dtypes.bfloat16)
         try:
             tensor = tensor.numpy()
         except TypeError as error:  # a float8 or a sparse tensor

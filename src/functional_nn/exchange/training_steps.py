@@ -209,16 +209,15 @@ def _check_steps(run: Callable[..., Values], train: Callable[..., PyTree], value
 
     So rounding errors do not add up: in some networks they double at every step.
     """
-    compared = []
+    parts = defaultdict(list)
     for _ in range(STEPS):
         outputs, (results, new) = run(values), train(values, *batch)
-        compared += [(name, outputs[name], results[name], 0) for name in results]
+        compared = [(name, outputs[name], results[name], 0) for name in results]
         compared += [(name, outputs[f"new/{name}"], new[name], values[name]) for name in values]
+        for name, found, expected, before in compared:
+            part = name.partition("/")[0], jnp.issubdtype(found.dtype, jnp.floating)
+            parts[part].append([np.linalg.norm(np.asarray(expected, np.float64) - other) for other in (found, before)])
         values = new
-    parts = defaultdict(list)
-    for name, found, expected, before in compared:
-        part = name.partition("/")[0], jnp.issubdtype(found.dtype, jnp.floating)
-        parts[part].append([np.linalg.norm(np.asarray(expected, np.float64) - other) for other in (found, before)])
     for (name, _), norms in parts.items():
         difference, change = np.linalg.norm(norms, axis=0)
         if not difference <= MOST_DIFFERENCE * change:  # also if it is NaN
