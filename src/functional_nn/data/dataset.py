@@ -300,12 +300,13 @@ def check_name(name: str) -> None:
 
 def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Images as bytes with four axes (number, height, width, channels), and an integer for each."""
-    with errors.reading(f"{part} images", "an array", errors=(TypeError, ValueError)):
-        errors.check_no_gaps(f"{part} images", images)
-        images = np.asarray(images)
-    with errors.reading(f"{part} labels", "an array", errors=(TypeError, ValueError)):
-        errors.check_no_gaps(f"{part} labels", labels)
-        labels = np.asarray(labels)
+
+    def as_array(argument: str, given: ArrayLike) -> np.ndarray:
+        with errors.reading(argument, "an array", errors=(TypeError, ValueError)):
+            errors.check_no_gaps(argument, given)
+            return np.asarray(given)
+
+    images, labels = as_array(f"{part} images", images), as_array(f"{part} labels", labels)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     is_turned = errors.looks_channels_first(images.shape)

@@ -35,7 +35,7 @@ PIECE = 2**18  # bytes of a gzip file that are decompressed at a time
 MOST_AT_ONCE = 2**22  # bytes that are read at a time, and then copied to where they belong
 DEFLATE_RATIO = 1032  # a byte of a gzip file never holds more bytes than this
 
-FILE_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+FILE_STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 MD5_SUMS = {
     "mnist": (
@@ -213,9 +213,8 @@ def find_idx_files(folder: Path, name: str) -> tuple[Path, ...] | None:
 
 
 def _find_file(folder: Path, stem: str) -> Path | None:
-    rank = 3 if stem.endswith("images") else 1
     # Some copies of MNIST have names with a dot, such as train-images.idx3-ubyte.
-    names = (f"{stem}{separator}idx{rank}-ubyte{ending}" for separator in "-." for ending in ("", ".gz"))
+    names = (f"{name}-ubyte{ending}" for name in (stem, stem.replace("-idx", ".idx")) for ending in ("", ".gz"))
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -235,7 +234,7 @@ def read_idx_folder(folder: Path, name: str, source: str) -> Dataset | None:
         return None
     arrays, left = [], MAXIMUM_BYTES
     for file, stem in zip(files, FILE_STEMS, strict=True):
-        most = left if stem.endswith("images") else min(left, MOST_BYTES_OF_LABELS)
+        most = left if "images" in stem else min(left, MOST_BYTES_OF_LABELS)
         arrays.append(read_idx(file, maximum_bytes=most))
         left -= arrays[-1].nbytes
     for file, array, md5 in zip(files, arrays, MD5_SUMS.get(name, ()), strict=False):

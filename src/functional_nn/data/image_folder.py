@@ -246,7 +246,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
     Without ``test``, the validation images are for testing, as TFDS does. A folder ``train`` alone can be a class.
     """
-    folders = _content(folder).folders
+    folders, _ = _content(folder)
     others = [path.name for path in folders if path.name.lower() not in PART_OF_NAME]
     named = [(PART_OF_NAME[path.name.lower()], path) for path in folders if path.name not in others]
     found = dict(named)
@@ -266,13 +266,13 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 
 def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> OfClasses:
     """The image files of each class, both sorted by name."""
-    content = _content(folder)
-    loose = [path.name for path in content.files if is_image_name(path.name)]
+    found, files = _content(folder)
+    loose = [path.name for path in files if is_image_name(path.name)]
     # macOS and Linux write accents in different ways. A class must have one name on both.
-    folders = {unicodedata.normalize("NFC", path.name): path for path in content.folders}
+    folders = {unicodedata.normalize("NFC", path.name): path for path in found}
     given, remedy = "", "Put the images of each class into a folder that has the name of the class."
-    if len(folders) < len(content.folders):
-        counts = Counter(unicodedata.normalize("NFC", path.name) for path in content.folders)
+    if len(folders) < len(found):
+        counts = Counter(unicodedata.normalize("NFC", path.name) for path in found)
         given, remedy = f"two folders with the name {max(counts, key=counts.__getitem__)!r}", "Rename one of them."
     elif not folders:
         given = "no folder"
@@ -281,7 +281,7 @@ def _files_of_classes(folder: Path, left_out: Counter[str], least: int = 1) -> O
     elif len(folders) == 1:
         ((name, path),) = folders.items()
         given = f"only {name!r}"
-        if _content(path).folders:
+        if _content(path)[0]:
             remedy = f"If the classes are inside {name!r}, load that folder."
     if given:
         raise DataError(str(folder), "at least two folders, one for each class, and nothing beside them", given, remedy)
@@ -294,10 +294,10 @@ def _files_of_class(folder: Path, left_out: Counter[str], least: int) -> list[Pa
     others: Counter[str] = Counter()
     pending = [folder]
     while pending:
-        content = _content(pending.pop())
-        pending += content.folders
-        found += [path for path in content.files if is_image_name(path.name)]
-        others.update(path.suffix.lower() for path in content.files if not is_image_name(path.name))
+        folders, files = _content(pending.pop())
+        pending += folders
+        found += [path for path in files if is_image_name(path.name)]
+        others.update(path.suffix.lower() for path in files if not is_image_name(path.name))
     if len(found) < least:
         given = counted(len(found), "image") if found else "no image"
         if others:
@@ -346,27 +346,24 @@ def is_image_name(name: str) -> bool:
     return not ending or PIL.Image.registered_extensions().get(ending) in readable_formats()
 
 
-class Content(NamedTuple):
-    """What is in a folder, sorted by name, without hidden files and those of systems. Links to files are followed."""
+def _content(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder, sorted by name, without hidden ones and those of systems.
 
-    folders: list[Path]
-    files: list[Path]
-
-
-def _content(folder: Path) -> Content:
-    """Lists a folder. Anything but files and folders is an error: reading a pipe would never end."""
+    Links to files are followed. Anything but files and folders is an error: reading a pipe would never end.
+    """
     with reading(folder, "a folder that can be read", errors=OSError), os.scandir(folder) as found:
         entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in IGNORED]
-    content = Content([], [])
+    folders: list[Path] = []
+    files: list[Path] = []
     for entry in sorted(entries, key=lambda entry: entry.name):
         with reading(entry.path, "a file or a folder", "Remove it.", errors=OSError):  # a link may lead to itself
             if entry.is_dir():
                 if entry.is_symlink():
                     remedy = "Such links can lead round in circles. Move the folder here, or link to each image."
                     raise DataError(entry.path, "an image, or a folder of images", "a link to a folder", remedy)
-                content.folders.append(Path(entry.path))
+                folders.append(Path(entry.path))
             elif entry.is_file():
-                content.files.append(Path(entry.path))
+                files.append(Path(entry.path))
             else:
                 raise OSError("a link that leads nowhere" if entry.is_symlink() else "neither of these")
-    return content
+    return folders, files

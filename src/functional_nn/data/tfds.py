@@ -28,7 +28,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
-from functional_nn.data.idx import MAXIMUM_BYTES, read_idx, read_idx_folder, write_idx
+from functional_nn.data.idx import FILE_STEMS, MAXIMUM_BYTES, read_idx, read_idx_folder, write_idx
 from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
 from functional_nn.storage.files import (
@@ -217,12 +217,7 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
 """The data sets that help texts list. Any image-classification set of TFDS can be loaded."""
 
-IDX_NAMES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
+IDX_NAMES = tuple(f"{stem}-ubyte.gz" for stem in FILE_STEMS)
 HOME_PAGE = "https://www.tensorflow.org/datasets"
 
 
