@@ -50,7 +50,7 @@ def test_arrays_in_files_are_read_by_rows_and_train(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     stream = Stream.of_arrays(x, np.asarray(x).sum(1, keepdims=True), batch_size=10, test_x=x, test_labels=x[:, :1])
-    assert "batches in each epoch; test examples " in repr(stream)
+    assert "batches, 20 in each epoch; test examples " in repr(stream)
     run = fnn.fit(fnn.dense(1), fnn.mean_squared_error, optax.adam(0.1), stream, epochs=4)
     assert run.history[-1].train_loss < 0.05
     (batch, _), *_ = stream.epoch(1)

@@ -103,43 +103,37 @@ def _inflate(file: BinaryIO, gzip_member, most: int) -> bytes:
 def _parse(read: Callable[[int], bytes], path: str | os.PathLike[str], longest: int, maximum_bytes: int) -> np.ndarray:
     """Reads the array of an open IDX file that cannot hold more than ``longest`` bytes."""
 
-    def error(byte: int, expected: str, given: object, remedy: str = "") -> DataError:
-        return DataError(f"{path}, byte {byte}", expected, given, remedy)
+    def require(holds: bool, byte: int, expected: str, given: object, remedy: str = "") -> None:
+        if not holds:
+            raise DataError(f"{path}, byte {byte}", expected, given, remedy)
 
-    magic = read(4)
-    if magic[:2] != b"\0\0":
-        remedy = "Only IDX is read here: no pickles, NumPy files or archives."
-        raise error(0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
-    if len(magic) < 4:
-        raise error(len(magic), "a header of four bytes", "the end of the file")
+    magic, end = read(4), "the end of the file"
+    remedy = "Only IDX is read here: no pickles, NumPy files or archives."
+    require(magic[:2] == b"\0\0", 0, "the two zero bytes that an IDX file starts with", magic[:2], remedy)
+    require(len(magic) == 4, len(magic), "a header of four bytes", end)
     code, rank = magic[2], magic[3]
-    if code not in DTYPES:
-        known = ", ".join(f"0x{code:02X}" for code in DTYPES)
-        raise error(2, f"a type among {known}", f"0x{code:02X}")
-    if not 1 <= rank <= MAXIMUM_RANK:
-        raise error(3, f"1 to {MAXIMUM_RANK} dimensions", rank)
+    known = ", ".join(f"0x{code:02X}" for code in DTYPES)
+    require(code in DTYPES, 2, f"a type among {known}", f"0x{code:02X}")
+    require(1 <= rank <= MAXIMUM_RANK, 3, f"1 to {MAXIMUM_RANK} dimensions", rank)
     lengths, start = read(4 * rank), 4 + 4 * rank
-    if len(lengths) < 4 * rank:
-        raise error(4 + len(lengths), f"a header of {start} bytes", "the end of the file")
+    require(len(lengths) == 4 * rank, 4 + len(lengths), f"a header of {start} bytes", end)
     shape = struct.unpack(f">{rank}I", lengths)
     dtype = DTYPES[code]
     # Lengths of 0 count as 1 here: NumPy also refuses an empty array if its other lengths have too large a product.
-    if dtype.itemsize * math.prod(max(length, 1) for length in shape) > maximum_bytes:
-        raise error(4, f"an array of at most {maximum_bytes:,} bytes", f"{dtype} {shape}")
+    least = dtype.itemsize * math.prod(max(length, 1) for length in shape)
+    require(least <= maximum_bytes, 4, f"an array of at most {maximum_bytes:,} bytes", f"{dtype} {shape}")
     size = dtype.itemsize * math.prod(shape)
+    data_of_size = f"{size:,} bytes of data for {dtype} {shape}"
     # A header can claim any size. So the size is compared with that of the file before memory is taken for it.
-    if start + size > longest:
-        raise error(4, f"{size:,} bytes of data for {dtype} {shape}", f"a file with room for {longest:,} at most")
+    require(start + size <= longest, 4, data_of_size, f"a file with room for {longest:,} at most")
     # One byte more than the array shows whether the file is too long. At its end, gzip's checksum is verified.
     # Memory that was taken and not written to yet costs nothing. It is filled piece by piece, without another copy.
     data, count = np.empty(size + 1, np.uint8), 0
     while count <= size and (part := read(min(size + 1 - count, MOST_AT_ONCE))):
         data[count : count + len(part)] = np.frombuffer(part, np.uint8)
         count += len(part)
-    if count < size:
-        raise error(start + count, f"{size:,} bytes of data for {dtype} {shape}", "the end of the file")
-    if count > size:
-        raise error(start + size, f"the end of the file after {dtype} {shape}", "more bytes")
+    require(count >= size, start + count, data_of_size, end)
+    require(count == size, start + size, f"{end} after {dtype} {shape}", "more bytes")
     return data[:-1].view(dtype.newbyteorder(">")).reshape(shape).astype(dtype, copy=False)
 
 

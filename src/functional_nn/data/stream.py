@@ -152,10 +152,7 @@ class Stream:
         return cls(batches, steps, **options)
 
     def __repr__(self) -> str:
-        if self.steps is not None:
-            texts = [f"{self.steps:,} {'batch' if self.steps == 1 else 'batches'} in each epoch"]
-        else:
-            texts = ["batches until the iterable ends"]
+        texts = ["batches until the iterable ends" if self.steps is None else f"batches, {self.steps:,} in each epoch"]
         for part in PARTS:
             x, labels = getattr(self, f"{part}_x"), getattr(self, f"{part}_labels")
             if getattr(self, part) is not None:

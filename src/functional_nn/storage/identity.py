@@ -49,19 +49,14 @@ def difference(
     of_user, new = known.get(IDENTITY), given.get(IDENTITY)
     if defaults and isinstance(of_user, dict) and isinstance(new, dict):
         known = {**known, IDENTITY: {name: defaults[name] for name in new if name in defaults} | of_user}
-    settings = [
-        {name: identity[name] for name in identity.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}}
-        for identity in (known, given)
-    ]
-    groups = [identity.get(GROUPS) or {} for identity in (known, given)]
-    programs = [{}, {}]
+    both = known, given
+    settings = [{name: one[name] for name in one.keys() - {GROUPS, PROGRAMS, SURROUNDINGS}} for one in both]
+    groups, programs = ([one.get(name) or {} for one in both] for name in (GROUPS, PROGRAMS))
+    parts = [settings, groups]
     if known.get(SURROUNDINGS) == given.get(SURROUNDINGS):
-        programs = [identity.get(PROGRAMS) or {} for identity in (known, given)]
+        parts.append(programs)
     # Different settings cause different shapes and different programs. So only the first part that differs is named.
-    for known_part, given_part in (settings, groups, programs):
-        if found := _differences(_flat(known_part), _flat(given_part)):
-            return found
-    return ""
+    return next(filter(None, (_differences(*map(_flat, part)) for part in parts)), "")
 
 
 def check_kind(argument: str, folder: Path, expected: str) -> None:
