@@ -327,7 +327,8 @@ class StreamReader:
                 if like and last and number_of_examples(last.x) < number_of_examples(like.x):
                     expected = f"{number_of_examples(like.x)} examples, because another batch follows"
                     raise InputError(f"{argument}: batch {read - 1}", expected, "fewer")
-                last = _checked_batch(argument, pair, f"{before}batch {read}", like, may_be_smaller=not is_training)
+                place = f"{argument}: {before}batch {read}"
+                last = _checked_batch(pair, place, like, may_be_smaller=not is_training)
                 like = like or last
                 yield last
             check(f"{argument}: {before}number of batches", read, f"at least {steps or 1}", read >= (steps or 1))
@@ -339,22 +340,19 @@ def _array_types(batch: Batch) -> str:
     return f"x {x}, labels {labels}"
 
 
-def _checked_batch(argument: str, pair: Any, place: str, like: Batch | None, *, may_be_smaller: bool = False) -> Batch:
+def _checked_batch(pair: Any, place: str, like: Batch | None, *, may_be_smaller: bool) -> Batch:
     """Converts a pair to a batch. The pair may be a list, since PyTorch's loaders return lists.
 
     Args:
-        argument: the name of the stream in messages.
         pair: the examples and their labels.
-        place: the place of the pair in the stream, in words.
+        place: the name of the stream and the place of the pair in it, in words.
         like: the batch whose shapes and types this one must have; None for any.
         may_be_smaller: whether it may have fewer examples.
     """
     is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-    check(f"{argument}: {place}", pair, "a pair (x, labels)", is_pair)
-    batch = Batch(
-        *(as_numpy(f"{argument}: {place}: {name}", part) for name, part in zip(Batch._fields, pair, strict=True))
-    )
-    check_examples(f"{argument}: {place}", *batch)
+    check(place, pair, "a pair (x, labels)", is_pair)
+    batch = Batch(*(as_numpy(f"{place}: {name}", part) for name, part in zip(Batch._fields, pair, strict=True)))
+    check_examples(place, *batch)
     if like is None:
         return batch
     expected, remedy = like, "Leave out a smaller last batch, or pad it."
@@ -363,5 +361,5 @@ def _checked_batch(argument: str, pair: Any, place: str, like: Batch | None, *, 
         remedy = "Only the last may have fewer examples."
     if _array_types(batch) != _array_types(expected):
         remedy = f"Every batch needs the shape of the first one. {remedy}"
-        raise InputError(f"{argument}: {place}", _array_types(like), _array_types(batch), remedy)
+        raise InputError(place, _array_types(like), _array_types(batch), remedy)
     return batch

@@ -73,13 +73,11 @@ def model_card(network: SavedNetwork, result: Mapping[str, object], origins: Map
     """
     configuration = network.configuration
     dataset = _name(configuration.dataset)
-    # The losses and metrics in the result.
-    numbers = {
-        name: value
+    results = [  # the losses and metrics
+        f"| {_plain(words(name))} | {value:.4f} |"
         for name, value in result.items()
         if name.startswith(run_folder.PARTS) and isinstance(value, int | float) and abs(value) < 1e9
-    }
-    results = [f"| {_plain(words(name))} | {value:.4f} |" for name, value in numbers.items()]
+    ]
     shapes = {path: " x ".join(map(str, leaf.shape)) for path, leaf in trees.flatten(network.params).items()}
     names = _listed(network.class_names or ())
     kind, form = "image", "images, as bytes or as numbers from 0 to 1. Bytes are divided by 255."
