@@ -159,12 +159,18 @@ def shift_along(axis: int) -> Change:
     return lambda array: jnp.roll(array, 1, axis)
 
 
+def shifted(equation: JaxprEqn, number: int, axes: Iterable[int], name: str = "") -> Iterator[Alternative]:
+    """Yields errors that shift an operand by one along each of these axes."""
+    for axis in axes:
+        if shape_of(equation.invars[number])[axis] > 1:
+            yield change_operand(number, f"{name}off by one along axis {axis}", shift_along(axis))
+
+
 def slices(equation: JaxprEqn) -> Iterator[Alternative]:
     """Yields errors in ``slice``, ``dynamic_slice`` and ``gather``: the neighbor of each element is read instead."""
     taken = equation.params.get("slice_sizes") or shape_of(equation.outvars[0])
-    for axis, (size, part) in enumerate(zip(shape_of(equation.invars[0]), taken, strict=True)):
-        if part < size:
-            yield change_operand(0, f"off by one along axis {axis}", shift_along(axis))
+    pairs = zip(shape_of(equation.invars[0]), taken, strict=True)
+    yield from shifted(equation, 0, [axis for axis, (size, part) in enumerate(pairs) if part < size])
 
 
 def paddings(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -194,10 +200,8 @@ def additions_at(equation: JaxprEqn) -> Iterator[Alternative]:
 
     if number_of_indices > 1:  # a single index cannot be repeated
         yield replace_result("repeated indices overwrite each other", overwriting)
-    shape = shape_of(equation.invars[2])
-    for axis in range(len(shape)):
-        if axis not in numbers.update_window_dims and shape[axis] > 1:
-            yield change_operand(2, f"updates off by one along axis {axis}", shift_along(axis))
+    axes = set(range(len(shape_of(equation.invars[2])))) - set(numbers.update_window_dims)
+    yield from shifted(equation, 2, sorted(axes), "updates ")
 
 
 def scans(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -279,20 +283,16 @@ def other_literals(equation: JaxprEqn, number: int, value: float) -> Iterator[Al
             )
 
 
-def dropped(neutral: float, word: str) -> Callable[[JaxprEqn], Iterator[Alternative]]:
-    """Makes the rule that replaces each operand in turn by the neutral number, unless it has that value already."""
-
-    def rule(equation: JaxprEqn) -> Iterator[Alternative]:
-        for number, variable in enumerate(equation.invars):
-            # In x + x or x · x, dropping the second operand would be the same error as dropping the first.
-            if literal(variable) != neutral and (number == 0 or variable is not equation.invars[0]):
-                yield change_operand(number, f"{ORDINALS[number]} {word} dropped", lambda a: jnp.full_like(a, neutral))
-
-    return rule
+def dropped(equation: JaxprEqn, neutral: float, text: str) -> Iterator[Alternative]:
+    """Yields errors that replace an operand by the neutral number, unless it has that value already."""
+    for number, variable in enumerate(equation.invars):
+        # In x + x or x · x, dropping the second operand would be the same error as dropping the first.
+        if literal(variable) != neutral and (number == 0 or variable is not equation.invars[0]):
+            yield change_operand(number, f"{ORDINALS[number]} {text}", lambda a: jnp.full_like(a, neutral))
 
 
 def sums(equation: JaxprEqn) -> Iterator[Alternative]:
-    yield from dropped(0, "term")(equation)
+    yield from dropped(equation, 0, "term dropped")
     if literal(equation.invars[1]) != 0 and literal(equation.invars[0]) != 0:
         sign, other = ("−", lax.add) if equation.primitive.name == "sub" else ("+", lax.sub)
         yield replace_result(f"{sign} became {'+' if sign == '−' else '−'}", other)
@@ -301,7 +301,7 @@ def sums(equation: JaxprEqn) -> Iterator[Alternative]:
 def products(equation: JaxprEqn) -> Iterator[Alternative]:
     if 0 in map(literal, equation.invars):
         return  # the product is also 0 without the other factor
-    yield from dropped(1, "factor")(equation)
+    yield from dropped(equation, 1, "factor dropped")
     yield change_result(0, "factor 2", lambda array: 2 * array)
 
 
@@ -331,8 +331,7 @@ def extremes(equation: JaxprEqn) -> Iterator[Alternative]:
     values = [literal(variable) for variable in equation.invars]
     if any(value is not None and value != 0 and not TINY <= abs(value) <= HUGE for value in values):
         return
-    for number in (0, 1):
-        yield replace_result(f"{ORDINALS[number]} dropped", lambda *pair, kept=1 - number: pair[kept])
+    yield from dropped(equation, -jnp.inf if name == "max" else jnp.inf, "dropped")
     yield replace_result(f"became {'min' if name == 'max' else 'max'}", lax.min if name == "max" else lax.max)
 
 
@@ -346,8 +345,7 @@ def selections(equation: JaxprEqn) -> Iterator[Alternative]:
 
 def logic(equation: JaxprEqn) -> Iterator[Alternative]:
     if is_boolean(equation.outvars[0]):
-        for number in (0, 1):
-            yield replace_result(f"{ORDINALS[number]} condition dropped", lambda *pair, kept=1 - number: pair[kept])
+        yield from dropped(equation, equation.primitive.name == "and", "condition dropped")
 
 
 def reductions(equation: JaxprEqn) -> Iterator[Alternative]:
@@ -386,20 +384,15 @@ def matrix_products(equation: JaxprEqn) -> Iterator[Alternative]:
             if shape[one] == shape[other] > 1:
                 text = f"{ORDINALS[number]} operand's axes {one} and {other} exchanged"
                 yield change_operand(number, text, lambda a, one=one, other=other: jnp.swapaxes(a, one, other))
-    for axis in (*contracted, *batch):
-        if shape_of(equation.invars[0])[axis] > 1:
-            yield change_operand(0, f"first operand off by one along axis {axis}", shift_along(axis))
+    yield from shifted(equation, 0, (*contracted, *batch), "first operand ")
 
 
 def convolutions(equation: JaxprEqn) -> Iterator[Alternative]:
     dimensions = equation.params["dimension_numbers"]
-    image, kernel = (shape_of(variable) for variable in equation.invars)
     yield change_result(0, "left out", jnp.zeros_like)
-    for axis in dimensions.lhs_spec[2:]:
-        if image[axis] > 1:
-            yield change_operand(0, f"image off by one along axis {axis}", shift_along(axis))
+    yield from shifted(equation, 0, dimensions.lhs_spec[2:], "image ")
     for axis in dimensions.rhs_spec[2:]:
-        if kernel[axis] > 1:
+        if shape_of(equation.invars[1])[axis] > 1:
             yield change_operand(1, f"kernel flipped along axis {axis}", lambda array, axis=axis: jnp.flip(array, axis))
 
 
@@ -495,8 +488,7 @@ def gate_exchanges(shape: tuple[int, ...]) -> Iterator[tuple[str, Change]]:
 
 def swapped(bar: jax.Array, *, parts: int, first: int) -> jax.Array:
     """Swaps one of the equal parts of the last axis with the next one."""
-    pieces = jnp.split(bar, parts, axis=-1)
-    return jnp.concatenate([*pieces[:first], pieces[first + 1], pieces[first], *pieces[first + 2 :]], axis=-1)
+    return jnp.concatenate(exchanged(first, first + 1, jnp.split(bar, parts, axis=-1)), axis=-1)
 
 
 def off_by_a_millionth(bar: jax.Array, *, middle: bool = False) -> jax.Array:
