@@ -8,6 +8,7 @@ import pytest
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.data import from_csv
+from functional_nn.data.dataset import Features
 
 ROWS = [(number, 5.0, 10 * number, ("b", "a")[number % 2]) for number in range(20)]
 
@@ -35,6 +36,15 @@ def test_columns_are_standardized_by_the_training_rows(tmp_path):
     assert repr(data.with_validation(0.25)).endswith(
         "12 training, 4 validation and 4 test rows, 3 features, 2 classes>"
     )
+
+
+@pytest.mark.parametrize("rows", [[[5.0], [6.0]], [5.0, 6.0, 7.0], 5.0, [[1j, 1, 1]], [["1", "2", "3"]]], ids=str)
+def test_rows_to_standardize_have_a_real_number_for_each_feature(rows):
+    features = Features(("a", "b", "c"), (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))
+    for convert in (features.standardized, features.in_units):
+        with pytest.raises(InputError, match=r"expected a(n array of numbers| batch of examples, \(examples, 3\))"):
+            convert(rows)
+    assert features.standardized([[2, 4, 7]]).tolist() == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

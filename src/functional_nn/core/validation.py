@@ -236,6 +236,21 @@ def as_host_array(argument: str, value: object) -> np.ndarray:
     return _numbers(argument, value, np.asarray)
 
 
+def as_examples(argument: str, value: object, in_shape: Shape) -> np.ndarray:
+    """The value as a NumPy array of numbers, with examples of this shape along the first axis.
+
+    >>> as_examples("x", [5, 6], (2,))
+    Traceback (most recent call last):
+        ...
+    functional_nn.core.errors.InputError: x: expected a batch of examples, (examples, 2), got ...
+    """
+    x = as_host_array(argument, value)
+    expected = f"a batch of examples, (examples, {', '.join(map(str, in_shape))})"
+    remedy = f"For one example, give {argument}[None]." if x.shape == in_shape else ""
+    check(argument, x, expected, x.shape[1:] == in_shape, remedy)
+    return x
+
+
 def _numbers(argument: str, value: object, convert: Callable[[Any], Any]) -> Any:
     check_no_gaps(argument, value)
     try:

@@ -18,7 +18,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import counted, suggest
-from functional_nn.data.dataset import Dataset, Features, training_and_validation
+from functional_nn.data.dataset import Dataset, Features, standardize, training_and_validation
 from functional_nn.storage.files import check_path, opened
 
 PREFIX = "csv:"
@@ -79,7 +79,7 @@ def from_csv(path: str | os.PathLike[str], label: str | None) -> Dataset:
     # Rounding can give a column of equal numbers a deviation that is not quite 0, and tiny numbers one of 0.
     deviation = np.where((np.ptp(x, axis=0) > 0) & (x.std(axis=0) > 0), x.std(axis=0), 1.0)
     features = Features(rows.names, tuple(x.mean(axis=0).tolist()), tuple(deviation.tolist()))
-    x = features.standardized(rows.x)
+    x = standardize(rows.x, features)
     arrays = x[train], labels[train], x[test], labels[test]
     source = f"the file {file} (1 row in 5 of each class is for testing)"
     data = Dataset(f"{PREFIX}{file}", *arrays, len(class_names), source)

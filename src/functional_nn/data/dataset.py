@@ -36,20 +36,32 @@ class Features(NamedTuple):
     def standardized(self, rows: ArrayLike) -> np.ndarray:
         """Rows in the units of the table, as the network takes them.
 
+        Args:
+            rows: real numbers, (rows, features).
+
         Raises:
-            InputError: for a table of pandas whose columns have other names or another order, and for a masked array.
+            InputError: for other rows, and for a table of pandas whose columns have other names or another order.
         """
-        errors.check_no_gaps("rows", rows)
         columns = list(getattr(rows, "columns", ()))
         is_named = any(isinstance(name, str) for name in columns)
         check(
             "rows", columns, f"the columns {list(self.names)}, in this order", not is_named or columns == [*self.names]
         )
-        return ((np.asarray(rows) - self.mean) / self.deviation).astype(np.float32)
+        return standardize(self._checked("rows", rows), self)
 
-    def in_units(self, x: np.ndarray) -> np.ndarray:
-        """The inverse of ``standardized``, up to rounding."""
-        return x * np.array(self.deviation) + self.mean
+    def in_units(self, x: ArrayLike) -> np.ndarray:
+        """The inverse of ``standardized``, up to rounding. It takes and gives (rows, features), too."""
+        return self._checked("x", x) * self.deviation + self.mean
+
+    def _checked(self, argument: str, rows: ArrayLike) -> np.ndarray:
+        from functional_nn.core.validation import as_examples
+
+        return as_examples(argument, rows, (len(self.names),))
+
+
+def standardize(rows: np.ndarray, features: Features) -> np.ndarray:
+    """The rows standardized, if they are known to fit. Unlike their check, this does not import JAX."""
+    return ((rows - features.mean) / features.deviation).astype(np.float32)
 
 
 class Dataset(NamedTuple):

@@ -20,7 +20,7 @@ from functional_nn.core import trees
 from functional_nn.core.errors import DataError, InputError, check, check_data, escaped, reading, shortened
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
-from functional_nn.core.validation import as_host_array, check_count
+from functional_nn.core.validation import as_examples, check_count
 from functional_nn.data.dataset import Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
@@ -75,10 +75,7 @@ class SavedNetwork(NamedTuple):
         Raises:
             InputError: for examples of another shape, and for images of numbers below 0 or above 1 that are not bytes.
         """
-        x = as_host_array("examples", examples)
-        expected = f"a batch of examples, (examples, {', '.join(map(str, self.in_shape))})"
-        remedy = "For one example, give examples[None]." if x.shape == self.in_shape else ""
-        check("examples", x, expected, x.shape[1:] == self.in_shape, remedy)
+        x = as_examples("examples", examples, self.in_shape)
         if self.features is not None:
             x = self.features.standardized(examples)
         elif x.dtype != np.uint8 and x.size and not (x.min() >= 0 and x.max() <= 1):

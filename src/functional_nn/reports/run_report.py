@@ -197,7 +197,7 @@ def _most_wrong(contents: RunContents, probabilities: np.ndarray | None) -> list
         if features is None:
             shown.append({**texts, "picture": as_png(shown_pixels(x[place]))})
         else:
-            numbers = features.in_units(x[place])[:MOST_FEATURES]
+            (numbers,) = features.in_units(x[[place]])[:, :MOST_FEATURES]
             shown.append({"cells": [*texts.values(), *map(number, numbers)]})
     return shown
 
