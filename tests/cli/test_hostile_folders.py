@@ -233,6 +233,20 @@ def test_arrays_that_are_not_those_of_the_manifest_are_refused(folders):
         fnn.storage.restore_checkpoint(folders / "saved", tree)
 
 
+def test_a_history_whose_epochs_do_not_count_up_is_left_out_of_the_page(folders):
+    """An epoch of 1e308 ended the report with a traceback of its charts."""
+    path = max((folders / "run" / "checkpoints").glob("0*"))
+    arrays, texts = unpacked(path)
+    (folders / "run" / "result.json").unlink()
+    for epochs in ([1e308, 1e308], [1, 3], [2, 1]):
+        history = arrays["history"].copy()
+        history[:, 0] = epochs
+        path.write_bytes(packed({**arrays, "history": history}, texts))
+        text = reported(folders / "run")
+        assert "expected its number, and counts of steps, got (" in text
+        assert "The run has not ended" not in text
+
+
 def test_a_sweep_with_wrong_settings_is_refused(folders, refused):
     path = folders / "halving" / "sweep.json"
     settings = json.loads(path.read_text())

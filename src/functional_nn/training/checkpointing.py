@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, InputError, check, shown
+from functional_nn.core.errors import DataError, InputError, check, check_data, shown
 from functional_nn.core.validation import check_number
 from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest, read_checkpoint
 from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit, read_file
@@ -253,7 +253,7 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
     """The metrics of the epochs up to a checkpoint that ``fit`` saved.
 
     Raises:
-        DataError: if ``fit`` did not save it.
+        DataError: if ``fit`` did not save it, or if the epochs do not count up from 1.
     """
     entry = misfit(found.about, SCHEMA)
     names = [] if entry else found.about["settings"][METRICS]
@@ -261,7 +261,7 @@ def saved_history(found: Checkpoint) -> tuple[EpochMetrics, ...]:
     if entry or rows.dtype != np.float64 or rows.shape != (found.step, len(NUMBERS) + len(names)):
         wrong = f"about/{entry}" if entry else HISTORY
         raise DataError(str(found.path), "a checkpoint of fit", f"one that fit did not write ({wrong})")
-    return tuple(_metrics(row, names, found.path) for row in rows.tolist())
+    return tuple(_metrics(row, names, number, found.path) for number, row in enumerate(rows.tolist(), start=1))
 
 
 def _checked(checkpoints: object) -> Checkpoints:
@@ -287,11 +287,19 @@ def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
     return [math.nan if number is None else number for number in row]
 
 
-def _metrics(row: Sequence[float], metric_names: Sequence[str], path: Path) -> EpochMetrics:
-    """The metrics of an epoch from a row of the history, in which all numbers are float64. ``path`` is for errors."""
+def _metrics(row: Sequence[float], metric_names: Sequence[str], number: int, path: Path) -> EpochMetrics:
+    """The metrics of an epoch from its row of the history, in which all numbers are float64.
+
+    Args:
+        row: the row.
+        metric_names: the names of the metrics in it.
+        number: the number of the epoch.
+        path: the file, for errors.
+    """
     epoch, seconds, skipped_steps, clipped_steps, rate, *numbers = row
-    if not all(map(math.isfinite, (epoch, skipped_steps, clipped_steps))):
-        raise DataError(str(path), "the history of a run", f"one with epoch {epoch}")
+    counts = epoch, skipped_steps, clipped_steps
+    is_good = epoch == number and all(map(math.isfinite, counts))
+    check_data(f"{path}, {HISTORY} of epoch {number}", counts, "its number, and counts of steps", is_good)
     metrics = dict(zip(metric_names, numbers, strict=True))
     learning_rate = None if math.isnan(rate) else rate
-    return EpochMetrics(int(epoch), metrics, seconds, int(skipped_steps), int(clipped_steps), learning_rate)
+    return EpochMetrics(number, metrics, seconds, int(skipped_steps), int(clipped_steps), learning_rate)
