@@ -19,7 +19,7 @@ from functional_nn.gradients.compare.passes import Arrays, Implementation, Pass
 from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.mutation.planting import plant
 
-IN_PLACE = "if its result is changed in place before the backward pass. PyTorch sees this with ctx.save_for_backward"
+IN_PLACE = "if {} is changed in place before the backward pass. PyTorch sees this with ctx.save_for_backward"
 CHANGED_GRAD = "The backward pass changes .grad of this tensor. Let it only return the gradient."
 
 
@@ -210,22 +210,40 @@ def _about_graphs(
 
     def after_another() -> dict[int, np.ndarray]:
         first = results(*variables)
-        results(*((0.5 * x.detach()).requires_grad_() if x.requires_grad else x for x in variables))
-        return gradient(first, by)
+        others = [(0.5 * x.detach()).requires_grad_() if x.requires_grad else x for x in variables]
+        y_of_others = results(*others)
+        found = gradient(first, by)
+        gradient(y_of_others, {place: others[place] for place in by})
+        return found
 
     def after_change(place: int) -> dict[int, np.ndarray]:
         changed = results(*variables)
         changed[place].mul_(2)
         return gradient(changed, by, {place: bars[place]})
 
+    def after_change_of_input(place: int) -> dict[int, np.ndarray]:
+        copies = [1 * x if x.requires_grad else x for x in variables]
+        changed = results(*copies)
+        copies[place].mul_(2)
+        return gradient(changed, by)
+
+    def of_parts() -> dict[int, np.ndarray]:
+        longer = [torch.cat([x.detach().flatten()[:1], x.detach().flatten()]) for x in variables]
+        parts = [
+            part[1:].view(x.shape).requires_grad_(x.requires_grad) for part, x in zip(longer, variables, strict=True)
+        ]
+        return gradient(results(*parts), {place: parts[place] for place in by})
+
     def of_some(some: Sequence[int]) -> dict[int, np.ndarray]:
         given = [variable if number in some else variable.detach() for number, variable in enumerate(variables)]
         return gradient(results(*given), {place: given[place] for place in some})
 
-    whole = gradient(y, by)
+    whole = {place: bar.copy() for place, bar in gradient(y, by).items()}  # a later call may write to the same memory
     ways: list[tuple[str, dict[int, np.ndarray], Callable[[], dict[int, np.ndarray]]]] = [
         ("if the same graph is used a second time", whole, partial(gradient, y, by)),
-        ("if forward is called with other numbers before the backward pass", whole, after_another),
+        ("if both passes are called with other numbers in between", whole, after_another),
+        ("if the tensors are parts of longer ones", whole, of_parts),
+        *((IN_PLACE.format("this argument"), whole, partial(after_change_of_input, place)) for place in by),
     ]
     for some in _subsets(list(by)):
         named = ", ".join(first.names[place] for place in some)
@@ -236,7 +254,7 @@ def _about_graphs(
         ways.append((f"if only these results are used: {', '.join(map(str, some))}", right, used))
     for place in places:
         right = gradient(y, by, {number: 2 * bar * (number == place) for number, bar in bars.items()})
-        ways.append((IN_PLACE, right, partial(after_change, place)))
+        ways.append((IN_PLACE.format("its result"), right, partial(after_change, place)))
     notes: list[tuple[str, str]] = []
     for way, right, of_way in ways:
         try:
@@ -244,7 +262,7 @@ def _about_graphs(
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
                     notes.append((first.names[place], f"The gradient is different {way}."))
         except Exception as error:
-            if way != IN_PLACE or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most such changes
+            if "in place" not in way or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most changes
                 notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
     notes += [(first.names[place], CHANGED_GRAD) for place, x in by.items() if x.grad is not None]
     if not all(map(torch.equal, before, y)):

@@ -88,7 +88,7 @@ def test_a_report_is_neither_true_nor_false():
         (4.0, 2.0, "2 times too large"),
         (-6.0, 2.0, "3 times too large and has the wrong sign"),
         (1.0, 13.0, "13 times too small"),
-        (0.0, 2.0, "It is 0: a term is missing, or terms cancel"),
+        (0.0, 2.0, "It is 0: a term is missing, terms cancel, or a number is out of range"),
         (2.0, 2.000001, "It is right to 6 digits"),
         (math.nan, 2.0, "The formula is wrong (the right value is finite)"),
         (2.0, 0.0, "The formula is wrong (the right value is 0)."),

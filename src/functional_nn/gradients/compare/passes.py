@@ -40,11 +40,11 @@ LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 ALSO_SECOND = 287
 """The length of axes at which second derivatives are compared, too."""
-SIZES = (1, 30, 201, 256, ALSO_SECOND, 1029)
-"""The lengths of axes that are tried. Divided by 4, they leave each remainder; 287 divided by 8 leaves 7.
-Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 201 a part of a seventh,
-and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,029 is longer than a
-block of 1,024."""
+SIZES = (1, 2, 30, 205, 256, ALSO_SECOND, 1028)
+"""The lengths of axes that are tried. Divided by 4, the long ones leave each remainder; divided by 8, all leave each
+one but 3. Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 205 a part of
+a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,028 is
+longer than a block of 1,024."""
 BOTH_LONG = (44, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
 Together they have more than 4,096 elements."""
@@ -547,7 +547,8 @@ class Implementation:
         largest = np.max(np.abs(along.value[:, :groups]), initial=0)
         if is_given:
             self._usual[name] = max(self._usual.get(name, 0.0), largest)
-        share = CANCELED * limits.eps * largest + (0 if largest else precision.visible * self._usual[name])
+        share = CANCELED * limits.eps * max(largest, self._usual[name])
+        share += 0 if largest else precision.visible * self._usual[name]
         error += share * np.abs(rows).max(1, keepdims=True) * np.abs(along.directions).sum(1)
         # Along these directions, the slope is not the same at all points nearby: forward has a kink, or is degenerate.
         error += DOUBT * np.ptp(np.nan_to_num(near) @ along.directions.T, 0)

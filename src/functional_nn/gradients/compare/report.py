@@ -364,7 +364,7 @@ class Verdict:
         """
         hand, arbiter = self.hand, self.arbiter
         if hand == 0 and arbiter:
-            return "It is 0: a term is missing, or terms cancel."
+            return "It is 0: a term is missing, terms cancel, or a number is out of range."
         quotient = hand / arbiter if hand and arbiter else 0.0
         if not quotient or not math.isfinite(quotient):
             return ""
