@@ -422,6 +422,25 @@ def test_pictures_need_no_working_directory_and_matplotlib_opens_no_settings_in_
     python(program, cwd=tmp_path / "here", PYTHONPATH=os.pathsep.join(map(os.path.abspath, filter(None, sys.path))))
 
 
+def test_the_working_directory_is_the_same_one_again_if_its_path_leads_to_another(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from functional_nn.reports.plots import axes
+
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "matplotlibrc").touch()
+    monkeypatch.chdir(here)
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+
+    def swapped(*_, **__):
+        here.rename(tmp_path / "there")
+        here.mkdir()
+
+    monkeypatch.setattr(axes, "imported", swapped)
+    axes.import_matplotlib()
+    assert os.listdir() == ["matplotlibrc"]
+
+
 def test_a_page_that_cannot_be_written_does_not_take_the_result_away(tiny, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -128,6 +128,48 @@ def test_a_temporary_folder_that_was_renamed_does_not_remove_another_one(tmp_pat
     assert list(away.iterdir()) == []
 
 
+def test_a_relative_folder_stays_open_if_the_working_directory_is_renamed(tmp_path, monkeypatch):
+    """Another user does so, and puts a link to private results in the place of the open folder."""
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with files.folder_to_write("out", Path("run")), temporary_folder(".", above=Path("run")) as inner:
+        (tmp_path / "here").rename(tmp_path / "there")
+        Path("run").rename("aside")
+        Path("run").symlink_to(tmp_path / "private")
+        write_whole(Path("run", "file"), "text")
+        write_whole(inner / "file", "text")
+        assert [path.name for path in Path("aside", inner.name).iterdir()] == ["file"]
+    assert [path.name for path in Path("aside").iterdir()] == ["file"]
+    assert not list((tmp_path / "private").iterdir())
+
+
+def test_an_empty_folder_in_the_place_of_a_new_one_stays(tmp_path):
+    run = tmp_path / "run"
+    (tmp_path / "private" / "checkpoints").mkdir(parents=True)
+    with files.folder_to_write("out", run), files.folder_to_write("out", run / "checkpoints"):
+        run.rename(tmp_path / "aside")
+        run.symlink_to(tmp_path / "private")
+    assert (tmp_path / "private" / "checkpoints").is_dir()
+
+
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_another_user_is_not_written_to(tmp_path, monkeypatch):
+    """He may have put the beginning of a run into it."""
+    os.chown(tmp_path, 4321, 4321)
+    with one_writer("out", tmp_path):  # root may
+        pass
+    monkeypatch.setattr(files.os, "geteuid", lambda: 4322)
+    with (
+        pytest.raises(InputError, match=r"a folder of your own, got .* another user made"),
+        one_writer("out", tmp_path),
+    ):
+        pass
+    with files.new_folder(tmp_path / "new") as folder:  # beside others' folders there may be one's own
+        (folder / "file").touch()
+    assert (tmp_path / "new" / "file").is_file()
+
+
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monkeypatch, kind):
     results = tmp_path / "results"

@@ -165,7 +165,9 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
 
 
 _KEPT_OPEN: dict[str, int] = {}
-"""The folders that ``kept_open`` keeps open: the descriptor of each by its absolute path."""
+"""The folders that ``kept_open`` keeps open: the descriptor of each by its path.
+
+A relative path stays relative: another user may rename the working directory, but it stays the one of this process."""
 _USERS: Counter[str] = Counter()
 """The contexts that keep each of them open, perhaps in several threads. The last one closes it."""
 _OPENING = threading.Lock()
@@ -190,7 +192,7 @@ def kept_open(folder: Path, *, new_files_only: bool = False, follow_links: bool 
     if os.open not in os.supports_dir_fd:
         yield
         return
-    path = os.path.abspath(folder)
+    path = os.path.normpath(folder)
     with _OPENING:
         if path not in _KEPT_OPEN:
             _KEPT_OPEN[path] = _opened_folder(folder, follow_links=follow_links)
@@ -210,31 +212,40 @@ def kept_open(folder: Path, *, new_files_only: bool = False, follow_links: bool 
 
 
 @contextmanager
-def folder_to_write(argument: str, folder: Path) -> Iterator[None]:
+def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> Iterator[None]:
     """Makes a folder, and keeps it open (see ``kept_open``). A new folder that is empty at the end is removed.
 
     Args:
         argument: the name of the argument, for errors.
         folder: the folder.
+        of_others: whether it may belong to another user, who can change what is in it at any time.
 
     Raises:
-        InputError: names the argument, if it is no folder, or cannot be made or opened.
+        InputError: names the argument, if it is no folder, or cannot be made or opened, or if it belongs to another
+            user. What he has left in it, such as a checkpoint, would become a part of the run.
     """
     is_new = not os.path.lexists(folder)
     with ExitStack() as stack:
         try:
             make_folder(folder)
             stack.enter_context(kept_open(folder))
-            with TemporaryFile(dir=folder):
-                pass
+            with TemporaryFile(dir=folder) as file:
+                own = os.fstat(file.fileno()).st_uid
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
+        descriptor = _KEPT_OPEN.get(os.path.normpath(folder))
+        # On a network's disk, all files may have another owner than this process. So the owners of files are compared.
+        if descriptor is not None and not of_others and os.fstat(descriptor).st_uid != own and os.geteuid():
+            raise InputError(
+                argument, "a folder of your own", f"{folder}, which another user made", "Use a new folder."
+            )
         try:
             yield
         finally:
             if is_new:
+                name, above = _placed(folder)
                 with suppress(OSError):
-                    folder.rmdir()
+                    os.rmdir(name, dir_fd=above)
 
 
 def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
@@ -243,7 +254,7 @@ def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
 
 def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
     """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
-    if (kept := _KEPT_OPEN.get(os.path.abspath(folder))) is not None:
+    if (kept := _KEPT_OPEN.get(os.path.normpath(folder))) is not None:
         # Not a copy of the descriptor: listings of a copy would continue where another one stopped.
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=kept)
     name, above = _placed(folder)
@@ -257,15 +268,15 @@ def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
 
 def check_not_removed(folder: Path) -> None:
     """Raises ``FileNotFoundError`` if a folder that is kept open was removed."""
-    descriptor = _KEPT_OPEN.get(os.path.abspath(folder))
+    descriptor = _KEPT_OPEN.get(os.path.normpath(folder))
     if descriptor is not None and not os.fstat(descriptor).st_nlink:
         raise FileNotFoundError(errno.ENOENT, "It was removed, so nothing can be saved there", str(folder))
 
 
 def _placed(path: str | os.PathLike[str]) -> tuple[str, int | None]:
     """A path as the functions of ``os`` take it: a name, and the descriptor of its folder if that is kept open."""
-    folder, name = os.path.split(os.path.abspath(path))
-    descriptor = _KEPT_OPEN.get(folder)
+    folder, name = os.path.split(os.path.normpath(path))
+    descriptor = _KEPT_OPEN.get(folder or os.curdir)
     return (os.fspath(path), None) if descriptor is None else (name, descriptor)
 
 
@@ -403,7 +414,11 @@ def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -
 
     It is kept open (see ``kept_open``).
     """
-    folder = Path(os.path.abspath(mkdtemp(suffix, prefix, above)))
+    folder = Path(mkdtemp(suffix, prefix, above))
+    if above is not None:
+        folder = (
+            above / folder.name
+        )  # an absolute path would not be found if the one above is kept open as a relative one
     remove = partial(_remove_temporary, folder)
     with kept_open(folder, follow_links=False):
         if names_in(folder):
@@ -459,7 +474,7 @@ def new_folder(value: object) -> Iterator[Path]:
     if os.path.lexists(folder) and not is_empty:
         raise InputError("folder", "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
     with (
-        folder_to_write("folder", folder.parent),
+        folder_to_write("folder", folder.parent, of_others=True),
         temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
     ):
         whole = beside / "whole"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, chdir, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -36,8 +36,24 @@ def import_matplotlib() -> None:
     """
     # The working directory is that of all threads, and may be one that cannot be gone back to.
     is_in_the_way = "matplotlib" not in sys.modules and os.path.lexists("matplotlibrc")
-    with chdir(Path(__file__).parent) if is_in_the_way else nullcontext():
+    with _in_own_folder() if is_in_the_way else nullcontext():
         imported("matplotlib", "page", extra="plots")
+
+
+@contextmanager
+def _in_own_folder() -> Iterator[None]:
+    """Leaves the working directory, and comes back to the same one, also if its path leads to another one by then."""
+    if os.chdir not in os.supports_fd:  # Windows
+        with chdir(Path(__file__).parent):
+            yield
+        return
+    before = os.open(os.curdir, getattr(os, "O_PATH", os.O_RDONLY))
+    try:
+        os.chdir(Path(__file__).parent)
+        yield
+    finally:
+        os.chdir(before)
+        os.close(before)
 
 
 def default_style() -> AbstractContextManager[None]:
