@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tracemalloc
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -90,7 +91,7 @@ def test_nothing_is_overwritten(finished, tmp_path, refused):
     refused(["export", finished.folder, "--to", "hub", "--out", tmp_path], "new or empty")
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
     refused(["export", finished.folder, "--to", "hub", "--out", finished.folder], "new or empty")
-    refused(["import", tmp_path / "file", "--out", finished.folder], "has one")
+    refused(["import", tmp_path / "file", "--out", finished.folder], "new or empty")
 
 
 def test_what_an_export_cannot_do_is_said(finished, tmp_path, refused):
@@ -210,6 +211,17 @@ def test_pairs_and_an_accuracy_that_is_no_better_than_chance(state_dict, images,
     np.testing.assert_array_equal(params["dense_0"]["weight"], weights["b.weight"].T)
     refused([*arguments, "--pair", "dense_0", "--out", tmp_path / "x"], "--pair")
     refused([*arguments, "--pair", "dense_9=a", "--out", tmp_path / "x"], "dense_9")
+
+
+def test_an_import_that_met_a_full_disk_can_be_run_again(state_dict, images, tmp_path, monkeypatch, refused):
+    save_file(state_dict, tmp_path / "model.safetensors")
+    arguments = ["import", tmp_path / "model.safetensors", *images, "--hidden", "8", "--out", tmp_path / "run"]
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr("functional_nn.storage.run_folder.save_parameters", Mock(side_effect=full))
+        refused(arguments, "No space left", status=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert cli.run([str(argument) for argument in arguments]) == 0
 
 
 def test_what_does_not_fit_is_listed(imported, images, tmp_path, refused):

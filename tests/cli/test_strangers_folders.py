@@ -536,7 +536,6 @@ def test_a_run_whose_folder_is_replaced_by_a_link_changes_nothing_there(tiny, tr
 
 SWAPPED = {  # commands, and the file after which the folder is replaced by a link
     "report": ("report {stranger}", "", "stranger"),
-    "import": ("import {part}.safetensors {flags} --out {out}", "model.safetensors", "out"),
     "merge": ("merge {part} --out {out}", "members.csv", "out"),
     "sweep": ("sweep {flags} --epochs 1 --seeds 1 --out {out}", "members.csv", "out"),
 }
@@ -554,8 +553,6 @@ def test_nothing_is_written_where_a_link_takes_the_name_of_a_folder(
     before = {path.name: path.read_bytes() for path in precious.iterdir()}
     part = tmp_path / "part"
     flags = " ".join([*tiny[1:5], "--hidden", "8"])
-    if name == "import":
-        assert run(["export", str(stranger), "--to", "torch", "--out", f"{part}.safetensors"]) == 0
     if name == "merge":
         assert run(f"sweep {flags} --epochs 1 --seeds 1 --out {part} --quiet".split()) == 0
     folder = stranger if swapped == "stranger" else tmp_path / "out"
