@@ -61,6 +61,8 @@ def test_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):
         ({"train_labels": LABELS[:, None]}, r"training labels: expected an integer for each .*\(3, 1\)"),
         ({"test_labels": np.array([0, -1, 0])}, r"test labels: expected labels in 0 \.\. 2, got -1"),
         ({"train_labels": np.array([0, 2**40, 0]), "classes": 3}, "training labels: .*got 1099511627776"),
+        ({"test_labels": np.array([0, 10**6, 0])}, "test labels: expected labels below 1,000,000, got 1000000"),
+        ({"classes": 10**6 + 1}, "classes: expected a positive integer up to 1,000,000, got 1000001"),
         ({"classes": 2}, r"labels in 0 \.\. 1, got 2"),
     ],
 )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # The command reads data while it imports JAX, so this module must not import JAX at its top.
 
+MOST_CLASSES = 10**6
+"""The largest number of classes of a data set or a saved network. Tables and pages have a text for each class."""
+
 
 class Features(NamedTuple):
     """The columns of a table that a network takes, and how they are standardized.
@@ -281,7 +284,8 @@ def make_dataset(
     >>> fnn.data.make_dataset("mine", pixels, labels, pixels, labels, source="a doctest").describe()
     'mine: 2 training and 2 test images, 28x28x1, 4 classes, from a doctest'
     """
-    check_data(f"{name} classes", classes, "a positive integer", classes is None or is_count(classes))
+    fits = classes is None or is_count(classes, most=MOST_CLASSES)
+    check_data(f"{name} classes", classes, f"a positive integer up to {MOST_CLASSES:,}", fits)
     train_images, train_labels = _checked_part(f"{name} training", train_images, train_labels)
     test_images, test_labels = _checked_part(f"{name} test", test_images, test_labels)
     size = train_images.shape[1:]
@@ -327,7 +331,7 @@ def _checked_part(part: str, images: ArrayLike, labels: ArrayLike) -> tuple[np.n
     check_data(f"{part} images", images, expected, are_images, errors.TRANSPOSE if is_turned else "")
     are_labels = np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1]
     check_data(f"{part} labels", labels, f"an integer for each of the {len(images):,} images", are_labels)
-    check_data(f"{part} labels", labels.max(), "labels that int32 holds", labels.max() <= np.iinfo(np.int32).max)
+    check_data(f"{part} labels", labels.max(), f"labels below {MOST_CLASSES:,}", labels.max() < MOST_CLASSES)
     return images, labels
 
 

@@ -21,7 +21,7 @@ from functional_nn.core.errors import DataError, InputError, check, check_data, 
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_examples, check_count
-from functional_nn.data.dataset import Features
+from functional_nn.data.dataset import MOST_CLASSES, Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import read_parameters
@@ -35,8 +35,6 @@ from functional_nn.training.evaluate import predict_probabilities
 
 MOST_LETTERS = 10**6
 """The largest number of letters in the names of a network's classes. A page repeats them often."""
-MOST_CLASSES = 10**6
-"""The largest number of classes of a saved network. Tables and pages have a text for each class."""
 
 
 class SavedNetwork(NamedTuple):
