@@ -75,6 +75,13 @@ def test_a_value_that_is_given_twice_is_refused():
             crossed(make(rate=rate), grid(seed=[0, 1]))
 
 
+@pytest.mark.parametrize("rate", [10**400, -(2**32), 10**5000], ids=["400 digits", "negative", "5000 digits"])
+def test_an_integer_that_jax_cannot_take_is_refused(rate):
+    with pytest.raises(InputError, match=r"learning_rate: expected integers up to 4,294,967,295, got .{,100} Write a"):
+        grid(learning_rate=[rate])
+    assert grid(seed=[2**32 - 1], learning_rate=[1e300])[0]["seed"] == 2**32 - 1
+
+
 def test_no_member_is_drawn_twice():
     assert {member["x"] for member in draws(3, x=choice([4, 5, 6]))} == {4, 5, 6}
     with pytest.raises(InputError, match="at most 3, because no other members were drawn, got 4"):

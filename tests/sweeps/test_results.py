@@ -13,7 +13,7 @@ from tests.sweeps.made_up_results import member, over_seeds, result
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.reports.sweep_report import write_page
-from functional_nn.sweeps.results import columns
+from functional_nn.sweeps.results import Member, columns
 
 
 @pytest.fixture
@@ -91,6 +91,14 @@ def test_no_best_of_none():
         result().best()
     with pytest.raises(InputError, match="got 2 non-finite"):
         result(*(member(i, {"seed": i}, 0.9, status="non-finite") for i in range(2))).best()
+
+
+def test_a_long_name_of_a_metric_is_not_repeated_whole():
+    long = "x" * 500
+    losing = Member(0, {}, "finished", None, {long: np.array([np.nan]), "validation_loss": np.ones(1)})
+    for metric, words in ((long, "one with a finite xxx"), (f"test_{long}", "one of xxx")):
+        with pytest.raises(InputError, match=rf"expected {words}.{{,300}}$"):
+            result(losing).best(metric)
 
 
 def test_where_chooses_and_leaves_the_time_of_all_behind(mixed):

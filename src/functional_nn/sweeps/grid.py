@@ -22,7 +22,7 @@ from functional_nn.core.validation import check_count, check_number, is_function
 from functional_nn.data.dataset import Dataset, Split, as_split
 from functional_nn.data.preparation import number_of_examples
 from functional_nn.storage.files import regular_file
-from functional_nn.training.argument_checks import check_seed
+from functional_nn.training.argument_checks import LARGEST_SEED, check_seed
 
 PlainValue: TypeAlias = Any
 """A number, a boolean, a string, None, or a tuple of these."""
@@ -313,6 +313,10 @@ def _checked(name: str, given: object) -> PlainValue:
         raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", shown(value), remedy)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(shortened(name), "finite numbers", value)
+    # By default JAX has integers of 32 bits. The largest one that it can be given is that of a seed.
+    if isinstance(value, int) and abs(value) > LARGEST_SEED:
+        remedy = "Write a larger number with a decimal point."
+        raise InputError(shortened(name), f"integers up to {LARGEST_SEED:,}", shown(value), remedy)
     return value
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from functional_nn.core.display import html_table
-from functional_nn.core.errors import InputError, check, escaped
+from functional_nn.core.errors import InputError, check, escaped, shortened, shown
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.shapes import Shapes
 from functional_nn.core.texts import aligned, suggest, words
@@ -111,7 +111,7 @@ def chosen_metric(result: SweepResult, metric: str | None) -> str:
     is_of_test = isinstance(metric, str) and metric.startswith("test_") and metric not in names
     if is_of_test and default_metric(names).startswith("validation_"):
         remedy = "The test examples are not used for choices. Member.test_metrics has their numbers."
-        raise InputError("metric", f"one of {', '.join(names)}", repr(metric), remedy)
+        raise InputError("metric", f"one of {shortened(', '.join(names))}", shown(metric), remedy)
     return check_choice("metric", metric, names)
 
 
@@ -485,7 +485,7 @@ class SweepResult:
         if not ranked or not has_number(ranked[0], chosen):
             given = _statuses(self.members)
             remedy = self.message or "Try smaller learning rates."
-            raise InputError("members", f"one with a finite {chosen}", given, remedy)
+            raise InputError("members", f"one with a finite {shortened(chosen)}", given, remedy)
         return ranked[0]
 
     def where(self, **hyperparameters: object) -> SweepResult:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from functional_nn.core.display import progress_bar
-from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.errors import InputError, check, inside, shown
 from functional_nn.core.shapes import shape_of
 from functional_nn.core.texts import suggest
 from functional_nn.core.validation import check_count, check_flag, check_function, check_part
@@ -240,7 +240,7 @@ def check_names_of_losses(metrics: Iterable[tuple[str, recipe.MetricFunction]]) 
         if isinstance(metric, Loss) and larger_is_better(name):
             remedy = f"Name it {name}_loss: then smaller numbers are better."
             expected = f"a name that ends in {', '.join(SMALLER_IS_BETTER)} for a loss"
-            raise InputError("metrics", expected, repr(name), remedy)
+            raise InputError("metrics", expected, shown(name), remedy)
 
 
 def check_choices(members: list[Hyperparameters], data: Mapping[str, Split], patience: object) -> int | None:

@@ -158,7 +158,7 @@ def check_scalar(argument: str, value: Any) -> jax.Array:
 def check_metric_name(argument: str, name: object) -> None:
     """Raises an InputError unless a metric, or a number that a loss reports, can have this name."""
     if not isinstance(name, str) or not name.isidentifier() or name == "loss":
-        raise InputError(argument, "names of letters, digits and _ other than loss", repr(name))
+        raise InputError(argument, "names of letters, digits and _ other than loss", shown(name))
 
 
 def check_loss(result: object) -> tuple[jax.Array, dict[str, jax.Array]]:

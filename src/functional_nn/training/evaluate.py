@@ -15,7 +15,7 @@ from jax.extend.core import JaxprEqn
 from jax.stages import Wrapped
 
 from functional_nn.core import validation
-from functional_nn.core.errors import InputError, check, inside
+from functional_nn.core.errors import InputError, check, inside, shown
 from functional_nn.core.functions import cached_if_hashable
 from functional_nn.core.layer import Layer, Params, State, as_layer
 from functional_nn.core.masked import Value, values_of
@@ -253,7 +253,7 @@ def totals_function(recipe: Recipe) -> Callable[[PyTree, PyTree], EvaluationTota
             return loss_totals, others
         for name, metric in metrics:
             if name in others:
-                raise InputError("metrics", "names that the loss does not report", repr(name))
+                raise InputError("metrics", "names that the loss does not report", shown(name))
             with inside(name):
                 if isinstance(metric, Metric | Loss):
                     others[name] = metric.totals(y, labels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from functional_nn.core.errors import InputError, check
+from functional_nn.core.errors import InputError, check, shortened
 from functional_nn.core.texts import counted, words
 from functional_nn.reports.plots.axes import (
     BAD,
@@ -141,7 +141,7 @@ def plot_spread(result: SweepResult, metric: str | None = None) -> Figure:
     by = [name for name in result.varied if name != "seed"]
     settings = [(row, members) for row, members in _best_first(result, metric, by) if row.models]
     if not settings:
-        raise InputError("members", f"one with a finite {metric}", f"none of {len(result.members)}")
+        raise InputError("members", f"one with a finite {shortened(metric)}", f"none of {len(result.members)}")
     shown = settings[:MOST_PANELS]
     panels = [np.array([m.last(metric) for m in members if has_number(m, metric)]) for _, members in shown]
     drawn = [np.clip(values, -LARGEST, LARGEST) for values in panels]
