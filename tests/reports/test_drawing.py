@@ -185,7 +185,7 @@ def test_layers_are_those_of_the_summary(networks, panels):
 
 
 def test_the_page_trains_a_model(panels):
-    assert all(panel["lesson"] for panel in panels.values())
+    assert all(panel["lesson"] and panel["areDigits"] for panel in panels.values())
 
 
 def test_pictures_show_channels_rows_units_and_products(panels):
