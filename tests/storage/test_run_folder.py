@@ -112,6 +112,14 @@ def test_damaged_rows_have_one_warning(tmp_path):
     assert len(warned) == 1
 
 
+def test_statistics_of_an_epoch_are_read_once(tmp_path):
+    """The page of a run of 3 epochs showed lines of 4."""
+    rows = [{"epoch": epoch, "examples": 1, "outputs": {}, "gradients": {}} for epoch in (1, 2, 2, 1, 3)]
+    run_folder.create_layer_statistics(tmp_path, rows)
+    with pytest.warns(UserWarning, match=r"line 3: it is damaged, and is left out\. .* 1 more"):
+        assert [row["epoch"] for row in run_folder.read_layer_statistics(tmp_path)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("end", [*(bytes([10 ^ 1 << bit]) for bit in range(8)), b"", b"[3", b'{"epoch": 3'])
 def test_a_row_without_its_end_is_damaged_and_a_half_written_one_is_not(tmp_path, end):
     row = {"epoch": 1, "examples": 1, "outputs": {"a": {"units": 1, "dead": 0}}, "gradients": {}}

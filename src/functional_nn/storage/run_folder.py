@@ -195,7 +195,7 @@ def append_layer_statistics(folder: Path, row: Mapping[str, object]) -> None:
 
 
 def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
-    """Reads the layer statistics that a run has. Damaged lines are left out, with one warning.
+    """Reads the layer statistics that a run has. Damaged lines, and repeated ones, are left out with one warning.
 
     The numbers are only shown, so a missing line harms nothing. A run that goes on writes the file again.
     """
@@ -206,10 +206,13 @@ def read_layer_statistics(folder: Path) -> list[files.JsonObject]:
         return []
     rows, damaged = [], []
     for number, line in _lines(content):
-        try:
-            rows.append(files.read_signed(line, STATISTICS_SCHEMA, indent=None))
-        except (ValueError, RecursionError):
+        row = None
+        with suppress(ValueError, RecursionError):
+            row = files.read_signed(line, STATISTICS_SCHEMA, indent=None)
+        if row is None or (rows and row["epoch"] <= rows[-1]["epoch"]):
             damaged.append(number)
+        else:
+            rows.append(row)
     if damaged:
         others = f" The same holds for {len(damaged) - 1:,} more." if len(damaged) > 1 else ""
         warnings.warn(f"{path}, line {damaged[0]}: it is damaged, and is left out.{others}", stacklevel=2)
