@@ -91,7 +91,7 @@ def test_nothing_is_overwritten(finished, tmp_path, refused):
     refused(["export", finished.folder, "--to", "hub", "--out", tmp_path], "new or empty")
     assert {path.name for path in tmp_path.iterdir()} == {"file"}
     refused(["export", finished.folder, "--to", "hub", "--out", finished.folder], "new or empty")
-    refused(["import", tmp_path / "file", "--out", finished.folder], "new or empty")
+    refused(["import", tmp_path / "file", "--out", finished.folder], "--out: expected a new or empty folder")
 
 
 def test_what_an_export_cannot_do_is_said(finished, tmp_path, refused):

@@ -165,7 +165,7 @@ def test_a_folder_of_another_user_is_not_written_to(tmp_path, monkeypatch):
         one_writer("out", tmp_path),
     ):
         pass
-    with files.new_folder(tmp_path / "new") as folder:  # beside others' folders there may be one's own
+    with files.new_folder("out", tmp_path / "new") as folder:  # beside others' folders there may be one's own
         (folder / "file").touch()
     assert (tmp_path / "new" / "file").is_file()
 

@@ -48,7 +48,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
         from functional_nn.training.state import create_train_state
 
     configuration = Configuration(**flags).completed()
-    with new_folder(out) as whole:  # before the data are loaded, which may take long
+    with new_folder("--out", out) as whole:  # before the data are loaded, which may take long
         data = configuration.load_data()
         in_shape = data.train_images.shape[1:]
         with jax.enable_x64(configuration.precision == "float64"):

@@ -41,7 +41,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         InputError: if the folder has files already, or cannot be written to.
     """
     run = check_path("run", run)
-    with new_folder(folder) as whole:
+    with new_folder("folder", folder) as whole:
         with run_of(run, member) as source:
             network = load(source)
             values, result = run_folder.read_configuration(source), run_folder.read_result(source)

@@ -145,7 +145,7 @@ def to_onnx_training(step: TrainingStep, x: PyTree, labels: PyTree, folder: str 
     """
     check("step", step, "what training_step returns", isinstance(step, TrainingStep))
     imported("onnxruntime", "net", extra="onnx")
-    with files.new_folder(folder) as whole, jax.enable_x64(False):
+    with files.new_folder("folder", folder) as whole, jax.enable_x64(False):
         x, labels = _batch(x, labels)
         batch = by_name("input", x) | by_name("labels", labels)
         values = dict(sorted(step.values.items()))  # JAX sorts dicts in programs

@@ -458,23 +458,24 @@ def remove_file(path: Path) -> None:
 
 
 @contextmanager
-def new_folder(value: object) -> Iterator[Path]:
+def new_folder(argument: str, value: object) -> Iterator[Path]:
     """A folder beside the one to write, which takes its place at the end: other programs never see a part of it.
 
     If an error is raised, nothing is left of it.
 
     Args:
+        argument: the name of the argument, for errors.
         value: the path of a new or empty folder.
 
     Raises:
-        InputError: for the argument ``folder``, if there are files in the folder, or if it cannot be made.
+        InputError: names the argument, if there are files in the folder, or if it cannot be made.
     """
-    folder = check_new_folder("folder", value)
+    folder = check_new_folder(argument, value)
     is_empty = folder.is_dir() and not folder.is_symlink() and not names_in(folder)
     if os.path.lexists(folder) and not is_empty:
-        raise InputError("folder", "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
+        raise InputError(argument, "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
     with (
-        folder_to_write("folder", folder.parent, of_others=True),
+        folder_to_write(argument, folder.parent, of_others=True),
         temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
     ):
         whole = beside / "whole"
@@ -487,7 +488,7 @@ def new_folder(value: object) -> Iterator[Path]:
                 os.rmdir(name, dir_fd=above)  # an empty one, which Windows does not replace
             move(whole, folder)
         except OSError as error:  # such as for a link that is there meanwhile
-            raise _cannot_write("folder", folder, error) from None
+            raise _cannot_write(argument, folder, error) from None
 
 
 def move(source: Path, target: Path) -> None:
