@@ -1,10 +1,10 @@
-"""Composed networks: names, keys, state, masks and gradients of children that a plain function calls."""
+"""Composed networks: keys, state, masks and gradients of children that a plain function calls."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.layers.jitted import drawn, jitted
+from tests.layers.jitted import jitted
 
 import functional_nn as fnn
 
@@ -13,98 +13,6 @@ KEY = jax.random.key(0)
 
 def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
-
-
-def u_net(net, x):
-    down = net.down(x)
-    up = net.up(net.middle(down))
-    return net.last(jnp.concatenate([x, up], axis=-1))
-
-
-def triplet(net, x):
-    anchor, near, far = (net.encoder(part) for part in x)
-    return jnp.sum((anchor - near) ** 2, axis=-1, keepdims=True) - jnp.sum((anchor - far) ** 2, axis=-1, keepdims=True)
-
-
-def two_in_two_out(net, x):
-    image, tokens = net.image(x["image"]), net.tokens(x["tokens"])
-    joined = jnp.concatenate([image, tokens.mean(axis=1)], axis=-1)
-    return {"class": net.classes(joined), "size": net.size(joined)}
-
-
-NETWORKS = {
-    "u_net": (
-        fnn.compose(
-            {
-                "down": fnn.chain(fnn.conv(3, 3, stride=2), fnn.tanh),
-                "middle": fnn.chain(fnn.conv(3, 3), fnn.batch_norm(), fnn.tanh),
-                "up": fnn.conv_transpose(2, 2, stride=2),
-                "last": fnn.conv(1, 1),
-            },
-            u_net,
-        ),
-        (4, 4, 1),
-    ),
-    "triplet": (fnn.compose({"encoder": fnn.chain(fnn.dense(4), fnn.dropout(0.3))}, triplet), ((3,), (3,), (3,))),
-    "two_in_two_out": (
-        fnn.compose(
-            {"image": fnn.dense(3), "tokens": fnn.embedding(5, 2), "classes": fnn.dense(4), "size": fnn.dense(1)},
-            two_in_two_out,
-        ),
-        {"image": (3,), "tokens": (4,)},
-    ),
-}
-
-
-INPUTS = {
-    "u_net": normal(2, 4, 4, 1),
-    "triplet": tuple(normal(2, 3, seed=seed) for seed in range(3)),
-    "two_in_two_out": {"image": normal(2, 3), "tokens": jnp.arange(8).reshape(2, 4) % 5},
-}
-
-
-def floating(tree):
-    return jax.tree.map(lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None, tree)
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_are_those_of_jax(name):
-    (net, in_shape), x = NETWORKS[name], INPUTS[name]
-    x = jax.tree.map(lambda leaf: np.float64(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, x)
-    params, state = drawn(net, in_shape)
-
-    @jax.jit
-    def both(params, x):
-        def outputs(params, floats):
-            merged = jax.tree.map(
-                lambda own, other: other if own is None else own, floats, x, is_leaf=lambda leaf: leaf is None
-            )
-            return net.apply(params, state, merged, train=True, key=KEY)[0]
-
-        y, _, pullback = net.vjp(params, state, x, train=True, key=KEY)
-        y_bar = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=float)).reshape(leaf.shape), y)
-        again, automatic = jax.vjp(outputs, params, floating(x))
-        return y, again, pullback(y_bar), automatic(y_bar)
-
-    y, again, ours, theirs = both(params, x)
-    jax.tree.map(np.testing.assert_array_equal, y, again)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11), ours, theirs)
-    assert jax.tree.structure(ours[0]) == jax.tree.structure(params)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(ours[0]))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_parameters_rows_and_totals_have_the_names_given(name):
-    net, in_shape = NETWORKS[name]
-    params, _ = jax.eval_shape(lambda key: net.init(key, in_shape), KEY)
-    assert sorted(params) == sorted(child for child, _ in net.layers)
-    summary = fnn.summary(net, in_shape)
-    rows = {row.layer: row for row in summary.rows}
-    assert len(rows) == len(summary.rows)
-    for child in params:
-        assert rows[child].parameters == fnn.trees.size(params[child])
-    assert summary.total.parameters == fnn.trees.size(params)
 
 
 def vae_by_hand():
@@ -219,17 +127,17 @@ def test_a_composed_network_is_a_layer_like_any_other():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4), several, expected)
 
 
-def test_unused_children_and_inputs_get_zeros():
+def test_unused_children_and_inputs_get_zeros_and_tokens_nothing():
     def function(net, x, *, train):
-        y = net.used(x["a"])
+        y = net.used(x["a"]) + net.embedded(x["tokens"])
         net.ignored(x["b"])
         return y + net.in_training(x["a"]) if train else y
 
     children = {name: fnn.dense(2) for name in ("used", "ignored", "in_training")}
-    net = fnn.compose(children, function)
-    params, state = net.init(KEY, {"a": (3,), "b": (3,)})
+    net = fnn.compose(children | {"embedded": fnn.embedding(5, 2)}, function)
+    params, state = net.init(KEY, {"a": (3,), "b": (3,), "tokens": ()})
     net = jitted(net)
-    x = {"a": normal(2, 3), "b": normal(2, 3, seed=1)}
+    x = {"a": normal(2, 3), "b": normal(2, 3, seed=1), "tokens": jnp.array([4, 0])}
     for train in (True, False):
         y, _, pullback = net.vjp(params, state, x, train=train)
         params_bar, x_bar = pullback(jnp.ones_like(y))
@@ -238,6 +146,7 @@ def test_unused_children_and_inputs_get_zeros():
         assert jax.tree.structure(params_bar) == jax.tree.structure(params)
         assert np.any(x_bar["a"])
         assert not np.any(x_bar["b"])
+        assert x_bar["tokens"] is None
 
 
 def test_children_have_their_formulas_and_jax_differentiates_their_code():
