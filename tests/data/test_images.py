@@ -2,11 +2,9 @@
 
 import itertools
 import struct
-import subprocess
 import zlib
 
 import numpy as np
-import PIL.EpsImagePlugin
 import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -197,17 +195,6 @@ def test_no_such_file(tmp_path):
     refused(tmp_path, "directory")
 
 
-def test_no_program_is_started_for_a_file(tmp_path, monkeypatch):
-    """Pillow starts Ghostscript for EPS, whatever the name of the file is."""
-    started = []
-    monkeypatch.setattr(PIL.EpsImagePlugin, "gs_binary", "gs")
-    monkeypatch.setattr(subprocess, "check_call", lambda command, **_: started.append(command))
-    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n%%EOF\n"
-    (tmp_path / "digit.png").write_text(head)
-    refused(tmp_path / "digit.png", "another kind of file")
-    assert started == []
-
-
 def test_blank_images(tmp_path):
     for gray, size in itertools.product((0, 100, 255), ((50, 60), (28, 28), (300, 300))):
         PIL.Image.new("L", size, gray).save(tmp_path / "blank.png")
@@ -240,10 +227,12 @@ def test_a_file_of_some_bytes_with_millions_of_pixels_is_refused(tmp_path):
     refused(tmp_path / "image.bmp", "5000000 x 1 pixels in 68 bytes, an empty picture")
 
 
-@pytest.mark.parametrize("ending", ["jp2", "j2k", "tiff"])
-def test_formats_whose_small_files_can_take_gigabytes_are_not_read(tmp_path, ending):
+@pytest.mark.parametrize("ending", ["jp2", "j2k", "tiff", "eps"])
+def test_formats_that_are_dangerous_are_not_read(tmp_path, ending):
+    """Small files of the first ones can take gigabytes. For EPS, Pillow starts Ghostscript, whatever the file's name is."""
     PIL.Image.new("L", (28, 28)).save(tmp_path / f"image.{ending}")
-    refused(tmp_path / f"image.{ending}", "another kind of file")
+    (tmp_path / f"image.{ending}").rename(tmp_path / "image.png")
+    refused(tmp_path / "image.png", "another kind of file")
 
 
 def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
