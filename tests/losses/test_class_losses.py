@@ -1,4 +1,4 @@
-"""Cross-entropy with all its options, hinges, likelihood, divergence and cosine, against loops."""
+"""Cross-entropy with its options, hinges, likelihood, divergence and cosine. ``contracts`` has their gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -9,47 +9,6 @@ from tests.losses.compiled import gradients, value_and_gradients
 import functional_nn as fnn
 
 CLASSES = 5
-CLASS_WEIGHTS = np.array([0.3, 2.0, 1.0, 0.0, 0.7])
-
-
-def looped_cross_entropy(y, labels, smoothing, ignored, class_weights, weights):
-    """Value and gradient with everything written out, as PyTorch defines them."""
-    c = np.ones(CLASSES) if class_weights is None else class_weights
-    total = count = 0.0
-    gradient = np.zeros_like(y)
-    for i, (logits, label, weight) in enumerate(zip(y, labels, weights, strict=True)):
-        if label == ignored:
-            continue
-        t = (1 - smoothing) * np.eye(CLASSES)[label] + smoothing / CLASSES
-        log_p = logits - np.log(np.exp(logits).sum())
-        for k in range(CLASSES):
-            total -= weight * c[k] * t[k] * log_p[k]
-            gradient[i] -= weight * c[k] * t[k] * (np.eye(CLASSES)[k] - np.exp(log_p))
-        count += weight * c[label]
-    return total / count, gradient / count
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(
-    ("smoothing", "ignored", "class_weights", "weighted"),
-    [
-        *[(0.0, None, None, True), (0.3, None, CLASS_WEIGHTS, False), (0.3, -1, None, False)],
-        *[(0.0, 2, CLASS_WEIGHTS, True), (0.3, -1, CLASS_WEIGHTS, True)],
-    ],
-)
-def test_smoothing_ignored_labels_class_weights_and_weights(smoothing, ignored, class_weights, weighted):
-    random = np.random.default_rng(0)
-    y, labels = random.normal(size=(7, CLASSES)), np.array([0, 4, 3, 2, 1, 1, 2])
-    if ignored is not None:
-        labels[[1, 4]] = ignored
-    weights = random.uniform(size=7) if weighted else None
-    loss = fnn.losses.cross_entropy_with(label_smoothing=smoothing, ignore_index=ignored, class_weights=class_weights)
-    value, gradient = looped_cross_entropy(
-        y, labels, smoothing, ignored, class_weights, np.ones(7) if weights is None else weights
-    )
-    found, found_gradient = jax.jit(lambda *given: (loss(*given), loss.gradient(*given)))(y, labels, weights)
-    np.testing.assert_allclose(found, value, rtol=1e-13)
-    np.testing.assert_allclose(found_gradient, gradient, atol=1e-14)
 
 
 @pytest.mark.usefixtures("float64")

@@ -71,8 +71,9 @@ def test_a_label_out_of_range(label):
 
 
 def test_minus_one_only_where_it_is_ignored():
-    loss = fnn.losses.cross_entropy_with(ignore_index=-1)
-    assert np.isclose(jax.jit(loss)(LOGITS, [0, -1]), jax.jit(fnn.cross_entropy)(LOGITS[:1], [0]))
+    for class_weights in (None, [1.0, 2.0, 3.0]):
+        loss = fnn.losses.cross_entropy_with(ignore_index=-1, class_weights=class_weights)
+        assert np.isclose(jax.jit(loss)(LOGITS, [0, -1]), jax.jit(fnn.cross_entropy)(LOGITS[:1], [0]))
     with pytest.raises(fnn.InputError, match="labels from 0 to 2 or -1"):
         loss(LOGITS, [0, -2])
 
