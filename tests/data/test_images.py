@@ -229,7 +229,7 @@ def test_a_file_of_some_bytes_with_millions_of_pixels_is_refused(tmp_path):
 
 @pytest.mark.parametrize("ending", ["jp2", "j2k", "tiff", "eps"])
 def test_formats_that_are_dangerous_are_not_read(tmp_path, ending):
-    """Small files of the first ones can take gigabytes. For EPS, Pillow starts Ghostscript, whatever the file's name is."""
+    """Small files of the first ones can take gigabytes. For EPS, Pillow starts Ghostscript, whatever the name is."""
     PIL.Image.new("L", (28, 28)).save(tmp_path / f"image.{ending}")
     (tmp_path / f"image.{ending}").rename(tmp_path / "image.png")
     refused(tmp_path / "image.png", "another kind of file")
