@@ -342,9 +342,9 @@ def predict_probabilities(
     The arguments are those of ``predict``.
 
     >>> import functional_nn as fnn, numpy as np
-    >>> params = {"weight": np.zeros((3, 4), np.float32), "bias": np.zeros(4, np.float32)}
-    >>> print(fnn.training.predict_probabilities(fnn.dense(4), params, {}, np.ones((1, 3), np.float32)))
-    [[0.25 0.25 0.25 0.25]]
+    >>> params = {"weight": np.zeros((3, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    >>> print(fnn.training.predict_probabilities(fnn.dense(2), params, {}, np.ones((1, 3), np.float32)))
+    [[0.5 0.5]]
     """
     from scipy.special import softmax
 
