@@ -5,7 +5,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from functional_nn.bench import records
@@ -15,7 +14,6 @@ from functional_nn.bench.records import (
     compare_records,
     environment,
     platform_note,
-    ratio,
     read_records,
     without_match,
 )
@@ -101,16 +99,6 @@ def test_records_go_into_a_pipe_and_are_not_read_from_one(tmp_path):
     assert json.loads(os.read(reader, 10_000))["what"] == "train"
     os.close(reader)
     add_records(Path("/dev/null"), [record([1.0])])
-
-
-def test_a_ratio_has_a_spread():
-    random = np.random.default_rng(1)
-    noise = lambda: random.uniform(0.9, 1.1, 12)  # noqa: E731
-    one = ratio(list(2 * noise()), list(noise()))
-    assert one.low < one.value < one.high
-    assert one.low > 1.7
-    assert one.high < 2.4
-    assert ratio([1.0] * 5, [1.0] * 5) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -272,8 +272,6 @@ def test_float64_computes_in_it_and_predicts_from_it(tiny, tmp_path):
         (["train", "--epochs", "十"], "Invalid value for '--epochs': expected a whole number, 1 or more, got '十'."),
         (["train", "--seed", "1.5"], "a whole number, from 0 to 4294967295"),
         (["train", "word"], "Usage:"),
-        (["info", "--x"], "Usage:"),
-        (["predict", "run"], "Usage:"),
     ],
 )
 def test_wrong_use_is_answered_with_the_nearest_name_what_is_expected_or_the_usage(refused, arguments, words):
