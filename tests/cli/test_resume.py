@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 import warnings
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from tests.bits import bits
 from tests.cli.conftest import result_of
-from tests.other_process import started
+from tests.other_process import started, wait_until
 
 from functional_nn import cli
 from functional_nn.cli import run
@@ -31,10 +30,7 @@ def outcome(folder: Path) -> tuple:
 def ended_after(folder: Path, process: subprocess.Popen, epochs: int, number: int) -> tuple[int, str, str]:
     """Sends a signal when so many epochs are in the metrics; the exit status, and what was printed."""
     metrics = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(process, lambda: metrics.exists() and metrics.read_text().count("\n") >= epochs)
     process.send_signal(number)
     out, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors

@@ -3,13 +3,12 @@
 import csv
 import json
 import signal
-import time
 
 import numpy as np
 import pytest
 from tests.bits import bits
 from tests.cli.conftest import result_of
-from tests.other_process import started
+from tests.other_process import started, wait_until
 
 import functional_nn as fnn
 from functional_nn import cli
@@ -165,9 +164,7 @@ def test_wrong_flags(flags, message, swept, refused):
 def test_a_signal_keeps_what_was_finished(swept, tmp_path):
     out = tmp_path / "out"
     process = started(*swept, "--seeds", 4000, "--out", out)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("batches/*.safetensors"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(process, lambda: len(list(out.glob("batches/*.safetensors"))) >= 3)
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors

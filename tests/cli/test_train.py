@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 from safetensors.numpy import load_file
 from tests.cli.conftest import result_of
-from tests.other_process import python, started
+from tests.other_process import python, started, wait_until
 
 from functional_nn import names
 from functional_nn.cli import run
@@ -359,14 +359,6 @@ def test_a_full_disk_is_a_message(tiny, capsys, tmp_path, monkeypatch, refused):
 
 
 # Signals
-
-
-def wait_until(process: subprocess.Popen, condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def listens(process: subprocess.Popen) -> bool:

@@ -8,7 +8,7 @@ from tests.other_process import python
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.data import Dataset, Split, make_dataset, sources, write_idx
+from functional_nn.data import Split, make_dataset, sources, write_idx
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
 LABELS = np.array([0, 2, 1], np.uint8)
@@ -22,27 +22,12 @@ def write_files(folder: Path) -> Path:
     return folder
 
 
-def small(name: str = "small") -> Dataset:
-    return make_dataset(name, IMAGES, LABELS, IMAGES, LABELS, source="a test")
-
-
 def test_idx_files_of_ones_own(tmp_path):
     dataset = load_dataset("my-letters", write_files(tmp_path / "letters"))
     assert dataset.train_images.shape == (3, 4, 5, 1)
     assert dataset.classes == 3
     assert str(tmp_path / "letters") in dataset.source
     np.testing.assert_array_equal(dataset.test_labels, LABELS)
-
-
-def test_the_repr_is_one_line():
-    dataset = small()
-    assert repr(dataset) == "<Dataset small: 3 training and 3 test images, 4x5x1, 3 classes>"
-    split = Split(dataset.train_images, dataset.train_labels, (dataset.test_images, [1, 2]), dataset.test_labels)
-    expected = (
-        "<Split: training examples uint8 of shape (3, 4, 5, 1), labels int32 of shape (3,); "
-        "test examples (uint8 of shape (3, 4, 5, 1), [1, 2]), labels int32 of shape (3,)>"
-    )
-    assert repr(split) == expected
 
 
 def test_damaged_debian_files_are_not_passed_over(tmp_path, monkeypatch):

@@ -78,8 +78,8 @@ def test_wrong_arguments_of_arrays(options, message):
 class Source:
     """A generator of batches that records what is asked of it, and by which thread."""
 
-    def __init__(self, length: int, fails_at: int | None = None):
-        self.length, self.fails_at = length, fails_at
+    def __init__(self, length: int):
+        self.length = length
         self.changed = threading.Condition()
         self.asked, self.threads, self.is_closed = 0, set(), False
 
@@ -90,8 +90,6 @@ class Source:
                     self.asked += 1
                     self.threads.add(threading.get_ident())
                     self.changed.notify_all()
-                if number == self.fails_at:
-                    raise OSError(f"item {number} cannot be read")
                 yield np.full((2, 1), number), np.zeros(2)
         finally:
             self.threads.add(threading.get_ident())
@@ -128,19 +126,6 @@ def test_it_reads_ahead_and_no_further(ahead):
         assert source.is_closed
     assert len(source.threads) == 1
     assert threading.get_ident() not in source.threads
-    assert not reading_threads()
-
-
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_an_exception_comes_when_its_batch_is_needed_with_its_own_traceback(ahead):
-    source = Source(5, fails_at=2)
-    with StreamReader(Stream(source.items, ahead=ahead)) as reader:
-        assert number_in(reader.first) == 0
-        with reader.epoch(1, number_in) as taken:
-            assert [next(taken), next(taken)] == [0, 1]
-            with pytest.raises(OSError, match="item 2 cannot be read") as failure:
-                next(taken)
-    assert [entry.name for entry in failure.traceback][-1] == "items"
     assert not reading_threads()
 
 

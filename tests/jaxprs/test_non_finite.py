@@ -37,18 +37,6 @@ def with_a_wrong_formula(x):
 with_a_wrong_formula.defvjp(lambda x: (jnp.abs(x), x), lambda x, y_bar: (y_bar * x / jnp.abs(x),))
 
 
-def running_products(x):
-    def step(carry, row):
-        carry = carry * row
-        return carry, 1 / carry
-
-    return lax.scan(step, jnp.ones(3), x)[1]
-
-
-def squared_until_large(x):
-    return lax.while_loop(lambda carry: carry[0] < 8, lambda carry: (carry[0] + 1, carry[1] * carry[1]), (0, x))[1]
-
-
 def branch(x):
     return lax.cond(x[0] > 0, lambda x: lax.rsqrt(x), lambda x: x, x)
 
@@ -67,11 +55,7 @@ FORWARD = {
     "multiplication by a mask": (lambda x: (1 - x) * -jnp.inf, [ZERO_AT_1], "mul", (2,)),
     "a chosen NaN": (lambda x: jnp.where(x > 1, x, jnp.nan), [ROWS], "select_n", (0, 0)),
     "an index out of range": (lambda x: jnp.take(x, jnp.array([0, 5])), [ZERO_AT_1], "gather", (1,)),
-    "jit in jit": (jax.jit(lambda x: jax.jit(jnp.log)(x) + 1), [ZERO_AT_1], "log", (1,)),
-    "vmap": (jax.vmap(lambda row: 1 / row[1]), [ROWS], "div", (1,)),
     "cond": (branch, [ZERO_AT_1], "rsqrt", (1,)),
-    "while": (squared_until_large, [LARGE_AT_1], "mul", (1,)),
-    "scan": (running_products, [ROWS], "div", (1,)),
     "integers that overflow": (lambda x: x.astype(jnp.int32) * 2**30 + 2**30, [LARGE_AT_1], None, None),
     "no Cholesky factor": (jnp.linalg.cholesky, [-jnp.eye(3)], "cholesky", None),
 }

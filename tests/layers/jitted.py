@@ -24,3 +24,7 @@ def drawn(layer: fnn.Layer, in_shape, seed: int = 0):
         jax.tree.map(lambda leaf: jnp.asarray((random.normal(size=leaf.shape) / 2).astype(dtype)), params),
         jax.tree.map(lambda leaf: jnp.asarray(np.ones(leaf.shape, leaf.dtype)), state),
     )
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))

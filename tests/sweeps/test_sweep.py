@@ -456,7 +456,6 @@ STATE = fnn.training.TrainState(0, {}, {}, (), None)
         ({"grid": [{"learning_rate": 0.1, "status": 1}]}, "grid: expected"),
         ({"grid": [{"learning_rate": 0.1, "steps": 5}]}, "that the sweep does not give a value itself, got steps"),
         ({"static": ["rates"]}, "static: expected names in the grid"),
-        ({"plan": "quick"}, "plan: expected a known name"),
         ({"halving": fnn.sweeps.Halving((2,))}, "halving: expected epochs before the last one, 2"),
         ({"halving": fnn.sweeps.Halving((1, 1))}, "halving: expected rising epochs"),
         ({"halving": fnn.sweeps.Halving(tuple(range(1, 66))), "epochs": 99}, "halving: expected at most 64 epochs"),

@@ -5,17 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from tests.layers.jitted import drawn, jitted
+from tests.layers.jitted import drawn, jitted, normal
 
 import functional_nn as fnn
 from functional_nn.core import trees
 from functional_nn.core.layer import stateless
 
 KEY = jax.random.key(0)
-
-
-def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def test_parallel_combines_its_members_outputs():

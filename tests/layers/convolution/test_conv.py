@@ -232,17 +232,3 @@ def test_x_in_bfloat16_with_params_in_float32(make, groups):
         params_bar, automatic = gradients(params)
     for path, expected in automatic.items():
         np.testing.assert_allclose(params_bar[path], expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("x", "words"),
-    [
-        (jnp.ones((5, 7, 2)), r"2 spatial axes.* add a batch axis: x\[None\]"),
-        (jnp.ones((1, 5, 7, 3)), "x: expected 2 channels on the last axis"),
-    ],
-)
-def test_inputs_that_do_not_fit(x, words):
-    layer = fnn.conv(3, 3, padding="valid")
-    params, _ = layer.init(jax.random.key(0), (5, 7, 2))
-    with pytest.raises(fnn.InputError, match=words):
-        layer.apply(params, {}, x, train=False)
