@@ -313,8 +313,8 @@ def _checked(name: str, given: object) -> PlainValue:
         raise InputError(shortened(name), "numbers, booleans, strings, or tuples of them", shown(value), remedy)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(shortened(name), "finite numbers", value)
-    # By default JAX has integers of 32 bits. The largest one that it can be given is that of a seed.
-    if isinstance(value, int) and abs(value) > LARGEST_SEED:
+    # By default JAX has integers of 32 bits. A seed, which may be the largest of them, is checked as such.
+    if name != "seed" and isinstance(value, int) and abs(value) > LARGEST_SEED:
         remedy = "Write a larger number with a decimal point."
         raise InputError(shortened(name), f"integers up to {LARGEST_SEED:,}", shown(value), remedy)
     return value
