@@ -243,7 +243,7 @@ def test_a_history_whose_epochs_do_not_count_up_is_left_out_of_the_page(folders)
         history[:, 0] = epochs
         path.write_bytes(packed({**arrays, "history": history}, texts))
         text = reported(folders / "run")
-        assert "expected its number, and counts of steps, got (" in text
+        assert "then finite numbers of skipped and clipped steps, got (" in text
         assert "The run has not ended" not in text
 
 

@@ -155,7 +155,7 @@ def test_an_empty_folder_in_the_place_of_a_new_one_stays(tmp_path):
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives folders away")
 def test_a_folder_of_another_user_is_not_written_to(tmp_path, monkeypatch):
-    """He may have put the beginning of a run into it."""
+    """It may have the beginning of a run."""
     os.chown(tmp_path, 4321, 4321)
     with one_writer("out", tmp_path):  # root may
         pass

@@ -222,7 +222,7 @@ def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> 
 
     Raises:
         InputError: names the argument, if it is no folder, or cannot be made or opened, or if it belongs to another
-            user. What he has left in it, such as a checkpoint, would become a part of the run.
+            user. What is in it, such as a checkpoint of that user, would become a part of the run.
     """
     is_new = not os.path.lexists(folder)
     with ExitStack() as stack:
@@ -415,10 +415,8 @@ def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -
     It is kept open (see ``kept_open``).
     """
     folder = Path(mkdtemp(suffix, prefix, above))
-    if above is not None:
-        folder = (
-            above / folder.name
-        )  # an absolute path would not be found if the one above is kept open as a relative one
+    if above is not None:  # newer versions of Python give an absolute path, and the one above may be relative
+        folder = above / folder.name
     remove = partial(_remove_temporary, folder)
     with kept_open(folder, follow_links=False):
         if names_in(folder):

@@ -299,7 +299,8 @@ def _metrics(row: Sequence[float], metric_names: Sequence[str], number: int, pat
     epoch, seconds, skipped_steps, clipped_steps, rate, *numbers = row
     counts = epoch, skipped_steps, clipped_steps
     is_good = epoch == number and all(map(math.isfinite, counts))
-    check_data(f"{path}, {HISTORY} of epoch {number}", counts, "its number, and counts of steps", is_good)
+    expected = f"epoch {number}, then finite numbers of skipped and clipped steps"
+    check_data(f"{path}, {HISTORY}", counts, expected, is_good)
     metrics = dict(zip(metric_names, numbers, strict=True))
     learning_rate = None if math.isnan(rate) else rate
     return EpochMetrics(number, metrics, seconds, int(skipped_steps), int(clipped_steps), learning_rate)
