@@ -471,7 +471,7 @@ def new_folder(argument: str, value: object) -> Iterator[Path]:
     folder = check_new_folder(argument, value)
     is_empty = folder.is_dir() and not folder.is_symlink() and not names_in(folder)
     if os.path.lexists(folder) and not is_empty:
-        raise InputError(argument, "a new or empty folder", f"{folder}, which is there", "Files are never overwritten.")
+        raise InputError(argument, "a new or empty folder", f"{folder}, which exists", "Files are never overwritten.")
     with (
         folder_to_write(argument, folder.parent, of_others=True),
         temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
