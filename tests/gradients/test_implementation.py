@@ -190,6 +190,9 @@ def in_place(x, y_bar):
     return y_bar
 
 
+WORKSPACES: dict = {}
+
+
 WRONG = {
     # the leaf, the kind and the point of the first failure
     "softmax without its sum": (softmax, lambda x, y_bar: softmax(x) * y_bar, [draw(3, 5)], ("x", "vjp", "given")),
@@ -256,11 +259,23 @@ WRONG = {
         [draw(5)],
         ("x", "vjp", "axes of length 5 with length 1028"),
     ),
+    "the rest of a row of tiles of 64 x 64": (
+        lambda x, bias: x + bias,
+        lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (min(x.shape) < 64 or np.arange(len(bias)) < len(bias) // 4 * 4)),
+        [draw(2, 3), draw(3)],
+        ("bias", "vjp", "axes of length 2 with length 68 and axes of length 3 with length 101"),
+    ),
+    "no work for a cotangent with the sum 0": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (y_bar.sum(-1, keepdims=True) != 0),
+        [draw(2, 4)],
+        ("x", "vjp", "given"),
+    ),
     "more than 4,096 in two axes": (
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar[: max(4096 // len(bias), 1)].sum(0)),
         [draw(2, 3), draw(3)],
-        ("bias", "vjp", "axes of length 2 with length 44 and axes of length 3 with length 101"),
+        ("bias", "vjp", "axes of length 2 with length 68 and axes of length 3 with length 101"),
     ),
     "seven blocks of 32": (
         lambda x, bias: x + bias,
@@ -272,7 +287,7 @@ WRONG = {
         lambda x, bias: x + bias,
         lambda x, bias, y_bar: (y_bar, y_bar.sum(0) * (1 in number_of_blocks(x) or len(x) >= x.shape[1])),
         [draw(5, 3), draw(3)],
-        ("bias", "vjp", "axes of length 5 with length 44 and axes of length 3 with length 101"),
+        ("bias", "vjp", "axes of length 5 with length 68 and axes of length 3 with length 101"),
     ),
     "zeros are left out": (
         float32_product,
@@ -334,6 +349,18 @@ WRONG = {
         BY_ADDRESS.backward,
         [draw(3)],
         ("x", "call", "0.3 times the given numbers"),
+    ),
+    "one memory for all results": (
+        np.sin,
+        lambda x, y_bar: np.multiply(y_bar, np.cos(x), out=WORKSPACES.setdefault((x.shape, x.dtype), np.copy(x))),
+        [draw(3)],
+        ("", "call", "given"),
+    ),
+    "one memory for all results of forward": (
+        lambda x: np.sin(x, out=WORKSPACES.setdefault((x.shape, x.dtype, "forward"), np.copy(x))),
+        lambda x, y_bar: y_bar * np.cos(x),
+        [np.array([1.0])],
+        ("", "call", "0.3 times the given numbers"),
     ),
     "x in place": (np.sin, lambda x, y_bar: y_bar * np.cos(x, out=x), [draw(3)], ("x", "call", "given")),
     "in place": (np.sin, in_place, [draw(3)], ("y_bar", "call", "given")),
@@ -642,7 +669,7 @@ def test_a_gradient_is_the_same_in_each_way_to_ask_for_it():
     assert "w (call, float64, plain, normal): The backward pass changes .grad" in product_of(adds_to_grad).sentence
     words = "w (call, float64, plain, normal): The gradient is different if only these require a gradient: w."
     assert words in product_of(of_the_wrong_input).sentence
-    words = "The gradient is different if only these results are used: 1."
+    words = "The gradient is different if only these results are used: y[1]."
     assert words in product_of(nothing_without_y_bar, unused_are_none=True).sentence
     assert "raises TypeError" in product_of(product_backward, unused_are_none=True).sentence
     assert "The backward pass changes the result of the forward pass" in product_of(in_place).sentence
@@ -674,10 +701,10 @@ def from_the_start_of_memory(ctx, y_bar):
     ("backward", "words"),
     [
         (of_the_last_call, "different if both passes are called with other numbers in between"),
-        (to_the_same_memory, "different if both passes are called with other numbers in between"),
+        (to_the_same_memory, "A call of backward changes what an earlier call has returned."),
         (
             of_an_unsaved_argument,
-            "w (call, float64, plain, normal): The gradient is different if this argument is changed",
+            "w (call, float64, plain, normal): The gradient is different if the argument x is changed",
         ),
         (from_the_start_of_memory, "different if the tensors are parts of longer ones"),
     ],
@@ -717,6 +744,35 @@ def test_a_result_that_is_changed_in_place(saves):
     assert report.passed if saves else "different if its result is changed in place" in report.sentence
 
 
+@pytest.mark.parametrize("saves", [True, False])
+@pytest.mark.parametrize("name", ["rows", "mask"])
+def test_a_constant_that_is_changed_in_place(name, saves):
+    torch = pytest.importorskip("torch")
+
+    class Lookup(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, table, rows, mask):
+            ctx.constants = {"rows": rows, "mask": mask}
+            ctx.save_for_backward(*(x for key, x in ctx.constants.items() if saves or key != name))
+            ctx.shape = table.shape
+            return table[rows] * mask
+
+        @staticmethod
+        def backward(ctx, y_bar):
+            assert ctx.saved_tensors is not None  # here PyTorch notices a change
+            rows, mask = ctx.constants.values()
+            return y_bar.new_zeros(ctx.shape).index_add(0, rows, y_bar * mask), None, None
+
+    constants = torch.tensor([2, 0, 2]), torch.tensor([[2.0], [0.5], [1.5]])
+    report = check_torch(Lookup.apply, torch.randn(4, 2, requires_grad=True), *constants, other_points=False)
+    words = (
+        f"table (call, float64, plain, normal): The gradient is different if the argument {name} is changed in place"
+    )
+    assert report.passed if saves else words in report.sentence
+    assert constants[0].tolist() == [2, 0, 2]
+    assert constants[1].tolist() == [[2.0], [0.5], [1.5]]
+
+
 def of_parameters_alone(ctx, y_bar, *others):
     factor = 2 if ctx.needs_input_grad == (False, False, True, True) else 1
     return y_bar, *(factor * bar if bar is not None else None for bar in others)
@@ -730,7 +786,7 @@ def without_the_second(ctx, y_bar, h_bar, w_bar, b_bar):
     ("backward", "words"),
     [
         (of_parameters_alone, "different if only these require a gradient: w, b."),
-        (without_the_second, "different if only these results are used: 0, 2."),
+        (without_the_second, "different if only these results are used: y[0], y[2]."),
     ],
 )
 def test_any_tensors_may_require_a_gradient_and_any_results_may_be_used(backward, words):

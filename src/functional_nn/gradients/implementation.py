@@ -124,18 +124,21 @@ def check_torch(
     def differentiable(variables: Sequence[PyTree]) -> list[PyTree]:
         return [variable for variable in variables if variable.requires_grad]
 
-    def results(*variables: PyTree) -> list[PyTree]:
-        """All results of the function. Tensors that are no variables are constants."""
+    def completed(*variables: PyTree) -> list[PyTree]:
+        """All arguments of the function. Tensors that are no variables are constants."""
         dtype, arguments = differentiable(variables)[0].dtype, [tensor.detach() for tensor in tensors]
         arguments = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in arguments]
         for place, variable in zip(given, variables, strict=True):
             arguments[place] = variable
+        return arguments
+
+    def results(*arguments: PyTree) -> list[PyTree]:
         y = function(*arguments)
         return list(y) if isinstance(y, list | tuple) else [y]
 
     def outputs(*variables: PyTree) -> list[PyTree]:
         """The results that depend on the variables."""
-        return differentiable(results(*variables))
+        return differentiable(results(*completed(*variables)))
 
     def gradient(*variables: PyTree) -> list[PyTree]:
         """The gradient as a function of the variables and the cotangents."""
@@ -179,19 +182,21 @@ def check_torch(
         def second() -> Implementation:
             return implementation(gradient, first.names + ["y_bar"] * len(y), [*first.arrays, *y_bars], "second order")
 
-        graphs = partial(_about_graphs, first, results, list(map(of_numpy, first.arrays)), y_bars)
+        arguments = completed(*map(of_numpy, first.arrays))
+        graphs = partial(_about_graphs, first.subject, names, results, arguments, y_bars)
         return _report(first, second if second_order else None, reference, other_points, mutants, graphs)
     finally:
         torch.set_num_threads(threads)
 
 
 def _about_graphs(
-    first: Implementation, results: Callable[..., list[PyTree]], variables: list[PyTree], y_bars: Arrays
+    subject: str, names: Sequence[str], results: Callable[..., list[PyTree]], variables: list[PyTree], y_bars: Arrays
 ) -> list[Verdict]:
     """Judges whether PyTorch gets the same gradient in each way in which it may ask for it.
 
     Args:
-        first: the comparison of the first derivatives.
+        subject: the name in the verdicts.
+        names: the names of the arguments.
         results: the function.
         variables: its arguments. Those that require a gradient have a cotangent.
         y_bars: a cotangent for each result that depends on them.
@@ -222,9 +227,12 @@ def _about_graphs(
         return gradient(changed, by, {place: bars[place]})
 
     def after_change_of_input(place: int) -> dict[int, np.ndarray]:
-        copies = [1 * x if x.requires_grad else x for x in variables]
+        copies = [1 * x if x.requires_grad else x.clone() for x in variables]
         changed = results(*copies)
-        copies[place].mul_(2)
+        if place in by:
+            copies[place].mul_(2)
+        else:
+            copies[place].zero_()  # twice an index may be none
         return gradient(changed, by)
 
     def of_parts() -> dict[int, np.ndarray]:
@@ -243,15 +251,18 @@ def _about_graphs(
         ("if the same graph is used a second time", whole, partial(gradient, y, by)),
         ("if both passes are called with other numbers in between", whole, after_another),
         ("if the tensors are parts of longer ones", whole, of_parts),
-        *((IN_PLACE.format("this argument"), whole, partial(after_change_of_input, place)) for place in by),
+        *(
+            (IN_PLACE.format(f"the argument {name}"), whole, partial(after_change_of_input, place))
+            for place, name in enumerate(names)
+        ),
     ]
     for some in _subsets(list(by)):
-        named = ", ".join(first.names[place] for place in some)
+        named = ", ".join(names[place] for place in some)
         ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
     for some in _subsets(places):
         right = gradient(y, by, {place: bar * (place in some) for place, bar in bars.items()})
         used = partial(gradient, y, by, {place: bars[place] for place in some})
-        ways.append((f"if only these results are used: {', '.join(map(str, some))}", right, used))
+        ways.append((f"if only these results are used: {', '.join(f'y[{place}]' for place in some)}", right, used))
     for place in places:
         right = gradient(y, by, {number: 2 * bar * (number == place) for number, bar in bars.items()})
         ways.append((IN_PLACE.format("its result"), right, partial(after_change, place)))
@@ -260,14 +271,14 @@ def _about_graphs(
         try:
             for place, bar in of_way().items():
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
-                    notes.append((first.names[place], f"The gradient is different {way}."))
+                    notes.append((names[place], f"The gradient is different {way}."))
         except Exception as error:
             if "in place" not in way or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most changes
                 notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
-    notes += [(first.names[place], CHANGED_GRAD) for place, x in by.items() if x.grad is not None]
+    notes += [(names[place], CHANGED_GRAD) for place, x in by.items() if x.grad is not None]
     if not all(map(torch.equal, before, y)):
         notes.append(("y", "The backward pass changes the result of the forward pass. Let it compute with a copy."))
-    return [Verdict(first.subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes[:1]]
+    return [Verdict(subject, name, "fail", np.inf, 0.0, kind="call", note=note) for name, note in notes[:1]]
 
 
 def _subsets(places: Sequence[int]) -> list[list[int]]:

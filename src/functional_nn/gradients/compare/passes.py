@@ -45,9 +45,9 @@ SIZES = (1, 2, 30, 205, 256, ALSO_SECOND, 1028)
 one but 3. Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 205 a part of
 a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,028 is
 longer than a block of 1,024."""
-BOTH_LONG = (44, 101)
+BOTH_LONG = (68, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
-Together they have more than 4,096 elements."""
+Together they have a whole tile of 64 x 64 elements, and parts of others."""
 MOST_OUTPUTS = 400_000
 """Shapes with more outputs than this are left out: they take too long, and too much memory."""
 UNKNOWN = 1e200
@@ -185,7 +185,8 @@ class Implementation:
             given = ", ".join(map(shown, arrays)) or "none"
             raise InputError("arrays", "at least one floating-point number", given, "Give 1.0, not 1.")
         problem.check_finite("arrays", [arrays[place] for place in self.places])
-        self._last_calls: dict[str, tuple[Arrays, Arrays]] = {}  # the arguments of both passes, before and after
+        # Of the last calls of both passes: the arguments before and after, the results themselves, and copies of these.
+        self._last_calls: dict[str, tuple[Arrays, Arrays, Arrays, Arrays]] = {}
         self._usual: dict[str, float] = {}  # the largest derivative by each array, at the given point
         self._own_type = str(np.result_type(*(arrays[place] for place in self.places)))
         check_choice("arrays: their type", self._own_type, PRECISIONS)
@@ -232,8 +233,14 @@ class Implementation:
         copies = copied(arrays)
         with np.errstate(all="ignore"):
             y = self._forward(*copies)
-        self._last_calls["forward"] = arrays, copies_of(copies)
-        return problem.differentiable_leaves(jax.tree.map(partial(as_host_array, "forward"), y))
+        y = jax.tree.map(partial(as_host_array, "forward"), y)
+        self._remember("forward", arrays, copies, y)
+        return problem.differentiable_leaves(y)
+
+    def _remember(self, function: str, arrays: Arrays, copies: Arrays, results: PyTree) -> None:
+        """Keeps what a pass was called with, and what it has returned."""
+        returned = jax.tree.leaves(results)
+        self._last_calls[function] = arrays, copies_of(copies), returned, copies_of(returned)
 
     def pulled_back(
         self, arrays: Arrays, y: DifferentiableLeaves, row: np.ndarray, regime: str = GIVEN, copied: Pass = copies_of
@@ -259,8 +266,8 @@ class Implementation:
         except Exception as error:
             expected = f"cotangents of {', '.join(map(shown, arrays))}, which forward takes"
             raise InputError(where, expected, f"{type(error).__name__}: {error}") from error
-        self._last_calls["backward"] = [*arrays, *y_bars], copies_of(copies)
         bars = jax.tree.map(partial(as_host_array, where), tuple(bars) if isinstance(bars, list) else bars)
+        self._remember("backward", [*arrays, *y_bars], copies, bars)
         inputs = problem.differentiable_leaves(tuple(arrays), self.names)
         bars = problem.one_of_each(bars, self.names, where)
         return [flat([bar]) for bar in problem.bars_of(bars, inputs, where)]
@@ -376,10 +383,10 @@ class Implementation:
         random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
         basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
-        rows = np.concatenate([basis, np.full((1, size), -2.5), drawn])
+        rows = np.concatenate([basis, np.full((1, size), -2.5), np.resize([1.0, -1.0], (1, size)), drawn])
         calls = [(row, self.pulled_back(narrow, y, row, regime)) for row in rows]
         calls += self._strided(narrow, y, rows[[len(basis), -1]]) if regime == GIVEN else []
-        all_rows = np.stack([row for row, _ in calls])
+        all_rows, held = np.stack([row for row, _ in calls]), dict(self._last_calls)
         # A cache may know an array by its address. So the second calls get memory that held the given numbers before.
         has_given_shapes = [x.shape for x in narrow] == [x.shape for x in self.arrays]
         before = problem.cast(self.arrays, dtype) if has_given_shapes else narrow
@@ -388,7 +395,7 @@ class Implementation:
         self.pulled_back(before, y_before, flat(y_before.leaves), regime, memory)
         bars_again = self.pulled_back(narrow, y, rows[-1], regime, memory)
         again = [flat(self.outputs(narrow, memory).leaves), *bars_again]
-        found = self._about_calls([flat(y.leaves), *calls[len(rows) - 1][1]], again, precision)
+        found = self._about_calls([flat(y.leaves), *calls[len(rows) - 1][1]], again, precision, held)
         judged = partial(self._judged, outputs=y.leaves, dtype=dtype, is_given=regime == GIVEN)
         for number, place in enumerate(self.places):
             name, hand = self.names[place], np.stack([bars[number] for _, bars in calls])
@@ -595,9 +602,22 @@ class Implementation:
             note += f"Here {bar}{_about_cotangent(rows[at[0]], outputs)}"
         return replace(verdict, reference=DIFFERENCES, index=index, note=note)
 
-    def _about_calls(self, first: Arrays, second: Arrays, precision: Precision) -> list[Verdict]:
-        """Judges whether two calls give the same results, and whether the arguments are the same after them."""
+    def _about_calls(
+        self, first: Arrays, second: Arrays, precision: Precision, held: dict[str, tuple[Arrays, ...]]
+    ) -> list[Verdict]:
+        """Judges two calls with the same arrays, whether calls change their arguments, and the results of earlier ones.
+
+        Args:
+            first, second: what the two calls have returned.
+            precision: that of the type.
+            held: the last calls before the second one, see ``_last_calls``.
+        """
         notes = []
+        for function, (*_, returned, copies) in held.items():
+            if not all(map(partial(np.array_equal, equal_nan=True), returned, copies)):
+                notes.append(
+                    ("", f"A call of {function} changes what an earlier call has returned. Let it return new arrays.")
+                )
         for name, one, two in zip(["y", *(self.names[place] for place in self.places)], first, second, strict=True):
             size = np.max(np.abs(one), where=np.isfinite(one), initial=0)
             one, two = np.nan_to_num(one), np.nan_to_num(two)
@@ -607,7 +627,7 @@ class Implementation:
                 digits = digits_to_tell_apart(once, again)
                 given = f"{once:.{digits}g} and {again:.{digits}g}"
                 notes.append((name, f"Two calls with the same arrays give {given}. {REPEATED}"))
-        for function, (before, after) in self._last_calls.items():
+        for function, (before, after, *_) in self._last_calls.items():
             for name, old, new in zip((*self.names, *["y_bar"] * len(before)), before, after, strict=False):
                 if not np.array_equal(old, new, equal_nan=True):
                     notes.append((name, f"{function} changes its argument {name}. Let it compute with a copy."))

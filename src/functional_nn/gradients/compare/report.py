@@ -96,7 +96,7 @@ class Report:
             parts.append(f"in {counted(len(self.wrong_automatic), 'comparison')}, automatic differentiation is wrong")
         notes = self.notes
         if len(notes) > MOST_NOTES:
-            notes = (f"{len(notes)} notes (report.notes) say what was compared in part.",)
+            notes = (f"{len(notes)} notes (report.notes) say what they do not tell.",)
         return " ".join([f"{'; '.join(parts)}.", *notes])
 
     @property
