@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from functional_nn.core.errors import DataError
-from functional_nn.data.images import INK, image_form, quiet_decoders, read_fitted_image, read_image
+from functional_nn.data.images import INK, decode_image, image_form, quiet_decoders, read_fitted_image, read_image
 
 MNIST = (28, 28, 1)
 COLOR = (32, 32, 3)
@@ -166,6 +166,18 @@ def test_16_bit_gray_as_color(tmp_path):
     drawn = blob((32, 32), (3, 5), (20, 20))
     image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOR, digits=False)
     np.testing.assert_array_equal(image, np.repeat(drawn[..., None], 3, axis=2))
+    with quiet_decoders():
+        np.testing.assert_array_equal(decode_image((tmp_path / "image.png").read_bytes(), "here", 1)[..., 0], drawn)
+
+
+def test_a_flipped_bit_of_a_png_is_an_error(tmp_path):
+    """Pillow decodes most of them to other pixels: it compares checksums only if it is asked to."""
+    PIL.Image.fromarray(blob((28, 28), (3, 5))).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match="a readable image file"):
+        read_image(tmp_path / "a.png", MNIST, digits=True)
 
 
 def test_first_frame_of_several(tmp_path):

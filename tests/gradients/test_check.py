@@ -387,6 +387,16 @@ ONLY_HERE = {
         lambda x, b: jnp.where(jnp.arange(x.size) == (x.size - 1 if x.size % 4 == 3 else -1), 0, 2 * x * b),
         np.array([0.5, 2.0, -1.0, 0.3]),
     ),
+    "no multiple of 16": (
+        lambda x: jnp.sum(x) ** 2,
+        lambda x, b: 2 * b * (jnp.sum(x[: x.size // 16 * 16]) + jnp.sum(x[-(x.size % 16) :])) * jnp.ones_like(x),
+        np.array([0.5, 2.0, -1.0, 0.3, 1.1]),
+    ),
+    "more than two, where one is too few": (
+        lambda x: jnp.std(x, ddof=1),
+        lambda x, b: b * (x - jnp.mean(x)) / (jnp.std(x, ddof=1) * jnp.where(x.size > 2, x.size - 1, x.size)),
+        np.array([0.5, 2.0, -1.0]),
+    ),
     "numbers without an outlier": (
         lambda x: jnp.minimum(x, jnp.mean(x) + 2 * jnp.std(x)),
         lambda x, b: jnp.where(x < jnp.mean(x) + 2 * jnp.std(x), b, 0),

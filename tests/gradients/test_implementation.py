@@ -241,6 +241,18 @@ WRONG = {
         [draw(8)],
         ("x", "vjp", "axes of length 8 with length 1"),
     ),
+    "33 to 64": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) < (32 if x.size <= 64 else x.size)),
+        [draw(5)],
+        ("x", "vjp", "axes of length 5 with length 43"),
+    ),
+    "the variance of numbers far from 0 in float32": (
+        np.var,
+        lambda x, y_bar: 2 * y_bar * (x - x.mean()) / x.size * ((x * x).mean() - x.mean() ** 2) / np.var(x),
+        [np.float32(draw(5))],
+        ("x", "vjp", "numbers far from 0"),
+    ),
     "the last seven of eight": (
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * (1 - (x.size % 8 == 7)),

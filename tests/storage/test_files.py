@@ -170,6 +170,26 @@ def test_a_folder_of_another_user_is_not_written_to(tmp_path, monkeypatch):
     assert (tmp_path / "new" / "file").is_file()
 
 
+def test_a_link_before_two_points_leads_to_its_folder(tmp_path):
+    for folder in ("run", "other/run"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a").write_text(folder)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "other" / "run")
+    with files.kept_open(tmp_path / "run"):
+        assert read_file(tmp_path / "link" / ".." / "run" / "a") == b"other/run"
+        assert read_file(tmp_path / "." / "run" / "a") == b"run"
+
+
+def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(tmp_path):
+    (tmp_path / "private").write_text("private")
+    with files.kept_open(tmp_path, new_files_only=True), files.opened_whole(tmp_path / "new"):
+        (half_written,) = tmp_path.glob(files.HALF_WRITTEN)
+        half_written.unlink()
+        half_written.symlink_to(tmp_path / "private")
+    assert (tmp_path / "private").stat().st_nlink == 1
+
+
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monkeypatch, kind):
     results = tmp_path / "results"
@@ -283,10 +303,13 @@ def test_a_sparse_file_of_arrays_is_not_read(tmp_path, size):
 
 
 def test_json_of_too_many_entries_is_refused(monkeypatch):
+    text = signed_text({"a": [[], [], []]})
     monkeypatch.setattr("functional_nn.storage.files.MOST_ENTRIES", 2)
     assert read_signed(signed_text({"a": 1, "b": 2}).encode()) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="more than 2 entries"):
-        read_signed(signed_text({"a": [[], [], []]}).encode())
+        read_signed(text.encode())
+    with pytest.raises(InputError, match="settings: expected at most 2 entries, got 5"):
+        signed_text({"a": [[], [], []]})
     with pytest.raises(ValueError, match="more than 2 entries"):  # without a comma
         parsed(b'[[{"a": 1}]]')
 

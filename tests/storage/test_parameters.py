@@ -155,3 +155,20 @@ def test_a_header_of_many_lists_or_sizes_is_refused_at_once(tmp_path):
         write_header(tmp_path / "file", header, 0)
         with pytest.raises(DataError, match=words):
             unpacked(tmp_path / "file", has_checksum=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the limit is one of Linux")
+def test_too_little_memory_to_save_is_an_error():
+    """The library that makes the file would end the process."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    array = np.zeros(2**28, np.uint8)
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limits[1]))
+        with pytest.raises(MemoryError):
+            packed({"a": array}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

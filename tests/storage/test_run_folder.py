@@ -93,11 +93,11 @@ def test_metrics_that_are_no_numbers(tmp_path, value):
 
 def test_rows_of_too_many_entries_are_refused(tmp_path, monkeypatch):
     """A line of 128 MiB would take gigabytes."""
-    monkeypatch.setattr("functional_nn.storage.files.MOST_ENTRIES", 2)
     run_folder.append_metrics(tmp_path, EPOCH)
+    run_folder.create_layer_statistics(tmp_path, [{"epoch": 1, "examples": 1, "outputs": {}, "gradients": {}}])
+    monkeypatch.setattr("functional_nn.storage.files.MOST_ENTRIES", 2)
     with pytest.raises(DataError, match="line 1: expected the metrics of epoch 1, as numbers"):
         run_folder.read_metrics(tmp_path)
-    run_folder.create_layer_statistics(tmp_path, [{"epoch": 1, "examples": 1, "outputs": {}, "gradients": {}}])
     with pytest.warns(UserWarning, match="is damaged, and is left out"):
         assert run_folder.read_layer_statistics(tmp_path) == []
 

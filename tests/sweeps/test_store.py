@@ -1,6 +1,7 @@
 """The folder of one sweep is refused to another one, and the difference is named."""
 
 import json
+import os
 import shutil
 import tracemalloc
 
@@ -30,6 +31,15 @@ def finished(blobs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     sweep(blobs, folder)
     return folder
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives folders away")
+def test_batches_in_a_folder_of_another_user_are_refused(blobs, tmp_path, monkeypatch):
+    (tmp_path / "batches").mkdir()
+    os.chown(tmp_path / "batches", 4321, 4321)
+    monkeypatch.setattr("functional_nn.storage.files.os.geteuid", lambda: 4322)
+    with pytest.raises(InputError, match=r"a folder of your own, got .*batches, which another user made"):
+        sweep(blobs, tmp_path)
 
 
 OTHERS = {

@@ -18,7 +18,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import counted, suggest
-from functional_nn.data.dataset import Dataset, Features, standardize, training_and_validation
+from functional_nn.data.dataset import MOST_LETTERS, Dataset, Features, standardize, training_and_validation
 from functional_nn.storage.files import check_path, opened
 
 PREFIX = "csv:"
@@ -191,6 +191,8 @@ def _classes(place: str, texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndar
         texts = [np.format_float_positional(number + 0.0, trim="-") for number in numbers]  # -0.0 + 0.0 is 0.0
     names = tuple(sorted(set(texts), key=float if are_numbers else None))
     number_of = {name: number for number, name in enumerate(names)}
+    letters = sum(map(len, names))
+    check_data(place, f"{letters:,}", f"classes with {MOST_LETTERS:,} letters at most", letters <= MOST_LETTERS)
     labels = np.array([number_of[text] for text in texts], np.int32)
     if len(names) == 1:
         raise DataError(place, "at least two classes", f"one: {shortened(names[0])}")

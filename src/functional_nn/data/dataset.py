@@ -67,6 +67,10 @@ def standardize(rows: np.ndarray, features: Features) -> np.ndarray:
     return ((rows - features.mean) / features.deviation).astype(np.float32)
 
 
+MOST_LETTERS = 10**6
+"""The largest number of letters in the names of all classes. A page repeats them often."""
+
+
 class Dataset(NamedTuple):
     """Images or rows of a table, with their labels; build one with `make_dataset` or `from_csv`.
 

@@ -63,6 +63,9 @@ SEGMENT = re.compile(rb"\xff[\xe0-\xef]")
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG file."""
+
 ORIENTATION = 0x0112
 """The entry of a photograph's EXIF data that says how the camera was turned: 5 to 8 swap height and width."""
 
@@ -141,7 +144,8 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
     Raises:
         DataError: if it is damaged, larger than `MOST_PIXELS`, or another kind of file.
     """
-    with _opened(place, content) as image:
+    with _opened(place, content) as stored:
+        image = _of_8_bits(stored)
         return np.asarray(image.convert(MODES.get(channels, image.mode))).reshape(image.height, image.width, -1)
 
 
@@ -153,7 +157,7 @@ def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:
     Raises:
         DataError: if the file is missing or not an image.
     """
-    with _opened(path) as image:
+    with _opened(path, is_decoded=False) as image:
         width, height = image.size
         if image.format != "PNG" and image.getexif().get(ORIENTATION, 1) >= 5:
             height, width = width, height
@@ -209,8 +213,10 @@ def _check_jpeg(content: bytes) -> None:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Iterator[ImageFile]:
-    """Opens an image file, or the content of a PNG or JPEG file.
+def _opened(
+    path: str | os.PathLike[str], content: bytes | None = None, *, is_decoded: bool = True
+) -> Iterator[ImageFile]:
+    """Opens an image file, or the content of a PNG or JPEG file. Checksums are compared if its pixels are read.
 
     Any error about it becomes a ``DataError``, also those of the code in the context.
     """
@@ -225,11 +231,16 @@ def _opened(path: str | os.PathLike[str], content: bytes | None = None) -> Itera
     ):
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        if file.read(2) == b"\xff\xd8":
-            file.seek(0)
+        kind = file.read(8)
+        file.seek(0)
+        if kind.startswith(b"\xff\xd8"):
             _check_jpeg(file.read(MOST_BYTES + 1))
         file.seek(0)
         try:
+            if kind == PNG and is_decoded:
+                with PIL.Image.open(file, formats=("PNG",)) as image:
+                    image.verify()  # the checksums, at which decoding does not look
+                file.seek(0)
             with PIL.Image.open(file, formats=formats) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise PIL.Image.DecompressionBombError
@@ -264,13 +275,20 @@ def _reduced(image: Image) -> Image:
     return image.reduce(factor) if factor > 1 else image
 
 
+def _of_8_bits(image: Image) -> Image:
+    """The image, with 8 bits in place of 16: 65535 / 257 = 255."""
+    import PIL.Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return PIL.Image.fromarray(np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255).astype(np.uint8))
+
+
 def _opaque(image: Image) -> Image:
     """An image without transparency, 8-bit gray or colors. The background is white, or black if white hides all ink."""
     import PIL.Image
 
-    # From 16 bits to 8: 65535 / 257 = 255.
-    if image.mode.startswith("I"):
-        return PIL.Image.fromarray(np.clip(np.rint(np.asarray(image, np.float32) / 257), 0, 255).astype(np.uint8))
+    image = _of_8_bits(image)
     if not image.has_transparency_data:
         return image
     image = _reduced(image.convert("RGBA"))

@@ -21,7 +21,7 @@ from functional_nn.core.errors import DataError, InputError, check, check_data, 
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_examples, check_count
-from functional_nn.data.dataset import MOST_CLASSES, Features
+from functional_nn.data.dataset import MOST_CLASSES, MOST_LETTERS, Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import read_parameters
@@ -32,9 +32,6 @@ from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
-
-MOST_LETTERS = 10**6
-"""The largest number of letters in the names of a network's classes. A page repeats them often."""
 
 
 class SavedNetwork(NamedTuple):

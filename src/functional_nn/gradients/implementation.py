@@ -59,7 +59,7 @@ def check_implementation(
 
     Raises:
         InputError: the cotangents from ``backward`` do not have the shapes of the arrays, or ``backward`` raises an
-            error for arrays that ``forward`` takes.
+            error for arrays that ``forward`` takes; or ``forward`` computes in a narrower type than that of the arrays.
 
     >>> import functional_nn as fnn, numpy as np
     >>> def softmax(x):
@@ -105,7 +105,8 @@ def check_torch(
         other_points, mutants, subject, seed: see ``check_implementation``.
 
     Raises:
-        InputError: PyTorch is not installed, or no result of the function depends on the tensors.
+        InputError: PyTorch is not installed, no result of the function depends on the tensors, or it computes in a
+            narrower type than theirs.
     """
     torch = imported("torch", "check_torch")
     check_function("function", function, "a function of tensors")
@@ -126,8 +127,8 @@ def check_torch(
 
     def completed(*variables: PyTree) -> list[PyTree]:
         """All arguments of the function. Tensors that are no variables are constants."""
-        dtype, arguments = differentiable(variables)[0].dtype, [tensor.detach() for tensor in tensors]
-        arguments = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in arguments]
+        dtype = differentiable(variables)[0].dtype
+        arguments = [tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
         for place, variable in zip(given, variables, strict=True):
             arguments[place] = variable
         return arguments
@@ -229,10 +230,7 @@ def _about_graphs(
     def after_change_of_input(place: int) -> dict[int, np.ndarray]:
         copies = [1 * x if x.requires_grad else x.clone() for x in variables]
         changed = results(*copies)
-        if place in by:
-            copies[place].mul_(2)
-        else:
-            copies[place].zero_()  # twice an index may be none
+        copies[place].copy_(copies[place] * (2 if place in by else 0))  # twice an index may be none
         return gradient(changed, by)
 
     def of_parts() -> dict[int, np.ndarray]:
@@ -252,8 +250,8 @@ def _about_graphs(
         ("if both passes are called with other numbers in between", whole, after_another),
         ("if the tensors are parts of longer ones", whole, of_parts),
         *(
-            (IN_PLACE.format(f"the argument {name}"), whole, partial(after_change_of_input, place))
-            for place, name in enumerate(names)
+            (IN_PLACE.format(f"the argument {name}"), whole, partial(after_change_of_input, n))
+            for n, name in enumerate(names)
         ),
     ]
     for some in _subsets(list(by)):

@@ -208,6 +208,8 @@ def packed(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
     """
     from safetensors.numpy import save
 
+    # With too little memory, the library would end the process. This is a MemoryError instead. It uses no memory.
+    np.empty(2 * sum(array.nbytes for array in arrays.values()), np.uint8)
     content = save(dict(arrays), {**about, "sha256": checksum(arrays, json.dumps(about, sort_keys=True))})
     # A file begins with the length of its header, a JSON text. The library writes the texts in it in a random order.
     end = 8 + int.from_bytes(content[:8], "little")

@@ -192,7 +192,7 @@ def kept_open(folder: Path, *, new_files_only: bool = False, follow_links: bool 
     if os.open not in os.supports_dir_fd:
         yield
         return
-    path = os.path.normpath(folder)
+    path = str(Path(folder))
     with _OPENING:
         if path not in _KEPT_OPEN:
             _KEPT_OPEN[path] = _opened_folder(folder, follow_links=follow_links)
@@ -233,7 +233,7 @@ def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> 
                 own = os.fstat(file.fileno()).st_uid
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
-        descriptor = _KEPT_OPEN.get(os.path.normpath(folder))
+        descriptor = _KEPT_OPEN.get(str(Path(folder)))
         # On a network's disk, all files may have another owner than this process. So the owners of files are compared.
         if descriptor is not None and not of_others and os.fstat(descriptor).st_uid != own and os.geteuid():
             raise InputError(
@@ -254,7 +254,7 @@ def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
 
 def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
     """The descriptor of a folder. A user may name a link to it. Inside one that is kept open, no link is followed."""
-    if (kept := _KEPT_OPEN.get(os.path.normpath(folder))) is not None:
+    if (kept := _KEPT_OPEN.get(str(Path(folder)))) is not None:
         # Not a copy of the descriptor: listings of a copy would continue where another one stopped.
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=kept)
     name, above = _placed(folder)
@@ -268,14 +268,14 @@ def _opened_folder(folder: Path, *, follow_links: bool = True) -> int:
 
 def check_not_removed(folder: Path) -> None:
     """Raises ``FileNotFoundError`` if a folder that is kept open was removed."""
-    descriptor = _KEPT_OPEN.get(os.path.normpath(folder))
+    descriptor = _KEPT_OPEN.get(str(Path(folder)))
     if descriptor is not None and not os.fstat(descriptor).st_nlink:
         raise FileNotFoundError(errno.ENOENT, "It was removed, so nothing can be saved there", str(folder))
 
 
 def _placed(path: str | os.PathLike[str]) -> tuple[str, int | None]:
     """A path as the functions of ``os`` take it: a name, and the descriptor of its folder if that is kept open."""
-    folder, name = os.path.split(os.path.normpath(path))
+    folder, name = os.path.split(Path(path))
     descriptor = _KEPT_OPEN.get(folder or os.curdir)
     return (os.fspath(path), None) if descriptor is None else (name, descriptor)
 
@@ -357,7 +357,7 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             file.flush()
             os.fsync(file.fileno())
         if folder in _NEW_FILES_ONLY:
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
         else:
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
@@ -555,9 +555,21 @@ def signed_text(entries: Mapping[str, object], indent: int | None = 1) -> str:
     """JSON text with the SHA-256 of all entries as the last one. The same entries always give the same text.
 
     Without an indentation, it is one line.
+
+    Raises:
+        InputError: for so many entries that the text could not be read again, as those of a table of 400,000 columns.
     """
     plain = finite_json(entries)
-    return json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=indent) + "\n"
+    text = json.dumps(plain | {"sha256": hashlib.sha256(json.dumps(plain).encode()).hexdigest()}, indent=indent) + "\n"
+    if (count := _number_of_entries(text.encode())) > MOST_ENTRIES:
+        remedy = "Has the table too many columns, or the sweep too many members?"
+        raise InputError("settings", f"at most {MOST_ENTRIES:,} entries", f"{count:,}", remedy)
+    return text
+
+
+def _number_of_entries(content: bytes) -> int:
+    """About how many entries a JSON text has. One list inside of another needs no comma."""
+    return max(content.count(b","), content.count(b"[") + content.count(b"{"))
 
 
 def parsed(content: bytes) -> JsonValue:
@@ -567,8 +579,7 @@ def parsed(content: bytes) -> JsonValue:
         ValueError: for any other text, and for one that has too many entries or is nested too deeply.
         RecursionError: for a text that is nested still more deeply.
     """
-    # One list inside of another needs no comma.
-    if max(content.count(b","), content.count(b"[") + content.count(b"{")) > MOST_ENTRIES:
+    if _number_of_entries(content) > MOST_ENTRIES:
         raise ValueError(f"more than {MOST_ENTRIES:,} entries")
     value = json.loads(content)
     levels, nested = 0, [value] if isinstance(value, dict | list) else []

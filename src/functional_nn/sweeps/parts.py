@@ -81,8 +81,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         if (out / store.SWEEP).exists():
             _check_same_sweep(out, store.read_settings(out), settings)
         files.check_no_links("out", out, store.BATCHES)
-        files.make_folder(out / store.BATCHES)
-        with files.kept_open(out / store.BATCHES):
+        with files.folder_to_write("out", out / store.BATCHES):
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:
                 for file, _, batch in good_batches(path):

@@ -48,6 +48,8 @@ HALF = HALF_OF_DIGITS["float64"]
 MOST_JUDGED = 4
 """The arbiter judges at most this many differentiable further points where all derivatives are finite, and at most this
 many others."""
+MOST_ELSEWHERE = 20
+"""At a further point, the arbiter computes the derivatives by at most this many elements of a leaf."""
 MOST_CALLS = 12
 """The arbiter is asked about at most this many further points, including those without a derivative."""
 
@@ -179,7 +181,7 @@ class JacobianComparison:
             # signs are tried too, a large and a small size, and numbers that a narrower type would round. The formula
             # may compare them with one of its constants. Inside the function, float16 might overflow with these sizes.
             far = FARTHEST_IF_NARROW if self._narrow_types else FARTHEST
-            near = [constant for constant in self._constants if 1 / far < constant < far]
+            near = [constant for constants in self._constants for constant in constants if 1 / far < constant < far]
             large, small = max([LARGE, *(64 * c for c in near)]), min([1 / LARGE, *(c / 64 for c in near)])
             factors = (3, -3) if "float16" in self._narrow_types else (large, -large, small)
             cotangents = [[(factor * bar).astype(bar.dtype) for bar in self.y_bars] for factor in factors]
@@ -205,17 +207,21 @@ class JacobianComparison:
                 yield judged(values.multiplied(y_bar, hand, automatic), transform="drawn")
 
     @cached_property
-    def _constants(self) -> list[float]:
-        """The constants at which the function or the formula may change its branch."""
+    def _constants(self) -> tuple[list[float], list[float]]:
+        """The constants at which the function or the formula may change its branch.
+
+        Then those that the formula divides: it may compare 1 with c / |y_bar|.
+        """
         with jax.enable_x64(True):
             pullback = jax.make_jaxpr(self.problem.pullback)(self.problem.leaves, self.y_bars)
-        return list(dict.fromkeys([*branch_constants(self.program), *branch_constants(pullback)]))
+        both = [*branch_constants(self.program), *branch_constants(pullback)]
+        return list(dict.fromkeys(both)), branch_constants(pullback, ("div",))
 
     @cached_property
     def further_points(self) -> list[FurtherPoint]:
         """The drawn points at which the formula is judged, and at which errors are planted."""
         with jax.enable_x64(True):
-            points = further_points(self.problem, self.y_bars, self._constants)
+            points = further_points(self.problem, self.y_bars, self._constants[0])
             return [FurtherPoint(*point, self._pullbacks(*point)) for point in points]
 
     def at_further_points(self) -> Iterator[Verdict]:
@@ -323,7 +329,7 @@ class JacobianComparison:
         """
         random = np.random.default_rng(0)
         pulled = partial(_product, self._judged_function(point.leaves), point.y_bars)
-        reference = arbiter.reference_jacobian(pulled, point.leaves, _doubtful(point.found))
+        reference = arbiter.reference_jacobian(pulled, point.leaves, _doubtful(point.found, MOST_ELSEWHERE))
         parts = map(self._with_arbiter, point.found, reference)
         compared = [values.with_usable_scale() for values, _ in parts]
         kinks = [np.asarray(values.kink) for values in compared]
@@ -731,7 +737,7 @@ def _disagreement(found: Array, other: Array, scale: Array) -> np.ndarray:
         return relative_error(found - other, scale)
 
 
-def _doubtful(found: Sequence[Derivatives]) -> arbiter.Columns:
+def _doubtful(found: Sequence[Derivatives], most: int = arbiter.MOST_COLUMNS) -> arbiter.Columns:
     """The elements about which the arbiter is asked, for two reasons.
 
     They are how far the formula and automatic differentiation disagree, and how much larger the scale of errors is than
@@ -741,4 +747,4 @@ def _doubtful(found: Sequence[Derivatives]) -> arbiter.Columns:
     for hand, automatic, scale, _ in found:
         reasons = _disagreement(hand, automatic, scale), relative_error(scale, np.abs(automatic))
         doubts.append(np.stack([np.max(reason, 0, initial=0) for reason in reasons]))
-    return lambda count: [arbiter.doubtful(doubt, count) for doubt in doubts]
+    return lambda count: [arbiter.doubtful(doubt, min(count, most)) for doubt in doubts]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_nn.core.errors import InputError, shown
+from functional_nn.core.shapes import Shape
 from functional_nn.core.trees import PyTree
 from functional_nn.core.validation import as_host_array, check_choice, check_count
 from functional_nn.gradients import arbiter
@@ -40,11 +41,11 @@ LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 ALSO_SECOND = 287
 """The length of axes at which second derivatives are compared, too."""
-SIZES = (1, 2, 30, 205, 256, ALSO_SECOND, 1028)
-"""The lengths of axes that are tried. Divided by 4, the long ones leave each remainder; divided by 8, all leave each
-one but 3. Code often works in blocks of 32 to 1,024 numbers. Of blocks of 32, a length of 256 has eight, 205 a part of
-a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length of 1,028 is
-longer than a block of 1,024."""
+SIZES = (1, 2, 30, 43, 140, 205, 256, ALSO_SECOND, 1028)
+"""The lengths of axes that are tried. Divided by 8, they leave each remainder; divided by 4, the long ones do. Code
+often works in blocks of 32 to 1,024 numbers, and may choose another way for each power of 2. Of blocks of 32, a length
+of 256 has eight, 205 a part of a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4,
+2 and 1. A length of 1,028 is longer than a block of 1,024."""
 BOTH_LONG = (68, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
 Together they have a whole tile of 64 x 64 elements, and parts of others."""
@@ -79,7 +80,9 @@ WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
 REPEATED = (
     "Does a pass draw random numbers, use what an earlier call left behind, or return an array that it does not fill?"
 )
-CONTIGUOUS = "This is wrong only for arrays or a y_bar that are not contiguous, such as transposed ones."
+CONTIGUOUS = (
+    "Only arrays or a y_bar that are not contiguous show this. Or does a pass use memory that it does not fill?"
+)
 
 
 class Precision(NamedTuple):
@@ -111,6 +114,7 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "large numbers": lambda x, random, number: 64 * x,
     "very large numbers": lambda x, random, number: 3e3 * x,
     "small numbers": lambda x, random, number: 1e-3 * x,
+    "numbers far from 0": lambda x, random, number: 100 + x,
     "drawn numbers": lambda x, random, number: 2 * random.normal(size=x.shape),
     "another order": lambda x, random, number: random.permutation(x.reshape(-1)).reshape(x.shape),
     "equal numbers": lambda x, random, number: np.full_like(x, np.sum(x.reshape(-1)[:1])),
@@ -383,7 +387,8 @@ class Implementation:
         random, factors = np.random.default_rng(self.seed), np.reshape(precision.factors, (-1, 1))
         drawn = factors * (np.round(random.normal(size=(len(factors), size)) * 64) + 0.5) / 64
         basis = np.unique(np.linspace(0, size - 1, most).astype(int))[:, None] == np.arange(size)
-        rows = np.concatenate([basis, np.full((1, size), -2.5), np.resize([1.0, -1.0], (1, size)), drawn])
+        balanced = flat([_with_sum_0(leaf.shape) for leaf in y.leaves])[None]
+        rows = np.concatenate([basis, np.full((1, size), -2.5), balanced, drawn])
         calls = [(row, self.pulled_back(narrow, y, row, regime)) for row in rows]
         calls += self._strided(narrow, y, rows[[len(basis), -1]]) if regime == GIVEN else []
         all_rows, held = np.stack([row for row, _ in calls]), dict(self._last_calls)
@@ -802,6 +807,12 @@ def _about_cotangent(row: np.ndarray, outputs: Leaves) -> str:
         return f" has drawn numbers of both signs, up to {np.max(np.abs(row)):.2g}."
     suffix, index = _output(outputs, int(np.flatnonzero(row)[0]))
     return f"{suffix} is 1{f' at {index}' if index else ''}, and 0 elsewhere."
+
+
+def _with_sum_0(shape: Shape) -> np.ndarray:
+    """A cotangent whose rows have the sum 0, as that of a softmax: 1, -1, 1, -1 ..."""
+    length = shape[-1] if shape else 1
+    return np.resize((-1.0) ** np.arange(length) * (np.arange(length) < max(length // 2 * 2, 1)), shape)
 
 
 def _agree(one: np.ndarray, other: np.ndarray, tolerance: float, size: float = 0.0) -> bool:

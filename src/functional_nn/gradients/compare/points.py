@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -39,11 +39,13 @@ OUTCOMES |= {"gt": np.greater, "le": np.greater, "min": np.greater}
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 LONGER = (9, 11)
 """Axes become longer by one of these numbers, which makes even lengths odd: 11 if a length is a multiple of four."""
-SHORT, LONG = 1, (258, 263, 257)
-"""Other lengths of an axis that may have any. Code often works in blocks of 32 to 256 numbers, and drops the rest. The
-long one is the first that leaves another remainder when divided by 4. So a loop in steps of 4 meets all four."""
-EQUAL = 8
-"""The length that all axes get at once: so matrices are square, and blocks of two, four or eight numbers whole."""
+SHORTEST, LONG = (1, 2), (258, 263, 257)
+"""Other lengths of an axis that may have any: 2 if the function is not defined for 1. Code often works in blocks of 32
+to 256 numbers, and drops the rest. The long one is the first that leaves another remainder when divided by 4. So a loop
+in steps of 4 meets all four."""
+EQUAL = (32, 8)
+"""The length that all axes get at once: so matrices are square, and blocks of 2 to 32 numbers whole. It is the second
+one if an array becomes too large otherwise, or if an axis may not have any length."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
 REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
@@ -108,8 +110,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     """Yields lists of other arguments, each with its name in a report. Of each list, the first one is used that fits.
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
-    get one length. In the next two, axes get the lengths ``SHORT`` and ``LONG``, if the function takes longer ones and
-    the program has no more operations then: a loop of Python over them would take very long to compile. Then
+    get one length. In the next two, axes get a length of ``SHORTEST`` and one of ``LONG``, if the function takes longer
+    ones and the program has no more operations then: a loop of Python over them would take very long to compile. Then
     permutations change, all flags are equal, numbers are large where a flag is False, and the flags or whole numbers
     of one argument change alone. Whole numbers of one shape also become equal. In the last lists, all axes of length 1
     get a length that no axis has. Then one of them alone gets it, or one of two axes of an array that have the same
@@ -159,15 +161,22 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
         every = dict.fromkeys([tuple(sizes.items()), *((pair,) for pair in sizes.items())])
         return [with_shapes(with_lengths(dict(chosen))) for chosen in every if chosen]
 
+    def is_small(one: tuple[str, PyTree]) -> bool:
+        return max(map(np.size, jax.tree.leaves(one[1]))) <= MOST_ELEMENTS
+
     repeated = [("repeated whole numbers", with_lengths({}))] if repeats else []
     yield [*of_lengths({n: n + longer for n in lengths}), *repeated]
-    yield of_lengths(dict.fromkeys(lengths, EQUAL))
     usual = operations(arguments)
     free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + longer})) == usual]
     long = {n: next(length for length in LONG if length % 4 not in (n % 4, (n + longer) % 4)) for n in free}
+    large, small = (of_lengths(dict.fromkeys(lengths, length)) for length in EQUAL)
+    yield [*filter(is_small, large[:1] if free == lengths else ()), *small]
     for first_is_long in (0, 1):
-        others = of_lengths({n: (SHORT, long[n])[(number + first_is_long) % 2] for number, n in enumerate(free)})
-        yield [one for one in others if max(map(np.size, jax.tree.leaves(one[1]))) <= MOST_ELEMENTS]
+        of_short, of_other = (
+            of_lengths({n: (short, long[n])[(number + first_is_long) % 2] for number, n in enumerate(free)})
+            for short in SHORTEST
+        )
+        yield [*filter(is_small, [*of_short[:1], *of_other[:1], *of_short[1:]])]
     if fixed:
         yield [("another permutation", changed(lambda place, x: _other_permutation(x) if _is_permutation(x) else x))]
         repeat = lambda place, x: x // 2 * 2 if _is_permutation(x) else x  # noqa: E731
@@ -343,14 +352,14 @@ def _with_roots(constants: Sequence[float]) -> list[float]:
     return [c for c in every if SMALLEST_CONSTANT < c < LARGEST_CONSTANT][:MOST_CONSTANTS]
 
 
-def branch_constants(program: ClosedJaxpr) -> list[float]:
-    """The sizes of constants in a program at which it may change its branch, except 0.
+def branch_constants(program: ClosedJaxpr, operations: Collection[str] = COMPARING) -> list[float]:
+    """The sizes of constants in some operations of a program, except 0: there it may change its branch.
 
     A call passes its constants on, as ``jnp.clip`` does.
     """
     found: dict[float, None] = {}
     for equation in all_equations(program):
-        if equation.primitive.name in COMPARING or inner_programs(equation):
+        if equation.primitive.name in operations or inner_programs(equation):
             for operand in equation.invars:
                 if isinstance(operand, Literal) and np.ndim(operand.val) == 0 and operand.val:
                     # The smallest integer of a type has no absolute value in this type.
