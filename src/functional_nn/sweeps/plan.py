@@ -33,7 +33,7 @@ MOST_WEIGHTS = 2**16
 """The members of a program have at most this many parameters in all. With the gradient and Adam's two averages they
 take 1 MiB, which fits in the L2 cache of a core."""
 
-FEWEST_TOGETHER, MOST_TOGETHER = 8, 128
+FEWEST_TOGETHER, MOST_TOGETHER = 4, 128
 """The least and the greatest number of members in a program."""
 
 
@@ -78,7 +78,7 @@ def most_workers() -> int:
 
 def maps_keys_alone() -> bool:
     """Whether ``vmap`` over keys draws the same numbers as each key alone. ``rbg`` uses only the first key."""
-    return "rbg" not in str(jax.eval_shape(lambda: jax.random.key(0)).dtype)
+    return "rbg" not in str(jax.random.key(0).dtype)
 
 
 def planned(plan: str | Plan, sizes: Sequence[int], specs: Sequence[ProgramSpec] = ()) -> Plan:
