@@ -37,7 +37,6 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
 
     report = json.loads(result.read_text())
     assert report["compilations"] == 1
-    assert report["plan"]["members_at_once"] == 1
     assert report["seconds_per_model_epoch"] > 0
     assert report["config"]["hidden"] == [8]
     assert len(report["members"]) == 12

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import replace
 from functools import reduce
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,7 @@ def test_each_program_of_a_run_has_its_own_options(monkeypatch):
 
     def compile_lowered(lowered, options):
         found[re.search(r"module @jit_+(\w+)", lowered.as_text()).group(1)] = options
+        return SimpleNamespace(memory_analysis=lambda: None)
 
     monkeypatch.setattr(programs, "compile_lowered", compile_lowered)
     x, labels = jax.ShapeDtypeStruct((101, 200), jnp.float32), jax.ShapeDtypeStruct((101,), jnp.int32)

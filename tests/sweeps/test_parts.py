@@ -179,6 +179,17 @@ def test_an_error_names_the_plan_that_continues_a_folder(blobs, tmp_path):
         sweep(blobs, grid=fnn.grid(rate=[0.1, 0.2], width=[2]), plan="map", out=tmp_path)
 
 
+def test_other_words_about_the_members_of_one_part_are_refused(folders, tmp_path):
+    _, parts = folders
+    shutil.copytree(parts[0], tmp_path / "other")
+    path = next((tmp_path / "other" / "batches").iterdir())
+    arrays, about = unpacked(path)
+    about = {name: about[name] for name in ("fingerprint", "members")}
+    path.write_bytes(packed(arrays, about | {"members": about["members"].replace('"finished"', '"non-finite"')}))
+    with pytest.raises(InputError, match=r"one result of each part, got .*other, whose results differ from those in"):
+        fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "again")
+
+
 def test_two_results_of_one_part_are_refused(folders, tmp_path):
     """The last one would win without a word."""
     _, parts = folders
@@ -187,7 +198,7 @@ def test_two_results_of_one_part_are_refused(folders, tmp_path):
     path = next((tmp_path / "other" / "batches").iterdir())
     arrays, about = unpacked(path)
     path.write_bytes(packed({name: array + 1 for name, array in arrays.items()}, about))
-    with pytest.raises(InputError, match=r"one result of each part, got .*other, whose numbers differ from those in"):
+    with pytest.raises(InputError, match=r"one result of each part, got .*other, whose results differ from those in"):
         fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "again")
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,15 @@ from functional_nn.data.dataset import MOST_CLASSES, MOST_LETTERS, Features
 from functional_nn.data.images import MOST_PIXELS
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import read_parameters
-from functional_nn.storage.files import JsonObject, check_fits, check_path, kept_open, names_in, temporary_folder
+from functional_nn.storage.files import (
+    JsonObject,
+    check_fits,
+    check_path,
+    kept_open,
+    make_folder,
+    names_in,
+    temporary_folder,
+)
 from functional_nn.storage.identity import IDENTITY
 from functional_nn.sweeps.parts import good_batches, read_sweep
 from functional_nn.sweeps.results import Member
@@ -212,9 +220,10 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
     if chosen is None:
         yield folder
         return
-    with temporary_folder("functional-nn-") as parent:
+    with temporary_folder("functional-nn-") as parent, ExitStack() as stack:
         run = parent / f"{folder.resolve().name[:50]}-member-{chosen.number}"  # a name has at most 255 bytes
-        run.mkdir()
+        make_folder(run)
+        stack.enter_context(kept_open(run))  # nobody can put another folder in its place
         run_folder.create_run_folder(run, values)
         params, state = _parameters(Store(folder, fingerprint), chosen, described(run)[1])
         rows = [

@@ -229,13 +229,10 @@ def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> 
         try:
             make_folder(folder)
             stack.enter_context(kept_open(folder))
-            with TemporaryFile(dir=folder) as file:
-                own = os.fstat(file.fileno()).st_uid
+            is_of_another = _is_of_another_user(folder)
         except OSError as error:
             raise _cannot_write(argument, folder, error) from None
-        descriptor = _KEPT_OPEN.get(str(Path(folder)))
-        # On a network's disk, all files may have another owner than this process. So the owners of files are compared.
-        if descriptor is not None and not of_others and os.fstat(descriptor).st_uid != own and os.geteuid():
+        if is_of_another and not of_others:
             raise InputError(
                 argument, "a folder of your own", f"{folder}, which another user made", "Use a new folder."
             )
@@ -246,6 +243,17 @@ def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> 
                 name, above = _placed(folder)
                 with suppress(OSError):
                     os.rmdir(name, dir_fd=above)
+
+
+def _is_of_another_user(folder: Path) -> bool:
+    """Whether a folder that is kept open belongs to another user than what this process makes there. Root may use it.
+
+    On a network's disk, all files may have another owner than this process. So the owners of files are compared.
+    """
+    with TemporaryFile(dir=folder) as file:
+        own = os.fstat(file.fileno()).st_uid
+    descriptor = _KEPT_OPEN.get(str(folder))
+    return descriptor is not None and os.fstat(descriptor).st_uid != own and os.geteuid() != 0
 
 
 def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
@@ -419,7 +427,7 @@ def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -
         folder = above / folder.name
     remove = partial(_remove_temporary, folder)
     with kept_open(folder, follow_links=False):
-        if names_in(folder):
+        if names_in(folder) or _is_of_another_user(folder):
             raise FileExistsError(errno.EEXIST, "Another folder took the place of a new one", str(folder))
         with removed_by_signals(remove):
             try:

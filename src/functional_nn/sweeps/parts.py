@@ -183,7 +183,7 @@ def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
         raise InputError("folders", "parts of a sweep", "a sweep with successive halving", remedy)
     members_in: dict[str, list[int]] = {}
     file_of: dict[int, str] = {}
-    first_with: dict[str, Path] = {}
+    first_with: dict[str, tuple[Path, object]] = {}
     for path in paths:
         _check_same_sweep(path, store.read_settings(path), settings)
         for file, _, batch in good_batches(path):
@@ -192,9 +192,11 @@ def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
             if not is_known or any(file_of.setdefault(number, file.name) != file.name for number in numbers):
                 expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
                 raise InputError("folders", expected, f"{path}, which has parts of another one")
-            first = first_with.setdefault(file.name, file)
-            if first != file and checksum(unpacked(first)[0]) != checksum(batch.arrays):
-                given = f"{path}, whose numbers differ from those in {first.parent.parent}"
+            about = [(one.status, one.bad_step, *one.curves, *one.test_metrics) for one in batch.histories]
+            outcome = checksum(batch.arrays), about
+            first, expected_outcome = first_with.setdefault(file.name, (file, outcome))
+            if outcome != expected_outcome:
+                given = f"{path}, whose results differ from those in {first.parent.parent}"
                 raise InputError("folders", "one result of each part", given, "Leave out one of the two.")
     count = len(settings["grid"])
     if missing := sorted(set(range(count)) - file_of.keys()):

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,16 @@ import numpy as np
 from functional_nn.core.errors import DataError, InputError, check, check_data, shown
 from functional_nn.core.validation import check_number
 from functional_nn.storage.checkpoints import KEEP, Checkpoint, CheckpointWriter, newest, read_checkpoint
-from functional_nn.storage.files import PLAIN, as_json, check_new_folder, check_not_removed, misfit, read_file
+from functional_nn.storage.files import (
+    PLAIN,
+    as_json,
+    check_new_folder,
+    check_not_removed,
+    misfit,
+    read_file,
+    temporary_folder,
+    write_whole,
+)
 from functional_nn.storage.identity import IDENTITY, PROGRAMS, SURROUNDINGS, check_kind, difference
 from functional_nn.training.evaluate import check_metric
 from functional_nn.training.processes import Processes
@@ -165,10 +173,9 @@ class RunSaver:
         received = self._processes.bytes_from_first(b"" if found is None else read_file(found.path, math.inf))
         if not received:
             return None
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "received"
-            path.write_bytes(received)
-            return _progress(read_checkpoint(path), programs)
+        with temporary_folder("functional-nn-") as folder:
+            write_whole(folder / "received", received)
+            return _progress(read_checkpoint(folder / "received"), programs)
 
     def _restored(self, programs: Programs, fingerprints: Mapping[str, str]) -> RunProgress | None:
         if self._writer is None:

@@ -114,7 +114,6 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "large numbers": lambda x, random, number: 64 * x,
     "very large numbers": lambda x, random, number: 3e3 * x,
     "small numbers": lambda x, random, number: 1e-3 * x,
-    "numbers far from 0": lambda x, random, number: 100 + x,
     "drawn numbers": lambda x, random, number: 2 * random.normal(size=x.shape),
     "another order": lambda x, random, number: random.permutation(x.reshape(-1)).reshape(x.shape),
     "equal numbers": lambda x, random, number: np.full_like(x, np.sum(x.reshape(-1)[:1])),
