@@ -12,6 +12,7 @@ from tests.other_process import started, wait_until
 
 import functional_nn as fnn
 from functional_nn import cli
+from functional_nn.storage import run_folder
 from functional_nn.storage.files import signed_text
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -53,6 +54,22 @@ def test_a_sweep_prints_a_table_and_writes_json_tables_and_pictures(swept, tmp_p
     assert [float(row["test_loss"]) for row in rows] == [member["test_loss"] for member in report["members"]]
     lines = [json.loads(line) for line in (out / "members.jsonl").read_text().splitlines()]
     assert lines == report["members"]
+
+
+def test_the_temporary_run_of_a_member_is_not_written_through_a_link(swept, tmp_path, monkeypatch):
+    """Who may rename folders in TMPDIR can put a link in its place."""
+    assert cli.run([*swept, "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "precious").mkdir()
+    create = run_folder.create_run_folder
+
+    def swapped(run, values):
+        run.rename(run.with_name("away"))
+        run.symlink_to(tmp_path / "precious")
+        create(run, values)
+
+    monkeypatch.setattr(run_folder, "create_run_folder", swapped)
+    fnn.exchange.load(tmp_path / "out")
+    assert list((tmp_path / "precious").iterdir()) == []
 
 
 def test_a_member_is_the_run_of_train(swept, tiny, tmp_path):

@@ -209,6 +209,21 @@ def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monk
     assert len(list(tmp_path.glob("*/run"))) == (2 if kind == "link" else 1)
 
 
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives folders away")
+def test_a_temporary_folder_of_another_user_is_not_used(monkeypatch, tmp_path):
+    make = files.mkdtemp
+
+    def foreign(*arguments):
+        place = make(*arguments)
+        os.chown(place, 4321, 4321)
+        return place
+
+    monkeypatch.setattr(files, "mkdtemp", foreign)
+    monkeypatch.setattr(files.os, "geteuid", lambda: 4322)
+    with pytest.raises(OSError, match="took the place"), temporary_folder(".", above=tmp_path):
+        pass
+
+
 def test_a_lock_is_for_its_owner_alone(tmp_path):
     (tmp_path / ".functional_nn.lock").touch(0o666)  # of an earlier version
     for folder in (tmp_path, tmp_path / "new"):
