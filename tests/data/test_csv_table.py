@@ -135,6 +135,9 @@ def test_files_that_are_no_tables(tmp_path, monkeypatch):
         file.write_bytes(content)
         with pytest.raises(DataError, match=words):
             from_csv(file, "kind")
+    monkeypatch.setattr("functional_nn.data.csv_table.MOST_LETTERS", 1)
+    with pytest.raises(DataError, match="expected classes with 1 letters at most, got "):
+        from_csv(table(tmp_path), "kind")
     for label in (None, 3, np.ones(2)):
         with pytest.raises(DataError, match="label: expected the name of the column"):
             from_csv(table(tmp_path), label)  # pyright: ignore[reportArgumentType]

@@ -79,6 +79,11 @@ WRONG = {
         lambda x, g: 2 * x * jnp.where(jnp.abs(g) < 1e-3, 0, g),
         (F64([0.3, 1.2]),),
     ),
+    "a cotangent clipped to a norm of 10,000": (
+        lambda x: jnp.sin(x) * x,
+        lambda x, g: g * jnp.minimum(1.0, 1e4 / (jnp.linalg.norm(g) + 1e-12)) * (jnp.sin(x) + x * jnp.cos(x)),
+        (F64([0.3, 1.2, -0.5, 2]),),
+    ),
     "s(x) - t in the tail, with the targets as an array": (
         lambda x: jax.nn.softplus(x) - TARGETS.astype(x.dtype) * x,
         lambda x, g: g * (sigmoid(x) - TARGETS.astype(x.dtype)),

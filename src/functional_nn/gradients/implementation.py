@@ -230,7 +230,7 @@ def _about_graphs(
     def after_change_of_input(place: int) -> dict[int, np.ndarray]:
         copies = [1 * x if x.requires_grad else x.clone() for x in variables]
         changed = results(*copies)
-        copies[place].copy_(copies[place] * (2 if place in by else 0))  # twice an index may be none
+        copies[place].copy_(copies[place] * (2 if place in by else 0))  # a doubled index may be too large
         return gradient(changed, by)
 
     def of_parts() -> dict[int, np.ndarray]:

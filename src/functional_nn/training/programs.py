@@ -239,7 +239,7 @@ ROWS = {"batch_x", "batch_labels"}
 class Made(NamedTuple):
     """A compiled program, its traced program, the shapes and types of its results, and JAX's report about its memory.
 
-    The report takes a third of a millisecond, so it is kept. It is None on a platform that has none.
+    To ask for the report takes half a millisecond, so it is kept. It is None on a platform that has none.
     """
 
     compiled: Compiled

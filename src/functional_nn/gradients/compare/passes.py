@@ -81,7 +81,8 @@ REPEATED = (
     "Does a pass draw random numbers, use what an earlier call left behind, or return an array that it does not fill?"
 )
 CONTIGUOUS = (
-    "Only arrays or a y_bar that are not contiguous show this. Or does a pass use memory that it does not fill?"
+    "Only calls with arrays or a y_bar that are not contiguous show this mistake. Does a pass take them for "
+    "contiguous, or use memory that it has not filled?"
 )
 
 
