@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,6 +101,27 @@ def test_names_put_it_right():
     to_torch(net, params, state, (4,), module, names={"dense_0": "first", "dense_1": "last"})["first.bias"].add_(1)
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert np.array_equal(params["dense_0"]["bias"], before["first.bias"])  # what was written is a copy
+
+
+def test_the_order_of_the_alphabet_is_no_order_of_layers(tmp_path):
+    """A file sorts its names, so ``one, two, three`` come as ``one, three, two``. Numbers are in order."""
+    net, file = fnn.chain(*[fnn.dense(4, bias=False) for _ in range(3)]), tmp_path / "model.safetensors"
+    params, state = net.init(jax.random.key(0), (4,))
+
+    def like(paths):
+        save_file({f"{path}.weight": torch.zeros(4, 4) for path in paths}, file)
+        return file
+
+    with pytest.raises(InputError, match=r"a file does not tell, got .*: dense_0=one, dense_1=three, dense_2=two"):
+        from_torch(net, like(["one", "two", "three"]), (4,), check=False)
+    with pytest.raises(InputError, match="dense_0=one, dense_1=three, dense_2=two"):
+        to_torch(net, params, state, (4,), file, check=False)
+    with pytest.raises(InputError, match="dense_1=three, dense_2=two"):
+        to_torch(net, params, state, (4,), file, names={"dense_0": "one"}, check=False)
+    again = to_torch(net, params, state, (4,), file, names={"dense_1": "two", "dense_0": "one"}, check=False)
+    np.testing.assert_array_equal(again["two.weight"], params["dense_1"]["weight"].T)
+    again = to_torch(net, params, state, (4,), like(["a2.x", "a10.x", "a9.x"]), check=False)
+    np.testing.assert_array_equal(again["a10.x.weight"], params["dense_2"]["weight"].T)
 
 
 def test_a_model_that_cannot_be_run():

@@ -4,17 +4,20 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 from jax import lax
 
 import functional_nn as fnn
 from functional_nn.core.errors import InputError
 from functional_nn.core.layer import Layer
+from functional_nn.data.images import read_image
 from functional_nn.reports import drawing
 from functional_nn.reports.portable import OPERATIONS, portable
 
@@ -46,12 +49,16 @@ console.log(JSON.stringify(results));
 
 def in_node(programs) -> list:
     """The results of programs as the page computes them. Each has its parameters, and lists of flat inputs."""
+    return printed(RUN, [dict(zip(("program", "parameters", "examples"), one, strict=True)) for one in programs])
+
+
+def printed(script: str, given) -> Any:
+    """What a script prints that knows the functions of the page and reads ``given``."""
     if (node := shutil.which("node")) is None:
         pytest.skip("node is not installed")
     folder = Path(drawing.__file__).parent / "templates"
-    script = "".join((folder / name).read_text("utf-8") for name in drawing.SCRIPTS[:2]) + RUN
-    text = json.dumps([dict(zip(("program", "parameters", "examples"), one, strict=True)) for one in programs])
-    done = subprocess.run([node, "-e", script], input=text, capture_output=True, text=True, timeout=60)
+    script = "".join((folder / name).read_text("utf-8") for name in drawing.SCRIPTS[:2]) + script
+    done = subprocess.run([node, "-e", script], input=json.dumps(given), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -79,7 +86,7 @@ def networks() -> dict[str, tuple]:
 def panels(networks) -> dict[str, dict]:
     images, labels = np.random.default_rng(4).integers(0, 256, (20, *SHAPE), np.uint8), np.arange(20) % 10
     data = fnn.data.make_dataset("few", images, labels, images[:10], labels[:10], source="random numbers")
-    return {name: drawing.panel_data(*network, SHAPE, NAMES, data) for name, network in networks.items()}
+    return {name: drawing.panel_data(*network, SHAPE, NAMES, data, digits=True) for name, network in networks.items()}
 
 
 def test_the_page_computes_the_probabilities_of_a_model(networks, panels):
@@ -91,6 +98,21 @@ def test_the_page_computes_the_probabilities_of_a_model(networks, panels):
         logits = np.array([result[0] for result in results], np.float32)
         np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-4, err_msg=net.name)
         assert expected.std(axis=1).min() > 1e-3, f"{net.name} gives all classes one probability"
+
+
+@pytest.mark.parametrize("digits", [False, True])
+@pytest.mark.parametrize("border", [0, 255])
+def test_the_page_reads_a_picture_as_predict_does(digits, border, tmp_path):
+    """Only digits become bright on dark. Another network may have been trained on pictures of a bright page."""
+    picture = np.full((6, 6), border, np.uint8)
+    picture[2:4, 1:5] = 90
+    PIL.Image.fromarray(picture).save(tmp_path / "drawing.png")
+    script = """
+    const [picture, panel] = JSON.parse(require("fs").readFileSync(0, "utf8"));
+    console.log(JSON.stringify(Array.from(networkInput(Uint8Array.from(picture), panel))));
+    """
+    found = printed(script, [picture.ravel().tolist(), {"imageShape": [6, 6, 1], "areDigits": digits}])
+    assert found == read_image(tmp_path / "drawing.png", (6, 6, 1), digits=digits).ravel().tolist()
 
 
 def test_a_step_of_training_in_the_page_is_that_of_jax_with_its_own_gradient(networks, panels):

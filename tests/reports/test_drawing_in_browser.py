@@ -54,7 +54,8 @@ def page_of(trained, data, browser, tmp_path_factory):
 
     def open_page(name: str, **options):
         path = tmp_path_factory.mktemp(name) / "page.html"
-        panel = drawing_panel(panel_data(*trained[name], SHAPE, [str(digit) for digit in range(10)], data))
+        data_of_panel = panel_data(*trained[name], SHAPE, [str(digit) for digit in range(10)], data, digits=True)
+        panel = drawing_panel(data_of_panel)
         path.write_text(
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Panel</title>'
             f"<style>{STYLE}</style></head>"

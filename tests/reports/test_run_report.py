@@ -16,7 +16,7 @@ from functional_nn.reports import run_report
 from functional_nn.reports.page import as_svg
 from functional_nn.reports.plots.run import metric_chart, small_curve
 from functional_nn.reports.run_contents import RunContents
-from functional_nn.reports.run_report import findings, outcome, write_page
+from functional_nn.reports.run_report import findings, outcome, times, write_page
 
 NET = fnn.chain(fnn.flatten(), fnn.dense(40))
 SETTINGS = DEFAULTS | {"dataset": "forty", "hidden": [], "epochs": 1, "classes": 40, "image_shape": [4, 4, 3]}
@@ -146,6 +146,12 @@ def test_a_name_that_is_half_a_character(tmp_path):
     assert "x\\ud800" in written(tmp_path, known(rows, statistics=statistics))
 
 
+def test_a_resumed_run_has_the_times_of_its_last_part():
+    result = {"seconds": {"train": 2.0}, "restored_epochs": 3}
+    shown = dict(times(known(history(4.0, 3.0, 2.0, 1.0), result=result)))
+    assert shown == {"train, since it was resumed after epoch 3": "2.00 s", "an epoch (median)": "0.5 s"}
+
+
 def test_a_run_of_which_nothing_is_known(tmp_path):
     text = written(tmp_path, known([], notes=["<why>"]))
     assert "for 0 of 1 epoch. It has not finished, or it was killed." in text
@@ -177,7 +183,7 @@ def test_a_page_has_a_limited_number_of_charts_and_says_that_there_are_more(tmp_
 def test_the_drawing_panel_is_in_the_page_or_why_it_is_not(tmp_path, monkeypatch, forty):
     given = []
 
-    def panel_data(net, params, state, image_shape, class_names, data):
+    def panel_data(net, params, state, image_shape, class_names, data, *, digits):
         given.append((net, sorted(params), state, image_shape, class_names[-1]))
         if len(given) > 1:
             raise InputError("net", "a network that a page can compute", "<another>")

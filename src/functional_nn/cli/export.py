@@ -9,7 +9,7 @@ import click
 
 from functional_nn import exchange
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import MEMBER, PATH, Named
+from functional_nn.configuration.flag_types import MEMBER, PAIRS, PATH, Named
 from functional_nn.core.errors import InputError, check, escaped
 
 MOST_TRIED = 64
@@ -43,9 +43,19 @@ FORMATS = {
     metavar="FILE",
     help="For torch: a state dict with the names to write.  [default: the paths here]",
 )
+@PAIRS
 @MEMBER
 @COMPILATION_CACHE
-def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Path | None, member: int | None) -> None:
+def export(
+    run: Path,
+    kind: str,
+    out: Path,
+    what: str,
+    gradient: bool,
+    like: Path | None,
+    pairs: tuple[tuple[str, str], ...],
+    member: int | None,
+) -> None:
     """Write the trained network of a run folder for other programs.
 
     RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
@@ -56,10 +66,16 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
         from functional_nn.storage.files import kept_open
 
     trains = what == "train"
-    needs = {"--what train": (trains, "stablehlo"), "--gradient": (gradient, "stablehlo"), "--like": (like, "torch")}
+    needs: dict[str, tuple[object, str]] = {
+        "--what train": (trains, "stablehlo"),
+        "--gradient": (gradient, "stablehlo"),
+        "--like": (like, "torch"),
+        "--pair": (pairs, "torch"),
+    }
     for flag, (given, needed) in needs.items():
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
+    check("--pair", "no --like", "the names of a file, by --like", not pairs or like is not None)
     check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
     member = named_member(run, member)
     if kind == "hub":
@@ -74,7 +90,7 @@ def export(run: Path, kind: str, out: Path, what: str, gradient: bool, like: Pat
             if trains or kind == "onnx-training":
                 _write_training(network, kind, out)
             else:
-                _write(network, kind, out, gradient, like)
+                _write(network, kind, out, gradient, like, dict(pairs))
         if network.features is not None:
             features = escaped(f"fnn.exchange.load({str(run)!r}).features")
             click.echo(f"The network takes standardized rows: {features}.standardized(rows)")
@@ -101,7 +117,9 @@ def _write_training(network: exchange.SavedNetwork, kind: str, out: Path) -> Non
     write(step, x, np.arange(size, dtype=np.int32) % classes, out)
 
 
-def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None) -> None:
+def _write(
+    network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool, like: Path | None, names: dict[str, str]
+) -> None:
     """Writes a network to a file."""
     import jax
 
@@ -117,5 +135,5 @@ def _write(network: exchange.SavedNetwork, kind: str, out: Path, gradient: bool,
         else:
             check("--out", out.name, "a file that ends in .safetensors", out.suffix == ".safetensors")
             # A file cannot be run, so its outputs cannot be compared. With --like, names and shapes must fit.
-            state_dict = exchange.to_torch(net, params, state, in_shape, like, check=False)
+            state_dict = exchange.to_torch(net, params, state, in_shape, like, names=names, check=False)
             write_whole(out, packed(state_dict, {}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
-from functional_nn.configuration.flag_types import PAIR, PATH, FlagValue
+from functional_nn.configuration.flag_types import PAIRS, PATH, FlagValue
 from functional_nn.configuration.settings import Configuration, GroupedCommand, with_settings
 from functional_nn.core.errors import InputError, escaped, versions
 
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 @click.command("import", cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("file", type=PATH, metavar="FILE")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="The new run folder.")
-@click.option(
-    "--pair",
-    "pairs",
-    multiple=True,
-    type=PAIR,
-    help="A layer here and its module in the file, such as dense_2=fc3, if they are in another order; repeatable.",
-)
+@PAIRS
 @with_settings("import")
 @COMPILATION_CACHE
 def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...], **flags: FlagValue) -> None:
@@ -86,15 +80,15 @@ def _read(file: Path, net: Layer, in_shape: tuple[int, ...], names: dict[str, st
     import numpy as np
 
     from functional_nn.core.shapes import cast
-    from functional_nn.exchange.torch import arrays_of_model, from_torch
+    from functional_nn.exchange.torch import from_torch
 
     shapes = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
     # Files often have half precision. The network has one floating-point type, which is that of its first parameter.
     dtype = next((leaf.dtype for leaf in jax.tree.leaves(shapes)), np.dtype(np.float32))
-    arrays = arrays_of_model("path", file)
     try:
         with jax.enable_x64(True):  # a file may have numbers of 64 bits
-            return cast(from_torch(net, arrays, in_shape, names=names, check=False), dtype)
+            return cast(from_torch(net, file, in_shape, names=names, check=False), dtype)
     except InputError as error:
-        error.remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
+        if error.argument == "net":
+            error.remedy = "Change --model, --hidden and --batch-norm. Or pair layers by --pair OURS=THEIRS."
         raise

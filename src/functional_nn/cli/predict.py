@@ -47,6 +47,7 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         from functional_nn.data.csv_table import read_rows
         from functional_nn.data.image_folder import PREFIX, images_at, read_fitted_images
         from functional_nn.data.images import read_image
+        from functional_nn.data.sources import are_digits
         from functional_nn.exchange.saved_networks import load
         from functional_nn.storage.files import write_json
 
@@ -63,9 +64,8 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
     elif dataset.startswith(PREFIX):
         x = read_fitted_images(files, network.in_shape)
     else:
-        # MNIST has centered digits, so new images must be centered too.
-        is_of_digits = dataset.startswith("mnist")
-        x = np.stack([read_image(image, network.in_shape, digits=is_of_digits) for image in files])
+        digits = are_digits(dataset)
+        x = np.stack([read_image(image, network.in_shape, digits=digits) for image in files])
     probabilities = network.predict(x)
     wrong = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if wrong.size:

@@ -142,7 +142,13 @@ IMAGE_SIZE = Read(
     lambda sizes: len(sizes) in (1, 2) and min(sizes) >= 1,
 )
 PART = Read("part", "a part and the number of parts, such as 1/8 to 8/8", _part, lambda part: 1 <= part[0] <= part[1])
-PAIR = Read("ours=theirs", "the path of a layer, =, and the path of a module", _pair, all)
+PAIRS = click.option(
+    "--pair",
+    "pairs",
+    multiple=True,
+    type=Read("ours=theirs", "the path of a layer, =, and the path of a module", _pair, all),
+    help="A layer here and its module in the file of PyTorch, such as dense_2=fc3, if their order differs; repeatable.",
+)
 JSON_FILE = click.option("--json", "json_file", type=NewFile(), metavar="FILE", help="File for the result as JSON.")
 
 

@@ -105,6 +105,11 @@ def path_prefix(name: str) -> str:
     return next(filter(name.startswith, PATH_PREFIXES), "")
 
 
+def are_digits(name: str) -> bool:
+    """Whether the images of a data set are single, centered digits, as those of MNIST. New images are then centered."""
+    return name.startswith("mnist")
+
+
 def dataset_names() -> tuple[str, ...]:
     """The names of data sets for help texts. `load_dataset` also loads any other image set of TFDS.
 

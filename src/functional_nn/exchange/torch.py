@@ -71,8 +71,9 @@ def from_torch(
     """The parameters and the state of a network from those of a PyTorch model: ``(params, state)``.
 
     The network has to consist of the same layers as the model. The layers of each kind are paired in order: ours in the
-    order in which they run, PyTorch's in the order in which they were assigned in the module. A safetensors file is
-    in alphabetical order instead. Where the two orders differ, ``names`` says which belong together.
+    order in which they run, PyTorch's in the order in which they were assigned in the module. Where the two orders
+    differ, ``names`` says which belong together. A safetensors file has only the order of its names. So ``names`` must
+    have its modules of equal shapes whose names differ in more than numbers.
 
     Args:
         net: the network.
@@ -102,6 +103,7 @@ def from_torch(
     Array([[16., 16.]], dtype=float32)
     """
     pairs = paired(net, in_shape, _modules(arrays_of_model("source", source)), names, check)
+    pairs.check_order(source, names)
     params, state = pairs.read()
     pairs.compare(params, state, source)
     return params, state
@@ -143,6 +145,7 @@ def to_torch(
     """
     check_trees(params, state)
     pairs = paired(net, in_shape, None if like is None else _modules(arrays_of_model("like", like)), names, check)
+    pairs.check_order(like, names)
     written = pairs.write(params, state)
     if not _is_module(like):
         if like is not None:
@@ -216,6 +219,26 @@ class Pairs(NamedTuple):
         problems = [_misfit(*pair) for pair, arrays in zip(self.pairs, exchanged, strict=True) if not arrays]
         if problems:
             raise InputError("net", "layers with the shapes of the PyTorch model", f"others: {listed(problems)}")
+
+    def check_order(self, source: Source | None, names: Names | None) -> None:
+        """Requires names for the modules of a file that have equal shapes, unless their names differ only by numbers.
+
+        Names are sorted in a file. So nothing in it says which of these modules runs first.
+        """
+        if not isinstance(source, str | os.PathLike):
+            return
+        alike: dict[Any, dict[str, str]] = {}
+        for layer, module in self.pairs:
+            if layer.label not in (names or {}):
+                shapes = sorted((name, array.shape) for name, array in module.arrays.items())
+                alike.setdefault((module.group, *shapes), {})[layer.label] = module.path
+        for guessed in alike.values():
+            # Numbers say an order. What follows a colon is a layer or a direction of one module.
+            if len({re.sub(r"\d+", "0", path.partition(":")[0]) for path in guessed.values()}) > 1:
+                order = ", ".join(f"{label}={shortened(path)}" for label, path in list(guessed.items())[:MOST_LISTED])
+                remedy = "Pair each layer with its module: names={layer: module}, or --pair LAYER=MODULE as a flag."
+                expected = "the order of modules of equal shapes, which a file does not tell"
+                raise InputError("names", expected, f"only the order of the alphabet: {order}", remedy)
 
     def compare(self, params: Params, state: State, source: Source) -> None:
         """Runs the network with these trees and the model on a random batch, and compares their outputs."""

@@ -124,6 +124,8 @@ def panel_data(
     image_shape: tuple[int, ...],
     class_names: Sequence[str],
     data: Dataset | None = None,
+    *,
+    digits: bool = False,
 ) -> dict[str, object]:
     """What the script of the panel reads: the network as a program, which of its arrays to show, and the classes.
 
@@ -132,6 +134,8 @@ def panel_data(
         image_shape: height, width and channels of an image. With three channels, the picture is gray.
         class_names: a name for each output of the network.
         data: the data that the network was trained on; None for a panel without learning.
+        digits: whether the network reads single, centered digits. Drawings are then placed as in MNIST, until the
+            reader says otherwise.
 
     Raises:
         InputError: if the network has an operation that the page cannot compute, or parameters that are not finite; or
@@ -139,7 +143,6 @@ def panel_data(
     """
     shape = check_counts("image_shape", image_shape)
     check("image_shape", shape, "height, width, and 1 or 3 channels", len(shape) == 3 and shape[2] in (1, 3))
-    names = [str(name) for name in class_names]
     params, state = jax.tree.map(_as_float32, (params, state))
 
     def evaluate(x: jax.Array, params: Params) -> jax.Array:
@@ -152,9 +155,8 @@ def panel_data(
         "parameters": [written(leaf) for leaf in jax.tree.leaves(params)],
         "layers": _layers(program, net),
         "imageShape": shape,
-        "classNames": names,
-        # Drawings are then placed as in MNIST, until the reader says otherwise.
-        "areDigits": names == list(map(str, range(10))),
+        "classNames": [str(name) for name in class_names],
+        "areDigits": digits,
         "lesson": None if data is None else _lesson(net, params, state, shape, data),
     }
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from functional_nn.core.errors import InputError
 from functional_nn.core.texts import counted, words
+from functional_nn.data.sources import are_digits
 from functional_nn.metrics import confusion_matrix
 from functional_nn.names import ACTIVATIONS
 from functional_nn.reports.drawing import drawing_panel, panel_data
@@ -91,7 +92,8 @@ def _drawing(contents: RunContents) -> str:
         return ""
     network = contents.net, contents.params, contents.state
     try:
-        return drawing_panel(panel_data(*network, shape, contents.class_names, contents.data))
+        digits = are_digits(contents.settings["dataset"])
+        return drawing_panel(panel_data(*network, shape, contents.class_names, contents.data, digits=digits))
     except InputError as error:
         return f'<section><h2>Draw</h2><p class="faint">{escape(str(error))}</p></section>'
 
@@ -378,7 +380,9 @@ def times(contents: RunContents) -> list[tuple[str, str]]:
     """The times that the run recorded, as texts by name."""
     result = contents.result or {}
     seconds = result.get("seconds") or {}
-    shown = [(words, f"{seconds[name]:.2f} s") for name, words in TIMES.items() if name in seconds]
+    # A run that was resumed has recorded the times of its last part.
+    since = f", since it was resumed after epoch {result['restored_epochs']}" if result.get("restored_epochs") else ""
+    shown = [(f"{words}{since}", f"{seconds[name]:.2f} s") for name, words in TIMES.items() if name in seconds]
     each = [row["seconds"] for row in contents.history if row.get("seconds") is not None]
     # The first epoch includes work that is done only once.
     if each:

@@ -27,9 +27,10 @@ function median(numbers) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** The bytes that the network reads. A gray picture with a bright border is inverted, as in `functional-nn predict`. */
-function networkInput(picture, [height, width, channels]) {
+/** The bytes that the network reads. A gray digit with a bright border is inverted, as in `functional-nn predict`. */
+function networkInput(picture, { imageShape: [height, width, channels], areDigits }) {
   if (channels === 3) return Uint8Array.from({ length: 3 * picture.length }, (_, i) => picture[Math.floor(i / 3)]);
+  if (!areDigits) return picture;
   const border = picture.filter((_, i) => {
     const row = Math.floor(i / width), column = i % width;
     return row === 0 || row === height - 1 || column === 0 || column === width - 1;

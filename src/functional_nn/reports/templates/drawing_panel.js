@@ -32,7 +32,7 @@ function startPanel(root) {
     waiting = false;
     area.show();
     picture = pictureOf(area.strokes, height, width, isCentered.checked);
-    const bytes = networkInput(picture, panel.imageShape);
+    const bytes = networkInput(picture, panel);
     for (let i = 0; i < input.length; i++) input[i] = bytes[i] / 255;
     program.run();
     showInput(bytes);
@@ -111,7 +111,7 @@ function startPanel(root) {
 
   /** Teaches the network that the drawing is of the chosen class, and says how well it then reads other pictures. */
   async function learn() {
-    const truth = Number(find("truth").value), bytes = networkInput(picture, panel.imageShape);
+    const truth = Number(find("truth").value), bytes = networkInput(picture, panel);
     const said = find("lesson-said"), losses = [], percent = (share) => `${(100 * share).toFixed(1)}%`;
     if (isLearning) return; // the button is not disabled meanwhile, since it would lose the focus
     isLearning = true;
