@@ -43,9 +43,12 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys, refused):
     network = fnn.exchange.load(folder)
     found = network.predict([[130, -3], [70, -3]])
     np.testing.assert_array_equal(found, np.float32([row["probabilities"] for row in rows]))
-    table = SimpleNamespace(columns=["depth", "size"], __array__=lambda: np.ones((1, 2)))  # of pandas
-    with pytest.raises(fnn.InputError, match=r"expected the columns \['size', 'depth'\], in this order, got"):
-        network.predict(table)
+    names, rows = ["depth", "size"], np.ones((2, 1))
+    of_pandas = SimpleNamespace(columns=names, __array__=lambda: rows.T)
+    of_arrow = SimpleNamespace(columns=list(rows), column_names=names, __array__=lambda: rows.T)
+    for table in (of_pandas, of_arrow):
+        with pytest.raises(fnn.InputError, match=r"expected the columns \['size', 'depth'\], in this order, got"):
+            network.predict(table)
     masked = np.ma.array([[130, -3]], mask=[[True, False]])
     for convert in (network.predict, network.features.standardized):
         with pytest.raises(fnn.InputError, match="expected an array of numbers, got a masked array"):

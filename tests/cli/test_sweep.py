@@ -147,6 +147,11 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
     refused([*export, left_out], f"of member {left_out}, got none that can be read (its status: halved)")
     refused([*export, 3], "one of 3 members, from 0, got 3")
     refused(["export", tmp_path / "hub", *export[2:], 0], "hub has no sweep")
+    rung = next((out / "batches").glob("*-1.safetensors"))
+    rung.rename(out / "lost")  # then the metrics of the last epoch are not known, nor which parameters they belong to
+    with pytest.raises(fnn.DataError, match=f"the parameters of member {best}, got none that can be read"):
+        fnn.exchange.load(out, best)
+    (out / "lost").rename(rung)
     next((out / "batches").glob("*-end.safetensors")).unlink()  # as after Ctrl-C
     with pytest.warns(UserWarning, match="The sweep has not ended. This is the best of 2 of 3 members"):
         fnn.exchange.load(out)
@@ -156,6 +161,9 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
     with pytest.raises(
         fnn.DataError, match=r"sweep\.json: expected a run's configuration, got one with model \['mlp'\]"
     ):
+        fnn.exchange.load(out, best)
+    (out / "sweep.json").write_text(signed_text({key: settings[key] for key in settings.keys() - {"sha256", "epochs"}}))
+    with pytest.raises(fnn.DataError, match=r"the settings of a sweep, got others, with .*epochs"):
         fnn.exchange.load(out, best)
 
 

@@ -162,6 +162,27 @@ def test_what_is_transparent_shows_white(tmp_path):
         reading(tmp_path, ink)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_a_transparent_gray_is_white_with_any_number_of_bits(tmp_path, bits):
+    """Pillow itself compares the number in the file with pixels of 8 bits."""
+    unit = 257 if bits == 16 else 1
+    numbers = [unit, 2 * unit, 3 * unit, 0]
+    pixels = sum(number << bits * (3 - place) for place, number in enumerate(numbers)).to_bytes(bits // 2, "big")
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, content in (
+        (b"IHDR", struct.pack(">II", 4, 1) + bytes([bits, 0, 0, 0, 0])),
+        (b"tRNS", struct.pack(">H", 2 * unit)),
+        (b"IDAT", zlib.compress(b"\0" + pixels)),
+        (b"IEND", b""),
+    ):
+        png += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    (tmp_path / "image.png").write_bytes(png)
+    with quiet_decoders():
+        gray = read_fitted_image(tmp_path / "image.png", (1, 4, 1)).ravel().tolist()
+    scale = 1 if bits == 16 else 255 // (2**bits - 1)
+    assert gray == [scale, 255, 3 * scale, 0]
+
+
 def test_16_bit_gray_as_color(tmp_path):
     drawn = blob((32, 32), (3, 5), (20, 20))
     image = reading(tmp_path, drawn.astype(np.uint16) * 257, COLOR, digits=False)

@@ -566,6 +566,23 @@ RIGHT_WHERE_IT_MATTERS = {
 }
 
 
+def log_quotient(x):
+    is_one = x == 1
+    safe = jnp.where(is_one, 2.0, x)
+    return jnp.where(is_one, 1, jnp.log(safe) / (safe - 1))
+
+
+def log_quotient_vjp(x, g):
+    safe = jnp.where(x == 1, 2.0, x)
+    return g * jnp.where(x == 1, 0, ((safe - 1) / safe - jnp.log(safe)) / (safe - 1) ** 2)  # -1/2 at 1
+
+
+def test_a_constant_beside_the_given_numbers_tells():
+    """A point with 0 or a negative number does not count: the logarithm is not finite there."""
+    report = check_vjp(log_quotient, log_quotient_vjp, F64([0.5, 1.7, 3.1]), **QUICK)
+    assert "x = [1. , 1.7, 3.1]" in report.sentence
+
+
 def test_a_kink_by_one_argument_does_not_hide_a_wrong_derivative_by_another():
     function = lambda x, y: (jnp.sin(x), jnp.maximum(y, 0))  # noqa: E731
     wrong = lambda x, y, g: (g[0] * jnp.where(x < -2, 0.9, 1) * jnp.cos(x), jnp.where(y > 0, g[1], 0))  # noqa: E731
@@ -717,6 +734,18 @@ OTHER_LENGTHS = {
         F64([[0.3, 2, -1], [0.7, 1.1, 3]]),
     ),
 }
+
+
+def pooled(x):
+    return jnp.max(x[: x.size // 2 * 2].reshape(-1, 2), -1)
+
+
+def pooled_vjp(x, g):
+    chosen = jnp.repeat(g, 2) * (x[: 2 * g.size] == jnp.repeat(pooled(x), 2))
+    return jnp.pad(chosen, (0, x.size - 2 * g.size), mode="edge")  # the rest of an odd length has the derivative 0
+
+
+OTHER_LENGTHS["that a block does not divide"] = pooled, pooled_vjp, F64([1.0, 0.3, -1.2, 0.8, 2.1, 0.4])
 
 
 @pytest.mark.parametrize("name", OTHER_LENGTHS)

@@ -251,6 +251,20 @@ def test_permissions_stay(tmp_path):
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
+def test_permissions_of_a_file_with_two_names_are_not_taken(tmp_path):
+    """Somebody else may have given a file's name in this folder to an unrelated file, which all may read."""
+    (tmp_path / "shared").write_text("unrelated")
+    (tmp_path / "shared").chmod(0o666)
+    (tmp_path / "report.html").hardlink_to(tmp_path / "shared")
+    before = os.umask(0o077)
+    try:
+        write_whole(tmp_path / "report.html", "private")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o600
+    assert (tmp_path / "shared").read_text() == "unrelated"
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
 def test_permissions_of_a_strangers_file_are_not_taken(tmp_path):
     path = tmp_path / "report.html"

@@ -43,9 +43,10 @@ class Features(NamedTuple):
             rows: real numbers, (rows, features).
 
         Raises:
-            InputError: for other rows, and for a table of pandas whose columns have other names or another order.
+            InputError: for other rows, and for a table (of pandas, Arrow …) whose columns have other names or another
+                order.
         """
-        columns = list(getattr(rows, "columns", ()))
+        columns = list(getattr(rows, "column_names", getattr(rows, "columns", ())))
         is_named = any(isinstance(name, str) for name in columns)
         check(
             "rows", columns, f"the columns {list(self.names)}, in this order", not is_named or columns == [*self.names]

@@ -63,6 +63,9 @@ SEGMENT = re.compile(rb"\xff[\xe0-\xef]")
 MOST_KEPT_PIXELS = 2**21
 """Larger images are reduced to this size first, since more pixels are of no use."""
 
+SCALED = {"L;2": 85, "L;4": 17}
+"""By these factors Pillow scales gray numbers of 2 and 4 bits to 255, but not the one that is transparent."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG file."""
 
@@ -247,6 +250,8 @@ def _opened(
                 is_black_or_white = image.mode == "1" and image.format == "PNG"
                 if not is_black_or_white and image.width * image.height > FEW_PIXELS + MOST_PIXELS_PER_BYTE * size:
                     raise ValueError(f"{image.width} x {image.height} pixels in {size:,} bytes, an empty picture")
+                if kind == PNG and "transparency" in image.info and image.tile:
+                    image.info["transparency"] *= SCALED.get(str(image.tile[0].args), 1)
                 yield image
         except PIL.UnidentifiedImageError:
             given = "another kind of file" if size else "an empty file"
@@ -288,7 +293,10 @@ def _opaque(image: Image) -> Image:
     """An image without transparency, 8-bit gray or colors. The background is white, or black if white hides all ink."""
     import PIL.Image
 
+    numbers, transparent = image, image.info.get("transparency")
     image = _of_8_bits(image)
+    if numbers.mode.startswith("I") and isinstance(transparent, int):  # Pillow uses it with 8 bits only
+        image.putalpha(PIL.Image.fromarray(np.uint8(255) * (np.asarray(numbers) != transparent)))
     if not image.has_transparency_data:
         return image
     image = _reduced(image.convert("RGBA"))

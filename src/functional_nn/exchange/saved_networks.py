@@ -272,7 +272,9 @@ def _parameters(store: Store, member: Member, network: SavedNetwork) -> tuple[Pa
     folder = store.folder
     for file, rung, batch in good_batches(folder):
         numbers = [history.number for history in batch.histories]
-        if rung is None and member.number in numbers:
+        # If the file of an earlier epoch is lost, the metrics of the member are those of an epoch before.
+        epochs = [history.epochs for history in batch.histories if history.number == member.number]
+        if rung is None and epochs == [member.epochs]:
             with (
                 jax.enable_x64(network.configuration.precision == "float64"),
                 kept_open(folder),

@@ -308,7 +308,7 @@ def difference_jacobian(function: Function, leaves: Leaves, columns: Columns | N
     points = np.concatenate([moved, FACTORS[:, None] * np.where(x == 0, 1.0, x)])
     y = np.asarray(at(np.broadcast_to(places, points.shape).reshape(-1), points.reshape(-1)))
     y = np.moveaxis(y.reshape(*points.shape, -1), -1, 1)  # points, outputs, columns
-    found = extrapolated(y[: len(moved)], moved)
+    found = extrapolated(y[: len(moved)], moved, largest=np.nanmax(np.abs(y), initial=0, where=np.isfinite(y)))
     is_constant = np.all(y == y[0], 0)
     error = np.where(is_constant, 0, np.where(found.kink, np.inf, found.error))
     splits = np.cumsum([len(c) for c in chosen])[:-1]
@@ -342,22 +342,24 @@ def difference_points(x: np.ndarray, steps: Steps = STEPS) -> np.ndarray:
 
 
 @np.errstate(all="ignore")
-def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extrapolated:
+def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS, largest: float = 0.0) -> Extrapolated:
     """Computes central differences by several numbers, each on its own, extrapolated to a step of 0.
 
     With D(h) = (f(x + h) - f(x - h)) / 2h for h = 2^-2 … 2^-15 of |x| (of 1 below 1), Richardson's table
     T(k, j) = T(k, j - 1) + (T(k, j - 1) - T(k - 1, j - 1)) / (4^j - 1) removes one even power of h after the other.
     The table's entry with the smallest error is taken. The error has two parts. The first is ten times the entry's
     distance from the entries that it is made of; the factor is ten because the smallest of many errors can be small by
-    chance. The second is rounding, at least 4 ε |f| / h. The error is larger if D(h) for two of the steps 2^-18, 2^-21,
-    2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error is
-    infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree as h
-    shrinks, and do not converge.
+    chance. The second is rounding, at least 4 ε |f| / h, and more where f moves by leaps: 1 - tanh² in its tail is a
+    multiple of ε / 2, and does not move at all by small steps. The error is larger if D(h) for two of the steps 2^-18,
+    2^-21, 2^-24 and 2^-27 agree on another value: the function then bends too sharply for the larger steps. The error
+    is infinite if the last two do not agree at all, or if the differences to the right and to the left still disagree
+    as h shrinks, and do not converge.
 
     Args:
         y: the outputs, (points, m, columns): in column c, only the number x_c is moved.
         moved: what it is moved to, (points, columns), from ``difference_points``.
         steps: the steps; those above are for a function that computes in float64.
+        largest: the size of the largest numbers, as far as known, that may be rounded inside of f.
 
     References:
         Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)".
@@ -377,7 +379,15 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
         # If numbers far from 0 cancel inside of f, it moves as if they were rounded. In float64 this is seldom visible.
         terms = np.abs(smaller[-1]) * (ahead + back)[-1] / (2 * steps.small[-1])
         sizes = sizes + np.nansum(terms, -1, keepdims=True) / 8
-    rounding = np.maximum(8 * epsilon * sizes, 4 * noise) / (ahead + back)
+    # In a smooth function the changes shrink with the steps. Where they do not, and smaller steps do not show that they
+    # do, the function moves by leaps of about this size. Larger ones are no rounding: it has a kink or a bend there.
+    changes, ratio = up - down, ((ahead + back)[:-1] / (ahead + back)[1:])
+    leaps = np.abs(changes[:-1] - ratio * changes[1:])
+    is_smooth = (leaps <= np.abs(changes[:-1]) / 2) & (changes[:-1] != 0)
+    smooth_below = np.cumsum(is_smooth[::-1], 0)[::-1] - is_smooth
+    is_leap = ~is_smooth & (smooth_below < 3) & (leaps <= 64 * epsilon * largest)
+    leap = 4 * np.max(np.where(is_leap, leaps, 0), 0) / (ahead + back)
+    rounding = np.maximum(np.maximum(8 * epsilon * sizes, 4 * noise) / (ahead + back), leap)
     table = [differences[:usual]]
     value, error = table[0][-1], np.full_like(table[0][-1], np.inf)
     for order in range(1, ORDERS):
@@ -392,7 +402,8 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS) -> Extr
         found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
         value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
     # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
-    uncertain = 10 * (np.abs(larger - smaller) + 8 * epsilon * (sizes / (ahead + back))[usual + 1 :])
+    of_one = 8 * epsilon * sizes / (ahead + back) + leap
+    uncertain = 10 * (np.abs(larger - smaller) + of_one[usual + 1 :])
     away = np.abs(value - larger)
     error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
     # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.

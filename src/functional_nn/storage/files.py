@@ -398,7 +398,8 @@ def _destination(path: Path) -> Path | int | None:
 def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
     """Gives a new file the permissions and the group of the one that it replaces, if that one has the same owner.
 
-    The permissions of somebody else's file, such as of a stranger's page, could let him read the new one.
+    The permissions of somebody else's file, such as of a stranger's page, could let him read the new one. He may also
+    have given the name to another file of the owner, as a hard link. So a file with several names does not count.
 
     Raises:
         OSError: if it would replace a link, or something else that is no regular file.
@@ -410,7 +411,7 @@ def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
     if not stat.S_ISREG(about.st_mode):
         is_link = stat.S_ISLNK(about.st_mode)
         raise OSError(errno.ELOOP, LINK, name) if is_link else OSError(errno.EINVAL, "not a regular file", name)
-    if about.st_uid == os.fstat(descriptor).st_uid:
+    if about.st_uid == os.fstat(descriptor).st_uid and about.st_nlink == 1:
         with suppress(OSError, AttributeError):  # Windows has neither
             os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
             os.fchown(descriptor, -1, about.st_gid)

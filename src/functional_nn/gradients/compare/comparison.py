@@ -45,16 +45,16 @@ ROUNDED_UNITS = 4
 """In a narrow type, an error may be as large as the effect of this many units in the last place of all values."""
 HALF = HALF_OF_DIGITS["float64"]
 """The relative error allowed at further points."""
-MOST_JUDGED = 4
+MOST_JUDGED = 6
 """The arbiter judges at most this many differentiable further points where all derivatives are finite, and at most this
 many others."""
 MOST_ELSEWHERE = 20
 """At a further point, the arbiter computes the derivatives by at most this many elements of a leaf."""
-MOST_CALLS = 12
+MOST_CALLS = 16
 """The arbiter is asked about at most this many further points, including those without a derivative."""
 
-OUTLIERS = {0: "", 16: ", one large number", -16: ", one large negative number"}
-"""A single number is so many times as large as the others; 0 stands for the point itself."""
+OUTLIERS = {1: "", -1: ", other signs", 16: ", one large number", -16: ", one large negative number"}
+"""A single number is so many times as large as the others. With 1 and -1, all of them are multiplied."""
 MISLEADING = re.compile("select_n|cond|stop_gradient|custom_")
 """Operations whose derivative by JAX may not be that of the function."""
 DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for sign in (1, -1))])
@@ -249,7 +249,14 @@ class JacobianComparison:
         function = quick_jit(self.problem.function)
         own_rounding = self._own_rounding(self.problem.pullback)
         judged, calls, right = {True: 0, False: 0}, 0, []
-        for point in sorted(points, key=lambda point: -point.disagreement):
+        given = [np.asarray(leaf) for leaf in self.problem.leaves]
+
+        def is_other(point: FurtherPoint) -> bool:
+            """Whether more than one number is another than the caller gave. There are few such points."""
+            pairs = zip(point.leaves, given, strict=True)
+            return sum(int(np.count_nonzero(np.asarray(leaf) != own)) for leaf, own in pairs) > 1
+
+        for point in sorted(points, key=lambda point: (is_other(point), -point.disagreement)):
             if not point.disagreement <= HALF:
                 with jax.enable_x64(True):
                     exists = all(np.isfinite(np.asarray(y)).all() for y in function(point.leaves))
@@ -370,8 +377,9 @@ class JacobianComparison:
     def of_other_shapes(self, regime: str) -> list[Verdict] | None:
         """Compares a pulled-back cotangent with automatic differentiation, and asks the arbiter only if they differ.
 
-        Differences are measured relative to the largest derivative by each leaf. After the point itself, the first
-        number of each leaf becomes large, with both signs: a quantile or a bound on the deviation needs many numbers.
+        Differences are measured relative to the largest derivative by each leaf. After the point itself, all numbers
+        get the other sign, which reverses their order. Then the first number of each leaf becomes large, with both
+        signs: a quantile or a bound on the deviation needs many numbers.
 
         Args:
             regime: the name of this point in the verdicts.
@@ -725,10 +733,11 @@ def _product(function: Function, y_bars: Leaves, leaves: Leaves) -> Leaves:
 
 
 def _with_outlier(leaf: Array, factor: float) -> np.ndarray:
-    """The leaf with another first number: a multiple of its largest one."""
+    """The leaf with another first number: a multiple of its largest one. See ``OUTLIERS``."""
     other = np.array(leaf, np.float64)
-    if factor:
-        other.reshape(-1)[:1] = factor * np.max(np.abs(other), initial=0)
+    if abs(factor) == 1:
+        return factor * other
+    other.reshape(-1)[:1] = factor * np.max(np.abs(other), initial=0)
     return other
 
 

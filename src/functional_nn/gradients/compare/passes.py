@@ -37,15 +37,18 @@ GIVEN = "given"
 """The name of the point that the caller gave."""
 ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
+SMALLEST_SECOND = 1e-12
+"""Second derivatives that are smaller than this share of the largest gradient, or of 1, are not compared."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 ALSO_SECOND = 287
 """The length of axes at which second derivatives are compared, too."""
-SIZES = (1, 2, 30, 43, 140, 205, 256, ALSO_SECOND, 1028)
+SIZES = (1, 2, 24, 30, 43, 48, 140, 205, 256, ALSO_SECOND, 1028)
 """The lengths of axes that are tried. Divided by 8, they leave each remainder; divided by 4, the long ones do. Code
-often works in blocks of 32 to 1,024 numbers, and may choose another way for each power of 2. Of blocks of 32, a length
-of 256 has eight, 205 a part of a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4,
-2 and 1. A length of 1,028 is longer than a block of 1,024."""
+often works in blocks of 16 to 1,024 numbers, and may choose another way for each power of 2. After blocks of 16, a
+length of 24 leaves exactly half of one, and 48 does so after blocks of 32. Of blocks of 32, a length of 256 has eight,
+205 a part of a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length
+of 1,028 is longer than a block of 1,024."""
 BOTH_LONG = (68, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
 Together they have a whole tile of 64 x 64 elements, and parts of others."""
@@ -55,9 +58,9 @@ UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 KNOWN = UNKNOWN / LARGE**2
 """Errors below it, also times large cotangents, are those of known derivatives."""
-OTHER_STEPS = (0.7, 0.7 / 8, 0.7 / 64)
-"""Where a derivative seems wrong, the differences are computed again, with the usual steps times these factors. At the
-given point, only the first factor is used."""
+OTHER_STEPS, STEPS_AT_GIVEN = (0.7, 0.7 / 8, 0.7 / 64), (0.7, 0.55, 0.85, 0.95)
+"""Where a derivative seems wrong, the differences are computed again, with the usual steps times these factors. The
+steps are not much smaller at the given point, where differences have to know as many digits as they can."""
 SMALLEST_FACTOR = 1 / 100
 """In a narrow type, the steps are made smaller as long as they are at least the usual ones times this."""
 NEARBY = 6
@@ -121,6 +124,7 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "whole numbers": lambda x, random, number: np.round(2 * random.normal(size=x.shape)),
     "zeros among others": lambda x, random, number: x * ((np.arange(x.size) + number) % 2).reshape(x.shape),
     "zeros": lambda x, random, number: x if number else np.zeros_like(x),
+    "very large negative numbers": lambda x, random, number: -3e3 * random.uniform(0.5, 1.5, x.shape),
 }
 """How the arrays of each other point are made: from a given array, a source of random numbers and the array's number.
 Arrays next to each other get their zeros at different places: 0 times 0 would hide errors."""
@@ -149,7 +153,7 @@ class Along(NamedTuple):
         value: the derivatives, or 0.
         error: their errors; at least ``UNKNOWN`` where nothing is known.
         kink: where the outputs have a kink.
-        farthest: the largest absolute values of the outputs at all points of the differences.
+        farthest: the largest absolute value of all outputs at all points of the differences.
     """
 
     directions: np.ndarray
@@ -452,10 +456,13 @@ class Implementation:
             result = self.defined(changed, self.dtype)
             if result:
                 outputs[point, :, column] = flat(result.leaves)
-        value, error, kink, doubtful = arbiter.extrapolated(outputs[: len(moved)], moved, steps)
-        # A derivative that is 0 may be too small to be seen, beside the output itself or what it is farther away.
-        farthest = np.nan_to_num(np.abs(outputs)).max(0)
-        error += np.where(value == 0, np.finfo(steps.dtype).eps * farthest, 0.0)
+        # Numbers of this size may be rounded inside of forward, as the 1 in 1 - tanh². Beside them, a derivative may be
+        # too small to be seen.
+        largest = np.max(np.abs(outputs), initial=np.max(np.abs(y), initial=0), where=np.isfinite(outputs))
+        value, error, kink, doubtful = arbiter.extrapolated(outputs[: len(moved)], moved, steps, largest)
+        error += np.where(value == 0, np.finfo(steps.dtype).eps * largest, 0.0)
+        if self._kind != "vjp":  # forward is a gradient here, which often has lost digits itself
+            error += SMALLEST_SECOND * min(np.max(np.abs(y), initial=1), largest)
         is_known, is_zero = error < np.inf, (np.abs(value) <= error) & ~kink
         error = np.where(is_known, error + np.where(is_zero, np.abs(value), 0.0), UNKNOWN)
         value = np.where(is_known & ~is_zero, value, 0.0)
@@ -465,9 +472,9 @@ class Implementation:
         terms = np.abs(value[:, :groups]).sum(1)
         error[apart > PRECISIONS[self.dtype].visible * terms, :groups] = UNKNOWN
         # The largest step of each direction is 1 from here on, so a single element gives its derivative.
-        largest = np.copysign(np.max(np.abs(directions), 1, initial=1), directions.sum(1))
-        directions, value, error = directions / largest[:, None], value / largest, error / np.abs(largest)
-        along = Along(directions, value, error, kink, np.maximum(np.abs(y)[:, None], farthest))
+        steps_to = np.copysign(np.max(np.abs(directions), 1, initial=1), directions.sum(1))
+        directions, value, error = directions / steps_to[:, None], value / steps_to, error / np.abs(steps_to)
+        along = Along(directions, value, error, kink, np.full(value.shape, largest))
         if self.dtype == "float64" or factor < SMALLEST_FACTOR or not (doubtful | (error > KNOWN)).any():
             return along
         # Numbers far from 0 that are close together, as 500 ± 1: relative to their size, the usual steps are too large.
@@ -481,7 +488,7 @@ class Implementation:
 
     def _confirmed(self, arrays: Arrays, place: int, y: np.ndarray, regime: str) -> Along:
         """Differences with other steps. At another point than the given one, those with all steps have to agree."""
-        factors = OTHER_STEPS[:1] if regime == GIVEN else OTHER_STEPS
+        factors = STEPS_AT_GIVEN if regime == GIVEN else OTHER_STEPS
         first, *others = (self._along(arrays, place, ONE_BY_ONE, y, factor) for factor in factors)
         errors = [other.error + np.abs(other.value - first.value) for other in others]
         return first._replace(error=np.max([first.error, *(DOUBT * error for error in errors)], 0))

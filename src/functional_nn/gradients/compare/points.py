@@ -65,7 +65,7 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     and very large and very small ones, also a single one that is far below all others, and some that int32 cannot
     hold; evenly spaced numbers in a random order and sorted, whole numbers (which are often equal, or at kinks),
     positive numbers, zeros, equal numbers, numbers at each constant that the function or the formula compares with and
-    on both sides of it, and numbers near those of the problem's own point, also sorted.
+    on both sides of it, and numbers near those of the problem's own point, also sorted, or with one such constant.
 
     Args:
         problem: the problem. Its ``domain`` moves each point to where the formula has to hold.
@@ -102,6 +102,7 @@ def further_points(problem: Problem, y_bars: Leaves, constants: Sequence[float])
     points += [[constant / 16 * normal(leaf) for leaf in leaves] for constant in _with_roots(constants)]
     points.append([leaf * (1 + 0.1 * normal(leaf)) for leaf in leaves])
     points.append([np.sort(leaf, axis=None).reshape(leaf.shape) for leaf in leaves])
+    points += _with_one_constant(_with_roots(constants), leaves)
     for point in points:
         yield problem.domain(point) if problem.domain else point, [normal(bar).astype(bar.dtype) for bar in y_bars]
 
@@ -344,6 +345,19 @@ def _at_constants(
         factors = [np.round(random.uniform(0.95, 1.05, leaf.shape), DECIMALS) for leaf in leaves]
         pairs = zip(point, factors, strict=True)
         yield [np.where(np.isin(leaf, exact), leaf, leaf * factor) for leaf, factor in pairs]
+
+
+def _with_one_constant(constants: Sequence[float], leaves: Leaves) -> Iterator[list[np.ndarray]]:
+    """Yields the problem's own point with a constant, or its negative, as the first number of one leaf.
+
+    All others stay as they were given. Where they are 0, or have another sign, the function may not be defined.
+    """
+    for constant in constants:
+        for place in range(len(leaves)):
+            for number in (constant, -constant):
+                point = [np.array(leaf) for leaf in leaves]
+                point[place].reshape(-1)[:1] = number
+                yield point
 
 
 def _with_roots(constants: Sequence[float]) -> list[float]:
