@@ -115,6 +115,17 @@ def softplus(x):
     return np.logaddexp(np.zeros_like(x), x)
 
 
+def windows(x, length):
+    """Windows with a stride of 2: those of length 3 share numbers, and those of length 2 do not."""
+    return np.lib.stride_tricks.sliding_window_view(x, length)[::2]
+
+
+def fancy_convolution_backward(x, w, y_bar):
+    x_bar = np.zeros_like(x)
+    x_bar[windows(np.arange(x.size), w.size)] += y_bar[:, None] * w  # np.add.at adds what is for the same number
+    return x_bar, windows(x, w.size).T @ y_bar
+
+
 def squared_sech(x, w):
     return 1 - np.tanh(x @ w) ** 2
 
@@ -288,6 +299,18 @@ WRONG = {
         [np.abs(draw(2, 8))],
         ("x", "vjp", "very large negative numbers"),
     ),
+    "windows that share a number": (
+        lambda x, w: windows(x, len(w)) @ w,
+        fancy_convolution_backward,
+        [draw(7), draw(2)],
+        ("x", "vjp", "axes of length 2 with length 3"),
+    ),
+    "nothing for a tiny cotangent": (
+        np.sin,
+        lambda x, y_bar: y_bar * np.cos(x) * (np.abs(y_bar) > 1e-6),
+        [np.float32(draw(4))],
+        ("x", "vjp", "given"),
+    ),
     "more than 1,024": (
         np.sin,
         lambda x, y_bar: y_bar * np.cos(x) * (np.arange(x.size) < 1024),
@@ -328,7 +351,7 @@ WRONG = {
         float32_product,
         lambda x, w, y_bar: (np.where(x == 0, 0, y_bar * np.roll(w, 1)), np.roll(y_bar * x, -1)),
         [np.float32(draw(2)), np.float32(draw(2))],
-        ("x", "vjp", "zeros"),
+        ("x", "vjp", "whole numbers"),
     ),
     "overflow in the type of the arrays": (
         softplus,
@@ -602,6 +625,20 @@ def test_functions_of_pytorch_that_are_straight_lines_pass(name):
     torch, x = pytest.importorskip("torch"), draw(2, 7)
     x[0, 0] = 0  # the kink
     assert check_torch(getattr(torch, name), torch.from_numpy(x).float(), other_points=False).passed
+
+
+def test_a_second_derivative_that_is_wrong_for_larger_numbers_only():
+    torch, swish = swish_of(
+        lambda ctx, y_bar: y_bar * torch.where(ctx.saved_tensors[0].abs() > 2.5, slope(ctx).detach(), slope(ctx))
+    )
+
+    def slope(ctx):
+        (x,) = ctx.saved_tensors
+        s = x.sigmoid()
+        return s * (1 + x * (1 - s))
+
+    report = check_torch(swish, torch.from_numpy(0.5 * draw(2, 3)))
+    assert report.failures[0].kind == "second order"
 
 
 def test_a_function_of_pytorch_and_its_second_derivative():

@@ -707,6 +707,18 @@ def test_indices_of_several_rows_are_no_permutation():
     assert not report.passed
 
 
+def test_sorted_whole_numbers_are_longer_and_in_another_order():
+    """Two times the first half of 0, 0, 1, 2 would be all 0."""
+    report = check_vjp(
+        lambda x, n: jnp.zeros(3).at[n].add(x),
+        lambda x, n, g: (g[jnp.sort(n)], None),
+        *(F64([0.3, -1.2, 0.7, 0.1]), np.array([0, 0, 1, 2])),
+        **QUICK,
+    )
+    assert "axes of other lengths and other flags or whole numbers" in report.sentence
+    assert not report.passed
+
+
 def test_the_smallest_integer_of_a_type_is_a_constant_like_others():
     """Its absolute value in its own type is negative."""
     least = np.array(np.iinfo(np.int32).min, np.int32)

@@ -263,7 +263,7 @@ def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | N
         check("member", member, f"one of {counted(count, 'member')}, from 0", member < count)
         chosen = result.members[member]
     known = {name: value for name, value in identity.items() if name in DEFAULTS or name in ABOUT}
-    values = {**known, "epochs": settings["epochs"], **settings["grid"][chosen.number]}
+    values = {**known, "epochs": settings.get("epochs"), **settings["grid"][chosen.number]}
     configuration = Configuration.from_dict(values, folder / SWEEP, is_completed=False).completed()
     return known | configuration.to_dict(), chosen, settings[FINGERPRINT]
 

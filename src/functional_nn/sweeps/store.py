@@ -46,7 +46,7 @@ FILE_ENTRIES = ("format", "version", FINGERPRINT)
 """The entries of ``sweep.json`` that do not belong to the identity of the sweep."""
 SCHEMA = {
     FINGERPRINT: str,
-    "epochs": int,
+    "epochs": (int, None),
     "grid": [{"data": str, ...: (*files.PLAIN, list)}],
     "halving": ([(*files.PLAIN, [int])], None),
     "precision": ([str], None),

@@ -313,7 +313,11 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         are_equal = flat.all() or not flat.any()
         return np.where(are_equal, flat ^ (np.arange(flat.size) % 2 == 1), np.roll(flat, 1)).reshape(array.shape)
-    return array if _is_permutation(array) else flat[np.arange(flat.size) // 2].reshape(array.shape)
+    if _is_permutation(array):
+        return array
+    # Of 0, 0, 1, 2 the first half is all equal, which tells little about indices.
+    repeated = (flat[(np.arange(flat.size) + shift) // 2] for shift in (0, 1))
+    return next((x for x in repeated if np.any(x != x[:1])), flat).reshape(array.shape)
 
 
 def _is_permutation(array: np.ndarray) -> bool:
