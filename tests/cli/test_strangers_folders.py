@@ -18,7 +18,7 @@ from tests.other_process import python
 from tests.storage.manifests import manifest_of, sign_run, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, run
+from functional_nn.cli import export, report, run, train
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
@@ -636,6 +636,34 @@ def test_an_exported_file_stays_in_its_folder_and_replaces_none(stranger, tmp_pa
     assert run(command) == 1
     assert out.read_text() == "precious"
     assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_a_folder_that_appears_after_the_first_look_is_not_reported(stranger, tmp_path, monkeypatch, refused):
+    """A stranger renames his run for a moment, and then puts a link to a private run in its place."""
+    write_page = report._write_page
+
+    def put_link_first(folder, *more):
+        folder.symlink_to(stranger)
+        return write_page(folder, *more)
+
+    monkeypatch.setattr(report, "_write_page", put_link_first)
+    before = sorted(stranger.iterdir())
+    refused(["report", tmp_path / "run"], "the folder of a run or a sweep, got no folder")
+    assert sorted(stranger.iterdir()) == before
+
+
+def test_a_run_goes_on_in_the_folder_of_its_settings_or_not_at_all(stranger, tiny, tmp_path, monkeypatch, refused):
+    """A stranger makes a folder with settings of his, and removes it when they have been read."""
+    shutil.copytree(stranger, tmp_path / "run")
+    with_settings_of = train.with_settings_of
+
+    def remove_then_use(flag, folder, *more):
+        shutil.rmtree(folder)
+        return with_settings_of(flag, folder, *more)
+
+    monkeypatch.setattr(train, "with_settings_of", remove_then_use)
+    refused([*tiny, "--out", tmp_path / "run", "--resume", "--quiet"], str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.mark.slow

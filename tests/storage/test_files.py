@@ -18,6 +18,7 @@ from functional_nn.storage.files import (
     check_path,
     checksum_of,
     one_writer,
+    opened,
     opened_whole,
     parsed,
     read_file,
@@ -329,6 +330,16 @@ def test_a_sparse_file_of_arrays_is_not_read(tmp_path, size):
     os.truncate(path, size)
     with pytest.raises(DataError, match=f"a sparse file: {size:,} bytes"):
         unpacked(path)
+
+
+def test_a_file_that_is_one_hole_is_not_read(tmp_path):
+    """It takes no block on the disk. A file system that says 0 blocks for each file is another thing."""
+    with open(tmp_path / "table.csv", "wb") as file:
+        file.truncate(2**26 + 1)
+    with pytest.raises(OSError, match="a sparse file: 67,108,865 bytes, of which only 0 are on the disk"):
+        opened(tmp_path / "table.csv", follow_links=True).close()
+    (tmp_path / "empty").write_bytes(b"")
+    opened(tmp_path / "empty", follow_links=True).close()
 
 
 def test_json_of_too_many_entries_is_refused(monkeypatch):

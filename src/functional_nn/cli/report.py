@@ -32,8 +32,10 @@ def report(folder: Path, data_dir: str | None) -> None:
     with importing():
         from functional_nn.storage.files import kept_open
 
-    if folder.is_dir():
-        click.get_current_context().with_resource(kept_open(folder))
+    if not folder.is_dir():
+        raise _no_run(folder, "no folder")
+    # What is read and written from here on is in this folder, whatever others put in its place.
+    click.get_current_context().with_resource(kept_open(folder))
     click.echo(escaped(str(_write_page(folder, None, data_dir))))
 
 
@@ -71,7 +73,10 @@ def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Pat
         elif (folder / run_folder.CONFIGURATION).exists():
             run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
         else:
-            remedy = "Give a folder that train --out or sweep --out wrote."
-            given = "nothing of the kind" if folder.is_dir() else "no folder"
-            raise DataError(str(folder), "the folder of a run or a sweep", given, remedy)
+            raise _no_run(folder, "nothing of the kind")
     return page
+
+
+def _no_run(folder: Path, given: str) -> DataError:
+    remedy = "Give a folder that train --out or sweep --out wrote."
+    return DataError(str(folder), "the folder of a run or a sweep", given, remedy)

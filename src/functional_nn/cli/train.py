@@ -98,9 +98,12 @@ def train(
         member = named_member(from_run, member)
         values, *_ = saved_networks.chosen_run(from_run, member)
         configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)
-    if resume and out is not None:
+    if resume and out is not None and out.is_dir():
         from functional_nn.storage import run_folder
+        from functional_nn.storage.files import kept_open
 
+        # The run goes on in the folder whose settings are read here, or not at all.
+        context.with_resource(kept_open(out))
         if (out / run_folder.CONFIGURATION).exists():
             values = run_folder.read_configuration(out)
             groups = settings.DATA, settings.NETWORK, settings.TRAINING

@@ -114,12 +114,22 @@ def regular_file(
         wrong = errno.EMLINK, "a file with a second name (a hard link); copy it, and remove this one"
     elif most is not None and about.st_size > most:
         wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
-    elif about.st_size > LARGEST_SPARSE and 0 < on_disk < about.st_size / 100:
+    elif about.st_size > LARGEST_SPARSE and (0 < on_disk < about.st_size / 100 or _is_one_hole(descriptor)):
         wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
     if wrong is not None:
         os.close(descriptor)
         raise OSError(*wrong, os.fspath(path))
     return descriptor
+
+
+def _is_one_hole(descriptor: int) -> bool:
+    """Whether an open file has no data at all, so that it takes no place on the disk. Then all its bytes are 0."""
+    try:
+        os.lseek(descriptor, 0, getattr(os, "SEEK_DATA", os.SEEK_SET))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
 
 
 unlinked_file = partial(regular_file, follow_links=False)
