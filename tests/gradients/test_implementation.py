@@ -915,6 +915,11 @@ def test_the_sentence_says_where_y_bar_is_1():
     assert "It is 3 times too large. Here y_bar[1] is 1 at (0, 0), and 0 elsewhere." in two
 
 
+def test_the_sentence_names_the_number_where_a_formula_is_not_finite():
+    forward, backward, arrays, _ = WRONG["0 / 0"]
+    assert check_implementation(forward, backward, *arrays).sentence.endswith(" This element of x is 0.")
+
+
 def test_whole_numbers_change_their_lengths_with_the_others():
     torch = pytest.importorskip("torch")
 

@@ -423,10 +423,11 @@ class Implementation:
                 self._skip_unknown(name, along[number], max(np.max(np.abs(one.value), initial=0) for one in along))
             if is_given and verdict.outcome == "pass":  # the report then says how many digits are right
                 verdict = replace(verdict, tolerance=TOLERANCES[dtype])
-            if verdict.outcome == "fail" and verdict.index:
-                verdict = replace(
-                    verdict, note=f"{verdict.note} This element of {name} is {arrays[place].flat[verdict.index]:.6g}."
-                )
+            if (
+                verdict.index and verdict.hand is not None and not np.isfinite(verdict.hand)
+            ):  # it may be 0, or very large
+                number_there = arrays[place].flat[verdict.index] + 0.0  # 0 in place of -0
+                verdict = replace(verdict, note=f"{verdict.note} This element of {name} is {number_there:.6g}.")
             if is_given or verdict.outcome != "inconclusive":
                 found.append(replace(verdict, index=_index(verdict.index, arrays[place].shape)))
         return [replace(verdict, dtype=dtype, regime=regime) for verdict in found]
