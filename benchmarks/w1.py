@@ -69,6 +69,8 @@ SHOWN = (
     "pytorch_compile",
     "pytorch_tutorial",
     "pytorch_torchvision",
+    "numpy",
+    "scikit_learn",
 )
 """The peers of `python -m benchmarks all`."""
 WORK, OURS, PYTORCH = "one network, one epoch", "functional_nn", "pytorch_tutorial"
