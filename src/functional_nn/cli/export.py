@@ -75,7 +75,8 @@ def export(
     for flag, (given, needed) in needs.items():
         if given and kind != needed:
             raise InputError(flag, f"the format {needed}", f"--to {kind}")
-    check("--pair", "no --like", "the names of a file, by --like", not pairs or like is not None)
+    if pairs and like is None:
+        raise InputError("--pair", "a file with names, in --like", "none")
     check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
     member = named_member(run, member)
     if kind == "hub":

@@ -72,8 +72,8 @@ def from_torch(
 
     The network has to consist of the same layers as the model. The layers of each kind are paired in order: ours in the
     order in which they run, PyTorch's in the order in which they were assigned in the module. Where the two orders
-    differ, ``names`` says which belong together. A safetensors file has only the order of its names. So ``names`` must
-    have its modules of equal shapes whose names differ in more than numbers.
+    differ, ``names`` says which belong together. A safetensors file keeps only the order of the alphabet. So if it has
+    modules of equal shapes that are not just numbered, such as ``first`` and ``last``, ``names`` has to pair them.
 
     Args:
         net: the network.

@@ -402,8 +402,8 @@ def extrapolated(y: np.ndarray, moved: np.ndarray, steps: Steps = STEPS, largest
         found, found_error = (np.take_along_axis(array, best, 0)[0] for array in (table[-1], distance))
         value, error = np.where(found_error < error, found, value), np.minimum(found_error, error)
     # If two small steps agree on a value far from the extrapolated one, the larger steps missed something.
-    of_one = 8 * epsilon * sizes / (ahead + back) + leap
-    uncertain = 10 * (np.abs(larger - smaller) + of_one[usual + 1 :])
+    of_each = 8 * epsilon * sizes / (ahead + back) + leap
+    uncertain = 10 * (np.abs(larger - smaller) + of_each[usual + 1 :])
     away = np.abs(value - larger)
     error = np.max(np.where(away > uncertain + error, away + uncertain, error), 0)
     # At the two smallest steps, the differences still change by half, far more than by rounding. So they diverge.

@@ -38,7 +38,7 @@ GIVEN = "given"
 ONE_BY_ONE, ELSEWHERE = 32, 4
 """How many elements of an array, and of the outputs, are compared one by one: at the given point, and at others."""
 SMALLEST_SECOND = 1e-11
-"""Second derivatives that are smaller than this share of the largest gradient, or of 1, are not compared."""
+"""Second derivatives that are smaller than this share of the largest gradient nearby are not compared."""
 LARGE_STEPS = np.array([-2.0, -1.0, 1.0, 2.0])
 """These steps, as multiples of an element, show whether an output changes farther away."""
 ALSO_SECOND = 287
