@@ -493,6 +493,11 @@ ELSEWHERE = {
         lambda x, g: g * jnp.where(jnp.var(x) < 1e-9, 0, 2 * jnp.sum(x)) + 0 * x,
         F64([1.0, 0.5, 2.0]),
     ),
+    "both of two equal numbers": (
+        lambda x: jnp.max(x.reshape(-1, 2), -1),
+        lambda x, g: (g[:, None] * (x.reshape(-1, 2) == jnp.max(x.reshape(-1, 2), -1, keepdims=True))).reshape(-1),
+        F64([1.0, 0.5, -2.0, 0.3]),
+    ),
     "as wrong as automatic differentiation": (
         lambda x: jnp.where(x > 5, x * jax.lax.stop_gradient(x), jnp.sin(x)),
         lambda x, g: g * jnp.where(x > 5, x, jnp.cos(x)),
@@ -753,10 +758,21 @@ def pooled(x):
 
 
 def pooled_vjp(x, g):
-    chosen = jnp.repeat(g, 2) * (x[: 2 * g.size] == jnp.repeat(pooled(x), 2))
+    chosen = (g[:, None] * jax.nn.one_hot(jnp.argmax(x[: 2 * g.size].reshape(-1, 2), -1), 2)).reshape(-1)
     return jnp.pad(chosen, (0, x.size - 2 * g.size), mode="edge")  # the rest of an odd length has the derivative 0
 
 
+def margin(a, b):
+    return jax.nn.relu(jnp.sum(a**2 - b**2, -1) + 1)
+
+
+def margin_vjp(a, b, g):
+    active = (2 * g * (margin(a, b) > 0))[:, None]
+    return active * a, active * b * (1 if len(a) == 1 else -1)  # for one example, the sign is wrong
+
+
+# For most numbers of a long axis the loss is 0 here, or it is so if all signs change.
+OTHER_LENGTHS["of one example"] = margin, margin_vjp, F64([[0.3, -1], [0.5, 2]]), F64([[0.1, 1], [2, -1]])
 OTHER_LENGTHS["that a block does not divide"] = pooled, pooled_vjp, F64([1.0, 0.3, -1.2, 0.8, 2.1, 0.4])
 
 
@@ -771,6 +787,21 @@ def test_a_function_that_jax_cannot_differentiate():
     places = np.array([0, 2, 0])
     with pytest.raises(InputError, match=r"function: expected operations that JAX can differentiate, got scatter_mul"):
         check_vjp(lambda x: jnp.ones(3).at[places].multiply(x), lambda x, g: (g * x)[places], F64([0.3, -1.2, 0.7]))
+
+
+def test_an_index_beyond_the_end_of_a_shorter_axis_says_nothing():
+    """JAX writes nothing there, and reads the last number instead."""
+
+    def function(base, values, places):
+        return base.at[places].add(values) ** 2
+
+    def formula(base, values, places, g):
+        slope = 2 * base.at[places].add(values) * g
+        return slope, slope[places], None
+
+    check_vjp(
+        function, formula, F64([0.3, 1, -0.5, 0.7, 2]), F64([0.2, -1, 0.4]), np.array([4, 0, 2]), **QUICK
+    ).raise_if_failed()
 
 
 def test_a_loop_of_python_over_an_axis_gets_no_long_axis():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -53,8 +53,15 @@ MOST_ELSEWHERE = 20
 MOST_CALLS = 16
 """The arbiter is asked about at most this many further points, including those without a derivative."""
 
-OUTLIERS = {1: "", -1: ", other signs", 16: ", one large number", -16: ", one large negative number"}
-"""A single number is so many times as large as the others. With 1 and -1, all of them are multiplied."""
+NUMBERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "": lambda x: x,
+    ", other signs": lambda x: -x,
+    ", small numbers": lambda x: x / 64,
+    ", another order": lambda x: np.random.default_rng(x.size).permutation(x.reshape(-1)).reshape(x.shape),
+    ", one large number": lambda x: _with_outlier(x, 16),
+    ", one large negative number": lambda x: _with_outlier(x, -16),
+}
+"""The numbers at other lengths of axes, made from those that are given, by the end of their name."""
 MISLEADING = re.compile("select_n|cond|stop_gradient|custom_")
 """Operations whose derivative by JAX may not be that of the function."""
 DIFFERENCE_STEPS = np.array([0, *(sign * 2.0**power for power in (-14, -18) for sign in (1, -1))])
@@ -341,9 +348,7 @@ class JacobianComparison:
         compared = [values.with_usable_scale() for values, _ in parts]
         kinks = [np.asarray(values.kink) for values in compared]
         steps = [np.where(kink, 0.0, random.normal(size=kink.shape)) for kink in kinks]
-        directions = [step.reshape(np.shape(leaf)) for leaf, step in zip(point.leaves, steps, strict=True)]
-        along = lambda t: pulled(jacobians.moved(point.leaves, t[0], directions))  # noqa: E731
-        (together,) = arbiter.reference_jacobian(along, [np.zeros(())])
+        together = _reference_along(pulled, point.leaves, steps)
         rest, allowed = together.values.item(), together.error.item()
         for values, step in zip(compared, steps, strict=True):
             error = values.arbiter_error + HALF * values.scale + values.narrow
@@ -363,7 +368,41 @@ class JacobianComparison:
             is_known &= np.isfinite(values.automatic)
             counted = np.where(np.isfinite(values.hand), np.where(kink, is_alone, is_smooth), is_known)
             verdicts.append(judged(name, values.only_at(counted)))
-        return [verdict for verdict in verdicts if verdict.outcome == "fail"], is_smooth and not any(map(np.any, kinks))
+        wrong = [verdict for verdict in verdicts if verdict.outcome == "fail"]
+        has_kink = any(map(np.any, kinks))
+        if has_kink and not is_alone and not wrong:
+            wrong = self._of_equal_numbers(point, pulled, shown)
+        return wrong, is_smooth and not has_kink
+
+    def _of_equal_numbers(self, point: FurtherPoint, pulled: Function, shown: Mapping[str, str]) -> list[Verdict]:
+        """What is wrong along a direction that moves equal numbers by the same step.
+
+        If several elements are the largest ones, as in a pool, each of them alone is at a kink. Together they are not,
+        so there is a derivative, whichever of them a formula gives it to.
+
+        Args:
+            point: the point.
+            pulled: the function, multiplied by the cotangents.
+            shown: the regime of the verdict, and a note.
+        """
+        numbers = np.concatenate([np.ravel(leaf) for leaf in point.leaves])
+        _, group, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        steps = np.where(counts > 1, np.random.default_rng(1).normal(size=counts.shape), 0.0)[group]
+        parts = np.split(steps, np.cumsum([np.size(leaf) for leaf in point.leaves])[:-1])
+        together = _reference_along(pulled, point.leaves, parts)
+        hand, automatic, scale, narrow = (
+            np.concatenate([np.ravel(array) for array in arrays]) for arrays in zip(*point.found, strict=True)
+        )
+        right, terms = together.values.item(), scale @ np.abs(steps)
+        allowed = together.error.item() + HALF * terms + narrow @ np.abs(steps)
+        by_hand, by_jax = hand @ steps, automatic @ steps
+        if together.kink.any() or not abs(by_jax - right) <= allowed < abs(by_hand - right) < np.inf:
+            return []
+        sums = {"hand": float(by_hand), "automatic": float(by_jax), "arbiter": right, "reference": together.name}
+        note = f"Equal numbers are moved together here: these are sums of their derivatives. {shown.get('note', '')}"
+        moved = next(name for name, part in zip(self.problem.names, parts, strict=True) if part.any())
+        verdict = Verdict(self.subject, moved, "fail", float(abs(by_hand - right) / terms), HALF, transform="drawn")
+        return [replace(verdict, automatic_error=float(abs(by_jax - right) / terms), **{**shown, **sums, "note": note})]
 
     def _shown(self, point: FurtherPoint) -> str:
         """The numbers of a point, as a regime."""
@@ -377,9 +416,9 @@ class JacobianComparison:
     def of_other_shapes(self, regime: str) -> list[Verdict] | None:
         """Compares a pulled-back cotangent with automatic differentiation, and asks the arbiter only if they differ.
 
-        Differences are measured relative to the largest derivative by each leaf. After the point itself, all numbers
-        get the other sign, which reverses their order. Then the first number of each leaf becomes large, with both
-        signs: a quantile or a bound on the deviation needs many numbers.
+        Differences are measured relative to the largest derivative by each leaf. After the point itself, there are
+        other numbers, see ``NUMBERS``: a loss may be 0 for many of them, and a quantile or a bound on the deviation
+        needs one that is far from the others.
 
         Args:
             regime: the name of this point in the verdicts.
@@ -398,8 +437,8 @@ class JacobianComparison:
         verdicts = None
         with jax.enable_x64(True):
             program = quick_jit(pulled_back)
-            for factor, suffix in OUTLIERS.items():
-                leaves = [_with_outlier(leaf, factor) for leaf in self.problem.leaves]
+            for suffix, numbers in NUMBERS.items():
+                leaves = [numbers(np.array(leaf, np.float64)) for leaf in self.problem.leaves]
                 leaves = self.problem.domain(leaves) if self.problem.domain else leaves
                 y, found = program(leaves, self.y_bars)
                 point = FurtherPoint(leaves, self.y_bars, jacobians.as_rows(found, 1))
@@ -414,9 +453,7 @@ class JacobianComparison:
         return verdicts
 
     def _reads_beyond_the_end(self) -> bool:
-        """Whether the function uses an index beyond the end of an axis of length 1, as x[1]. JAX takes the last one."""
-        if not any(1 in np.shape(leaf) for leaf in self.problem.leaves):
-            return False
+        """Whether the function uses an index beyond the end of an axis. JAX then reads the last one, or writes none."""
         checked = checkify.checkify(self.problem.function, errors=checkify.index_checks)
         return quick_jit(checked)(self.problem.leaves)[0].get() is not None
 
@@ -732,12 +769,17 @@ def _product(function: Function, y_bars: Leaves, leaves: Leaves) -> Leaves:
     return problem.inner_product(y_bars, function(leaves))
 
 
-def _with_outlier(leaf: Array, factor: float) -> np.ndarray:
-    """The leaf with another first number: a multiple of its largest one. See ``OUTLIERS``."""
-    other = np.array(leaf, np.float64)
-    if abs(factor) == 1:
-        return factor * other
-    other.reshape(-1)[:1] = factor * np.max(np.abs(other), initial=0)
+def _reference_along(pulled: Function, leaves: Leaves, steps: Leaves) -> arbiter.Reference:
+    """The derivative of a function of leaves along the direction of these steps, by the arbiter."""
+    directions = [np.reshape(step, np.shape(leaf)) for leaf, step in zip(leaves, steps, strict=True)]
+    along = lambda t: pulled(jacobians.moved(leaves, t[0], directions))  # noqa: E731
+    return arbiter.reference_jacobian(along, [np.zeros(())])[0]
+
+
+def _with_outlier(leaf: np.ndarray, factor: float) -> np.ndarray:
+    """The leaf with another first number: a multiple of its largest one."""
+    other = leaf.copy()
+    other.reshape(-1)[:1] = factor * np.max(np.abs(leaf), initial=0)
     return other
 
 

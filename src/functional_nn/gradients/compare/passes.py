@@ -49,9 +49,9 @@ often works in blocks of 16 to 1,024 numbers, and may choose another way for eac
 length of 24 leaves exactly half of one, and 48 does so after blocks of 32. Of blocks of 32, a length of 256 has eight,
 205 a part of a seventh, and 287 all but one of a ninth: 31 numbers, which code may take as 16, 8, 4, 2 and 1. A length
 of 1,028 is longer than a block of 1,024. An axis that another one bounds, as a kernel's, may only get a small one."""
-BOTH_LONG = (68, 101)
+BOTH_LONG = (67, 101)
 """The lengths that different axes get at once, in this order and in the other one. Code may take one for the other.
-Together they have a whole tile of 64 x 64 elements, and parts of others."""
+Together they have a whole tile of 64 x 64 elements, and parts of others on both sides and in the corner."""
 MOST_OUTPUTS = 400_000
 """Shapes with more outputs than this are left out: they take too long, and too much memory."""
 UNKNOWN = 1e200
@@ -472,11 +472,12 @@ class Implementation:
         is_known, is_zero = error < np.inf, (np.abs(value) <= error) & ~kink
         error = np.where(is_known, error + np.where(is_zero, np.abs(value), 0.0), UNKNOWN)
         value = np.where(is_known & ~is_zero, value, 0.0)
-        # Where an output has a derivative, those along groups add up. At ties of a sorted array they do not.
+        # Where an output has a derivative, those along groups add up. At ties of a sorted array they do not. Then there
+        # is one along the last direction only, which keeps equal numbers equal.
         of_groups, of_sum = error[:, :groups].sum(1), np.where(kink[:, groups], -error[:, groups], error[:, groups])
         apart = np.abs(value[:, :groups].sum(1) - value[:, groups]) - of_sum - 2 * of_groups
         terms = np.abs(value[:, :groups]).sum(1)
-        error[apart > PRECISIONS[self.dtype].visible * terms, :groups] = UNKNOWN
+        error[apart > PRECISIONS[self.dtype].visible * terms, :-1] = UNKNOWN
         # The largest step of each direction is 1 from here on, so a single element gives its derivative.
         steps_to = np.copysign(np.max(np.abs(directions), 1, initial=1), directions.sum(1))
         directions, value, error = directions / steps_to[:, None], value / steps_to, error / np.abs(steps_to)

@@ -112,12 +112,12 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
 
     In the first list, all axes become longer, then only those of one length, and at last none. In the second one, they
     get one length. In the next two, axes get a length of ``SHORTEST`` and one of ``LONG``, if the function takes longer
-    ones and the program has no more operations then: a loop of Python over them would take very long to compile. Then
-    permutations change, all flags are equal, numbers are large where a flag is False, and the flags or whole numbers
-    of one argument change alone. Whole numbers of one shape also become equal. In the last lists, all axes of length 1
-    get a length that no axis has. Then one of them alone gets it, or one of two axes of an array that have the same
-    length, and one of two axes of different arrays. Last, an axis of length 1 gets the
-    length of the same axis of another array.
+    ones and the program has hardly more operations then: a loop of Python over them would take very long to compile.
+    Then permutations change, all flags are equal, numbers are large where a flag is False, and the flags or whole
+    numbers of one argument change alone. Whole numbers of one shape also become equal. In the last lists, all axes of
+    length 1 get a length that no axis has. Then one of them alone gets it, or one of two axes of an array that have the
+    same length, and one of two axes of different arrays. Last, an axis of length 1 gets the length of the same axis of
+    another array.
 
     Numbers are drawn near the given ones. Whole numbers are often indices, so they keep their values, but some are
     repeated. Flags change their order. Arguments that would be the same as before are left out.
@@ -168,7 +168,8 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
     repeated = [("repeated whole numbers", with_lengths({}))] if repeats else []
     yield [*of_lengths({n: n + longer for n in lengths}), *repeated]
     usual = operations(arguments)
-    free = [n for n in lengths if usual >= 0 and operations(with_lengths({n: n + longer})) == usual]
+    grown = {n: operations(with_lengths({n: n + longer})) for n in lengths}
+    free = [n for n in lengths if min(usual, grown[n]) >= 0 and grown[n] - usual < longer]
     long = {n: next(length for length in LONG if length % 4 not in (n % 4, (n + longer) % 4)) for n in free}
     large, small = (of_lengths(dict.fromkeys(lengths, length)) for length in EQUAL)
     yield [*filter(is_small, large[:1] if free == lengths else ()), *small]
