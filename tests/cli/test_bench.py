@@ -131,10 +131,11 @@ def test_wrong_flags(flags, said, refused):
 
 def test_files_that_hold_no_records_are_refused_before_anything_is_measured(tmp_path, refused):
     path = tmp_path / "a.jsonl"
-    path.write_text("not json")
-    for flag in ("--against", "--json"):
+    nested = f'{{"date": 1, "device": 1, "what": {"[" * 700}{"]" * 700}}}'
+    for flag, text in (("--against", "not json"), ("--json", "not json"), ("--against", nested)):
+        path.write_text(text)
         assert refused(["bench", flag, path], "line 1: expected a JSON object") == ""
-    assert path.read_text() == "not json"
+        assert path.read_text() == text
 
 
 def test_a_record_of_something_else_is_refused_before_anything_is_measured(record, refused):

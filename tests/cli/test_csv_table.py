@@ -51,8 +51,9 @@ def test_predict_finds_the_columns_by_name(trained, tmp_path, capsys, refused):
             network.predict(table)
     masked = np.ma.array([[130, -3]], mask=[[True, False]])
     for convert in (network.predict, network.features.standardized):
-        with pytest.raises(fnn.InputError, match="expected an array of numbers, got a masked array"):
-            convert(masked)
+        for given in (masked, [masked[0]]):
+            with pytest.raises(fnn.InputError, match="expected an array of numbers, got a masked array"):
+                convert(given)
     new.write_text("size,name\n1,a\n")
     refused(["predict", folder, new], "that the network was trained on, got a table without 'depth'")
 

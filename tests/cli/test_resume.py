@@ -163,8 +163,9 @@ def test_a_folder_from_before_a_setting_has_its_default(tiny, tmp_path, monkeypa
     refused([*again, "--clip-norm", "5"], "clip_norm null instead of 5.0")
 
 
-def test_resume_needs_a_folder(tiny, refused):
-    refused([*tiny, "--resume"], "--resume: expected the run's folder in --out")
+@pytest.mark.parametrize("flags", [["--resume"], ["--checkpoint-minutes", "5"]])
+def test_some_flags_need_a_folder(flags, tiny, refused):
+    refused([*tiny, *flags], f"{flags[0]}: expected the run's folder in --out")
 
 
 def test_clipped_steps_are_reported(tiny, tmp_path, capsys):

@@ -77,6 +77,7 @@ SECOND = ["--num-processes", "2", "--process-id", "1"]
     [
         (["--coordinator", "a:1"], "--coordinator: expected also --num-processes and --process-id, got none"),
         (["--process-id", "0"], "--process-id: expected also --coordinator and --num-processes, got none"),
+        (["--wait", "9"], "--wait: expected also --distributed or --coordinator, got none"),
         (["--distributed", "--num-processes", "2"], "--distributed: expected no address and no numbers"),
         (["--coordinator", "a:1", *SECOND[:3], "2"], "--process-id: expected a number from 0 to 1"),
         (["--coordinator", "a:70000", *SECOND], "--coordinator: expected HOST:PORT"),

@@ -177,6 +177,7 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
         (["--model", "mlp,lstm", "--batch-norm"], "--batch-norm: expected only flags that lstm takes"),
         (["--grid", "nowhere.toml"], "nowhere.toml: expected a file of TOML text"),
         (["--plan", "quick"], "plan: expected a known name"),
+        (["--halving-keep", "0.5"], "--halving-keep: expected also --halving, got none"),
         (["--learning-rat", "0.1"], "Did you mean"),
         (["--hidden", "4;6"], "in a sweep, several networks: 128,64/256"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage import files
-from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.storage.arrays import packed, save_parameters, unpacked
 from functional_nn.storage.files import (
     check_new_folder,
     check_path,
@@ -180,6 +180,18 @@ def test_a_link_before_two_points_leads_to_its_folder(tmp_path):
     with files.kept_open(tmp_path / "run"):
         assert read_file(tmp_path / "link" / ".." / "run" / "a") == b"other/run"
         assert read_file(tmp_path / "." / "run" / "a") == b"run"
+
+
+def test_a_renamed_folder_that_is_kept_open_gets_its_files(tmp_path):
+    """Its own user, or one who can write to the folder above, may rename it while a network is trained."""
+    run, renamed = tmp_path / "run", tmp_path / "renamed"
+    run.mkdir()
+    with files.kept_open(run):
+        run.rename(renamed)
+        save_parameters(run / "model.safetensors", {"w": np.ones(2)}, {})
+        assert files.names_in(run) == ["model.safetensors"]
+    assert (renamed / "model.safetensors").is_file()
+    assert not run.exists()
 
 
 def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(tmp_path):

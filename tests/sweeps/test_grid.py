@@ -75,6 +75,12 @@ def test_a_value_that_is_given_twice_is_refused():
             crossed(make(rate=rate), grid(seed=[0, 1]))
 
 
+def test_true_and_1_of_one_name_are_refused():
+    """They are equal in Python, so two networks would be one setting."""
+    with pytest.raises(InputError, match="grids: wide: expected flags or numbers, got both"):
+        crossed([{"wide": True, "seed": 0}, {"wide": 1, "seed": 1}])
+
+
 @pytest.mark.parametrize("rate", [10**400, -(2**32), 10**5000], ids=["400 digits", "negative", "5000 digits"])
 def test_an_integer_that_jax_cannot_take_is_refused(rate):
     with pytest.raises(InputError, match=r"learning_rate: expected integers up to 4,294,967,295, got .{,100} Write a"):

@@ -19,7 +19,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, reading, shortened, versions
 from functional_nn.storage.arrays import listed
-from functional_nn.storage.files import JsonValue, finite_json, read_file
+from functional_nn.storage.files import JsonValue, finite_json, parsed, read_file
 from functional_nn.training.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -110,7 +110,7 @@ def read_records(path: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         record = None
         with suppress(ValueError, RecursionError):
-            record = json.loads(line)
+            record = parsed(line.encode())
         if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
             expected = "a JSON object with date, device and what"
             raise DataError(f"{path}, line {number}", expected, shortened(line), remedy)

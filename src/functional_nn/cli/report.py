@@ -62,15 +62,17 @@ def _write_page(folder: Path, data: Dataset | None, data_dir: str | None) -> Pat
     from functional_nn.reports.plots.axes import default_style
     from functional_nn.reports.run_contents import read_run
     from functional_nn.storage import run_folder
+    from functional_nn.storage.files import names_in
     from functional_nn.sweeps.parts import read_sweep
     from functional_nn.sweeps.store import SWEEP
 
     check_libraries()
     page = folder / run_folder.REPORT
     with default_style():
-        if (folder / SWEEP).exists():
+        names = names_in(folder)
+        if SWEEP in names:
             sweep_report.write_page(page, *read_sweep(folder))
-        elif (folder / run_folder.CONFIGURATION).exists():
+        elif run_folder.CONFIGURATION in names:
             run_report.write_page(page, read_run(folder, data, data_dir=data_dir))
         else:
             raise _no_run(folder, "nothing of the kind")

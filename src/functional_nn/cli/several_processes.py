@@ -98,6 +98,8 @@ class SeveralProcesses:
             missing = " and ".join(flag for flag in named if flag not in given)
             remedy = "If a cluster starts the processes, give --distributed alone."
             raise InputError(given[0], f"also {missing}", "none", remedy)
+        if self.wait != WAIT_SECONDS and not self.are_asked_for:
+            raise InputError("--wait", "also --distributed or --coordinator", "none")
         if self.num_processes is not None and self.process_id is not None:
             expected = f"a number from 0 to {self.num_processes - 1}, one for each process"
             check("--process-id", self.process_id, expected, self.process_id < self.num_processes)

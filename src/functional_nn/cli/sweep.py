@@ -39,7 +39,6 @@ MOST_NETWORKS = 4
 @click.option(
     "--halving-keep",
     type=flag_types.SHARE,
-    default=1 / 3,
     show_default="1/3",
     help="Share of the models that go on at each epoch of --halving.",
 )
@@ -70,7 +69,7 @@ def sweep(
     grid_file: Path | None,
     plan: str,
     halving: tuple[int, ...] | None,
-    halving_keep: float,
+    halving_keep: float | None,
     **flags: FlagValue,
 ) -> int:
     """Train a model for every combination of values and seeds, and print which are best.
@@ -90,6 +89,9 @@ def sweep(
 
     if flags["precision"] == "float64":
         jax.config.update("jax_enable_x64", True)
+    if halving_keep is not None and halving is None:
+        raise InputError("--halving-keep", "also --halving", "none")
+    kept = {} if halving_keep is None else {"keep": halving_keep}
     base, members = _members(flags, grid_file)
     if "seed" not in members[0]:
         members = crossed(members, grid(seed=range(flags["seed"], flags["seed"] + seeds)))
@@ -131,7 +133,7 @@ def sweep(
             precision=base.precision,
             plan=plan,
             patience=base.patience,
-            halving=None if halving is None else Halving(halving, halving_keep),
+            halving=None if halving is None else Halving(halving, **kept),
             keep=out is not None,
             part=part,
             out=out,

@@ -100,17 +100,18 @@ def train(
         configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)
     if resume and out is not None and out.is_dir():
         from functional_nn.storage import run_folder
-        from functional_nn.storage.files import kept_open
+        from functional_nn.storage.files import kept_open, names_in
 
         # The run goes on in the folder whose settings are read here, or not at all.
         context.with_resource(kept_open(out))
-        if (out / run_folder.CONFIGURATION).exists():
+        if run_folder.CONFIGURATION in names_in(out):
             values = run_folder.read_configuration(out)
             groups = settings.DATA, settings.NETWORK, settings.TRAINING
             configuration = with_settings_of("--resume", out, values, configuration, *groups)
     keep_best = configuration.keep_best
-    for flag, is_set in (("--resume", resume), ("--keep-best", keep_best)):
-        if is_set and out is None:
+    needs_out = {"--resume": resume, "--keep-best": keep_best, "--checkpoint-minutes": checkpoint_minutes}
+    for flag, value in needs_out.items():
+        if value and out is None:
             raise InputError(flag, "the run's folder in --out", "none")
     if member is not None and from_run is None:
         raise InputError("--member", "the sweep's folder in --from", "none")

@@ -129,12 +129,15 @@ check_data = partial(check, kind=DataError)
 
 
 def check_no_gaps(argument: str, value: object) -> None:
-    """Refuses a masked array of NumPy. In most conversions the hidden numbers would take the place of the gaps."""
+    """Refuses a masked array of NumPy, also in a list. Most conversions put the hidden numbers in place of the gaps."""
     # Masked arrays exist only if NumPy's module for them is imported. Another thread may be importing it right now, so
     # it is not imported here.
     kind = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())
     if isinstance(value, kind):
         raise InputError(argument, "an array of numbers", "a masked array", "Fill its gaps, or leave them out.")
+    if kind and isinstance(value, list | tuple) and value and not isinstance(value[0], int | float):
+        for part in value:
+            check_no_gaps(argument, part)
 
 
 class FormulaMissing(NotImplementedError):

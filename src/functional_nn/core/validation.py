@@ -38,7 +38,8 @@ def is_array(value: object) -> TypeGuard[jax.Array]:
 
 def is_numeric(array: jax.Array | np.ndarray) -> bool:
     """Whether an array holds real numbers or booleans, not keys, texts, objects or complex numbers."""
-    return array.dtype == bool or any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    is_number = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    return array.dtype == bool or (is_number and array.dtype.kind != "m")  # NumPy takes durations for integers
 
 
 def check_count(argument: str, value: object, *, least: int = 1, most: int = LARGEST) -> int:

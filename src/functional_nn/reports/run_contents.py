@@ -17,7 +17,7 @@ from functional_nn.data.sources import EMBEDDED, path_prefix
 from functional_nn.exchange.saved_networks import SavedNetwork, described
 from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, read_parameters
-from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open
+from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open, names_in
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.devices import bytes_of
 
@@ -82,7 +82,8 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     shapes = network.params, network.state
     notes: list[str] = []
     result: JsonObject | None = None
-    if (folder / run_folder.RESULT).exists():
+    names = names_in(folder)
+    if run_folder.RESULT in names:
         try:
             run_folder.verify_run_folder(folder, bytes_of(shapes))
             result = run_folder.read_result(folder)
@@ -95,7 +96,7 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
         data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]
     last = statistics[-1]["epoch"] if statistics else 0
-    if result is not None and last < len(history) and (folder / run_folder.LAYER_STATISTICS).exists():
+    if result is not None and last < len(history) and run_folder.LAYER_STATISTICS in names:
         notes.append(f"The file {run_folder.LAYER_STATISTICS} has lost its last lines, and the last epoch with them.")
     settings = values | network.configuration.to_dict()
     return RunContents(settings, network.net, history, params, state, result, statistics, data, notes)

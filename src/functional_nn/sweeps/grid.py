@@ -175,6 +175,11 @@ def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> li
             given = f"member {number} that differs from the first in {shortened(', '.join(different))}"
             raise InputError(argument, "the same hyper-parameters for all members", given)
     checked = [{name: _checked(name, value) for name, value in member.items()} for member in members]
+    for name in checked[0] if checked else ():
+        # True equals 1 in Python, so the two would be one setting.
+        are_flags = {isinstance(member[name], bool) for member in checked if isinstance(member[name], int | float)}
+        if len(are_flags) > 1:
+            raise InputError(f"{argument}: {shortened(name)}", "flags or numbers", "both")
     # Statistics over seeds would take equal models for independent ones, and an interval would be too narrow.
     known: set[frozenset[object]] = set()
     for number, member in enumerate(checked):

@@ -75,10 +75,11 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         if _has_other_files(out, settings):
             raise InputError("out", "a new or empty folder", f"{out}, which has files", "Files are never overwritten.")
         stack.enter_context(files.one_writer("out", out))
-        if (out / store.SWEEP).exists() and not (ended := read_sweep(out)[0]).message:
+        is_known = store.SWEEP in files.names_in(out)
+        if is_known and not (ended := read_sweep(out)[0]).message:
             yield ended  # sweep.json comes last, so there is nothing left to put together
             return
-        if (out / store.SWEEP).exists():
+        if is_known:
             _check_same_sweep(out, store.read_settings(out), settings)
         files.check_no_links("out", out, store.BATCHES)
         with files.folder_to_write("out", out / store.BATCHES):
