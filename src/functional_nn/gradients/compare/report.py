@@ -484,4 +484,4 @@ def digits_to_tell_apart(one: float, other: float) -> int:
 
 def right_to(digits: int) -> str:
     """How far a formula is right for certain, in words."""
-    return f"right to {counted(digits, 'digit')}. The arbiter cannot tell more."
+    return f"right to {counted(digits, 'digit')}. At one element, the arbiter cannot tell more."
