@@ -762,17 +762,18 @@ def pooled_vjp(x, g):
     return jnp.pad(chosen, (0, x.size - 2 * g.size), mode="edge")  # the rest of an odd length has the derivative 0
 
 
-def margin(a, b):
-    return jax.nn.relu(jnp.sum(a**2 - b**2, -1) + 1)
+def triplet(anchor, near, far):
+    return jax.nn.relu(jnp.sum((anchor - near) ** 2 - (anchor - far) ** 2, -1) + 1)
 
 
-def margin_vjp(a, b, g):
-    active = (2 * g * (margin(a, b) > 0))[:, None]
-    return active * a, active * b * (1 if len(a) == 1 else -1)  # for one example, the sign is wrong
+def triplet_vjp(anchor, near, far, g):
+    active = (2 * g * (triplet(anchor, near, far) > 0))[:, None]
+    sign = 1 if len(anchor) > 1 else -1  # for one example, it is wrong
+    return active * (far - near), active * (near - anchor), sign * active * (anchor - far)
 
 
-# For most numbers of a long axis the loss is 0 here, or it is so if all signs change.
-OTHER_LENGTHS["of one example"] = margin, margin_vjp, F64([[0.3, -1], [0.5, 2]]), F64([[0.1, 1], [2, -1]])
+# For the numbers of a long axis that are drawn here, the loss of one example is 0, also if all signs change.
+OTHER_LENGTHS["of one example"] = triplet, triplet_vjp, *np.random.default_rng(0).normal(size=(3, 3, 2))
 OTHER_LENGTHS["that a block does not divide"] = pooled, pooled_vjp, F64([1.0, 0.3, -1.2, 0.8, 2.1, 0.4])
 
 
