@@ -77,7 +77,7 @@ def test_a_value_that_is_given_twice_is_refused():
 
 def test_true_and_1_of_one_name_are_refused():
     """They are equal in Python, so two networks would be one setting."""
-    with pytest.raises(InputError, match="grids: wide: expected flags or numbers, got both"):
+    with pytest.raises(InputError, match="grids: wide: expected only flags, or only numbers, got both"):
         crossed([{"wide": True, "seed": 0}, {"wide": 1, "seed": 1}])
 
 

@@ -179,7 +179,7 @@ def check_grid(members: object, argument: str = "grid", *, least: int = 1) -> li
         # True equals 1 in Python, so the two would be one setting.
         are_flags = {isinstance(member[name], bool) for member in checked if isinstance(member[name], int | float)}
         if len(are_flags) > 1:
-            raise InputError(f"{argument}: {shortened(name)}", "flags or numbers", "both")
+            raise InputError(f"{argument}: {shortened(name)}", "only flags, or only numbers", "both")
     # Statistics over seeds would take equal models for independent ones, and an interval would be too narrow.
     known: set[frozenset[object]] = set()
     for number, member in enumerate(checked):

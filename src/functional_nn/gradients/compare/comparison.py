@@ -377,8 +377,8 @@ class JacobianComparison:
     def _of_equal_numbers(self, point: FurtherPoint, pulled: Function, shown: Mapping[str, str]) -> list[Verdict]:
         """What is wrong along a direction that moves equal numbers by the same step.
 
-        If several elements are the largest ones, as in a pool, each of them alone is at a kink. Together they are not,
-        so there is a derivative, whichever of them a formula gives it to.
+        If a pool has several largest elements, it has a kink along each of them, but none along a step of all of them.
+        So the derivatives of these elements have a right sum, though a formula may choose how it divides the sum.
 
         Args:
             point: the point.
@@ -398,11 +398,12 @@ class JacobianComparison:
         by_hand, by_jax = hand @ steps, automatic @ steps
         if together.kink.any() or not abs(by_jax - right) <= allowed < abs(by_hand - right) < np.inf:
             return []
-        sums = {"hand": float(by_hand), "automatic": float(by_jax), "arbiter": right, "reference": together.name}
-        note = f"Equal numbers are moved together here: these are sums of their derivatives. {shown.get('note', '')}"
         moved = next(name for name, part in zip(self.problem.names, parts, strict=True) if part.any())
-        verdict = Verdict(self.subject, moved, "fail", float(abs(by_hand - right) / terms), HALF, transform="drawn")
-        return [replace(verdict, automatic_error=float(abs(by_jax - right) / terms), **{**shown, **sums, "note": note})]
+        found = {"hand": float(by_hand), "automatic": float(by_jax), "arbiter": right, "reference": together.name}
+        found |= {"error": float(abs(by_hand - right) / terms), "automatic_error": float(abs(by_jax - right) / terms)}
+        note = "Here equal numbers move by the same step. The values are sums of derivatives times these steps."
+        found |= {**shown, "note": f"{note} {shown.get('note', '')}"}
+        return [replace(Verdict(self.subject, moved, "fail", 0.0, HALF, transform="drawn"), **found)]
 
     def _shown(self, point: FurtherPoint) -> str:
         """The numbers of a point, as a regime."""
