@@ -1,5 +1,6 @@
 """Image files brought to the form of a data set's images."""
 
+import io
 import itertools
 import struct
 import zlib
@@ -126,6 +127,13 @@ def test_every_mode_of_pillow_is_the_same_drawing(tmp_path, mode):
     image_format = {"ending": "jpeg", "quality": 100} if mode in ("CMYK", "YCbCr") else {}
     image = reading(tmp_path, image, **image_format).astype(int)
     np.testing.assert_allclose(image, expected, atol=8 if image_format else 3)
+
+
+def test_a_palette_gives_its_colors():
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (2, 1), (0, 255, 0)).convert("P").save(file, "PNG")
+    with quiet_decoders():
+        assert decode_image(file.getvalue(), "image", 0).tolist() == [[[0, 255, 0], [0, 255, 0]]]
 
 
 def test_orientation_in_exif_is_heeded(tmp_path):

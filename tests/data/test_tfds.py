@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -102,6 +103,16 @@ def test_the_default_folder_is_used():
     given = arrays(50)
     prepare_arrays("mnist", given, tfds.default_folder())
     assert_same_arrays(load_dataset("mnist"), given)
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_prepared_set_is_not_read_by_tfds():
+    """TFDS would wait for the other end of a pipe, and follow links."""
+    folder = tfds.default_folder() / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "dataset_info.json")
+    with pytest.raises(DataError, match="no network"):
+        load_dataset("mnist")
 
 
 def test_a_color_set_with_validation_for_want_of_test(tmp_path):

@@ -12,6 +12,7 @@ from tests.bits import contents, without_times
 import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.arrays import packed, unpacked
+from functional_nn.sweeps import parts as parts_module
 from functional_nn.sweeps.parts import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
@@ -210,3 +211,27 @@ def test_a_part_does_not_bring_another_result_of_a_member_under_another_name(fol
     shutil.copy(path, copied / "batches" / f"0{path.name}")
     with pytest.raises(InputError, match=r"folders: expected parts of one division"):
         fnn.sweeps.merge([parts[0], copied, *parts[2:]], tmp_path / "merged")
+
+
+def test_a_part_that_changes_meanwhile_replaces_no_result(folders, tmp_path, monkeypatch):
+    """It may belong to another user, who can write to it after all parts were checked."""
+    whole, parts = folders
+    check_parts, copied = parts_module._check_parts, shutil.copytree(parts[1], tmp_path / "other")
+    arrays, about = unpacked(own := next((parts[0] / "batches").iterdir()))
+    forged = packed({name: array + 1 for name, array in arrays.items()}, about)
+
+    def changing(name):
+        def check(paths):
+            checked = check_parts(paths)
+            (copied / "batches" / name).write_bytes(forged)
+            return checked
+
+        monkeypatch.setattr(parts_module, "_check_parts", check)
+
+    given = [parts[0], copied, *parts[2:]]
+    changing(own.name)
+    assert rows(fnn.sweeps.merge(given, tmp_path / "merged")) == rows(read_sweep(whole)[0])
+    (copied / "batches" / own.name).unlink()
+    changing(next((copied / "batches").iterdir()).name)
+    with pytest.raises(InputError, match=r"expected parts that nobody changes meanwhile, got .*other.*, which changed"):
+        fnn.sweeps.merge(given, tmp_path / "again")

@@ -149,7 +149,8 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
     """
     with _opened(place, content) as stored:
         image = _of_8_bits(stored)
-        return np.asarray(image.convert(MODES.get(channels, image.mode))).reshape(image.height, image.width, -1)
+        own = "RGB" if image.mode == "P" else image.mode  # of a palette, the numbers are no colors
+        return np.asarray(image.convert(MODES.get(channels, own))).reshape(image.height, image.width, -1)
 
 
 def image_form(path: str | os.PathLike[str]) -> tuple[int, int, bool]:

@@ -242,7 +242,9 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
     builder_class: Any = tfds.builder_cls(name)  # the annotations of TFDS leave out much of what it has
     mnist: Any = tfds.builder_cls("mnist")
     try:
-        builder = builder_class(data_dir=str(data_dir))
+        # In data_dir, there may be a set of a stranger, which TFDS would read.
+        with temporary_folder("tfds-") as empty:
+            builder = builder_class(data_dir=str(empty))
         features = builder.info.features.to_json()["content"]
         image_features(name, features.get("features", features), builder.info.supervised_keys)
         known_urls = builder.url_infos or {}

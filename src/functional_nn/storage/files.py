@@ -363,21 +363,20 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
     temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     remove = partial(os.unlink, temporary, dir_fd=folder)
     try:
-        with (
-            removed_by_signals(remove),
-            open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file,
-        ):
-            # The permissions come before the content, so that a private file is private from its first byte on.
-            _keep_permissions(name, folder, file.fileno())
-            yield file
-            # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave an
-            # empty file in place of the old one.
-            file.flush()
-            os.fsync(file.fileno())
-        if folder in _NEW_FILES_ONLY:
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-        else:
-            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        with removed_by_signals(remove):
+            with open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file:
+                # The permissions come before the content, so that a private file is private from its first byte on.
+                _keep_permissions(name, folder, file.fileno())
+                yield file
+                # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave
+                # an empty file in place of the old one.
+                file.flush()
+                os.fsync(file.fileno())
+            if folder in _NEW_FILES_ONLY:
+                os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+                remove()
+            else:
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
         with suppress(FileNotFoundError):
             remove()

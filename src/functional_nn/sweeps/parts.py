@@ -69,7 +69,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
     check("folders", folders, "a list with the folders of all parts", is_list and folders)
     paths = [files.check_path("folders", folder) for folder in folders]
     out = files.check_new_folder("out", out)
-    settings = _check_parts(paths)
+    settings, outcomes = _check_parts(paths)
     with ExitStack() as stack:
         stack.enter_context(files.folder_to_write("out", out))
         if _has_other_files(out, settings):
@@ -86,8 +86,13 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:
                 for file, _, batch in good_batches(path):
-                    about = batch.about | {store.FINGERPRINT: settings[store.FINGERPRINT]}
-                    files.write_whole(out / store.BATCHES / file.name, packed(batch.arrays, about))
+                    # Others may write to a part meanwhile. So each file is written that was checked, from its own part.
+                    if outcomes.get(file.name) == (file, _outcome(batch)):
+                        del outcomes[file.name]
+                        about = batch.about | {store.FINGERPRINT: settings[store.FINGERPRINT]}
+                        files.write_whole(out / store.BATCHES / file.name, packed(batch.arrays, about))
+        for file, _ in outcomes.values():
+            raise InputError("folders", "parts that nobody changes meanwhile", f"{file}, which changed")
         # The parts may differ: with vmap, a part of one member trains one at once.
         if any(store.read_settings(path).get(store.AT_ONCE) != 1 for path in paths):
             settings = settings | {store.AT_ONCE: MERGED}
@@ -176,8 +181,12 @@ def _has_other_files(out: Path, settings: files.JsonObject) -> bool:
     return not all(map(is_ours, paths))
 
 
-def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
-    """Requires that the folders are parts of one sweep, and have all members. Returns the settings of the first one."""
+def _check_parts(paths: Sequence[Path]) -> tuple[files.JsonObject, dict[str, tuple[Path, object]]]:
+    """Requires that the folders are parts of one sweep, and have all members.
+
+    Returns:
+        The settings of the first one, and by each name of a file the first file of this name and its outcome.
+    """
     settings = store.read_settings(paths[0])
     if settings.get("halving") is not None:
         remedy = "Successive halving compares all members, so it has no parts."
@@ -193,8 +202,7 @@ def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
             if not is_known or any(file_of.setdefault(number, file.name) != file.name for number in numbers):
                 expected = f"parts of one division, such as 1/{len(paths)} to {len(paths)}/{len(paths)}"
                 raise InputError("folders", expected, f"{path}, which has parts of another one")
-            about = [(one.status, one.bad_step, *one.curves, *one.test_metrics) for one in batch.histories]
-            outcome = checksum(batch.arrays), about
+            outcome = _outcome(batch)
             first, expected_outcome = first_with.setdefault(file.name, (file, outcome))
             if outcome != expected_outcome:
                 given = f"{path}, whose results differ from those in {first.parent.parent}"
@@ -202,7 +210,13 @@ def _check_parts(paths: Sequence[Path]) -> files.JsonObject:
     count = len(settings["grid"])
     if missing := sorted(set(range(count)) - file_of.keys()):
         raise InputError("folders", f"all {counted(count, 'member')} of the sweep", _in_words(missing, count))
-    return settings
+    return settings, first_with
+
+
+def _outcome(batch: store.Batch) -> object:
+    """What two files of the same members must have in common."""
+    about = [(one.status, one.bad_step, *one.curves, *one.test_metrics) for one in batch.histories]
+    return checksum(batch.arrays), about
 
 
 def _check_same_sweep(path: Path, known: files.JsonObject, first: files.JsonObject) -> None:
