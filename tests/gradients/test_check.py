@@ -448,6 +448,13 @@ ONLY_HERE = {
         np.array([[0.3], [-1.0]]),
         np.array([[2.0, 0.7, 1.1]]),
     ),
+    "keys that are as many as their features": (
+        lambda q, k, v: q @ k.T / k.shape[1] @ v,
+        lambda q, k, v, b: (b @ v.T @ k / len(k), v @ b.T @ q / len(k), k @ q.T @ b / len(k)),
+        np.linspace(-1, 1, 6).reshape(2, 3),
+        np.linspace(-0.7, 1.3, 9).reshape(3, 3),
+        np.linspace(-1.2, 0.4, 12).reshape(3, 4),
+    ),
     "hidden numbers that are not large": (
         lambda x, mask: jax.nn.logsumexp(x, where=mask),
         lambda x, mask, b: (b * shown_exponentials(x, mask) / jnp.sum(shown_exponentials(x, mask)), None),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -236,6 +237,18 @@ WRONG = {
         assigned,
         [draw(6, 2), np.array([4, 0, 2, 5])],
         ("table", "vjp", "repeated whole numbers"),
+    ),
+    "an empty segment between others": (
+        lambda x, segments: np.array([x[segments == n].sum() / max((segments == n).sum(), 1) for n in range(4)]),
+        lambda x, n, y_bar: ((y_bar / np.resize(np.unique(n, return_counts=True)[1], 4))[n], None),
+        [draw(6), np.array([0, 1, 1, 2, 3, 3])],
+        ("x", "vjp", "repeated whole numbers"),
+    ),
+    "no label that counts": (
+        lambda x, labels: x @ (labels >= 0) / max((labels >= 0).sum(), 1),
+        lambda x, labels, y_bar: (y_bar * (labels >= 0) / (labels >= 0).sum(), None),
+        [draw(4), np.array([2, -1, 0, 1])],
+        ("x", "vjp", "equal whole numbers"),
     ),
     "y_bar twice": (
         lambda x, w: x * w,
@@ -978,3 +991,14 @@ def test_numbers_of_float32_far_from_zero():
     check_implementation(lambda x: parts(x)[0], backward, x, **given).raise_if_failed()
     wrong = check_implementation(lambda x: parts(x)[0], lambda x, y_bar: backward(x, y_bar, 0.9), x)
     assert (wrong.failures[0].outcome, wrong.failures[0].regime) == ("fail", "given")
+
+
+def test_lengths_at_which_forward_is_slow_are_left_out():
+    def forward(x):
+        time.sleep(0.11 * (len(x) > 1000))
+        return np.sin(x)
+
+    report = check_implementation(forward, lambda x, y_bar: np.cos(x) * y_bar, draw(3))
+    report.raise_if_failed()
+    place = "the point with axes of length 3 with length 1028"
+    assert (place, "There, one call of forward takes more than 0.1 seconds.") in report.skipped

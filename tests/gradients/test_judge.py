@@ -687,6 +687,21 @@ def test_whole_numbers_that_the_function_compares_with(name):
     assert f"a whole number is {number}" in check_vjp(function, wrong, *given, **QUICK).sentence
 
 
+def test_all_whole_numbers_may_be_the_constant():
+    """The mean over the labels that count is 0 if none does, and its derivative is not 0 / 0."""
+
+    def report(least):
+        return check_vjp(
+            lambda x, n: masked_sum(x, n) / jnp.maximum(jnp.sum(n != -1), 1),
+            lambda x, n, g: (g * (n != -1) / jnp.maximum(jnp.sum(n != -1), least), None),
+            *(F64([0.3, -1.2, 0.7]), np.array([2, -1, 2])),
+            **QUICK,
+        )
+
+    report(1).raise_if_failed()
+    assert "all whole numbers are -1" in report(0).sentence
+
+
 def test_a_flag_that_is_the_constant_gets_another_value():
     formulas = lambda n: jnp.where(n == 1, 2.0, 1.0), lambda n: 2.0
     reports = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import timeit
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, Comp
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
-from functional_nn.gradients.compare.points import MOST_ELEMENTS, resized, with_repetitions
+from functional_nn.gradients.compare.points import MOST_ELEMENTS, resized, with_repetitions, with_smallest
 from functional_nn.gradients.compare.problem import DifferentiableLeaves, Leaves, Problem
 from functional_nn.gradients.compare.report import Verdict, digits_to_tell_apart, has_failed
 from functional_nn.gradients.digits.interpreter import Program
@@ -54,6 +55,8 @@ BOTH_LONG = (67, 101)
 Together they have a whole tile of 64 x 64 elements, and parts of others on both sides and in the corner."""
 MOST_OUTPUTS = 400_000
 """Shapes with more outputs than this are left out: they take too long, and too much memory."""
+MOST_SECONDS = 0.1
+"""Lengths are also left out if a call of the forward pass takes longer: there are about a thousand at each length."""
 UNKNOWN = 1e200
 """The error of a derivative about which differences say nothing."""
 KNOWN = UNKNOWN / LARGE**2
@@ -78,6 +81,7 @@ DIGITS = 50
 VALUES = 5
 """How often these values are computed: at the point, and near to it. With few points, changes may cancel at all."""
 TOGETHER = "There are too many to move one by one. A small error in one of them may be missed."
+SLOW = f"There, one call of forward takes more than {MOST_SECONDS:g} seconds."
 AT_KINK = "They are at a kink, where NaN or any value between the slopes on both sides is accepted."
 UNCERTAIN = "The differences of forward are too inaccurate there."
 WITHOUT_REFERENCE = f"{UNCERTAIN} A reference in jax.numpy can tell more."
@@ -303,9 +307,10 @@ class Implementation:
         leaves = [self.arrays[place] for place in self.places]
         for regime, recipe in POINTS.items():
             yield regime, self.moved([recipe(leaf.astype(float), random, number) for number, leaf in enumerate(leaves)])
-        repeated = [x if place in self.places else with_repetitions(x) for place, x in enumerate(self.arrays)]
-        if any(not np.array_equal(one, x) for one, x in zip(repeated, self.arrays, strict=True)):
-            yield "repeated whole numbers", self.moved(leaves, repeated)
+        for regime, change in (("repeated whole numbers", with_repetitions), ("equal whole numbers", with_smallest)):
+            changed = [x if place in self.places else change(x) for place, x in enumerate(self.arrays)]
+            if any(not np.array_equal(one, x) for one, x in zip(changed, self.arrays, strict=True)):
+                yield regime, self.moved(leaves, changed)
         lengths = dict.fromkeys(length for x in self.arrays for length in x.shape)
         free = [length for length in lengths if length and length not in self._fixed]
         changes: list[dict[int, int]] = [{length: size} for length, size in product(free, SIZES) if size != length]
@@ -325,7 +330,11 @@ class Implementation:
                 others.append(x)
             y = self.defined(others, self.dtype)
             if y and flat(y.leaves).size <= MOST_OUTPUTS:
-                yield " and ".join(f"axes of length {old} with length {new}" for old, new in change.items()), others
+                regime = " and ".join(f"axes of length {old} with length {new}" for old, new in change.items())
+                if min(timeit.repeat(partial(self.defined, others, self.dtype), repeat=2, number=1)) > MOST_SECONDS:
+                    self.skipped.append((f"the point with {regime}", SLOW))
+                else:
+                    yield regime, others
 
     def moved(self, leaves: Leaves, arrays: Arrays = ()) -> Arrays:
         """The arrays of the point, or others, with these floating-point numbers."""

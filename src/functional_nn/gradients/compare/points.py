@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import NamedTuple
 
 import jax
@@ -46,6 +46,8 @@ in steps of 4 meets all four."""
 EQUAL = (32, 8)
 """The length that all axes get at once: so matrices are square, and blocks of 2 to 32 numbers whole. It is the second
 one if an array becomes too large otherwise, or if an axis may not have any length."""
+MOST_BOUND, MOST_SETS = 3, 16
+"""At most this many axes that have to keep the same length are found, by trying at most this many sets of them."""
 MOST_ELEMENTS = 100_000
 """Arrays do not become larger than this."""
 REPEATED_PERMUTATION = "repeated whole numbers in place of a permutation"
@@ -185,13 +187,19 @@ def other_arguments(arguments: PyTree, operations: Callable[[PyTree], int]) -> I
         yield [(REPEATED_PERMUTATION, changed(repeat))]
     for name, new_arrays in _other_whole_numbers(dict(zip(places, arrays, strict=True))):
         yield [(name, changed(lambda place, x, new_arrays=new_arrays: new_arrays.get(place, x)))]
-    ones = [(place, axis) for place, axis, shape in axes if shape[axis] == 1]
-    alone = [(place, axis) for place, axis, shape in axes if shape[axis] == 1 or shape.count(shape[axis]) > 1]
-    chosen = [*([ones] if len(ones) > 1 else []), *([axis] for axis in alone)]
-    yield [with_shapes(with_axes(dict.fromkeys(axes, new))) for axes in chosen]
-    every = [shape[axis] for _, axis, shape in axes]
-    shared = [(place, axis) for place, axis, shape in axes if every.count(shape[axis]) > shape.count(shape[axis])]
-    yield [with_shapes(with_axes({axis: new})) for axis in shared if axis not in alone]
+    for length in dict.fromkeys(shape[axis] for _, axis, shape in axes):
+        same = rest = [(place, axis) for place, axis, shape in axes if shape[axis] == length]
+        if length == 1:
+            yield [with_shapes(with_axes(dict.fromkeys(same, new)))]
+        while rest:
+            sets = ([rest[0], *others] for size in range(MOST_BOUND) for others in combinations(rest[1:], size))
+            fitting = (
+                chosen for chosen in islice(sets, MOST_SETS) if operations(with_axes(dict.fromkeys(chosen, new))) >= 0
+            )
+            bound = next(fitting, rest[:1])
+            if bound != same:
+                yield [with_shapes(with_axes(dict.fromkeys(bound, new)))]
+            rest = [axis for axis in rest if axis not in bound]
     for place, axis, shape in axes:
         beside = {x.shape[axis - len(shape)] for x in arrays if shape[axis] == 1 and x.ndim >= len(shape) - axis}
         yield [with_shapes(with_axes({(place, axis): length})) for length in sorted(beside - {0, 1})]
@@ -220,9 +228,10 @@ def _other_whole_numbers(arrays: Mapping[int, np.ndarray]) -> Iterator[tuple[str
 
 
 def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -> Iterator[list[tuple[str, PyTree]]]:
-    """Yields arguments with one whole number for which a comparison, such as ``labels != -1``, has another result.
+    """Yields arguments with a whole number for which a comparison, such as ``labels != -1``, has another result.
 
-    The function may not be meant for any other whole numbers, so these are not tried.
+    The number takes the place of the first one, then of all. The function may not be meant for any other whole numbers,
+    so these are not tried.
 
     Args:
         traced: makes a program of the function and the formula. Its inputs are the leaves of the arguments.
@@ -235,21 +244,32 @@ def at_compared_integers(traced: Callable[[], ClosedJaxpr], arguments: PyTree) -
         comparisons = dict.fromkeys(_comparisons(traced(), inputs)) if arrays else ()
     except (TypeError, ValueError):  # the values of whole numbers are needed for tracing, as for a shape
         return
+
+    def with_array(place: int, array: np.ndarray) -> PyTree:
+        return jax.tree.unflatten(structure, [array if n == place else leaf for n, leaf in enumerate(leaves)])
+
+    filled: set[tuple[int, int]] = set()
     for place, constant, outcome in comparisons:
-        array = arrays[place].copy()
+        array = arrays[place]
         start, limits = int(array.flat[0]) if outcome is np.remainder else constant, np.iinfo(array.dtype)
         nearer = -1 if start > 0 else 1  # an index must not become too large
         numbers: Sequence[int] = (start, start + nearer, start - nearer)
         if outcome is np.remainder:
             near = constant if constant <= MOST_REMAINDERS else 2
             numbers = range(max(start - near + 1, min(array.min(), 0)), min(start + near, max(array.max(), 1) + 1))
-        known = {*outcome(array.astype(float).reshape(-1), constant).tolist()}
-        for number in numbers:
-            if limits.min <= number <= limits.max and outcome(number, constant) not in known:
-                known.add(outcome(number, constant))
-                array.flat[0] = number
-                others = [array.copy() if n == place else leaf for n, leaf in enumerate(leaves)]
-                yield [(f"a whole number is {number}", jax.tree.unflatten(structure, others))]
+        given = array.reshape(-1).tolist()
+        found = {}  # the first number with each outcome
+        for number in (*given, *(n for n in numbers if limits.min <= n <= limits.max)):
+            found.setdefault(outcome(float(number), constant).item(), number)
+        for number in found.values():
+            if number not in given:
+                changed = array.copy()
+                changed.flat[0] = number
+                yield [(f"a whole number is {number}", with_array(place, changed))]
+            may_repeat = number not in given or not _is_permutation(array)
+            if len(found) == 2 <= array.size and may_repeat and (place, number) not in filled:
+                filled.add((place, number))
+                yield [(f"all whole numbers are {number}", with_array(place, np.full_like(array, number)))]
 
 
 class Whole(NamedTuple):
@@ -308,7 +328,7 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
     """The same whole numbers, half of them twice; flags in another order, or not all equal.
 
     >>> with_repetitions(np.array([3, 0, 1])), with_repetitions(np.array([True, False, False]))
-    (array([3, 3, 0]), array([False,  True, False]))
+    (array([3, 1, 1]), array([False,  True, False]))
     """
     flat = array.reshape(-1)
     if array.dtype == bool:
@@ -316,9 +336,17 @@ def with_repetitions(array: np.ndarray) -> np.ndarray:
         return np.where(are_equal, flat ^ (np.arange(flat.size) % 2 == 1), np.roll(flat, 1)).reshape(array.shape)
     if _is_permutation(array):
         return array
-    # Of 0, 0, 1, 2 the first half is all equal, which tells little about indices.
-    repeated = (flat[(np.arange(flat.size) + shift) // 2] for shift in (0, 1))
-    return next((x for x in repeated if np.any(x != x[:1])), flat).reshape(array.shape)
+    number = np.arange(flat.size)
+    # Half of them from both ends, so that those in between are missing. If that changes nothing, the first half. Of
+    # 0, 0, 1, 2 these are all equal, which tells little about indices.
+    from_ends = np.where(number < flat.size // 2, number // 2, flat.size - 1 - (flat.size - 1 - number) // 2)
+    repeated = (flat[chosen] for chosen in (from_ends, number // 2, (number + 1) // 2))
+    return next((x for x in repeated if np.any(x != x[:1]) and np.any(x != flat)), flat).reshape(array.shape)
+
+
+def with_smallest(array: np.ndarray) -> np.ndarray:
+    """The smallest of the whole numbers everywhere, often that of an ignored label; or False if a flag is False."""
+    return array if _is_permutation(array) else np.full_like(array, min(array.flat, default=0))
 
 
 def _is_permutation(array: np.ndarray) -> bool:

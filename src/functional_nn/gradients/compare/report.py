@@ -96,7 +96,7 @@ class Report:
             parts.append(f"in {counted(len(self.wrong_automatic), 'comparison')}, automatic differentiation is wrong")
         notes = self.notes
         if len(notes) > MOST_NOTES:
-            notes = (f"{len(notes)} notes (report.notes) say what they do not tell.",)
+            notes = (f"{len(notes)} notes (report.notes) say what these comparisons do not tell.",)
         return " ".join([f"{'; '.join(parts)}.", *notes])
 
     @property
@@ -363,6 +363,8 @@ class Verdict:
         'It is 2 times too small.'
         """
         hand, arbiter = self.hand, self.arbiter
+        if self.reference == "float64" and hand is not None and hand == self.automatic:
+            return f"Both are the same in {self.dtype}: digits are lost, or rounding moves the point across a kink."
         if hand == 0 and arbiter:
             return "It is 0: a term is missing, terms cancel, or a number is out of range."
         quotient = hand / arbiter if hand and arbiter else 0.0
@@ -484,4 +486,4 @@ def digits_to_tell_apart(one: float, other: float) -> int:
 
 def right_to(digits: int) -> str:
     """How far a formula is right for certain, in words."""
-    return f"right to {counted(digits, 'digit')}. At one element, the arbiter cannot tell more."
+    return f"right to {counted(digits, 'digit')} or more. The arbiter cannot tell how many more."
