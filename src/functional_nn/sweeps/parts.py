@@ -196,7 +196,9 @@ def _check_parts(paths: Sequence[Path]) -> tuple[files.JsonObject, dict[str, tup
     first_with: dict[str, tuple[Path, object]] = {}
     for path in paths:
         _check_same_sweep(path, store.read_settings(path), settings)
-        for file, _, batch in good_batches(path):
+        for file, rung, batch in good_batches(path):
+            if rung is not None:  # a file of successive halving, which is no result
+                continue
             numbers = [history.number for history in batch.histories]
             is_known = members_in.setdefault(file.name, numbers) == numbers
             if not is_known or any(file_of.setdefault(number, file.name) != file.name for number in numbers):
@@ -215,7 +217,7 @@ def _check_parts(paths: Sequence[Path]) -> tuple[files.JsonObject, dict[str, tup
 
 def _outcome(batch: store.Batch) -> object:
     """What two files of the same members must have in common."""
-    about = [(one.status, one.bad_step, *one.curves, *one.test_metrics) for one in batch.histories]
+    about = [(one.number, one.status, one.bad_step, *one.curves, *one.test_metrics) for one in batch.histories]
     return checksum(batch.arrays), about
 
 
