@@ -824,6 +824,23 @@ def test_a_gradient_is_the_same_whatever_else_is_computed(backward, words):
     assert words in check_torch(Affine.apply, *tensors, second_order=False, other_points=False).sentence
 
 
+def test_a_backward_pass_that_works_only_once():
+    torch = pytest.importorskip("torch")
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(2 * x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, y_bar):
+            return ctx.saved_tensors[0].mul_(y_bar)
+
+    report = check_torch(Square.apply, torch.from_numpy(draw(3)), second_order=False, other_points=False)
+    assert "if the same graph is used a second time" in report.sentence
+
+
 @pytest.mark.parametrize("saves", [True, False])
 def test_a_result_that_is_changed_in_place(saves):
     torch = pytest.importorskip("torch")

@@ -258,11 +258,12 @@ def _about_graphs(
         named = ", ".join(names[place] for place in some)
         ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
     for some in _subsets(places):
-        right = gradient(y, by, {place: bar * (place in some) for place, bar in bars.items()})
+        right = gradient(results(*variables), by, {place: bar * (place in some) for place, bar in bars.items()})
         used = partial(gradient, y, by, {place: bars[place] for place in some})
         ways.append((f"if only these results are used: {', '.join(f'y[{place}]' for place in some)}", right, used))
     for place in places:
-        right = gradient(y, by, {number: 2 * bar * (number == place) for number, bar in bars.items()})
+        doubled = {number: 2 * bar * (number == place) for number, bar in bars.items()}
+        right = gradient(results(*variables), by, doubled)
         ways.append((IN_PLACE.format("its result"), right, partial(after_change, place)))
     notes: list[tuple[str, str]] = []
     for way, right, of_way in ways:

@@ -104,15 +104,15 @@ class Report:
         """What the comparisons that pass do not tell, in sentences. Each begins with the arguments that it is about."""
         several = len({verdict.subject for verdict in self.verdicts}) > 1
         about: dict[str, list[str]] = {}
-        digits: dict[str, int] = {}
+        digits: dict[str, list[int]] = {}
         for verdict in self.verdicts:
             name = f"{verdict.subject}, {verdict.leaf}" if several else verdict.leaf
             if verdict.outcome == "pass" and verdict.unit != "ULP" and verdict.note:
                 about.setdefault(verdict.note, []).append(name)
             if verdict.digits is not None:
-                digits[name] = min(verdict.digits, digits.get(name, verdict.digits))
-        for name, least in digits.items():
-            about.setdefault(right_to(least), []).append(name)
+                digits.setdefault(name, []).append(verdict.digits)
+        if digits:
+            about[right_to(min(map(min, digits.values())))] = list(digits)
         return tuple(f"{', '.join(dict.fromkeys(names))}: {note.strip()}" for note, names in about.items())
 
     @property
