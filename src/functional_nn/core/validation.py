@@ -39,7 +39,7 @@ def is_array(value: object) -> TypeGuard[jax.Array]:
 def is_numeric(array: jax.Array | np.ndarray) -> bool:
     """Whether an array holds real numbers or booleans, not keys, texts, objects or complex numbers."""
     is_number = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    # NumPy takes durations for integers, and has numbers of 128 bits, which JAX has not.
+    # NumPy takes durations for integers, and has numbers of 128 bits, which JAX lacks.
     return array.dtype == bool or (is_number and array.dtype.kind != "m" and array.dtype.itemsize <= 8)
 
 

@@ -149,7 +149,7 @@ def decode_image(content: bytes, place: str, channels: int) -> np.ndarray:
     """
     with _opened(place, content) as stored:
         image = _of_8_bits(stored)
-        own = "RGB" if image.mode == "P" else image.mode  # of a palette, the numbers are no colors
+        own = "RGB" if image.mode == "P" else image.mode  # the numbers of a palette are no colors
         return np.asarray(image.convert(MODES.get(channels, own))).reshape(image.height, image.width, -1)
 
 

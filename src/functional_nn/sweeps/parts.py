@@ -86,7 +86,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:
                 for file, _, batch in good_batches(path):
-                    # Others may write to a part meanwhile. So each file is written that was checked, from its own part.
+                    # Others may write to a part meanwhile. So only the files that were checked are written.
                     if outcomes.get(file.name) == (file, _outcome(batch)):
                         del outcomes[file.name]
                         about = batch.about | {store.FINGERPRINT: settings[store.FINGERPRINT]}

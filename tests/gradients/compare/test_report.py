@@ -102,6 +102,11 @@ def test_the_sentence_names_place_size_and_likely_cause(hand, arbiter, said):
     assert said in sentence
 
 
+def test_a_number_that_a_narrow_type_loses_is_no_mistake_of_the_formula_alone():
+    lost = verdict("fail", 0.5, hand=0.0, automatic=0.0, arbiter=2.0, dtype="float32", reference="float64")
+    assert lost.likely_cause.startswith("Both are equal in float32: it loses digits here, or rounding")
+
+
 def test_two_different_values_have_different_digits():
     sentence = verdict("fail", 0.5, hand=2.0, arbiter=2 + 1e-11).sentence
     assert "the formula gives 2, the arbiter (50 digits) gives 2.00000000001." in sentence

@@ -364,7 +364,7 @@ class Verdict:
         """
         hand, arbiter = self.hand, self.arbiter
         if self.reference == "float64" and hand is not None and hand == self.automatic:
-            return f"Both are the same in {self.dtype}: digits are lost, or rounding moves the point across a kink."
+            return f"Both are equal in {self.dtype}: it loses digits here, or rounding moves the point across a kink."
         if hand == 0 and arbiter:
             return "It is 0: a term is missing, terms cancel, or a number is out of range."
         quotient = hand / arbiter if hand and arbiter else 0.0
