@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from functional_nn.core.errors import DataError
+from functional_nn.data import images
 from functional_nn.data.images import INK, decode_image, image_form, quiet_decoders, read_fitted_image, read_image
 
 MNIST = (28, 28, 1)
@@ -288,6 +289,14 @@ def test_a_jpeg_file_of_many_scans_is_refused(tmp_path):
         path.write_bytes(content[:-2] + hidden + scans + content[-2:])
         with pytest.raises(DataError, match="more than 100 scans"):
             read_image(path, MNIST, digits=False)
+
+
+def test_a_jpeg_file_that_is_written_again_after_its_check_is_read_as_it_was(tmp_path, monkeypatch):
+    gray, black = tmp_path / "gray.jpg", tmp_path / "black.jpg"
+    PIL.Image.new("L", (28, 28), 128).save(gray)
+    PIL.Image.new("L", (28, 28), 0).save(black)
+    monkeypatch.setattr(images, "_check_jpeg", lambda content: gray.write_bytes(black.read_bytes()))
+    assert read_fitted_image(gray, MNIST).min() > 100
 
 
 @pytest.mark.parametrize(("segment", "most"), [(b"\xff\xe1\x00\x08Exif\0\0", 100), (b"\xff\xe3\x00\x02", 10_000)])

@@ -1,5 +1,6 @@
 """Writing files whole: what a path may lead to, and which paths are refused."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -105,6 +106,24 @@ def test_only_regular_files_are_read_and_a_pipe_does_not_wait(tmp_path, kind):
             read(place)
 
 
+def test_what_somebody_adds_to_a_file_while_it_is_read_is_left_out(tmp_path, monkeypatch):
+    """Otherwise a file that grows faster than it is read would fill the memory, or be read for ever."""
+    place, look = tmp_path / "file", os.fstat
+
+    def look_and_add(descriptor):
+        about = look(descriptor)
+        with place.open("ab") as file:
+            file.write(b"more")
+        return about
+
+    for read in (lambda path: hashlib.sha256(read_file(path)).hexdigest(), checksum_of):
+        place.write_bytes(b"content")
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "regular_file", lambda path, flags, **_: os.open(path, flags))
+            patched.setattr(files.os, "fstat", look_and_add)
+            assert read(place) == hashlib.sha256(b"content").hexdigest()
+
+
 def test_leftovers_that_are_links_are_removed_and_not_followed(tmp_path):
     target, parent = tmp_path / "target", tmp_path / "checkpoints"
     (target / "folder").mkdir(parents=True)
@@ -207,15 +226,14 @@ def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(tmp_path):
 def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monkeypatch, kind):
     results = tmp_path / "results"
     (results / "run").mkdir(parents=True)
-    make = files.mkdtemp
+    make = os.mkdir
 
-    def swapped(*arguments):
-        place = Path(make(*arguments))
-        place.rmdir()
-        results.rename(place) if kind == "folder" else place.symlink_to(results)
-        return str(place)
+    def swapped(place, mode, *, dir_fd):
+        make(place, mode, dir_fd=dir_fd)
+        Path(place).rmdir()
+        results.rename(place) if kind == "folder" else Path(place).symlink_to(results)
 
-    monkeypatch.setattr(files, "mkdtemp", swapped)
+    monkeypatch.setattr(files.os, "mkdir", swapped)
     refused = pytest.raises(OSError, match=r"took the place|link, which is not followed")
     with refused, temporary_folder(".", above=tmp_path):
         pass
@@ -224,14 +242,13 @@ def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monk
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives folders away")
 def test_a_temporary_folder_of_another_user_is_not_used(monkeypatch, tmp_path):
-    make = files.mkdtemp
+    make = os.mkdir
 
-    def foreign(*arguments):
-        place = make(*arguments)
+    def foreign(place, mode, *, dir_fd):
+        make(place, mode, dir_fd=dir_fd)
         os.chown(place, 4321, 4321)
-        return place
 
-    monkeypatch.setattr(files, "mkdtemp", foreign)
+    monkeypatch.setattr(files.os, "mkdir", foreign)
     monkeypatch.setattr(files.os, "geteuid", lambda: 4322)
     with pytest.raises(OSError, match="took the place"), temporary_folder(".", above=tmp_path):
         pass

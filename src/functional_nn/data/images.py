@@ -238,7 +238,8 @@ def _opened(
         kind = file.read(8)
         file.seek(0)
         if kind.startswith(b"\xff\xd8"):
-            _check_jpeg(file.read(MOST_BYTES + 1))
+            _check_jpeg(checked := file.read(MOST_BYTES + 1))
+            file = io.BytesIO(checked)  # somebody may write another picture into the file now
         file.seek(0)
         try:
             if kind == PNG and is_decoded:

@@ -268,7 +268,7 @@ def unpacked(
         # The library can map a file into memory instead, but then the process would crash if somebody cuts the file.
         arrays = {
             name: np.frombuffer(array["data"], STORED_TYPES[array["dtype"]]).reshape(array["shape"])
-            for name, array in sorted(deserialize(beginning + file.read()))
+            for name, array in sorted(deserialize(beginning + file.read(end)))
         }
     if not has_checksum and set(about) != {"sha256"}:  # a file of another program
         return arrays, about

@@ -24,7 +24,7 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryFile, mkdtemp
+from tempfile import gettempdir
 from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import DataError, InputError, shortened, shown
@@ -49,6 +49,8 @@ MOST_LEVELS = 32
 indentation, as for its checksum, takes time in proportion to it."""
 MOST_BYTES_OF_ROWS = 2**27
 """The largest file with a row for each epoch that is read."""
+PIECE = 2**20
+"""The number of bytes that are read at once for a checksum."""
 
 JsonValue: TypeAlias = Any
 """A value as JSON holds it: None, a boolean, a number, a string, a list or an object."""
@@ -151,9 +153,9 @@ def opened(path: Path, *, most: float | None = None, follow_links: bool = False)
 
 
 def read_file(path: Path, most: float = MOST_BYTES, *, follow_links: bool = False) -> bytes:
-    """The content of a file; see ``opened``."""
+    """The content of a file; see ``opened``. What somebody adds to it meanwhile is not read."""
     with opened(path, most=most, follow_links=follow_links) as file:
-        return file.read()
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def check_folder(folder: Path, expected: str, remedy: str = "") -> None:
@@ -260,9 +262,11 @@ def _is_of_another_user(folder: Path) -> bool:
 
     On a network's disk, all files may have another owner than this process. So the owners of files are compared.
     """
-    with TemporaryFile(dir=folder) as file:
-        own = os.fstat(file.fileno()).st_uid
-    descriptor = _KEPT_OPEN.get(str(folder))
+    name, descriptor = _placed(path := folder / f".{secrets.token_hex(8)}.{TEMPORARY}")
+    with removed_by_signals(partial(remove_file, path)):
+        with open(name, "xb", opener=partial(os.open, mode=0o600, dir_fd=descriptor)) as file:
+            own = os.fstat(file.fileno()).st_uid
+        remove_file(path)
     return descriptor is not None and os.fstat(descriptor).st_uid != own and os.geteuid() != 0
 
 
@@ -432,9 +436,9 @@ def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -
 
     It is kept open (see ``kept_open``).
     """
-    folder = Path(mkdtemp(suffix, prefix, above))
-    if above is not None:  # newer versions of Python give an absolute path, and the one above may be relative
-        folder = above / folder.name
+    folder = (above or Path(gettempdir())) / f"{prefix}{secrets.token_hex(8)}{suffix}"
+    name, descriptor = _placed(folder)
+    os.mkdir(name, 0o700, dir_fd=descriptor)
     remove = partial(_remove_temporary, folder)
     with kept_open(folder, follow_links=False):
         if names_in(folder) or _is_of_another_user(folder):
@@ -520,9 +524,13 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def checksum_of(path: Path, most: float | None = None) -> str:
-    """The SHA-256 of a file, which is not read into memory as a whole; see ``opened``."""
+    """The SHA-256 of a file, which is not read into memory as a whole; see ``opened`` and ``read_file``."""
+    found = hashlib.sha256()
     with opened(path, most=most) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        for start in range(0, size, PIECE):
+            found.update(file.read(min(PIECE, size - start)))
+    return found.hexdigest()
 
 
 def synchronize(folder: Path) -> None:
