@@ -3,6 +3,8 @@
 import json
 import operator
 import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -39,10 +41,30 @@ def test_processes_take_no_modules_from_the_working_directory(tmp_path, monkeypa
     (tmp_path / "multiprocessing.py").write_text("raise SystemExit('a module of a stranger')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verification, "check_subject", operator.is_)  # works without an import of JAX
-    monkeypatch.setattr(verification, "_use_one_thread", os.getpid)
+    monkeypatch.setattr(verification, "_start_process", os.getpid)
     before = dict(os.environ)
     assert dict(verification._reports(["l1", "l2"], True, 2)) == {"l1": False, "l2": False}
     assert os.environ == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the child of this test is a fork")
+def test_a_process_ends_when_its_parent_was_killed():
+    code = """
+import multiprocessing, time
+from functional_nn.gradients import verify
+
+def work():
+    verify._start_process()
+    print("working", flush=True)
+    time.sleep(100)
+
+multiprocessing.get_context("fork").Process(target=work).start()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"working\n"
+        parent.kill()
+        assert parent.communicate(timeout=30) == (b"", None)  # at its end, the child closes the other end of the pipe
 
 
 def test_a_quick_run_has_every_public_name_that_is_not_composed():

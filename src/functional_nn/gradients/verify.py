@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -87,15 +88,24 @@ def _reports(names: Sequence[str], quick: bool, jobs: int) -> Iterator[tuple[str
     # New processes are started from nothing ("spawn"), because a fork would lack the threads of JAX and could hang. The
     # working directory is not in their path of modules, because a stranger may have made it.
     spawn = multiprocessing.get_context("spawn")
-    with patch.dict(os.environ, PYTHONSAFEPATH="1"), ProcessPoolExecutor(jobs, spawn, _use_one_thread) as pool:
+    with patch.dict(os.environ, PYTHONSAFEPATH="1"), ProcessPoolExecutor(jobs, spawn, _start_process) as pool:
         running = {pool.submit(check_subject, name, quick): name for name in names}
         for done in as_completed(running):
             yield running[done], done.result()
 
 
-def _use_one_thread() -> None:
-    """Limits a process to one thread before JAX starts, because the processes share the cores."""
+def _start_process() -> None:
+    """Limits a process to one thread before JAX starts: the processes share the cores. It ends with its parent."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent was killed. Otherwise it would compute on for minutes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 TYPES: tuple[str, ...] = ("float64", "float32", "bfloat16")
