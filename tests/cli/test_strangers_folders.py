@@ -207,6 +207,16 @@ def test_no_picture_of_a_folder_that_a_run_names_is_shown(stranger, private_phot
     assert opened == []
 
 
+def test_an_export_does_not_follow_the_path_of_data_that_a_run_names(stranger, tmp_path):
+    """The link could be one of the user's, such as to the name of a project."""
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "loop").symlink_to("loop")
+    for number, (path, name) in enumerate({"link": "link", "loop/x": "x", "photos/": "photos"}.items()):
+        sign_run(stranger, dataset=f"folder:{tmp_path}/{path}", data_dir=None)
+        shared = fnn.exchange.to_hub(stranger, tmp_path / f"hub{number}")
+        assert json.loads((shared / "config.json").read_text())["dataset"] == f"folder:{name}"
+
+
 def test_pictures_of_a_folder_that_the_user_names_are_shown(stranger, private_photos):
     sign_run(stranger, dataset="folder:/gone", data_dir=None)
     # The network has three classes, and the folder has two: it was read.

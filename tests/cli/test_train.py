@@ -306,6 +306,10 @@ def test_places_that_cannot_be_written_are_refused_before_training(tiny, refused
     refused([*tiny, "--json", tmp_path / "missing" / "result.json"], "--json", "Make the folder first.")
     refused([*tiny, "--out", tmp_path / "file" / "run"], "--out")
     refused([*tiny, "--out", tmp_path / ("x" * 300)], "--out")
+    (tmp_path / "of_another").touch()
+    tmp_path.chmod(0o1777)  # as /tmp, where nobody else can replace the file
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    refused([*tiny, "--json", tmp_path / "of_another"], "--json", "a file that can be written to")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as in a read-only folder, if root runs the tests
     refused([*tiny, "--json", tmp_path / "result.json"], "--json", "a file that can be written to")
 

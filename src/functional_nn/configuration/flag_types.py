@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -100,11 +101,20 @@ class NewFile(click.Path):
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
-        # A file is replaced by a new one in its folder. A device or a pipe is written to.
-        is_replaced = path.is_file() or not path.exists()
-        if not os.access(path.resolve().parent if is_replaced else path, os.W_OK):
+        # A file is replaced by a new one in its folder, or lines are added to it. A device or a pipe is written to.
+        file = path.resolve()
+        places = [path, file.parent] if path.is_file() else [path if path.exists() else file.parent]
+        if not all(os.access(place, os.W_OK) for place in places) or _is_of_another_in_shared_folder(file):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
         return path
+
+
+def _is_of_another_in_shared_folder(file: Path) -> bool:
+    """Whether a file is of another user in a folder such as ``/tmp``, where only its owner can replace it."""
+    folder = file.parent.stat()
+    if not folder.st_mode & stat.S_ISVTX or not file.is_file():
+        return False
+    return os.geteuid() not in (0, folder.st_uid, file.stat().st_uid)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -333,7 +333,7 @@ def endings(left_out: Counter[str]) -> str:
     '201 files of other kinds (.heic, .txt)'
     """
     names = sorted(left_out, key=lambda ending: (-left_out[ending], ending))
-    shown = ", ".join(name or "no ending" for name in names[:5]) + (", …" if len(names) > 5 else "")
+    shown = ", ".join(escaped(name) or "no ending" for name in names[:5]) + (", …" if len(names) > 5 else "")
     number = sum(left_out.values())
     return f"{counted(number, 'file')} of other kinds ({shown})"
 

@@ -46,10 +46,10 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
             network = load(source)
             values, result = run_folder.read_configuration(source), run_folder.read_result(source)
             metrics = run_folder.read_metrics(source)
-        # Whoever gets the folder must not see the paths of this computer.
+        # Whoever gets the folder must not see the paths of this computer, nor where a path of a stranger leads on it.
         dataset = network.configuration.dataset
         if prefix := path_prefix(dataset):
-            dataset = prefix + Path(dataset.removeprefix(prefix)).resolve().name
+            dataset = prefix + os.path.basename(os.path.normpath(dataset.removeprefix(prefix)))
         public = replace(network.configuration, dataset=dataset, data_dir=None)
         network = network._replace(configuration=public)
         origins = {name: values[name] for name in ORIGINS if isinstance(values.get(name), dict)}
