@@ -401,7 +401,7 @@ class JacobianComparison:
         moved = next(name for name, part in zip(self.problem.names, parts, strict=True) if part.any())
         found = {"hand": float(by_hand), "automatic": float(by_jax), "arbiter": right, "reference": together.name}
         found |= {"error": float(abs(by_hand - right) / terms), "automatic_error": float(abs(by_jax - right) / terms)}
-        note = "Here equal numbers move by the same step. The values are sums of derivatives times these steps."
+        note = "There are ties. Equal numbers move by the same step: the values are sums of derivatives times steps."
         found |= {**shown, "note": f"{note} {shown.get('note', '')}"}
         return [replace(Verdict(self.subject, moved, "fail", 0.0, HALF, transform="drawn"), **found)]
 
