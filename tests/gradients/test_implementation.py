@@ -222,6 +222,16 @@ def in_place(x, y_bar):
 WORKSPACES: dict = {}
 
 
+def norms(x):
+    return np.sqrt((x * x).sum(1, keepdims=True))
+
+
+def squashed_backward(x, y_bar):
+    """For x / (1 + |x|), with 0 / 0 = 0."""
+    r = norms(x)
+    return y_bar / (1 + r) - x * (x * y_bar).sum(1, keepdims=True) / (np.where(r == 0, 1, r) * (1 + r) ** 2)
+
+
 WRONG = {
     # the leaf, the kind and the point of the first failure
     "softmax without its sum": (softmax, lambda x, y_bar: softmax(x) * y_bar, [draw(3, 5)], ("x", "vjp", "given")),
@@ -267,6 +277,18 @@ WRONG = {
         lambda x, y_bar: y_bar * np.where(x == 0, 7, np.sign(x)),
         [np.array([0.3, -2.0])],
         ("x", "vjp", "whole numbers"),
+    ),
+    "one row of zeros taken for all": (
+        lambda x: x / (1 + norms(x)),
+        lambda x, y_bar: y_bar.copy() if (norms(x) == 0).any() else squashed_backward(x, y_bar),
+        [draw(4, 3)],
+        ("x", "vjp", "zeros among others"),
+    ),
+    "one row of False taken for all": (
+        lambda x, mask: x**2 * mask,
+        lambda x, mask, y_bar: (2 * x * mask * y_bar * mask.any(1).all(), None),
+        [draw(3, 4), np.array([[True, False, True, True], [True, True, False, False], [False, True, True, True]])],
+        ("x", "vjp", "a row of False"),
     ),
     "0 / 0": (lambda x: x.prod(), lambda x, y_bar: y_bar * x.prod() / x, [draw(4)], ("x", "vjp", "zeros among others")),
     "the other branch": (

@@ -24,7 +24,14 @@ from functional_nn.gradients.compare.compared_values import HALF_OF_DIGITS, Comp
 from functional_nn.gradients.compare.comparison import LARGE, JacobianComparison
 from functional_nn.gradients.compare.error_scale import TOLERANCES
 from functional_nn.gradients.compare.jacobians import Derivatives, Pullbacks, automatic_pullback
-from functional_nn.gradients.compare.points import MOST_ELEMENTS, resized, with_repetitions, with_smallest
+from functional_nn.gradients.compare.points import (
+    MOST_ELEMENTS,
+    every_second,
+    resized,
+    with_repetitions,
+    with_smallest,
+    without_row,
+)
 from functional_nn.gradients.compare.problem import DifferentiableLeaves, Leaves, Problem
 from functional_nn.gradients.compare.report import Verdict, digits_to_tell_apart, has_failed
 from functional_nn.gradients.digits.interpreter import Program
@@ -127,12 +134,18 @@ POINTS: dict[str, Callable[[np.ndarray, np.random.Generator, int], np.ndarray]] 
     "another order": lambda x, random, number: random.permutation(x.reshape(-1)).reshape(x.shape),
     "equal numbers": lambda x, random, number: np.full_like(x, np.sum(x.reshape(-1)[:1])),
     "whole numbers": lambda x, random, number: np.round(2 * random.normal(size=x.shape)),
-    "zeros among others": lambda x, random, number: x * ((np.arange(x.size) + number) % 2).reshape(x.shape),
+    "zeros among others": lambda x, random, number: without_row(x * every_second(x.shape, number), number),
     "zeros": lambda x, random, number: x if number else np.zeros_like(x),
     "very large negative numbers": lambda x, random, number: -3e3 * random.uniform(0.5, 1.5, x.shape),
 }
 """How the arrays of each other point are made: from a given array, a source of random numbers and the array's number.
 Arrays next to each other get their zeros at different places: 0 times 0 would hide errors."""
+OTHER_WHOLE_NUMBERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "repeated whole numbers": with_repetitions,
+    "equal whole numbers": with_smallest,
+    "a row of False": lambda x: without_row(x) if x.dtype == bool else x,
+}
+"""How whole numbers and flags are changed."""
 FEW_POINTS = ("other signs", "drawn numbers")
 """The other points of what takes long: derivatives in 50 digits, and second derivatives."""
 
@@ -307,7 +320,7 @@ class Implementation:
         leaves = [self.arrays[place] for place in self.places]
         for regime, recipe in POINTS.items():
             yield regime, self.moved([recipe(leaf.astype(float), random, number) for number, leaf in enumerate(leaves)])
-        for regime, change in (("repeated whole numbers", with_repetitions), ("equal whole numbers", with_smallest)):
+        for regime, change in OTHER_WHOLE_NUMBERS.items():
             changed = [x if place in self.places else change(x) for place, x in enumerate(self.arrays)]
             if any(not np.array_equal(one, x) for one, x in zip(changed, self.arrays, strict=True)):
                 yield regime, self.moved(leaves, changed)

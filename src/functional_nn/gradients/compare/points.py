@@ -349,6 +349,19 @@ def with_smallest(array: np.ndarray) -> np.ndarray:
     return array if _is_permutation(array) else np.full_like(array, min(array.flat, default=0))
 
 
+def every_second(shape: Shape, first: int) -> np.ndarray:
+    """0, 1, 0, 1, …, or the other way round if the first number is odd."""
+    return np.resize([first % 2, 1 - first % 2], shape)
+
+
+def without_row(array: np.ndarray, number: int = 0) -> np.ndarray:
+    """A copy with 0, or False, in the row with this number. An array of one axis, or of one row, stays as it is."""
+    copy = array.copy()
+    if array.ndim > 1 and len(array) > 1:
+        copy[number % len(array)] = 0
+    return copy
+
+
 def _is_permutation(array: np.ndarray) -> bool:
     """Whether whole numbers are 0 … n - 1 in any order. A formula may use that none of them is missing."""
     is_list = array.dtype.kind in "iu" and array.ndim == 1 and array.size > 1
