@@ -942,6 +942,46 @@ def test_any_tensors_may_require_a_gradient_and_any_results_may_be_used(backward
     assert words in report.sentence
 
 
+@pytest.mark.parametrize(
+    "mistake", ["", "only these results are used: y[1]", "only the gradients by these are used: s"]
+)
+def test_second_derivatives_of_some_results_and_of_some_gradients(mistake):
+    torch = pytest.importorskip("torch")
+
+    class Gradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, s, y_bar):
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(x, s, y_bar)
+            return 3 * x**2 * s * y_bar, x**3 * y_bar
+
+        @staticmethod
+        def backward(ctx, u, v):
+            x, s, y_bar = ctx.saved_tensors
+            if u is None and "gradients" in mistake:
+                return None, None, None
+            u, v = (torch.zeros_like(x) if bar is None else bar for bar in (u, v))
+            return (6 * x * s * u + 3 * x**2 * v) * y_bar, 3 * x**2 * y_bar * u, 3 * x**2 * s * u + x**3 * v
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, s):
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(x, s)
+            return torch.sin(x), x**3 * s
+
+        @staticmethod
+        def backward(ctx, of_sine, of_cube):
+            x, s = ctx.saved_tensors
+            x_bar, s_bar = (0, None) if of_cube is None else Gradient.apply(x, s, of_cube)
+            if of_sine is None and "results" in mistake:
+                return x_bar.detach(), s_bar
+            return x_bar + (0 if of_sine is None else of_sine * torch.cos(x)), s_bar
+
+    report = check_torch(Product.apply, torch.from_numpy(draw(3)), torch.from_numpy(draw(3)), other_points=False)
+    assert report.passed if not mistake else f"second derivative is different if {mistake}." in report.sentence
+
+
 def test_other_tensors_are_constants():
     torch = pytest.importorskip("torch")
     weight, labels = torch.randn(3, 4, requires_grad=True), torch.tensor([0, 3])

@@ -191,7 +191,13 @@ def check_torch(
 
 
 def _about_graphs(
-    subject: str, names: Sequence[str], results: Callable[..., list[PyTree]], variables: list[PyTree], y_bars: Arrays
+    subject: str,
+    names: Sequence[str],
+    results: Callable[..., list[PyTree]],
+    variables: list[PyTree],
+    y_bars: Arrays,
+    *,
+    twice: bool = False,
 ) -> list[Verdict]:
     """Judges whether PyTorch gets the same gradient in each way in which it may ask for it.
 
@@ -201,6 +207,7 @@ def _about_graphs(
         results: the function.
         variables: its arguments. Those that require a gradient have a cotangent.
         y_bars: a cotangent for each result that depends on them.
+        twice: whether second derivatives are judged, which may use some results, or some gradients, only.
     """
     torch = imported("torch", "check_torch")
     y, by = results(*variables), {place: x for place, x in enumerate(variables) if x.requires_grad}
@@ -213,6 +220,14 @@ def _about_graphs(
         pairs = [y[place] for place in used], list(by.values()), [bars[place] for place in used]
         found = dict(zip(by, torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True), strict=True))
         return {n: np.zeros(by[n].shape) if bar is None else bar.numpy(force=True) for n, bar in found.items()}
+
+    def again(factors: dict[int, PyTree], bars: dict[int, PyTree]) -> dict[int, np.ndarray]:
+        """The gradient of the sum of the gradients times these factors, for these cotangents."""
+        new = results(*variables)
+        pairs = [new[place] for place in bars], list(by.values()), list(bars.values())
+        found = dict(zip(by, torch.autograd.grad(*pairs, create_graph=True, allow_unused=True), strict=True))
+        used = {n: factor for n, factor in factors.items() if found[n] is not None and found[n].requires_grad}
+        return gradient(found, by, used) if used else {n: np.zeros(x.shape) for n, x in by.items()}
 
     def after_another() -> dict[int, np.ndarray]:
         first = results(*variables)
@@ -254,14 +269,24 @@ def _about_graphs(
             for n, name in enumerate(names)
         ),
     ]
+    random = np.random.default_rng(0)
+    factors = {n: torch.from_numpy(random.normal(size=x.shape)).to(x) for n, x in by.items()}
+    if twice:
+        ways = []
     for some in _subsets(list(by)):
         named = ", ".join(names[place] for place in some)
-        ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
+        if twice:
+            right = again({n: factor * (n in some) for n, factor in factors.items()}, bars)
+            of_these = partial(again, {n: factors[n] for n in some}, bars)
+            ways.append((f"if only the gradients by these are used: {named}", right, of_these))
+        else:
+            ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
+    of_results = partial(again, factors) if twice else lambda bars: gradient(results(*variables), by, bars)
     for some in _subsets(places):
-        right = gradient(results(*variables), by, {place: bar * (place in some) for place, bar in bars.items()})
-        used = partial(gradient, y, by, {place: bars[place] for place in some})
+        right = of_results({place: bar * (place in some) for place, bar in bars.items()})
+        used = partial(of_results, {place: bars[place] for place in some})
         ways.append((f"if only these results are used: {', '.join(f'y[{place}]' for place in some)}", right, used))
-    for place in places:
+    for place in places if not twice else ():
         doubled = {number: 2 * bar * (number == place) for number, bar in bars.items()}
         right = gradient(results(*variables), by, doubled)
         ways.append((IN_PLACE.format("its result"), right, partial(after_change, place)))
@@ -270,7 +295,8 @@ def _about_graphs(
         try:
             for place, bar in of_way().items():
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
-                    notes.append((names[place], f"The gradient is different {way}."))
+                    what = "second derivative" if twice else "gradient"
+                    notes.append((names[place], f"The {what} is different {way}."))
         except Exception as error:
             if "in place" not in way or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most changes
                 notes.append(("", f"The backward pass raises {type(error).__name__}: {error}, {way}."))
@@ -298,7 +324,7 @@ def _report(
     reference: Pass | None,
     other_points: bool,
     mutants: bool,
-    graphs: Callable[[], list[Verdict]] | None = None,
+    graphs: Callable[..., list[Verdict]] | None = None,
 ) -> Report:
     """The report about a backward pass, about its calls by PyTorch, and about the backward pass of this one."""
     check_flag("other_points", other_points)
@@ -323,6 +349,8 @@ def _report(
             derivative = second()
             verdicts += derivative.verdicts(other_points)
             skipped += derivative.skipped
+            if graphs and not has_failed(verdicts):
+                verdicts += graphs(twice=True)
         except InputError as error:
             note = f"not compared, because of {error.given}. If it is not needed, give second_order=False."
             missing = Verdict(first.subject, "", "inconclusive", np.nan, 0.0, kind="second order", note=note)
