@@ -363,6 +363,52 @@ def test_parameters_that_are_replaced_by_a_link_after_their_check_are_not_read(s
         fnn.exchange.load(stranger)
 
 
+def to_hub(run: Path) -> object:
+    return fnn.exchange.to_hub(run, run.with_name("hub"))
+
+
+MOVES, REPLACED = "the link moves", "its files are replaced"
+
+
+@pytest.mark.parametrize(
+    ("read", "way"),
+    [
+        (fnn.exchange.load, MOVES),
+        (fnn.exchange.load, REPLACED),
+        (read_run, MOVES),
+        (read_run, REPLACED),
+        (to_hub, REPLACED),
+    ],
+)
+def test_no_network_is_put_together_from_two_runs(stranger, tmp_path, monkeypatch, read, way):
+    """Both are intact. The folder is one of them before its configuration is read, and the other one afterwards."""
+    latest, newer, verify = tmp_path / "latest", tmp_path / "newer", run_folder.verify_run_folder
+    shutil.copytree(stranger, newer)
+    sign_run(newer, class_names=["x", "y", "z"])
+    latest.symlink_to(stranger)
+
+    def verify_the_newer(*about):
+        if way == MOVES:
+            latest.unlink()
+            latest.symlink_to(newer)
+        else:
+            for name in (*run_folder.VERIFIED, run_folder.RESULT):
+                shutil.copy(newer / name, stranger / name)
+        verify(*about)
+
+    monkeypatch.setattr(run_folder, "verify_run_folder", verify_the_newer)
+    with pytest.raises(DataError, match="expected a file that stays the same while it is read"):
+        read(latest)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_run_that_is_a_link_is_exported_beside_it(stranger, tmp_path, monkeypatch):
+    (tmp_path / "latest").symlink_to(stranger)
+    monkeypatch.chdir(tmp_path)
+    for kind, out in (("hub", "hub"), ("torch", "model.safetensors")):
+        assert run(["export", "latest", "--to", kind, "--out", out]) == 0
+
+
 @pytest.mark.parametrize("called", ["checkpoints.steps", "checkpoints.read_checkpoint"])
 def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tmp_path, monkeypatch, called):
     """The private run is not shown, whenever the link is put between the look at the folder and the reading."""

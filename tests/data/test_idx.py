@@ -224,6 +224,23 @@ def test_files_that_are_too_large_together(tmp_path, monkeypatch, limit, most, f
         idx.read_idx_folder(tmp_path, "kmnist", "a test")
 
 
+def test_labels_of_another_folder_are_not_those_of_the_images(tmp_path, monkeypatch):
+    """A link to the newest data moves on while they are read."""
+    for name in ("old", "new"):
+        write_folder(tmp_path / name)
+    (tmp_path / "latest").symlink_to("old")
+    read = idx.read_idx
+
+    def read_and_move(path, **options):
+        (tmp_path / "latest").unlink()
+        (tmp_path / "latest").symlink_to("new")
+        return read(path, **options)
+
+    monkeypatch.setattr(idx, "read_idx", read_and_move)
+    with pytest.raises(DataError, match="expected a file that stays the same while it is read"):
+        load_dataset("mine", tmp_path / "latest")
+
+
 def test_images_and_labels_differ_in_number(tmp_path):
     write_folder(tmp_path, number=3)
     with pytest.raises(DataError, match=r"training labels: expected an integer for each of the 2 images, got .*\(3,\)"):

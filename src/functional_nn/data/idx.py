@@ -18,7 +18,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, check, check_data, reading
 from functional_nn.core.texts import is_count
 from functional_nn.data.dataset import Dataset, make_dataset
-from functional_nn.storage.files import check_path, opened, opened_whole
+from functional_nn.storage.files import check_path, opened, opened_whole, unchanged
 
 DTYPES = {
     0x08: np.dtype(np.uint8),
@@ -227,10 +227,11 @@ def read_idx_folder(folder: Path, name: str, source: str) -> Dataset | None:
     if files is None:
         return None
     arrays, left = [], MAXIMUM_BYTES
-    for file, stem in zip(files, FILE_STEMS, strict=True):
-        most = left if "images" in stem else min(left, MOST_BYTES_OF_LABELS)
-        arrays.append(read_idx(file, maximum_bytes=most))
-        left -= arrays[-1].nbytes
+    with unchanged(files):  # so that the labels are those of the images
+        for file, stem in zip(files, FILE_STEMS, strict=True):
+            most = left if "images" in stem else min(left, MOST_BYTES_OF_LABELS)
+            arrays.append(read_idx(file, maximum_bytes=most))
+            left -= arrays[-1].nbytes
     for file, array, md5 in zip(files, arrays, MD5_SUMS.get(name, ()), strict=False):
         _check_md5(file, array, md5, name)
     train_images, train_labels, test_images, test_labels = arrays

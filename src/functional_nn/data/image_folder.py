@@ -23,7 +23,7 @@ from functional_nn.core.errors import DataError, check, escaped, reading
 from functional_nn.core.texts import counted, is_count
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.images import image_form, quiet_decoders, read_fitted_image, readable_formats
-from functional_nn.storage.files import check_folder
+from functional_nn.storage.files import check_folder, unchanged
 
 PREFIX = "folder:"
 """Names of data sets that begin with this are paths of folders."""
@@ -75,9 +75,9 @@ def load_image_folder(
     size = _checked_size(image_size)
     check("image_color", image_color, "gray, rgb or None", image_color in (None, *IMAGE_COLORS))
     check_folder(folder, "a folder with a folder of images for each class")
-    layout = find_images(folder)
-    files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]
-    with quiet_decoders():
+    with unchanged([folder]), quiet_decoders():
+        layout = find_images(folder)
+        files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]
         shape = _common_shape(files, size, image_color, progress)
         if (size := len(files) * math.prod(shape)) > MOST_BYTES:
             given = f"{len(files):,} images of {'x'.join(map(str, shape))}, which are {size / 2**30:,.1f} GiB"

@@ -25,7 +25,7 @@ from urllib.parse import urljoin
 
 import numpy as np
 
-from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
+from functional_nn.core.errors import DataError, InputError, check_data, reading, shortened, shown
 from functional_nn.core.texts import suggest
 from functional_nn.data.dataset import Dataset, make_dataset
 from functional_nn.data.idx import FILE_STEMS, MAXIMUM_BYTES, read_idx, read_idx_folder, write_idx
@@ -33,6 +33,7 @@ from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
 from functional_nn.storage.files import (
     LINK,
+    folder_to_write,
     kept_open,
     make_folder,
     move,
@@ -274,12 +275,11 @@ def download(name: str, data_dir: Path, source: str) -> Dataset:
                     write_idx(complete / file.removesuffix(".gz"), array)
                 data = read_idx_folder(complete, name, source)
                 assert data is not None  # the files were written above
-                make_folder(folder)
-                with kept_open(folder):
+                with folder_to_write("data_dir", folder):  # not into one of another user
                     for file in names_in(complete):
                         move(complete / file, folder / file)
             return data
-    except DataError:
+    except (DataError, InputError):
         raise
     except ImportError as error:
         raise unavailable(name, f"a TFDS builder that needs more than is installed (“{error}”)") from error

@@ -40,9 +40,9 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         DataError: if the run has not finished, or is damaged.
         InputError: if the folder has files already, or cannot be written to.
     """
-    run = check_path("run", run)
+    run = check_path("run", run).resolve()  # no link is followed in the folder of the new one, which is kept open
     with new_folder("folder", folder) as whole:
-        with run_of(run, member) as source:
+        with run_of(run, member) as source, run_folder.unchanged(source):
             network = load(source)
             values, result = run_folder.read_configuration(source), run_folder.read_result(source)
             metrics = run_folder.read_metrics(source)

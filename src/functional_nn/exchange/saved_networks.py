@@ -125,7 +125,7 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
 
     An example is in ``docs/how_to/sharing_runs.md``.
     """
-    with run_of(check_path("folder", folder), member) as folder:
+    with run_of(check_path("folder", folder), member) as folder, run_folder.unchanged(folder):
         _, network = described(folder)
         path, shapes = folder / run_folder.PARAMETERS, (network.params, network.state)
         run_folder.verify_run_folder(folder, bytes_of(shapes))

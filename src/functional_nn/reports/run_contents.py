@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -78,20 +79,23 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     Raises:
         DataError: if the configuration or the metrics are damaged.
     """
-    values, network = described(folder)
-    shapes = network.params, network.state
     notes: list[str] = []
     result: JsonObject | None = None
-    names = names_in(folder)
-    if run_folder.RESULT in names:
-        try:
-            run_folder.verify_run_folder(folder, bytes_of(shapes))
-            result = run_folder.read_result(folder)
-        except DataError as error:
-            notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-    with jax.enable_x64(network.configuration.precision == "float64"):
-        read = _unfinished if result is None else _finished
-        history, params, state = read(folder, shapes, notes)
+    with ExitStack() as stack:
+        stack.enter_context(run_folder.unchanged(folder))
+        values, network = described(folder)
+        shapes, names = (network.params, network.state), names_in(folder)
+        if run_folder.RESULT in names:
+            try:
+                run_folder.verify_run_folder(folder, bytes_of(shapes))
+                result = run_folder.read_result(folder)
+            except DataError as error:
+                notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
+        with jax.enable_x64(network.configuration.precision == "float64"):
+            read = _unfinished if result is None else _finished
+            history, params, state = read(folder, shapes, notes)
+        if result is None:
+            stack.pop_all()  # the run may go on, so its files may change
     if data is None:
         data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]

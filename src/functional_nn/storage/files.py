@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
@@ -156,6 +156,34 @@ def read_file(path: Path, most: float = MOST_BYTES, *, follow_links: bool = Fals
     """The content of a file; see ``opened``. What somebody adds to it meanwhile is not read."""
     with opened(path, most=most, follow_links=follow_links) as file:
         return file.read(os.fstat(file.fileno()).st_size)
+
+
+@contextmanager
+def unchanged(paths: Iterable[Path]) -> Iterator[None]:
+    """Requires that nobody changes files, or puts others in the place of files or folders, while they are read.
+
+    Otherwise they may not belong together, although each of them is whole: as when a link to the newest run moves on.
+
+    Raises:
+        DataError: at the end of the context, if one of them is another one.
+    """
+    before = {path: _stamp(path) for path in paths}
+    yield
+    for path, stamp in before.items():
+        if _stamp(path) != stamp:
+            remedy = "Read it again, when nobody writes there."
+            raise DataError(str(path), "a file that stays the same while it is read", "another one", remedy)
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Which file or folder has this path, and the last change of a file; None if there is nothing."""
+    name, folder = _placed(path)
+    try:
+        about = os.stat(name, dir_fd=folder)
+    except OSError:
+        return None
+    identity = about.st_dev, about.st_ino
+    return identity if stat.S_ISDIR(about.st_mode) else (*identity, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
 
 def check_folder(folder: Path, expected: str, remedy: str = "") -> None:

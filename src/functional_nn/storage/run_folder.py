@@ -9,7 +9,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -242,6 +242,11 @@ def finish_run_folder(
     written = files.names_in(folder)
     checksums = {name: files.checksum_of(folder / name) for name in VERIFIED if name in written}
     files.write_whole(folder / RESULT, files.signed_text({**result, "files": checksums}))
+
+
+def unchanged(folder: Path) -> AbstractContextManager[None]:
+    """A context in which the files of a finished run must stay the same; see ``files.unchanged``."""
+    return files.unchanged([folder / name for name in (*VERIFIED, RESULT)])
 
 
 def verify_run_folder(folder: Path, bytes_of_parameters: int | None = None) -> None:
