@@ -215,7 +215,9 @@ def _about_graphs(
     before = [part.detach().clone() for part in y]
     bars = dict(zip(places, (torch.from_numpy(bar).to(y[0].device) for bar in y_bars), strict=True))
 
-    def gradient(y: list[PyTree], by: dict[int, PyTree], bars: dict[int, PyTree] = bars) -> dict[int, np.ndarray]:
+    def gradient(
+        y: list[PyTree] | dict[int, PyTree], by: dict[int, PyTree], bars: dict[int, PyTree] = bars
+    ) -> dict[int, np.ndarray]:
         used = [place for place in bars if y[place].requires_grad]
         pairs = [y[place] for place in used], list(by.values()), [bars[place] for place in used]
         found = dict(zip(by, torch.autograd.grad(*pairs, retain_graph=True, allow_unused=True), strict=True))
