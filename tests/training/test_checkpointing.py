@@ -228,9 +228,9 @@ def test_ctrl_c_while_an_epoch_is_saved(tmp_path, monkeypatch):
         return small_run.fit(epochs=5, checkpoints=choice)
 
     whole = train(tmp_path / "whole")
-    # Saving an epoch calls fsync for the checkpoint (1), gives it its name (2), calls fsync for the folder (3), and
-    # removes the old checkpoint (4).
-    for epoch, moment in enumerate((1, 2, 3, 4), 1):
+    # The first call removes the file that shows who owns the folder. Then saving an epoch calls fsync for the file
+    # (2), gives it its name (3), calls fsync for the folder (4), and removes the old checkpoint (5).
+    for epoch, moment in enumerate((2, 3, 4, 5), 1):
         run = train(tmp_path / "run", moment)
         assert (run.status, len(run.history), run.restored_epochs) == ("interrupted", epoch, epoch - 1)
     run = train(tmp_path / "run")
