@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,23 @@ def test_a_new_image_moves_at_most_one_other_in_its_class(tmp_path):
         after = brightness(loaded(tmp_path).test_images)
         assert len(set(before) - set(after) - {99}) <= 1
         before = after
+
+
+def test_images_of_another_folder_get_no_label_of_this_one(tmp_path, monkeypatch):
+    """A link to the newest images moves on while they are read."""
+    for name in ("old", "new"):
+        write_classes(tmp_path / name)
+    (tmp_path / "latest").symlink_to("old")
+    (tmp_path / "next").symlink_to("new")
+
+    def move_and_read(path, shape):
+        with suppress(FileNotFoundError):  # it has moved
+            (tmp_path / "next").replace(tmp_path / "latest")
+        return np.zeros(shape, np.uint8)
+
+    monkeypatch.setattr("functional_nn.data.image_folder.read_fitted_image", move_and_read)
+    with pytest.raises(DataError, match="stays the same while it is read"):
+        loaded(tmp_path / "latest")
 
 
 def test_folders_of_training_and_testing(tmp_path):

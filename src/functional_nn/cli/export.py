@@ -86,9 +86,8 @@ def export(
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
-        # To load the network may take long. No link is followed in a folder that is kept open, and the run may be one.
-        with kept_open(out.parent, new_files_only=True):
-            network = exchange.load(run.resolve(), member).without_augmentation()
+        with kept_open(out.parent, new_files_only=True):  # to load the network may take long
+            network = exchange.load(run, member).without_augmentation()
             if trains or kind == "onnx-training":
                 _write_training(network, kind, out)
             else:

@@ -40,7 +40,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         DataError: if the run has not finished, or is damaged.
         InputError: if the folder has files already, or cannot be written to.
     """
-    run = check_path("run", run).resolve()  # no link is followed in the folder of the new one, which is kept open
+    run = check_path("run", run)
     with new_folder("folder", folder) as whole:
         with run_of(run, member) as source, run_folder.unchanged(source):
             network = load(source)

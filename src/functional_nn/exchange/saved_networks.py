@@ -216,6 +216,8 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         InputError: if the sweep has no such member, or was not made by the command.
         DataError: if the member has no parameters, or a file is damaged.
     """
+    if folder.is_symlink():  # the user has named it. In a folder that is kept open, no link is followed.
+        folder = folder.resolve()
     values, chosen, fingerprint = chosen_run(folder, member)
     if chosen is None:
         yield folder

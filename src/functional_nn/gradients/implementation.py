@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import compress
+from typing import TypeAlias
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -18,6 +19,9 @@ from functional_nn.gradients.compare import passes
 from functional_nn.gradients.compare.passes import Arrays, Implementation, Pass
 from functional_nn.gradients.compare.report import Report, Verdict, has_failed
 from functional_nn.gradients.mutation.planting import plant
+
+Way: TypeAlias = tuple[str, dict[int, np.ndarray], Callable[[], dict[int, np.ndarray]]]
+"""A way to ask for a gradient: in words, the right gradient by some arguments, and what gives that of this way."""
 
 IN_PLACE = "if {} is changed in place before the backward pass. PyTorch sees this with ctx.save_for_backward"
 CHANGED_GRAD = "The backward pass changes .grad of this tensor. Let it only return the gradient."
@@ -261,43 +265,44 @@ def _about_graphs(
         given = [variable if number in some else variable.detach() for number, variable in enumerate(variables)]
         return gradient(results(*given), {place: given[place] for place in some})
 
-    whole = {place: bar.copy() for place, bar in gradient(y, by).items()}  # a later call may write to the same memory
-    ways: list[tuple[str, dict[int, np.ndarray], Callable[[], dict[int, np.ndarray]]]] = [
-        ("if the same graph is used a second time", whole, partial(gradient, y, by)),
-        ("if both passes are called with other numbers in between", whole, after_another),
-        ("if the tensors are parts of longer ones", whole, of_parts),
-        *(
-            (IN_PLACE.format(f"the argument {name}"), whole, partial(after_change_of_input, n))
-            for n, name in enumerate(names)
-        ),
-    ]
-    random = np.random.default_rng(0)
-    factors = {n: torch.from_numpy(random.normal(size=x.shape)).to(x) for n, x in by.items()}
-    if twice:
-        ways = []
-    for some in _subsets(list(by)):
-        named = ", ".join(names[place] for place in some)
-        if twice:
-            right = again({n: factor * (n in some) for n, factor in factors.items()}, bars)
-            of_these = partial(again, {n: factors[n] for n in some}, bars)
-            ways.append((f"if only the gradients by these are used: {named}", right, of_these))
-        else:
-            ways.append((f"if only these require a gradient: {named}", whole, partial(of_some, some)))
-    of_results = partial(again, factors) if twice else lambda bars: gradient(results(*variables), by, bars)
-    for some in _subsets(places):
-        right = of_results({place: bar * (place in some) for place, bar in bars.items()})
-        used = partial(of_results, {place: bars[place] for place in some})
-        ways.append((f"if only these results are used: {', '.join(f'y[{place}]' for place in some)}", right, used))
-    for place in places if not twice else ():
-        doubled = {number: 2 * bar * (number == place) for number, bar in bars.items()}
-        right = gradient(results(*variables), by, doubled)
-        ways.append((IN_PLACE.format("its result"), right, partial(after_change, place)))
+    def of_results(found: Callable[..., dict[int, np.ndarray]]) -> Iterator[Way]:
+        for some in _subsets(places):
+            way = f"if only these results are used: {', '.join(f'y[{place}]' for place in some)}"
+            right = found({place: bar * (place in some) for place, bar in bars.items()})
+            yield way, right, partial(found, {place: bars[place] for place in some})
+
+    def of_first_order() -> Iterator[Way]:
+        whole = {place: bar.copy() for place, bar in gradient(y, by).items()}  # a later call may write to its memory
+        yield "if the same graph is used a second time", whole, partial(gradient, y, by)
+        yield "if both passes are called with other numbers in between", whole, after_another
+        yield "if the tensors are parts of longer ones", whole, of_parts
+        for number, name in enumerate(names):
+            yield IN_PLACE.format(f"the argument {name}"), whole, partial(after_change_of_input, number)
+        for some in _subsets(list(by)):
+            named = ", ".join(names[place] for place in some)
+            yield f"if only these require a gradient: {named}", whole, partial(of_some, some)
+        yield from of_results(lambda bars: gradient(results(*variables), by, bars))
+        for place in places:
+            doubled = {number: 2 * bar * (number == place) for number, bar in bars.items()}
+            right = gradient(results(*variables), by, doubled)
+            yield IN_PLACE.format("its result"), right, partial(after_change, place)
+
+    def of_second_order() -> Iterator[Way]:
+        random = np.random.default_rng(0)
+        factors = {place: torch.from_numpy(random.normal(size=x.shape)).to(x) for place, x in by.items()}
+        for some in _subsets(list(by)):
+            named = ", ".join(names[place] for place in some)
+            right = again({place: factor * (place in some) for place, factor in factors.items()}, bars)
+            of_these = partial(again, {place: factors[place] for place in some}, bars)
+            yield f"if only the gradients by these are used: {named}", right, of_these
+        yield from of_results(partial(again, factors))
+
+    what, ways = ("second derivative", of_second_order) if twice else ("gradient", of_first_order)
     notes: list[tuple[str, str]] = []
-    for way, right, of_way in ways:
+    for way, right, of_way in ways():
         try:
             for place, bar in of_way().items():
                 if not np.allclose(right[place], bar, 1e-4, 1e-4 * np.max(np.abs(right[place]), initial=0)):
-                    what = "second derivative" if twice else "gradient"
                     notes.append((names[place], f"The {what} is different {way}."))
         except Exception as error:
             if "in place" not in way or not isinstance(error, RuntimeError):  # PyTorch refuses or notices most changes

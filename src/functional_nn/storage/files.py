@@ -172,7 +172,7 @@ def unchanged(paths: Iterable[Path]) -> Iterator[None]:
     for path, stamp in before.items():
         if _stamp(path) != stamp:
             remedy = "Read it again, when nobody writes there."
-            raise DataError(str(path), "a file that stays the same while it is read", "another one", remedy)
+            raise DataError(str(path), "a file or folder that stays the same while it is read", "another one", remedy)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
