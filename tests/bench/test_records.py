@@ -3,8 +3,10 @@
 import json
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
+import click
 import pytest
 
 from functional_nn.bench import records
@@ -17,8 +19,10 @@ from functional_nn.bench.records import (
     read_records,
     without_match,
 )
+from functional_nn.configuration.flag_types import NewFile
 from functional_nn.core.errors import DataError
 from functional_nn.reports.benchmark import comparisons
+from functional_nn.storage.files import write_json
 
 
 def record(rounds, reference=None, **changes):
@@ -63,16 +67,37 @@ def test_records_are_added_to_what_is_there(tmp_path):
 def test_records_of_another_process_are_kept(tmp_path, monkeypatch):
     """The other process writes after this one has read the file."""
     path = written(tmp_path / "old.jsonl", record([1.0]))
-    read = records.read_records
+    parsed = records._parsed_records
 
-    def read_then_other(file):
-        found = read(file)
+    def read_then_other(*given):
+        found = parsed(*given)
         path.write_text(path.read_text() + json.dumps(record([2.0])))  # without the end of the line
         return found
 
-    monkeypatch.setattr(records, "read_records", read_then_other)
-    add_records(path, [record([3.0])])
-    assert [one["steady"]["round_medians"] for one in read(path)] == [[1.0], [2.0], [3.0]]
+    with monkeypatch.context() as changed:
+        changed.setattr(records, "_parsed_records", read_then_other)
+        add_records(path, [record([3.0])])
+    assert [one["steady"]["round_medians"] for one in read_records(path)] == [[1.0], [2.0], [3.0]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.parametrize("linked", ["folder", "file"])
+def test_nothing_is_written_where_a_link_leads_that_is_put_there_meanwhile(tmp_path, linked):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "new").write_text("")
+    with click.Context(click.Command("bench")) as context:
+        path = NewFile().convert(str(tmp_path / "in" / "new"), None, context)
+        if linked == "folder":
+            (tmp_path / "in").rename(tmp_path / "away")
+            (tmp_path / "in").symlink_to(tmp_path / "private")
+        else:
+            path.symlink_to(tmp_path / "private" / "new")
+        with nullcontext() if linked == "folder" else pytest.raises(OSError, match="link"):
+            add_records(path, [record([1.0])])
+            write_json(path, 1)
+    assert (tmp_path / "private" / "new").read_text() == ""
+    assert linked == "file" or (tmp_path / "away" / "new").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("text", ["", "x", "[1]", '{"date": "x"}\n', "{" * 100_000])

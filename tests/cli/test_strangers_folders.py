@@ -21,6 +21,7 @@ from tests.storage.manifests import manifest_of, sign_run, with_manifest
 import functional_nn as fnn
 from functional_nn.cli import export, report, run, train
 from functional_nn.core.errors import DataError, InputError
+from functional_nn.exchange import saved_networks
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import one_writer
@@ -406,6 +407,33 @@ def test_a_run_that_is_a_link_is_exported_beside_it(stranger, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     for kind, out in (("hub", "hub"), ("torch", "model.safetensors")):
         assert run(["export", "latest", "--to", kind, "--out", out]) == 0
+
+
+@pytest.mark.parametrize("command", [("train", "--from"), ("predict",), ("export",)])
+def test_a_link_that_moves_on_does_not_mix_two_runs(stranger, tiny, tmp_path, monkeypatch, picture, command):
+    """It moves when the settings of the run, or the best member of a sweep, were read: the other one is finished."""
+    newer = shutil.copytree(stranger, tmp_path / "newer")
+    sign_run(newer, activation="tanh")
+    (tmp_path / "latest").symlink_to(stranger)
+    (tmp_path / "next").symlink_to(newer)
+    chosen_run = saved_networks.chosen_run
+
+    def choose_and_move(folder, member):
+        found = chosen_run(folder, member)
+        if (tmp_path / "next").is_symlink():
+            (tmp_path / "next").replace(tmp_path / "latest")
+        return found
+
+    monkeypatch.setattr(saved_networks, "chosen_run", choose_and_move)
+    monkeypatch.setattr("functional_nn.cli.trained_run.chosen_run", choose_and_move)
+    start = []
+    more = {"train": [*tiny[1:5], "--out", str(tmp_path / "out"), "--quiet"], "predict": [picture]}
+    read = saved_networks.load
+    monkeypatch.setattr(saved_networks, "load", lambda *given: start.append(read(*given)) or start[-1])
+    monkeypatch.setattr("functional_nn.exchange.load", saved_networks.load)
+    to = ["--to", "stablehlo", "--out", str(tmp_path / "x")]
+    assert run([*command, str(tmp_path / "latest"), *more.get(command[0], to)]) == 0
+    assert [one.configuration.activation for one in start] == ["relu"]
 
 
 @pytest.mark.parametrize("called", ["checkpoints.steps", "checkpoints.read_checkpoint"])

@@ -93,6 +93,20 @@ def test_images_of_another_folder_get_no_label_of_this_one(tmp_path, monkeypatch
         loaded(tmp_path / "latest")
 
 
+def test_folders_of_classes_that_change_their_names_meanwhile(tmp_path, monkeypatch):
+    names = iter([("cat", "away"), ("dog", "cat"), ("away", "dog")])
+    write_classes(tmp_path)
+
+    def rename_and_read(path, shape):
+        for old, new in names:
+            (tmp_path / old).rename(tmp_path / new)
+        return np.zeros(shape, np.uint8)
+
+    monkeypatch.setattr("functional_nn.data.image_folder.read_fitted_image", rename_and_read)
+    with pytest.raises(DataError, match="stays the same while it is read"):
+        loaded(tmp_path)
+
+
 def test_folders_of_training_and_testing(tmp_path):
     write_classes(tmp_path / "Train", 3)
     write_classes(tmp_path / "test", 1)

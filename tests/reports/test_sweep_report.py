@@ -11,7 +11,11 @@ from functional_nn.reports.plots.sweep import parallel_axis
 from functional_nn.reports.sweep_report import MOST_DRAWN, drawn_members, write_page
 from functional_nn.sweeps.results import Member
 
-SETTINGS = {"grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}], "identity": {"model": "<mlp>"}, "epochs": 4}
+SETTINGS = {
+    "grid": [{"learning_rate": 0.1, "seed": 0, "data": ""}],
+    "identity": {"model": "<mlp>\x1b\u202e"},
+    "epochs": 4,
+}
 
 
 def rated(number: int, accuracy: float, status: str = "finished", **hyperparameters) -> Member:
@@ -60,7 +64,7 @@ def test_texts_of_users_are_escaped(page):
     text = page.read_text("utf-8")
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "&lt;mlp&gt;" in text
+    assert r"&lt;mlp&gt;\x1b\u202e" in text  # codes for a terminal, and letters from right to left
     assert text.count("<script>") == 1
 
 

@@ -1,8 +1,10 @@
 """Writing files whole: what a path may lead to, and which paths are refused."""
 
+import errno
 import hashlib
 import os
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from functional_nn.storage.files import (
     check_new_folder,
     check_path,
     checksum_of,
+    kept_open,
     one_writer,
     opened,
     opened_whole,
@@ -279,6 +282,60 @@ def test_permissions_stay(tmp_path):
     (tmp_path / "secret").chmod(0o600)
     write_whole(tmp_path / "secret", "new")
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_a_private_file_is_private_from_the_moment_on_when_it_is_made(tmp_path, monkeypatch):
+    """Whoever opens the new one before its permissions are set could read what is written to it."""
+    write_whole(tmp_path / "secret", "old")
+    (tmp_path / "secret").chmod(0o600)
+    modes = []
+    for name, original in (("fchown", os.fchown), ("fchmod", os.fchmod)):
+
+        def noted(descriptor, *rest, change=original):
+            modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+            change(descriptor, *rest)
+
+        monkeypatch.setattr(os, name, noted)
+    write_whole(tmp_path / "secret", "new")
+    assert modes == [0o600, 0o600]
+
+
+def access_list(group, user=4999):
+    """An access control list, in which the owner and a user may read and write, and the group may do this or less."""
+    entries = [(1, 6, -1), (2, 6, user), (4, group, -1), (16, 6, -1), (32, 0, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry[:2], entry[2] % 2**32) for entry in entries)
+
+
+def test_an_access_control_list_stays_and_comes_from_no_folder(tmp_path):
+    """The permissions of the group in such a file are those of the whole list, which the group itself has not got."""
+    path, acl = tmp_path / "file", "system.posix_acl_access"
+    write_whole(path, "old")
+    try:
+        os.setxattr(path, acl, access_list(0))
+        os.setxattr(tmp_path, "system.posix_acl_default", access_list(6, 4998))
+    except (AttributeError, OSError):
+        pytest.skip("no access control lists here")
+    write_whole(path, "new")
+    with kept_open(tmp_path):
+        write_whole(path, "newer")
+    assert os.getxattr(path, acl) == access_list(0)
+    os.removexattr(path, acl)
+    path.chmod(0o640)
+    write_whole(path, "newest")
+    assert acl not in os.listxattr(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_new_file_on_a_disk_without_second_names(tmp_path, monkeypatch):
+    def link(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    with kept_open(tmp_path, new_files_only=True):
+        write_whole(tmp_path / "new", "1")
+        with pytest.raises(FileExistsError):
+            write_whole(tmp_path / "new", "2")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("new", "1")]
 
 
 def test_permissions_of_a_file_with_two_names_are_not_taken(tmp_path):

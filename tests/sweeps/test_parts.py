@@ -14,6 +14,7 @@ import functional_nn as fnn
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage.arrays import packed, unpacked
 from functional_nn.sweeps import parts as parts_module
+from functional_nn.sweeps import store
 from functional_nn.sweeps.parts import read_sweep
 
 GRID = fnn.grid(rate=[0.1, 0.2, 0.3], width=[2, 3], seed=range(2))
@@ -104,6 +105,26 @@ def test_parts_of_other_sweeps_are_refused_with_the_difference(blobs, folders, t
     sweep(blobs, out=tmp_path / "other", part=(1, 3), epochs=2)
     with pytest.raises(InputError, match=r"expected parts of one sweep, got .*other, .* epochs 2 instead of 1"):
         fnn.sweeps.merge([*parts, tmp_path / "other"], tmp_path / "merged")
+
+
+def test_members_of_another_sweep_do_not_get_into_a_merged_one(blobs, folders, tmp_path, monkeypatch):
+    """A link to the newest part moves on when its settings were read."""
+    _, parts = folders
+    other = fnn.grid(rate=[1.0, 2.0, 3.0], width=[2, 3], seed=range(2))
+    sweep(blobs, other, out=tmp_path / "other", part=(2, 3))
+    (tmp_path / "latest").symlink_to(parts[1])
+    (tmp_path / "next").symlink_to(tmp_path / "other")
+    read = store.read_settings
+
+    def read_and_move(folder):
+        found = read(folder)
+        if folder == tmp_path / "latest" and (tmp_path / "next").is_symlink():
+            (tmp_path / "next").replace(tmp_path / "latest")
+        return found
+
+    monkeypatch.setattr(store, "read_settings", read_and_move)
+    with pytest.raises(InputError, match="a sweep without 4 members"):
+        fnn.sweeps.merge([parts[0], tmp_path / "latest", parts[2]], tmp_path / "merged")
 
 
 def test_a_folder_with_the_whole_sweep_is_only_read(folders, tmp_path):

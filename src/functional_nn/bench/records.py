@@ -19,7 +19,7 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, reading, shortened, versions
 from functional_nn.storage.arrays import listed
-from functional_nn.storage.files import JsonValue, finite_json, parsed, read_file
+from functional_nn.storage.files import MOST_BYTES, JsonValue, finite_json, parsed, read_file, regular_file
 from functional_nn.training.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -81,16 +81,26 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
         DataError: if the file has a line that is not a record. It is checked even if there is nothing to append.
         OSError: if the disk is full. Then nothing is appended.
     """
-    has_records = path.exists() and path.stat().st_size > 0
-    if has_records:
-        read_records(path)
-    if not records:
-        return
     content = "".join(json.dumps(finite_json(record)) + "\n" for record in records).encode()
-    if has_records and not path.read_bytes().endswith(b"\n"):  # an editor may have left out the end of the last line
-        content = b"\n" + content
-    # Without a buffer this is one write at the end of the file, so that records of two processes do not mix.
-    with open(path, "ab", buffering=0) as file:
+    if path.exists() and not path.is_file():  # a device or a pipe
+        with open(path, "ab", buffering=0) as file:
+            file.write(content)
+        return
+    flags = os.O_RDWR | os.O_APPEND | (os.O_CREAT if records else 0)
+
+    def opener(name: str, _: int) -> int:
+        return regular_file(name, flags, follow_links=False, most=MOST_BYTES)
+
+    # What is checked is the file that is written to, whatever gets its name meanwhile. Without a buffer, there is one
+    # write at the end of the file, so that records of two processes do not mix.
+    with suppress(FileNotFoundError), open(path, "a+b", buffering=0, opener=opener) as file:
+        file.seek(0)
+        if known := file.read():
+            _parsed_records(path, known)
+        if content and file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # an editor may have left out the end of the last line
+                content = b"\n" + content
         written = file.write(content)
         if written < len(content):
             file.truncate(file.tell() - written)
@@ -103,9 +113,16 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         DataError: if the file cannot be read, has no records, or has a line that is not a record. The error names it.
     """
-    remedy = "Give a file that 'functional-nn bench --json' wrote."
-    with reading(path, "a file of JSON lines", remedy):
-        lines = read_file(path, follow_links=True).decode().splitlines()
+    with reading(path, "a file of JSON lines", OF_BENCH):
+        return _parsed_records(path, read_file(path, follow_links=True))
+
+
+OF_BENCH = "Give a file that 'functional-nn bench --json' wrote."
+
+
+def _parsed_records(path: Path, content: bytes) -> list[Record]:
+    with reading(path, "a file of JSON lines", OF_BENCH):
+        lines = content.decode().splitlines()
     records = []
     for number, line in enumerate(lines, 1):
         record = None
@@ -113,10 +130,10 @@ def read_records(path: Path) -> list[Record]:
             record = parsed(line.encode())
         if not isinstance(record, dict) or not {"date", "device", "what"} <= record.keys():
             expected = "a JSON object with date, device and what"
-            raise DataError(f"{path}, line {number}", expected, shortened(line), remedy)
+            raise DataError(f"{path}, line {number}", expected, shortened(line), OF_BENCH)
         records.append(record)
     if not records:
-        raise DataError(str(path), "at least one record", "an empty file", remedy)
+        raise DataError(str(path), "at least one record", "an empty file", OF_BENCH)
     return records
 
 

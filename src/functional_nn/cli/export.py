@@ -11,6 +11,7 @@ from functional_nn import exchange
 from functional_nn.cli.startup import COMPILATION_CACHE, importing
 from functional_nn.configuration.flag_types import MEMBER, PAIRS, PATH, Named
 from functional_nn.core.errors import InputError, check, escaped
+from functional_nn.storage.files import kept_open
 
 MOST_TRIED = 64
 """A step for batches of any size is tried with at most this many examples."""
@@ -61,10 +62,6 @@ def export(
     RUN is what train --out, sweep --out or import wrote. Images enter the exported network as numbers from 0 to 1,
     (batch, height, width, channels), and rows of a table as (number - mean) / deviation, with those in config.json.
     """
-    with importing():
-        from functional_nn.cli.trained_run import named_member
-        from functional_nn.storage.files import kept_open
-
     trains = what == "train"
     needs: dict[str, tuple[object, str]] = {
         "--what train": (trains, "stablehlo"),
@@ -78,20 +75,29 @@ def export(
     if pairs and like is None:
         raise InputError("--pair", "a file with names, in --like", "none")
     check("--gradient", "--what train", "a network in evaluation", not (trains and gradient))
-    member = named_member(run, member)
-    if kind == "hub":
-        exchange.to_hub(run, out, member)
-    else:
+    if kind != "hub":
         if out.exists():
             raise InputError("--out", "a new file", f"{out}, which exists", "Files are never overwritten.")
         if not out.parent.is_dir():
             raise InputError("--out", "a file in a folder that exists", str(out), "Make the folder first.")
-        with kept_open(out.parent, new_files_only=True):  # to load the network may take long
-            network = exchange.load(run, member).without_augmentation()
-            if trains or kind == "onnx-training":
-                _write_training(network, kind, out)
-            else:
-                _write(network, kind, out, gradient, like, dict(pairs))
+    # These folders stay the same, whatever others put in their places while JAX starts and the network is loaded.
+    context = click.get_current_context()
+    if run.is_dir():
+        context.with_resource(kept_open(run))
+    if out.parent.is_dir():
+        context.with_resource(kept_open(out.parent, new_files_only=kind != "hub"))
+    with importing():
+        from functional_nn.cli.trained_run import named_member
+
+    member = named_member(run, member)
+    if kind == "hub":
+        exchange.to_hub(run, out, member)
+    else:
+        network = exchange.load(run, member).without_augmentation()
+        if trains or kind == "onnx-training":
+            _write_training(network, kind, out)
+        else:
+            _write(network, kind, out, gradient, like, dict(pairs))
         if network.features is not None:
             features = escaped(f"fnn.exchange.load({str(run)!r}).features")
             click.echo(f"The network takes standardized rows: {features}.standardized(rows)")

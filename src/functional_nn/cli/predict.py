@@ -49,8 +49,10 @@ def predict(run: Path, files: tuple[Path, ...], member: int | None, json_file: P
         from functional_nn.data.images import read_image
         from functional_nn.data.sources import are_digits
         from functional_nn.exchange.saved_networks import load
-        from functional_nn.storage.files import write_json
+        from functional_nn.storage.files import kept_open, write_json
 
+    if run.is_dir():
+        click.get_current_context().with_resource(kept_open(run))
     network = load(run, named_member(run, member))
     if network.features is None:
         files = tuple(image for file in files for image in images_at(file))

@@ -94,7 +94,10 @@ def train(
     if from_run is not None:
         from functional_nn.cli.trained_run import named_member
         from functional_nn.exchange import saved_networks
+        from functional_nn.storage.files import kept_open
 
+        if from_run.is_dir():  # the parameters are read later, in the same folder
+            context.with_resource(kept_open(from_run))
         member = named_member(from_run, member)
         values, *_ = saved_networks.chosen_run(from_run, member)
         configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)

@@ -14,6 +14,7 @@ import click
 
 from functional_nn.core.errors import MOST_SHOWN, InputError, shown
 from functional_nn.core.texts import suggest
+from functional_nn.storage.files import kept_destination
 
 LARGEST_SEED = 2**32 - 1
 MOST_SIZES = 64
@@ -106,6 +107,10 @@ class NewFile(click.Path):
         places = [path, file.parent] if path.is_file() else [path if path.exists() else file.parent]
         if not all(os.access(place, os.W_OK) for place in places) or _is_of_another_in_shared_folder(file):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
+        if ctx is None or (path.exists() and not path.is_file()):
+            return path
+        path = file if path.is_symlink() else path
+        ctx.with_resource(kept_destination(path))  # whatever others put in the place of its folder meanwhile
         return path
 
 

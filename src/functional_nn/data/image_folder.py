@@ -75,9 +75,9 @@ def load_image_folder(
     size = _checked_size(image_size)
     check("image_color", image_color, "gray, rgb or None", image_color in (None, *IMAGE_COLORS))
     check_folder(folder, "a folder with a folder of images for each class")
-    with unchanged([folder]), quiet_decoders():
-        layout = find_images(folder)
-        files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]
+    layout = find_images(folder)
+    files = [path for part in layout.parts.values() for of_class in part.values() for path in of_class]
+    with unchanged([folder, *files]), quiet_decoders():
         shape = _common_shape(files, size, image_color, progress)
         if (size := len(files) * math.prod(shape)) > MOST_BYTES:
             given = f"{len(files):,} images of {'x'.join(map(str, shape))}, which are {size / 2**30:,.1f} GiB"

@@ -29,6 +29,7 @@ from functional_nn.storage.files import (
     JsonObject,
     check_fits,
     check_path,
+    is_kept_open,
     kept_open,
     make_folder,
     names_in,
@@ -216,13 +217,16 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         InputError: if the sweep has no such member, or was not made by the command.
         DataError: if the member has no parameters, or a file is damaged.
     """
-    if folder.is_symlink():  # the user has named it. In a folder that is kept open, no link is followed.
-        folder = folder.resolve()
-    values, chosen, fingerprint = chosen_run(folder, member)
-    if chosen is None:
-        yield folder
-        return
-    with temporary_folder("functional-nn-") as parent, ExitStack() as stack:
+    if folder.is_symlink() and not is_kept_open(folder):
+        folder = folder.resolve()  # the user has named it. In a folder that is kept open, no link is followed.
+    with ExitStack() as stack:
+        if folder.is_dir():  # otherwise, the error is about what it lacks
+            stack.enter_context(kept_open(folder))
+        values, chosen, fingerprint = chosen_run(folder, member)
+        if chosen is None:
+            yield folder
+            return
+        parent = stack.enter_context(temporary_folder("functional-nn-"))
         run = parent / f"{folder.resolve().name[:50]}-member-{chosen.number}"  # a name has at most 255 bytes
         make_folder(run)
         stack.enter_context(kept_open(run))  # nobody can put another folder in its place
@@ -272,7 +276,7 @@ def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | N
 
 def _parameters(store: Store, member: Member, network: SavedNetwork) -> tuple[Params, State]:
     folder = store.folder
-    for file, rung, batch in good_batches(folder):
+    for file, rung, batch in good_batches(folder, store.fingerprint):
         numbers = [history.number for history in batch.histories]
         # If the file of an earlier epoch is lost, the metrics of the member are those of an epoch before.
         epochs = [history.epochs for history in batch.histories if history.number == member.number]

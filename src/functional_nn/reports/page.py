@@ -58,6 +58,7 @@ def write_template(
     environment.filters |= filters
     page = environment.get_template(template).render(style=(folder / "page.css").read_text("utf-8"), **values)
     remedy = "Let its folder be written to, or copy the folder and use the copy."
+    page = "\n".join(map(escaped, page.split("\n")))  # names and messages may come from a stranger's file
     with reading(path, "a file that can be written", remedy, errors=OSError):
         write_whole(check_path("path", path), page, follow_links=follow_links)
 

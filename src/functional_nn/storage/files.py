@@ -25,7 +25,7 @@ from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from tempfile import gettempdir
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from functional_nn.core.errors import DataError, InputError, shortened, shown
 from functional_nn.core.signals import removed_by_signals
@@ -188,7 +188,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 def check_folder(folder: Path, expected: str, remedy: str = "") -> None:
     """Requires a folder that exists. One that is kept open does, whatever its name is now."""
-    if str(folder) not in _KEPT_OPEN and not folder.is_dir():
+    if not is_kept_open(folder) and not folder.is_dir():
         raise DataError(str(folder), expected, "a file" if folder.exists() else "nothing there", remedy)
 
 
@@ -214,6 +214,8 @@ _OPENING = threading.Lock()
 """Held while one is opened or closed."""
 _NEW_FILES_ONLY: set[int] = set()
 """The descriptors of those in which no file may be replaced."""
+_DESTINATIONS: dict[str, int] = {}
+"""The files of ``kept_destination`` by their paths: the descriptor of the folder of each."""
 
 
 @contextmanager
@@ -323,10 +325,33 @@ def check_not_removed(folder: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, "It was removed, so nothing can be saved there", str(folder))
 
 
+@contextmanager
+def kept_destination(file: Path) -> Iterator[None]:
+    """Keeps the folder of a file to write open, for this file alone: it is written there, wherever its path leads then.
+
+    The file itself must not be a link.
+    """
+    if os.open not in os.supports_dir_fd:
+        yield
+        return
+    descriptor = os.open(file.parent, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+    _DESTINATIONS[str(file)] = descriptor
+    try:
+        yield
+    finally:
+        del _DESTINATIONS[str(file)]
+        os.close(descriptor)
+
+
+def is_kept_open(folder: Path) -> bool:
+    """Whether a folder is kept open, so that no link to it is followed any more."""
+    return str(folder) in _KEPT_OPEN
+
+
 def _placed(path: str | os.PathLike[str]) -> tuple[str, int | None]:
     """A path as the functions of ``os`` take it: a name, and the descriptor of its folder if that is kept open."""
     folder, name = os.path.split(Path(path))
-    descriptor = _KEPT_OPEN.get(folder or os.curdir)
+    descriptor = _DESTINATIONS.get(str(Path(path)), _KEPT_OPEN.get(folder or os.curdir))
     return (os.fspath(path), None) if descriptor is None else (name, descriptor)
 
 
@@ -382,9 +407,9 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
         path: the file.
         follow_links: for a path that the user named for this file alone. Symbolic links are followed then, and a
             device, a pipe or another open file is written to directly, since replacing it would destroy it. Otherwise
-            all of these are errors.
+            all of these are errors. They also are for a file of ``kept_destination``.
     """
-    destination = _destination(path) if follow_links else path
+    destination = _destination(path) if follow_links and str(path) not in _DESTINATIONS else path
     if not isinstance(destination, Path):
         # The copy of the descriptor is closed here. The one that the process has open stays open.
         with open(path if destination is None else os.dup(destination), "ab") as file:
@@ -395,18 +420,20 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
     temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     remove = partial(os.unlink, temporary, dir_fd=folder)
     try:
+        old = _rights(name, folder)
         with removed_by_signals(remove):
-            with open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=folder)) as file:
-                # The permissions come before the content, so that a private file is private from its first byte on.
-                _keep_permissions(name, folder, file.fileno())
+            # Whoever has opened a file can read it, whatever its permissions become. So it begins with few of them.
+            mode = 0o666 if old is None else old.at_first
+            with open(temporary, "xb", opener=partial(os.open, mode=mode, dir_fd=folder)) as file:
+                if old is not None and old.are_kept:
+                    _give_rights(file.fileno(), old)
                 yield file
                 # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave
                 # an empty file in place of the old one.
                 file.flush()
                 os.fsync(file.fileno())
             if folder in _NEW_FILES_ONLY:
-                os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-                remove()
+                _name_new_file(temporary, name, folder)
             else:
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
@@ -436,26 +463,87 @@ def _destination(path: Path) -> Path | int | None:
     return Path(os.path.realpath(path))
 
 
-def _keep_permissions(name: str, folder: int | None, descriptor: int) -> None:
-    """Gives a new file the permissions and the group of the one that it replaces, if that one has the same owner.
+def _name_new_file(temporary: str, name: str, folder: int | None) -> None:
+    """Gives a finished file its name. A file that has the name already is an error."""
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A disk without second names, such as a memory card.
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    else:
+        os.unlink(temporary, dir_fd=folder)
+
+
+class Rights(NamedTuple):
+    """Who may use the file that a new one replaces.
 
     The permissions of somebody else's file, such as of a stranger's page, could let him read the new one. He may also
-    have given the name to another file of the owner, as a hard link. So a file with several names does not count.
+    have given the name to another file of the owner, as a hard link. Then the new file has no more permissions than
+    the old one, and no more than any new file.
+
+    Args:
+        mode: its permissions.
+        group: its group.
+        access: its access control list, as the system stores it; None if it has none.
+        are_kept: whether the new file gets all of them.
+    """
+
+    mode: int
+    group: int
+    access: bytes | None
+    are_kept: bool
+
+    @property
+    def at_first(self) -> int:
+        """The permissions to open the new file with."""
+        return self.mode & (0o600 if self.are_kept else 0o666)
+
+
+ACCESS = "system.posix_acl_access"
+"""The name of the attribute with the access control list of a file on Linux."""
+
+
+def _rights(name: str, folder: int | None) -> Rights | None:
+    """Those of a file with this name; None if there is none.
 
     Raises:
-        OSError: if it would replace a link, or something else that is no regular file.
+        OSError: if it is a link, or something else that is no regular file.
     """
     try:
         about = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return
+        return None
     if not stat.S_ISREG(about.st_mode):
         is_link = stat.S_ISLNK(about.st_mode)
         raise OSError(errno.ELOOP, LINK, name) if is_link else OSError(errno.EINVAL, "not a regular file", name)
-    if about.st_uid == os.fstat(descriptor).st_uid and about.st_nlink == 1:
-        with suppress(OSError, AttributeError):  # Windows has neither
-            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
-            os.fchown(descriptor, -1, about.st_gid)
+    access = None
+    with suppress(OSError, AttributeError):  # it has none; Linux alone has this function
+        path = name if folder is None else f"/proc/self/fd/{folder}/{name}"
+        access = os.getxattr(path, ACCESS, follow_symlinks=False)
+    is_own = not hasattr(os, "geteuid") or about.st_uid == os.geteuid()
+    return Rights(stat.S_IMODE(about.st_mode), about.st_gid, access, is_own and about.st_nlink == 1)
+
+
+def _give_rights(descriptor: int, rights: Rights) -> None:
+    """Gives them to an open file. The group comes first, so that its permissions are never those of another group."""
+    mode = rights.mode
+    with suppress(AttributeError):  # Windows has none of these functions
+        try:
+            os.fchown(descriptor, -1, rights.group)
+        except OSError:
+            mode &= ~0o070
+        with suppress(OSError):  # a new file may have one because of its folder
+            os.removexattr(descriptor, ACCESS)
+        with suppress(OSError):
+            if rights.access is None:
+                os.fchmod(descriptor, mode)
+            elif mode == rights.mode:  # the list has the permissions
+                os.setxattr(descriptor, ACCESS, rights.access)
 
 
 @contextmanager
@@ -707,7 +795,7 @@ def _locked(path: Path) -> Iterator[None]:
         except (BlockingIOError, PermissionError):
             file.seek(0)
             number = shortened(file.read(MOST_BYTES_OF_LOCK))
-            raise BlockingIOError(f"which process {number} writes to") from None
+            raise BlockingIOError(f"which {f'process {number}' if number else 'another process'} writes to") from None
         # Another process may have removed the file between the two calls. Then a third one can hold a new file.
         if not _is_at(path, file.fileno()):
             raise BlockingIOError("which another process used a moment ago")

@@ -85,7 +85,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         with files.folder_to_write("out", out / store.BATCHES):
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:
-                for file, _, batch in good_batches(path):
+                for file, _, batch in good_batches(path, store.read_settings(path)[store.FINGERPRINT]):
                     # Others may write to a part meanwhile. So only the files that were checked are written.
                     if outcomes.get(file.name) == (file, _outcome(batch)):
                         del outcomes[file.name]
@@ -129,15 +129,14 @@ def read_sweep(folder: Path) -> tuple[SweepResult, files.JsonObject]:
     return SweepResult(tuple(members), _no_model, str(precision[0]), in_shape=(), message=message), settings
 
 
-def good_batches(folder: Path) -> Iterator[tuple[Path, int | None, store.Batch]]:
+def good_batches(folder: Path, fingerprint: str) -> Iterator[tuple[Path, int | None, store.Batch]]:
     """The good files of a sweep with finished batches of members.
 
-    A damaged file and a link are left out, with a warning. Files of another sweep are left out.
+    A damaged file and a link are left out, with a warning. Files of a sweep with another fingerprint are left out.
 
     Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and what is
     in it.
     """
-    fingerprint = store.read_settings(folder)[store.FINGERPRINT]
     files.check_no_link(str(folder), folder / store.BATCHES)
     names: list[str] = []
     with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
@@ -195,8 +194,9 @@ def _check_parts(paths: Sequence[Path]) -> tuple[files.JsonObject, dict[str, tup
     file_of: dict[int, str] = {}
     first_with: dict[str, tuple[Path, object]] = {}
     for path in paths:
-        _check_same_sweep(path, store.read_settings(path), settings)
-        for file, rung, batch in good_batches(path):
+        about = store.read_settings(path)
+        _check_same_sweep(path, about, settings)
+        for file, rung, batch in good_batches(path, about[store.FINGERPRINT]):
             if rung is not None:  # a file of successive halving, which is no result
                 continue
             numbers = [history.number for history in batch.histories]
@@ -253,7 +253,7 @@ def _histories(folder: Path, settings: files.JsonObject) -> Sequence[MemberHisto
     """The histories of all members, in the order of the grid."""
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
     rule = store.halving_of(settings)
-    batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder)]
+    batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder, settings[store.FINGERPRINT])]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
         for of_rung, histories in batches:
