@@ -25,7 +25,7 @@ from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from tempfile import gettempdir
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from functional_nn.core.errors import DataError, InputError, shortened, shown
 from functional_nn.core.signals import removed_by_signals
@@ -420,13 +420,16 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
     temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     remove = partial(os.unlink, temporary, dir_fd=folder)
     try:
-        old = _rights(name, folder)
+        old = _replaceable(name, folder)
+        # The permissions of somebody else's file, such as of a stranger's page, could let him read the new one. He may
+        # also have given the name to another file of the owner, as a hard link. Then they only limit those of the new.
+        are_kept = old is not None and _is_own(old) and old.st_nlink == 1
+        # Whoever has opened a file can read it, whatever its permissions become. So it begins with few of them.
+        mode = 0o666 if old is None else old.st_mode & (0o600 if are_kept else 0o666)
         with removed_by_signals(remove):
-            # Whoever has opened a file can read it, whatever its permissions become. So it begins with few of them.
-            mode = 0o666 if old is None else old.at_first
             with open(temporary, "xb", opener=partial(os.open, mode=mode, dir_fd=folder)) as file:
-                if old is not None and old.are_kept:
-                    _give_rights(file.fileno(), old)
+                if old is not None and are_kept:
+                    _keep_permissions(file.fileno(), old, name, folder)
                 yield file
                 # The content has to be on the disk before the name leads to it. Otherwise a loss of power could leave
                 # an empty file in place of the old one.
@@ -479,37 +482,8 @@ def _name_new_file(temporary: str, name: str, folder: int | None) -> None:
         os.unlink(temporary, dir_fd=folder)
 
 
-class Rights(NamedTuple):
-    """Who may use the file that a new one replaces.
-
-    The permissions of somebody else's file, such as of a stranger's page, could let him read the new one. He may also
-    have given the name to another file of the owner, as a hard link. Then the new file has no more permissions than
-    the old one, and no more than any new file.
-
-    Args:
-        mode: its permissions.
-        group: its group.
-        access: its access control list, as the system stores it; None if it has none.
-        are_kept: whether the new file gets all of them.
-    """
-
-    mode: int
-    group: int
-    access: bytes | None
-    are_kept: bool
-
-    @property
-    def at_first(self) -> int:
-        """The permissions to open the new file with."""
-        return self.mode & (0o600 if self.are_kept else 0o666)
-
-
-ACCESS = "system.posix_acl_access"
-"""The name of the attribute with the access control list of a file on Linux."""
-
-
-def _rights(name: str, folder: int | None) -> Rights | None:
-    """Those of a file with this name; None if there is none.
+def _replaceable(name: str, folder: int | None) -> os.stat_result | None:
+    """About the regular file with this name; None if there is none.
 
     Raises:
         OSError: if it is a link, or something else that is no regular file.
@@ -521,29 +495,32 @@ def _rights(name: str, folder: int | None) -> Rights | None:
     if not stat.S_ISREG(about.st_mode):
         is_link = stat.S_ISLNK(about.st_mode)
         raise OSError(errno.ELOOP, LINK, name) if is_link else OSError(errno.EINVAL, "not a regular file", name)
+    return about
+
+
+def _is_own(about: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or about.st_uid == os.geteuid()
+
+
+ACCESS = "system.posix_acl_access"
+"""The name of the attribute with the access control list of a file on Linux."""
+
+
+def _keep_permissions(descriptor: int, old: os.stat_result, name: str, folder: int | None) -> None:
+    """Gives a new file, which only its owner can use, the group, the permissions and the access control list of the
+    old one. The group comes first, so that its permissions are never those of another group."""
     access = None
     with suppress(OSError, AttributeError):  # it has none; Linux alone has this function
         path = name if folder is None else f"/proc/self/fd/{folder}/{name}"
         access = os.getxattr(path, ACCESS, follow_symlinks=False)
-    is_own = not hasattr(os, "geteuid") or about.st_uid == os.geteuid()
-    return Rights(stat.S_IMODE(about.st_mode), about.st_gid, access, is_own and about.st_nlink == 1)
-
-
-def _give_rights(descriptor: int, rights: Rights) -> None:
-    """Gives them to an open file. The group comes first, so that its permissions are never those of another group."""
-    mode = rights.mode
-    with suppress(AttributeError):  # Windows has none of these functions
-        try:
-            os.fchown(descriptor, -1, rights.group)
-        except OSError:
-            mode &= ~0o070
-        with suppress(OSError):  # a new file may have one because of its folder
-            os.removexattr(descriptor, ACCESS)
-        with suppress(OSError):
-            if rights.access is None:
-                os.fchmod(descriptor, mode)
-            elif mode == rights.mode:  # the list has the permissions
-                os.setxattr(descriptor, ACCESS, rights.access)
+    with suppress(OSError, AttributeError):  # a new file may have one because of its folder
+        os.removexattr(descriptor, ACCESS)
+    with suppress(OSError, AttributeError):  # somebody else's group; Windows has neither of the two functions
+        os.fchown(descriptor, -1, old.st_gid)
+        if access is None:
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+        else:
+            os.setxattr(descriptor, ACCESS, access)  # it has the permissions
 
 
 @contextmanager
