@@ -166,6 +166,33 @@ def test_a_folder_with_links_is_refused_before_anything_begins(tiny, tmp_path, m
     assert list(victim.iterdir()) == [] if not link.suffix else victim.read_text() == "precious"
 
 
+def test_json_goes_into_an_open_file_and_not_in_its_place(stranger, picture, tmp_path):
+    """As for ``--json /dev/stdout > file``: what is printed stays."""
+    with open(tmp_path / "file", "w") as file:
+        print("printed", file=file, flush=True)
+        assert run(["predict", str(stranger), picture, "--json", f"/proc/self/fd/{file.fileno()}"]) == 0
+        print("printed", file=file, flush=True)
+    first, *lines, last = (tmp_path / "file").read_text().splitlines()
+    assert first == last == "printed"
+    assert json.loads("".join(lines))
+
+
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives files away")
+def test_json_does_not_go_into_a_pipe_of_another_user_in_a_folder_of_all(
+    stranger, picture, tmp_path, monkeypatch, refused
+):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    os.chown(shared, 4321, 4321)
+    os.mkfifo(shared / "pipe")
+    os.chown(shared / "pipe", 4322, 4322)
+    monkeypatch.setattr("functional_nn.configuration.flag_types.os.geteuid", lambda: 4323)
+    refused(
+        ["predict", stranger, picture, "--json", shared / "pipe"], "--json': expected a file that can be written to"
+    )
+
+
 def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "target.json")
     assert run([*tiny, "--json", str(tmp_path / "link.json"), "--quiet"]) == 0

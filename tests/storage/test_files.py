@@ -8,11 +8,13 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from functional_nn.bench.records import add_records
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.storage import files
 from functional_nn.storage.arrays import packed, save_parameters, unpacked
@@ -30,6 +32,7 @@ from functional_nn.storage.files import (
     remove_leftovers,
     signed_text,
     temporary_folder,
+    write_json,
     write_whole,
 )
 
@@ -67,6 +70,23 @@ def test_a_pipe_is_written_to(tmp_path):
     reader.join()
     assert received == ["through"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("write", [write_json, lambda path, text: add_records(path, [{"text": text}])])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_takes_the_place_of_a_pipe_is_not_written_to(tmp_path, write, is_there):
+    """As when the pipe of ``--json`` belongs to another user, who puts a link there while the command runs."""
+    pipe, private = tmp_path / "pipe", tmp_path / "private"
+    os.mkfifo(pipe)
+    if is_there:
+        private.write_text("precious")
+    with files.kept_destination(pipe):
+        pipe.unlink()
+        pipe.symlink_to(private)
+        with pytest.raises(OSError, match="took its place" if is_there else "No such file"):
+            write(pipe, "new")
+    assert pipe.is_symlink()
+    assert (private.read_text() if private.exists() else None) == ("precious" if is_there else None)
 
 
 def test_an_open_file_is_written_to_and_not_replaced(tmp_path):
@@ -145,9 +165,9 @@ def test_a_temporary_folder_that_was_renamed_does_not_remove_another_one(tmp_pat
         (folder / "inner").mkdir()
         (folder / "inner" / "file").touch()
         (folder / "link").symlink_to(results)
-        folder.rename(away)
-        results.rename(folder)
-    assert (folder / "run").is_dir()
+        folder.parent.rename(away)
+        results.rename(folder.parent)
+    assert (folder.parent / "run").is_dir()
     assert list(away.iterdir()) == []
 
 
@@ -162,7 +182,7 @@ def test_a_relative_folder_stays_open_if_the_working_directory_is_renamed(tmp_pa
         Path("run").symlink_to(tmp_path / "private")
         write_whole(Path("run", "file"), "text")
         write_whole(inner / "file", "text")
-        assert [path.name for path in Path("aside", inner.name).iterdir()] == ["file"]
+        assert [path.name for path in Path("aside", inner.parent.name, inner.name).iterdir()] == ["file"]
     assert [path.name for path in Path("aside").iterdir()] == ["file"]
     assert not list((tmp_path / "private").iterdir())
 
@@ -241,6 +261,30 @@ def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monk
     with refused, temporary_folder(".", above=tmp_path):
         pass
     assert len(list(tmp_path.glob("*/run"))) == (2 if kind == "link" else 1)
+
+
+@pytest.mark.parametrize("permissions", [0o700, 0o770])
+def test_a_temporary_folder_exchanged_for_an_empty_one_of_the_same_user_removes_nothing_of_it(
+    monkeypatch, tmp_path, permissions
+):
+    """Another user does so in the moment before it is opened. Later the owner puts results into the empty folder."""
+    results = tmp_path / "results"
+    results.mkdir()
+    results.chmod(permissions)
+    make = os.mkdir
+
+    def exchanged(place, mode=0o777, *, dir_fd):
+        make(place, mode, dir_fd=dir_fd)
+        if results.exists():
+            os.rmdir(place, dir_fd=dir_fd)
+            results.rename(place)
+
+    monkeypatch.setattr(files.os, "mkdir", exchanged)
+    refused = pytest.raises(OSError, match="took the place") if permissions & 0o070 else nullcontext()
+    with refused, temporary_folder(".", above=tmp_path) as folder:
+        (folder.parent / "run").touch()
+        (folder / "file").touch()
+    assert permissions & 0o070 or [path.name for path in tmp_path.glob(".*/*")] == ["run"]
 
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives folders away")

@@ -50,6 +50,21 @@ def test_a_resumed_run_writes_each_epoch_once(tmp_path):
     assert rows_of(log)[0]["learning_rate"] == ""
 
 
+def test_a_link_that_takes_the_place_of_the_log_is_not_followed(tmp_path):
+    """Another user of the folder puts it there after the log was made."""
+    log, private = tmp_path / "log.csv", tmp_path / "private"
+    private.write_text("precious")
+    callback = callbacks.csv_log(log)
+    log.rename(tmp_path / "aside")
+    log.symlink_to(private)
+    fit(epochs=2, on_epoch=callback)
+    assert private.read_text() == "precious"
+    assert len(rows_of(tmp_path / "aside")) == 2
+    (tmp_path / "aside").unlink()
+    with pytest.raises(fnn.InputError, match=r"which was removed.* Call csv_log again"):
+        fit(epochs=1, on_epoch=callback)
+
+
 def test_a_file_that_cannot_be_written_is_an_error_before_training(tmp_path):
     for path in (tmp_path, tmp_path / "missing" / "log.csv"):
         with pytest.raises(fnn.InputError, match="path: expected a file that can be written to"):

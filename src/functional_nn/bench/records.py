@@ -19,7 +19,16 @@ import numpy as np
 
 from functional_nn.core.errors import DataError, reading, shortened, versions
 from functional_nn.storage.arrays import listed
-from functional_nn.storage.files import MOST_BYTES, JsonValue, finite_json, parsed, read_file, regular_file
+from functional_nn.storage.files import (
+    MOST_BYTES,
+    JsonValue,
+    device_at,
+    finite_json,
+    opened_device,
+    parsed,
+    read_file,
+    regular_file,
+)
 from functional_nn.training.devices import cores, device_name
 
 Record: TypeAlias = Mapping[str, JsonValue]
@@ -82,8 +91,8 @@ def add_records(path: Path, records: Sequence[Record]) -> None:
         OSError: if the disk is full. Then nothing is appended.
     """
     content = "".join(json.dumps(finite_json(record)) + "\n" for record in records).encode()
-    if path.exists() and not path.is_file():  # a device or a pipe
-        with open(path, "ab", buffering=0) as file:
+    if (device := device_at(path)) is not None:
+        with opened_device(path, device) as file:
             file.write(content)
         return
     flags = os.O_RDWR | os.O_APPEND | (os.O_CREAT if records else 0)

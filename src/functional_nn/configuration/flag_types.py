@@ -14,7 +14,7 @@ import click
 
 from functional_nn.core.errors import MOST_SHOWN, InputError, shown
 from functional_nn.core.texts import suggest
-from functional_nn.storage.files import kept_destination
+from functional_nn.storage.files import device_at, kept_destination
 
 LARGEST_SEED = 2**32 - 1
 MOST_SIZES = 64
@@ -107,17 +107,17 @@ class NewFile(click.Path):
         places = [path, file.parent] if path.is_file() else [path if path.exists() else file.parent]
         if not all(os.access(place, os.W_OK) for place in places) or _is_of_another_in_shared_folder(file):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
-        if ctx is None or (path.exists() and not path.is_file()):
+        if ctx is None:
             return path
-        path = file if path.is_symlink() else path
-        ctx.with_resource(kept_destination(path))  # whatever others put in the place of its folder meanwhile
+        path = file if path.is_symlink() and device_at(path) is None else path
+        ctx.with_resource(kept_destination(path))  # whatever others put in its place meanwhile
         return path
 
 
 def _is_of_another_in_shared_folder(file: Path) -> bool:
-    """Whether a file is of another user in a folder such as ``/tmp``, where only its owner can replace it."""
+    """Whether a file or a pipe is of another user in a folder such as ``/tmp``, where only its owner can replace it."""
     folder = file.parent.stat()
-    if not folder.st_mode & stat.S_ISVTX or not file.is_file():
+    if not folder.st_mode & stat.S_ISVTX or not file.exists():
         return False
     return os.geteuid() not in (0, folder.st_uid, file.stat().st_uid)
 

@@ -216,6 +216,8 @@ _NEW_FILES_ONLY: set[int] = set()
 """The descriptors of those in which no file may be replaced."""
 _DESTINATIONS: dict[str, int] = {}
 """The files of ``kept_destination`` by their paths: the descriptor of the folder of each."""
+_DEVICES: dict[str, os.stat_result] = {}
+"""The devices and pipes of ``kept_destination`` by their paths: which one each is."""
 
 
 @contextmanager
@@ -287,17 +289,26 @@ def folder_to_write(argument: str, folder: Path, *, of_others: bool = False) -> 
                     os.rmdir(name, dir_fd=above)
 
 
-def _is_of_another_user(folder: Path) -> bool:
+def _is_of_another_user(folder: Path, *, is_private: bool = False) -> bool:
     """Whether a folder that is kept open belongs to another user than what this process makes there. Root may use it.
 
     On a network's disk, all files may have another owner than this process. So the owners of files are compared.
+
+    Args:
+        folder: the folder.
+        is_private: whether nobody else may be able to use it, either. Some disks keep no permissions of files.
     """
     name, descriptor = _placed(path := folder / f".{secrets.token_hex(8)}.{TEMPORARY}")
     with removed_by_signals(partial(remove_file, path)):
         with open(name, "xb", opener=partial(os.open, mode=0o600, dir_fd=descriptor)) as file:
-            own = os.fstat(file.fileno()).st_uid
+            own = os.fstat(file.fileno())
         remove_file(path)
-    return descriptor is not None and os.fstat(descriptor).st_uid != own and os.geteuid() != 0
+    if descriptor is None:
+        return False
+    about = os.fstat(descriptor)
+    if is_private and about.st_mode & 0o077 and not own.st_mode & 0o077:
+        return True
+    return about.st_uid != own.st_uid and os.geteuid() != 0
 
 
 def _cannot_write(argument: str, path: Path, error: OSError) -> InputError:
@@ -329,8 +340,15 @@ def check_not_removed(folder: Path) -> None:
 def kept_destination(file: Path) -> Iterator[None]:
     """Keeps the folder of a file to write open, for this file alone: it is written there, wherever its path leads then.
 
-    The file itself must not be a link.
+    The file itself must not be a link. Of a device or a pipe, only its identity is kept: another one is an error then.
     """
+    if (about := device_at(file)) is not None:
+        _DEVICES[str(file)] = about
+        try:
+            yield
+        finally:
+            del _DEVICES[str(file)]
+        return
     if os.open not in os.supports_dir_fd:
         yield
         return
@@ -341,6 +359,55 @@ def kept_destination(file: Path) -> Iterator[None]:
     finally:
         del _DESTINATIONS[str(file)]
         os.close(descriptor)
+
+
+def device_at(path: Path) -> os.stat_result | None:
+    """About a device, a pipe, or a file that this process has open, as ``/dev/stdout``: what must not be replaced.
+
+    None for a regular file, and for a path where there is nothing. Links are followed, but not for a file of
+    ``kept_destination``, which is what it was before.
+    """
+    if str(path) in _DESTINATIONS:
+        return None
+    if str(path) in _DEVICES:
+        return _DEVICES[str(path)]
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISREG(about.st_mode) and _own_descriptor(path) is None else about
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The number of the open file of this process that a path leads to, as ``/dev/stdout`` and ``/proc/self/fd/1`` do.
+
+    To replace that file would leave the open one without a name.
+    """
+    while path.is_symlink():
+        if os.path.realpath(path.parent) == f"/proc/{os.getpid()}/fd":
+            return int(path.name)
+        path = path.parent / os.readlink(path)
+    return None
+
+
+@contextmanager
+def opened_device(path: Path, about: os.stat_result) -> Iterator[BinaryIO]:
+    """Opens what ``device_at`` found at a path, to write at its end.
+
+    Raises:
+        OSError: if it is another one now.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        # Nothing is made or emptied, in case that another user has put a link there. A copy of an open descriptor
+        # writes where that one has stopped.
+        own = _own_descriptor(path)
+        return os.open(name, flags & ~os.O_CREAT) if own is None else os.dup(own)
+
+    with open(path, "ab", opener=opener) as file:
+        if not os.path.samestat(os.fstat(file.fileno()), about):
+            raise OSError(errno.EINVAL, "another file took its place meanwhile", str(path))
+        yield file
 
 
 def is_kept_open(folder: Path) -> bool:
@@ -409,13 +476,12 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
             device, a pipe or another open file is written to directly, since replacing it would destroy it. Otherwise
             all of these are errors. They also are for a file of ``kept_destination``.
     """
-    destination = _destination(path) if follow_links and str(path) not in _DESTINATIONS else path
-    if not isinstance(destination, Path):
-        # The copy of the descriptor is closed here. The one that the process has open stays open.
-        with open(path if destination is None else os.dup(destination), "ab") as file:
+    if follow_links and (device := device_at(path)) is not None:
+        with opened_device(path, device) as file:
             yield file
         return
-    name, folder = _placed(destination)
+    is_link = follow_links and str(path) not in _DESTINATIONS and path.is_symlink()
+    name, folder = _placed(os.path.realpath(path) if is_link else path)
     # The file's own name may be as long as the system allows, so the temporary name does not contain it.
     temporary = os.path.join(os.path.dirname(name), f".{secrets.token_hex(8)}.{TEMPORARY}")
     remove = partial(os.unlink, temporary, dir_fd=folder)
@@ -442,28 +508,6 @@ def opened_whole(path: Path, *, follow_links: bool = False) -> Iterator[BinaryIO
     finally:
         with suppress(FileNotFoundError):
             remove()
-
-
-def _destination(path: Path) -> Path | int | None:
-    """Follows links to the regular file that a path leads to, or to a file that does not exist yet.
-
-    For a file that must not be replaced, the result is the number of an open file of this process, as for
-    ``/dev/stdout``, or None.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # follows links; a circle of links is an error
-            return None
-    except FileNotFoundError:
-        pass
-    # The links of /dev/stdout and /proc/self/fd/N lead to a file that a process has open: replacing that file would
-    # leave the open one without a name.
-    place = path
-    while place.is_symlink():
-        folder = os.path.realpath(place.parent)
-        if folder == f"/proc/{os.getpid()}/fd":
-            return int(place.name)
-        place = place.parent / os.readlink(place)
-    return Path(os.path.realpath(path))
 
 
 def _name_new_file(temporary: str, name: str, folder: int | None) -> None:
@@ -527,38 +571,32 @@ def _keep_permissions(descriptor: int, old: os.stat_result, name: str, folder: i
 def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -> Iterator[Path]:
     """A folder that is removed at the end, also if a signal ends the process: in the one above, or in the system's.
 
-    It is kept open (see ``kept_open``).
+    It is kept open (see ``kept_open``). It is inside of another one, which nobody else can use. So nobody can put a
+    folder of this user in its place, which would be removed at the end.
     """
-    folder = (above or Path(gettempdir())) / f"{prefix}{secrets.token_hex(8)}{suffix}"
-    name, descriptor = _placed(folder)
+    outer = (above or Path(gettempdir())) / f"{prefix}{secrets.token_hex(8)}{suffix}"
+    folder = outer / "content"
+    name, descriptor = _placed(outer)
     os.mkdir(name, 0o700, dir_fd=descriptor)
-    remove = partial(_remove_temporary, folder)
-    with kept_open(folder, follow_links=False):
-        if names_in(folder) or _is_of_another_user(folder):
-            raise FileExistsError(errno.EEXIST, "Another folder took the place of a new one", str(folder))
+    with kept_open(outer, follow_links=False):
+        if names_in(outer) or _is_of_another_user(outer, is_private=True):
+            raise FileExistsError(errno.EEXIST, "Another folder took the place of a new one", str(outer))
+        remove = partial(_remove_temporary, folder)
         with removed_by_signals(remove):
+            make_folder(folder)
             try:
-                yield folder
+                with kept_open(folder):
+                    yield folder
             finally:
                 remove()
 
 
 def _remove_temporary(folder: Path) -> None:
-    """Removes a folder that is kept open, and what is in it.
-
-    Another user may have given its name to another folder. So its content is removed by its descriptor. By its name
-    only an empty folder is removed.
-    """
-    descriptor = _KEPT_OPEN.get(str(folder))
-    if descriptor is None:  # Windows
-        rmtree(folder)
-        return
-    for name in os.listdir(descriptor):
-        try:
-            os.unlink(name, dir_fd=descriptor)
-        except (IsADirectoryError, PermissionError):  # the second one for a folder on macOS
-            rmtree(name, dir_fd=descriptor)
-    name, above = _placed(folder)
+    """Removes a folder in one that is kept open, and then that one, if it is still at its place and empty."""
+    name, descriptor = _placed(folder)
+    with suppress(FileNotFoundError):
+        rmtree(name, dir_fd=descriptor)
+    name, above = _placed(folder.parent)
     with suppress(OSError):
         os.rmdir(name, dir_fd=above)
 
@@ -589,12 +627,9 @@ def new_folder(argument: str, value: object) -> Iterator[Path]:
         raise InputError(argument, "a new or empty folder", f"{folder}, which exists", "Files are never overwritten.")
     with (
         folder_to_write(argument, folder.parent, of_others=True),
-        temporary_folder(".", f".{TEMPORARY}", folder.parent) as beside,
+        temporary_folder(".", f".{TEMPORARY}", folder.parent) as whole,
     ):
-        whole = beside / "whole"
-        make_folder(whole)
-        with kept_open(whole):
-            yield whole
+        yield whole
         name, above = _placed(folder)
         try:
             with suppress(FileNotFoundError):

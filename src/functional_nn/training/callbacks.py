@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import weakref
+from contextlib import suppress
 
 from functional_nn.core.errors import check, failing_as
 from functional_nn.core.validation import check_count, check_number
@@ -25,7 +27,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     when the next epoch starts. At epoch 1 the file is written anew, so a resumed run has no row twice.
 
     Args:
-        path: of the file. It is made now, and its folder must exist.
+        path: of the file. It is made now, and its folder must exist. It stays open as long as the callback exists.
 
     Raises:
         InputError: if the file cannot be written to.
@@ -44,15 +46,22 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
     3
     """
     file = check_path("path", path)
-    # A file that cannot be written to is noticed before the first epoch. Opening it to append keeps its content.
-    with failing_as("path", "a file that can be written to", errors=OSError), open(file, "a"):
-        pass
+    # A file that cannot be written to is noticed before the first epoch. Opening it to append keeps its content. It
+    # stays open, since another user may put a link to some other file in its place.
+    with failing_as("path", "a file that can be written to", errors=OSError), open(file, "ab") as first:
+        descriptor = os.dup(first.fileno())
 
     def on_epoch(metrics: EpochMetrics, train_state: TrainState) -> None:
         row, is_first = metrics.row(), metrics.epoch == 1
-        with open(file, "w" if is_first else "a", encoding="utf-8", newline="") as opened:
+        with open(descriptor, "a", encoding="utf-8", newline="", closefd=False) as opened:
+            if is_first:
+                is_there = os.fstat(descriptor).st_nlink > 0
+                check("path", file, "the file that csv_log opened, which was removed", is_there, "Call csv_log again.")
+                with suppress(OSError):  # a pipe has no length
+                    os.ftruncate(descriptor, 0)
             csv.writer(opened).writerows([row.keys(), row.values()] if is_first else [row.values()])
 
+    weakref.finalize(on_epoch, os.close, descriptor)
     return on_epoch
 
 
