@@ -20,6 +20,7 @@ from tests.storage.manifests import manifest_of, sign_run, with_manifest
 
 import functional_nn as fnn
 from functional_nn.cli import export, report, run, train
+from functional_nn.configuration.settings import Configuration
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.exchange import saved_networks
 from functional_nn.reports.run_contents import read_run
@@ -178,19 +179,25 @@ def test_json_goes_into_an_open_file_and_not_in_its_place(stranger, picture, tmp
 
 
 @pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root gives files away")
-def test_json_does_not_go_into_a_pipe_of_another_user_in_a_folder_of_all(
-    stranger, picture, tmp_path, monkeypatch, refused
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize("user", [0, 4323])
+def test_json_does_not_go_into_a_pipe_or_through_a_link_of_another_user_in_a_folder_of_all(
+    stranger, picture, tmp_path, monkeypatch, refused, kind, user
 ):
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
     os.chown(shared, 4321, 4321)
-    os.mkfifo(shared / "pipe")
-    os.chown(shared / "pipe", 4322, 4322)
-    monkeypatch.setattr("functional_nn.configuration.flag_types.os.geteuid", lambda: 4323)
-    refused(
-        ["predict", stranger, picture, "--json", shared / "pipe"], "--json': expected a file that can be written to"
-    )
+    if kind == "link":
+        (shared / "out").symlink_to(tmp_path / "private")
+    elif user == 0:
+        pytest.skip("root may write to the pipes of others")
+    else:
+        os.mkfifo(shared / "out")
+    os.chown(shared / "out", 4322, 4322, follow_symlinks=False)
+    monkeypatch.setattr("functional_nn.configuration.flag_types.os.geteuid", lambda: user)
+    refused(["predict", stranger, picture, "--json", shared / "out"], "--json': expected a file that can be written to")
+    assert not (tmp_path / "private").exists()
 
 
 def test_json_follows_the_link_that_the_user_names(tiny, tmp_path):
@@ -424,9 +431,37 @@ def test_no_network_is_put_together_from_two_runs(stranger, tmp_path, monkeypatc
         verify(*about)
 
     monkeypatch.setattr(run_folder, "verify_run_folder", verify_the_newer)
-    with pytest.raises(DataError, match="stays the same while it is read"):
+    with pytest.raises(DataError, match="another one than before"):
         read(latest)
     assert not (tmp_path / "hub").exists()
+
+
+def test_training_does_not_start_from_another_version_than_that_of_its_settings(
+    stranger, tiny, tmp_path, monkeypatch, refused
+):
+    """Its owner writes it again while JAX and the data are loaded."""
+    newer, load_data = shutil.copytree(stranger, tmp_path / "newer"), Configuration.load_data
+    sign_run(newer, activation="tanh")
+
+    def load_and_replace(*about, **more):
+        shutil.copytree(newer, stranger, dirs_exist_ok=True)
+        return load_data(*about, **more)
+
+    monkeypatch.setattr(Configuration, "load_data", load_and_replace)
+    expected = f"{stranger}: expected the run whose settings were read before, got another one. Start again."
+    refused(["train", "--from", stranger, *tiny[1:5], "--quiet"], expected)
+
+
+def test_a_page_does_not_mix_the_settings_of_a_run_with_checkpoints_of_another_one(tiny, tmp_path):
+    out = tmp_path / "run"
+    assert run([*tiny, "--quiet", "--out", str(out)]) == 0
+    sign_run(out, activation="tanh")
+    (out / "result.json").unlink()
+    found = read_run(out)
+    assert (found.history, found.params) == ([], None)
+    assert (
+        'a checkpoint of the run of config.json, got one of another run, which has activation "relu"' in found.notes[0]
+    )
 
 
 def test_a_run_that_is_a_link_is_exported_beside_it(stranger, tmp_path, monkeypatch):
@@ -466,7 +501,7 @@ def test_a_link_that_moves_on_does_not_mix_two_runs(stranger, tiny, tmp_path, mo
 @pytest.mark.parametrize("called", ["checkpoints.steps", "checkpoints.read_checkpoint"])
 def test_checkpoints_that_are_replaced_by_a_link_are_not_read_there(stranger, tmp_path, monkeypatch, called):
     """The private run is not shown, whenever the link is put between the look at the folder and the reading."""
-    fnn.storage.save_checkpoint(stranger / "checkpoints", 1, {"of": np.zeros(1)})
+    fnn.storage.save_checkpoint(stranger / "checkpoints", 1, {"of": np.zeros(1)}, about={"settings": {}})
     fnn.storage.save_checkpoint(tmp_path / "private", 1, {"of": np.ones(1)})
     (stranger / "result.json").unlink()
     found = []

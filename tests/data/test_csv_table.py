@@ -7,7 +7,7 @@ import pytest
 
 from functional_nn import load_dataset
 from functional_nn.core.errors import DataError, InputError
-from functional_nn.data import from_csv
+from functional_nn.data import csv_table, from_csv
 from functional_nn.data.dataset import Features
 
 ROWS = [(number, 5.0, 10 * number, ("b", "a")[number % 2]) for number in range(20)]
@@ -78,6 +78,18 @@ def test_tiny_numbers_have_no_infinite_features(tmp_path):
 
 
 @pytest.mark.timeout(60)
+def test_a_table_that_is_written_again_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path, check = table(tmp_path, ROWS), csv_table._checked_columns
+
+    def write_again(*about):
+        path.write_text(path.read_text().replace("a", "b"))
+        return check(*about)
+
+    monkeypatch.setattr(csv_table, "_checked_columns", write_again)
+    with pytest.raises(DataError, match="another one than before"):
+        from_csv(path, "kind")
+
+
 def test_a_wide_table(tmp_path):
     """Its first line is longer than a cell may be, and names are not compared with all others."""
     names = [f"gene_{number}" for number in range(20_000)]

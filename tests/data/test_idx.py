@@ -224,20 +224,27 @@ def test_files_that_are_too_large_together(tmp_path, monkeypatch, limit, most, f
         idx.read_idx_folder(tmp_path, "kmnist", "a test")
 
 
-def test_labels_of_another_folder_are_not_those_of_the_images(tmp_path, monkeypatch):
-    """A link to the newest data moves on while they are read."""
+@pytest.mark.parametrize("moves_back", [False, True])
+def test_labels_of_another_folder_are_not_those_of_the_images(tmp_path, monkeypatch, moves_back):
+    """A link to the newest data moves on while they are read. Another user may also move it back."""
     for name in ("old", "new"):
         write_folder(tmp_path / name)
     (tmp_path / "latest").symlink_to("old")
     read = idx.read_idx
 
-    def read_and_move(path, **options):
+    def move(to):
         (tmp_path / "latest").unlink()
-        (tmp_path / "latest").symlink_to("new")
-        return read(path, **options)
+        (tmp_path / "latest").symlink_to(to)
+
+    def read_and_move(path, **options):
+        move("new")
+        try:
+            return read(path, **options)
+        finally:
+            move("old" if moves_back else "new")
 
     monkeypatch.setattr(idx, "read_idx", read_and_move)
-    with pytest.raises(DataError, match="stays the same while it is read"):
+    with pytest.raises(DataError, match="another one than before"):
         load_dataset("mine", tmp_path / "latest")
 
 

@@ -222,7 +222,23 @@ def test_records_are_those_of_the_files_that_were_checked(tmp_path, monkeypatch)
         return read(*arguments)
 
     monkeypatch.setattr(tfds, "read_records", swap_and_read)
-    assert_same_arrays(load_dataset("mnist", tmp_path), given)
+    with pytest.raises(DataError, match="another one than before"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_splits_of_two_versions_are_not_mixed(tmp_path, monkeypatch):
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
+    newer, read = prepare_arrays("mnist", arrays(20), tmp_path / "newer"), tfds._read_split
+
+    def read_and_replace(*about):
+        found = read(*about)
+        for file in newer.glob("mnist-test*"):
+            file.replace(prepared / file.name)
+        return found
+
+    monkeypatch.setattr(tfds, "_read_split", read_and_replace)
+    with pytest.raises(DataError, match="another one than before"):
+        load_dataset("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json", "mnist-train*", "mnist-test*"])

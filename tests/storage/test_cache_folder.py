@@ -39,10 +39,26 @@ def test_it_is_made_for_its_user_alone(base):
 def test_a_folder_that_others_can_read_becomes_private(base):
     """Otherwise they could open a program in the moment in which it is written with the permissions of the umask."""
     folder = cache_folder("compiled")
-    for part in (folder, folder.parent):
-        part.chmod(0o755)
+    folder.chmod(0o755)
     cache_folder("compiled")
-    assert [part.stat().st_mode & 0o777 for part in (folder, folder.parent)] == [0o700, 0o700]
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_only_files_in_a_folder_of_the_cache_are_removed_and_nothing_beside_it(base):
+    """The cache may be in a folder with a checkout of the same name, whose files the group may write."""
+    checkout = base / "functional_nn"
+    checkout.mkdir(parents=True)
+    checkout.chmod(0o755)
+    (checkout / "README.md").touch()
+    (checkout / "README.md").chmod(0o664)
+    assert cache_folder() == checkout
+    program = cache_folder("compiled") / "program"
+    program.touch()
+    program.chmod(0o664)
+    cache_folder("compiled")
+    assert (checkout / "README.md").is_file()
+    assert checkout.stat().st_mode & 0o777 == 0o755
+    assert not program.exists()
 
 
 def test_the_environment_names_the_cache(tmp_path, monkeypatch):

@@ -263,6 +263,16 @@ def test_a_folder_in_the_place_of_a_new_temporary_one_is_not_used(tmp_path, monk
     assert len(list(tmp_path.glob("*/run"))) == (2 if kind == "link" else 1)
 
 
+@pytest.mark.parametrize("permissions", [0o700, 0o2770])
+def test_a_folder_that_replaces_an_empty_one_keeps_its_permissions(tmp_path, permissions):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private").chmod(permissions)
+    with files.new_folder("out", tmp_path / "private") as folder:
+        (folder / "file").touch()
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == permissions
+    assert (tmp_path / "private" / "file").exists()
+
+
 @pytest.mark.parametrize("permissions", [0o700, 0o770])
 def test_a_temporary_folder_exchanged_for_an_empty_one_of_the_same_user_removes_nothing_of_it(
     monkeypatch, tmp_path, permissions

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from functional_nn.configuration.settings import SETTINGS, Configuration, flag_of
-from functional_nn.core.errors import InputError, check, shown
+from functional_nn.core.errors import DataError, InputError, check, shown
 
 if TYPE_CHECKING:
     import jax
@@ -67,13 +67,16 @@ def with_settings_of(
     return replace(configuration, **taken)
 
 
-def start_from(run: Path, net: Layer, configuration: Configuration, data: Dataset) -> tuple[Params, State, list[str]]:
+def start_from(
+    run: Path, values: JsonObject, net: Layer, configuration: Configuration, data: Dataset
+) -> tuple[Params, State, list[str]]:
     """The parameters and the state of an earlier run for a new network, and the paths that start anew.
 
-    For another number of classes, the parameters of the last layer start anew.
+    For another number of classes, the parameters of the last layer start anew. ``values`` is the configuration of the
+    earlier run whose settings the new one has.
 
     Raises:
-        DataError: if the folder has no finished run, or is damaged.
+        DataError: if the folder has no finished run, is damaged, or has another run than the one with these values.
         InputError: if the images have another shape, or if other parameters are missing, too many, or differ.
     """
     import jax
@@ -81,7 +84,10 @@ def start_from(run: Path, net: Layer, configuration: Configuration, data: Datase
     from functional_nn.core import trees
     from functional_nn.exchange.saved_networks import load
 
-    earlier = load(run).without_augmentation()
+    earlier = load(run)
+    if earlier.configuration != Configuration.from_dict(values, run):
+        raise DataError(str(run), "the run whose settings were read before", "another one", "Start again.")
+    earlier = earlier.without_augmentation()
     in_shape = data.train_images.shape[1:]
     if in_shape != earlier.in_shape:
         remedy = "Give data of that shape; --image-size and --image-color change images of a folder."

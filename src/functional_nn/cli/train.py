@@ -90,6 +90,7 @@ def train(
     signals: Signals = context.obj
     others = SeveralProcesses(**{one.name: flags.pop(one.name) for one in fields(SeveralProcesses)})
     configuration = settings.Configuration(**flags)
+    values_before: dict[str, object] = {}
     # Only configurations are read here, since JAX must not compute anything before it has its devices.
     if from_run is not None:
         from functional_nn.cli.trained_run import named_member
@@ -99,8 +100,8 @@ def train(
         if from_run.is_dir():  # the parameters are read later, in the same folder
             context.with_resource(kept_open(from_run))
         member = named_member(from_run, member)
-        values, *_ = saved_networks.chosen_run(from_run, member)
-        configuration = with_settings_of("--from", from_run, values, configuration, settings.NETWORK)
+        values_before, *_ = saved_networks.chosen_run(from_run, member)
+        configuration = with_settings_of("--from", from_run, values_before, configuration, settings.NETWORK)
     if resume and out is not None and out.is_dir():
         from functional_nn.storage import run_folder
         from functional_nn.storage.files import kept_open, names_in
@@ -164,7 +165,7 @@ def train(
     start, origin = None, {}
     if from_run is not None:
         with saved_networks.run_of(from_run, member) as run_before:
-            params, state, anew = start_from(run_before, recipe.net, configuration, data)
+            params, state, anew = start_from(run_before, values_before, recipe.net, configuration, data)
             start, origin = (params, state), {"from": run_folder.origin(run_before)}
         if anew and not quiet:
             click.echo(f"New, because their shapes differ: {', '.join(anew)}")

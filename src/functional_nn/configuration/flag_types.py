@@ -105,7 +105,8 @@ class NewFile(click.Path):
         # A file is replaced by a new one in its folder, or lines are added to it. A device or a pipe is written to.
         file = path.resolve()
         places = [path, file.parent] if path.is_file() else [path if path.exists() else file.parent]
-        if not all(os.access(place, os.W_OK) for place in places) or _is_of_another_in_shared_folder(file):
+        is_writable = all(os.access(place, os.W_OK) for place in places)
+        if not is_writable or any(map(_is_of_another_in_shared_folder, (path, file))):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
         if ctx is None:
             return path
@@ -115,11 +116,16 @@ class NewFile(click.Path):
 
 
 def _is_of_another_in_shared_folder(file: Path) -> bool:
-    """Whether a file or a pipe is of another user in a folder such as ``/tmp``, where only its owner can replace it."""
+    """Whether a file, a pipe or a link is of another user in a folder such as ``/tmp``.
+
+    There only its owner, that of the folder and root can replace it. A link is followed only if this user made it, or
+    the owner of the folder.
+    """
     folder = file.parent.stat()
-    if not folder.st_mode & stat.S_ISVTX or not file.exists():
+    if not folder.st_mode & stat.S_ISVTX or not os.path.lexists(file):
         return False
-    return os.geteuid() not in (0, folder.st_uid, file.stat().st_uid)
+    user, owner = os.geteuid(), file.lstat().st_uid
+    return owner not in (user, folder.st_uid) if file.is_symlink() else user not in (0, folder.st_uid, owner)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

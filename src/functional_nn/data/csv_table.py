@@ -19,7 +19,7 @@ import numpy as np
 from functional_nn.core.errors import DataError, check_data, reading, shortened, shown
 from functional_nn.core.texts import counted, suggest
 from functional_nn.data.dataset import MOST_LETTERS, Dataset, Features, standardize, training_and_validation
-from functional_nn.storage.files import check_path, opened
+from functional_nn.storage.files import check_path, opened, unchanged
 
 PREFIX = "csv:"
 """Names of data sets that begin with this are paths of CSV files."""
@@ -93,7 +93,12 @@ def read_rows(path: str | os.PathLike[str], names: Sequence[str]) -> Rows:
 
 def _read(path: Path, names: Sequence[str] | None, label: str | None) -> Rows:
     """Reads a table. If no names of features are given, they are all columns but the label's."""
-    table = _lines(path)
+    with unchanged([path]):
+        return _rows(path, _lines(path), names, label)
+
+
+def _rows(path: Path, table: Iterator[tuple[int, list[str]]], names: Sequence[str] | None, label: str | None) -> Rows:
+    """The same, from the number and the cells of each line."""
     _, columns = next(table, (1, []))
     columns = _checked_columns(path, [name.strip() for name in columns])
     place_of = {name: place for place, name in enumerate(columns)}

@@ -42,6 +42,7 @@ from functional_nn.storage.files import (
     parsed,
     read_file,
     temporary_folder,
+    unchanged,
 )
 
 
@@ -129,6 +130,7 @@ def _read(name: str, data_dir: Path, folder: Path) -> Dataset:
     with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception), ExitStack() as stack:
         for place in accumulate((data_dir, *folder.relative_to(data_dir).parts), truediv):
             stack.enter_context(kept_open(place))
+        stack.enter_context(unchanged([folder / file for file in names_in(folder)]))
         about, features = (parsed(read_file(folder / file)) for file in ("dataset_info.json", "features.json"))
         check_data(str(folder), about["name"], f"the prepared set {name}", about["name"] == name)
         keys = about.get("supervisedKeys", {}).get("tuple", {}).get("items", ())

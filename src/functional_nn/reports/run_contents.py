@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import jax
 
+from functional_nn.configuration.settings import DEFAULTS
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.core.layer import Layer, Params, State
 from functional_nn.core.texts import counted
@@ -18,7 +19,8 @@ from functional_nn.data.sources import EMBEDDED, path_prefix
 from functional_nn.exchange.saved_networks import SavedNetwork, described
 from functional_nn.storage import checkpoints, run_folder
 from functional_nn.storage.arrays import LARGEST_HEADER, read_parameters
-from functional_nn.storage.files import JsonObject, check_no_link, finite_json, kept_open, names_in
+from functional_nn.storage.files import JsonObject, as_json, check_no_link, finite_json, kept_open, names_in
+from functional_nn.storage.identity import IDENTITY, difference
 from functional_nn.training.checkpointing import saved_history
 from functional_nn.training.devices import bytes_of
 
@@ -84,18 +86,19 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     with ExitStack() as stack:
         stack.enter_context(run_folder.unchanged(folder))
         values, network = described(folder)
-        shapes, names = (network.params, network.state), names_in(folder)
+        names = names_in(folder)
         if run_folder.RESULT in names:
             try:
-                run_folder.verify_run_folder(folder, bytes_of(shapes))
+                run_folder.verify_run_folder(folder, bytes_of((network.params, network.state)))
                 result = run_folder.read_result(folder)
             except DataError as error:
                 notes.append(f"The result is left out, because the run goes on or a file was changed. {error}")
-        with jax.enable_x64(network.configuration.precision == "float64"):
-            read = _unfinished if result is None else _finished
-            history, params, state = read(folder, shapes, notes)
-        if result is None:
+            if result is None:
+                stack.close()  # says so, if a file changed meanwhile
+        else:
             stack.pop_all()  # the run may go on, so its files may change
+        with jax.enable_x64(network.configuration.precision == "float64"):
+            history, params, state = (_unfinished if result is None else _finished)(folder, network, notes)
     if data is None:
         data = _data(values, network, data_dir, notes)
     statistics = [row for row in run_folder.read_layer_statistics(folder) if row["epoch"] <= len(history)]
@@ -106,19 +109,23 @@ def read_run(folder: Path, data: Dataset | None = None, *, data_dir: str | None 
     return RunContents(settings, network.net, history, params, state, result, statistics, data, notes)
 
 
-def _finished(folder: Path, shapes: tuple[Params, State], notes: list[str]) -> Trained:
+def _finished(folder: Path, network: SavedNetwork, notes: list[str]) -> Trained:
     """From the folder of a finished run, whose files are verified. Sentences about what is missing go into notes."""
     history = run_folder.read_metrics(folder)
     try:
-        params, state = read_parameters(folder / run_folder.PARAMETERS, shapes)
+        params, state = read_parameters(folder / run_folder.PARAMETERS, (network.params, network.state))
     except DataError as error:
         notes.append(f"The parameters could not be read, so everything that needs them is left out. {error}")
         return history, None, None
     return history, params, state
 
 
-def _unfinished(folder: Path, shapes: tuple[Params, State], notes: list[str]) -> Trained:
-    """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums."""
+def _unfinished(folder: Path, network: SavedNetwork, notes: list[str]) -> Trained:
+    """The same for a run that has not ended, from its newest checkpoint. Unlike its metrics, it has checksums.
+
+    The checkpoint has to be of a run with the same settings.
+    """
+    shapes = network.params, network.state
     try:
         check_no_link(str(folder), folder / run_folder.CHECKPOINTS)
         most_bytes = MOST_COPIES * bytes_of(shapes) + LARGEST_HEADER
@@ -128,6 +135,10 @@ def _unfinished(folder: Path, shapes: tuple[Params, State], notes: list[str]) ->
             notes.append("There are no checkpoints, so the epochs, and everything that needs parameters, are left out.")
             return [], None, None
         history = finite_json([metrics.row() for metrics in saved_history(found)])
+        saved, own = found.about["settings"].get(IDENTITY), as_json("settings", network.configuration.settings())
+        if different := difference({IDENTITY: saved}, {IDENTITY: own}, DEFAULTS):
+            given = f"one of another run, which has {different}"
+            raise DataError(str(found.path), "a checkpoint of the run of config.json", given)
         params = found.tree(shapes[0], "train_state/params")
         state = found.tree(shapes[1], "train_state/state") if jax.tree.leaves(shapes[1]) else shapes[1]
     except DataError as error:

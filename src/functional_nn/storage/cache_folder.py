@@ -22,8 +22,8 @@ def cache_folder(name: str = "") -> Path:
     The cache is ``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else in ``$XDG_CACHE_HOME``, else in ``~/.cache``. It
     is safe to delete.
 
-    A file in the folder that others may write to is removed: the user may have moved it there from a shared place, and
-    somebody may still have it open. Others cannot enter the folder, whatever the umask is.
+    A file in a folder with a name that others may write to is removed: the user may have moved it there from a shared
+    place, and somebody may still have it open. Others cannot enter the folder, whatever the umask is.
 
     Args:
         name: the name of a folder in the cache; empty for the cache itself.
@@ -50,13 +50,14 @@ def cache_folder(name: str = "") -> Path:
             _check_folder(folder)
             if not os.access(folder, os.W_OK):
                 raise UnsafeCache(f"{folder} cannot be written to")
-            _make_private(folder)
         # Another user may have made a folder between the first check and mkdir.
         for parent in (base, *base.parents):
             _check_folder(parent, is_own=False)
-        for entry in folder.iterdir():
-            with suppress(FileNotFoundError):  # another process removed it
-                _check_entry(entry)
+        if name:  # the folder above may be another one of the user, who has named the one that it is in
+            _make_private(folder)
+            for entry in folder.iterdir():
+                with suppress(FileNotFoundError):  # another process removed it
+                    _check_entry(entry)
     except (OSError, ValueError) as error:
         raise UnsafeCache(str(error)) from None
     return folder

@@ -106,7 +106,7 @@ def regular_file(
         is_link = error.errno == errno.ELOOP and not follow_links
         raise OSError(error.errno, LINK if is_link else error.strerror, os.fspath(path)) from None
     about = os.fstat(descriptor)
-    on_disk = 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
+    stamp, on_disk = _stamp(about), 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
     wrong = None
     if stat.S_ISDIR(about.st_mode):
         wrong = errno.EISDIR, os.strerror(errno.EISDIR)
@@ -116,6 +116,8 @@ def regular_file(
         wrong = errno.EMLINK, "a file with a second name (a hard link); copy it, and remove this one"
     elif most is not None and about.st_size > most:
         wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
+    elif any(watched.get(os.fspath(path), stamp) != stamp for watched in list(_WATCHED.values())):
+        wrong = errno.ESTALE, OTHER
     elif about.st_size > LARGEST_SPARSE and (0 < on_disk < about.st_size / 100 or _is_one_hole(descriptor)):
         wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
     if wrong is not None:
@@ -158,30 +160,43 @@ def read_file(path: Path, most: float = MOST_BYTES, *, follow_links: bool = Fals
         return file.read(os.fstat(file.fileno()).st_size)
 
 
+_WATCHED: dict[int, dict[str, tuple[int, ...] | None]] = {}
+"""For each context of ``unchanged``, what ``_stamp`` says about each path."""
+OTHER = "another one than before; read it again, when nobody writes there"
+
+
 @contextmanager
 def unchanged(paths: Iterable[Path]) -> Iterator[None]:
     """Requires that nobody changes files, or puts others in the place of files or folders, while they are read.
 
     Otherwise they may not belong together, although each of them is whole: as when a link to the newest run moves on.
+    A file that is opened meanwhile has to be the one that was there at the start.
 
     Raises:
         DataError: at the end of the context, if one of them is another one.
     """
-    before = {path: _stamp(path) for path in paths}
-    yield
+    before = {os.fspath(path): _stamp_at(path) for path in paths}
+    _WATCHED[id(before)] = before
+    try:
+        yield
+    finally:
+        del _WATCHED[id(before)]
     for path, stamp in before.items():
-        if _stamp(path) != stamp:
-            remedy = "Read it again, when nobody writes there."
-            raise DataError(str(path), "a file or folder that stays the same while it is read", "another one", remedy)
+        if _stamp_at(Path(path)) != stamp:
+            raise DataError(path, "a file or folder that stays the same while it is read", OTHER)
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Which file or folder has this path, and the last change of a file; None if there is nothing."""
+def _stamp_at(path: Path) -> tuple[int, ...] | None:
+    """That of the file or folder with this path; None if there is nothing."""
     name, folder = _placed(path)
     try:
-        about = os.stat(name, dir_fd=folder)
+        return _stamp(os.stat(name, dir_fd=folder))
     except OSError:
         return None
+
+
+def _stamp(about: os.stat_result) -> tuple[int, ...]:
+    """Which file or folder it is, and the last change of a file."""
     identity = about.st_dev, about.st_ino
     return identity if stat.S_ISDIR(about.st_mode) else (*identity, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
 
@@ -567,6 +582,14 @@ def _keep_permissions(descriptor: int, old: os.stat_result, name: str, folder: i
             os.setxattr(descriptor, ACCESS, access)  # it has the permissions
 
 
+def _keep_permissions_of_folder(new: Path, old: os.stat_result, name: str, above: int | None) -> None:
+    """The same for a new folder that is kept open, and the empty one of the same user that it will replace."""
+    if (descriptor := _KEPT_OPEN.get(str(new))) is not None and stat.S_ISDIR(old.st_mode) and _is_own(old):
+        with suppress(OSError):  # if the rest fails, nobody else can use it
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & 0o700)
+        _keep_permissions(descriptor, old, name, above)
+
+
 @contextmanager
 def temporary_folder(prefix: str, suffix: str = "", above: Path | None = None) -> Iterator[Path]:
     """A folder that is removed at the end, also if a signal ends the process: in the one above, or in the system's.
@@ -633,6 +656,7 @@ def new_folder(argument: str, value: object) -> Iterator[Path]:
         name, above = _placed(folder)
         try:
             with suppress(FileNotFoundError):
+                _keep_permissions_of_folder(whole, os.stat(name, dir_fd=above, follow_symlinks=False), name, above)
                 os.rmdir(name, dir_fd=above)  # an empty one, which Windows does not replace
             move(whole, folder)
         except OSError as error:  # such as for a link that is there meanwhile
