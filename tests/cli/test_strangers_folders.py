@@ -452,6 +452,28 @@ def test_training_does_not_start_from_another_version_than_that_of_its_settings(
     refused(["train", "--from", stranger, *tiny[1:5], "--quiet"], expected)
 
 
+def test_the_checksum_of_a_start_is_that_of_its_parameters(stranger, tiny, tmp_path, monkeypatch, refused):
+    """Another run of the same settings takes its place between the two."""
+    newer, start_from = shutil.copytree(stranger, tmp_path / "newer"), train.start_from
+
+    def start_and_replace(*about):
+        found = start_from(*about)
+        for file in newer.iterdir():
+            file.replace(stranger / file.name)
+        return found
+
+    monkeypatch.setattr(train, "start_from", start_and_replace)
+    refused(["train", "--from", stranger, *tiny[1:5], "--quiet"], "another one than before")
+
+
+@pytest.mark.parametrize(
+    "command", ["train --json {}", "merge {} --out x", "predict {} y", "train --out {}/x", "verify relu --html {}"]
+)
+def test_a_link_to_itself_is_refused(command, tmp_path, refused):
+    (tmp_path / "loop").symlink_to("loop")
+    refused(command.format(tmp_path / "loop").split(), "loop")
+
+
 def test_a_page_does_not_mix_the_settings_of_a_run_with_checkpoints_of_another_one(tiny, tmp_path):
     out = tmp_path / "run"
     assert run([*tiny, "--quiet", "--out", str(out)]) == 0

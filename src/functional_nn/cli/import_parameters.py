@@ -37,7 +37,7 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
         from functional_nn.core import trees
         from functional_nn.exchange.saved_networks import check_finite
         from functional_nn.storage import run_folder
-        from functional_nn.storage.files import checksum_of, new_folder
+        from functional_nn.storage.files import checksum_of, new_folder, unchanged
         from functional_nn.training.precision import as_precision
         from functional_nn.training.state import create_train_state
 
@@ -47,14 +47,15 @@ def import_parameters(file: Path, out: Path, pairs: tuple[tuple[str, str], ...],
         in_shape = data.train_images.shape[1:]
         with jax.enable_x64(configuration.precision == "float64"):
             recipe = configuration.recipe(data.classes, len(data.train_images))
-            params, state = _read(file, recipe.net, in_shape, dict(pairs) or None)
+            with unchanged([file]):
+                params, state = _read(file, recipe.net, in_shape, dict(pairs) or None)
+                origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
             check_finite(params, state, file)
             precision = as_precision(configuration.precision)
             train_state = create_train_state(
                 recipe.net, recipe.optimizer, jax.random.key(0), in_shape, precision, (params, state)
             )
             metrics = test_metrics(recipe, train_state, data, configuration.precision)
-        origin = {"file": file.name, "sha256": checksum_of(file.resolve())}
         about = data.about() | {"data_sha256": data.checksum(), "versions": versions()}
         run_folder.create_run_folder(whole, configuration.to_dict() | about | {"imported_from": origin})
         result = {"epochs": 0, "status": "imported", "message": "", "parameters": trees.size(params)}

@@ -164,7 +164,7 @@ def train(
     recipe = configuration.recipe(data.classes, len(data.train_images))
     start, origin = None, {}
     if from_run is not None:
-        with saved_networks.run_of(from_run, member) as run_before:
+        with saved_networks.run_of(from_run, member) as run_before, run_folder.unchanged(run_before):
             params, state, anew = start_from(run_before, values_before, recipe.net, configuration, data)
             start, origin = (params, state), {"from": run_folder.origin(run_before)}
         if anew and not quiet:

@@ -103,9 +103,9 @@ class NewFile(click.Path):
         if not path.parent.is_dir():
             self.fail(f"expected a file in a folder that exists, got {value}. Make the folder first.", param, ctx)
         # A file is replaced by a new one in its folder, or lines are added to it. A device or a pipe is written to.
-        file = path.resolve()
+        file = Path(os.path.realpath(path))  # a link to itself stays one
         places = [path, file.parent] if path.is_file() else [path if path.exists() else file.parent]
-        is_writable = all(os.access(place, os.W_OK) for place in places)
+        is_writable = all(os.access(place, os.W_OK) for place in places) and not file.is_symlink()
         if not is_writable or any(map(_is_of_another_in_shared_folder, (path, file))):
             self.fail(f"expected a file that can be written to, got {value}.", param, ctx)
         if ctx is None:
@@ -178,9 +178,9 @@ def check_outside(json_file: Path | None, *places: Path | None) -> None:
 
     It could replace a file of the results, or one that the command reads.
     """
-    above = [] if json_file is None else [json_file.resolve(), *json_file.resolve().parents]
+    file = None if json_file is None else Path(os.path.realpath(json_file))
     for place in places:
-        if place is not None and place.resolve() in above:
+        if file is not None and place is not None and Path(os.path.realpath(place)) in (file, *file.parents):
             raise InputError("--json", f"a file outside of {place}, which it could change", json_file)
 
 

@@ -162,6 +162,7 @@ def read_file(path: Path, most: float = MOST_BYTES, *, follow_links: bool = Fals
 
 _WATCHED: dict[int, dict[str, tuple[int, ...] | None]] = {}
 """For each context of ``unchanged``, what ``_stamp`` says about each path."""
+SAME = "a file or folder that stays the same while it is read"
 OTHER = "another one than before; read it again, when nobody writes there"
 
 
@@ -173,17 +174,21 @@ def unchanged(paths: Iterable[Path]) -> Iterator[None]:
     A file that is opened meanwhile has to be the one that was there at the start.
 
     Raises:
-        DataError: at the end of the context, if one of them is another one.
+        DataError: when one of them is opened, or at the end of the context, if it is another one.
     """
     before = {os.fspath(path): _stamp_at(path) for path in paths}
     _WATCHED[id(before)] = before
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        raise DataError(str(error.filename), SAME, OTHER) from None
     finally:
         del _WATCHED[id(before)]
     for path, stamp in before.items():
         if _stamp_at(Path(path)) != stamp:
-            raise DataError(path, "a file or folder that stays the same while it is read", OTHER)
+            raise DataError(path, SAME, OTHER)
 
 
 def _stamp_at(path: Path) -> tuple[int, ...] | None:
