@@ -19,7 +19,7 @@ from tests.other_process import python
 from tests.storage.manifests import manifest_of, sign_run, with_manifest
 
 import functional_nn as fnn
-from functional_nn.cli import export, report, run, train
+from functional_nn.cli import export, import_parameters, report, run, train
 from functional_nn.configuration.settings import Configuration
 from functional_nn.core.errors import DataError, InputError
 from functional_nn.exchange import saved_networks
@@ -464,6 +464,21 @@ def test_the_checksum_of_a_start_is_that_of_its_parameters(stranger, tiny, tmp_p
 
     monkeypatch.setattr(train, "start_from", start_and_replace)
     refused(["train", "--from", stranger, *tiny[1:5], "--quiet"], "another one than before")
+
+
+def test_the_checksum_of_an_import_is_that_of_its_parameters(stranger, tiny, tmp_path, monkeypatch, refused):
+    file, read = tmp_path / "file.safetensors", import_parameters._read
+    assert run(["export", str(stranger), "--to", "torch", "--out", str(file)]) == 0
+
+    def read_and_replace(*about):
+        found = read(*about)
+        shutil.copy(file, tmp_path / "newer").replace(file)
+        return found
+
+    monkeypatch.setattr(import_parameters, "_read", read_and_replace)
+    command = ["import", file, *tiny[1:5], "--hidden", "8", "--out", tmp_path / "out"]
+    refused(command, "another one than before")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

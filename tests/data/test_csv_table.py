@@ -77,7 +77,6 @@ def test_tiny_numbers_have_no_infinite_features(tmp_path):
     assert np.isfinite(data.train_images).all()
 
 
-@pytest.mark.timeout(60)
 def test_a_table_that_is_written_again_while_it_is_read_is_refused(tmp_path, monkeypatch):
     path, check = table(tmp_path, ROWS), csv_table._checked_columns
 
@@ -90,6 +89,7 @@ def test_a_table_that_is_written_again_while_it_is_read_is_refused(tmp_path, mon
         from_csv(path, "kind")
 
 
+@pytest.mark.timeout(60)
 def test_a_wide_table(tmp_path):
     """Its first line is longer than a cell may be, and names are not compared with all others."""
     names = [f"gene_{number}" for number in range(20_000)]

@@ -118,8 +118,8 @@ class NewFile(click.Path):
 def _is_of_another_in_shared_folder(file: Path) -> bool:
     """Whether a file, a pipe or a link is of another user in a folder such as ``/tmp``.
 
-    There only its owner, that of the folder and root can replace it. A link is followed only if this user made it, or
-    the owner of the folder.
+    There, only its owner, the owner of the folder and root can replace it. A link is followed only if this user or the
+    owner of the folder made it.
     """
     folder = file.parent.stat()
     if not folder.st_mode & stat.S_ISVTX or not os.path.lexists(file):

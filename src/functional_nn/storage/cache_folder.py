@@ -22,8 +22,8 @@ def cache_folder(name: str = "") -> Path:
     The cache is ``functional_nn`` in ``$FUNCTIONAL_NN_CACHE``, else in ``$XDG_CACHE_HOME``, else in ``~/.cache``. It
     is safe to delete.
 
-    A file in a folder with a name that others may write to is removed: the user may have moved it there from a shared
-    place, and somebody may still have it open. Others cannot enter the folder, whatever the umask is.
+    With a name, others cannot enter the folder, whatever the umask is. A file in it that others may write to is
+    removed: the user may have moved it there from a shared place, and somebody may still have it open.
 
     Args:
         name: the name of a folder in the cache; empty for the cache itself.

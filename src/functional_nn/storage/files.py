@@ -360,7 +360,7 @@ def check_not_removed(folder: Path) -> None:
 def kept_destination(file: Path) -> Iterator[None]:
     """Keeps the folder of a file to write open, for this file alone: it is written there, wherever its path leads then.
 
-    The file itself must not be a link. Of a device or a pipe, only its identity is kept: another one is an error then.
+    The file itself must not be a link. If it is a device or a pipe, anything else in its place is an error later.
     """
     if (about := device_at(file)) is not None:
         _DEVICES[str(file)] = about

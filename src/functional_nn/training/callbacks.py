@@ -12,7 +12,7 @@ import os
 import weakref
 from contextlib import suppress
 
-from functional_nn.core.errors import check, failing_as
+from functional_nn.core.errors import InputError, check, failing_as
 from functional_nn.core.validation import check_count, check_number
 from functional_nn.storage.files import check_path
 from functional_nn.training.run import EpochMetrics, OnEpoch
@@ -30,7 +30,7 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
         path: of the file. It is made now, and its folder must exist. It stays open as long as the callback exists.
 
     Raises:
-        InputError: if the file cannot be written to.
+        InputError: if the file cannot be written to. After epoch 1, if it was removed.
 
     >>> from pathlib import Path
     >>> import tempfile, optax, functional_nn as fnn
@@ -55,8 +55,9 @@ def csv_log(path: str | os.PathLike[str]) -> OnEpoch:
         row, is_first = metrics.row(), metrics.epoch == 1
         with open(descriptor, "a", encoding="utf-8", newline="", closefd=False) as opened:
             if is_first:
-                is_there = os.fstat(descriptor).st_nlink > 0
-                check("path", file, "the file that csv_log opened, which was removed", is_there, "Call csv_log again.")
+                if not os.fstat(descriptor).st_nlink:
+                    given = f"{file}, which was removed"
+                    raise InputError("path", "the file that csv_log opened", given, "Call csv_log again.")
                 with suppress(OSError):  # a pipe has no length
                     os.ftruncate(descriptor, 0)
             csv.writer(opened).writerows([row.keys(), row.values()] if is_first else [row.values()])
