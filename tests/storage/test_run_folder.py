@@ -52,10 +52,18 @@ def test_a_run_goes_on_only_from_checkpoints(tmp_path):
 def test_leftovers_go_and_other_files_are_kept(tmp_path):
     for name in ("notes.txt", ".mine.tmp", ".config.json.1.functional_nn.tmp"):
         (tmp_path / name).write_text("mine")
-    run_folder.create_run_folder(tmp_path, {})
-    kept = sorted(path.name for path in tmp_path.iterdir())
-    assert kept == [".mine.tmp", "config.json", "metrics.jsonl", "notes.txt"]
+    opened(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", "notes.txt"]
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_refused_run_leaves_the_half_written_file_of_another_command(tmp_path):
+    """Such as that of ``report``, which needs no lock."""
+    run_folder.create_run_folder(tmp_path, {})
+    (half := tmp_path / ".report.functional_nn.tmp").touch()
+    with pytest.raises(InputError, match="a folder without a run in it"):
+        opened(tmp_path)
+    assert half.exists()
 
 
 def test_what_is_not_finite_becomes_null(tmp_path):

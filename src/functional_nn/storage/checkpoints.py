@@ -51,6 +51,7 @@ class CheckpointWriter:
         # If reading fails, the inner stack gives the lock back. Otherwise the lock is kept until __exit__.
         with ExitStack() as stack:
             stack.enter_context(files.one_writer("checkpoints", self.folder))
+            files.remove_leftovers(self.folder)
             self._losses = {step: _loss(self.folder, step) for step in steps(self.folder)}
             self._stack = stack.pop_all()
         return self

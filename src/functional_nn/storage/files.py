@@ -800,8 +800,6 @@ MOST_BYTES_OF_LOCK = 20
 def one_writer(argument: str, folder: Path) -> Iterator[None]:
     """Makes a folder, keeps it open, and locks it for one writer. The folder has a lock file until the context ends.
 
-    Half-written files of a killed writer are removed.
-
     Raises:
         InputError: names the argument, if another writer, in this process or another, uses the folder, or if it cannot
             be written to.
@@ -815,7 +813,6 @@ def one_writer(argument: str, folder: Path) -> Iterator[None]:
             raise InputError(argument, "a folder that nobody else writes to", f"{folder}, {error}", remedy) from None
         except OSError as error:  # the file of a killed process of another user, for example
             raise _cannot_write(argument, folder / LOCK, error) from None
-        remove_leftovers(folder)
         yield
 
 

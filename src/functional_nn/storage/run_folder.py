@@ -95,6 +95,7 @@ def opened_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
             raise InputError("--resume", "a run with checkpoints, or a new folder", given, "Use another folder.")
         if not has_configuration:  # a run writes it before all other files, except for its first checkpoint
             check_nothing_lost(OUT, folder, (METRICS, PARAMETERS, RESULT, LAYER_STATISTICS, REPORT))
+        files.remove_leftovers(folder)
         yield
 
 
@@ -103,9 +104,6 @@ def create_run_folder(folder: Path, configuration: Mapping[str, object]) -> None
 
     The configuration has a checksum, so that the page of a run that has not ended shows no damaged one.
     """
-    # This process holds the lock of the checkpoints, or the folder is new. So a half-written file here comes from an
-    # earlier, killed process.
-    files.remove_leftovers(folder)
     files.write_whole(folder / CONFIGURATION, files.signed_text(configuration))
     files.write_whole(folder / METRICS, "")
 

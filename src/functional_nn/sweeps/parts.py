@@ -82,6 +82,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         if is_known:
             _check_same_sweep(out, store.read_settings(out), settings)
         files.check_no_links("out", out, store.BATCHES)
+        files.remove_leftovers(out)
         with files.folder_to_write("out", out / store.BATCHES):
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:

@@ -102,6 +102,7 @@ def opened_store(
     check_kind("out", folder, "a sweep")
     with files.one_writer("out", folder):
         fingerprint = _begun(folder, given, defaults)
+        files.remove_leftovers(folder)
         with files.folder_to_write("out", folder / BATCHES):
             files.remove_leftovers(folder / BATCHES)
             yield Store(folder, fingerprint)
