@@ -44,7 +44,9 @@ SHOWN = (
     "functional_nn_undivided",
     "functional_nn_autodiff",
     "pytorch",
+    "pytorch_compile",
     "jax_scan",
     "haiku",
+    "equinox",
 )
 WORK, OURS, PYTORCH = "an LSTM, one step", "functional_nn", "pytorch"
