@@ -82,5 +82,6 @@ SHOWN = (
     "pytorch",
     "pytorch_processes",
     "torch_func",
+    "jax_vmap_scan",
 )
 WORK, OURS, PYTORCH = "32 networks at once, an epoch of one", "functional_nn", "pytorch"
