@@ -3,6 +3,7 @@
 import http.server
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -121,6 +122,15 @@ def test_a_color_set_with_validation_for_want_of_test(tmp_path):
     assert dataset.train_images.shape == (8, 6, 7, 3)
     assert dataset.classes == 7
     assert "validation" in dataset.source
+
+
+def test_a_set_that_somebody_puts_beside_the_folder_of_a_prepared_one_is_not_read(tmp_path):
+    """In a shared folder where files are removed by their owners only, nobody else can change the prepared one."""
+    prepare_arrays("mnist", given := arrays(10), tmp_path)
+    other = prepare_arrays("mnist", arrays(20), tmp_path / "other")
+    shutil.copytree(other, tmp_path, dirs_exist_ok=True)
+    assert_same_arrays(load_dataset("mnist", tmp_path), given)
+    assert len(load_dataset("mnist", other).train_labels) == 20  # the innermost folder may be given
 
 
 def test_the_newest_version_of_one_configuration_is_read(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -473,13 +474,41 @@ def test_a_sparse_file_of_arrays_is_not_read(tmp_path, size):
 
 
 def test_a_file_that_is_one_hole_is_not_read(tmp_path):
-    """It takes no block on the disk. A file system that says 0 blocks for each file is another thing."""
     with open(tmp_path / "table.csv", "wb") as file:
         file.truncate(2**26 + 1)
     with pytest.raises(OSError, match="a sparse file: 67,108,865 bytes, of which only 0 are on the disk"):
         opened(tmp_path / "table.csv", follow_links=True).close()
     (tmp_path / "empty").write_bytes(b"")
     opened(tmp_path / "empty", follow_links=True).close()
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_file_whose_blocks_are_counted_late_is_read(tmp_path, monkeypatch, blocks):
+    """For some seconds, ZFS says that a new file has a single block."""
+    monkeypatch.setattr(files, "LARGEST_SPARSE", 2**16)
+    (path := tmp_path / "model").write_bytes(content := b"x" * 2**18)
+    own = os.fstat
+
+    def late(descriptor):
+        fields = {name: getattr(own(descriptor), name) for name in dir(own(descriptor)) if name.startswith("st_")}
+        return SimpleNamespace(**fields | {"st_blocks": blocks})
+
+    monkeypatch.setattr(files.os, "fstat", late)
+    assert read_file(path) == content
+
+
+def test_holes_are_unknown_where_the_system_cannot_tell_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_SPARSE", 2**16)
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(2**18)
+
+    def without_holes(descriptor, position, how, lseek=os.lseek):
+        if how == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return lseek(descriptor, position, how)
+
+    monkeypatch.setattr(files.os, "lseek", without_holes)
+    assert len(read_file(tmp_path / "file")) == 2**18
 
 
 def test_json_of_too_many_entries_is_refused(monkeypatch):
@@ -505,6 +534,7 @@ def test_a_signal_leaves_no_temporary_files(tmp_path):
     program = """
 import os, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 from functional_nn.core.signals import Signals
 from functional_nn.storage.files import opened_whole, temporary_folder
 folder = Path(sys.argv[1])

@@ -111,13 +111,13 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     Raises:
         DataError: if there are several configurations of it.
     """
-    if (data_dir / "dataset_info.json").is_file():
-        return data_dir
     prepared = [path.parent for level in ("*", "*/*") for path in (data_dir / name).glob(f"{level}/features.json")]
     if len({folder.parent for folder in prepared}) > 1:
         given = shortened(", ".join(sorted(str(folder.relative_to(data_dir)) for folder in prepared)))
         raise DataError(str(data_dir / name), "one configuration", given, "Give data_dir the folder of a version.")
-    return max(prepared, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))), default=None)
+    # In a shared folder, anybody can put files beside the sets of others. So the folder itself comes last.
+    itself = data_dir if (data_dir / "dataset_info.json").is_file() else None
+    return max(prepared, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))), default=itself)
 
 
 def _read(name: str, data_dir: Path, folder: Path) -> Dataset:
@@ -126,7 +126,7 @@ def _read(name: str, data_dir: Path, folder: Path) -> Dataset:
     Its files may come from a stranger. So TFDS does not read them: it imports the modules that they name, opens files
     that they name, and decodes all features, also those that are of no use here.
     """
-    remedy = "Delete the folder and prepare it again."
+    remedy = "Prepare the set again, in another folder."
     with reading(folder, "a prepared TFDS set that can be read", remedy, errors=Exception), ExitStack() as stack:
         for place in accumulate((data_dir, *folder.relative_to(data_dir).parts), truediv):
             stack.enter_context(kept_open(place))

@@ -106,8 +106,7 @@ def regular_file(
         is_link = error.errno == errno.ELOOP and not follow_links
         raise OSError(error.errno, LINK if is_link else error.strerror, os.fspath(path)) from None
     about = os.fstat(descriptor)
-    stamp, on_disk = _stamp(about), 512 * getattr(about, "st_blocks", 0)  # 0 if the system does not say it
-    wrong = None
+    stamp, wrong = _stamp(about), None
     if stat.S_ISDIR(about.st_mode):
         wrong = errno.EISDIR, os.strerror(errno.EISDIR)
     elif not stat.S_ISREG(about.st_mode):
@@ -118,22 +117,34 @@ def regular_file(
         wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
     elif any(watched.get(os.fspath(path), stamp) != stamp for watched in list(_WATCHED.values())):
         wrong = errno.ESTALE, OTHER
-    elif about.st_size > LARGEST_SPARSE and (0 < on_disk < about.st_size / 100 or _is_one_hole(descriptor)):
-        wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {on_disk:,} are on the disk"
+    elif about.st_size > LARGEST_SPARSE and (data := _outside_holes(descriptor, least := about.st_size // 100)) < least:
+        wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {data:,} are on the disk"
     if wrong is not None:
         os.close(descriptor)
         raise OSError(*wrong, os.fspath(path))
     return descriptor
 
 
-def _is_one_hole(descriptor: int) -> bool:
-    """Whether an open file has no data at all, so that it takes no place on the disk. Then all its bytes are 0."""
+def _outside_holes(descriptor: int, enough: int) -> int:
+    """How many bytes of an open file are not in its holes, or a number of at least ``enough``.
+
+    The number of its blocks on the disk does not tell this: some file systems, such as ZFS, count those of a new file
+    only after seconds. A system that cannot tell where the holes are says that there are none.
+    """
+    if not hasattr(os, "SEEK_DATA"):
+        return enough
+    found = end = 0
     try:
-        os.lseek(descriptor, 0, getattr(os, "SEEK_DATA", os.SEEK_SET))
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        while found < enough:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+            found += end - start
     except OSError as error:
-        return error.errno == errno.ENXIO
-    return False
+        if error.errno != errno.ENXIO:  # not the end of the last part that is in no hole
+            return enough
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return found
 
 
 unlinked_file = partial(regular_file, follow_links=False)
