@@ -117,34 +117,33 @@ def regular_file(
         wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
     elif any(watched.get(os.fspath(path), stamp) != stamp for watched in list(_WATCHED.values())):
         wrong = errno.ESTALE, OTHER
-    elif about.st_size > LARGEST_SPARSE and (data := _outside_holes(descriptor, least := about.st_size // 100)) < least:
-        wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which only {data:,} are on the disk"
+    elif about.st_size > LARGEST_SPARSE and _is_sparse(descriptor, about.st_size):
+        wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which fewer than 1% are on the disk"
     if wrong is not None:
         os.close(descriptor)
         raise OSError(*wrong, os.fspath(path))
     return descriptor
 
 
-def _outside_holes(descriptor: int, enough: int) -> int:
-    """How many bytes of an open file are not in its holes, or a number of at least ``enough``.
+def _is_sparse(descriptor: int, size: int) -> bool:
+    """Whether more than 99% of an open file of this size is in holes.
 
     The number of its blocks on the disk does not tell this: some file systems, such as ZFS, count those of a new file
-    only after seconds. A system that cannot tell where the holes are says that there are none.
+    only after seconds. If the system does not tell where the holes are, there are none.
     """
     if not hasattr(os, "SEEK_DATA"):
-        return enough
+        return False
     found = end = 0
     try:
-        while found < enough:
+        while found < size / 100:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
             end = os.lseek(descriptor, start, os.SEEK_HOLE)
             found += end - start
     except OSError as error:
-        if error.errno != errno.ENXIO:  # not the end of the last part that is in no hole
-            return enough
+        return error.errno == errno.ENXIO  # the rest is one hole
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
-    return found
+    return False
 
 
 unlinked_file = partial(regular_file, follow_links=False)

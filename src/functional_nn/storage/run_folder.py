@@ -71,6 +71,8 @@ STATISTICS_SCHEMA = {
 def opened_run_folder(folder: Path, resume: bool = False) -> Iterator[None]:
     """Makes the folder of a run, and locks it. A new folder in which nothing is written is removed at the end.
 
+    If there is no error, half-written files of a killed writer are removed.
+
     Args:
         folder: the folder.
         resume: whether it may have a run that goes on.
