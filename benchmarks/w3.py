@@ -50,8 +50,10 @@ SHOWN = (
     "functional_nn_autodiff",
     "pytorch",
     "pytorch_channels_last",
+    "pytorch_compile",
     "jax_loop",
     "flax_nnx",
     "haiku",
+    "equinox",
 )
 WORK, OURS, PYTORCH = "a convolutional network, one step", "functional_nn", "pytorch"

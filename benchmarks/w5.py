@@ -37,5 +37,6 @@ SHOWN = (
     "functional_nn_first",
     "pytorch_tuned",
     "pytorch_tutorial",
+    "equinox",
 )
 WORK, OURS, PYTORCH = "a whole process, until 98% of the digits are right", "functional_nn_first", "pytorch_tutorial"
