@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import functional_nn as fnn
+from functional_nn.core import texts
 from functional_nn.core.texts import suggest
 from functional_nn.data import Split
 
@@ -30,6 +31,16 @@ def test_a_name_that_the_package_does_not_have(name, remedy):
 def test_a_remedy_lists_the_nearest_of_very_many_names():
     nearest = "layer_7, layer_97, layer_87, layer_79, layer_78, … 95 more"
     assert suggest("layer_7", [f"layer_{i}" for i in range(100)]) == f"Did you mean layer_7? Known: {nearest}."
+
+
+def test_a_remedy_compares_so_many_names_that_it_comes_soon(monkeypatch):
+    """A table can have millions of columns. To compare all their names took longer than to read the table."""
+    compared = []
+    ratio = texts.difflib.SequenceMatcher.ratio
+    monkeypatch.setattr(texts.difflib.SequenceMatcher, "ratio", lambda self: compared.append(self) or ratio(self))
+    remedy = suggest("column", map(str, range(100_000)))
+    assert remedy.endswith(f"… {100_000 - texts.NEAR} more.")
+    assert 0 < len(compared) <= 2 * texts.MOST_COMPARED
 
 
 class Tensor:

@@ -105,7 +105,8 @@ def _rows(path: Path, table: Iterator[tuple[int, list[str]]], names: Sequence[st
     if names is None:
         expected = f"the name of the column of {path} that has the classes (--label)"
         word = label if isinstance(label, str) else ""
-        check_data("label", label, expected, word in place_of, suggest(word, columns))
+        if word not in place_of:
+            raise DataError("label", expected, shown(label), suggest(word, columns))
         names = [name for name in columns if name != label]
     elif absent := [name for name in names if name not in place_of]:
         given = f"a table without {', '.join(map(shown, absent[:5]))}"
