@@ -153,10 +153,15 @@ def static_groups(
     names_read: set[str] = set()
     for (static_values, _), members in members_of.items():
         with_static = WithStaticValues(make_recipe, static_values)
+        # Each recipe is made once here, so that errors name the member. Members that differ only in what no function
+        # reads, such as the seed, have the same one.
+        first_with: dict[tuple[float, ...], int] = {}
+        for number in members:
+            first_with.setdefault(tuple(float(grid[number][name]) for name in traced), number)
         recipes = []
-        for number in members:  # each recipe is made once here, so that errors name the member
+        for traced_now, number in first_with.items():
             with inside(f"member {number}"):
-                recipe, read_by_member = with_static.read({name: float(grid[number][name]) for name in traced})
+                recipe, read_by_member = with_static.read(dict(zip(traced, traced_now, strict=True)))
             recipes.append(recipe)
             names_read |= read_by_member
         values = {name: value for name, _, value in static_values}
