@@ -17,17 +17,17 @@ def html_text(value: object) -> str:
 
 
 def html_table(sentence: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A sentence and a table below it, for ``_repr_html_``. It needs no script and takes the style of the page.
+    r"""A sentence and a table below it, for ``_repr_html_``. It needs no script and takes the style of the page.
 
-    >>> html_table("a < b", ["x"], [["1"]])
-    '<p>a &lt; b</p><table><thead><tr><th>x</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>'
+    >>> html_table("a < b\0", ["x"], [["1"]])
+    '<p>a &lt; b\\x00</p><table><thead><tr><th>x</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>'
     """
 
     def line(cells: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{escape(escaped(cell))}</{tag}>' for cell in cells)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
-    return f"<p>{escape(sentence)}</p><table><thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
+    return f"<p>{escape(escaped(sentence))}</p><table><thead>{line(heads, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def in_notebook() -> bool:

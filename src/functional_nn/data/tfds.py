@@ -203,7 +203,7 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
     """The records of one split, from the files whose names begin with this path."""
     if file_format != "array_record" and not (file_format == "tfrecord" and find_spec("tensorflow")):
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
-        raise DataError(str(place.parent), "the file format array_record", file_format, remedy)
+        raise DataError(str(place.parent), "the file format array_record", shortened(file_format), remedy)
     names = sorted(name for name in names_in(place.parent) if name.startswith(f"{place.name}.{file_format}-"))
     with ExitStack() as stack:
         # A reader would follow a link, and wait for the other end of a pipe. So it gets files that are open.
