@@ -72,12 +72,12 @@ def test_the_environment_names_the_cache(tmp_path, monkeypatch):
     assert cache_folder("compiled") == tmp_path / "three/.cache/functional_nn/compiled"
 
 
-@pytest.mark.parametrize("path", ["cache", "./cache", "~nobody_of_this_name/cache", "", "/a\0b"])
-def test_a_path_that_is_not_absolute_is_not_used(monkeypatch, path):
+@pytest.mark.parametrize("path", ["cache", "./cache", "~nobody_of_this_name/cache", "", "/a\0b", "/a\udcffb"])
+def test_a_path_that_is_not_absolute_or_no_text_is_not_used(monkeypatch, path):
     monkeypatch.setattr(
         "functional_nn.storage.cache_folder.os.environ", {"FUNCTIONAL_NN_CACHE": path, "HOME": "relative"}
     )
-    refused("is not an absolute path|null byte|nul")
+    refused("is not an absolute path|null byte|nul|codec can't decode byte 0xff")
 
 
 def test_without_a_home_there_is_no_cache(monkeypatch):

@@ -29,9 +29,9 @@ def cache_folder(name: str = "") -> Path:
         name: the name of a folder in the cache; empty for the cache itself.
 
     Raises:
-        UnsafeCache: if the path is relative, or there is no home directory; if a user other than this one and root
-            could replace a folder of the path; if a folder of the cache is a symbolic link, or others can write to it;
-            if something in the folder belongs to another user; or if the folder cannot be made.
+        UnsafeCache: if the path is relative or not in UTF-8, or there is no home directory; if a user other than this
+            one and root could replace a folder of the path; if a folder of the cache is a symbolic link, or others can
+            write to it; if something in the folder belongs to another user; or if the folder cannot be made.
     """
     given = os.environ.get("FUNCTIONAL_NN_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     base = Path(os.path.expanduser(given))
@@ -40,6 +40,7 @@ def cache_folder(name: str = "") -> Path:
     try:
         # Links above the cache are the user's choice, and are followed once, here. Within the cache there must be none.
         base = Path(os.path.realpath(base))
+        os.fsencode(base).decode()  # JAX needs the path as text in UTF-8
         for parent in filter(Path.exists, (base, *base.parents)):
             _check_folder(parent, is_own=False)
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
