@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from array import array
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,9 +27,10 @@ from functional_nn.exchange import saved_networks
 from functional_nn.reports.run_contents import read_run
 from functional_nn.storage import run_folder
 from functional_nn.storage.files import one_writer
+from functional_nn.sweeps import parts
 from functional_nn.sweeps.member_batch import MemberHistory
 from functional_nn.sweeps.parts import read_sweep
-from functional_nn.sweeps.store import opened_store
+from functional_nn.sweeps.store import opened_store, read_batch
 from functional_nn.training.layer_statistics import StatisticsRecorder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -362,6 +364,26 @@ def test_networks_and_sweeps_are_shown_without_control_characters(stranger, tmp_
     table = (tmp_path / "members.csv").read_text()
     assert "\x1b" not in table + repr(result.members) + str(result) + result._repr_html_()
     assert "a\\x1b[2J \\x1b[1m" in repr(result.members)
+
+
+def test_files_that_a_sweep_does_not_write_are_not_read(tmp_path, monkeypatch):
+    """An archive of a few kilobytes can have one large file under thousands of names."""
+    with opened_store(tmp_path, {"grid": [{"data": "", "seed": i} for i in range(2)]}) as store:
+        for i in range(2):
+            store.save(f"0-{i}-end", [MemberHistory(i, "finished", curves={"loss": array("d", [1])})], [()])
+    batches = tmp_path / "batches"
+    for name in ("1-0-end", "00-0-end", "0-2-end", f"0-{'9' * 200}-end", "0-0-1"):
+        (batches / f"{name}.safetensors").hardlink_to(batches / "0-0-end.safetensors")
+    read = []
+
+    def noted(path, fingerprint):
+        read.append(path)
+        return read_batch(path, fingerprint)
+
+    monkeypatch.setattr(parts.store, "read_batch", noted)
+    result, _ = read_sweep(tmp_path)
+    assert [member.status for member in result.members] == ["finished", "finished"]
+    assert len(read) == 2
 
 
 def test_a_sweep_whose_batches_are_replaced_by_a_link_writes_nothing_there(tmp_path):

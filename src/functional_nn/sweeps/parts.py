@@ -86,7 +86,7 @@ def merged(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str
         with files.folder_to_write("out", out / store.BATCHES):
             files.remove_leftovers(out / store.BATCHES)
             for path in paths:
-                for file, _, batch in good_batches(path, store.read_settings(path)[store.FINGERPRINT]):
+                for file, _, batch in good_batches(path, store.read_settings(path)):
                     # Others may write to a part meanwhile. So only the files that were checked are written.
                     if outcomes.get(file.name) == (file, _outcome(batch)):
                         del outcomes[file.name]
@@ -130,10 +130,11 @@ def read_sweep(folder: Path) -> tuple[SweepResult, files.JsonObject]:
     return SweepResult(tuple(members), _no_model, str(precision[0]), in_shape=(), message=message), settings
 
 
-def good_batches(folder: Path, fingerprint: str) -> Iterator[tuple[Path, int | None, store.Batch]]:
+def good_batches(folder: Path, settings: files.JsonObject) -> Iterator[tuple[Path, int | None, store.Batch]]:
     """The good files of a sweep with finished batches of members.
 
-    A damaged file and a link are left out, with a warning. Files of a sweep with another fingerprint are left out.
+    A damaged file and a link are left out, with a warning. Files of a sweep with another fingerprint are left out, and
+    so are those with a name that this sweep does not give to a file.
 
     Yields the path of each file, the epoch of successive halving that it was written at (None at the end), and what is
     in it.
@@ -142,12 +143,20 @@ def good_batches(folder: Path, fingerprint: str) -> Iterator[tuple[Path, int | N
     names: list[str] = []
     with suppress(FileNotFoundError, NotADirectoryError), files.kept_open(folder):
         names = files.names_in(folder / store.BATCHES)
+    rule, first_members, read = store.halving_of(settings), range(len(settings["grid"])), set()
+    rungs = ["end", *map(str, rule.epochs if rule else ())]
     for name in filter(None, map(store.BATCH_NAME.fullmatch, sorted(names))):
+        # There is one file for each first member and rung. A stranger could put any number of others beside them, and
+        # to read those would take as long as they like.
+        which = int(name["first"]), name["rung"]
+        if which in read or which[0] not in first_members or which[1] not in rungs:
+            continue
+        read.add(which)
         path = folder / store.BATCHES / name.string
         try:
             # A stranger may put a link in place of the folder at any moment.
             with files.kept_open(folder), files.kept_open(folder / store.BATCHES):
-                batch = store.read_batch(path, fingerprint)
+                batch = store.read_batch(path, settings[store.FINGERPRINT])
         except store.DAMAGED as error:
             warnings.warn(f"{path} is left out, so its members count as not run: {shortened(error)}", stacklevel=2)
             continue
@@ -197,7 +206,7 @@ def _check_parts(paths: Sequence[Path]) -> tuple[files.JsonObject, dict[str, tup
     for path in paths:
         about = store.read_settings(path)
         _check_same_sweep(path, about, settings)
-        for file, rung, batch in good_batches(path, about[store.FINGERPRINT]):
+        for file, rung, batch in good_batches(path, about):
             if rung is not None:  # a file of successive halving, which is no result
                 continue
             numbers = [history.number for history in batch.histories]
@@ -254,7 +263,7 @@ def _histories(folder: Path, settings: files.JsonObject) -> Sequence[MemberHisto
     """The histories of all members, in the order of the grid."""
     found: dict[int, MemberHistory] = {number: MemberHistory(number) for number in range(len(settings["grid"]))}
     rule = store.halving_of(settings)
-    batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder, settings[store.FINGERPRINT])]
+    batches = [(rung, batch.histories) for _, rung, batch in good_batches(folder, settings)]
     # The rungs of successive halving are run through again: a member that was left out has no file that says so.
     for rung in (*(rule.epochs if rule else ()), None):
         for of_rung, histories in batches:

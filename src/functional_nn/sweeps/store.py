@@ -35,7 +35,7 @@ from functional_nn.sweeps.member_batch import Halving, MemberHistory
 from functional_nn.training.devices import total_bytes
 
 SWEEP, BATCHES = "sweep.json", "batches"
-BATCH_NAME = re.compile(r"\d+-\d+-(?P<rung>\d+|end)\.safetensors")
+BATCH_NAME = re.compile(r"\d+-(?P<first>\d+)-(?P<rung>\d+|end)\.safetensors")
 """The name of a batch's file: static group, first member, and the epoch of successive halving or ``end``."""
 FORMAT, VERSION = "functional_nn sweep", 1
 FINGERPRINT = "fingerprint"
