@@ -413,6 +413,22 @@ def test_records_that_are_much_larger_than_their_file_are_refused(size, together
         load_dataset("mnist", tmp_path)
 
 
+def test_records_that_are_nearly_all_alike_are_refused(tmp_path, monkeypatch):
+    """A file of 1 MB can have millions of tiny images, which take minutes to decode."""
+    monkeypatch.setattr(tfds, "FEW_BYTES", 2**14)
+    prepared = prepare_arrays("mnist", arrays(20), tmp_path)
+    (file,) = prepared.glob("mnist-train*")
+    (record,) = list(tfds.read_records([str(file)]))[:1]
+    writer = ArrayRecordWriter(str(file), "group_size:4000,zstd:3")
+    for _ in range(4000):
+        writer.write(record)
+    writer.close()
+    info = prepared / "dataset_info.json"
+    info.write_text(info.read_text().replace('"20"', '"4000"'))
+    with pytest.raises(DataError, match="expected examples of at most 10 times the bytes of their files"):
+        load_dataset("mnist", tmp_path)
+
+
 def test_records_are_read_if_the_user_limits_the_memory(tmp_path):
     """The process that reads them cannot take away a hard limit, as ``ulimit -v`` sets it."""
     pytest.importorskip("resource")

@@ -107,7 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             error.show()
             return error.exit_code
         except (InputError, OtherProcessFailed, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {escaped(str(error))}", err=True)
             if isinstance(error, LostProcess):
                 # At its normal end, the process would wait for the lost one.
                 os._exit(1)

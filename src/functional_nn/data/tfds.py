@@ -199,6 +199,11 @@ def _read_split(
     return images, labels
 
 
+FEW_BYTES, MOST_TIMES = 2**20, 10
+"""More records than so many bytes may have this many times the bytes of their files. Images are compressed before they
+become records, so the files are about as large as the records, unless these are all alike."""
+
+
 def _records(place: Path, file_format: str) -> Iterator[bytes]:
     """The records of one split, from the files whose names begin with this path."""
     if file_format != "array_record" and not (file_format == "tfrecord" and find_spec("tensorflow")):
@@ -211,10 +216,18 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
         descriptors = [file.fileno() for file in files] if os.path.exists("/dev/fd") else []  # not in Windows
         paths = [f"/dev/fd/{number}" for number in descriptors] or [file.name for file in files]
         if file_format == "array_record":
-            yield from read_records(paths, descriptors)
+            records = read_records(paths, descriptors)
         else:
             tensorflow: Any = import_module("tensorflow")
-            yield from tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
+            records = tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
+        size = sum(os.fstat(file.fileno()).st_size for file in files)
+        left = FEW_BYTES + MOST_TIMES * size
+        for record in records:
+            left -= len(record)
+            if left < 0:
+                expected = f"examples of at most {MOST_TIMES} times the bytes of their files, which have {size:,}"
+                raise DataError(str(place), expected, "more, so they are nearly all alike")
+            yield record
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")
