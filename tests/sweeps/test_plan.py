@@ -69,23 +69,26 @@ SMALL, IMAGE = fnn.chain(fnn.flatten(), fnn.dense(32), fnn.relu, fnn.dense(4)), 
 
 
 @pytest.mark.parametrize(
-    ("sizes", "net", "loss", "batch_size", "members"),
+    ("sizes", "net", "loss", "batch_size", "workers", "members"),
     [
-        ([64], SMALL, cross_entropy, 32, 32),
-        ([2048, 40], SMALL, cross_entropy, 32, 20),
-        ([2048], SMALL, cross_entropy, 32, 94),
-        ([7], SMALL, cross_entropy, 32, 1),
-        ([64, 2], SMALL, cross_entropy, 32, 1),
-        ([64], SMALL, cross_entropy, 1000, 1),
-        ([64], SMALL, calls_python, 32, 1),
-        ([64], fnn.chain(fnn.flatten(), fnn.dense(1000), fnn.dense(4)), cross_entropy, 1, 1),
-        ([64], fnn.chain(fnn.conv(2, 3), fnn.flatten(), fnn.dense(4)), cross_entropy, 32, 1),
+        ([64], SMALL, cross_entropy, 32, 2, 32),
+        ([2048, 40], SMALL, cross_entropy, 32, 2, 20),
+        ([2048], SMALL, cross_entropy, 32, 2, 94),
+        ([7], SMALL, cross_entropy, 32, 2, 1),
+        ([8], SMALL, cross_entropy, 32, 1, 8),
+        ([8], SMALL, cross_entropy, 200, 2, 4),
+        ([8, 8], SMALL, cross_entropy, 32, 2, 8),
+        ([64, 2], SMALL, cross_entropy, 32, 2, 1),
+        ([64], SMALL, cross_entropy, 1000, 2, 1),
+        ([64], SMALL, calls_python, 32, 2, 1),
+        ([64], fnn.chain(fnn.flatten(), fnn.dense(1000), fnn.dense(4)), cross_entropy, 1, 2, 1),
+        ([64], fnn.chain(fnn.conv(2, 3), fnn.flatten(), fnn.dense(4)), cross_entropy, 32, 2, 1),
     ],
 )
-def test_a_cpu_trains_small_members_together(monkeypatch, sizes, net, loss, batch_size, members):
+def test_a_cpu_trains_small_members_together(monkeypatch, sizes, net, loss, batch_size, workers, members):
     monkeypatch.setattr(plan, "most_workers", lambda: 2)
     data = fnn.data.Split(np.zeros((50, *IMAGE), np.float32), np.zeros(50, np.int32))
     recipe = Recipe(net, loss, optax.adam(1e-3), None)
     spec = ProgramSpec(recipe, batch_size, as_precision("float32"), shapes_of(data))
-    assert plan.planned("auto", sizes, [spec]) == plan.Plan(2, members)
+    assert plan.planned("auto", sizes, [spec]) == plan.Plan(workers, members)
     assert plan.planned("auto", sizes).members == 1

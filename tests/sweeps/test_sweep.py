@@ -118,7 +118,7 @@ def test_a_member_is_bitwise_what_fit_gives(blobs):
 def test_many_small_members_are_trained_together_on_a_cpu(blobs, monkeypatch):
     monkeypatch.setattr(plans, "most_workers", lambda: 2)
     members = fnn.grid(learning_rate=[0.1], seed=range(20))
-    assert plain(members, blobs, epochs=1).plan["members_at_once"] == 10
+    assert plain(members, blobs, epochs=1).plan["members_at_once"] == 20
     # Members that leave early would keep their places in the program.
     assert plain(members, blobs, epochs=1, patience=5).plan["members_at_once"] == 1
 

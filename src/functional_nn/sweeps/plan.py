@@ -27,11 +27,15 @@ PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
 MOST_FLOPS = 2**20
 """A step of such a member has at most this many floating-point operations. A CPU needs about as long to start the
-operations of such a step as to compute them, and ``vmap`` starts them once for all members."""
+operations of such a step as to compute them, and ``vmap`` starts them once for all members. So if several workers
+share the members, a step of each has at least as many."""
 
 MOST_WEIGHTS = 2**16
 """The members of a program have at most this many parameters in all. With the gradient and Adam's two averages they
 take 1 MiB, which fits in the L2 cache of a core."""
+
+FEWEST_MEMBERS = 8
+"""Fewer members are trained alone, with exactly the bits of a run alone."""
 
 FEWEST_TOGETHER, MOST_TOGETHER = 4, 128
 """The least and the greatest number of members in a program."""
@@ -136,20 +140,24 @@ def _together_on_cpu(members: int, workers: int, specs: Sequence[ProgramSpec]) -
         members: the smallest number of members that can be trained together.
         workers, specs: as for ``planned``.
     """
-    if not specs or members < FEWEST_TOGETHER * workers:
+    if not specs or members < FEWEST_MEMBERS:
         return 1
-    most = MOST_TOGETHER
+    most, fewest_flops = MOST_TOGETHER, MOST_FLOPS
     for spec in specs:
         step, train_state = traced_step(spec)
         # Under vmap, convolutions were slower. What has no count, such as a call of Python, may not be mapped at all.
         has_convolution = any(equation.primitive.name == "conv_general_dilated" for equation in all_equations(step))
-        if has_convolution or uncounted(step) or flops_by_scope(step).total() > MOST_FLOPS:
+        if has_convolution or uncounted(step) or (flops := flops_by_scope(step).total()) > MOST_FLOPS:
             return 1
+        fewest_flops = min(fewest_flops, flops)
         weights = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
         most = min(most, MOST_WEIGHTS // max(weights, 1))
     if most < FEWEST_TOGETHER:
         return 1
-    # Each worker gets equally many programs, and these have equally many members.
+    # Workers share the members only if each then has as much to compute as to start. They get equally many programs,
+    # and these have equally many members.
+    enough = max(1, int(members * fewest_flops) // MOST_FLOPS)
+    workers = min(workers, enough, members // FEWEST_TOGETHER)
     return math.ceil(members / (workers * math.ceil(members / (workers * most))))
 
 
