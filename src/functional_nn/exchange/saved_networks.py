@@ -222,7 +222,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
     with ExitStack() as stack:
         if folder.is_dir():  # otherwise, the error is about what it lacks
             stack.enter_context(kept_open(folder))
-        values, chosen, fingerprint = chosen_run(folder, member)
+        values, chosen, settings = chosen_run(folder, member)
         if chosen is None:
             yield folder
             return
@@ -231,7 +231,7 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         make_folder(run)
         stack.enter_context(kept_open(run))  # nobody can put another folder in its place
         run_folder.create_run_folder(run, values)
-        params, state = _parameters(Store(folder, fingerprint), chosen, described(run)[1])
+        params, state = _parameters(folder, settings, chosen, described(run)[1])
         rows = [
             {"epoch": epoch + 1, **{name: float(curve[epoch]) for name, curve in chosen.curves.items()}}
             for epoch in range(chosen.epochs)
@@ -242,15 +242,15 @@ def run_of(folder: Path, member: int | None = None) -> Iterator[Path]:
         yield run
 
 
-def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | None, str]:
-    """The configuration of the run in a folder; or for a sweep, that of a member, the member, and the fingerprint.
+def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | None, JsonObject]:
+    """The configuration of the run in a folder; or for a sweep, that of a member, the member, and the sweep's settings.
 
     JAX computes nothing here. The arguments are those of ``run_of``.
     """
     is_sweep = folder.is_dir() and SWEEP in names_in(folder)
     check("member", member, f"no number, because {folder} has no sweep", is_sweep or member is None)
     if not is_sweep:
-        return run_folder.read_configuration(folder), None, ""
+        return run_folder.read_configuration(folder), None, {}
     result, settings = read_sweep(folder)
     identity = settings.get(IDENTITY)
     if not isinstance(identity, dict) or "classes" not in identity:
@@ -271,12 +271,12 @@ def chosen_run(folder: Path, member: int | None) -> tuple[JsonObject, Member | N
     known = {name: value for name, value in identity.items() if name in DEFAULTS or name in ABOUT}
     values = {**known, "epochs": settings.get("epochs"), **settings["grid"][chosen.number]}
     configuration = Configuration.from_dict(values, folder / SWEEP, is_completed=False).completed()
-    return known | configuration.to_dict(), chosen, settings[FINGERPRINT]
+    return known | configuration.to_dict(), chosen, settings
 
 
-def _parameters(store: Store, member: Member, network: SavedNetwork) -> tuple[Params, State]:
-    folder = store.folder
-    for file, rung, batch in good_batches(folder, store.fingerprint):
+def _parameters(folder: Path, settings: JsonObject, member: Member, network: SavedNetwork) -> tuple[Params, State]:
+    store = Store(folder, settings[FINGERPRINT])
+    for file, rung, batch in good_batches(folder, settings):
         numbers = [history.number for history in batch.histories]
         # If the file of an earlier epoch is lost, the metrics of the member are those of an epoch before.
         epochs = [history.epochs for history in batch.histories if history.number == member.number]
