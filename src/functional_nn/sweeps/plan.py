@@ -19,7 +19,7 @@ from functional_nn.jaxprs.counts import flops_by_scope, uncounted
 from functional_nn.jaxprs.walk import all_equations
 from functional_nn.sweeps.member_batch import MemberBatch
 from functional_nn.training.devices import Device, cores
-from functional_nn.training.programs import ProgramSpec, traced_step
+from functional_nn.training.programs import CACHE, ProgramSpec, jax_settings, traced_step
 
 PLANS = ("auto", "sequential", "map", "vmap", "vmap:N")
 
@@ -144,21 +144,30 @@ def _together_on_cpu(members: int, workers: int, specs: Sequence[ProgramSpec]) -
         return 1
     most, fewest_flops = MOST_TOGETHER, MOST_FLOPS
     for spec in specs:
-        step, train_state = traced_step(spec)
-        # Under vmap, convolutions were slower. What has no count, such as a call of Python, may not be mapped at all.
-        has_convolution = any(equation.primitive.name == "conv_general_dilated" for equation in all_equations(step))
-        if has_convolution or uncounted(step) or (flops := flops_by_scope(step).total()) > MOST_FLOPS:
+        flops, weights = _size_of_step(spec)
+        if flops > MOST_FLOPS:
             return 1
-        fewest_flops = min(fewest_flops, flops)
-        weights = sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+        fewest_flops = min(fewest_flops, int(flops))
         most = min(most, MOST_WEIGHTS // max(weights, 1))
     if most < FEWEST_TOGETHER:
         return 1
     # Workers share the members only if each then has as much to compute as to start. They get equally many programs,
     # and these have equally many members.
-    enough = max(1, int(members * fewest_flops) // MOST_FLOPS)
+    enough = max(1, members * fewest_flops // MOST_FLOPS)
     workers = min(workers, enough, members // FEWEST_TOGETHER)
     return math.ceil(members / (workers * math.ceil(members / (workers * most))))
+
+
+def _size_of_step(spec: ProgramSpec) -> tuple[float, int]:
+    """The operations of a train step, infinite if ``vmap`` would not make it faster; and the number of parameters."""
+    entry = CACHE.entry(("size of a step", *spec.values(), *jax_settings()))
+    if entry.made is None:
+        step, train_state = traced_step(spec)
+        # Under vmap, convolutions were slower. What has no count, such as a call of Python, may not be mapped at all.
+        has_convolution = any(equation.primitive.name == "conv_general_dilated" for equation in all_equations(step))
+        flops = math.inf if has_convolution or uncounted(step) else flops_by_scope(step).total()
+        entry.made = flops, sum(leaf.size for leaf in jax.tree.leaves(train_state.params))
+    return entry.made
 
 
 def fitting(plan: Plan, batch_bytes: int, limit: int) -> Plan:

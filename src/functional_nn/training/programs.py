@@ -448,14 +448,11 @@ def traced_step(spec: ProgramSpec) -> tuple[ClosedJaxpr, TrainState]:
 
     Convolutions are traced as such, and not as the matrix products by which a CPU may compute them.
     """
-    entry = CACHE.entry(("traced step", *spec.values(), *jax_settings()))
-    if entry.made is None:
-        shapes = argument_shapes(spec)
-        train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
-        batch = with_batches_of(spec.data, spec.batch_size).part("train")
-        with tracing_for(SEVERAL_PLATFORMS):
-            entry.made = jax.make_jaxpr(mapped(spec, "stream"))(shapes["h"], train_state, *batch), train_state
-    return entry.made
+    shapes = argument_shapes(spec)
+    train_state = jax.eval_shape(mapped(spec, "init"), shapes["h"], shapes["key"])
+    batch = with_batches_of(spec.data, spec.batch_size).part("train")
+    with tracing_for(SEVERAL_PLATFORMS):
+        return jax.make_jaxpr(mapped(spec, "stream"))(shapes["h"], train_state, *batch), train_state
 
 
 def argument_shapes(spec: ProgramSpec) -> dict[str, PyTree]:
