@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ LENGTH = struct.Struct("<Q")
 """How the length of a record stands before it."""
 
 
-def read_records(paths: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator[bytes]:
+def read_records(paths: Sequence[str], descriptors: Sequence[int] = ()) -> Generator[bytes, None, None]:
     """The records of some files of the format ArrayRecord, one after the other.
 
     Args:

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import accumulate
@@ -33,6 +33,7 @@ from functional_nn.data.images import decode_image, quiet_decoders
 from functional_nn.data.records import read_records
 from functional_nn.storage.files import (
     LINK,
+    filled_bytes,
     folder_to_write,
     kept_open,
     make_folder,
@@ -180,11 +181,17 @@ def _read_split(
     proto: Any = tf_example_pb2  # which says nothing about its classes
     images, labels = np.empty(0, np.uint8), np.empty(number, np.int32)
     count = 0
-    with quiet_decoders():
-        for record in _records(place, file_format):
+    with quiet_decoders(), _records(place, file_format) as (size, records):
+        left = FEW_BYTES + MOST_TIMES * size
+        for record in records:
             example: Any = proto.Example.FromString(record).features.feature
             image_place = f"{place}, image {count}"
-            image = decode_image(example[kind.image_key].bytes_list.value[0], image_place, kind.channels)
+            content = example[kind.image_key].bytes_list.value[0]
+            left -= len(content)
+            if left < 0:
+                given = f"more than that for {size:,} bytes: nearly all images are alike"
+                raise DataError(str(place), f"images of at most {MOST_TIMES} times the bytes of the set's files", given)
+            image = decode_image(content, image_place, kind.channels)
             # The first image shows the shape and type of all.
             if count == 0:
                 if number * image.nbytes > most:
@@ -200,12 +207,13 @@ def _read_split(
 
 
 FEW_BYTES, MOST_TIMES = 2**20, 10
-"""More records than so many bytes may have this many times the bytes of their files. Images are compressed before they
-become records, so the files are about as large as the records, unless these are all alike."""
+"""PNG and JPEG images of more bytes than the first number have at most this many times the bytes of the files that they
+are in. They are compressed already, so only images that are nearly all alike have more."""
 
 
-def _records(place: Path, file_format: str) -> Iterator[bytes]:
-    """The records of one split, from the files whose names begin with this path."""
+@contextmanager
+def _records(place: Path, file_format: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """The number of bytes, and the records, of one split: of the files whose names begin with this path."""
     if file_format != "array_record" and not (file_format == "tfrecord" and find_spec("tensorflow")):
         remedy = "Prepare it with file_format='array_record', or pip install tensorflow to read tfrecord."
         raise DataError(str(place.parent), "the file format array_record", shortened(file_format), remedy)
@@ -215,19 +223,14 @@ def _records(place: Path, file_format: str) -> Iterator[bytes]:
         files = [stack.enter_context(opened(place.parent / name)) for name in names]
         descriptors = [file.fileno() for file in files] if os.path.exists("/dev/fd") else []  # not in Windows
         paths = [f"/dev/fd/{number}" for number in descriptors] or [file.name for file in files]
+        # A file may have several names, and holes.
+        sizes = {os.fstat(file.fileno()).st_ino: filled_bytes(file.fileno()) for file in files}
         if file_format == "array_record":
-            records = read_records(paths, descriptors)
+            records = stack.enter_context(closing(read_records(paths, descriptors)))
         else:
             tensorflow: Any = import_module("tensorflow")
             records = tensorflow.data.TFRecordDataset(paths).as_numpy_iterator()
-        size = sum(os.fstat(file.fileno()).st_size for file in files)
-        left = FEW_BYTES + MOST_TIMES * size
-        for record in records:
-            left -= len(record)
-            if left < 0:
-                expected = f"examples of at most {MOST_TIMES} times the bytes of their files, which have {size:,}"
-                raise DataError(str(place), expected, "more, so they are nearly all alike")
-            yield record
+        yield sum(sizes.values()), records
 
 
 NAMES = ("mnist5k", "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped")

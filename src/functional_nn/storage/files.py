@@ -117,7 +117,7 @@ def regular_file(
         wrong = errno.EFBIG, f"a file of more than {most:,.0f} bytes"
     elif any(watched.get(os.fspath(path), stamp) != stamp for watched in list(_WATCHED.values())):
         wrong = errno.ESTALE, OTHER
-    elif about.st_size > LARGEST_SPARSE and _is_sparse(descriptor, about.st_size):
+    elif about.st_size > LARGEST_SPARSE and filled_bytes(descriptor, share := about.st_size / 100) < share:
         wrong = errno.EFBIG, f"a sparse file: {about.st_size:,} bytes, of which fewer than 1% are on the disk"
     if wrong is not None:
         os.close(descriptor)
@@ -125,25 +125,25 @@ def regular_file(
     return descriptor
 
 
-def _is_sparse(descriptor: int, size: int) -> bool:
-    """Whether more than 99% of an open file of this size is in holes.
+def filled_bytes(descriptor: int, enough: float = math.inf) -> int:
+    """The bytes of an open file that are not in holes, counted until there are ``enough``.
 
     The number of its blocks on the disk does not tell this: some file systems, such as ZFS, count those of a new file
     only after seconds. If the system does not tell where the holes are, there are none.
     """
+    found, end, size = 0, 0, os.fstat(descriptor).st_size
     if not hasattr(os, "SEEK_DATA"):
-        return False
-    found = end = 0
+        return size
     try:
-        while found < size / 100:
+        while found < enough and end < size:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
             end = os.lseek(descriptor, start, os.SEEK_HOLE)
             found += end - start
     except OSError as error:
-        return error.errno == errno.ENXIO  # the rest is one hole
+        return found if error.errno == errno.ENXIO else size  # ENXIO: the rest is one hole
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
-    return False
+    return found
 
 
 unlinked_file = partial(regular_file, follow_links=False)
