@@ -186,6 +186,15 @@ def test_a_transformer_of_huge_images_is_refused_at_once(folders, is_refused):
     is_refused("config.json", "at most 33,554,432 numbers in an example, time x features")
 
 
+@pytest.mark.parametrize(
+    ("model", "hidden", "shape"), [("lstm", 256, [1_000_000, 50, 1]), ("transformer", 8, [300_000, 8, 1])]
+)
+def test_a_network_of_very_long_images_is_refused_at_once(folders, is_refused, model, hidden, shape):
+    """Its parameters are few, but one image would take minutes, or gigabytes."""
+    sign_run(folders / "run", model=model, hidden=[hidden], image_shape=shape, activation=None)
+    is_refused("config.json", "operations for an example")
+
+
 def test_statistics_that_are_none_are_left_out(folders):
     for row in ({}, None, "x", [], {"epoch": 1}, {"epoch": 1, "examples": 1, "outputs": {"a": 1}}):
         (folders / "run" / "layer_statistics.jsonl").write_text(signed_line(row))

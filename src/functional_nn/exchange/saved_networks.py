@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from functional_nn.core.texts import counted
 from functional_nn.core.validation import as_examples, check_count
 from functional_nn.data.dataset import MOST_CLASSES, MOST_LETTERS, Features
 from functional_nn.data.images import MOST_PIXELS
+from functional_nn.jaxprs.counts import flops_by_scope
 from functional_nn.storage import run_folder
 from functional_nn.storage.arrays import read_parameters
 from functional_nn.storage.files import (
@@ -41,6 +43,7 @@ from functional_nn.sweeps.results import Member
 from functional_nn.sweeps.store import BATCHES, FINGERPRINT, SWEEP, Store
 from functional_nn.training.devices import bytes_of, check_bytes
 from functional_nn.training.evaluate import predict_probabilities
+from functional_nn.training.precision import as_precision
 
 
 class SavedNetwork(NamedTuple):
@@ -148,12 +151,20 @@ def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
         with jax.enable_x64(configuration.precision == "float64"):
             net = configuration.network(classes)
             params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
+            x = jax.ShapeDtypeStruct((1, *in_shape), as_precision(configuration.precision).parameters)
+            program = jax.make_jaxpr(partial(net.apply, train=False))(params, state, x)
         check_bytes("net", bytes_of((params, state)))
+        flops = flops_by_scope(program).total()
+        check("net", flops, f"at most {MOST_FLOPS:.1e} operations for an example", flops <= MOST_FLOPS)
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
     return values, SavedNetwork(net, params, state, in_shape, classes, class_names, configuration, features)
 
+
+MOST_FLOPS = 2**38
+"""The most floating-point operations for one example, up to a minute of a core. A folder of a few kilobytes can ask for
+any number, by the size of its images. For images of 2,000 x 2,000 pixels, each named model needs fewer by default."""
 
 EXAMPLES = {
     "classes": int,
