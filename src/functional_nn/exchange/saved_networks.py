@@ -125,7 +125,8 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
         member: the number of a member of the sweep; None is the best one.
 
     Raises:
-        DataError: if a file is missing, damaged or does not fit the others, or if a parameter is not finite.
+        DataError: if a file is missing, damaged or does not fit the others, if a parameter is not finite, or if the
+            network needs more than 2.7e11 operations for an example.
 
     An example is in ``docs/how_to/sharing_runs.md``.
     """
@@ -133,7 +134,13 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
         _, network = described(folder)
         path, shapes = folder / run_folder.PARAMETERS, (network.params, network.state)
         run_folder.verify_run_folder(folder, bytes_of(shapes))
-        with jax.enable_x64(network.configuration.precision == "float64"):
+        precision = network.configuration.precision
+        with jax.enable_x64(precision == "float64"):
+            with reading(folder / run_folder.CONFIGURATION, "a run's configuration", errors=(TypeError, ValueError)):
+                example = jax.ShapeDtypeStruct((1, *network.in_shape), as_precision(precision).parameters)
+                program = jax.make_jaxpr(partial(network.net.apply, train=False))(*shapes, example)
+            flops, expected = flops_by_scope(program).total(), f"at most {MOST_FLOPS:.1e} operations for an example"
+            check_data(str(folder / run_folder.CONFIGURATION), f"{flops:.1e}", expected, flops <= MOST_FLOPS)
             params, state = read_parameters(path, shapes)
         check_finite(params, state, path, "Train again.")
     return network._replace(params=params, state=state)
@@ -151,11 +158,7 @@ def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
         with jax.enable_x64(configuration.precision == "float64"):
             net = configuration.network(classes)
             params, state = jax.eval_shape(lambda key: net.init(key, in_shape), jax.random.key(0))
-            x = jax.ShapeDtypeStruct((1, *in_shape), as_precision(configuration.precision).parameters)
-            program = jax.make_jaxpr(partial(net.apply, train=False))(params, state, x)
         check_bytes("net", bytes_of((params, state)))
-        flops = flops_by_scope(program).total()
-        check("net", flops, f"at most {MOST_FLOPS:.1e} operations for an example", flops <= MOST_FLOPS)
     except (TypeError, ValueError, ArithmeticError) as error:
         reason = error if isinstance(error, InputError) else shortened(error)
         raise DataError(str(path), "a run's configuration", f"one that makes no network ({reason})") from None
@@ -163,8 +166,9 @@ def described(folder: Path) -> tuple[JsonObject, SavedNetwork]:
 
 
 MOST_FLOPS = 2**38
-"""The most floating-point operations for one example, up to a minute of a core. A folder of a few kilobytes can ask for
-any number, by the size of its images. For images of 2,000 x 2,000 pixels, each named model needs fewer by default."""
+"""The most floating-point operations for one example, which take a core up to a minute. A folder of a few kilobytes can
+ask for any number of them, by the size of its images. For 2,000 x 2,000 pixels, each named model needs fewer by
+default."""
 
 EXAMPLES = {
     "classes": int,
