@@ -177,6 +177,25 @@ def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minut
     assert not list(tmp_path.glob("run/*"))
 
 
+def test_a_relative_folder_stays_the_same_when_the_working_directory_changes(tmp_path, monkeypatch):
+    """There, the same relative path is another folder, for this run's callback too."""
+    earlier, other = tmp_path / "earlier", tmp_path / "other"
+    earlier.mkdir()
+    fnn.storage.save_checkpoint(other / "run", 7, {})
+    restored = []
+
+    def on_epoch(metrics, train_state):
+        os.chdir(other)
+        restored.append(fnn.storage.restore_checkpoint("run", {}).step)
+        fnn.storage.save_parameters("run/saved.safetensors", train_state.params, train_state.state)
+
+    monkeypatch.chdir(earlier)
+    small_run.fit(epochs=2, checkpoints=fnn.training.Checkpoints("run"), on_epoch=on_epoch)
+    assert restored == [7, 7]
+    assert steps(earlier / "run") == [1, 2]
+    assert [path.name for path in other.glob("run/[!0]*")] == ["saved.safetensors"]
+
+
 def test_other_processes_get_the_checkpoint_of_the_folder_that_is_open(tmp_path):
     """Another user, who can write to the folder above, gives its name to another folder."""
     folder, sent = tmp_path / "run", []

@@ -277,14 +277,14 @@ def _checked(checkpoints: object) -> Checkpoints:
         checkpoints = Checkpoints(checkpoints)
     if not isinstance(checkpoints, Checkpoints):
         raise InputError("checkpoints", "the path of a folder, or Checkpoints(folder, …)", shown(checkpoints))
-    check_new_folder("checkpoints", checkpoints.folder)
+    folder = check_new_folder("checkpoints", checkpoints.folder)
     check_number("minutes", checkpoints.minutes, "a number not below 0", lambda minutes: 0 <= minutes < math.inf)
     for name in ("settings", "defaults"):
         value = getattr(checkpoints, name)
         check(name, value, "a dict that JSON can hold", value is None or isinstance(value, Mapping))
     best_by = checkpoints.best_by
     check("best_by", best_by, "the name of a metric, or None", best_by is None or isinstance(best_by, str))
-    return checkpoints
+    return checkpoints._replace(folder=folder)
 
 
 def _row(metrics: EpochMetrics, metric_names: Sequence[str]) -> list[float]:
