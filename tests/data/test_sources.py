@@ -121,6 +121,14 @@ def test_a_folder_of_that_name_is_told_how_to_load(tmp_path, monkeypatch):
         (tmp_path / "shapes").mkdir(exist_ok=True)
 
 
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "table.csv").write_text("a,b\n" + "1,x\n2,y\n" * 5)
+    assert load_dataset("csv:~/table.csv", label="b").class_names == ("x", "y")
+    with pytest.raises(DataError, match=f"{tmp_path}/nothing"):
+        load_dataset("mnist", data_dir="~/nothing")
+
+
 def test_importing_is_quick_and_the_embedded_set_needs_no_tfds():
     program = (
         "import sys, functional_nn as fnn; fnn.load_dataset();"

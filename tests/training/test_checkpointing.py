@@ -178,7 +178,7 @@ def test_a_folder_that_is_removed_ends_the_run_at_the_next_epoch(tmp_path, minut
 
 
 def test_a_relative_folder_stays_the_same_when_the_working_directory_changes(tmp_path, monkeypatch):
-    """There, the same relative path is another folder, for this run's callback too."""
+    """In the new working directory, the callback reads and writes another folder by the same relative path."""
     earlier, other = tmp_path / "earlier", tmp_path / "other"
     earlier.mkdir()
     fnn.storage.save_checkpoint(other / "run", 7, {})

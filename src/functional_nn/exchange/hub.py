@@ -17,7 +17,7 @@ from functional_nn.core.texts import counted, words
 from functional_nn.data.sources import path_prefix
 from functional_nn.exchange.saved_networks import ABOUT, ORIGINS, SavedNetwork, load, run_of
 from functional_nn.storage import run_folder
-from functional_nn.storage.files import JsonObject, check_path, new_folder, write_whole
+from functional_nn.storage.files import JsonObject, check_lasting_path, new_folder, write_whole
 
 MODEL_CARD = "README.md"
 CARD = Path(__file__).with_name("model_card.md")
@@ -40,7 +40,7 @@ def to_hub(run: str | os.PathLike[str], folder: str | os.PathLike[str], member: 
         DataError: if the run has not finished, or is damaged.
         InputError: if the folder has files already, or cannot be written to.
     """
-    run = check_path("run", run)
+    run = check_lasting_path("run", run)
     with new_folder("folder", folder) as whole:
         with run_of(run, member) as source, run_folder.unchanged(source):
             network = load(source)

@@ -30,7 +30,7 @@ from functional_nn.storage.arrays import read_parameters
 from functional_nn.storage.files import (
     JsonObject,
     check_fits,
-    check_path,
+    check_lasting_path,
     is_kept_open,
     kept_open,
     make_folder,
@@ -130,7 +130,7 @@ def load(folder: str | os.PathLike[str], member: int | None = None) -> SavedNetw
 
     An example is in ``docs/how_to/sharing_runs.md``.
     """
-    with run_of(check_path("folder", folder), member) as folder, run_folder.unchanged(folder):
+    with run_of(check_lasting_path("folder", folder), member) as folder, run_folder.unchanged(folder):
         _, network = described(folder)
         path, shapes = folder / run_folder.PARAMETERS, (network.params, network.state)
         run_folder.verify_run_folder(folder, bytes_of(shapes))

@@ -188,7 +188,7 @@ def restore_checkpoint(
     >>> restored.step, restored.tree
     (7, {'w': Array([1., 1., 1.], dtype=float32)})
     """
-    folder = files.check_path("folder", folder)
+    folder = files.check_lasting_path("folder", folder)
     if isinstance(step, str):
         check("step", step, "newest, best or the number of a checkpoint", step in ("newest", "best"))
     else:

@@ -59,30 +59,30 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 
 def check_path(argument: str, value: object) -> Path:
-    """Checks the path of a file or folder. A number is an error, since Python would take it for an open file.
-
-    The path becomes an absolute one: the program may change the working directory while a long call uses it. One in a
-    folder that is kept open stays as it is, since the folder is known by that path.
-    """
+    """Checks the path of a file or folder. A number is an error, since Python would take it for an open file."""
     expected = "the path of a file or folder, without NUL characters"
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise InputError(argument, expected, shown(value))
-    path = Path(text)
-    with suppress(FileNotFoundError):  # the working directory was removed
-        path = path if _is_known(path) else path.absolute()
     try:
-        os.lstat(path)
+        os.lstat(text)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(argument, expected, f"{shown(value)}, which is too long") from None
+    return Path(text)
+
+
+def check_lasting_path(argument: str, value: object) -> Path:
+    """The same for a path that is used again during a call, or later: the program may change the working directory.
+
+    So a relative path becomes absolute. If it begins with that of a folder that is kept open, it stays relative, since
+    that folder is found by it.
+    """
+    path = check_path(argument, value)
+    is_in_open = any(str(one) in _KEPT_OPEN for one in (path, *path.parents))
+    with suppress(FileNotFoundError):  # the working directory was removed
+        return path if is_in_open else path.absolute()
     return path
-
-
-def _is_known(path: Path) -> bool:
-    """Whether a folder that is kept open, or a file of ``kept_destination``, is known by this path, or has it in it."""
-    known = (*_KEPT_OPEN, *_DESTINATIONS, *_DEVICES)
-    return any(str(one) in known for one in (path, *path.parents))
 
 
 def check_new_folder(argument: str, value: object) -> Path:
@@ -91,10 +91,10 @@ def check_new_folder(argument: str, value: object) -> Path:
     ``Path("")`` is the working directory, so an empty name would quietly fill it with files.
     """
     path = check_path(argument, value)
-    if isinstance(value, str | os.PathLike) and Path(value) == Path():
+    if path == Path():
         remedy = "Name a folder in it, such as runs/first."
         raise InputError(argument, "the path of a folder", f"{str(value)!r}, the working directory", remedy)
-    return path
+    return check_lasting_path(argument, value)
 
 
 def regular_file(
@@ -250,8 +250,8 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its path.
 
-Those of a command may be relative: another user may rename the working directory, but it stays the one of this process.
-Python calls have absolute ones, see ``check_path``."""
+A command may have a relative path: if another user renames the working directory, it still leads to the same folder.
+The path of a Python call is absolute, see ``check_lasting_path``."""
 _USERS: Counter[str] = Counter()
 """The contexts that keep each of them open, perhaps in several threads. The last one closes it."""
 _OPENING = threading.Lock()
