@@ -73,10 +73,10 @@ def check_path(argument: str, value: object) -> Path:
 
 
 def check_lasting_path(argument: str, value: object) -> Path:
-    """The same for a path that is used again during a call, or later: the program may change the working directory.
+    """The same for a path that a call uses several times. The program may change the working directory meanwhile.
 
-    So a relative path becomes absolute. If it begins with that of a folder that is kept open, it stays relative, since
-    that folder is found by it.
+    So a relative path becomes absolute. A path in a folder that is kept open stays as it is: the open folder is looked
+    up by this path.
     """
     path = check_path(argument, value)
     is_in_open = any(str(one) in _KEPT_OPEN for one in (path, *path.parents))
@@ -250,8 +250,8 @@ def check_no_links(argument: str, folder: Path, inner: str) -> None:
 _KEPT_OPEN: dict[str, int] = {}
 """The folders that ``kept_open`` keeps open: the descriptor of each by its path.
 
-A command may have a relative path: if another user renames the working directory, it still leads to the same folder.
-The path of a Python call is absolute, see ``check_lasting_path``."""
+The paths of a command may be relative. They lead to the same folder if another user renames the working directory.
+Those of Python calls are absolute, see ``check_lasting_path``."""
 _USERS: Counter[str] = Counter()
 """The contexts that keep each of them open, perhaps in several threads. The last one closes it."""
 _OPENING = threading.Lock()
