@@ -77,6 +77,7 @@ def draw(path, x, labels, params, values):
     left.legend(frameon=False, loc="lower left")
     right.plot(values, color="black")
     right.set(xlabel="step", ylabel="loss", title="one neuron learns", ylim=(0, None))
+    right.xaxis.get_major_locator().set_params(integer=True)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

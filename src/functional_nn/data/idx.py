@@ -86,8 +86,8 @@ def read_idx(path: str | os.PathLike[str], *, maximum_bytes: int = MAXIMUM_BYTES
 def _inflate(file: BinaryIO, gzip_member, most: int) -> bytes:
     """The next bytes of a gzip file's content, at most ``most``. There are none at the end if its checksum is right.
 
-    Python 3.11's ``gzip`` reads 8 KiB at a time, and waits for the interpreter's lock after each. While another thread
-    imports JAX, that takes almost twice as long.
+    Python 3.11's ``gzip`` reads 8 KiB at a time, and waits for the interpreter's lock after each. See "A fast start" in
+    docs/explanation/architecture.md.
     """
     part = b""
     while not (part or gzip_member.eof):
