@@ -187,11 +187,16 @@ def test_a_transformer_of_huge_images_is_refused_at_once(folders, is_refused):
 
 
 @pytest.mark.parametrize(
-    ("model", "hidden", "shape"), [("lstm", 256, [1_000_000, 50, 1]), ("transformer", 8, [300_000, 8, 1])]
+    ("model", "hidden", "shape"),
+    [
+        ("lstm", [256], [1_000_000, 50, 1]),
+        ("gru", [2, 1] * 30, [10_000_000, 1, 1]),  # few operations, but a loop of many steps in each layer
+        ("transformer", [8], [300_000, 8, 1]),
+    ],
 )
 def test_a_network_of_very_long_images_is_refused_at_once(folders, is_refused, model, hidden, shape):
     """Its parameters are few, but one image would take minutes, or gigabytes."""
-    sign_run(folders / "run", model=model, hidden=[hidden], image_shape=shape, activation=None)
+    sign_run(folders / "run", model=model, hidden=hidden, image_shape=shape, activation=None)
     is_refused("config.json", "operations for an example")
 
 

@@ -201,5 +201,5 @@ def test_a_sweep_has_a_page_and_report_writes_it_again(tiny, tmp_path):
     assert text.count("<td>halved</td>") == 2
     assert text.count("<td>finished</td>") == 1
     next(tmp_path.glob("batches/*-end*")).unlink()
-    assert "The sweep has not ended." in reported(tmp_path)
+    assert "The sweep has not ended, or a file is damaged." in reported(tmp_path)
     check_kind("out", tmp_path, "a sweep")

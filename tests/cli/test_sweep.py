@@ -153,7 +153,7 @@ def test_the_best_member_goes_on_as_a_run(swept, tiny, tmp_path, capsys, refused
         fnn.exchange.load(out, best)
     (out / "lost").rename(rung)
     next((out / "batches").glob("*-end.safetensors")).unlink()  # as after Ctrl-C
-    with pytest.warns(UserWarning, match="The sweep has not ended. This is the best of 2 of 3 members"):
+    with pytest.warns(UserWarning, match="or a file is damaged. This is the best of 2 of 3 members"):
         fnn.exchange.load(out)
     settings = json.loads((out / "sweep.json").read_text())
     without_epochs = {key: settings[key] for key in settings.keys() - {"sha256", "epochs"}}

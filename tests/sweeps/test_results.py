@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -41,6 +42,27 @@ def test_rows_are_flat_and_say_how_each_ended(mixed):
     assert (rows[1]["status"], rows[1]["bad_step"], rows[1]["epochs_run"]) == ("non-finite", 7, 1)
     assert rows[4]["epochs_run"] == 0
     assert math.isnan(rows[4]["test_accuracy"])
+
+
+class CountedPasses(tuple):
+    """Members that count how often somebody goes through them."""
+
+    passes = 0
+
+    def __iter__(self):
+        CountedPasses.passes += 1
+        return super().__iter__()
+
+
+def test_a_printed_result_does_not_go_through_all_members_for_each_of_them():
+    """It did, so the page of 49,000 members took minutes."""
+    passes = []
+    for count in (3, 300):
+        made = result(*over_seeds([0.5] * count, rate=0.1))
+        CountedPasses.passes = 0
+        assert f"the first of {count} equal ones" in str(replace(made, members=CountedPasses(made.members)))
+        passes.append(CountedPasses.passes)
+    assert passes[0] == passes[1] > 0
 
 
 def test_all_tables_have_the_same_columns(mixed, tmp_path):

@@ -22,6 +22,7 @@ from functional_nn.core.errors import InputError, check, shown
 from functional_nn.core.layer import Layer, backward_of
 from functional_nn.core.masked import Masked, Value, check_mask, mask_of, values_of, with_mask_of, without_padding
 from functional_nn.core.products import platform, summed_product
+from functional_nn.core.scan import scan
 from functional_nn.core.shapes import Shape, Shapes, is_shape, wide_type
 from functional_nn.core.validation import (
     check_count,
@@ -412,7 +413,8 @@ def dot_product_attention(
         every, memory = Queries(q, places, mask_of(queries), bias, mask), (k, v, mask_of(keys))
         if queries_at_once or (q.shape[1] >= LONG and platform() == "cpu"):
             blocks = every.in_blocks(queries_at_once or QUERIES_AT_ONCE)
-            c, saved = _joined(lax.map(lambda some: attended(some, memory)[0], blocks), 1, q.shape[1]), None
+            _, of_blocks = scan(lambda _, some: (None, attended(some, memory)[0]), None, blocks)
+            c, saved = _joined(of_blocks, 1, q.shape[1]), None
         else:
             c, saved = attended(every, memory)
         # Residuals are a pytree of arrays, so "keys are masked" is kept as () and "they are not" as None.
@@ -430,11 +432,11 @@ def dot_product_attention(
                 queries, some_c_bar = some
                 _, saved = attended(queries, memory)
                 memory_bar, queries_bar = attended_backward(queries, memory, saved, some_c_bar)
-                return jax.tree.map(jnp.add, sums, memory_bar), queries_bar
+                return jax.tree.map(lambda total, bar: total + bar.astype(total.dtype), sums, memory_bar), queries_bar
 
             size = queries_at_once or QUERIES_AT_ONCE
             zeros = tuple(jnp.zeros(part.shape, wide_type(part.dtype)) for part in (k, v))
-            sums, (q_bar, bias_bar) = lax.scan(add, zeros, (every.in_blocks(size), _blocks(c_bar, 1, size)))
+            sums, (q_bar, bias_bar) = scan(add, zeros, (every.in_blocks(size), _blocks(c_bar, 1, size)))
             k_bar, v_bar = (total.astype(part.dtype) for total, part in zip(sums, (k, v), strict=True))
             q_bar = _joined(q_bar, 1, time)
             bias_bar = None if bias_bar is None else _joined(bias_bar, 2, time)

@@ -125,7 +125,8 @@ def read_sweep(folder: Path) -> tuple[SweepResult, files.JsonObject]:
         history.status = escaped(history.status)
         history.curves, history.test_metrics = printable(history.curves), printable(history.test_metrics)
         members.append(history.result(printable({name: values[name] for name in names})))
-    message = "" if all(member.status != "not run" for member in members) else "The sweep has not ended."
+    has_all = all(member.status != "not run" for member in members)
+    message = "" if has_all else "The sweep has not ended, or a file is damaged."
     precision = settings.get("precision") or ["float32"]
     return SweepResult(tuple(members), _no_model, str(precision[0]), in_shape=(), message=message), settings
 

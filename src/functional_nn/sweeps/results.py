@@ -571,18 +571,18 @@ class SweepResult:
 
 def sentences(result: SweepResult) -> list[str]:
     """The lines below the table: the best member, how many members ended how, and the message."""
-    lines = []
+    lines, metric = [], result.metric  # it is found from all members
     try:
         best = result.best()
         values = ", ".join(f"{name} {shown_value(best.hyperparameters[name])}" for name in result.varied)
         about = f" ({values})" if values else ""
-        others = [name for name in best.curves if name.startswith(("test_", "validation_")) and name != result.metric]
-        shown_metrics = [result.metric, *(name for name in others if not name.endswith("_loss"))]
+        others = [name for name in best.curves if name.startswith(("test_", "validation_")) and name != metric]
+        shown_metrics = [metric, *(name for name in others if not name.endswith("_loss"))]
         numbers = {name: best.last(name) for name in shown_metrics} | dict(best.test_metrics)
         texts = ", ".join(f"{words(name)} {value:.4f}" for name, value in numbers.items())
-        on_test = " (chosen on test data)" if result.metric.startswith("test_") else ""
-        value = best.last(result.metric)
-        equal = sum(member.is_trained_to_its_end and member.last(result.metric) == value for member in result.members)
+        on_test = " (chosen on test data)" if metric.startswith("test_") else ""
+        value = best.last(metric)
+        equal = sum(member.is_trained_to_its_end and member.last(metric) == value for member in result.members)
         ties = f"; the first of {equal} equal ones" if equal > 1 else ""
         lines.append(f"best: member {best.number}{about}, {texts}{on_test}{ties}")
     except InputError:

@@ -34,6 +34,7 @@ from functional_nn.core.layer import (
     unique_names,
 )
 from functional_nn.core.masked import Masked, values_of
+from functional_nn.core.scan import scan
 from functional_nn.core.shapes import cast, shape_of, stand_in
 from functional_nn.core.trees import path_of
 from functional_nn.core.validation import check_count, check_entries, check_function, check_key, check_trees
@@ -93,7 +94,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
             params_bar, x_bar = child_backward(child, layer, residuals, y_bar)
             return x_bar, params_bar
 
-        return lax.scan(step, y_bar, residuals, length=count, reverse=True)
+        return scan(step, y_bar, residuals, length=count, reverse=True)
 
     def make_forward(layer):
         @partial(jax.jit, static_argnames="train")
@@ -106,7 +107,7 @@ def repeat(layer: Layer, count: int, *, name: str = "repeat") -> Layer:
                 check("x", x, f"an input like the output, {shown(y)}", shown(x) == shown(y), remedy)
                 return y, (new_state, residuals)
 
-            return lax.scan(step, x, (params, state, keys), length=count)
+            return scan(step, x, (params, state, keys), length=count)
 
         def forward(params, state, x, *, train, key=None):
             check_no_other_names((child,), params=params, state=state)

@@ -13,6 +13,7 @@ from functional_nn.core.errors import check
 from functional_nn.core.layer import Layer, Params, Residuals
 from functional_nn.core.masked import Masked, check_mask, mask_of, values_of, with_mask_of
 from functional_nn.core.products import summed_product
+from functional_nn.core.scan import scan
 from functional_nn.core.validation import check_choice, check_entry_shapes, check_input, check_shape
 
 Returns: TypeAlias = Literal["last", "sequence"]
@@ -123,7 +124,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
             after = jax.tree.map(lambda new, old: _where(mask, new, old), after, before)
             return after, (_hidden(after), saved)
 
-        return jax.lax.scan(step, start, (p, mask))
+        return scan(step, start, (p, mask))
 
     @jax.jit
     def scan_backward(params, last_bar, saved, mask, outputs_bar):
@@ -138,7 +139,7 @@ def over_time(recurrence: Recurrence, returns: Returns, initial_state: InitialSt
             before_bar = jax.tree.map(lambda new, old: _where(mask, new, old), before_bar, after_bar)
             return before_bar, tuple(_zero_padding(mask, bar) for bar in bars)
 
-        return jax.lax.scan(step, last_bar, (saved, mask, outputs_bar), reverse=True)
+        return scan(step, last_bar, (saved, mask, outputs_bar), reverse=True)
 
     def forward(params, state, x, *, train, key=None):
         check_entry_shapes("params", params, shapes)
